@@ -1,0 +1,127 @@
+//! What can be wrong with a request, said once, without a word of HTTP.
+
+use super::ride::Status;
+
+/// The result of judging a request.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a request was refused. A refusal changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The body, a parameter or a header does not say what it should.
+    #[error("{}", .0.summary())]
+    Invalid(FieldErrors),
+    /// There is no such ride for this caller.
+    #[error("there is no such ride, or it is not yours")]
+    RideNotFound,
+    /// There is no such message for this caller.
+    #[error("there is no such message, or it is not yours")]
+    MessageNotFound,
+    /// The caller sees the thing but may not do this to it.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// The ride's chat is not open (not accepted yet, or over).
+    #[error("the chat of this ride is not open")]
+    ChatClosed,
+    /// The same `clientMessageId` was used for another content.
+    #[error("this clientMessageId was already used on this ride for a message with another content")]
+    IdempotencyConflict,
+    /// The message was deleted.
+    #[error("this message was deleted")]
+    MessageDeleted,
+    /// The status machine has no such step.
+    #[error("a ride that is {} cannot become {}", .from.as_str(), .to.as_str())]
+    InvalidTransition {
+        /// Where the ride is.
+        from: Status,
+        /// Where it was asked to go.
+        to: Status,
+    },
+    /// The ride is in a state in which this cannot be done.
+    #[error("{0}")]
+    RideConflict(&'static str),
+    /// The database cannot be reached, or cannot write now; the request may be tried again.
+    #[error("the service cannot do this at the moment; try again")]
+    Unavailable,
+    /// A fault of ours. Its cause is in the log, under the request's id.
+    #[error("something went wrong on our side")]
+    Internal,
+}
+
+/// A stable name for each kind of refusal, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is one variant of `Error`, by the same name")]
+pub enum Code {
+    InvalidRequest,
+    RideNotFound,
+    MessageNotFound,
+    Forbidden,
+    ChatClosed,
+    IdempotencyConflict,
+    MessageDeleted,
+    InvalidTransition,
+    RideConflict,
+    Unavailable,
+    Internal,
+}
+
+impl Error {
+    /// One field that is wrong: `pointer` is a JSON Pointer (RFC 6901) into the body, or the name of a
+    /// parameter or header.
+    pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Invalid(FieldErrors(vec![FieldError { pointer: pointer.into(), detail: detail.into() }]))
+    }
+
+    /// The kind of this refusal.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Invalid(_) => Code::InvalidRequest,
+            Self::RideNotFound => Code::RideNotFound,
+            Self::MessageNotFound => Code::MessageNotFound,
+            Self::Forbidden(_) => Code::Forbidden,
+            Self::ChatClosed => Code::ChatClosed,
+            Self::IdempotencyConflict => Code::IdempotencyConflict,
+            Self::MessageDeleted => Code::MessageDeleted,
+            Self::InvalidTransition { .. } => Code::InvalidTransition,
+            Self::RideConflict(_) => Code::RideConflict,
+            Self::Unavailable => Code::Unavailable,
+            Self::Internal => Code::Internal,
+        }
+    }
+}
+
+/// One field that is wrong, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// A JSON Pointer (RFC 6901) into the body, or the name of a parameter or header.
+    pub pointer: String,
+    /// What would be right.
+    pub detail: String,
+}
+
+/// All that is wrong with the fields of one request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FieldErrors(pub Vec<FieldError>);
+
+impl FieldErrors {
+    /// Takes the value of one field, or notes what is wrong with it.
+    pub fn take<T, E: std::fmt::Display>(&mut self, pointer: &str, parsed: std::result::Result<T, E>) -> Option<T> {
+        match parsed {
+            Ok(value) => Some(value),
+            Err(detail) => {
+                self.0.push(FieldError { pointer: pointer.to_owned(), detail: detail.to_string() });
+                None
+            }
+        }
+    }
+
+    /// These errors as a refusal.
+    pub fn into_error(self) -> Error {
+        Error::Invalid(self)
+    }
+
+    fn summary(&self) -> String {
+        let fields: Vec<_> = self.0.iter().map(|e| format!("{}: {}", e.pointer, e.detail)).collect();
+        fields.join("; ")
+    }
+}

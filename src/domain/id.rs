@@ -1,0 +1,108 @@
+//! Identifiers: a ride's and a user's are the caller's own words, a message's is ours.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+/// What is wrong with an identifier, in words for its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to 64 characters of A-Z a-z 0-9 _ - .")]
+pub struct InvalidId;
+
+fn parse(text: &str) -> std::result::Result<Arc<str>, InvalidId> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if (1..=64).contains(&text.len()) && text.bytes().all(allowed) { Ok(text.into()) } else { Err(InvalidId) }
+}
+
+macro_rules! caller_given_id {
+    ($(#[$docs:meta])* $name:ident) => {
+        $(#[$docs])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Parses 1 to 64 characters of `A-Z a-z 0-9 _ - .`.
+            pub fn parse(text: &str) -> std::result::Result<Self, InvalidId> {
+                parse(text).map(Self)
+            }
+
+            /// The identifier as it was given.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+caller_given_id! {
+    /// A ride, named by the platform that owns it.
+    RideId
+}
+
+caller_given_id! {
+    /// A user, named by whoever issues the tokens (`sub`).
+    UserId
+}
+
+/// A message's identifier: a `UUIDv7`, so that it sorts by the time it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct MessageId(pub Uuid);
+
+impl MessageId {
+    /// A new identifier, from the clock and randomness of this machine.
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// Parses the hyphenated form of RFC 9562.
+    pub fn parse(text: &str) -> Option<Self> {
+        // `Uuid` would take braces and URNs as well; one message has one address.
+        (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(Self)
+    }
+}
+
+impl Default for MessageId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_what_the_interface_says() {
+        for good in ["ride_123", "a", "A.b-c_9", &"x".repeat(64)] {
+            assert_eq!(RideId::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "a b", "a/b", "é", "a\n", &"x".repeat(65)] {
+            assert_eq!(RideId::parse(bad), Err(InvalidId), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_id_has_one_spelling() {
+        let id = MessageId::new();
+        assert_eq!(MessageId::parse(&id.to_string()), Some(id));
+        assert_eq!(MessageId::parse(&format!("{{{id}}}")), None);
+        assert_eq!(MessageId::parse(&id.0.simple().to_string()), None);
+        assert_eq!(MessageId::parse("nonsense"), None);
+    }
+}

@@ -1,0 +1,77 @@
+//! Time as it is stored and sent.
+
+use std::fmt;
+
+use jiff::{Timestamp, Unit};
+use serde::{Serialize, Serializer};
+
+/// A moment in UTC, whole milliseconds: what the database keeps and what RFC 3339 text on the wire says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(Timestamp);
+
+impl Time {
+    /// Now, by this machine's clock.
+    pub fn now() -> Self {
+        Timestamp::now().into()
+    }
+
+    /// The moment `seconds` after 1970 (a JWT's `NumericDate`), or `None` when it lies outside of the calendar.
+    pub fn from_unix_seconds(seconds: i64) -> Option<Self> {
+        Timestamp::from_second(seconds).ok().map(Self)
+    }
+
+    /// Seconds since 1970, rounded down.
+    pub fn as_unix_seconds(self) -> i64 {
+        self.0.as_second()
+    }
+
+    /// This moment for a database parameter.
+    pub fn timestamp(self) -> Timestamp {
+        self.0
+    }
+
+    /// How long from `now` until this moment; zero when it has passed.
+    pub fn since(self, now: Self) -> std::time::Duration {
+        std::time::Duration::try_from(self.0.duration_since(now.0)).unwrap_or_default()
+    }
+
+    /// The moment `span` later; the calendar's end where that lies beyond it.
+    pub fn plus(self, span: std::time::Duration) -> Self {
+        Self(self.0.saturating_add(span).unwrap_or(Timestamp::MAX))
+    }
+}
+
+impl From<Timestamp> for Time {
+    fn from(timestamp: Timestamp) -> Self {
+        // Rounding down, so that no message is said to be from the future.
+        let rounding = jiff::TimestampRound::new().smallest(Unit::Millisecond).mode(jiff::RoundMode::Floor);
+        Self(timestamp.round(rounding).unwrap_or(timestamp))
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.0)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_rfc_3339_with_milliseconds() {
+        let time = Time::from("2026-01-22T22:45:00.1239Z".parse::<Timestamp>().unwrap());
+        assert_eq!(time.to_string(), "2026-01-22T22:45:00.123Z");
+        let whole = Time::from_unix_seconds(1_769_121_900).unwrap();
+        assert_eq!(whole.to_string(), "2026-01-22T22:45:00.000Z");
+        assert_eq!(time.since(whole).as_millis(), 123);
+        assert_eq!(whole.since(time).as_millis(), 0);
+    }
+}

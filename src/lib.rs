@@ -1,0 +1,3 @@
+//! Ridewire: real-time messaging for rides over plain HTTP.
+
+pub mod domain;

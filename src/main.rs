@@ -1,0 +1,3 @@
+//! The `ridewire` program.
+
+fn main() {}
