@@ -5,12 +5,18 @@
 
 mod caller;
 mod error;
+mod event;
 mod id;
+mod message;
 mod ride;
+mod snapshot;
 mod time;
 
 pub use caller::{Caller, Role};
 pub use error::{Code, Error, FieldError, FieldErrors, Result};
+pub use event::{EventType, Filter, NewEvent, Seq, Topic};
 pub use id::{InvalidId, MessageId, RideId, UserId};
-pub use ride::{Chat, Ride, Status};
+pub use message::{ClientMessageId, Content, ContentHash, Message, MessageView, Metadata};
+pub use ride::{Chat, Ride, RideView, Status};
+pub use snapshot::{Access, Participant, Receipt, Receipts, RideRole, RideSnapshot};
 pub use time::Time;

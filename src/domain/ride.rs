@@ -140,6 +140,34 @@ impl Ride {
     }
 }
 
+/// A ride as it is sent.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RideView<'a> {
+    ride_id: &'a RideId,
+    status: Status,
+    rider_id: &'a UserId,
+    driver_id: Option<&'a UserId>,
+    chat: Chat,
+    created_at: Time,
+    updated_at: Time,
+}
+
+impl Ride {
+    /// The ride as it is sent.
+    pub fn view(&self, now: Time, grace: Duration) -> RideView<'_> {
+        RideView {
+            ride_id: &self.id,
+            status: self.status,
+            rider_id: &self.rider,
+            driver_id: self.driver.as_ref(),
+            chat: self.chat(now, grace),
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

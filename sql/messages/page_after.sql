@@ -1,0 +1,17 @@
+-- The same for the oldest messages after a seq.
+select snapshot.*, page.*
+from ride_snapshots snapshot
+left join lateral (select id, seq, sender_id, sender_role, content, metadata, client_message_id, content_hash,
+                          created_at, edited_at, deleted_at
+                   from messages
+                   where messages.ride_id = snapshot.ride_id
+                     and messages.seq > $3
+                     and messages.seq >= coalesce((select max(from_seq)
+                                                   from participants mine
+                                                   where mine.ride_id = $1
+                                                     and mine.user_id = $2
+                                                     and mine.until_seq is null), 1)
+                   order by messages.seq
+                   limit $4) as page on true
+where snapshot.ride_id = $1
+order by page.seq

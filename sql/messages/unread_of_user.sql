@@ -1,0 +1,14 @@
+-- The same over all rides that a user is on, those with any.
+select mine.ride_id, unread.count
+from participants mine
+left join receipts mark on mark.ride_id = mine.ride_id and mark.user_id = mine.user_id
+cross join lateral (select count(*) as count
+                    from messages
+                    where messages.ride_id = mine.ride_id
+                      and messages.seq > greatest(mine.from_seq, coalesce(mark.read_seq, 0))
+                      and messages.sender_id <> mine.user_id
+                      and messages.deleted_at is null) as unread
+where mine.user_id = $1
+  and mine.until_seq is null
+  and unread.count > 0
+order by mine.ride_id

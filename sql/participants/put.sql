@@ -1,0 +1,5 @@
+insert into participants (ride_id, user_id, role, from_seq, until_seq, joined_at)
+select *
+from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::timestamptz[])
+on conflict (ride_id, user_id, from_seq) do update
+    set until_seq = excluded.until_seq

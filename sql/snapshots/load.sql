@@ -1,0 +1,3 @@
+select *
+from ride_snapshots
+where ride_id = any ($1::text[])

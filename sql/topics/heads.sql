@@ -1,0 +1,3 @@
+select name, last_seq
+from topics
+where name = any ($1::text[])

@@ -1,0 +1,121 @@
+//! The command line.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::app::{self, Database};
+use crate::auth::Signer;
+use crate::config::Settings;
+use crate::domain::{Role, UserId};
+use crate::{demo, http, keys, telemetry};
+
+/// Real-time messaging for rides over plain HTTP: REST, Server-Sent Events and long polling on Postgres.
+#[derive(Debug, Parser)]
+#[command(name = "ridewire", version)]
+pub struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (the default). Prints `listening on http://…` once requests are answered.
+    Serve(Serve),
+    /// Print a token signed with the configured secret.
+    Token(Token),
+    /// Run the migrations and exit.
+    Migrate,
+    /// Print openapi.yaml.
+    Openapi,
+    /// Exit 0 when /readyz of a running server is fine: for containers.
+    Healthcheck,
+}
+
+#[derive(Debug, Default, Args)]
+struct Serve {
+    /// Make a ride, and print lines to try.
+    #[arg(long, env = "RIDEWIRE_DEMO")]
+    demo: bool,
+}
+
+#[derive(Debug, Args)]
+struct Token {
+    /// The user.
+    #[arg(long)]
+    sub: String,
+    /// What they are.
+    #[arg(long, value_enum)]
+    role: Role,
+    /// How long it is good for.
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+}
+
+/// Parses the command line and does what it says.
+pub async fn run() -> anyhow::Result<()> {
+    let Cli { settings, command } = Cli::parse();
+    match command.unwrap_or_else(|| Command::Serve(Serve::default())) {
+        Command::Serve(serve) => self::serve(settings, serve).await,
+        Command::Token(token) => print(&self::token(&settings, &token.sub, token.role, token.ttl)?),
+        Command::Migrate => {
+            telemetry::start(&settings);
+            Ok(Database::open(&settings).await?.close().await?)
+        }
+        Command::Openapi => print(http::openapi::yaml()?.trim_end()),
+        Command::Healthcheck => healthcheck(&settings).await,
+    }
+}
+
+/// To standard output, which others read; a reader that has gone is no failure of ours.
+fn print(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("standard output")
+}
+
+fn token(settings: &Settings, user: &str, role: Role, ttl: Duration) -> anyhow::Result<String> {
+    let user = UserId::parse(user).context("--sub")?;
+    let signer = Signer::new(keys::signing(settings)?.as_bytes())?.with(&keys::expectations(settings));
+    Ok(signer.sign(&user, role, ttl)?)
+}
+
+async fn serve(settings: Settings, serve: Serve) -> anyhow::Result<()> {
+    telemetry::start(&settings);
+    let asked = settings.clone();
+    let ready = async |address: SocketAddr, api: &http::Api| {
+        let listening = print(&format!("listening on http://{address}"));
+        let shown = match serve.demo {
+            true => demo::lines(&asked, address, api).await.and_then(|lines| print(&lines)),
+            false => Ok(()),
+        };
+        if let Err(error) = listening.and(shown) {
+            tracing::warn!(%error, "could not say that the server is ready");
+        }
+    };
+    Ok(app::serve(settings, ready).await?)
+}
+
+/// Asks a server on the configured address, as its container would.
+async fn healthcheck(settings: &Settings) -> anyhow::Result<()> {
+    let asked = async {
+        let mut connection = TcpStream::connect(&settings.listen).await.context("nobody listens")?;
+        let request = format!("GET /readyz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", settings.listen);
+        connection.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = timeout(Duration::from_secs(5), asked).await.context("no answer in 5 s")??;
+    match answer.split(' ').nth(1) {
+        Some("200") => Ok(()),
+        _ => bail!("not ready: {}", answer.lines().last().unwrap_or_default()),
+    }
+}

@@ -1,0 +1,105 @@
+//! The configuration: each setting is an environment variable and a flag.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+/// Whether the other replicas are told of each commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Notify {
+    /// By LISTEN and NOTIFY.
+    On,
+    /// They find out by looking: for databases without LISTEN and NOTIFY.
+    Off,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// All settings.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// Where Postgres is. Without one, a private Postgres is started in the data directory and stopped with the
+    /// server.
+    #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// A direct connection for LISTEN, where DATABASE_URL leads through a pooler [default: DATABASE_URL].
+    #[arg(long, env = "RIDEWIRE_LISTEN_DATABASE_URL", global = true, hide_env_values = true)]
+    pub listen_database_url: Option<String>,
+
+    /// Where the private Postgres and the development secret are kept [default: .ridewire; as root
+    /// /var/lib/ridewire].
+    #[arg(long, env = "RIDEWIRE_DATA_DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+
+    /// The address to serve.
+    #[arg(long, env = "RIDEWIRE_LISTEN", global = true, default_value = "127.0.0.1:8080")]
+    pub listen: String,
+
+    /// The secret of HS256 tokens: at least 32 bytes. With the private Postgres one is made.
+    #[arg(long, env = "RIDEWIRE_JWT_SECRET", global = true, hide_env_values = true)]
+    pub jwt_secret: Option<String>,
+
+    /// A public key (RSA, P-256 or Ed25519) of RS256, ES256 or EdDSA tokens: PEM, or a file that holds it.
+    #[arg(long, env = "RIDEWIRE_JWT_PUBLIC_KEY", global = true)]
+    pub jwt_public_key: Option<String>,
+
+    /// What a token's `iss` must be.
+    #[arg(long, env = "RIDEWIRE_JWT_ISSUER", global = true)]
+    pub jwt_issuer: Option<String>,
+
+    /// What a token's `aud` must contain.
+    #[arg(long, env = "RIDEWIRE_JWT_AUDIENCE", global = true)]
+    pub jwt_audience: Option<String>,
+
+    /// How long a chat stays open after its ride's end.
+    #[arg(long, env = "RIDEWIRE_CHAT_GRACE", global = true, default_value = "24h", value_parser = duration)]
+    pub chat_grace: Duration,
+
+    /// After how much silence a stream sends a comment, where its reader does not choose.
+    #[arg(long, env = "RIDEWIRE_HEARTBEAT", global = true, default_value = "15s", value_parser = duration)]
+    pub heartbeat: Duration,
+
+    /// How often the log is looked at for what no hint has told.
+    #[arg(long, env = "RIDEWIRE_FALLBACK_POLL", global = true, default_value = "3s", value_parser = duration)]
+    pub fallback_poll: Duration,
+
+    /// Whether replicas tell each other of commits by LISTEN and NOTIFY.
+    #[arg(long, env = "RIDEWIRE_NOTIFY", global = true, value_enum, default_value = "on")]
+    pub notify: Notify,
+
+    /// The most connections to Postgres, that of LISTEN not counted.
+    #[arg(long, env = "RIDEWIRE_DATABASE_CONNECTIONS", global = true, default_value_t = 8)]
+    pub database_connections: usize,
+
+    /// How long a request may wait for Postgres before it is told to try again.
+    #[arg(long, env = "RIDEWIRE_DATABASE_TIMEOUT", global = true, default_value = "2s", value_parser = duration)]
+    pub database_timeout: Duration,
+
+    /// What is logged: a filter such as `info` or `ridewire=debug`.
+    #[arg(long, env = "RIDEWIRE_LOG", global = true, default_value = "info")]
+    pub log: String,
+
+    /// How log lines look.
+    #[arg(long, env = "RIDEWIRE_LOG_FORMAT", global = true, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 15s, 3m or 24h"))
+}
+
+impl Settings {
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(crate::embedded::default_data_dir)
+    }
+}

@@ -1,0 +1,70 @@
+//! A ride to try things on, and lines to paste.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::auth::Signer;
+use crate::config::Settings;
+use crate::domain::{Caller, Chat, RideId, Role, Time, UserId};
+use crate::http::Api;
+use crate::keys;
+use crate::writer::PutRide;
+
+/// How long the printed tokens are good for.
+const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Makes a ride with an open chat, and says what to try on it.
+pub(crate) async fn lines(settings: &Settings, address: SocketAddr, api: &Api) -> anyhow::Result<String> {
+    let ride = open_ride(api).await?;
+    let signer = Signer::new(keys::signing(settings)?.as_bytes())?.with(&keys::expectations(settings));
+    let token = |user: &str, role| anyhow::Ok(signer.sign(&UserId::parse(user)?, role, TTL)?);
+    let (rider, driver) = (token("rider_1", Role::Rider)?, token("driver_1", Role::Driver)?);
+    let base = format!("http://{address}/api/v1");
+    let mut lines = String::from("\nTry it. Stream the ride as its driver, in this terminal's neighbour:\n\n");
+    writeln!(lines, "  curl -N {base}/messages/rides/{ride}/events -H 'Authorization: Bearer {driver}'\n")?;
+    writeln!(lines, "Send a message as its rider, from another:\n")?;
+    writeln!(
+        lines,
+        "  curl -X POST {base}/messages -H 'Authorization: Bearer {rider}' \\\n    \
+         -d '{{\"rideId\": \"{ride}\", \"content\": \"Hello\"}}'\n"
+    )?;
+    writeln!(lines, "Read the history:\n")?;
+    writeln!(lines, "  curl {base}/messages/rides/{ride} -H 'Authorization: Bearer {rider}'\n")?;
+    writeln!(lines, "The interface: http://{address}/openapi.yaml. Ctrl-C stops.")?;
+    Ok(lines)
+}
+
+/// `ride_123`, or the next number whose chat is not over.
+async fn open_ride(api: &Api) -> anyhow::Result<RideId> {
+    let service = Caller {
+        user: UserId::parse("demo")?,
+        role: Role::Service,
+        issued_at: None,
+        expires_at: Time::now().plus(TTL),
+    };
+    for number in 123..1_000 {
+        let ride = RideId::parse(&format!("ride_{number}"))?;
+        let put = PutRide {
+            caller: service.clone(),
+            ride: ride.clone(),
+            rider: UserId::parse("rider_1")?,
+            driver: None,
+            status: None,
+        };
+        let (known, is_new) = api.writer.submit(put).await?;
+        if is_new {
+            let driver = Some(UserId::parse("driver_1")?);
+            let put = PutRide { caller: service.clone(), ride: ride.clone(), rider: known.rider, driver, status: None };
+            api.writer.submit(put).await?;
+            return Ok(ride);
+        }
+        let is_driven = known.driver.as_ref().is_some_and(|driver| driver.as_str() == "driver_1");
+        if is_driven && known.chat(Time::now(), api.limits.chat_grace) == Chat::Open {
+            return Ok(ride);
+        }
+    }
+    None.context("every ride from ride_123 to ride_999 is over")
+}

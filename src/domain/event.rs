@@ -1,0 +1,159 @@
+//! Events, the topics they are on, and what the words of the interface call them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{MessageId, RideId};
+
+/// The number of an event on its topic: 1, 2, 3, … in commit order, without holes. 0 is before the first.
+pub type Seq = i64;
+
+/// The name of an ordered log of events: one per ride.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Topic(Arc<str>);
+
+impl Topic {
+    /// The topic of a ride.
+    pub fn ride(ride: &RideId) -> Self {
+        Self(format!("ride/{ride}").into())
+    }
+
+    /// A topic as the database names it.
+    pub fn from_stored(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The name, by which topics are sorted.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+macro_rules! event_types {
+    ($($(#[$docs:meta])* $name:ident => $text:literal,)*) => {
+        /// What an event is about. The text is the `event:` of a stream and the `type` of a poll.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum EventType {
+            $($(#[$docs])* $name,)*
+        }
+
+        impl EventType {
+            /// The type as it is stored and sent.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+
+            /// Parses what [`EventType::as_str`] says.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text {
+                    $($text => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+event_types! {
+    /// A message was sent.
+    MessageNew => "message:new",
+    /// Its sender changed it.
+    MessageEdited => "message:edited",
+    /// It was deleted; what was said is gone from the log.
+    MessageDeleted => "message:deleted",
+    /// Somebody has read up to a message.
+    MessageRead => "message:read",
+    /// Somebody has received up to a message.
+    MessageDelivered => "message:delivered",
+    /// A driver took the ride.
+    RideAccept => "ride:accept",
+    /// The ride was cancelled.
+    RideCancel => "ride:cancel",
+    /// The ride took a step.
+    RideStatus => "ride:status",
+    /// People joined or left; their rights begin and end at this event.
+    RideParticipants => "ride:participants",
+}
+
+impl EventType {
+    /// Whether what a reader may see can change here: whoever hands out this event looks at rights again before
+    /// handing out the next.
+    pub fn moves_rights(self) -> bool {
+        matches!(self, Self::RideParticipants | Self::RideCancel | Self::RideStatus)
+    }
+
+    /// Whether earlier events of the topic are no longer what they were.
+    pub fn erases(self) -> bool {
+        self == Self::MessageDeleted
+    }
+}
+
+/// An event to be appended to a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The topic.
+    pub topic: Topic,
+    /// Its number there.
+    pub seq: Seq,
+    /// What it is about.
+    pub kind: EventType,
+    /// Its data: one line of JSON.
+    pub data: String,
+    /// The message whose deletion has to find it, where only this says so: on edits.
+    pub message: Option<MessageId>,
+}
+
+/// Which types of events a reader wants: the `types` parameter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter(Option<Box<[Pattern]>>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pattern {
+    text: Box<str>,
+    is_prefix: bool,
+}
+
+impl Filter {
+    /// Parses a comma list of types; a `*` at the end matches a prefix; unknown ones match nothing.
+    pub fn parse(list: &str) -> Self {
+        let pattern = |item: &str| {
+            let text = item.strip_suffix('*');
+            Pattern { is_prefix: text.is_some(), text: text.unwrap_or(item).into() }
+        };
+        Self(Some(list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(pattern).collect()))
+    }
+
+    /// Whether events of this type pass.
+    pub fn passes(&self, kind: EventType) -> bool {
+        let Some(patterns) = &self.0 else { return true };
+        let kind = kind.as_str();
+        patterns
+            .iter()
+            .any(|wanted| if wanted.is_prefix { kind.starts_with(&*wanted.text) } else { kind == &*wanted.text })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_matches_types_and_prefixes() {
+        let passes = |list: &str, kind| Filter::parse(list).passes(kind);
+        assert!(Filter::default().passes(EventType::RideStatus));
+        assert!(passes("message:new,ride:status", EventType::RideStatus));
+        assert!(passes(" message:* ", EventType::MessageRead));
+        assert!(passes("*", EventType::MessageRead));
+        assert!(!passes("message:new*,nonsense", EventType::MessageRead));
+        assert!(!passes("", EventType::MessageRead));
+        assert!(!passes("message", EventType::MessageRead));
+    }
+}

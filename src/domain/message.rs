@@ -1,0 +1,275 @@
+//! Messages, and what their senders may put into them.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::{MessageId, Receipts, RideId, RideRole, Seq, Time, UserId};
+
+/// The text of a message, byte for byte as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content(String);
+
+impl Content {
+    /// The most Unicode scalar values a message may have, white space around it not counted.
+    pub const MAX_CHARS: usize = 4_000;
+
+    /// Takes 1 to [`Self::MAX_CHARS`] Unicode scalar values after trimming, without U+0000, which Postgres
+    /// cannot store. The text itself is not trimmed.
+    pub fn parse(text: String) -> Result<Self, &'static str> {
+        if text.contains('\0') {
+            return Err("must not contain U+0000");
+        }
+        match text.trim().chars().take(Self::MAX_CHARS + 1).count() {
+            0 => Err("must not be empty"),
+            length if length > Self::MAX_CHARS => Err("must be at most 4000 characters long"),
+            _ => Ok(Self(text)),
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What an app attaches to a message: a JSON object, kept in one line of compact JSON.
+#[derive(Debug, Clone)]
+pub struct Metadata(Box<RawValue>);
+
+impl Metadata {
+    /// The most bytes of compact JSON.
+    pub const MAX_BYTES: usize = 8 * 1024;
+    /// The deepest nesting; the object itself is the first level.
+    pub const MAX_DEPTH: usize = 32;
+
+    /// Takes an object of at most 8 KiB, 32 levels deep, without U+0000 in any key or string.
+    pub fn parse(object: Map<String, Value>) -> Result<Self, &'static str> {
+        let value = Value::Object(object);
+        if deeper_than(&value, Self::MAX_DEPTH) {
+            return Err("must be nested at most 32 levels deep");
+        }
+        if has_nul(&value) {
+            return Err("must not contain U+0000");
+        }
+        let raw = serde_json::value::to_raw_value(&value).map_err(|_| "must be a JSON object")?;
+        if raw.get().len() > Self::MAX_BYTES { Err("must be at most 8 KiB of JSON") } else { Ok(Self(raw)) }
+    }
+
+    /// Metadata as the database keeps it; `None` where that is not JSON, which only a hand in the database does.
+    pub fn from_stored(json: String) -> Option<Self> {
+        RawValue::from_string(json).ok().map(Self)
+    }
+
+    /// Compact JSON, keys sorted.
+    pub fn as_json(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Metadata {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_json() == other.as_json()
+    }
+}
+
+impl Eq for Metadata {}
+
+fn deeper_than(value: &Value, levels: usize) -> bool {
+    let Some(inner) = levels.checked_sub(1) else { return value.is_object() || value.is_array() };
+    match value {
+        Value::Object(members) => members.values().any(|member| deeper_than(member, inner)),
+        Value::Array(items) => items.iter().any(|item| deeper_than(item, inner)),
+        _ => false,
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(members) => members.iter().any(|(key, member)| key.contains('\0') || has_nul(member)),
+        _ => false,
+    }
+}
+
+/// A sender's own name for a message, by which a retry is told from a second message.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientMessageId(String);
+
+impl ClientMessageId {
+    /// Takes 1 to 128 printable characters.
+    pub fn parse(text: String) -> Result<Self, &'static str> {
+        if text.is_empty() || text.chars().take(129).count() > 128 || text.chars().any(char::is_control) {
+            return Err("must be 1 to 128 printable characters");
+        }
+        Ok(Self(text))
+    }
+
+    /// The name as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Tells one original content from another, long after it was edited or deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentHash([u8; 16]);
+
+impl ContentHash {
+    /// Of what a message was first sent with.
+    pub fn of(content: &Content, metadata: Option<&Metadata>) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(content.as_str());
+        // U+0000 is in no content, so this cannot be mistaken for a part of it.
+        hasher.update([0]);
+        hasher.update(metadata.map_or("", Metadata::as_json));
+        let mut half = [0; 16];
+        half.iter_mut().zip(hasher.finalize()).for_each(|(to, from)| *to = from);
+        Self(half)
+    }
+
+    /// The hash as the database keeps it.
+    pub fn from_stored(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The bytes to keep.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A message as it is now. A deleted one has neither content nor metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its identifier.
+    pub id: MessageId,
+    /// The ride it was said on.
+    pub ride: RideId,
+    /// The seq of its `message:new`.
+    pub seq: Seq,
+    /// Who said it.
+    pub sender: UserId,
+    /// What the sender was on this ride.
+    pub sender_role: RideRole,
+    /// Its text, until it is deleted.
+    pub content: Option<Content>,
+    /// What was attached to it, until it is deleted.
+    pub metadata: Option<Metadata>,
+    /// The sender's own name for it.
+    pub client_message_id: Option<ClientMessageId>,
+    /// Of what it was first sent with.
+    pub content_hash: ContentHash,
+    /// When it was committed.
+    pub created_at: Time,
+    /// When it was last edited.
+    pub edited_at: Option<Time>,
+    /// When it was deleted.
+    pub deleted_at: Option<Time>,
+}
+
+impl Message {
+    /// Erases what was said. The tombstone keeps who, where and when.
+    pub fn erase(&mut self, now: Time) {
+        self.content = None;
+        self.metadata = None;
+        self.deleted_at = Some(now);
+    }
+
+    /// The message as JSON, in one line, with what `receipts` say of it.
+    pub fn to_json(&self, receipts: &Receipts) -> String {
+        serde_json::to_string(&self.view(receipts)).unwrap_or_default()
+    }
+
+    /// The message as it is sent.
+    pub fn view<'a>(&'a self, receipts: &Receipts) -> MessageView<'a> {
+        let (delivered, read) = receipts.reached_by_others(&self.sender);
+        MessageView {
+            id: self.id,
+            ride_id: &self.ride,
+            seq: self.seq,
+            sender_id: &self.sender,
+            sender_role: self.sender_role,
+            content: self.content.as_ref().map(Content::as_str),
+            metadata: self.metadata.as_ref().map(|metadata| &*metadata.0),
+            client_message_id: self.client_message_id.as_ref().map(ClientMessageId::as_str),
+            created_at: self.created_at,
+            edited_at: self.edited_at,
+            deleted_at: self.deleted_at,
+            reactions: &[],
+            is_delivered: self.seq <= delivered,
+            is_read: self.seq <= read,
+        }
+    }
+}
+
+/// A message as it is sent.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageView<'a> {
+    id: MessageId,
+    ride_id: &'a RideId,
+    seq: Seq,
+    sender_id: &'a UserId,
+    sender_role: RideRole,
+    content: Option<&'a str>,
+    metadata: Option<&'a RawValue>,
+    client_message_id: Option<&'a str>,
+    created_at: Time,
+    edited_at: Option<Time>,
+    deleted_at: Option<Time>,
+    reactions: &'a [()],
+    is_delivered: bool,
+    is_read: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        match value {
+            Value::Object(object) => object,
+            _ => panic!("not an object"),
+        }
+    }
+
+    #[test]
+    fn content_is_counted_in_scalars_after_trimming_and_kept_as_sent() {
+        let text = "  \r\n e\u{301}🚕 ";
+        assert_eq!(Content::parse(text.into()).unwrap().as_str(), text);
+        assert!(Content::parse("🚕".repeat(4_000)).is_ok());
+        assert!(Content::parse("🚕".repeat(4_001)).is_err());
+        assert!(Content::parse(format!("{}{}", " ".repeat(5_000), "x")).is_ok());
+        for bad in ["", " \u{2003}\n", "a\0b"] {
+            assert!(Content::parse(bad.into()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn metadata_is_bounded_in_size_depth_and_has_no_nul() {
+        let nested = |levels: usize| (1..levels).fold(json!({}), |inner, _| json!({ "a": inner }));
+        assert!(Metadata::parse(object(nested(32))).is_ok());
+        assert!(Metadata::parse(object(nested(33))).is_err());
+        assert!(Metadata::parse(object(json!({ "k": "x".repeat(8_192 - 8) }))).is_ok());
+        assert!(Metadata::parse(object(json!({ "k": "x".repeat(8_192 - 7) }))).is_err());
+        assert!(Metadata::parse(object(json!({ "a": ["b\0"] }))).is_err());
+        assert!(Metadata::parse(object(json!({ "a\0": 1 }))).is_err());
+    }
+
+    #[test]
+    fn the_order_of_metadata_keys_does_not_make_another_message() {
+        let parse = |text: &str| Metadata::parse(serde_json::from_str(text).unwrap()).unwrap();
+        let content = Content::parse("hi".into()).unwrap();
+        let one = ContentHash::of(&content, Some(&parse(r#"{"a":1,"b":{"x":2,"y":3}}"#)));
+        let same = ContentHash::of(&content, Some(&parse(r#"{ "b":{"y":3,"x":2}, "a":1 }"#)));
+        let other = ContentHash::of(&content, Some(&parse(r#"{"a":1}"#)));
+        assert_eq!(one, same);
+        assert_ne!(one, other);
+        assert_ne!(other, ContentHash::of(&content, None));
+    }
+}

@@ -1,0 +1,205 @@
+//! A ride and all that is known of its people, at one moment of its log.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Caller, Error, Result, Ride, Role, Seq, UserId};
+
+/// What somebody is on a ride.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RideRole {
+    /// Who booked it.
+    Rider,
+    /// Who drives it.
+    Driver,
+    /// Support, in any ride.
+    Support,
+    /// The platform itself.
+    System,
+}
+
+impl RideRole {
+    const ALL: [Self; 4] = [Self::Rider, Self::Driver, Self::Support, Self::System];
+
+    /// The role as it is stored and sent.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rider => "rider",
+            Self::Driver => "driver",
+            Self::Support => "support",
+            Self::System => "system",
+        }
+    }
+
+    /// Parses what [`RideRole::as_str`] says.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// A user's time on a ride, told by its log: from the event that brought them in to the one that took them
+/// out, both included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Participant {
+    /// Who.
+    pub user: UserId,
+    /// As what.
+    pub role: RideRole,
+    /// The first seq that is theirs.
+    pub from_seq: Seq,
+    /// The last one; `None` while they are on the ride.
+    pub until_seq: Option<Seq>,
+}
+
+/// How far a user has received and read a ride: watermarks, each the seq of another's message, or 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Who.
+    pub user: UserId,
+    /// As what; support's marks say nothing about a message's delivery to the other side.
+    pub role: RideRole,
+    /// Received up to here.
+    pub delivered_seq: Seq,
+    /// Read up to here; never past `delivered_seq`.
+    pub read_seq: Seq,
+}
+
+/// All receipts of a ride, of those who left it too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Receipts(pub Vec<Receipt>);
+
+impl Receipts {
+    /// The receipt of one user; zeros for one who has none yet.
+    pub fn of(&self, user: &UserId, role: RideRole) -> Receipt {
+        let known = self.0.iter().find(|receipt| receipt.user == *user).cloned();
+        known.unwrap_or_else(|| Receipt { user: user.clone(), role, delivered_seq: 0, read_seq: 0 })
+    }
+
+    /// The furthest that a rider or driver other than `sender` has received, and read.
+    pub fn reached_by_others(&self, sender: &UserId) -> (Seq, Seq) {
+        let others = self
+            .0
+            .iter()
+            .filter(|receipt| receipt.user != *sender && matches!(receipt.role, RideRole::Rider | RideRole::Driver));
+        others.fold((0, 0), |(delivered, read), receipt| {
+            (delivered.max(receipt.delivered_seq), read.max(receipt.read_seq))
+        })
+    }
+}
+
+/// What a caller may see of a ride's log, and as what they act in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// As what they act.
+    pub role: RideRole,
+    /// The first seq that is theirs.
+    pub from_seq: Seq,
+    /// The last one, when their time on the ride has ended.
+    pub until_seq: Option<Seq>,
+}
+
+/// A ride, the head of its log, its people and their marks, all of one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RideSnapshot {
+    /// The seq of the last event.
+    pub head: Seq,
+    /// The ride.
+    pub ride: Ride,
+    /// Its people, past ones too, by `from_seq`.
+    pub participants: Vec<Participant>,
+    /// Their marks.
+    pub receipts: Receipts,
+}
+
+impl RideSnapshot {
+    /// Those who are on the ride.
+    pub fn present(&self) -> impl Iterator<Item = &Participant> {
+        self.participants.iter().filter(|participant| participant.until_seq.is_none())
+    }
+
+    /// What is the caller's of this ride's log, `None` where nothing is or ever was. Who was on the ride and
+    /// left it still has the part up to there; of several times on the ride the last one counts.
+    pub fn access(&self, caller: &Caller) -> Option<Access> {
+        let own = self.participants.iter().rev().find(|participant| participant.user == caller.user);
+        let own = own.map(|own| Access { role: own.role, from_seq: own.from_seq, until_seq: own.until_seq });
+        let staff = match caller.role {
+            Role::Support => Some(RideRole::Support),
+            Role::Service => Some(RideRole::System),
+            Role::Rider | Role::Driver => None,
+        };
+        let staff = staff.map(|role| Access { role, from_seq: 1, until_seq: None });
+        own.filter(|access| access.until_seq.is_none()).or(staff).or(own)
+    }
+
+    /// The access of somebody who is on the ride now, or of staff; to everybody else there is no such ride.
+    pub fn admit(&self, caller: &Caller) -> Result<Access> {
+        self.access(caller).filter(|access| access.until_seq.is_none()).ok_or(Error::RideNotFound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{RideId, Status, Time};
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn caller(name: &str, role: Role) -> Caller {
+        Caller { user: user(name), role, issued_at: None, expires_at: Time::now() }
+    }
+
+    fn participant(name: &str, role: RideRole, from_seq: Seq, until_seq: Option<Seq>) -> Participant {
+        Participant { user: user(name), role, from_seq, until_seq }
+    }
+
+    fn snapshot() -> RideSnapshot {
+        let now = Time::now();
+        RideSnapshot {
+            head: 20,
+            ride: Ride {
+                id: RideId::parse("ride").unwrap(),
+                status: Status::Accepted,
+                rider: user("rider"),
+                driver: Some(user("second")),
+                accepted: true,
+                ended_at: None,
+                created_at: now,
+                updated_at: now,
+            },
+            participants: vec![
+                participant("rider", RideRole::Rider, 1, None),
+                participant("first", RideRole::Driver, 1, Some(9)),
+                participant("second", RideRole::Driver, 9, None),
+            ],
+            receipts: Receipts(vec![
+                Receipt { user: user("first"), role: RideRole::Driver, delivered_seq: 8, read_seq: 5 },
+                Receipt { user: user("help"), role: RideRole::Support, delivered_seq: 20, read_seq: 20 },
+                Receipt { user: user("rider"), role: RideRole::Rider, delivered_seq: 12, read_seq: 12 },
+            ]),
+        }
+    }
+
+    #[test]
+    fn the_ride_says_who_is_on_it_and_from_where() {
+        let ride = snapshot();
+        let access = |name, role| ride.access(&caller(name, role)).map(|a| (a.role, a.from_seq, a.until_seq));
+        assert_eq!(access("rider", Role::Rider), Some((RideRole::Rider, 1, None)));
+        assert_eq!(access("rider", Role::Driver), Some((RideRole::Rider, 1, None)));
+        assert_eq!(access("first", Role::Driver), Some((RideRole::Driver, 1, Some(9))));
+        assert_eq!(access("second", Role::Driver), Some((RideRole::Driver, 9, None)));
+        assert_eq!(access("help", Role::Support), Some((RideRole::Support, 1, None)));
+        assert_eq!(access("dispatch", Role::Service), Some((RideRole::System, 1, None)));
+        assert_eq!(access("stranger", Role::Driver), None);
+        assert_eq!(ride.admit(&caller("first", Role::Driver)), Err(Error::RideNotFound));
+        assert!(ride.admit(&caller("second", Role::Driver)).is_ok());
+    }
+
+    #[test]
+    fn a_message_is_delivered_when_another_participant_has_it_and_support_is_none() {
+        let receipts = snapshot().receipts;
+        assert_eq!(receipts.reached_by_others(&user("rider")), (8, 5));
+        assert_eq!(receipts.reached_by_others(&user("second")), (12, 12));
+    }
+}

@@ -1,0 +1,19 @@
+//! The HTTP interface: what a request says, who may, and what is answered. Decides nothing else.
+
+mod body;
+mod context;
+mod health;
+mod live;
+mod messages;
+pub mod openapi;
+mod params;
+mod problem;
+mod receipts;
+mod refusal;
+mod rides;
+mod router;
+mod schema;
+mod trace;
+
+pub use context::{Api, Limits};
+pub use router::service;

@@ -1,0 +1,189 @@
+//! Request bodies, read as JSON whatever their `Content-Type` says, and JSON answers.
+
+use std::marker::PhantomData;
+
+use salvo::extract::Metadata;
+use salvo::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use salvo::http::{ParseError, StatusCode};
+use salvo::oapi::{Components, Content, EndpointArgRegister, EndpointOutRegister, Operation, RequestBody, ToSchema};
+use salvo::{Depot, Extractible, Request, Response, Scribe};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
+
+use super::refusal::Refusal;
+use crate::domain::Error;
+
+/// The largest body.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// A request's body.
+#[derive(Debug)]
+pub(super) struct Body<T>(pub(super) T);
+
+impl<'ex, T: DeserializeOwned + Send> Extractible<'ex> for Body<T> {
+    fn metadata() -> &'static Metadata {
+        static METADATA: Metadata = Metadata::new("Body");
+        &METADATA
+    }
+
+    #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
+    async fn extract(req: &'ex mut Request, _depot: &'ex mut Depot) -> Result<Self, Refusal> {
+        parse(read(req).await?).map(Self)
+    }
+}
+
+impl<T: ToSchema> EndpointArgRegister for Body<T> {
+    fn register(components: &mut Components, operation: &mut Operation, _arg: &str) {
+        let content = Content::new(T::to_schema(components));
+        operation.request_body =
+            Some(RequestBody::new().add_content("application/json", content).required(salvo::oapi::Required::True));
+    }
+}
+
+/// A request's body, or nothing: an empty one is the default.
+#[derive(Debug)]
+pub(super) struct OptionalBody<T>(pub(super) T);
+
+impl<'ex, T: DeserializeOwned + Default + Send> Extractible<'ex> for OptionalBody<T> {
+    fn metadata() -> &'static Metadata {
+        static METADATA: Metadata = Metadata::new("OptionalBody");
+        &METADATA
+    }
+
+    #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
+    async fn extract(req: &'ex mut Request, _depot: &'ex mut Depot) -> Result<Self, Refusal> {
+        let bytes = read(req).await?;
+        if bytes.is_empty() { Ok(Self(T::default())) } else { parse(bytes).map(Self) }
+    }
+}
+
+impl<T: ToSchema> EndpointArgRegister for OptionalBody<T> {
+    fn register(components: &mut Components, operation: &mut Operation, arg: &str) {
+        Body::<T>::register(components, operation, arg);
+        if let Some(body) = &mut operation.request_body {
+            body.required = Some(salvo::oapi::Required::False);
+        }
+    }
+}
+
+async fn read(req: &mut Request) -> Result<&[u8], Refusal> {
+    // Told beforehand that it is too long, there is no need to read it.
+    let length = req.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > MAX_BYTES) {
+        return Err(Refusal::BodyTooLarge);
+    }
+    match req.payload_with_max_size(MAX_BYTES).await {
+        Ok(bytes) => Ok(bytes),
+        Err(ParseError::PayloadTooLarge) => Err(Refusal::BodyTooLarge),
+        Err(_) => Err(Error::invalid("", "the body could not be read").into()),
+    }
+}
+
+/// Parses a body; where it is not what it should be, the error says which field.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let pointer = pointer(error.path());
+        (pointer, error.into_inner())
+    });
+    let parsed = parsed.and_then(|value| reader.end().map(|()| value).map_err(|error| (String::new(), error)));
+    parsed.map_err(|(pointer, error)| {
+        let detail = if error.is_data() { error.to_string() } else { format!("must be JSON: {error}") };
+        Error::invalid(pointer, detail).into()
+    })
+}
+
+/// RFC 6901.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    let segment = |segment: &Segment| match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Enum { variant } => format!("/{variant}"),
+        Segment::Unknown => String::new(),
+    };
+    path.iter().map(segment).collect()
+}
+
+/// What a required field must be there for.
+pub(super) const REQUIRED: &str = "is required";
+
+/// A JSON answer, whose text may have been made elsewhere. `T` is what it is, for openapi.yaml.
+#[derive(Debug)]
+pub(super) struct Json<T> {
+    status: StatusCode,
+    text: String,
+    shape: PhantomData<T>,
+}
+
+impl<T> Json<T> {
+    /// 200 with a value.
+    pub(super) fn ok(value: &impl Serialize) -> Result<Self, Refusal> {
+        let text = serde_json::to_string(value).map_err(|_| Error::Internal)?;
+        Ok(Self::text(StatusCode::OK, text))
+    }
+
+    /// JSON that is text already.
+    pub(super) fn text(status: StatusCode, text: String) -> Self {
+        Self { status, text, shape: PhantomData }
+    }
+}
+
+impl<T> Scribe for Json<T> {
+    fn render(self, res: &mut Response) {
+        res.status_code(self.status);
+        res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        res.body(self.text);
+    }
+}
+
+impl<T: ToSchema> EndpointOutRegister for Json<T> {
+    fn register(components: &mut Components, operation: &mut Operation) {
+        let content = Content::new(T::to_schema(components));
+        let response = salvo::oapi::Response::new("Done").add_content("application/json", content);
+        operation.responses.insert("200", response);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    struct Sample {
+        #[allow(dead_code, reason = "only parsed")]
+        ride_id: Option<String>,
+        #[allow(dead_code, reason = "only parsed")]
+        list: Option<Vec<u8>>,
+    }
+
+    fn wrong(text: &[u8]) -> (String, String) {
+        match parse::<Sample>(text).unwrap_err() {
+            Refusal::Domain(Error::Invalid(mut fields)) => {
+                let field = fields.0.remove(0);
+                (field.pointer, field.detail)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_wrong_body_is_told_by_its_field() {
+        assert_eq!(wrong(br#"{"rideId": 5}"#).0, "/rideId");
+        assert_eq!(wrong(br#"{"list": [1, "x"]}"#).0, "/list/1");
+        assert_eq!(wrong(br#"{"other": 1}"#).0, "/other");
+        assert!(wrong(br#"{"rideId": "#).1.starts_with("must be JSON"));
+        assert!(wrong(b"").1.starts_with("must be JSON"));
+        assert!(wrong(br#"{} x"#).1.starts_with("must be JSON"));
+        assert!(wrong(b"{\"rideId\": \"\xff\"}").1.starts_with("must be JSON"));
+        assert!(wrong(br#"{"rideId": "\ud800"}"#).1.starts_with("must be JSON"));
+        assert!(
+            wrong("[".repeat(5_000).as_bytes()).1.contains("must be JSON")
+                || !wrong("[".repeat(5_000).as_bytes()).1.is_empty()
+        );
+        assert!(parse::<Sample>(br#"{"rideId": null}"#).is_ok());
+    }
+}

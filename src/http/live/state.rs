@@ -1,0 +1,90 @@
+//! A ride as streams and polls show it.
+
+use serde::Serialize;
+
+use crate::domain::{RideRole, RideSnapshot, RideView, Seq, Time, UserId};
+use crate::http::context::Limits;
+use crate::realtime::Gap;
+
+/// `state`: the ride, read in one snapshot with the head `asOf`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct StateView<'a> {
+    as_of: Seq,
+    ride: RideView<'a>,
+    participants: Vec<ParticipantView<'a>>,
+    receipts: Vec<MarkView<'a>>,
+    location: Option<()>,
+    typing: Vec<&'a UserId>,
+}
+
+/// Somebody on the ride.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct ParticipantView<'a> {
+    user_id: &'a UserId,
+    role: RideRole,
+    online: bool,
+    since: Option<Time>,
+}
+
+/// A user's marks.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct MarkView<'a> {
+    user_id: &'a UserId,
+    delivered_seq: Seq,
+    read_seq: Seq,
+}
+
+/// Those who are on the ride.
+pub(in crate::http) fn participants(snapshot: &RideSnapshot) -> Vec<ParticipantView<'_>> {
+    snapshot
+        .present()
+        .map(|person| ParticipantView { user_id: &person.user, role: person.role, online: false, since: None })
+        .collect()
+}
+
+/// The marks of those who are on the ride, zeros included, and of support where it has any. Those of somebody who
+/// has left say nothing to those who are there now.
+pub(in crate::http) fn marks(snapshot: &RideSnapshot) -> Vec<MarkView<'_>> {
+    let of = |user: &UserId| snapshot.receipts.0.iter().find(|receipt| receipt.user == *user);
+    let mark = |user| {
+        let known = of(user);
+        MarkView {
+            user_id: user,
+            delivered_seq: known.map_or(0, |receipt| receipt.delivered_seq),
+            read_seq: known.map_or(0, |receipt| receipt.read_seq),
+        }
+    };
+    let support = snapshot.receipts.0.iter().filter(|receipt| receipt.role == RideRole::Support);
+    snapshot.present().map(|person| mark(&person.user)).chain(support.map(|receipt| mark(&receipt.user))).collect()
+}
+
+impl<'a> StateView<'a> {
+    pub(in crate::http) fn of(snapshot: &'a RideSnapshot, limits: &Limits) -> Self {
+        Self {
+            as_of: snapshot.head,
+            ride: snapshot.ride.view(Time::now(), limits.chat_grace),
+            participants: participants(snapshot),
+            receipts: marks(snapshot),
+            location: None,
+            typing: Vec::new(),
+        }
+    }
+}
+
+/// The data of `stream:sync`.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct SyncView<'a> {
+    pub(in crate::http) cursor: String,
+    pub(in crate::http) resumed: bool,
+    pub(in crate::http) gap: Option<Gap>,
+    pub(in crate::http) state: StateView<'a>,
+}
+
+/// The data of `stream:closing` and `auth:expired`.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct ReasonView {
+    pub(in crate::http) reason: &'static str,
+}

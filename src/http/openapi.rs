@@ -1,0 +1,89 @@
+//! openapi.yaml, made from the handlers.
+
+use salvo::http::header::{CONTENT_TYPE, HeaderValue};
+use salvo::oapi::security::{Http, HttpAuthScheme};
+use salvo::oapi::{Content, Info, License, OpenApi, RefOr, Response, Schema, SecurityScheme, Tag, ToSchema};
+use salvo::{Depot, FlowCtrl, Handler, Request, async_trait};
+
+use super::problem::ProblemBody;
+use super::router::router;
+
+const DESCRIPTION: &str = "\
+Real-time messaging for the people of a ride, over plain HTTP: REST for writing and history, Server-Sent Events for \
+browsers and curl, long polling for mobile apps.
+
+Every durable event of a ride has a number, its `seq`: 1, 2, 3, … without holes, in commit order. It is the cursor \
+of streams (`Last-Event-ID`), polls (`after`) and the history alike.
+
+Request bodies are JSON whatever their `Content-Type` says. Errors are `application/problem+json` (RFC 9457) with a \
+stable `code`. A ride or message that is not yours looks as one that is not there.";
+
+/// The refusals that any operation under `/api/v1` may meet.
+const COMMON: [(&str, &str); 5] = [
+    ("400", "`invalid_request`: `errors` says which field, and what would be right"),
+    ("401", "`unauthorized`: no token, or none that counts"),
+    ("413", "`body_too_large`: a body may have at most 64 KiB"),
+    ("500", "`internal`: our fault; the log knows more under `requestId`"),
+    ("503", "`unavailable`: try again, `Retry-After` says when"),
+];
+
+/// The document.
+pub fn document() -> OpenApi {
+    let info = Info::new("Ridewire", env!("CARGO_PKG_VERSION"))
+        .description(DESCRIPTION)
+        .license(License::new("MIT OR Apache-2.0"));
+    let bearer = SecurityScheme::Http(
+        Http::new(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .description("A JWT with `sub` (the user), `role` (rider, driver, support, service) and `exp`."),
+    );
+    let mut document = OpenApi::with_info(info)
+        .add_security_scheme("bearer", bearer)
+        .tags([
+            Tag::new("messages").description("What is said on a ride, and who has received and read it."),
+            Tag::new("live").description("A ride's events, as they happen."),
+            Tag::new("rides").description("What messaging has to know of a ride's life."),
+            Tag::new("operations").description("For those who run it."),
+        ])
+        .merge_router(&router());
+    let problem = ProblemBody::to_schema(&mut document.components);
+    describe_refusals(&mut document, &problem);
+    document
+}
+
+/// Says of each refusal that it is a problem, and adds those that any operation may meet.
+fn describe_refusals(document: &mut OpenApi, problem: &RefOr<Schema>) {
+    for (_, item) in document.paths.iter_mut().filter(|(path, _)| path.starts_with("/api/")) {
+        for operation in item.operations.values_mut() {
+            for (status, description) in COMMON {
+                // An operation without a body has none that is too large.
+                if status != "413" || operation.request_body.is_some() {
+                    operation.responses.entry(status.to_owned()).or_insert_with(|| Response::new(description).into());
+                }
+            }
+            for (status, response) in operation.responses.iter_mut() {
+                if let RefOr::Type(response) = response
+                    && status.starts_with(['4', '5'])
+                {
+                    response.contents.insert("application/problem+json".into(), Content::new(problem.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// The document as text.
+pub fn yaml() -> Result<String, serde_norway::Error> {
+    serde_norway::to_string(&document())
+}
+
+/// Serves the document.
+pub(super) struct Yaml;
+
+#[async_trait]
+impl Handler for Yaml {
+    async fn handle(&self, _req: &mut Request, _depot: &mut Depot, res: &mut salvo::Response, _ctrl: &mut FlowCtrl) {
+        res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/yaml"));
+        res.body(include_str!("../../openapi.yaml"));
+    }
+}

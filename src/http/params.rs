@@ -1,0 +1,78 @@
+//! Path and query parameters, parsed into the domain's types.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use salvo::extract::Metadata;
+use salvo::oapi::{Components, EndpointArgRegister, Operation, Parameter, ParameterIn, ToSchema};
+use salvo::{Depot, Extractible, Request};
+
+use super::refusal::Refusal;
+use super::schema;
+use crate::domain::{Error, MessageId, RideId, Seq};
+
+macro_rules! path_parameter {
+    ($(#[$docs:meta])* $name:ident($inner:ty) = $text:literal, $schema:ty, $parse:expr) => {
+        $(#[$docs])*
+        #[derive(Debug)]
+        pub(super) struct $name(pub(super) $inner);
+
+        impl<'ex> Extractible<'ex> for $name {
+            fn metadata() -> &'static Metadata {
+                static METADATA: Metadata = Metadata::new(stringify!($name));
+                &METADATA
+            }
+
+            #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
+            async fn extract(req: &'ex mut Request, _depot: &'ex mut Depot) -> Result<Self, Refusal> {
+                let text = req.params().get($text).map(String::as_str).unwrap_or_default();
+                let parse: fn(&str) -> Result<$inner, String> = $parse;
+                parse(text).map(Self).map_err(|detail| Error::invalid($text, detail).into())
+            }
+        }
+
+        impl EndpointArgRegister for $name {
+            fn register(components: &mut Components, operation: &mut Operation, _arg: &str) {
+                let parameter = Parameter::new($text).location(ParameterIn::Path).required(true);
+                operation.parameters.insert(parameter.schema(<$schema as ToSchema>::to_schema(components)));
+            }
+        }
+    };
+}
+
+path_parameter! {
+    /// `{rideId}`
+    RidePath(RideId) = "rideId", schema::Id, |text| RideId::parse(text).map_err(|error| error.to_string())
+}
+
+path_parameter! {
+    /// `{messageId}`
+    MessagePath(MessageId) = "messageId", schema::Uuid,
+    |text| MessageId::parse(text).ok_or_else(|| "must be a message's id: a UUID".to_owned())
+}
+
+/// A query parameter, if it was given; of several by the same name the last.
+pub(super) fn query<'a>(req: &'a Request, name: &str) -> Option<&'a str> {
+    req.queries().get_vec(name).and_then(|values| values.last()).map(String::as_str)
+}
+
+/// A whole number within `range`, if it was given.
+pub(super) fn number<T: FromStr + PartialOrd + Display>(
+    req: &Request,
+    name: &str,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<Option<T>, Error> {
+    let Some(text) = query(req, name) else { return Ok(None) };
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let value = text.parse().ok().filter(|value| digits && range.contains(value));
+    let (from, to) = (range.start(), range.end());
+    value.map(Some).ok_or_else(|| Error::invalid(name, format!("must be a whole number from {from} to {to}")))
+}
+
+/// A position in a ride's log, if one was given.
+pub(super) fn seq(name: &str, text: Option<&str>) -> Result<Option<Seq>, Error> {
+    let Some(text) = text else { return Ok(None) };
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let value = text.parse().ok().filter(|_| digits);
+    value.map(Some).ok_or_else(|| Error::invalid(name, "must be a seq: a whole number, 0 or more"))
+}

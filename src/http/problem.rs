@@ -1,0 +1,145 @@
+//! Refusals as `application/problem+json` (RFC 9457). One table: here.
+
+use salvo::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use salvo::http::{Problem, StatusCode};
+use salvo::oapi::{Components, EndpointOutRegister, Operation, ToSchema};
+use salvo::{Depot, Request, Response, Writer, async_trait};
+use serde::Serialize;
+
+use super::refusal::Refusal;
+use super::trace::RequestId;
+use crate::domain::{Code, Error};
+
+/// The members that our problems have beside the standard ones.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Extensions {
+    code: &'static str,
+    request_id: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<WrongField>,
+}
+
+/// What is wrong with a request (RFC 9457).
+#[derive(ToSchema)]
+#[salvo(schema(name = "Problem", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct ProblemBody {
+    /// A URI for the kind of problem.
+    #[salvo(schema(rename = "type", example = "urn:ridewire:problem:chat_closed"))]
+    r#type: String,
+    /// The kind of problem in words.
+    title: String,
+    /// The HTTP status.
+    #[salvo(schema(minimum = 400, maximum = 599))]
+    status: u16,
+    /// What is wrong this time.
+    detail: String,
+    /// A stable name for the kind of problem, for programs.
+    #[salvo(schema(example = "chat_closed"))]
+    code: String,
+    /// The request's id, as in the `X-Request-Id` header and in the server's log.
+    request_id: String,
+    /// The fields that are wrong.
+    #[salvo(schema(required = false))]
+    errors: Vec<WrongField>,
+}
+
+/// A field that is wrong, and what would be right.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[salvo(schema(name = "WrongField"))]
+pub(super) struct WrongField {
+    /// A JSON Pointer (RFC 6901) into the body, or the name of a parameter or header.
+    #[salvo(schema(example = "/content"))]
+    pointer: String,
+    /// What would be right.
+    #[salvo(schema(example = "must not be empty"))]
+    detail: String,
+}
+
+/// Status, code and title of each kind of refusal.
+fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
+    let code = match refusal {
+        Refusal::Domain(error) => error.code(),
+        Refusal::Store(error) => Error::from(error).code(),
+        Refusal::Unauthorized(_) => return (StatusCode::UNAUTHORIZED, "unauthorized", "Not authenticated"),
+        Refusal::BodyTooLarge => return (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
+        Refusal::NotFound => return (StatusCode::NOT_FOUND, "not_found", "Nothing here"),
+        Refusal::MethodNotAllowed => {
+            return (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed");
+        }
+    };
+    match code {
+        Code::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_request", "Invalid request"),
+        Code::RideNotFound => (StatusCode::NOT_FOUND, "ride_not_found", "No such ride"),
+        Code::MessageNotFound => (StatusCode::NOT_FOUND, "message_not_found", "No such message"),
+        Code::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Not allowed"),
+        Code::ChatClosed => (StatusCode::CONFLICT, "chat_closed", "Chat not open"),
+        Code::IdempotencyConflict => (StatusCode::CONFLICT, "idempotency_conflict", "Used for another message"),
+        Code::MessageDeleted => (StatusCode::CONFLICT, "message_deleted", "Message deleted"),
+        Code::InvalidTransition => (StatusCode::CONFLICT, "invalid_transition", "No such step"),
+        Code::RideConflict => (StatusCode::CONFLICT, "ride_conflict", "Not in this state of the ride"),
+        Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again"),
+        Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Our fault"),
+    }
+}
+
+/// When to try again, in whole seconds: jittered, so that those who were refused together do not come back
+/// together.
+pub(super) fn retry_after() -> HeaderValue {
+    HeaderValue::from(fastrand::u16(1..=3))
+}
+
+/// RFC 6750, section 3: an error is named only when a token was given.
+fn challenge(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Unauthorized(Some(_)) => r#"Bearer error="invalid_token""#,
+        _ => "Bearer",
+    }
+}
+
+#[async_trait]
+impl Writer for Refusal {
+    async fn write(self, _req: &mut Request, depot: &mut Depot, res: &mut Response) {
+        let (status, code, title) = table(&self);
+        let challenge = challenge(&self);
+        let request_id = RequestId::of(depot);
+        let detail = match &self {
+            // What went wrong inside is for the log.
+            Self::Store(error) => {
+                let told = Error::from(error);
+                if status == StatusCode::INTERNAL_SERVER_ERROR {
+                    tracing::error!(%error, request.id = %request_id, "a request failed");
+                } else {
+                    tracing::debug!(%error, request.id = %request_id, "the database cannot be used now");
+                }
+                told.to_string()
+            }
+            other => other.to_string(),
+        };
+        let errors = match self {
+            Self::Domain(Error::Invalid(fields)) => fields.0,
+            _ => Vec::new(),
+        };
+        let errors = errors.into_iter().map(|field| WrongField { pointer: field.pointer, detail: field.detail });
+        res.render(
+            Problem::new(status)
+                .kind(format!("urn:ridewire:problem:{code}"))
+                .title(title)
+                .detail(detail)
+                .with_extensions(Extensions { code, request_id: request_id.to_string(), errors: errors.collect() }),
+        );
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            res.headers_mut().insert(RETRY_AFTER, retry_after());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            res.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+    }
+}
+
+impl EndpointOutRegister for Refusal {
+    fn register(_components: &mut Components, _operation: &mut Operation) {
+        // What every operation may be refused with is added to all of them in `openapi`.
+    }
+}

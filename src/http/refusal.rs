@@ -1,0 +1,38 @@
+//! Why a request gets no answer: the domain's refusals, and those that only HTTP knows.
+
+use crate::auth::TokenError;
+use crate::domain::Error;
+use crate::realtime::OpenError;
+use crate::store::StoreError;
+
+/// A request that is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The domain refuses.
+    #[error(transparent)]
+    Domain(#[from] Error),
+    /// The database failed: the cause for the log, while the caller is told what it means for them.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No token, or none that counts. `None`: there was none.
+    #[error("{}", .0.as_ref().map_or_else(|| "give a token: Authorization: Bearer <JWT>".to_owned(), ToString::to_string))]
+    Unauthorized(Option<TokenError>),
+    /// The body is larger than anybody's message.
+    #[error("a body may have at most 64 KiB")]
+    BodyTooLarge,
+    /// There is nothing at this path.
+    #[error("there is nothing at this path")]
+    NotFound,
+    /// There is, but not for this method.
+    #[error("this path does not take this method; see the Allow header")]
+    MethodNotAllowed,
+}
+
+impl From<OpenError> for Refusal {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Refused(error) => error.into(),
+            OpenError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Which path is whose.
+
+use std::sync::Arc;
+
+use salvo::catcher::Catcher;
+use salvo::http::StatusCode;
+use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Service, Writer, async_trait};
+
+use super::context::{Api, Provide};
+use super::live::{poll, sse};
+use super::refusal::Refusal;
+use super::trace::Trace;
+use super::{health, messages, openapi, receipts, rides};
+
+/// Everything that is served.
+pub fn service(api: Arc<Api>) -> Service {
+    Service::new(router()).catcher(Catcher::default().hoop(Nothing)).hoop(Trace).hoop(Provide(api))
+}
+
+pub(super) fn router() -> Router {
+    let of_ride = Router::with_path("rides/{rideId}")
+        .get(messages::get_history)
+        .push(Router::with_path("unread-count").get(receipts::get_unread_count))
+        .push(Router::with_path("events").get(sse::stream_ride))
+        .push(Router::with_path("poll").get(poll::poll_ride));
+    let of_message = Router::with_path("{messageId}")
+        .get(messages::get_message)
+        .patch(messages::edit_message)
+        .delete(messages::delete_message)
+        .push(Router::with_path("read").post(receipts::mark_read))
+        .push(Router::with_path("delivered").post(receipts::mark_delivered));
+    let messages = Router::with_path("messages")
+        .post(messages::send_message)
+        .push(Router::with_path("unread-count").get(receipts::get_unread_counts))
+        .push(of_ride)
+        .push(of_message);
+    let rides = Router::with_path("rides").get(rides::list_rides).push(
+        Router::with_path("{rideId}")
+            .put(rides::put_ride)
+            .get(rides::get_ride)
+            .push(Router::with_path("accept").post(rides::accept_ride))
+            .push(Router::with_path("cancel").post(rides::cancel_ride))
+            .push(Router::with_path("status").post(rides::set_ride_status)),
+    );
+    Router::new()
+        .push(Router::with_path("api/v1").push(messages).push(rides))
+        .push(Router::with_path("healthz").get(health::get_health))
+        .push(Router::with_path("readyz").get(health::get_readiness))
+        .push(Router::with_path("openapi.yaml").get(openapi::Yaml))
+}
+
+/// What is answered where no handler is.
+struct Nothing;
+
+#[async_trait]
+impl Handler for Nothing {
+    async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
+        let refusal = match res.status_code {
+            Some(StatusCode::NOT_FOUND) => Refusal::NotFound,
+            Some(StatusCode::METHOD_NOT_ALLOWED) => Refusal::MethodNotAllowed,
+            _ => return,
+        };
+        refusal.write(req, depot, res).await;
+        ctrl.skip_rest();
+    }
+}

@@ -1,0 +1,20 @@
+//! From the log to those who follow it: the hub, the feed that wakes it, and subscriptions.
+//!
+//! A subscription is a loop over a cursor and nothing more: events past my cursor, from the hub's ring where it
+//! has them, else from the log; hand them out; wait for the head to move. Replay and live, a slow reader, a lost
+//! NOTIFY, a restarted Postgres and a client that has moved to another replica are all this loop reading this log.
+//!
+//! Nothing is queued for a reader. One that is slow asks later, and is then answered from the log.
+
+mod event;
+mod feed;
+mod follow;
+mod hub;
+mod subscription;
+mod topic;
+
+pub use event::Event;
+pub use feed::{Feed, FeedState};
+pub use follow::{Closed, Follow, Gap, Next, OpenError, Opened};
+pub use hub::Hub;
+pub use subscription::{Step, Subscription};

@@ -1,0 +1,65 @@
+//! An event, encoded once for all who read it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::domain::{EventType, NewEvent, Seq};
+use crate::store::StoredEvent;
+
+/// An event of a topic as a frame of a stream (HTML standard, section 9.2.5):
+/// `id: 7\nevent: message:new\ndata: {…}\n\n`. Clones share the bytes.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its number on its topic.
+    pub seq: Seq,
+    /// What it is about.
+    pub kind: EventType,
+    frame: Bytes,
+    data: Range<usize>,
+}
+
+impl Event {
+    /// Encodes an event. `data` is one line of JSON, in which a line break can only be an escape, so none can
+    /// end the frame early.
+    pub fn new(seq: Seq, kind: EventType, data: &str) -> Self {
+        let head = format!("id: {seq}\nevent: {}\ndata: ", kind.as_str());
+        let from = head.len();
+        Self { seq, kind, frame: [head.as_str(), data, "\n\n"].concat().into(), data: from..from + data.len() }
+    }
+
+    /// The whole frame.
+    pub fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    /// The data: JSON.
+    pub fn data(&self) -> &str {
+        // The bytes were a string, and the range is where it lies in them.
+        self.frame.get(self.data.clone()).and_then(|data| std::str::from_utf8(data).ok()).unwrap_or("null")
+    }
+}
+
+impl From<&NewEvent> for Event {
+    fn from(event: &NewEvent) -> Self {
+        Self::new(event.seq, event.kind, &event.data)
+    }
+}
+
+impl From<StoredEvent> for Event {
+    fn from(event: StoredEvent) -> Self {
+        Self::new(event.seq, event.kind, &event.data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_frame_of_a_stream() {
+        let event = Event::new(7, EventType::MessageNew, r#"{"content":"a\nb"}"#);
+        assert_eq!(event.frame(), &Bytes::from("id: 7\nevent: message:new\ndata: {\"content\":\"a\\nb\"}\n\n"));
+        assert_eq!(event.data(), r#"{"content":"a\nb"}"#);
+    }
+}

@@ -1,0 +1,178 @@
+//! Hints from the other replicas, by LISTEN; and the look that needs none.
+//!
+//! LISTEN has a connection of its own: a pool would drop what it hears. Every hint only says where a log ends; so
+//! one that is lost, late, doubled or made up costs a look at the log and nothing else. What no hint has told is
+//! found by [`Feed::run_fallback`], which compares all topics that are being read with their logs every few
+//! seconds, and by the same comparison after each time that the listener was away, made after LISTEN has been
+//! committed, so that nothing falls between.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::poll_fn;
+use futures_util::{StreamExt, TryFutureExt};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+
+use super::Hub;
+use crate::store::{Store, StoreError, hints};
+
+/// How long to wait before connecting again: doubled each time, jittered, back to the first after success.
+const BACKOFF_MS: (u64, u64) = (100, 10_000);
+
+/// After how much silence the listener asks itself whether it can still hear, and how long it waits to.
+const SILENCE: Duration = Duration::from_secs(10);
+const PROBE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How well this replica hears the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedState {
+    /// LISTEN is not used (`RIDEWIRE_NOTIFY=off`).
+    Off,
+    /// There is no connection at the moment.
+    Connecting,
+    /// Hints arrive.
+    Listening,
+    /// The connection stands but hints do not arrive, as through a proxy that pools transactions.
+    Deaf,
+}
+
+impl FeedState {
+    /// The state in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Connecting => "connecting",
+            Self::Listening => "listening",
+            Self::Deaf => "deaf",
+        }
+    }
+}
+
+/// The listener and the fallback.
+#[derive(Debug)]
+pub struct Feed {
+    hub: Arc<Hub>,
+    store: Arc<Store>,
+    state: watch::Sender<FeedState>,
+    /// Counts what was heard, to tell silence.
+    heard: AtomicU64,
+}
+
+impl Feed {
+    /// A feed that is not running yet.
+    pub fn new(hub: Arc<Hub>, store: Arc<Store>) -> Self {
+        Self { hub, store, state: watch::Sender::new(FeedState::Off), heard: AtomicU64::new(0) }
+    }
+
+    /// How well it hears.
+    pub fn state(&self) -> FeedState {
+        *self.state.borrow()
+    }
+
+    /// Compares what is being read with the log every `period` or so, for ever.
+    pub async fn run_fallback(&self, period: Duration) {
+        loop {
+            // Jittered, so that replicas that started together do not look together.
+            sleep(period.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
+            self.check().await;
+        }
+    }
+
+    async fn check(&self) {
+        if let Err(error) = self.hub.check(&self.store).await {
+            tracing::debug!(%error, "the logs' heads cannot be read now");
+        }
+    }
+
+    /// Listens, for ever.
+    pub async fn run_listener(&self, config: Config) {
+        let (first, longest) = BACKOFF_MS;
+        let mut pause = first;
+        loop {
+            self.state.send_replace(FeedState::Connecting);
+            match self.listen(&config, || pause = first).await {
+                Ok(()) => tracing::info!("the listener's connection was closed"),
+                Err(error) => tracing::warn!(%error, "the listener's connection failed"),
+            }
+            sleep(Duration::from_millis(fastrand::u64(pause / 2..=pause))).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Listens on one connection, to its end.
+    async fn listen(&self, config: &Config, connected: impl FnOnce()) -> Result<(), StoreError> {
+        let (client, mut connection) = config.connect(NoTls).await?;
+        let mut messages = poll_fn(move |context| connection.poll_message(context));
+        let receiving = async {
+            while let Some(message) = messages.next().await {
+                if let AsyncMessage::Notification(notification) = message? {
+                    self.hear(notification.payload());
+                }
+            }
+            Ok(())
+        };
+        let listening = async {
+            client.batch_execute(&format!("listen {}", hints::CHANNEL)).await?;
+            connected();
+            // LISTEN is committed: what is committed after this look will be heard.
+            self.check().await;
+            self.keep_probing(&client).await
+        };
+        tokio::select! {
+            received = receiving => received,
+            ended = listening => ended,
+        }
+    }
+
+    fn hear(&self, payload: &str) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        match hints::decode(payload) {
+            Some(heads) => self.hub.hint(heads),
+            None => tracing::debug!("a hint that is none of ours"),
+        }
+    }
+
+    /// Asks itself after every silence whether it can hear. Returns when it no longer can, having once been able.
+    async fn keep_probing(&self, client: &Client) -> Result<(), StoreError> {
+        let mut has_heard = false;
+        loop {
+            let can_hear = self.probe(client).await?;
+            if has_heard && !can_hear {
+                return Ok(());
+            }
+            if !can_hear && self.state() != FeedState::Deaf {
+                tracing::warn!(
+                    "LISTEN hears nothing: does DATABASE_URL lead through a proxy that pools transactions? Set \
+                     RIDEWIRE_LISTEN_DATABASE_URL to a direct connection; until then the fallback poll serves"
+                );
+            }
+            has_heard |= can_hear;
+            self.state.send_replace(if can_hear { FeedState::Listening } else { FeedState::Deaf });
+            let mut before = self.heard.load(Ordering::Relaxed);
+            loop {
+                sleep(SILENCE).await;
+                let now = self.heard.load(Ordering::Relaxed);
+                if now == std::mem::replace(&mut before, now) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Sends itself an empty hint, and waits to hear something.
+    async fn probe(&self, client: &Client) -> Result<bool, StoreError> {
+        let before = self.heard.load(Ordering::Relaxed);
+        let probe = format!("notify {}, '{}'", hints::CHANNEL, hints::PROBE);
+        let heard = async {
+            client.batch_execute(&probe).map_err(StoreError::from).await?;
+            while self.heard.load(Ordering::Relaxed) == before {
+                sleep(Duration::from_millis(5)).await;
+            }
+            Ok(true)
+        };
+        timeout(PROBE_PATIENCE, heard).await.unwrap_or(Ok(false))
+    }
+}

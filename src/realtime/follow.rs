@@ -1,0 +1,233 @@
+//! Following a ride: a subscription, and what of the log is the follower's to see.
+//!
+//! Rights are read from the database after registering, and again after every event that can move them, before
+//! the next one is handed out. Such an event and the change of rights are one commit, so who is replaced at seq 9
+//! is handed 9 and never 10, on any replica and whatever the clock says.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{Event, Hub, Step, Subscription};
+use crate::domain::{Access, Caller, Error, RideId, RideSnapshot, Seq, Time, Topic};
+use crate::store::{Store, StoreError};
+
+/// How long to wait before a database that has failed is asked again; jittered.
+const PAUSE_MS: std::ops::Range<u64> = 200..1_000;
+
+/// Events that the log no longer has, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, salvo::oapi::ToSchema)]
+pub struct Gap {
+    /// The first.
+    pub from: Seq,
+    /// The last.
+    pub to: Seq,
+}
+
+/// Somebody who follows a ride.
+#[derive(Debug)]
+pub struct Follow {
+    subscription: Subscription,
+    store: Arc<Store>,
+    caller: Caller,
+    ride: RideId,
+    grace: Duration,
+    access: Access,
+    closes_at: Option<Time>,
+    /// Read while opening, to be handed out first.
+    first: Option<Step>,
+    /// Rights may have moved at the last event that was handed out.
+    recheck: bool,
+}
+
+/// Where following begins.
+#[derive(Debug)]
+pub struct Opened {
+    /// What is handed out lies after this.
+    pub cursor: Seq,
+    /// Whether a cursor was given and honoured without a gap.
+    pub resumed: bool,
+    /// What retention has taken between the given cursor and `cursor`.
+    pub gap: Option<Gap>,
+    /// The ride at that moment, and the head of its log.
+    pub snapshot: RideSnapshot,
+    /// Nothing is there to be handed out, and nothing will be.
+    pub is_over: bool,
+}
+
+/// Why a ride cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is not there, or not the caller's.
+    #[error(transparent)]
+    Refused(#[from] Error),
+    /// The database could not say.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What comes next for a follower.
+#[derive(Debug)]
+pub enum Next {
+    /// Events, in order.
+    Events(Vec<Event>),
+    /// The log no longer has these; what follows comes after them.
+    Gap(Gap),
+    /// Nothing more will come.
+    Closed(Closed),
+}
+
+/// Why nothing more will come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// The ride is over and its grace has passed.
+    RideOver,
+    /// The follower is no longer on the ride.
+    Removed,
+    /// The log is another than the one that was followed; a new look is needed.
+    Reset,
+}
+
+impl Follow {
+    /// Begins to follow `ride` after `cursor`; from now on where none is given.
+    pub async fn open(
+        hub: &Arc<Hub>,
+        store: &Arc<Store>,
+        caller: Caller,
+        ride: RideId,
+        cursor: Option<Seq>,
+        grace: Duration,
+    ) -> Result<(Self, Opened), OpenError> {
+        let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::ride(&ride));
+        let snapshot = store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
+        let access = snapshot.access(&caller).ok_or(Error::RideNotFound)?;
+        let head = snapshot.head;
+        // What lies before the follower's time is no gap. A cursor past the head is from another life of this
+        // database: nothing in it can be trusted, so it begins now.
+        let start = cursor.filter(|cursor| *cursor <= head).map_or(head, |cursor| cursor.max(access.from_seq - 1));
+        if access.until_seq.is_some_and(|until| start >= until) {
+            return Err(Error::RideNotFound.into());
+        }
+        subscription.start(start, head);
+        let closes_at = snapshot.ride.closes_at(grace);
+        let mut follow = Self {
+            subscription,
+            store: Arc::clone(store),
+            caller,
+            ride,
+            grace,
+            access,
+            closes_at,
+            first: None,
+            recheck: false,
+        };
+        let mut gap = None;
+        if start < head {
+            // Whether the log still has what comes next is known from the log alone.
+            match follow.subscription.next(FIRST_PAGE).await? {
+                Step::Gap(hole) => gap = Some(hole),
+                step => follow.first = Some(step),
+            }
+        }
+        let opened = Opened {
+            cursor: gap.map_or(start, |gap| gap.to),
+            resumed: cursor.is_some_and(|cursor| cursor <= head) && gap.is_none(),
+            gap,
+            is_over: follow.is_over() && follow.first.is_none() && !follow.is_behind(),
+            snapshot,
+        };
+        Ok((follow, opened))
+    }
+
+    fn is_over(&self) -> bool {
+        self.closes_at.is_some_and(|at| at <= Time::now())
+    }
+
+    /// Whether there is something to hand out now.
+    pub fn is_behind(&self) -> bool {
+        self.first.is_some() || self.subscription.is_behind()
+    }
+
+    /// Up to where events were handed out.
+    pub fn cursor(&self) -> Seq {
+        self.subscription.cursor()
+    }
+
+    /// The ride as it is now.
+    pub async fn snapshot(&self) -> Result<RideSnapshot, StoreError> {
+        self.store.snapshot(&self.ride).await?.ok_or(StoreError::Corrupt("a followed ride is gone"))
+    }
+
+    /// Waits for what comes next, at most `limit` events. Dropping the future loses nothing. A database that is
+    /// away is waited for.
+    pub async fn next(&mut self, limit: usize) -> Next {
+        loop {
+            match self.step(limit).await {
+                Ok(next) => return next,
+                Err(error) => {
+                    tracing::debug!(%error, ride.id = %self.ride, "a follower waits for the database");
+                    sleep(Duration::from_millis(fastrand::u64(PAUSE_MS))).await;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, limit: usize) -> Result<Next, StoreError> {
+        if self.recheck {
+            self.look_again().await?;
+        }
+        let cursor = self.subscription.cursor();
+        if self.first.is_none() && self.access.until_seq.is_some_and(|until| cursor >= until) {
+            return Ok(Next::Closed(Closed::Removed));
+        }
+        let step = match self.first.take() {
+            Some(first) => first,
+            None => match self.wait(limit).await? {
+                Some(step) => step,
+                None => return Ok(Next::Closed(Closed::RideOver)),
+            },
+        };
+        Ok(match step {
+            Step::Events(mut events) => {
+                if let Some(until) = self.access.until_seq {
+                    events.retain(|event| event.seq <= until);
+                }
+                self.recheck = events.last().is_some_and(|last| last.kind.moves_rights());
+                Next::Events(events)
+            }
+            Step::Gap(gap) => {
+                // Whatever moved rights may have been in it.
+                self.recheck = true;
+                Next::Gap(gap)
+            }
+            Step::Reset => Next::Closed(Closed::Reset),
+        })
+    }
+
+    /// The next step, or `None` when the ride is over for good and all of it was handed out.
+    async fn wait(&mut self, limit: usize) -> Result<Option<Step>, StoreError> {
+        let Some(closes_at) = self.closes_at else { return self.subscription.next(limit).await.map(Some) };
+        let mut over = pin!(sleep_until(Instant::now() + closes_at.since(Time::now())));
+        tokio::select! {
+            biased;
+            step = self.subscription.next(limit) => step.map(Some),
+            () = &mut over => Ok(None),
+        }
+    }
+
+    async fn look_again(&mut self) -> Result<(), StoreError> {
+        let snapshot = self.snapshot().await?;
+        self.closes_at = snapshot.ride.closes_at(self.grace);
+        // Who was on the ride has access to a part of it for ever; so `None` cannot be.
+        if let Some(access) = snapshot.access(&self.caller) {
+            self.access = access;
+        }
+        self.recheck = false;
+        Ok(())
+    }
+}
+
+/// The most events read while opening.
+const FIRST_PAGE: usize = 100;

@@ -1,0 +1,251 @@
+//! The topics that somebody here is reading.
+//!
+//! A topic is in the map while it has a reader: taken up by the first, dropped with the last, both under the
+//! map's lock, so a topic that is being dropped cannot be the one that a new reader gets. What is published for a
+//! topic that nobody reads is not kept: its next reader begins from the log.
+//!
+//! Readers register before they look at the database. So whatever is committed after their look reaches the topic
+//! they are registered with, and replay and live join without a seam.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::Event;
+use super::topic::{Missing, TopicState};
+use crate::domain::{NewEvent, Seq, Topic};
+use crate::store::{PageRequest, Store, StoreError};
+
+/// The most events of one topic, and the most topics, that the loader reads in one statement.
+const LOAD_EVENTS: i64 = 100;
+const LOAD_TOPICS: usize = 500;
+
+/// The most topics whose heads are compared in one statement.
+const CHECK_TOPICS: usize = 2_000;
+
+/// How long the loader waits before it asks a database again that has failed it.
+const LOAD_PAUSE: Duration = Duration::from_millis(200);
+
+/// All topics that are being read on this replica.
+#[derive(Debug, Default)]
+pub struct Hub {
+    topics: Mutex<HashMap<Topic, Held>>,
+    /// Topics whose ring ends before what is known to exist.
+    behind: Mutex<BTreeSet<Topic>>,
+    work: Notify,
+}
+
+#[derive(Debug)]
+struct Held {
+    state: Arc<TopicState>,
+    readers: usize,
+}
+
+/// A reader's hold on a topic.
+#[derive(Debug)]
+pub(super) struct Hold {
+    hub: Arc<Hub>,
+    pub(super) state: Arc<TopicState>,
+}
+
+impl Hub {
+    fn topics(&self) -> MutexGuard<'_, HashMap<Topic, Held>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a reader.
+    pub(super) fn hold(self: &Arc<Self>, topic: &Topic) -> Hold {
+        let mut topics = self.topics();
+        let held = topics
+            .entry(topic.clone())
+            .or_insert_with(|| Held { state: Arc::new(TopicState::new(topic.clone())), readers: 0 });
+        held.readers += 1;
+        Hold { hub: Arc::clone(self), state: Arc::clone(&held.state) }
+    }
+
+    fn find(&self, topic: &Topic) -> Option<Arc<TopicState>> {
+        self.topics().get(topic).map(|held| Arc::clone(&held.state))
+    }
+
+    /// How many topics are being read.
+    pub fn topics_read(&self) -> usize {
+        self.topics().len()
+    }
+
+    /// Hands on what was committed on this replica; each topic's events in order.
+    pub fn publish(&self, events: &[NewEvent]) {
+        let mut by_topic: HashMap<&Topic, Vec<&NewEvent>> = HashMap::new();
+        events.iter().for_each(|event| by_topic.entry(&event.topic).or_default().push(event));
+        for (topic, events) in by_topic {
+            // Encoded only where somebody reads.
+            if let Some(state) = self.find(topic)
+                && state.publish(events.into_iter().map(Event::from).collect())
+            {
+                self.load_later(topic.clone());
+            }
+        }
+    }
+
+    /// Notes where logs are said to end.
+    pub fn hint(&self, heads: impl IntoIterator<Item = (Topic, Seq)>) {
+        for (topic, seq) in heads {
+            if self.find(&topic).is_some_and(|state| state.hint(seq)) {
+                self.load_later(topic);
+            }
+        }
+    }
+
+    fn load_later(&self, topic: Topic) {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner).insert(topic);
+        self.work.notify_one();
+    }
+
+    /// Reads what is missing, for ever: the next page of many topics in one statement, once for all readers.
+    pub async fn run_loader(&self, store: Arc<Store>) {
+        loop {
+            self.work.notified().await;
+            loop {
+                let Some(behind) = self.take_behind() else { break };
+                if let Err(error) = self.load(&store, &behind).await {
+                    tracing::debug!(%error, topics = behind.len(), "the log cannot be read now");
+                    behind.into_iter().for_each(|(state, _)| self.load_later(state.name.clone()));
+                    tokio::time::sleep(LOAD_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Some of the topics that are behind, and what they miss; `None` when there are no more.
+    fn take_behind(&self) -> Option<Vec<(Arc<TopicState>, Missing)>> {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = BTreeSet::new();
+        while taken.len() < LOAD_TOPICS
+            && let Some(topic) = behind.pop_first()
+        {
+            taken.insert(topic);
+        }
+        drop(behind);
+        if taken.is_empty() {
+            return None;
+        }
+        // A topic that nobody reads any more needs nothing.
+        let found = taken.iter().filter_map(|topic| self.find(topic));
+        Some(found.filter_map(|state| state.missing().map(|missing| (state, missing))).collect())
+    }
+
+    async fn load(&self, store: &Store, behind: &[(Arc<TopicState>, Missing)]) -> Result<(), StoreError> {
+        let request = |(state, missing): &(Arc<TopicState>, Missing)| PageRequest {
+            topic: state.name.clone(),
+            after: missing.after,
+            limit: LOAD_EVENTS,
+        };
+        let pages = store.pages(behind.iter().map(request).collect()).await?;
+        for ((state, missing), page) in behind.iter().zip(pages) {
+            if state.fill(*missing, page.into_iter().map(Event::from).collect()) {
+                self.load_later(state.name.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares every topic that is being read with its log: what no hint has told is found here, and a log that
+    /// ends before what was already read (a restored database) ends its streams.
+    pub async fn check(&self, store: &Store) -> Result<(), StoreError> {
+        let held: Vec<_> = self.topics().values().map(|held| Arc::clone(&held.state)).collect();
+        for part in held.chunks(CHECK_TOPICS) {
+            // Taken before the database is asked: whatever had been read by then, it must know.
+            let ends: Vec<_> = part.iter().map(|state| state.end()).collect();
+            let names: Vec<_> = part.iter().map(|state| state.name.as_str()).collect();
+            let heads: HashMap<Topic, Seq> = store.heads(&names).await?.into_iter().collect();
+            for (state, end) in part.iter().zip(ends) {
+                let head = heads.get(&state.name).copied().unwrap_or(0);
+                if end.is_some_and(|end| head < end) {
+                    tracing::warn!(topic = %state.name, head, ?end, "a log ends before what was read: restored?");
+                    self.reset(state);
+                } else if state.hint(head) {
+                    self.load_later(state.name.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a topic. Who comes next starts from the database.
+    fn reset(&self, state: &Arc<TopicState>) {
+        let mut topics = self.topics();
+        if topics.get(&state.name).is_some_and(|held| Arc::ptr_eq(&held.state, state)) {
+            topics.remove(&state.name);
+        }
+        drop(topics);
+        state.reset();
+    }
+}
+
+impl Hold {
+    /// Says where the log ends, as the database has told since this hold began.
+    pub(super) fn observe(&self, head: Seq) {
+        if self.state.observe(head) {
+            self.hub.load_later(self.state.name.clone());
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut topics = self.hub.topics();
+        // After a reset the name may belong to another state.
+        let Some(held) = topics.get_mut(&self.state.name).filter(|held| Arc::ptr_eq(&held.state, &self.state)) else {
+            return;
+        };
+        held.readers -= 1;
+        if held.readers == 0 {
+            topics.remove(&self.state.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EventType, RideId};
+
+    fn topic() -> Topic {
+        Topic::ride(&RideId::parse("ride").unwrap())
+    }
+
+    fn event(seq: Seq) -> NewEvent {
+        NewEvent { topic: topic(), seq, kind: EventType::MessageNew, data: "{}".into(), message: None }
+    }
+
+    #[test]
+    fn a_topic_dropped_and_taken_up_again_begins_anew() {
+        let hub = Arc::new(Hub::default());
+        let (one, two) = (hub.hold(&topic()), hub.hold(&topic()));
+        one.observe(1);
+        drop(one);
+        hub.publish(&[event(2)]);
+        assert_eq!(two.state.end(), Some(2), "the second reader still holds it");
+        drop(two);
+        assert_eq!(hub.topics_read(), 0);
+        hub.publish(&[event(3)]);
+        let again = hub.hold(&topic());
+        assert_eq!(again.state.end(), None, "nothing of what came meanwhile is assumed");
+        again.observe(3);
+        hub.publish(&[event(4)]);
+        assert_eq!(again.state.end(), Some(4));
+    }
+
+    #[test]
+    fn a_hold_from_before_a_reset_does_not_count_for_the_topic_after_it() {
+        let hub = Arc::new(Hub::default());
+        let before = hub.hold(&topic());
+        hub.reset(&before.state);
+        let after = hub.hold(&topic());
+        drop(before);
+        assert_eq!(hub.topics_read(), 1);
+        drop(after);
+        assert_eq!(hub.topics_read(), 0);
+    }
+}

@@ -1,0 +1,98 @@
+//! A cursor that moves along a topic.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::hub::Hold;
+use super::topic::Head;
+use super::{Event, Gap, Hub};
+use crate::domain::{Seq, Topic};
+use crate::store::{PageRequest, Store, StoreError};
+
+/// A reader of one topic. It holds a cursor and no events.
+#[derive(Debug)]
+pub struct Subscription {
+    hold: Hold,
+    head: watch::Receiver<Head>,
+    store: Arc<Store>,
+    cursor: Seq,
+}
+
+/// What comes next on a topic.
+#[derive(Debug)]
+pub enum Step {
+    /// Events, in order, directly after the cursor.
+    Events(Vec<Event>),
+    /// The log no longer has these.
+    Gap(Gap),
+    /// The log is not the one that was being read. There is nothing more.
+    Reset,
+}
+
+impl Subscription {
+    /// Registers a reader. Only after this may the database be asked where the log ends, and the answer belongs
+    /// into [`Self::start`].
+    pub fn register(hub: &Arc<Hub>, store: Arc<Store>, topic: &Topic) -> Self {
+        let hold = hub.hold(topic);
+        let head = hold.state.watch();
+        Self { hold, head, store, cursor: 0 }
+    }
+
+    /// Begins to read after `cursor`, the log having reached `head`.
+    pub fn start(&mut self, cursor: Seq, head: Seq) {
+        self.cursor = cursor;
+        self.hold.observe(head);
+    }
+
+    /// Up to where events were handed out.
+    pub fn cursor(&self) -> Seq {
+        self.cursor
+    }
+
+    /// Whether there is something to read now.
+    pub fn is_behind(&self) -> bool {
+        self.cursor < self.head.borrow().seq
+    }
+
+    /// Waits for what comes next: at most `limit` events, fewer where one of them moves rights, which is then the
+    /// last. Dropping the future loses nothing.
+    pub async fn next(&mut self, limit: usize) -> Result<Step, StoreError> {
+        loop {
+            let head = *self.head.borrow_and_update();
+            if head.is_reset {
+                return Ok(Step::Reset);
+            }
+            if self.cursor < head.seq {
+                return self.read(head.seq, limit).await;
+            }
+            if self.head.changed().await.is_err() {
+                // The topic's sender lives in what this holds.
+                return Ok(Step::Reset);
+            }
+        }
+    }
+
+    async fn read(&mut self, head: Seq, limit: usize) -> Result<Step, StoreError> {
+        let mut events = match self.hold.state.after(self.cursor, limit) {
+            Some(events) => events,
+            None => {
+                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+                let request = PageRequest { topic: self.hold.state.name.clone(), after: self.cursor, limit };
+                self.store.page(request).await?.into_iter().map(Event::from).collect()
+            }
+        };
+        // The log is contiguous but for what retention has taken, always the oldest.
+        let next = events.first().map_or(head + 1, |first| first.seq);
+        if next != self.cursor + 1 {
+            let gap = Gap { from: self.cursor + 1, to: next - 1 };
+            self.cursor = gap.to;
+            return Ok(Step::Gap(gap));
+        }
+        if let Some(place) = events.iter().position(|event| event.kind.moves_rights()) {
+            events.truncate(place + 1);
+        }
+        self.cursor = events.last().map_or(self.cursor, |last| last.seq);
+        Ok(Step::Events(events))
+    }
+}

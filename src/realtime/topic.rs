@@ -1,0 +1,300 @@
+//! A topic that somebody here is reading: where its log ends, and its last few events.
+//!
+//! Invariants, all under the ring's lock:
+//! - The ring is contiguous and ends at `end`: an event is appended only at `end + 1`. Whatever comes further
+//!   ahead only raises `wanted`; the hub's loader then reads what lies between from the log, once for all readers.
+//! - The head, which readers wait on, moves only after the ring has been filled up to it, and only grows.
+//! - An event that erases (a deletion) empties the ring of what came before it: what was said there is gone from
+//!   the log, so it is gone from here.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::Event;
+use crate::domain::{Seq, Topic};
+
+/// The most events, and the most bytes of them, that a topic keeps for readers a moment behind.
+const RING_EVENTS: usize = 64;
+const RING_BYTES: usize = 64 * 1024;
+
+/// Where a topic's log ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The seq of the last event that can be read.
+    pub(super) seq: Seq,
+    /// Whether this log is no longer what its readers have been reading (a restored database).
+    pub(super) is_reset: bool,
+}
+
+/// Events that are known to exist and are not in the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// Exclusive.
+    pub(super) after: Seq,
+    /// Inclusive: as far as was known when this was asked for.
+    pub(super) up_to: Seq,
+}
+
+/// One topic of the hub.
+#[derive(Debug)]
+pub(super) struct TopicState {
+    pub(super) name: Topic,
+    ring: Mutex<Ring>,
+    head: watch::Sender<Head>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    events: VecDeque<Event>,
+    bytes: usize,
+    /// The last seq known to be readable; `None` until somebody has said where the log ends.
+    end: Option<Seq>,
+    /// The last seq known to exist.
+    wanted: Seq,
+}
+
+impl TopicState {
+    pub(super) fn new(name: Topic) -> Self {
+        Self { name, ring: Mutex::default(), head: watch::Sender::new(Head { seq: 0, is_reset: false }) }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Head> {
+        self.head.subscribe()
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // A std lock: a few moves of pointers, never held across an await.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the ring ends, if it has begun.
+    pub(super) fn end(&self) -> Option<Seq> {
+        self.ring().end
+    }
+
+    /// What the log has to be asked for, if anything.
+    pub(super) fn missing(&self) -> Option<Missing> {
+        let ring = self.ring();
+        let after = ring.end.filter(|end| *end < ring.wanted)?;
+        Some(Missing { after, up_to: ring.wanted })
+    }
+
+    /// Notes that the log reaches `seq`, as the database has just said to a reader who had registered before.
+    /// Returns whether events are missing now.
+    pub(super) fn observe(&self, seq: Seq) -> bool {
+        let mut ring = self.ring();
+        if ring.end.is_none() {
+            ring.end = Some(seq);
+        }
+        ring.wanted = ring.wanted.max(seq);
+        self.settle(ring)
+    }
+
+    /// Notes that the log is said to reach `seq`. Returns whether events are missing now.
+    pub(super) fn hint(&self, seq: Seq) -> bool {
+        let mut ring = self.ring();
+        ring.wanted = ring.wanted.max(seq);
+        // Where the ring has not begun, the reader who is opening will say where it does.
+        self.settle(ring)
+    }
+
+    /// Takes events that were committed here. Returns whether events are missing now.
+    pub(super) fn publish(&self, events: Vec<Event>) -> bool {
+        let mut ring = self.ring();
+        if let Some(first) = events.first() {
+            ring.end.get_or_insert(first.seq - 1);
+        }
+        for event in events {
+            ring.wanted = ring.wanted.max(event.seq);
+            ring.append(event);
+        }
+        self.settle(ring)
+    }
+
+    /// Takes the page of the log that was read for what was missing. Returns whether events are missing still.
+    pub(super) fn fill(&self, missing: Missing, page: Vec<Event>) -> bool {
+        let mut ring = self.ring();
+        // Where the log no longer has the next event, the ring starts anew behind the hole; readers meet the
+        // hole in the log itself. Only if nothing has filled it meanwhile.
+        let readable = page.first().map_or(missing.up_to, |first| first.seq - 1);
+        if ring.end == Some(missing.after) && readable > missing.after {
+            ring.clear();
+            ring.end = Some(readable);
+        }
+        page.into_iter().for_each(|event| ring.append(event));
+        self.settle(ring)
+    }
+
+    /// Ends this topic for all its readers.
+    pub(super) fn reset(&self) {
+        self.ring().clear();
+        self.head.send_modify(|head| head.is_reset = true);
+    }
+
+    /// The events after `cursor`, at most `limit`; `None` where the ring does not reach back that far.
+    pub(super) fn after(&self, cursor: Seq, limit: usize) -> Option<Vec<Event>> {
+        let ring = self.ring();
+        let first = ring.events.front()?.seq;
+        let skip = usize::try_from(cursor + 1 - first).ok()?;
+        Some(ring.events.iter().skip(skip).take(limit).cloned().collect())
+    }
+
+    /// Lets readers see what the ring has now.
+    fn settle(&self, ring: MutexGuard<'_, Ring>) -> bool {
+        let Some(end) = ring.end else { return false };
+        let missing = ring.wanted > end;
+        // Under the lock still, so that heads are told in the order in which the ring grew.
+        self.head.send_if_modified(|head| {
+            let moved = end > head.seq;
+            head.seq = head.seq.max(end);
+            moved
+        });
+        missing
+    }
+}
+
+impl Ring {
+    fn append(&mut self, event: Event) {
+        if self.end != Some(event.seq - 1) {
+            return;
+        }
+        if event.kind.erases() {
+            self.clear();
+        }
+        self.end = Some(event.seq);
+        self.bytes += event.frame().len();
+        self.events.push_back(event);
+        while self.events.len() > RING_EVENTS || self.bytes > RING_BYTES {
+            let Some(oldest) = self.events.pop_front() else { break };
+            self.bytes -= oldest.frame().len();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.events = VecDeque::new();
+        self.bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EventType, RideId};
+
+    fn topic() -> TopicState {
+        TopicState::new(Topic::ride(&RideId::parse("ride").unwrap()))
+    }
+
+    fn events(seqs: impl IntoIterator<Item = Seq>) -> Vec<Event> {
+        seqs.into_iter().map(|seq| Event::new(seq, EventType::MessageNew, "{}")).collect()
+    }
+
+    fn fill(topic: &TopicState, after: Seq, page: Vec<Event>) -> bool {
+        topic.fill(Missing { after, up_to: topic.ring().wanted }, page)
+    }
+
+    fn after(topic: &TopicState, cursor: Seq) -> Option<Vec<Seq>> {
+        topic.after(cursor, 1_000).map(|events| events.iter().map(|event| event.seq).collect())
+    }
+
+    #[test]
+    fn a_hint_before_after_and_instead_of_the_local_publish_gives_each_event_once() {
+        let orders: [&[&str]; 4] = [&["hint", "publish"], &["publish", "hint"], &["hint"], &["publish"]];
+        for order in orders {
+            let topic = topic();
+            assert!(!topic.observe(10));
+            for step in order {
+                let missing = match *step {
+                    "hint" => topic.hint(11),
+                    _ => topic.publish(events([11])),
+                };
+                if missing {
+                    // What the loader read, which may come before or after the publish.
+                    assert!(!fill(&topic, 10, events([11])));
+                }
+            }
+            assert_eq!(after(&topic, 10), Some(vec![11]), "{order:?}");
+            assert_eq!(topic.watch().borrow().seq, 11);
+        }
+    }
+
+    #[test]
+    fn the_head_waits_for_what_lies_between() {
+        let topic = topic();
+        topic.observe(10);
+        assert!(topic.publish(events([13])), "11 and 12 were committed elsewhere and are missing");
+        assert_eq!(topic.watch().borrow().seq, 10);
+        assert!(fill(&topic, 10, events([11])), "the page ended before 13");
+        assert_eq!(topic.watch().borrow().seq, 11);
+        assert!(!fill(&topic, 11, events([12, 13])));
+        assert_eq!(after(&topic, 10), Some(vec![11, 12, 13]));
+        assert_eq!(after(&topic, 9), None, "10 is in the log alone");
+    }
+
+    #[test]
+    fn what_comes_before_the_first_reader_knows_the_head_is_not_lost() {
+        // A hint arrives between a reader's registration and its look at the database, which was older.
+        let topic = topic();
+        assert!(!topic.hint(11));
+        assert!(topic.observe(10), "11 is missing, and known to be");
+        assert!(!fill(&topic, 10, events([11])));
+        assert_eq!(after(&topic, 10), Some(vec![11]));
+        // The same with a publish.
+        let topic = self::topic();
+        assert!(!topic.publish(events([11])));
+        assert!(!topic.observe(10));
+        assert_eq!(after(&topic, 10), Some(vec![11]));
+    }
+
+    #[test]
+    fn a_late_page_repeats_nothing() {
+        let topic = topic();
+        topic.observe(10);
+        topic.publish(events([11, 12]));
+        assert!(!fill(&topic, 10, events([11, 12])));
+        assert!(!fill(&topic, 10, Vec::new()));
+        assert_eq!(after(&topic, 10), Some(vec![11, 12]));
+        // A page that was empty because nothing was missing when it was asked for, and a hint since.
+        assert!(topic.hint(13));
+        assert!(topic.fill(Missing { after: 12, up_to: 12 }, Vec::new()), "13 is missing, not gone");
+        assert_eq!(topic.watch().borrow().seq, 12);
+    }
+
+    #[test]
+    fn a_deletion_empties_the_ring_of_what_came_before() {
+        let topic = topic();
+        topic.observe(0);
+        topic.publish(events([1, 2]));
+        topic.publish(vec![Event::new(3, EventType::MessageDeleted, "{}")]);
+        assert_eq!(after(&topic, 0), None);
+        assert_eq!(after(&topic, 2), Some(vec![3]));
+    }
+
+    #[test]
+    fn a_hole_in_the_log_does_not_hold_readers_up() {
+        let topic = topic();
+        topic.observe(10);
+        assert!(topic.hint(30));
+        assert!(!fill(&topic, 10, events(21..=30)), "11 to 20 are gone");
+        assert_eq!(topic.watch().borrow().seq, 30);
+        assert_eq!(after(&topic, 10), None, "a reader meets the hole in the log");
+        assert!(topic.hint(40));
+        assert!(!fill(&topic, 30, Vec::new()), "all is gone");
+        assert_eq!(topic.watch().borrow().seq, 40);
+    }
+
+    #[test]
+    fn the_ring_is_bounded_in_events_and_bytes() {
+        let topic = topic();
+        topic.observe(0);
+        topic.publish(events(1..=1_000));
+        assert_eq!(after(&topic, 1_000 - RING_EVENTS as Seq).unwrap().len(), RING_EVENTS);
+        assert_eq!(after(&topic, 1_000 - RING_EVENTS as Seq - 1), None);
+        let big = "x".repeat(RING_BYTES / 2);
+        topic.publish((1_001..=1_010).map(|seq| Event::new(seq, EventType::MessageNew, &big)).collect());
+        assert_eq!(after(&topic, 1_009), Some(vec![1_010]));
+        assert_eq!(after(&topic, 1_008), None);
+    }
+}

@@ -1,0 +1,20 @@
+//! Postgres: the pool, the migrations, the statements and what is read with them.
+//!
+//! Every statement is a file under `sql/`. Nothing here decides anything: it turns rows into the domain's types
+//! and the database's errors into [`StoreError`], told by SQLSTATE, never by text.
+
+mod batcher;
+mod error;
+pub mod hints;
+mod migrations;
+mod pool;
+mod reads;
+mod rows;
+pub mod sql;
+
+pub use batcher::Batcher;
+pub use error::StoreError;
+pub use migrations::migrate;
+pub use pool::{Session, Store, StoreConfig};
+pub use reads::{Direction, HistoryPage, PageRequest, StoredEvent, StoredRide, UnreadRide};
+pub use rows::{message_from_row, snapshot_from_row};

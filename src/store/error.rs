@@ -1,0 +1,92 @@
+//! What can go wrong between us and the database.
+
+use tokio_postgres::error::SqlState;
+
+use crate::domain::Error;
+
+/// A failure of the database or of the way to it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection could be had.
+    #[error("no connection to the database: {0}")]
+    Pool(#[from] deadpool_postgres::PoolError),
+    /// A statement failed, or its connection was lost.
+    #[error("the database failed: {}", describe(.0))]
+    Database(#[from] tokio_postgres::Error),
+    /// The migrations could not be run.
+    #[error("migration failed: {0}")]
+    Migration(#[from] refinery::Error),
+    /// A row holds what this program would never have written.
+    #[error("unreadable row: {0}")]
+    Corrupt(&'static str),
+    /// The database took longer than a request may wait.
+    #[error("the database did not answer in time")]
+    Timeout,
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// The server's own words, which `tokio_postgres` keeps in the source.
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    }
+}
+
+impl StoreError {
+    /// Whether the connection is gone, or going: nothing is wrong with what was asked.
+    pub fn is_connection_lost(&self) -> bool {
+        match self {
+            Self::Pool(_) | Self::Timeout => true,
+            Self::Database(error) => error.is_closed() || error.code().is_none_or(is_shutdown),
+            Self::Migration(_) | Self::Corrupt(_) | Self::Stopping => false,
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    fn is_transient(&self) -> bool {
+        let state = match self {
+            Self::Database(error) => error.code(),
+            _ => None,
+        };
+        matches!(self, Self::Stopping)
+            || self.is_connection_lost()
+            || state.is_some_and(|state| {
+                // Read-only, full, out of connections or memory, a lock or statement time-out, a deadlock.
+                matches!(&state.code().get(..2), Some("53" | "55" | "40" | "58"))
+                    || *state == SqlState::READ_ONLY_SQL_TRANSACTION
+                    || *state == SqlState::QUERY_CANCELED
+                    || *state == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+            })
+    }
+}
+
+fn is_shutdown(state: &SqlState) -> bool {
+    matches!(state.code().get(..2), Some("08"))
+        || [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW].contains(state)
+        || *state == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+}
+
+impl From<&StoreError> for Error {
+    /// What a caller is told. The cause is for the log.
+    fn from(error: &StoreError) -> Self {
+        if error.is_transient() { Self::Unavailable } else { Self::Internal }
+    }
+}
+
+impl StoreError {
+    /// The same failure for another of those who waited for it: whether it passes is what they need to know.
+    pub(super) fn for_another(&self) -> Self {
+        match self {
+            Self::Stopping => Self::Stopping,
+            Self::Corrupt(what) => Self::Corrupt(what),
+            _ if self.is_transient() => Self::Timeout,
+            _ => Self::Corrupt("see the log"),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What is read for requests, streams and polls.
+
+use std::collections::HashMap;
+
+use deadpool_postgres::Pool;
+
+use super::pool::{Store, read};
+use super::rows::snapshot_from_row;
+use super::{StoreError, message_from_row, sql};
+use crate::domain::{EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Topic, UserId};
+
+/// An event as the log keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its number on its topic.
+    pub seq: Seq,
+    /// What it is about.
+    pub kind: EventType,
+    /// Its data: one line of JSON.
+    pub data: String,
+}
+
+/// The events of `topic` after `after`, at most `limit`.
+#[derive(Debug, Clone)]
+pub struct PageRequest {
+    /// The topic.
+    pub topic: Topic,
+    /// Exclusive.
+    pub after: Seq,
+    /// The most events.
+    pub limit: i64,
+}
+
+/// Which way a page of history goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The newest before a seq.
+    Before(Seq),
+    /// The oldest after a seq.
+    After(Seq),
+}
+
+/// A page of a ride's messages, oldest first, and the ride at the same moment.
+#[derive(Debug)]
+pub struct HistoryPage {
+    /// The ride as it was when the page was read.
+    pub snapshot: RideSnapshot,
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// Whether there are more in the page's direction.
+    pub has_more: bool,
+}
+
+/// How many messages of a ride a user has not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadRide {
+    /// The ride.
+    pub ride: RideId,
+    /// Others' undeleted messages past the user's read mark.
+    pub unread: i64,
+}
+
+/// A ride as its owner's list shows it.
+#[derive(Debug)]
+pub struct StoredRide {
+    /// The ride.
+    pub snapshot: RideSnapshot,
+    /// Its newest message, of those that are the owner's.
+    pub last_message: Option<Message>,
+    /// How many of them are unread.
+    pub unread: i64,
+}
+
+impl Store {
+    /// A ride and its people, as they are now; `None` where there is none.
+    pub async fn snapshot(&self, ride: &RideId) -> Result<Option<RideSnapshot>, StoreError> {
+        self.snapshots.ask(ride.clone()).await
+    }
+
+    /// The next events of a topic.
+    pub async fn page(&self, request: PageRequest) -> Result<Vec<StoredEvent>, StoreError> {
+        self.pages.ask(request).await
+    }
+
+    /// Where the logs of these topics end; topics that do not exist are left out.
+    pub async fn heads(&self, topics: &[&str]) -> Result<Vec<(Topic, Seq)>, StoreError> {
+        let rows = self.read(sql::TOPICS_HEADS, &[&topics]).await?;
+        rows.iter().map(|row| Ok((Topic::from_stored(row.try_get("name")?), row.try_get("last_seq")?))).collect()
+    }
+
+    /// The events of several topics after their cursors, for filling the hub.
+    pub async fn pages(&self, requests: Vec<PageRequest>) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
+        pages(self.pool(), requests).await
+    }
+
+    /// A message as it is now.
+    pub async fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
+        let rows = self.read(sql::MESSAGES_BY_ID, &[&vec![id.0]]).await?;
+        rows.first().map(message_from_row).transpose()
+    }
+
+    /// A page of a ride's history, as `reader` may see it; `None` where there is no such ride.
+    pub async fn history(
+        &self,
+        ride: &RideId,
+        reader: &UserId,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Option<HistoryPage>, StoreError> {
+        let (statement, edge) = match direction {
+            Direction::Before(seq) => (sql::MESSAGES_PAGE_BEFORE, seq),
+            Direction::After(seq) => (sql::MESSAGES_PAGE_AFTER, seq),
+        };
+        // One more than asked, to know whether there are more.
+        let sought = i64::try_from(limit).unwrap_or(i64::MAX - 1) + 1;
+        let rows = self.read(statement, &[&ride.as_str(), &reader.as_str(), &edge, &sought]).await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let snapshot = snapshot_from_row(first)?;
+        let found = rows.iter().filter(|row| row.try_get::<_, Option<Seq>>("seq").is_ok_and(|seq| seq.is_some()));
+        let mut messages = found.map(message_from_row).collect::<Result<Vec<_>, _>>()?;
+        let has_more = messages.len() > limit;
+        match direction {
+            Direction::Before(_) if has_more => drop(messages.remove(0)),
+            _ => messages.truncate(limit),
+        }
+        Ok(Some(HistoryPage { snapshot, messages, has_more }))
+    }
+
+    /// How many of others' undeleted messages lie past `mark`.
+    pub async fn unread_of_ride(&self, ride: &RideId, mark: Seq, user: &UserId) -> Result<i64, StoreError> {
+        let rows = self.read(sql::MESSAGES_UNREAD_OF_RIDE, &[&ride.as_str(), &mark, &user.as_str()]).await?;
+        rows.first().map_or(Ok(0), |row| Ok(row.try_get("unread")?))
+    }
+
+    /// The rides of a user that have unread messages.
+    pub async fn unread_of_user(&self, user: &UserId) -> Result<Vec<UnreadRide>, StoreError> {
+        let rows = self.read(sql::MESSAGES_UNREAD_OF_USER, &[&user.as_str()]).await?;
+        let unread = |row: &tokio_postgres::Row| {
+            let ride = RideId::parse(row.try_get("ride_id")?).map_err(|_| StoreError::Corrupt("ride_id"))?;
+            Ok(UnreadRide { ride, unread: row.try_get("count")? })
+        };
+        rows.iter().map(unread).collect()
+    }
+
+    /// The rides that a user is on, newest first, each with its last message and unread count.
+    pub async fn rides_of_user(
+        &self,
+        user: &UserId,
+        status: Option<Status>,
+        before: Option<&RideId>,
+        limit: i64,
+    ) -> Result<Vec<StoredRide>, StoreError> {
+        let (status, before) = (status.map(Status::as_str), before.map(RideId::as_str));
+        let rows = self.read(sql::RIDES_OF_USER, &[&user.as_str(), &status, &before, &limit]).await?;
+        let stored = |row: &tokio_postgres::Row| {
+            let seq = row.try_get::<_, Option<Seq>>("seq")?;
+            Ok(StoredRide {
+                snapshot: snapshot_from_row(row)?,
+                last_message: seq.map(|_| message_from_row(row)).transpose()?,
+                unread: row.try_get("unread")?,
+            })
+        };
+        rows.iter().map(stored).collect()
+    }
+}
+
+/// Answers a batch of questions for snapshots.
+pub(super) async fn snapshots(pool: Pool, rides: Vec<RideId>) -> Result<Vec<Option<RideSnapshot>>, StoreError> {
+    let wanted: Vec<&str> = rides.iter().map(RideId::as_str).collect();
+    let rows = read(&pool, sql::SNAPSHOTS_LOAD, &[&wanted]).await?;
+    let found = rows.iter().map(snapshot_from_row).map(|row| row.map(|snapshot| (snapshot.ride.id.clone(), snapshot)));
+    let found = found.collect::<Result<HashMap<_, _>, _>>()?;
+    // Not taken out: two may have asked for the same one.
+    Ok(rides.iter().map(|ride| found.get(ride).cloned()).collect())
+}
+
+/// Answers a batch of questions for pages.
+pub(super) async fn pages(pool: Pool, requests: Vec<PageRequest>) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
+    let (topics, afters, limits) = columns(&requests);
+    let rows = read(&pool, sql::EVENTS_PAGES, &[&topics, &afters, &limits]).await?;
+    group_pages(&rows, requests.len())
+}
+
+fn columns(requests: &[PageRequest]) -> (Vec<&str>, Vec<Seq>, Vec<i64>) {
+    let topics = requests.iter().map(|request| request.topic.as_str()).collect();
+    let afters = requests.iter().map(|request| request.after).collect();
+    (topics, afters, requests.iter().map(|request| request.limit).collect())
+}
+
+/// Rows of `events/pages.sql`, by the request (counted from 1) they answer.
+fn group_pages(rows: &[tokio_postgres::Row], requests: usize) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
+    let mut pages: Vec<Vec<StoredEvent>> = Vec::new();
+    pages.resize_with(requests, Vec::new);
+    for row in rows {
+        let request = usize::try_from(row.try_get::<_, i32>("request")? - 1).unwrap_or(usize::MAX);
+        let page = pages.get_mut(request).ok_or(StoreError::Corrupt("ordinality"))?;
+        let kind = EventType::parse(row.try_get("type")?).ok_or(StoreError::Corrupt("type"))?;
+        page.push(StoredEvent { seq: row.try_get("seq")?, kind, data: row.try_get("data")? });
+    }
+    Ok(pages)
+}

@@ -1,0 +1,79 @@
+//! Rows into the domain's types.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::domain::{
+    ClientMessageId, Content, ContentHash, Message, MessageId, Metadata, Participant, Receipt, Receipts, Ride, RideId,
+    RideRole, RideSnapshot, Seq, Status, Time, UserId,
+};
+
+fn ride_id(text: &str) -> Result<RideId, StoreError> {
+    RideId::parse(text).map_err(|_| StoreError::Corrupt("ride_id"))
+}
+
+fn user_id(text: &str) -> Result<UserId, StoreError> {
+    UserId::parse(text).map_err(|_| StoreError::Corrupt("user_id"))
+}
+
+fn role(text: &str) -> Result<RideRole, StoreError> {
+    RideRole::parse(text).ok_or(StoreError::Corrupt("role"))
+}
+
+fn time(row: &Row, column: &str) -> Result<Option<Time>, StoreError> {
+    Ok(row.try_get::<_, Option<Timestamp>>(column)?.map(Time::from))
+}
+
+/// A message, from all the columns of `messages`.
+pub fn message_from_row(row: &Row) -> Result<Message, StoreError> {
+    let parse_content = |text| Content::parse(text).map_err(|_| StoreError::Corrupt("content"));
+    let parse_metadata = |text| Metadata::from_stored(text).ok_or(StoreError::Corrupt("metadata"));
+    let parse_name = |text| ClientMessageId::parse(text).map_err(|_| StoreError::Corrupt("client_message_id"));
+    Ok(Message {
+        id: MessageId(row.try_get::<_, Uuid>("id")?),
+        ride: ride_id(row.try_get("ride_id")?)?,
+        seq: row.try_get("seq")?,
+        sender: user_id(row.try_get("sender_id")?)?,
+        sender_role: role(row.try_get("sender_role")?)?,
+        content: row.try_get::<_, Option<String>>("content")?.map(parse_content).transpose()?,
+        metadata: row.try_get::<_, Option<String>>("metadata")?.map(parse_metadata).transpose()?,
+        client_message_id: row.try_get::<_, Option<String>>("client_message_id")?.map(parse_name).transpose()?,
+        content_hash: ContentHash::from_stored(row.try_get("content_hash")?).ok_or(StoreError::Corrupt("hash"))?,
+        created_at: time(row, "created_at")?.ok_or(StoreError::Corrupt("created_at"))?,
+        edited_at: time(row, "edited_at")?,
+        deleted_at: time(row, "deleted_at")?,
+    })
+}
+
+/// A snapshot, from a row of the view `ride_snapshots`.
+pub fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
+    type Participants = Option<Json<Vec<(String, String, Seq, Option<Seq>)>>>;
+    type Marks = Option<Json<Vec<(String, String, Seq, Seq)>>>;
+    let ride = Ride {
+        id: ride_id(row.try_get("ride_id")?)?,
+        status: Status::parse(row.try_get("status")?).ok_or(StoreError::Corrupt("status"))?,
+        rider: user_id(row.try_get("rider_id")?)?,
+        driver: row.try_get::<_, Option<&str>>("driver_id")?.map(user_id).transpose()?,
+        accepted: row.try_get("accepted")?,
+        ended_at: time(row, "ended_at")?,
+        created_at: time(row, "ride_created_at")?.ok_or(StoreError::Corrupt("created_at"))?,
+        updated_at: time(row, "ride_updated_at")?.ok_or(StoreError::Corrupt("updated_at"))?,
+    };
+    let participants = row.try_get::<_, Participants>("participants")?.map(|json| json.0).unwrap_or_default();
+    let participants = participants.into_iter().map(|(user, part, from_seq, until_seq)| {
+        Ok::<_, StoreError>(Participant { user: user_id(&user)?, role: role(&part)?, from_seq, until_seq })
+    });
+    let marks = row.try_get::<_, Marks>("receipts")?.map(|json| json.0).unwrap_or_default();
+    let marks = marks.into_iter().map(|(user, part, delivered_seq, read_seq)| {
+        Ok::<_, StoreError>(Receipt { user: user_id(&user)?, role: role(&part)?, delivered_seq, read_seq })
+    });
+    Ok(RideSnapshot {
+        head: row.try_get("last_seq")?,
+        ride,
+        participants: participants.collect::<Result<_, _>>()?,
+        receipts: Receipts(marks.collect::<Result<_, _>>()?),
+    })
+}

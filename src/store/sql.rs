@@ -1,0 +1,37 @@
+//! The statements, one file each. `prepare` keeps them by their text, so each has exactly one.
+
+macro_rules! statements {
+    ($($name:ident = $file:literal;)*) => {
+        $(
+            #[doc = concat!("`sql/", $file, "`")]
+            pub const $name: &str = include_str!(concat!("../../sql/", $file));
+        )*
+    };
+}
+
+statements! {
+    TOPICS_CREATE = "topics/create.sql";
+    TOPICS_LOCK = "topics/lock.sql";
+    TOPICS_TRANSACTION = "topics/transaction.sql";
+    TOPICS_FATE = "topics/fate.sql";
+    TOPICS_RAISE = "topics/raise.sql";
+    TOPICS_HEADS = "topics/heads.sql";
+    TOPICS_NOTIFY = "topics/notify.sql";
+    EVENTS_APPEND = "events/append.sql";
+    EVENTS_ERASE = "events/erase.sql";
+    EVENTS_PAGES = "events/pages.sql";
+    RIDES_PUT = "rides/put.sql";
+    RIDES_OF_USER = "rides/of_user.sql";
+    PARTICIPANTS_PUT = "participants/put.sql";
+    RECEIPTS_PUT = "receipts/put.sql";
+    MESSAGES_INSERT = "messages/insert.sql";
+    MESSAGES_UPDATE = "messages/update.sql";
+    MESSAGES_BY_ID = "messages/by_id.sql";
+    MESSAGES_BY_CLIENT_ID = "messages/by_client_id.sql";
+    MESSAGES_PAGE_BEFORE = "messages/page_before.sql";
+    MESSAGES_PAGE_AFTER = "messages/page_after.sql";
+    MESSAGES_LAST_OF_OTHERS = "messages/last_of_others.sql";
+    MESSAGES_UNREAD_OF_RIDE = "messages/unread_of_ride.sql";
+    MESSAGES_UNREAD_OF_USER = "messages/unread_of_user.sql";
+    SNAPSHOTS_LOAD = "snapshots/load.sql";
+}

@@ -1,0 +1,83 @@
+//! The one way in: every durable event is committed here.
+//!
+//! Handlers turn a request into a [`Command`] and hand it to the [`Writer`], a queue with one task behind it. The
+//! task takes whatever has queued while the previous commit ran, judges it all under the locks of the topics
+//! concerned, commits it in one transaction, and answers each. Alone, a command waits for nobody; under load one
+//! commit serves hundreds.
+//!
+//! Invariants:
+//! - A command is answered `Ok` only after its commit.
+//! - A topic's row is locked from before the judging to the commit, so `seq` order is commit order, without holes.
+//! - A refusal is a value: it takes nobody else's command along.
+//! - A command, once queued, is carried out even if whoever sent it has gone.
+
+mod batch;
+mod command;
+mod commands;
+mod ledger;
+mod notifier;
+mod transaction;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+pub use batch::Committed;
+pub use command::{Command, Needs};
+pub use commands::{
+    AcceptRide, CancelRide, DeleteMessage, EditMessage, Mark, MarkKind, PutRide, SendMessage, Sent, SetStatus,
+};
+pub use ledger::Ledger;
+pub use notifier::Notifier;
+
+use self::command::Job;
+use crate::domain::{Error, Result};
+use crate::store::Store;
+
+/// The most commands in one transaction.
+const LARGEST_BATCH: usize = 256;
+
+/// The most commands that wait for the transaction before theirs.
+const QUEUE: usize = 4 * LARGEST_BATCH;
+
+/// Hands commands to the task that commits them.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Box<dyn Job>>,
+    patience: Duration,
+}
+
+impl Writer {
+    /// A writer, and the work behind it, which ends when every `Writer` is gone and all it was given is done.
+    ///
+    /// `committed` is told of every batch's events right after their commit. A command waits `patience` for its
+    /// answer; `chat_grace` is how long a chat stays open after its ride's end.
+    pub fn new(
+        store: Arc<Store>,
+        chat_grace: Duration,
+        patience: Duration,
+        committed: impl Fn(Committed) + Send + Sync + 'static,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (queue, mut waiting) = mpsc::channel::<Box<dyn Job>>(QUEUE);
+        let work = async move {
+            let mut jobs = Vec::new();
+            while waiting.recv_many(&mut jobs, LARGEST_BATCH).await > 0 {
+                batch::run(&store, chat_grace, std::mem::take(&mut jobs), &committed).await;
+            }
+        };
+        (Self { queue, patience }, work)
+    }
+
+    /// Has a command carried out. [`Error::Unavailable`] says that it may or may not have been, or may still be:
+    /// trying it again is safe.
+    pub async fn submit<C: Command>(&self, command: C) -> Result<C::Output> {
+        let (job, answer) = command::job(command);
+        let answered = async {
+            self.queue.send(job).await.map_err(|_| Error::Unavailable)?;
+            answer.await.map_err(|_| Error::Unavailable)?
+        };
+        timeout(self.patience, answered).await.map_err(|_| Error::Unavailable)?
+    }
+}

@@ -1,0 +1,9 @@
+//! The commands, one family a file: what each needs, and the rules by which it is judged.
+
+mod marks;
+mod messages;
+mod rides;
+
+pub use marks::{Mark, MarkKind};
+pub use messages::{DeleteMessage, EditMessage, SendMessage, Sent};
+pub use rides::{AcceptRide, CancelRide, PutRide, SetStatus};

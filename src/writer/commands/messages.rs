@@ -1,0 +1,194 @@
+//! Sending, editing and deleting messages.
+
+use serde::Serialize;
+
+use crate::domain::{
+    Caller, ClientMessageId, Content, ContentHash, Error, EventType, Message, MessageId, Metadata, Receipts, Result,
+    RideId, RideRole, Seq, Time, UserId,
+};
+use crate::writer::{Command, Ledger, Needs};
+
+/// Says something on a ride.
+#[derive(Debug)]
+pub struct SendMessage {
+    /// Who.
+    pub caller: Caller,
+    /// Where.
+    pub ride: RideId,
+    /// What.
+    pub content: Content,
+    /// What the app attaches.
+    pub metadata: Option<Metadata>,
+    /// The sender's name for it: the same name is the same message.
+    pub client_message_id: Option<ClientMessageId>,
+}
+
+/// A message as its sender is answered.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// Its identifier.
+    pub id: MessageId,
+    /// The message as JSON.
+    pub json: String,
+    /// Whether it is new, rather than a repeat of one already sent.
+    pub created: bool,
+}
+
+impl Command for SendMessage {
+    type Output = Sent;
+
+    fn needs(&self, needs: &mut Needs) {
+        needs.rides.insert(self.ride.clone());
+        if let Some(name) = &self.client_message_id {
+            needs.sent.push((self.ride.clone(), self.caller.user.clone(), name.clone()));
+        }
+    }
+
+    fn judge(&self, ledger: &mut Ledger) -> Result<Sent> {
+        let snapshot = ledger.ride(&self.ride)?;
+        let access = snapshot.admit(&self.caller)?;
+        let content_hash = ContentHash::of(&self.content, self.metadata.as_ref());
+        // Before the chat's state: a retry of what was acknowledged is answered alike after the chat has closed.
+        if let Some(name) = &self.client_message_id
+            && let Some(sent) = ledger.sent(&self.ride, &self.caller.user, name)
+        {
+            if sent.content_hash != content_hash {
+                return Err(Error::IdempotencyConflict);
+            }
+            return Ok(Sent { id: sent.id, json: sent.to_json(&snapshot.receipts), created: false });
+        }
+        ledger.require_open_chat(&snapshot.ride)?;
+        let mut message = Message {
+            id: MessageId::new(),
+            ride: self.ride.clone(),
+            seq: snapshot.head + 1,
+            sender: self.caller.user.clone(),
+            sender_role: access.role,
+            content: Some(self.content.clone()),
+            metadata: self.metadata.clone(),
+            client_message_id: self.client_message_id.clone(),
+            content_hash,
+            created_at: ledger.now(),
+            edited_at: None,
+            deleted_at: None,
+        };
+        // Nobody can have received it yet.
+        let nobody = Receipts::default();
+        message.seq = ledger.append(&self.ride, EventType::MessageNew, None, |_| message.view(&nobody))?;
+        let sent = Sent { id: message.id, json: message.to_json(&nobody), created: true };
+        ledger.add_message(message);
+        Ok(sent)
+    }
+}
+
+/// Changes what a message says.
+#[derive(Debug)]
+pub struct EditMessage {
+    /// Who: only its sender may.
+    pub caller: Caller,
+    /// The ride it is on.
+    pub ride: RideId,
+    /// Which.
+    pub message: MessageId,
+    /// The new text; `None` leaves it.
+    pub content: Option<Content>,
+    /// The new metadata; `None` leaves it, `Some(None)` takes it away.
+    pub metadata: Option<Option<Metadata>>,
+}
+
+impl Command for EditMessage {
+    /// The message as JSON.
+    type Output = String;
+
+    fn needs(&self, needs: &mut Needs) {
+        needs.rides.insert(self.ride.clone());
+        needs.messages.push(self.message);
+    }
+
+    fn judge(&self, ledger: &mut Ledger) -> Result<String> {
+        let snapshot = ledger.ride(&self.ride)?;
+        let mut message = visible_message(ledger, &self.ride, &self.caller, self.message)?.clone();
+        if message.sender != self.caller.user {
+            return Err(Error::Forbidden("only its sender can edit a message"));
+        }
+        if message.deleted_at.is_some() {
+            return Err(Error::MessageDeleted);
+        }
+        ledger.require_open_chat(&snapshot.ride)?;
+        let receipts = snapshot.receipts.clone();
+        let before = message.clone();
+        if let Some(content) = &self.content {
+            message.content = Some(content.clone());
+        }
+        if let Some(metadata) = &self.metadata {
+            message.metadata.clone_from(metadata);
+        }
+        if message != before {
+            message.edited_at = Some(ledger.now());
+            ledger.append(&self.ride, EventType::MessageEdited, Some(message.id), |_| message.view(&receipts))?;
+            ledger.change_message(message.clone());
+        }
+        Ok(message.to_json(&receipts))
+    }
+}
+
+/// Erases a message, everywhere.
+#[derive(Debug)]
+pub struct DeleteMessage {
+    /// Who: its sender, or support.
+    pub caller: Caller,
+    /// The ride it is on.
+    pub ride: RideId,
+    /// Which.
+    pub message: MessageId,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageDeleted<'a> {
+    ride_id: &'a RideId,
+    message_id: MessageId,
+    seq: Seq,
+    by: &'a UserId,
+    at: Time,
+}
+
+impl Command for DeleteMessage {
+    type Output = ();
+
+    fn needs(&self, needs: &mut Needs) {
+        needs.rides.insert(self.ride.clone());
+        needs.messages.push(self.message);
+    }
+
+    fn judge(&self, ledger: &mut Ledger) -> Result<()> {
+        let role = ledger.ride(&self.ride)?.admit(&self.caller)?.role;
+        let mut message = visible_message(ledger, &self.ride, &self.caller, self.message)?.clone();
+        if message.sender != self.caller.user && role != RideRole::Support {
+            return Err(Error::Forbidden("only its sender, or support, can delete a message"));
+        }
+        if message.deleted_at.is_some() {
+            return Ok(());
+        }
+        // Whether the chat is open does not matter: what somebody said stays theirs to take back.
+        let now = ledger.now();
+        message.erase(now);
+        ledger.append(&self.ride, EventType::MessageDeleted, None, |_| MessageDeleted {
+            ride_id: &self.ride,
+            message_id: message.id,
+            seq: message.seq,
+            by: &self.caller.user,
+            at: now,
+        })?;
+        ledger.change_message(message);
+        Ok(())
+    }
+}
+
+/// A message that lies in the part of the log that is the caller's.
+fn visible_message<'a>(ledger: &'a Ledger, ride: &RideId, caller: &Caller, message: MessageId) -> Result<&'a Message> {
+    let access = ledger.ride(ride)?.admit(caller).map_err(|_| Error::MessageNotFound)?;
+    let message = ledger.message(message)?;
+    let visible = message.ride == *ride && message.seq >= access.from_seq;
+    visible.then_some(message).ok_or(Error::MessageNotFound)
+}

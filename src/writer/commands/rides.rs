@@ -1,0 +1,256 @@
+//! A ride's beginning, its people and its steps, as far as messaging has to know them.
+
+use serde::Serialize;
+
+use crate::domain::{Caller, Error, EventType, Result, Ride, RideId, RideRole, RideView, Role, Status, UserId};
+use crate::writer::{Command, Ledger, Needs};
+
+/// What the platform says of a ride: makes it known, or brings it up to date.
+#[derive(Debug)]
+pub struct PutRide {
+    /// Who: service.
+    pub caller: Caller,
+    /// Which.
+    pub ride: RideId,
+    /// Who booked it.
+    pub rider: UserId,
+    /// Who drives it; `None` leaves that as it is.
+    pub driver: Option<UserId>,
+    /// How far it is; `None` leaves that as it is, but a first driver means accepted.
+    pub status: Option<Status>,
+}
+
+/// `ride:accept`, `ride:cancel`, `ride:status`.
+#[derive(Serialize)]
+struct Changed<'a> {
+    ride: RideView<'a>,
+    by: &'a UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+/// `ride:participants`.
+#[derive(Serialize)]
+struct ParticipantsChanged<'a> {
+    ride: RideView<'a>,
+    joined: Vec<Person<'a>>,
+    left: Vec<Person<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Person<'a> {
+    user_id: &'a UserId,
+    role: RideRole,
+}
+
+type People = Vec<(UserId, RideRole)>;
+
+impl Command for PutRide {
+    /// The ride, and whether it is new.
+    type Output = (Ride, bool);
+
+    fn needs(&self, needs: &mut Needs) {
+        needs.rides.insert(self.ride.clone());
+        needs.new_rides.insert(self.ride.clone());
+    }
+
+    fn judge(&self, ledger: &mut Ledger) -> Result<(Ride, bool)> {
+        if self.caller.role != Role::Service {
+            return Err(Error::Forbidden("only the service may say what a ride is"));
+        }
+        match ledger.find_ride(&self.ride).map(|snapshot| snapshot.ride.clone()) {
+            None => Ok((self.create(ledger)?, true)),
+            Some(ride) => Ok((self.update(ledger, ride)?, false)),
+        }
+    }
+}
+
+impl PutRide {
+    fn create(&self, ledger: &mut Ledger) -> Result<Ride> {
+        let now = ledger.now();
+        let by_driver = if self.driver.is_some() { Status::Accepted } else { Status::Requested };
+        let mut ride = Ride {
+            id: self.ride.clone(),
+            status: Status::Requested,
+            rider: self.rider.clone(),
+            driver: self.driver.clone(),
+            accepted: false,
+            ended_at: None,
+            created_at: now,
+            updated_at: now,
+        };
+        ride.enter(self.status.unwrap_or(by_driver), now);
+        let mut joined = vec![(ride.rider.clone(), RideRole::Rider)];
+        joined.extend(ride.driver.clone().map(|driver| (driver, RideRole::Driver)));
+        ledger.open_ride(ride.clone());
+        move_people(ledger, &ride, &joined, &Vec::new())?;
+        Ok(ride)
+    }
+
+    fn update(&self, ledger: &mut Ledger, before: Ride) -> Result<Ride> {
+        if before.rider != self.rider {
+            return Err(Error::RideConflict("the rider of a ride does not change"));
+        }
+        let now = ledger.now();
+        let mut ride = before.clone();
+        let new_driver = self.driver.clone().filter(|driver| before.driver.as_ref() != Some(driver));
+        if let Some(driver) = &new_driver {
+            if before.status.is_ended() {
+                return Err(Error::RideConflict("a ride that is over gets no other driver"));
+            }
+            ride.driver = Some(driver.clone());
+            ride.updated_at = now;
+        }
+        let is_first_driver = new_driver.is_some() && before.driver.is_none();
+        let accepts = is_first_driver && before.status == Status::Requested;
+        let next = self.status.or(accepts.then_some(Status::Accepted));
+        let advanced = match next {
+            Some(next) => ride.advance(next, now)?,
+            None => false,
+        };
+        ledger.change_ride(ride.clone())?;
+        if let Some(driver) = new_driver {
+            let left = before.driver.map(|driver| (driver, RideRole::Driver)).into_iter().collect();
+            move_people(ledger, &ride, &vec![(driver, RideRole::Driver)], &left)?;
+        }
+        if advanced {
+            let event = if accepts && ride.status == Status::Accepted {
+                EventType::RideAccept
+            } else {
+                step_event(ride.status)
+            };
+            announce(ledger, &ride, event, &self.caller, None)?;
+        }
+        Ok(ride)
+    }
+}
+
+/// Takes a ride as its driver.
+#[derive(Debug)]
+pub struct AcceptRide {
+    /// Who: a driver.
+    pub caller: Caller,
+    /// Which.
+    pub ride: RideId,
+}
+
+impl Command for AcceptRide {
+    type Output = Ride;
+
+    fn needs(&self, needs: &mut Needs) {
+        needs.rides.insert(self.ride.clone());
+    }
+
+    fn judge(&self, ledger: &mut Ledger) -> Result<Ride> {
+        if self.caller.role != Role::Driver {
+            return Err(Error::Forbidden("only a driver can accept a ride"));
+        }
+        let before = ledger.ride(&self.ride)?.ride.clone();
+        if before.rider == self.caller.user {
+            return Err(Error::Forbidden("a ride's rider cannot drive it"));
+        }
+        let mine = before.driver.as_ref() == Some(&self.caller.user);
+        match before.status {
+            Status::Requested if mine || before.driver.is_none() => {}
+            status if mine && !status.is_ended() => return Ok(before),
+            status if status.is_ended() => return Err(Error::RideConflict("the ride is over")),
+            _ => return Err(Error::RideConflict("another driver has the ride")),
+        }
+        let now = ledger.now();
+        let mut ride = before.clone();
+        ride.advance(Status::Accepted, now)?;
+        ride.driver = Some(self.caller.user.clone());
+        ledger.change_ride(ride.clone())?;
+        if !mine {
+            move_people(ledger, &ride, &vec![(self.caller.user.clone(), RideRole::Driver)], &Vec::new())?;
+        }
+        announce(ledger, &ride, EventType::RideAccept, &self.caller, None)?;
+        Ok(ride)
+    }
+}
+
+/// Calls a ride off.
+#[derive(Debug)]
+pub struct CancelRide {
+    /// Who: anybody on it, support, service.
+    pub caller: Caller,
+    /// Which.
+    pub ride: RideId,
+    /// Why, in their words.
+    pub reason: Option<String>,
+}
+
+impl Command for CancelRide {
+    type Output = Ride;
+
+    fn needs(&self, needs: &mut Needs) {
+        needs.rides.insert(self.ride.clone());
+    }
+
+    fn judge(&self, ledger: &mut Ledger) -> Result<Ride> {
+        let snapshot = ledger.ride(&self.ride)?;
+        snapshot.admit(&self.caller)?;
+        step(ledger, snapshot.ride.clone(), Status::Cancelled, &self.caller, self.reason.as_deref())
+    }
+}
+
+/// Takes a ride a step on.
+#[derive(Debug)]
+pub struct SetStatus {
+    /// Who: its driver, or service.
+    pub caller: Caller,
+    /// Which.
+    pub ride: RideId,
+    /// Where to.
+    pub status: Status,
+}
+
+impl Command for SetStatus {
+    type Output = Ride;
+
+    fn needs(&self, needs: &mut Needs) {
+        needs.rides.insert(self.ride.clone());
+    }
+
+    fn judge(&self, ledger: &mut Ledger) -> Result<Ride> {
+        let snapshot = ledger.ride(&self.ride)?;
+        let role = snapshot.admit(&self.caller)?.role;
+        if !matches!(role, RideRole::Driver | RideRole::System) {
+            return Err(Error::Forbidden("only the ride's driver, or the service, may set its status"));
+        }
+        step(ledger, snapshot.ride.clone(), self.status, &self.caller, None)
+    }
+}
+
+fn step(ledger: &mut Ledger, mut ride: Ride, to: Status, by: &Caller, reason: Option<&str>) -> Result<Ride> {
+    if ride.advance(to, ledger.now())? {
+        ledger.change_ride(ride.clone())?;
+        announce(ledger, &ride, step_event(to), by, reason)?;
+    }
+    Ok(ride)
+}
+
+fn step_event(status: Status) -> EventType {
+    if status == Status::Cancelled { EventType::RideCancel } else { EventType::RideStatus }
+}
+
+fn announce(ledger: &mut Ledger, ride: &Ride, event: EventType, by: &Caller, reason: Option<&str>) -> Result<()> {
+    let ride_view = ride.view(ledger.now(), ledger.chat_grace());
+    let data = Changed { ride: ride_view, by: &by.user, reason };
+    ledger.append(&ride.id, event, None, |_| data).map(drop)
+}
+
+/// Appends the event at which rights begin and end, and lets them.
+fn move_people(ledger: &mut Ledger, ride: &Ride, joined: &People, left: &People) -> Result<()> {
+    let ride_view = ride.view(ledger.now(), ledger.chat_grace());
+    let data = ParticipantsChanged { ride: ride_view, joined: people(joined), left: people(left) };
+    let seq = ledger.append(&ride.id, EventType::RideParticipants, None, |_| data)?;
+    let left: Vec<UserId> = left.iter().map(|(user, _)| user.clone()).collect();
+    ledger.change_participants(&ride.id, seq, joined, &left);
+    Ok(())
+}
+
+fn people(list: &People) -> Vec<Person<'_>> {
+    list.iter().map(|(user_id, role)| Person { user_id, role: *role }).collect()
+}

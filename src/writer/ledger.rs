@@ -1,0 +1,214 @@
+//! What a batch knows and changes, in memory, between loading and storing.
+//!
+//! Commands are judged one after the other against the ledger, each seeing what those before it did; so two of
+//! one batch that are the same message, or two that want the same ride, meet here as they would meet in two
+//! transactions. Nothing here touches the database.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::domain::{
+    Chat, ClientMessageId, Error, EventType, Message, MessageId, NewEvent, Participant, Receipt, Result, Ride, RideId,
+    RideRole, RideSnapshot, Seq, Time, Topic, UserId,
+};
+
+/// Where a watermark may stand: the last message of somebody else at or before some seq.
+pub(super) type Marks = HashMap<(RideId, UserId, Seq), (Seq, MessageId)>;
+
+/// The state of everything that a batch is about.
+#[derive(Debug)]
+pub struct Ledger {
+    now: Time,
+    chat_grace: Duration,
+    rides: HashMap<RideId, RideSnapshot>,
+    messages: HashMap<MessageId, Message>,
+    sent: HashMap<(RideId, UserId, ClientMessageId), MessageId>,
+    marks: Marks,
+    pub(super) changes: Changes,
+}
+
+/// What a batch has to store.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) events: Vec<NewEvent>,
+    pub(super) rides: BTreeSet<RideId>,
+    pub(super) receipts: BTreeMap<(RideId, UserId), Receipt>,
+    pub(super) new_messages: Vec<MessageId>,
+    pub(super) changed_messages: BTreeSet<MessageId>,
+    pub(super) erased_messages: BTreeSet<MessageId>,
+}
+
+impl Ledger {
+    pub(super) fn new(
+        now: Time,
+        chat_grace: Duration,
+        rides: impl IntoIterator<Item = RideSnapshot>,
+        messages: impl IntoIterator<Item = Message>,
+        marks: Marks,
+    ) -> Self {
+        let messages: HashMap<_, _> = messages.into_iter().map(|message| (message.id, message)).collect();
+        let name = |message: &Message| {
+            let name = message.client_message_id.clone()?;
+            Some(((message.ride.clone(), message.sender.clone(), name), message.id))
+        };
+        Self {
+            now,
+            chat_grace,
+            rides: rides.into_iter().map(|snapshot| (snapshot.ride.id.clone(), snapshot)).collect(),
+            sent: messages.values().filter_map(name).collect(),
+            messages,
+            marks,
+            changes: Changes::default(),
+        }
+    }
+
+    /// The time of this batch: the database's, younger than its locks.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// How long a chat stays open after its ride's end.
+    pub fn chat_grace(&self) -> Duration {
+        self.chat_grace
+    }
+
+    /// A ride as it is now, if there is one.
+    pub fn find_ride(&self, id: &RideId) -> Option<&RideSnapshot> {
+        self.rides.get(id)
+    }
+
+    /// A ride as it is now.
+    pub fn ride(&self, id: &RideId) -> Result<&RideSnapshot> {
+        self.find_ride(id).ok_or(Error::RideNotFound)
+    }
+
+    /// Refuses unless the ride's people may write now.
+    pub fn require_open_chat(&self, ride: &Ride) -> Result<()> {
+        if ride.chat(self.now, self.chat_grace) == Chat::Open { Ok(()) } else { Err(Error::ChatClosed) }
+    }
+
+    /// A message as it is now.
+    pub fn message(&self, id: MessageId) -> Result<&Message> {
+        self.messages.get(&id).ok_or(Error::MessageNotFound)
+    }
+
+    /// The message that a sender has named so before.
+    pub fn sent(&self, ride: &RideId, sender: &UserId, name: &ClientMessageId) -> Option<&Message> {
+        let id = self.sent.get(&(ride.clone(), sender.clone(), name.clone()))?;
+        self.messages.get(id)
+    }
+
+    /// The last message of somebody else at or before `up_to`, as far as a command has asked for it.
+    pub fn last_of_others(&self, ride: &RideId, user: &UserId, up_to: Seq) -> Option<(Seq, MessageId)> {
+        self.marks.get(&(ride.clone(), user.clone(), up_to)).copied()
+    }
+
+    /// Appends an event to a ride's log. `data` is given the event's seq.
+    pub fn append<D: Serialize>(
+        &mut self,
+        ride: &RideId,
+        kind: EventType,
+        message: Option<MessageId>,
+        data: impl FnOnce(Seq) -> D,
+    ) -> Result<Seq> {
+        let snapshot = self.rides.get_mut(ride).ok_or(Error::RideNotFound)?;
+        let seq = snapshot.head + 1;
+        let data = serde_json::to_string(&data(seq)).map_err(|_| Error::Internal)?;
+        snapshot.head = seq;
+        self.changes.events.push(NewEvent { topic: Topic::ride(ride), seq, kind, data, message });
+        Ok(seq)
+    }
+
+    /// Begins the log of a ride that was not there.
+    pub fn open_ride(&mut self, ride: Ride) {
+        let id = ride.id.clone();
+        self.changes.rides.insert(id.clone());
+        let snapshot = RideSnapshot { head: 0, ride, participants: Vec::new(), receipts: Default::default() };
+        self.rides.insert(id, snapshot);
+    }
+
+    /// Puts a ride's new state in place of the old.
+    pub fn change_ride(&mut self, ride: Ride) -> Result<()> {
+        let snapshot = self.rides.get_mut(&ride.id).ok_or(Error::RideNotFound)?;
+        self.changes.rides.insert(ride.id.clone());
+        snapshot.ride = ride;
+        Ok(())
+    }
+
+    /// Brings people onto a ride and takes others off, both at the event `seq`, which is the last for those who
+    /// leave and the first for those who join.
+    pub fn change_participants(&mut self, ride: &RideId, seq: Seq, joined: &[(UserId, RideRole)], left: &[UserId]) {
+        let Some(snapshot) = self.rides.get_mut(ride) else { return };
+        self.changes.rides.insert(ride.clone());
+        for participant in &mut snapshot.participants {
+            if participant.until_seq.is_none() && left.contains(&participant.user) {
+                participant.until_seq = Some(seq);
+            }
+        }
+        let joined = joined.iter().cloned();
+        snapshot.participants.extend(joined.map(|(user, role)| Participant {
+            user,
+            role,
+            from_seq: seq,
+            until_seq: None,
+        }));
+    }
+
+    /// Adds a message that was just appended.
+    pub fn add_message(&mut self, message: Message) {
+        if let Some(name) = message.client_message_id.clone() {
+            self.sent.insert((message.ride.clone(), message.sender.clone(), name), message.id);
+        }
+        self.changes.new_messages.push(message.id);
+        self.messages.insert(message.id, message);
+    }
+
+    /// Puts a message's new state in place of the old.
+    pub fn change_message(&mut self, message: Message) {
+        if message.deleted_at.is_some() {
+            self.changes.erased_messages.insert(message.id);
+        }
+        self.changes.changed_messages.insert(message.id);
+        self.messages.insert(message.id, message);
+    }
+
+    /// Moves a user's marks.
+    pub fn change_receipt(&mut self, ride: &RideId, receipt: Receipt) {
+        let Some(snapshot) = self.rides.get_mut(ride) else { return };
+        let receipts = &mut snapshot.receipts.0;
+        receipts.retain(|known| known.user != receipt.user);
+        receipts.push(receipt.clone());
+        self.changes.receipts.insert((ride.clone(), receipt.user.clone()), receipt);
+    }
+}
+
+/// What the transaction stores.
+impl Ledger {
+    pub(super) fn changed_heads(&self) -> impl Iterator<Item = (Topic, Seq)> {
+        let topics: BTreeMap<_, _> = self.changes.events.iter().map(|event| (event.topic.clone(), event.seq)).collect();
+        topics.into_iter()
+    }
+
+    pub(super) fn changed_rides(&self) -> impl Iterator<Item = &RideSnapshot> {
+        self.changes.rides.iter().filter_map(|id| self.rides.get(id))
+    }
+
+    pub(super) fn new_messages(&self) -> impl Iterator<Item = &Message> {
+        self.changes.new_messages.iter().filter_map(|id| self.messages.get(id))
+    }
+
+    pub(super) fn changed_messages(&self) -> impl Iterator<Item = &Message> {
+        self.changes.changed_messages.iter().filter_map(|id| self.messages.get(id))
+    }
+
+    /// Deleted messages, and what their events shall say from now on.
+    pub(super) fn tombstones(&self) -> impl Iterator<Item = (&Message, String)> {
+        let erased = self.changes.erased_messages.iter().filter_map(|id| self.messages.get(id));
+        erased.filter_map(|message| {
+            let receipts = &self.rides.get(&message.ride)?.receipts;
+            Some((message, message.to_json(receipts)))
+        })
+    }
+}

@@ -1,0 +1,169 @@
+//! The transaction of one batch: two flights of statements, each sent in one write.
+//!
+//! The first flight begins, locks the topics, and loads what the commands need. Locking is a statement of its
+//! own: under READ COMMITTED each statement has its own snapshot, so what is loaded after the lock is younger
+//! than whatever the lock had to wait for. Were it one statement, its snapshot would be older, and two replicas
+//! could both find that a message has not been sent yet.
+//!
+//! The second flight stores everything and commits. Sending COMMIT before the answers to what precedes it are
+//! known is safe: when one of those fails, Postgres turns the COMMIT into a ROLLBACK.
+
+mod store;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Ledger, Needs};
+use crate::domain::{ClientMessageId, MessageId, NewEvent, RideId, Time, Topic, UserId};
+use crate::store::{Session, Store, StoreError, message_from_row, snapshot_from_row, sql};
+
+/// Besides beginning: no batch runs without a durable commit, however the database is configured, and one whose
+/// replica stops in the middle (SIGSTOP, a lost network) does not hold its locks for long.
+const BEGIN: &str = "begin isolation level read committed;
+    select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off';
+    set local idle_in_transaction_session_timeout = '5s'";
+
+/// How long to ask what became of a commit.
+const FATE_PATIENCE: Duration = Duration::from_millis(1_500);
+const FATE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a batch was not committed, or may not have been.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// Nothing has happened, and nothing will.
+    NothingDone(StoreError),
+    /// It may have been committed.
+    Unknown(StoreError),
+}
+
+/// A transaction whose locks are held.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    session: Session,
+    xid: String,
+}
+
+impl Attempt {
+    /// Begins, locks and loads.
+    pub(super) async fn begin(store: &Store, needs: &Needs, grace: Duration) -> Result<(Self, Ledger), StoreError> {
+        let session = store.session().await?;
+        match load(&session, needs, grace).await {
+            Ok((xid, ledger)) => Ok((Self { session, xid }, ledger)),
+            Err(error) => {
+                session.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Stores and commits what the ledger says, or lets go of everything where it says nothing.
+    pub(super) async fn finish(self, store: &Store, ledger: Ledger) -> Result<Vec<NewEvent>, Failed> {
+        if ledger.changes.events.is_empty() {
+            if self.session.batch_execute("rollback").await.is_err() {
+                self.session.abandon();
+            }
+            return Ok(Vec::new());
+        }
+        let Err(error) = store::store_and_commit(&self.session, &ledger).await else {
+            return Ok(ledger.changes.events);
+        };
+        self.session.abandon();
+        if !error.is_connection_lost() {
+            return Err(Failed::NothingDone(error));
+        }
+        match fate(store, &self.xid).await.as_deref() {
+            Some("committed") => Ok(ledger.changes.events),
+            Some("aborted") => Err(Failed::NothingDone(error)),
+            _ => Err(Failed::Unknown(error)),
+        }
+    }
+}
+
+async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(String, Ledger), StoreError> {
+    session
+        .prepare(&[
+            sql::TOPICS_CREATE,
+            sql::TOPICS_LOCK,
+            sql::TOPICS_TRANSACTION,
+            sql::SNAPSHOTS_LOAD,
+            sql::MESSAGES_BY_ID,
+            sql::MESSAGES_BY_CLIENT_ID,
+            sql::MESSAGES_LAST_OF_OTHERS,
+        ])
+        .await?;
+    let topics: Vec<_> = needs.rides.iter().map(Topic::ride).collect();
+    let topics: Vec<_> = topics.iter().map(Topic::as_str).collect();
+    let new_topics: Vec<_> = needs.new_rides.iter().map(Topic::ride).collect();
+    let new_topics: Vec<_> = new_topics.iter().map(Topic::as_str).collect();
+    let rides: Vec<_> = needs.rides.iter().map(RideId::as_str).collect();
+    let ids: Vec<_> = needs.messages.iter().map(|id| id.0).collect();
+    let named_rides: Vec<_> = needs.sent.iter().map(|(ride, ..)| ride.as_str()).collect();
+    let named_senders: Vec<_> = needs.sent.iter().map(|(_, sender, _)| sender.as_str()).collect();
+    let names: Vec<_> = needs.sent.iter().map(|(.., name)| ClientMessageId::as_str(name)).collect();
+    let mark_rides: Vec<_> = needs.last_of_others.iter().map(|(ride, ..)| ride.as_str()).collect();
+    let mark_users: Vec<_> = needs.last_of_others.iter().map(|(_, user, _)| user.as_str()).collect();
+    let mark_seqs: Vec<_> = needs.last_of_others.iter().map(|(.., seq)| *seq).collect();
+
+    // A statement with nothing to do is not sent.
+    let (begun, created, locked, transaction, snapshots, by_id, by_name, marks) = tokio::join!(
+        biased;
+        session.batch_execute(BEGIN),
+        async {
+            if new_topics.is_empty() { Ok(0) } else { session.execute(sql::TOPICS_CREATE, &[&new_topics]).await }
+        },
+        async { session.execute(sql::TOPICS_LOCK, &[&topics]).await },
+        async { session.query(sql::TOPICS_TRANSACTION, &[]).await },
+        async { session.query(sql::SNAPSHOTS_LOAD, &[&rides]).await },
+        async { if ids.is_empty() { Ok(Vec::new()) } else { session.query(sql::MESSAGES_BY_ID, &[&ids]).await } },
+        async {
+            if names.is_empty() {
+                return Ok(Vec::new());
+            }
+            session.query(sql::MESSAGES_BY_CLIENT_ID, &[&named_rides, &named_senders, &names]).await
+        },
+        async {
+            if mark_rides.is_empty() {
+                return Ok(Vec::new());
+            }
+            session.query(sql::MESSAGES_LAST_OF_OTHERS, &[&mark_rides, &mark_users, &mark_seqs]).await
+        },
+    );
+    begun?;
+    created?;
+    locked?;
+    let transaction = transaction?;
+    let transaction = transaction.first().ok_or(StoreError::Corrupt("no transaction"))?;
+    let now = Time::from(transaction.try_get::<_, jiff::Timestamp>("now")?);
+    let snapshots = snapshots?.iter().map(snapshot_from_row).collect::<Result<Vec<_>, _>>()?;
+    let by_id = by_id?.iter().map(message_from_row).collect::<Result<Vec<_>, _>>()?;
+    let by_name = by_name?.iter().map(message_from_row).collect::<Result<Vec<_>, _>>()?;
+    let mut places = HashMap::new();
+    for row in marks? {
+        let ride = RideId::parse(row.try_get("ride_id")?).map_err(|_| StoreError::Corrupt("ride_id"))?;
+        let user = UserId::parse(row.try_get("user_id")?).map_err(|_| StoreError::Corrupt("user_id"))?;
+        places.insert((ride, user, row.try_get("up_to")?), (row.try_get("seq")?, MessageId(row.try_get("id")?)));
+    }
+    let ledger = Ledger::new(now, grace, snapshots, by_id.into_iter().chain(by_name), places);
+    Ok((transaction.try_get("xid")?, ledger))
+}
+
+/// What became of a transaction whose COMMIT was sent: `committed`, `aborted`, or `None` where nobody can tell.
+async fn fate(store: &Store, xid: &str) -> Option<String> {
+    let deadline = Instant::now() + FATE_PATIENCE;
+    while Instant::now() < deadline {
+        let asked = async { store.session().await?.query(sql::TOPICS_FATE, &[&xid]).await };
+        match asked.await {
+            Ok(rows) => match rows.first().and_then(|row| row.try_get::<_, Option<String>>("status").ok().flatten()) {
+                // The old session has not noticed yet that nobody is there.
+                Some(status) if status == "in progress" => {}
+                status => return status,
+            },
+            Err(error) if error.is_connection_lost() => {}
+            Err(_) => return None,
+        }
+        tokio::time::sleep(FATE_PAUSE).await;
+    }
+    None
+}

@@ -1,0 +1,161 @@
+//! The second flight: what a ledger says, as set-based statements, and COMMIT.
+
+use crate::domain::{
+    ClientMessageId, Content, Message, Metadata, Participant, RideId, RideSnapshot, Seq, Topic, UserId,
+};
+use crate::store::{Session, StoreError, sql};
+use crate::writer::Ledger;
+
+/// Stores everything and commits. An error says nothing about the commit when the connection was lost, and that
+/// it did not happen otherwise.
+pub(super) async fn store_and_commit(session: &Session, ledger: &Ledger) -> Result<(), StoreError> {
+    session
+        .prepare(&[
+            sql::TOPICS_RAISE,
+            sql::RIDES_PUT,
+            sql::PARTICIPANTS_PUT,
+            sql::RECEIPTS_PUT,
+            sql::MESSAGES_INSERT,
+            sql::MESSAGES_UPDATE,
+            sql::EVENTS_APPEND,
+            sql::EVENTS_ERASE,
+        ])
+        .await?;
+    // In this order: an erasure finds the events of its own batch as well.
+    let (heads, rides, participants, receipts, inserted, updated, appended, erased, committed) = tokio::join!(
+        biased;
+        raise_heads(session, ledger),
+        put_rides(session, ledger),
+        put_participants(session, ledger),
+        put_receipts(session, ledger),
+        insert_messages(session, ledger),
+        update_messages(session, ledger),
+        append_events(session, ledger),
+        erase_events(session, ledger),
+        session.batch_execute("commit"),
+    );
+    // The first that failed is the cause; those after it only say that the transaction is aborted.
+    for stored in [heads, rides, participants, receipts, inserted, updated, appended, erased] {
+        stored?;
+    }
+    committed
+}
+
+async fn raise_heads(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
+    let changed: Vec<_> = ledger.changed_heads().collect();
+    let names: Vec<&str> = changed.iter().map(|(topic, _)| Topic::as_str(topic)).collect();
+    let seqs: Vec<Seq> = changed.iter().map(|(_, seq)| *seq).collect();
+    session.execute(sql::TOPICS_RAISE, &[&names, &seqs]).await
+}
+
+async fn put_rides(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
+    let rides: Vec<_> = ledger.changed_rides().map(|snapshot| &snapshot.ride).collect();
+    let ids: Vec<_> = rides.iter().map(|ride| ride.id.as_str()).collect();
+    let statuses: Vec<_> = rides.iter().map(|ride| ride.status.as_str()).collect();
+    let riders: Vec<_> = rides.iter().map(|ride| ride.rider.as_str()).collect();
+    let drivers: Vec<_> = rides.iter().map(|ride| ride.driver.as_ref().map(UserId::as_str)).collect();
+    let accepted: Vec<_> = rides.iter().map(|ride| ride.accepted).collect();
+    let ended: Vec<_> = rides.iter().map(|ride| ride.ended_at.map(|at| at.timestamp())).collect();
+    let created: Vec<_> = rides.iter().map(|ride| ride.created_at.timestamp()).collect();
+    let updated: Vec<_> = rides.iter().map(|ride| ride.updated_at.timestamp()).collect();
+    if rides.is_empty() {
+        return Ok(0);
+    }
+    session.execute(sql::RIDES_PUT, &[&ids, &statuses, &riders, &drivers, &accepted, &ended, &created, &updated]).await
+}
+
+async fn put_participants(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
+    let people: Vec<_> = ledger.changed_rides().flat_map(participants_of).collect();
+    let rides: Vec<_> = people.iter().map(|(ride, _)| RideId::as_str(ride)).collect();
+    let users: Vec<_> = people.iter().map(|(_, person)| person.user.as_str()).collect();
+    let roles: Vec<_> = people.iter().map(|(_, person)| person.role.as_str()).collect();
+    let from: Vec<_> = people.iter().map(|(_, person)| person.from_seq).collect();
+    let until: Vec<_> = people.iter().map(|(_, person)| person.until_seq).collect();
+    let joined = vec![ledger.now().timestamp(); people.len()];
+    if people.is_empty() {
+        return Ok(0);
+    }
+    session.execute(sql::PARTICIPANTS_PUT, &[&rides, &users, &roles, &from, &until, &joined]).await
+}
+
+fn participants_of(snapshot: &RideSnapshot) -> impl Iterator<Item = (&RideId, &Participant)> {
+    snapshot.participants.iter().map(|person| (&snapshot.ride.id, person))
+}
+
+async fn put_receipts(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
+    let receipts = &ledger.changes.receipts;
+    let rides: Vec<_> = receipts.keys().map(|(ride, _)| ride.as_str()).collect();
+    let users: Vec<_> = receipts.keys().map(|(_, user)| user.as_str()).collect();
+    let roles: Vec<_> = receipts.values().map(|receipt| receipt.role.as_str()).collect();
+    let delivered: Vec<_> = receipts.values().map(|receipt| receipt.delivered_seq).collect();
+    let read: Vec<_> = receipts.values().map(|receipt| receipt.read_seq).collect();
+    if receipts.is_empty() {
+        return Ok(0);
+    }
+    session.execute(sql::RECEIPTS_PUT, &[&rides, &users, &roles, &delivered, &read]).await
+}
+
+async fn insert_messages(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
+    let messages: Vec<&Message> = ledger.new_messages().collect();
+    let ids: Vec<_> = messages.iter().map(|message| message.id.0).collect();
+    let rides: Vec<_> = messages.iter().map(|message| message.ride.as_str()).collect();
+    let seqs: Vec<_> = messages.iter().map(|message| message.seq).collect();
+    let senders: Vec<_> = messages.iter().map(|message| message.sender.as_str()).collect();
+    let roles: Vec<_> = messages.iter().map(|message| message.sender_role.as_str()).collect();
+    let (contents, metadata) = words(&messages);
+    let names: Vec<_> =
+        messages.iter().map(|message| message.client_message_id.as_ref().map(ClientMessageId::as_str)).collect();
+    let hashes: Vec<_> = messages.iter().map(|message| message.content_hash.as_bytes()).collect();
+    let created: Vec<_> = messages.iter().map(|message| message.created_at.timestamp()).collect();
+    if messages.is_empty() {
+        return Ok(0);
+    }
+    session
+        .execute(
+            sql::MESSAGES_INSERT,
+            &[&ids, &rides, &seqs, &senders, &roles, &contents, &metadata, &names, &hashes, &created],
+        )
+        .await
+}
+
+async fn update_messages(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
+    let messages: Vec<&Message> = ledger.changed_messages().collect();
+    let ids: Vec<_> = messages.iter().map(|message| message.id.0).collect();
+    let (contents, metadata) = words(&messages);
+    let edited: Vec<_> = messages.iter().map(|message| message.edited_at.map(|at| at.timestamp())).collect();
+    let deleted: Vec<_> = messages.iter().map(|message| message.deleted_at.map(|at| at.timestamp())).collect();
+    if messages.is_empty() {
+        return Ok(0);
+    }
+    session.execute(sql::MESSAGES_UPDATE, &[&ids, &contents, &metadata, &edited, &deleted]).await
+}
+
+fn words<'a>(messages: &[&'a Message]) -> (Vec<Option<&'a str>>, Vec<Option<&'a str>>) {
+    let contents = messages.iter().map(|message| message.content.as_ref().map(Content::as_str));
+    let metadata = messages.iter().map(|message| message.metadata.as_ref().map(Metadata::as_json));
+    (contents.collect(), metadata.collect())
+}
+
+async fn append_events(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
+    let events = &ledger.changes.events;
+    let topics: Vec<_> = events.iter().map(|event| event.topic.as_str()).collect();
+    let seqs: Vec<_> = events.iter().map(|event| event.seq).collect();
+    let types: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
+    let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
+    let messages: Vec<_> = events.iter().map(|event| event.message.map(|id| id.0)).collect();
+    let now = ledger.now().timestamp();
+    session.execute(sql::EVENTS_APPEND, &[&topics, &seqs, &types, &data, &messages, &now]).await
+}
+
+async fn erase_events(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
+    let tombstones: Vec<_> = ledger.tombstones().collect();
+    let topics: Vec<_> = tombstones.iter().map(|(message, _)| Topic::ride(&message.ride)).collect();
+    let topics: Vec<_> = topics.iter().map(Topic::as_str).collect();
+    let seqs: Vec<_> = tombstones.iter().map(|(message, _)| message.seq).collect();
+    let ids: Vec<_> = tombstones.iter().map(|(message, _)| message.id.0).collect();
+    let data: Vec<_> = tombstones.iter().map(|(_, data)| data.as_str()).collect();
+    if tombstones.is_empty() {
+        return Ok(0);
+    }
+    session.execute(sql::EVENTS_ERASE, &[&topics, &seqs, &ids, &data]).await
+}
