@@ -1,0 +1,28 @@
+//! From a bearer token to the caller it stands for.
+//!
+//! A token is a signed JWT (RFC 7519) in the compact form. What holds here:
+//!
+//! - A key verifies exactly one algorithm, and the key decides which (RFC 8725, section 3.1): the token's header
+//!   only picks among the keys there are. No public key can serve as an HMAC secret, and `none` has no key.
+//! - Claims are looked at once the signature is good, and a [`Caller`](crate::domain::Caller) comes out of all
+//!   of them together or not at all.
+//! - No error, log line or `Debug` output holds a token or a key.
+//!
+//! There is no I/O here: whoever reads the configuration brings the keys as text.
+
+mod cache;
+mod claims;
+mod error;
+mod jws;
+mod keys;
+mod signer;
+mod verifier;
+
+#[cfg(test)]
+mod tests;
+
+pub use claims::Expect;
+pub use error::TokenError;
+pub use keys::{KeyError, Keys};
+pub use signer::{SignError, Signer};
+pub use verifier::Verifier;
