@@ -11,4 +11,21 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod architecture;
+mod auth;
+mod bad_input;
+mod cli;
+mod closing;
+mod curl;
+mod health;
+mod history;
+mod idempotency;
+mod messages;
+mod openapi;
+mod poll;
+mod receipts;
+mod resume;
+mod rides;
+mod rights;
+mod sql;
 mod stream;
