@@ -27,7 +27,8 @@ impl Notifier {
         // A std lock: held for a few insertions, never across an await.
         let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
         for (topic, seq) in committed.heads() {
-            heads.insert(topic.clone(), seq);
+            let head = heads.entry(topic.clone()).or_default();
+            *head = seq.max(*head);
         }
         drop(heads);
         self.more.notify_one();

@@ -86,6 +86,7 @@ pub(in crate::http) async fn stream_ride(
         limits: api.limits.clone(),
         heartbeat,
         ends_at: Instant::now() + expires_at.since(Time::now()),
+        silent_at: Instant::now() + heartbeat,
     };
     event_stream_headers(res);
     res.body(ResBody::stream(stream.run(opened, api.stopping.clone())));
@@ -127,6 +128,8 @@ struct RideStream {
     ends_at: Instant,
     /// The last id that the client has been told.
     told: Seq,
+    /// When the client will have heard nothing for long enough.
+    silent_at: Instant,
 }
 
 /// What woke a stream.
@@ -151,7 +154,9 @@ impl RideStream {
             loop {
                 match self.wake(&stopping).await {
                     Wake::Next(Next::Events(events)) => {
+                        // Events that the filter holds back break no silence.
                         if let Some(frames) = self.frames(&events) {
+                            self.silent_at = Instant::now() + self.heartbeat;
                             yield Ok(frames);
                         }
                     }
@@ -167,7 +172,10 @@ impl RideStream {
                         yield Ok(closing(closed).into());
                         break;
                     }
-                    Wake::Silence => yield Ok(self.heartbeat().await),
+                    Wake::Silence => {
+                        self.silent_at = Instant::now() + self.heartbeat;
+                        yield Ok(self.break_silence().await);
+                    }
                     Wake::Expired => {
                         yield Ok(own_frame("auth:expired", None, &ReasonView { reason: "token_expired" }).into());
                         break;
@@ -183,11 +191,10 @@ impl RideStream {
     }
 
     async fn wake(&mut self, stopping: &CancellationToken) -> Wake {
-        let silence = Instant::now() + self.heartbeat;
         tokio::select! {
             biased;
             () = stopping.cancelled() => Wake::Stopping,
-            () = sleep_until(silence.min(self.ends_at)) => {
+            () = sleep_until(self.silent_at.min(self.ends_at)) => {
                 if Instant::now() >= self.ends_at { Wake::Expired } else { Wake::Silence }
             }
             next = self.follow.next(PAGE) => Wake::Next(next),
@@ -214,7 +221,7 @@ impl RideStream {
 
     /// A comment; or, where the filter has held events back since the last id, the position after them, so that
     /// a client that is cut off does not have to pass them again.
-    async fn heartbeat(&mut self) -> Bytes {
+    async fn break_silence(&mut self) -> Bytes {
         let cursor = self.follow.cursor();
         if cursor == self.told {
             return COMMENT;
