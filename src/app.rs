@@ -20,7 +20,7 @@ use crate::http::{Api, Limits, service};
 use crate::keys::{self, KeysError};
 use crate::realtime::{Feed, Hub};
 use crate::store::{Store, StoreConfig, StoreError, migrate};
-use crate::writer::{Notifier, Writer};
+use crate::writer::{Acknowledger, Notifier, Writer};
 
 /// How long the database may take to be there when we start.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
@@ -208,7 +208,16 @@ async fn serve_with(
     let writing = tokio::spawn(writing);
 
     let limits = Limits { chat_grace: settings.chat_grace, heartbeat: settings.heartbeat };
-    let api = Arc::new(Api { store, writer, hub, feed, verifier, limits, stopping: stopping.clone() });
+    let api = Arc::new(Api {
+        store,
+        acknowledger: Acknowledger::new(writer.clone()),
+        writer,
+        hub,
+        feed,
+        verifier,
+        limits,
+        stopping: stopping.clone(),
+    });
     let server = Server::new(acceptor);
     let handle = server.handle();
     let mut serving = tokio::spawn(server.try_serve(service(Arc::clone(&api))));

@@ -8,6 +8,7 @@ mod messages;
 pub mod openapi;
 mod params;
 mod problem;
+mod reactions;
 mod receipts;
 mod refusal;
 mod rides;

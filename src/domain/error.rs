@@ -29,6 +29,9 @@ pub enum Error {
     /// The message was deleted.
     #[error("this message was deleted")]
     MessageDeleted,
+    /// The message has as many kinds of reactions as it can.
+    #[error("a message has at most 20 kinds of reactions")]
+    TooManyReactions,
     /// The status machine has no such step.
     #[error("a ride that is {} cannot become {}", .from.as_str(), .to.as_str())]
     InvalidTransition {
@@ -59,6 +62,7 @@ pub enum Code {
     ChatClosed,
     IdempotencyConflict,
     MessageDeleted,
+    TooManyReactions,
     InvalidTransition,
     RideConflict,
     Unavailable,
@@ -82,6 +86,7 @@ impl Error {
             Self::ChatClosed => Code::ChatClosed,
             Self::IdempotencyConflict => Code::IdempotencyConflict,
             Self::MessageDeleted => Code::MessageDeleted,
+            Self::TooManyReactions => Code::TooManyReactions,
             Self::InvalidTransition { .. } => Code::InvalidTransition,
             Self::RideConflict(_) => Code::RideConflict,
             Self::Unavailable => Code::Unavailable,

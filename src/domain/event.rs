@@ -69,6 +69,8 @@ event_types! {
     MessageEdited => "message:edited",
     /// It was deleted; what was said is gone from the log.
     MessageDeleted => "message:deleted",
+    /// Somebody reacted to it, or took that back.
+    MessageReaction => "message:reaction",
     /// Somebody has read up to a message.
     MessageRead => "message:read",
     /// Somebody has received up to a message.

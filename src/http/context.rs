@@ -15,7 +15,7 @@ use crate::auth::Verifier;
 use crate::domain::Caller;
 use crate::realtime::{Feed, Hub};
 use crate::store::Store;
-use crate::writer::Writer;
+use crate::writer::{Acknowledger, Writer};
 
 /// Everything that a request is answered with.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Api {
     pub store: Arc<Store>,
     /// Writes.
     pub writer: Writer,
+    /// Deliveries that cursors acknowledge.
+    pub acknowledger: Acknowledger,
     /// Live events.
     pub hub: Arc<Hub>,
     /// Hints from the other replicas, for `/readyz`.

@@ -77,6 +77,7 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Code::ChatClosed => (StatusCode::CONFLICT, "chat_closed", "Chat not open"),
         Code::IdempotencyConflict => (StatusCode::CONFLICT, "idempotency_conflict", "Used for another message"),
         Code::MessageDeleted => (StatusCode::CONFLICT, "message_deleted", "Message deleted"),
+        Code::TooManyReactions => (StatusCode::CONFLICT, "too_many_reactions", "Too many kinds of reactions"),
         Code::InvalidTransition => (StatusCode::CONFLICT, "invalid_transition", "No such step"),
         Code::RideConflict => (StatusCode::CONFLICT, "ride_conflict", "Not in this state of the ride"),
         Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again"),

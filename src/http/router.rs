@@ -10,7 +10,7 @@ use super::context::{Api, Provide};
 use super::live::{poll, sse};
 use super::refusal::Refusal;
 use super::trace::Trace;
-use super::{health, messages, openapi, receipts, rides};
+use super::{health, messages, openapi, reactions, receipts, rides};
 
 /// Everything that is served.
 pub fn service(api: Arc<Api>) -> Service {
@@ -27,6 +27,7 @@ pub(super) fn router() -> Router {
         .get(messages::get_message)
         .patch(messages::edit_message)
         .delete(messages::delete_message)
+        .push(Router::with_path("reactions/{emoji}").put(reactions::put_reaction).delete(reactions::delete_reaction))
         .push(Router::with_path("read").post(receipts::mark_read))
         .push(Router::with_path("delivered").post(receipts::mark_delivered));
     let messages = Router::with_path("messages")

@@ -27,6 +27,15 @@ impl ToSchema for Uuid {
     }
 }
 
+/// One emoji.
+pub(super) struct EmojiText;
+
+impl ToSchema for EmojiText {
+    fn to_schema(_components: &mut Components) -> RefOr<Schema> {
+        Object::new().schema_type(BasicType::String).example("👍").into()
+    }
+}
+
 /// RFC 3339, UTC, milliseconds.
 pub(super) struct DateTime;
 

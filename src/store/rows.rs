@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::StoreError;
 use crate::domain::{
-    ClientMessageId, Content, ContentHash, Message, MessageId, Metadata, Participant, Receipt, Receipts, Ride, RideId,
-    RideRole, RideSnapshot, Seq, Status, Time, UserId,
+    ClientMessageId, Content, ContentHash, Message, MessageId, Metadata, Participant, Reactions, Receipt, Receipts,
+    Ride, RideId, RideRole, RideSnapshot, Seq, Status, Time, UserId,
 };
 
 fn ride_id(text: &str) -> Result<RideId, StoreError> {
@@ -42,6 +42,7 @@ pub fn message_from_row(row: &Row) -> Result<Message, StoreError> {
         metadata: row.try_get::<_, Option<String>>("metadata")?.map(parse_metadata).transpose()?,
         client_message_id: row.try_get::<_, Option<String>>("client_message_id")?.map(parse_name).transpose()?,
         content_hash: ContentHash::from_stored(row.try_get("content_hash")?).ok_or(StoreError::Corrupt("hash"))?,
+        reactions: Reactions::from_stored(row.try_get("reactions")?).ok_or(StoreError::Corrupt("reactions"))?,
         created_at: time(row, "created_at")?.ok_or(StoreError::Corrupt("created_at"))?,
         edited_at: time(row, "edited_at")?,
         deleted_at: time(row, "deleted_at")?,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
-use super::request::filter;
+use super::request::{acknowledge, filter};
 use super::state::StateView;
 use crate::domain::{Error, Filter, Time};
 use crate::http::body::Json;
@@ -92,8 +92,9 @@ pub(in crate::http) async fn poll_ride(
     let left = caller.expires_at.since(Time::now());
     let deadline = Instant::now() + Duration::from_secs(wait).min(left);
 
-    let opened = Follow::open(&api.hub, &api.store, caller, ride.0, after, api.limits.chat_grace).await;
+    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride.0, after, api.limits.chat_grace).await;
     let (mut follow, opened) = opened?;
+    acknowledge(&api, &caller, &opened, &filter, after);
     let mut found = Found { gap: opened.gap, ..Found::default() };
     let mut snapshot = opened.snapshot;
     // A poll that has nothing to wait for answers with the look that it has.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::request::{cursor, filter};
+use super::request::{LAST_EVENT_ID, acknowledge, cursor, filter};
 use super::state::{ReasonView, StateView, SyncView};
 use crate::domain::{Error, Filter, RideSnapshot, Seq, Time};
 use crate::http::context::{Limits, Session};
@@ -64,7 +64,7 @@ pub(in crate::http) async fn stream_ride(
         come_back_later(res);
         return Ok(());
     }
-    let opened = Follow::open(&api.hub, &api.store, caller, ride.0, cursor, api.limits.chat_grace).await;
+    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride.0, cursor, api.limits.chat_grace).await;
     let (follow, opened) = match opened.map_err(Refusal::from) {
         Ok(opened) => opened,
         // An `EventSource` that gets anything but 200 never comes back.
@@ -75,6 +75,10 @@ pub(in crate::http) async fn stream_ride(
         }
         Err(refusal) => return Err(refusal),
     };
+    // Only a browser that comes back says by its last id what has reached it; `after` may come from the history.
+    if req.headers().contains_key(LAST_EVENT_ID) {
+        acknowledge(&api, &caller, &opened, &filter, cursor);
+    }
     if opened.is_over && cursor.is_some() {
         res.status_code(StatusCode::NO_CONTENT);
         return Ok(());

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::domain::{
-    Caller, ClientMessageId, Content, ContentHash, Error, EventType, Message, MessageId, Metadata, Receipts, Result,
-    RideId, RideRole, Seq, Time, UserId,
+    Caller, ClientMessageId, Content, ContentHash, Error, EventType, Message, MessageId, Metadata, Reactions, Receipts,
+    Result, RideId, RideRole, Seq, Time, UserId,
 };
 use crate::writer::{Command, Ledger, Needs};
 
@@ -68,6 +68,7 @@ impl Command for SendMessage {
             metadata: self.metadata.clone(),
             client_message_id: self.client_message_id.clone(),
             content_hash,
+            reactions: Reactions::default(),
             created_at: ledger.now(),
             edited_at: None,
             deleted_at: None,
@@ -186,7 +187,12 @@ impl Command for DeleteMessage {
 }
 
 /// A message that lies in the part of the log that is the caller's.
-fn visible_message<'a>(ledger: &'a Ledger, ride: &RideId, caller: &Caller, message: MessageId) -> Result<&'a Message> {
+pub(super) fn visible_message<'a>(
+    ledger: &'a Ledger,
+    ride: &RideId,
+    caller: &Caller,
+    message: MessageId,
+) -> Result<&'a Message> {
     let access = ledger.ride(ride)?.admit(caller).map_err(|_| Error::MessageNotFound)?;
     let message = ledger.message(message)?;
     let visible = message.ride == *ride && message.seq >= access.from_seq;
