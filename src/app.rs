@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Config;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Verifier;
+use crate::auth::{Tickets, Verifier};
 use crate::config::{Notify, Settings};
 use crate::embedded::{EmbeddedError, EmbeddedPostgres, Options, StopMode};
 use crate::http::{Api, Limits, service};
@@ -205,6 +205,7 @@ async fn serve_with(
         let store = Arc::clone(&store);
         tasks.spawn(async move { notifier.run(store).await });
     }
+    let tickets = Tickets::new(&store.secret("stream_tickets").await?);
     let writing = tokio::spawn(writing);
 
     let limits = Limits { chat_grace: settings.chat_grace, heartbeat: settings.heartbeat };
@@ -215,6 +216,7 @@ async fn serve_with(
         hub,
         feed,
         verifier,
+        tickets,
         limits,
         stopping: stopping.clone(),
     });

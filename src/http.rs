@@ -14,6 +14,7 @@ mod refusal;
 mod rides;
 mod router;
 mod schema;
+mod tickets;
 mod trace;
 
 pub use context::{Api, Limits};

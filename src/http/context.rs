@@ -1,18 +1,18 @@
 //! What the handlers need, and who is asking.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use salvo::extract::Metadata;
 use salvo::http::header::AUTHORIZATION;
-use salvo::oapi::{Components, EndpointArgRegister, Operation};
+use salvo::oapi::{Components, EndpointArgRegister, Operation, SecurityRequirement};
 use salvo::{Depot, Extractible, FlowCtrl, Handler, Request, Response, async_trait};
 use tokio_util::sync::CancellationToken;
 
+use super::params::query;
 use super::refusal::Refusal;
-use crate::auth::Verifier;
-use crate::domain::Caller;
+use crate::auth::{Ticket, Tickets, Verifier};
+use crate::domain::{Caller, Error, RideId};
 use crate::realtime::{Feed, Hub};
 use crate::store::Store;
 use crate::writer::{Acknowledger, Writer};
@@ -32,6 +32,8 @@ pub struct Api {
     pub feed: Arc<Feed>,
     /// Tokens.
     pub verifier: Verifier,
+    /// Stream tickets.
+    pub tickets: Tickets,
     /// Times and sizes.
     pub limits: Limits,
     /// Streams and polls end when this is cancelled.
@@ -66,10 +68,53 @@ pub(super) struct Session {
     pub(super) api: Arc<Api>,
 }
 
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("caller", &self.caller).finish_non_exhaustive()
+/// The same for a stream or poll, which a ticket opens as well as a token.
+pub(super) struct LiveSession {
+    session: Session,
+    /// The one ride that the ticket is for.
+    bound_to: Option<RideId>,
+}
+
+impl LiveSession {
+    /// The session, for following `ride`. To a ticket for another ride there is no such ride.
+    pub(super) fn for_ride(self, ride: &RideId) -> Result<Session, Error> {
+        match self.bound_to {
+            Some(bound) if bound != *ride => Err(Error::RideNotFound),
+            _ => Ok(self.session),
+        }
     }
+}
+
+/// What a request shows of who is asking.
+enum Credentials {
+    Token(Caller),
+    Ticket(Ticket),
+}
+
+impl Credentials {
+    /// A token in the header (RFC 6750, section 2.1), or a ticket in the address. A ticket in the header is still
+    /// a ticket.
+    fn of(req: &Request, api: &Api) -> Result<Self, Refusal> {
+        let refused = |error| Refusal::Unauthorized(Some(error));
+        let Some(value) = req.headers().get(AUTHORIZATION) else {
+            let ticket = query(req, "ticket").ok_or(Refusal::Unauthorized(None))?;
+            return api.tickets.verify(ticket).map(Self::Ticket).map_err(refused);
+        };
+        // RFC 9110, section 11.1: the scheme's case does not matter.
+        let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Refusal::Unauthorized(None));
+        }
+        let token = token.trim();
+        match api.verifier.verify(token) {
+            Ok(caller) => Ok(Self::Token(caller)),
+            Err(error) => api.tickets.verify(token).map(Self::Ticket).map_err(|_| refused(error)),
+        }
+    }
+}
+
+fn api(depot: &Depot) -> Result<Arc<Api>, Refusal> {
+    depot.get_typed::<Arc<Api>>().cloned().map_err(|_| Error::Internal.into())
 }
 
 impl<'ex> Extractible<'ex> for Session {
@@ -80,19 +125,40 @@ impl<'ex> Extractible<'ex> for Session {
 
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
-        let api = depot.get_typed::<Arc<Api>>().map_err(|_| crate::domain::Error::Internal)?;
-        let token = req.headers().get(AUTHORIZATION).ok_or(Refusal::Unauthorized(None))?;
-        // RFC 9110, section 11.1: the scheme's case does not matter.
-        let token = token.to_str().ok().and_then(|value| value.split_once(' '));
-        let (_, token) =
-            token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).ok_or(Refusal::Unauthorized(None))?;
-        let caller = api.verifier.verify(token.trim()).map_err(|error| Refusal::Unauthorized(Some(error)))?;
-        Ok(Self { caller, api: Arc::clone(api) })
+        let api = api(depot)?;
+        match Credentials::of(req, &api)? {
+            Credentials::Token(caller) => Ok(Self { caller, api }),
+            Credentials::Ticket(_) => Err(Error::Forbidden("a ticket opens streams and polls, nothing else").into()),
+        }
+    }
+}
+
+impl<'ex> Extractible<'ex> for LiveSession {
+    fn metadata() -> &'static Metadata {
+        static METADATA: Metadata = Metadata::new("LiveSession");
+        &METADATA
+    }
+
+    #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
+    async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
+        let api = api(depot)?;
+        let (caller, bound_to) = match Credentials::of(req, &api)? {
+            Credentials::Token(caller) => (caller, None),
+            Credentials::Ticket(ticket) => (ticket.caller, ticket.ride),
+        };
+        Ok(Self { session: Session { caller, api }, bound_to })
     }
 }
 
 impl EndpointArgRegister for Session {
     fn register(_components: &mut Components, operation: &mut Operation, _arg: &str) {
-        operation.securities = Some(vec![salvo::oapi::SecurityRequirement::new("bearer", Vec::<String>::new())]);
+        operation.securities = Some(vec![SecurityRequirement::new("bearer", Vec::<String>::new())]);
+    }
+}
+
+impl EndpointArgRegister for LiveSession {
+    fn register(_components: &mut Components, operation: &mut Operation, _arg: &str) {
+        let either = ["bearer", "ticket"].map(|scheme| SecurityRequirement::new(scheme, Vec::<String>::new()));
+        operation.securities = Some(either.into());
     }
 }

@@ -10,7 +10,7 @@ use super::context::{Api, Provide};
 use super::live::{poll, sse};
 use super::refusal::Refusal;
 use super::trace::Trace;
-use super::{health, messages, openapi, reactions, receipts, rides};
+use super::{health, messages, openapi, reactions, receipts, rides, tickets};
 
 /// Everything that is served.
 pub fn service(api: Arc<Api>) -> Service {
@@ -43,8 +43,9 @@ pub(super) fn router() -> Router {
             .push(Router::with_path("cancel").post(rides::cancel_ride))
             .push(Router::with_path("status").post(rides::set_ride_status)),
     );
+    let tickets = Router::with_path("stream-tickets").post(tickets::create_stream_ticket);
     Router::new()
-        .push(Router::with_path("api/v1").push(messages).push(rides))
+        .push(Router::with_path("api/v1").push(messages).push(rides).push(tickets))
         .push(Router::with_path("healthz").get(health::get_health))
         .push(Router::with_path("readyz").get(health::get_readiness))
         .push(Router::with_path("openapi.yaml").get(openapi::Yaml))

@@ -283,6 +283,17 @@ pub(super) struct Poll {
     closed: bool,
 }
 
+/// A ticket for streams.
+#[derive(ToSchema)]
+#[salvo(schema(name = "StreamTicket", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct StreamTicket {
+    /// What to give as `?ticket=`.
+    ticket: String,
+    /// When it ends: with the token it was made with.
+    expires_at: DateTime,
+}
+
 /// Whether this server can do its work.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Ready", rename_all = "camelCase"))]

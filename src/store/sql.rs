@@ -33,5 +33,6 @@ statements! {
     MESSAGES_LAST_OF_OTHERS = "messages/last_of_others.sql";
     MESSAGES_UNREAD_OF_RIDE = "messages/unread_of_ride.sql";
     MESSAGES_UNREAD_OF_USER = "messages/unread_of_user.sql";
+    SECRETS_BY_NAME = "secrets/by_name.sql";
     SNAPSHOTS_LOAD = "snapshots/load.sql";
 }

@@ -13,7 +13,7 @@ use super::request::{acknowledge, filter};
 use super::state::StateView;
 use crate::domain::{Error, Filter, Time};
 use crate::http::body::Json;
-use crate::http::context::Session;
+use crate::http::context::{LiveSession, Session};
 use crate::http::params::{RidePath, number, query, seq};
 use crate::http::refusal::Refusal;
 use crate::http::schema;
@@ -69,14 +69,15 @@ struct Found {
         ("types" = Option<String>, Query, example = json!("message:*,ride:status"), description = "Only these types of events: a comma list, `*` at the end matches a prefix.")),
     responses(
         (status_code = 200, description = "What there is", body = schema::Poll),
-        (status_code = 404, description = "`ride_not_found`")))]
+        (status_code = 404, description = "`ride_not_found`; also where the ticket is for another ride")))]
 pub(in crate::http) async fn poll_ride(
-    session: Session,
+    session: LiveSession,
     ride: RidePath,
     req: &mut Request,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Session { caller, api } = session;
+    let RidePath(ride) = ride;
+    let Session { caller, api } = session.for_ride(&ride)?;
     let after = seq("after", query(req, "after"))?;
     let filter = filter(req);
     let wait = match number(req, "wait", 0..=LONGEST_WAIT)? {
@@ -92,7 +93,7 @@ pub(in crate::http) async fn poll_ride(
     let left = caller.expires_at.since(Time::now());
     let deadline = Instant::now() + Duration::from_secs(wait).min(left);
 
-    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride.0, after, api.limits.chat_grace).await;
+    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride, after, api.limits.chat_grace).await;
     let (mut follow, opened) = opened?;
     acknowledge(&api, &caller, &opened, &filter, after);
     let mut found = Found { gap: opened.gap, ..Found::default() };

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::request::{LAST_EVENT_ID, acknowledge, cursor, filter};
 use super::state::{ReasonView, StateView, SyncView};
 use crate::domain::{Error, Filter, RideSnapshot, Seq, Time};
-use crate::http::context::{Limits, Session};
+use crate::http::context::{Limits, LiveSession, Session};
 use crate::http::params::{RidePath, number};
 use crate::http::refusal::Refusal;
 use crate::realtime::{Closed, Event, Follow, Gap, Next, Opened};
@@ -48,14 +48,15 @@ const COMMENT: Bytes = Bytes::from_static(b":\n\n");
     responses(
         (status_code = 200, description = "Events", content_type = "text/event-stream", body = String),
         (status_code = 204, description = "The ride is over for good, and there is nothing left to replay: do not come back"),
-        (status_code = 404, description = "`ride_not_found`")))]
+        (status_code = 404, description = "`ride_not_found`; also where the ticket is for another ride")))]
 pub(in crate::http) async fn stream_ride(
-    session: Session,
+    session: LiveSession,
     ride: RidePath,
     req: &mut Request,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Session { caller, api } = session;
+    let RidePath(ride) = ride;
+    let Session { caller, api } = session.for_ride(&ride)?;
     let cursor = cursor(req)?;
     let filter = filter(req);
     let heartbeat = number(req, "heartbeat", 5..=60)?.map_or(api.limits.heartbeat, Duration::from_secs);
@@ -64,7 +65,7 @@ pub(in crate::http) async fn stream_ride(
         come_back_later(res);
         return Ok(());
     }
-    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride.0, cursor, api.limits.chat_grace).await;
+    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride, cursor, api.limits.chat_grace).await;
     let (follow, opened) = match opened.map_err(Refusal::from) {
         Ok(opened) => opened,
         // An `EventSource` that gets anything but 200 never comes back.
