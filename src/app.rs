@@ -173,16 +173,14 @@ async fn serve_with(
     })?);
     let hub = Arc::new(Hub::default());
     let feed = Arc::new(Feed::new(Arc::clone(&hub), Arc::clone(&store)));
-    let notifier = Arc::new(Notifier::default());
     let stopping = CancellationToken::new();
     let notify = settings.notify == Notify::On;
+    let notifier = Arc::new(Notifier::new(notify));
     let (writer, writing) = Writer::new(Arc::clone(&store), settings.chat_grace, settings.database_timeout, {
         let (hub, notifier) = (Arc::clone(&hub), Arc::clone(&notifier));
         move |committed| {
             hub.publish(&committed.events);
-            if notify {
-                notifier.note(&committed);
-            }
+            notifier.note(&committed);
         }
     });
 
@@ -195,6 +193,8 @@ async fn serve_with(
     let mut tasks = JoinSet::new();
     {
         let (hub, store) = (Arc::clone(&hub), Arc::clone(&store));
+        let typing = Arc::clone(&hub);
+        tasks.spawn(async move { typing.run_typing().await });
         tasks.spawn(async move { hub.run_loader(store).await });
         let fallback = (Arc::clone(&feed), settings.fallback_poll);
         tasks.spawn(async move { fallback.0.run_fallback(fallback.1).await });
@@ -203,6 +203,7 @@ async fn serve_with(
         let (feed, config) = (Arc::clone(&feed), database.listen.clone());
         tasks.spawn(async move { feed.run_listener(config).await });
         let store = Arc::clone(&store);
+        let notifier = Arc::clone(&notifier);
         tasks.spawn(async move { notifier.run(store).await });
     }
     let tickets = Tickets::new(&store.secret("stream_tickets").await?);
@@ -213,6 +214,7 @@ async fn serve_with(
         store,
         acknowledger: Acknowledger::new(writer.clone()),
         writer,
+        notifier,
         hub,
         feed,
         verifier,

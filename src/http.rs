@@ -4,6 +4,7 @@ mod body;
 mod context;
 mod health;
 mod live;
+mod location;
 mod messages;
 pub mod openapi;
 mod params;
@@ -16,6 +17,7 @@ mod router;
 mod schema;
 mod tickets;
 mod trace;
+mod typing;
 
 pub use context::{Api, Limits};
 pub use router::service;

@@ -6,6 +6,7 @@
 mod batcher;
 mod error;
 pub mod hints;
+mod locations;
 mod migrations;
 mod pool;
 mod reads;

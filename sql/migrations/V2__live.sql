@@ -12,3 +12,40 @@ create table secrets (
 );
 insert into secrets (name, value)
 values ('stream_tickets', decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'));
+
+-- Where a ride's driver is: the last position alone. It may be lost with a crash of the database, so it is not logged;
+-- versions come from the clock, so they grow all the same. `seq` is the place in the ride's log at which it was true.
+create unlogged table ride_locations (
+    ride_id   text collate "C" primary key,
+    driver_id text collate "C" not null,
+    version   bigint           not null,
+    seq       bigint           not null,
+    at        timestamptz      not null,
+    data      text             not null
+) with (fillfactor = 50);
+
+create or replace view ride_snapshots as
+select ride.ride_id,
+       topic.last_seq,
+       ride.status,
+       ride.rider_id,
+       ride.driver_id,
+       ride.accepted,
+       ride.ended_at,
+       ride.created_at as ride_created_at,
+       ride.updated_at as ride_updated_at,
+       (select json_agg(json_build_array(member.user_id, member.role, member.from_seq, member.until_seq)
+                        order by member.from_seq, member.role desc)
+        from participants member
+        where member.ride_id = ride.ride_id) as participants,
+       (select json_agg(json_build_array(mark.user_id, mark.role, mark.delivered_seq, mark.read_seq)
+                        order by mark.user_id)
+        from receipts mark
+        where mark.ride_id = ride.ride_id) as receipts,
+       location.version as location_version,
+       location.seq as location_seq,
+       location.data as location
+from rides ride
+join topics topic on topic.name = 'ride/' || ride.ride_id
+-- A position of the driver before says nothing about this one.
+left join ride_locations location on location.ride_id = ride.ride_id and location.driver_id = ride.driver_id;

@@ -17,6 +17,9 @@ pub enum Error {
     /// There is no such message for this caller.
     #[error("there is no such message, or it is not yours")]
     MessageNotFound,
+    /// The driver of this ride has not said where they are.
+    #[error("the driver has not said where they are")]
+    LocationUnknown,
     /// The caller sees the thing but may not do this to it.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -58,6 +61,7 @@ pub enum Code {
     InvalidRequest,
     RideNotFound,
     MessageNotFound,
+    LocationUnknown,
     Forbidden,
     ChatClosed,
     IdempotencyConflict,
@@ -82,6 +86,7 @@ impl Error {
             Self::Invalid(_) => Code::InvalidRequest,
             Self::RideNotFound => Code::RideNotFound,
             Self::MessageNotFound => Code::MessageNotFound,
+            Self::LocationUnknown => Code::LocationUnknown,
             Self::Forbidden(_) => Code::Forbidden,
             Self::ChatClosed => Code::ChatClosed,
             Self::IdempotencyConflict => Code::IdempotencyConflict,

@@ -23,6 +23,11 @@ impl Topic {
         Self(name.into())
     }
 
+    /// The ride that this is the topic of, if it is one's.
+    pub fn ride_id(&self) -> Option<&str> {
+        self.0.strip_prefix("ride/")
+    }
+
     /// The name, by which topics are sorted.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -83,6 +88,10 @@ event_types! {
     RideStatus => "ride:status",
     /// People joined or left; their rights begin and end at this event.
     RideParticipants => "ride:participants",
+    /// Somebody types, or has stopped; told, not logged.
+    TypingIndicator => "typing:indicator",
+    /// Where the driver is; told, and only the last one kept.
+    RideLocation => "ride:location",
 }
 
 impl EventType {

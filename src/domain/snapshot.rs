@@ -1,6 +1,7 @@
 //! A ride and all that is known of its people, at one moment of its log.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{Caller, Error, Result, Ride, Role, Seq, UserId};
 
@@ -99,7 +100,7 @@ pub struct Access {
 }
 
 /// A ride, the head of its log, its people and their marks, all of one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RideSnapshot {
     /// The seq of the last event.
     pub head: Seq,
@@ -109,6 +110,26 @@ pub struct RideSnapshot {
     pub participants: Vec<Participant>,
     /// Their marks.
     pub receipts: Receipts,
+    /// The driver's last position.
+    pub location: Option<LastValue>,
+}
+
+/// The last of a value that is kept beside the log.
+#[derive(Debug, Clone)]
+pub struct LastValue {
+    /// Grows with each value.
+    pub version: i64,
+    /// The place in the ride's log that it was true at.
+    pub seq: Seq,
+    /// One line of JSON, as it is sent.
+    pub data: Box<RawValue>,
+}
+
+impl Access {
+    /// Whether what was true at this place in the log may be seen.
+    pub fn covers(&self, seq: Seq) -> bool {
+        seq >= self.from_seq && self.until_seq.is_none_or(|until| seq < until)
+    }
 }
 
 impl RideSnapshot {
@@ -173,6 +194,7 @@ mod tests {
                 participant("first", RideRole::Driver, 1, Some(9)),
                 participant("second", RideRole::Driver, 9, None),
             ],
+            location: None,
             receipts: Receipts(vec![
                 Receipt { user: user("first"), role: RideRole::Driver, delivered_seq: 8, read_seq: 5 },
                 Receipt { user: user("help"), role: RideRole::Support, delivered_seq: 20, read_seq: 20 },

@@ -15,7 +15,7 @@ use crate::auth::{Ticket, Tickets, Verifier};
 use crate::domain::{Caller, Error, RideId};
 use crate::realtime::{Feed, Hub};
 use crate::store::Store;
-use crate::writer::{Acknowledger, Writer};
+use crate::writer::{Acknowledger, Notifier, Writer};
 
 /// Everything that a request is answered with.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Api {
     pub writer: Writer,
     /// Deliveries that cursors acknowledge.
     pub acknowledger: Acknowledger,
+    /// Hints to the other replicas.
+    pub notifier: Arc<Notifier>,
     /// Live events.
     pub hub: Arc<Hub>,
     /// Hints from the other replicas, for `/readyz`.

@@ -73,6 +73,7 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Code::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_request", "Invalid request"),
         Code::RideNotFound => (StatusCode::NOT_FOUND, "ride_not_found", "No such ride"),
         Code::MessageNotFound => (StatusCode::NOT_FOUND, "message_not_found", "No such message"),
+        Code::LocationUnknown => (StatusCode::NOT_FOUND, "location_unknown", "Position not known"),
         Code::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Not allowed"),
         Code::ChatClosed => (StatusCode::CONFLICT, "chat_closed", "Chat not open"),
         Code::IdempotencyConflict => (StatusCode::CONFLICT, "idempotency_conflict", "Used for another message"),

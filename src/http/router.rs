@@ -10,7 +10,7 @@ use super::context::{Api, Provide};
 use super::live::{poll, sse};
 use super::refusal::Refusal;
 use super::trace::Trace;
-use super::{health, messages, openapi, reactions, receipts, rides, tickets};
+use super::{health, location, messages, openapi, reactions, receipts, rides, tickets, typing};
 
 /// Everything that is served.
 pub fn service(api: Arc<Api>) -> Service {
@@ -21,6 +21,7 @@ pub(super) fn router() -> Router {
     let of_ride = Router::with_path("rides/{rideId}")
         .get(messages::get_history)
         .push(Router::with_path("unread-count").get(receipts::get_unread_count))
+        .push(Router::with_path("typing").post(typing::set_typing))
         .push(Router::with_path("events").get(sse::stream_ride))
         .push(Router::with_path("poll").get(poll::poll_ride));
     let of_message = Router::with_path("{messageId}")
@@ -39,6 +40,7 @@ pub(super) fn router() -> Router {
         Router::with_path("{rideId}")
             .put(rides::put_ride)
             .get(rides::get_ride)
+            .push(Router::with_path("location").post(location::put_location).get(location::get_location))
             .push(Router::with_path("accept").post(rides::accept_ride))
             .push(Router::with_path("cancel").post(rides::cancel_ride))
             .push(Router::with_path("status").post(rides::set_ride_status)),

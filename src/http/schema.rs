@@ -216,6 +216,26 @@ pub(super) struct Unread {
     rides: Vec<UnreadRide>,
 }
 
+/// Where a ride's driver is.
+#[derive(ToSchema)]
+#[salvo(schema(name = "Location", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct Location {
+    ride_id: Id,
+    driver_id: Id,
+    #[salvo(schema(minimum = -90, maximum = 90))]
+    lat: f64,
+    #[salvo(schema(minimum = -180, maximum = 180))]
+    lng: f64,
+    #[salvo(schema(required = true))]
+    heading: Option<f64>,
+    #[salvo(schema(required = true))]
+    speed: Option<f64>,
+    #[salvo(schema(required = true))]
+    accuracy: Option<f64>,
+    at: DateTime,
+}
+
 /// A ride as a stream's `stream:sync` and a poll's answer show it, read in one snapshot with the log's head.
 #[derive(ToSchema)]
 #[salvo(schema(name = "State", rename_all = "camelCase"))]
@@ -229,7 +249,7 @@ pub(super) struct State {
     receipts: Vec<Mark>,
     /// The last position of the driver.
     #[salvo(schema(required = true))]
-    location: Option<BTreeMap<String, Value>>,
+    location: Option<Location>,
     /// Who is typing.
     typing: Vec<Id>,
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Event, Hub, Step, Subscription};
-use crate::domain::{Access, Caller, Error, RideId, RideSnapshot, Seq, Time, Topic};
+use super::{Event, Hub, Step, Subscription, Value};
+use crate::domain::{Access, Caller, Error, EventType, RideId, RideSnapshot, Seq, Signal, Time, Topic};
 use crate::store::{Store, StoreError};
 
 /// How long to wait before a database that has failed is asked again; jittered.
@@ -73,6 +73,8 @@ pub enum OpenError {
 pub enum Next {
     /// Events, in order.
     Events(Vec<Event>),
+    /// Values that have changed, the last of each.
+    Values(Vec<Value>),
     /// The log no longer has these; what follows comes after them.
     Gap(Gap),
     /// Nothing more will come.
@@ -110,7 +112,16 @@ impl Follow {
         if access.until_seq.is_some_and(|until| start >= until) {
             return Err(Error::RideNotFound.into());
         }
-        subscription.start(start, head);
+        let location = snapshot.location.as_ref().zip(snapshot.ride.driver.as_ref());
+        let values = location.map(|(last, driver)| Signal {
+            topic: Topic::ride(&ride),
+            kind: EventType::RideLocation,
+            user: driver.clone(),
+            version: last.version,
+            seq: last.seq,
+            data: last.data.get().to_owned(),
+        });
+        subscription.start(start, head, values.as_slice());
         let closes_at = snapshot.ride.closes_at(grace);
         let mut follow = Self {
             subscription,
@@ -197,6 +208,10 @@ impl Follow {
                 self.recheck = events.last().is_some_and(|last| last.kind.moves_rights());
                 Next::Events(events)
             }
+            Step::Values(mut values) => {
+                values.retain(|value| self.is_for_follower(value));
+                Next::Values(values)
+            }
             Step::Gap(gap) => {
                 // Whatever moved rights may have been in it.
                 self.recheck = true;
@@ -204,6 +219,12 @@ impl Follow {
             }
             Step::Reset => Next::Closed(Closed::Reset),
         })
+    }
+
+    /// Whether a value lies in the part of the log that is the follower's, and is not their own doing.
+    fn is_for_follower(&self, value: &Value) -> bool {
+        let own_typing = value.kind == EventType::TypingIndicator && value.user == self.caller.user;
+        self.access.covers(value.seq) && !own_typing
     }
 
     /// The next step, or `None` when the ride is over for good and all of it was handed out.

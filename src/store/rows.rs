@@ -1,14 +1,15 @@
 //! Rows into the domain's types.
 
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use super::StoreError;
 use crate::domain::{
-    ClientMessageId, Content, ContentHash, Message, MessageId, Metadata, Participant, Reactions, Receipt, Receipts,
-    Ride, RideId, RideRole, RideSnapshot, Seq, Status, Time, UserId,
+    ClientMessageId, Content, ContentHash, LastValue, Message, MessageId, Metadata, Participant, Reactions, Receipt,
+    Receipts, Ride, RideId, RideRole, RideSnapshot, Seq, Status, Time, UserId,
 };
 
 fn ride_id(text: &str) -> Result<RideId, StoreError> {
@@ -71,10 +72,18 @@ pub fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
     let marks = marks.into_iter().map(|(user, part, delivered_seq, read_seq)| {
         Ok::<_, StoreError>(Receipt { user: user_id(&user)?, role: role(&part)?, delivered_seq, read_seq })
     });
+    let location = row.try_get::<_, Option<String>>("location")?.map(|data| {
+        Ok::<_, StoreError>(LastValue {
+            version: row.try_get("location_version")?,
+            seq: row.try_get("location_seq")?,
+            data: RawValue::from_string(data).map_err(|_| StoreError::Corrupt("location"))?,
+        })
+    });
     Ok(RideSnapshot {
         head: row.try_get("last_seq")?,
         ride,
         participants: participants.collect::<Result<_, _>>()?,
         receipts: Receipts(marks.collect::<Result<_, _>>()?),
+        location: location.transpose()?,
     })
 }

@@ -24,6 +24,8 @@ statements! {
     RIDES_OF_USER = "rides/of_user.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
     RECEIPTS_PUT = "receipts/put.sql";
+    LOCATIONS_PUT = "locations/put.sql";
+    LOCATIONS_NEWER = "locations/newer.sql";
     MESSAGES_INSERT = "messages/insert.sql";
     MESSAGES_UPDATE = "messages/update.sql";
     MESSAGES_BY_ID = "messages/by_id.sql";

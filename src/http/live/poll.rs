@@ -114,7 +114,7 @@ pub(in crate::http) async fn poll_ride(
         cursor: cursor.to_string(),
         resumed: opened.resumed && found.gap.is_none(),
         gap: found.gap,
-        state: StateView::of(&snapshot, &api.limits),
+        state: StateView::of(&snapshot, &api.hub, &api.limits),
         has_more: !found.closed && follow.is_behind(),
         closed: found.closed || opened.is_over,
     };
@@ -134,6 +134,8 @@ async fn collect(follow: &mut Follow, filter: &Filter, deadline: Instant, found:
         };
         match next {
             Next::Events(events) => found.events.extend(events.into_iter().filter(|event| filter.passes(event.kind))),
+            // What they are at the time of the answer is in its `state`.
+            Next::Values(_) => {}
             Next::Gap(gap) => {
                 found.gap = Some(gap);
                 return;

@@ -4,6 +4,7 @@
 //! subscription for its next events: a slow client holds one page of the log and nothing else.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_stream::stream;
@@ -23,7 +24,7 @@ use crate::domain::{Error, Filter, RideSnapshot, Seq, Time};
 use crate::http::context::{Limits, LiveSession, Session};
 use crate::http::params::{RidePath, number};
 use crate::http::refusal::Refusal;
-use crate::realtime::{Closed, Event, Follow, Gap, Next, Opened};
+use crate::realtime::{Closed, Event, Follow, Gap, Hub, Next, Opened, Value};
 
 /// The most events handed out at once.
 const PAGE: usize = 100;
@@ -88,6 +89,7 @@ pub(in crate::http) async fn stream_ride(
         told: opened.cursor,
         follow,
         filter,
+        hub: Arc::clone(&api.hub),
         limits: api.limits.clone(),
         heartbeat,
         ends_at: Instant::now() + expires_at.since(Time::now()),
@@ -127,6 +129,7 @@ fn own_frame(kind: &str, id: Option<&str>, data: &impl Serialize) -> String {
 struct RideStream {
     follow: Follow,
     filter: Filter,
+    hub: Arc<Hub>,
     limits: Limits,
     heartbeat: Duration,
     /// The token's end.
@@ -161,6 +164,12 @@ impl RideStream {
                     Wake::Next(Next::Events(events)) => {
                         // Events that the filter holds back break no silence.
                         if let Some(frames) = self.frames(&events) {
+                            self.silent_at = Instant::now() + self.heartbeat;
+                            yield Ok(frames);
+                        }
+                    }
+                    Wake::Next(Next::Values(values)) => {
+                        if let Some(frames) = self.values(&values) {
                             self.silent_at = Instant::now() + self.heartbeat;
                             yield Ok(frames);
                         }
@@ -224,6 +233,13 @@ impl RideStream {
         }
     }
 
+    /// The frames of those values that pass the filter.
+    fn values(&self, values: &[Value]) -> Option<Bytes> {
+        let passing = values.iter().filter(|value| self.filter.passes(value.kind));
+        let frames: Vec<&[u8]> = passing.map(|value| &*value.frame).collect();
+        (!frames.is_empty()).then(|| frames.concat().into())
+    }
+
     /// A comment; or, where the filter has held events back since the last id, the position after them, so that
     /// a client that is cut off does not have to pass them again.
     async fn break_silence(&mut self) -> Bytes {
@@ -240,7 +256,7 @@ impl RideStream {
     fn sync(&mut self, cursor: Seq, resumed: bool, gap: Option<Gap>, snapshot: &RideSnapshot) -> String {
         self.told = cursor;
         let cursor = cursor.to_string();
-        let state = StateView::of(snapshot, &self.limits);
+        let state = StateView::of(snapshot, &self.hub, &self.limits);
         own_frame("stream:sync", Some(&cursor), &SyncView { cursor: cursor.clone(), resumed, gap, state })
     }
 }

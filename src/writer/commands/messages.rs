@@ -28,6 +28,8 @@ pub struct SendMessage {
 pub struct Sent {
     /// Its identifier.
     pub id: MessageId,
+    /// Its number on the ride.
+    pub seq: Seq,
     /// The message as JSON.
     pub json: String,
     /// Whether it is new, rather than a repeat of one already sent.
@@ -55,7 +57,7 @@ impl Command for SendMessage {
             if sent.content_hash != content_hash {
                 return Err(Error::IdempotencyConflict);
             }
-            return Ok(Sent { id: sent.id, json: sent.to_json(&snapshot.receipts), created: false });
+            return Ok(Sent { id: sent.id, seq: sent.seq, json: sent.to_json(&snapshot.receipts), created: false });
         }
         ledger.require_open_chat(&snapshot.ride)?;
         let mut message = Message {
@@ -76,7 +78,7 @@ impl Command for SendMessage {
         // Nobody can have received it yet.
         let nobody = Receipts::default();
         message.seq = ledger.append(&self.ride, EventType::MessageNew, None, |_| message.view(&nobody))?;
-        let sent = Sent { id: message.id, json: message.to_json(&nobody), created: true };
+        let sent = Sent { id: message.id, seq: message.seq, json: message.to_json(&nobody), created: true };
         ledger.add_message(message);
         Ok(sent)
     }
