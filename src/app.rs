@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Tickets, Verifier};
 use crate::config::{Notify, Settings};
+use crate::domain::Signal;
 use crate::embedded::{EmbeddedError, EmbeddedPostgres, Options, StopMode};
 use crate::http::{Api, Limits, service};
 use crate::keys::{self, KeysError};
-use crate::realtime::{Feed, Hub};
+use crate::realtime::{Attendance, Feed, Hub};
 use crate::store::{Store, StoreConfig, StoreError, migrate};
 use crate::writer::{Acknowledger, Notifier, Writer};
 
@@ -206,14 +207,29 @@ async fn serve_with(
         let notifier = Arc::clone(&notifier);
         tasks.spawn(async move { notifier.run(store).await });
     }
+    let attendance = Arc::new(Attendance::default());
+    {
+        let (attendance, store) = (Arc::clone(&attendance), Arc::clone(&store));
+        let (hub, notifier) = (Arc::clone(&hub), Arc::clone(&notifier));
+        let tell = move |signal: Signal| {
+            hub.offer(&signal);
+            notifier.tell(signal);
+        };
+        tasks.spawn(async move { attendance.run(store, tell).await });
+    }
     let tickets = Tickets::new(&store.secret("stream_tickets").await?);
     let writing = tokio::spawn(writing);
 
-    let limits = Limits { chat_grace: settings.chat_grace, heartbeat: settings.heartbeat };
+    let limits = Limits {
+        chat_grace: settings.chat_grace,
+        presence_grace: settings.presence_grace,
+        heartbeat: settings.heartbeat,
+    };
     let api = Arc::new(Api {
         store,
         acknowledger: Acknowledger::new(writer.clone()),
         writer,
+        attendance,
         notifier,
         hub,
         feed,

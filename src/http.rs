@@ -8,6 +8,7 @@ mod location;
 mod messages;
 pub mod openapi;
 mod params;
+mod presence;
 mod problem;
 mod reactions;
 mod receipts;

@@ -24,6 +24,35 @@ create unlogged table ride_locations (
     data      text             not null
 ) with (fillfactor = 50);
 
+-- Who is there. All of it may be lost with a crash of the database: replicas then register everyone again.
+--
+-- A replica's lease; one that has run out counts for nothing, and what was registered under it goes.
+create unlogged table replicas (
+    replica    uuid primary key,
+    expires_at timestamptz not null
+);
+
+-- A user who follows a ride on a replica, however many of their devices do.
+create unlogged table presence (
+    ride_id text collate "C" not null,
+    user_id text collate "C" not null,
+    replica uuid             not null,
+    primary key (ride_id, user_id, replica)
+);
+create index presence_by_replica on presence (replica);
+
+-- What was last told of a user. Whoever changes who is there locks this row first, so two replicas that a user leaves at
+-- once cannot both think that the other one has them.
+create unlogged table presence_states (
+    ride_id text collate "C" not null,
+    user_id text collate "C" not null,
+    online  boolean          not null,
+    since   timestamptz      not null,
+    version bigint           not null,
+    seq     bigint           not null,
+    primary key (ride_id, user_id)
+) with (fillfactor = 70);
+
 create or replace view ride_snapshots as
 select ride.ride_id,
        topic.last_seq,
@@ -34,9 +63,12 @@ select ride.ride_id,
        ride.ended_at,
        ride.created_at as ride_created_at,
        ride.updated_at as ride_updated_at,
-       (select json_agg(json_build_array(member.user_id, member.role, member.from_seq, member.until_seq)
+       (select json_agg(json_build_array(member.user_id, member.role, member.from_seq, member.until_seq,
+                                         state.online, floor(extract(epoch from state.since) * 1000)::bigint,
+                                         state.version, state.seq)
                         order by member.from_seq, member.role desc)
         from participants member
+        left join presence_states state on state.ride_id = member.ride_id and state.user_id = member.user_id
         where member.ride_id = ride.ride_id) as participants,
        (select json_agg(json_build_array(mark.user_id, mark.role, mark.delivered_seq, mark.read_seq)
                         order by mark.user_id)

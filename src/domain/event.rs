@@ -90,6 +90,10 @@ event_types! {
     RideParticipants => "ride:participants",
     /// Somebody types, or has stopped; told, not logged.
     TypingIndicator => "typing:indicator",
+    /// Somebody on the ride follows it; told, and only the last of these two kept.
+    PresenceOnline => "presence:online",
+    /// They no longer do.
+    PresenceOffline => "presence:offline",
     /// Where the driver is; told, and only the last one kept.
     RideLocation => "ride:location",
 }

@@ -1,6 +1,6 @@
 //! What is told but not logged: typing, and values of which only the last counts.
 
-use super::{EventType, Seq, Topic, UserId};
+use super::{EventType, RideId, Seq, Time, Topic, UserId};
 
 /// A value of somebody's on a topic. A later one replaces an earlier one of the same kind and user; one that comes
 /// late is dropped, wherever it arrives.
@@ -27,6 +27,8 @@ pub enum SignalKind {
     Typing,
     /// Where the driver is.
     Location,
+    /// Whether somebody follows the ride.
+    Presence,
 }
 
 impl EventType {
@@ -35,7 +37,32 @@ impl EventType {
         match self {
             Self::TypingIndicator => Some(SignalKind::Typing),
             Self::RideLocation => Some(SignalKind::Location),
+            Self::PresenceOnline | Self::PresenceOffline => Some(SignalKind::Presence),
             _ => None,
         }
+    }
+}
+
+/// What was last told of whether somebody follows a ride.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastPresence {
+    /// Whether they do.
+    pub online: bool,
+    /// Since when.
+    pub since: Time,
+    /// Grows with each change.
+    pub version: i64,
+    /// The head of the ride's log when it changed.
+    pub seq: Seq,
+}
+
+impl LastPresence {
+    /// This as it is told.
+    pub fn signal(&self, ride: &RideId, user: &UserId) -> Signal {
+        let kind = if self.online { EventType::PresenceOnline } else { EventType::PresenceOffline };
+        // No escaping: the characters of an id and of a time are all plain.
+        let data = format!(r#"{{"rideId":"{ride}","userId":"{user}","at":"{}"}}"#, self.since);
+        let (version, seq) = (self.version, self.seq);
+        Signal { topic: Topic::ride(ride), kind, user: user.clone(), version, seq, data }
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Caller, Error, Result, Ride, Role, Seq, UserId};
+use super::{Caller, Error, LastPresence, Result, Ride, Role, Seq, UserId};
 
 /// What somebody is on a ride.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
@@ -50,6 +50,8 @@ pub struct Participant {
     pub from_seq: Seq,
     /// The last one; `None` while they are on the ride.
     pub until_seq: Option<Seq>,
+    /// Whether they follow the ride, as far as was ever told.
+    pub presence: Option<LastPresence>,
 }
 
 /// How far a user has received and read a ride: watermarks, each the seq of another's message, or 0.
@@ -172,7 +174,7 @@ mod tests {
     }
 
     fn participant(name: &str, role: RideRole, from_seq: Seq, until_seq: Option<Seq>) -> Participant {
-        Participant { user: user(name), role, from_seq, until_seq }
+        Participant { user: user(name), role, from_seq, until_seq, presence: None }
     }
 
     fn snapshot() -> RideSnapshot {

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::params::query;
 use super::refusal::Refusal;
 use crate::auth::{Ticket, Tickets, Verifier};
-use crate::domain::{Caller, Error, RideId};
-use crate::realtime::{Feed, Hub};
+use crate::domain::{Caller, Error, RideId, RideRole, UserId};
+use crate::realtime::{Attendance, Attending, Feed, Follow, Hub};
 use crate::store::Store;
 use crate::writer::{Acknowledger, Notifier, Writer};
 
@@ -26,6 +26,8 @@ pub struct Api {
     pub writer: Writer,
     /// Deliveries that cursors acknowledge.
     pub acknowledger: Acknowledger,
+    /// Who follows which ride.
+    pub attendance: Arc<Attendance>,
     /// Hints to the other replicas.
     pub notifier: Arc<Notifier>,
     /// Live events.
@@ -47,8 +49,19 @@ pub struct Api {
 pub struct Limits {
     /// How long a chat stays open after its ride's end.
     pub chat_grace: Duration,
+    /// How long after their last connection somebody is still there.
+    pub presence_grace: Duration,
     /// After how much silence a stream sends a comment, where its reader does not choose.
     pub heartbeat: Duration,
+}
+
+impl Api {
+    /// Counts an open connection of somebody who is on the ride, until it is dropped and `grace` after that.
+    pub(super) fn attend(&self, follow: &Follow, ride: &RideId, user: &UserId, grace: Duration) -> Option<Attending> {
+        let access = follow.access();
+        let is_on_ride = matches!(access.role, RideRole::Rider | RideRole::Driver) && access.until_seq.is_none();
+        is_on_ride.then(|| self.attendance.attend(ride.clone(), user.clone(), grace))
+    }
 }
 
 /// Puts the [`Api`] where handlers find it.

@@ -165,10 +165,13 @@ pub(super) async fn get_history(
     Ok(())
 }
 
-/// Names a page by all that it shows: the log's head moves with each message, edit, receipt and participant.
+/// Names a page by all that it shows: the log's head moves with each message, edit, receipt and participant, and
+/// presence has versions.
 fn etag(snapshot: &RideSnapshot, caller: &Caller, direction: Direction, limit: usize) -> String {
     let mut hasher = DefaultHasher::new();
     (&caller.user, caller.role, direction, limit).hash(&mut hasher);
+    let presence = snapshot.present().map(|person| person.presence.map(|presence| presence.version));
+    presence.for_each(|version| version.hash(&mut hasher));
     format!("\"{}-{:016x}\"", snapshot.head, hasher.finish())
 }
 

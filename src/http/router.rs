@@ -10,7 +10,7 @@ use super::context::{Api, Provide};
 use super::live::{poll, sse};
 use super::refusal::Refusal;
 use super::trace::Trace;
-use super::{health, location, messages, openapi, reactions, receipts, rides, tickets, typing};
+use super::{health, location, messages, openapi, presence, reactions, receipts, rides, tickets, typing};
 
 /// Everything that is served.
 pub fn service(api: Arc<Api>) -> Service {
@@ -21,6 +21,7 @@ pub(super) fn router() -> Router {
     let of_ride = Router::with_path("rides/{rideId}")
         .get(messages::get_history)
         .push(Router::with_path("unread-count").get(receipts::get_unread_count))
+        .push(Router::with_path("presence").get(presence::get_presence))
         .push(Router::with_path("typing").post(typing::set_typing))
         .push(Router::with_path("events").get(sse::stream_ride))
         .push(Router::with_path("poll").get(poll::poll_ride));

@@ -216,6 +216,14 @@ pub(super) struct Unread {
     rides: Vec<UnreadRide>,
 }
 
+/// Who of a ride's people follows it.
+#[derive(ToSchema)]
+#[salvo(schema(name = "Presence", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct Presence {
+    participants: Vec<Participant>,
+}
+
 /// Where a ride's driver is.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Location", rename_all = "camelCase"))]

@@ -113,7 +113,7 @@ impl Follow {
             return Err(Error::RideNotFound.into());
         }
         let location = snapshot.location.as_ref().zip(snapshot.ride.driver.as_ref());
-        let values = location.map(|(last, driver)| Signal {
+        let location = location.map(|(last, driver)| Signal {
             topic: Topic::ride(&ride),
             kind: EventType::RideLocation,
             user: driver.clone(),
@@ -121,7 +121,9 @@ impl Follow {
             seq: last.seq,
             data: last.data.get().to_owned(),
         });
-        subscription.start(start, head, values.as_slice());
+        let people = snapshot.participants.iter();
+        let presence = people.filter_map(|person| Some(person.presence?.signal(&ride, &person.user)));
+        subscription.start(start, head, &presence.chain(location).collect::<Vec<_>>());
         let closes_at = snapshot.ride.closes_at(grace);
         let mut follow = Self {
             subscription,
@@ -159,6 +161,11 @@ impl Follow {
     /// Whether there is something to hand out now.
     pub fn is_behind(&self) -> bool {
         self.first.is_some() || self.subscription.is_behind()
+    }
+
+    /// As what the follower is on the ride.
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// Up to where events were handed out.
@@ -221,10 +228,10 @@ impl Follow {
         })
     }
 
-    /// Whether a value lies in the part of the log that is the follower's, and is not their own doing.
+    /// Whether a value lies in the part of the log that is the follower's, and is not about themselves.
     fn is_for_follower(&self, value: &Value) -> bool {
-        let own_typing = value.kind == EventType::TypingIndicator && value.user == self.caller.user;
-        self.access.covers(value.seq) && !own_typing
+        let is_own = value.kind != EventType::RideLocation && value.user == self.caller.user;
+        self.access.covers(value.seq) && !is_own
     }
 
     /// The next step, or `None` when the ride is over for good and all of it was handed out.

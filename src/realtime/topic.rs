@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::Event;
 use super::signals::{Signals, Value};
-use crate::domain::{Seq, Signal, SignalKind, Topic};
+use crate::domain::{Seq, Signal, SignalKind, Topic, UserId};
 
 /// The most events, and the most bytes of them, that a topic keeps for readers a moment behind.
 const RING_EVENTS: usize = 64;
@@ -148,6 +148,11 @@ impl TopicState {
     pub(super) fn signals_since(&self, serial: u64) -> (Vec<Value>, u64) {
         let ring = self.ring();
         (ring.signals.since(serial), ring.signals.serial())
+    }
+
+    /// Whose values of a kind are known, and which.
+    pub(super) fn versions(&self, kind: SignalKind) -> Vec<(UserId, i64)> {
+        self.ring().signals.versions(kind)
     }
 
     /// The version of the last value of a kind.

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::StoreError;
 use crate::domain::{
-    ClientMessageId, Content, ContentHash, LastValue, Message, MessageId, Metadata, Participant, Reactions, Receipt,
-    Receipts, Ride, RideId, RideRole, RideSnapshot, Seq, Status, Time, UserId,
+    ClientMessageId, Content, ContentHash, LastPresence, LastValue, Message, MessageId, Metadata, Participant,
+    Reactions, Receipt, Receipts, Ride, RideId, RideRole, RideSnapshot, Seq, Status, Time, UserId,
 };
 
 fn ride_id(text: &str) -> Result<RideId, StoreError> {
@@ -52,7 +52,8 @@ pub fn message_from_row(row: &Row) -> Result<Message, StoreError> {
 
 /// A snapshot, from a row of the view `ride_snapshots`.
 pub fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
-    type Participants = Option<Json<Vec<(String, String, Seq, Option<Seq>)>>>;
+    type Person = (String, String, Seq, Option<Seq>, Option<bool>, Option<i64>, Option<i64>, Option<Seq>);
+    type Participants = Option<Json<Vec<Person>>>;
     type Marks = Option<Json<Vec<(String, String, Seq, Seq)>>>;
     let ride = Ride {
         id: ride_id(row.try_get("ride_id")?)?,
@@ -65,9 +66,23 @@ pub fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
         updated_at: time(row, "ride_updated_at")?.ok_or(StoreError::Corrupt("updated_at"))?,
     };
     let participants = row.try_get::<_, Participants>("participants")?.map(|json| json.0).unwrap_or_default();
-    let participants = participants.into_iter().map(|(user, part, from_seq, until_seq)| {
-        Ok::<_, StoreError>(Participant { user: user_id(&user)?, role: role(&part)?, from_seq, until_seq })
-    });
+    let participants =
+        participants.into_iter().map(|(user, part, from_seq, until_seq, online, since, version, seq)| {
+            let since = since.and_then(Time::from_unix_milliseconds);
+            let presence = match (online, since, version, seq) {
+                (Some(online), Some(since), Some(version), Some(seq)) => {
+                    Some(LastPresence { online, since, version, seq })
+                }
+                _ => None,
+            };
+            Ok::<_, StoreError>(Participant {
+                user: user_id(&user)?,
+                role: role(&part)?,
+                from_seq,
+                until_seq,
+                presence,
+            })
+        });
     let marks = row.try_get::<_, Marks>("receipts")?.map(|json| json.0).unwrap_or_default();
     let marks = marks.into_iter().map(|(user, part, delivered_seq, read_seq)| {
         Ok::<_, StoreError>(Receipt { user: user_id(&user)?, role: role(&part)?, delivered_seq, read_seq })

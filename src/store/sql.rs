@@ -23,6 +23,16 @@ statements! {
     RIDES_PUT = "rides/put.sql";
     RIDES_OF_USER = "rides/of_user.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
+    PRESENCE_ENLIST = "presence/enlist.sql";
+    PRESENCE_BEAT = "presence/beat.sql";
+    PRESENCE_EXPIRE = "presence/expire.sql";
+    PRESENCE_DROP = "presence/drop.sql";
+    PRESENCE_PREPARE = "presence/prepare.sql";
+    PRESENCE_LOCK = "presence/lock.sql";
+    PRESENCE_ARRIVE = "presence/arrive.sql";
+    PRESENCE_DEPART = "presence/depart.sql";
+    PRESENCE_SETTLE = "presence/settle.sql";
+    PRESENCE_NEWER = "presence/newer.sql";
     RECEIPTS_PUT = "receipts/put.sql";
     LOCATIONS_PUT = "locations/put.sql";
     LOCATIONS_NEWER = "locations/newer.sql";

@@ -154,6 +154,7 @@ impl Ledger {
             role,
             from_seq: seq,
             until_seq: None,
+            presence: None,
         }));
     }
 

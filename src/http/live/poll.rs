@@ -93,9 +93,12 @@ pub(in crate::http) async fn poll_ride(
     let left = caller.expires_at.since(Time::now());
     let deadline = Instant::now() + Duration::from_secs(wait).min(left);
 
-    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride, after, api.limits.chat_grace).await;
+    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride.clone(), after, api.limits.chat_grace).await;
     let (mut follow, opened) = opened?;
     acknowledge(&api, &caller, &opened, &filter, after);
+    // A poller is there between its polls: as long as it might have waited, and the grace.
+    let away = api.limits.presence_grace + Duration::from_secs(wait);
+    let _attending = api.attend(&follow, &ride, &caller.user, away);
     let mut found = Found { gap: opened.gap, ..Found::default() };
     let mut snapshot = opened.snapshot;
     // A poll that has nothing to wait for answers with the look that it has.

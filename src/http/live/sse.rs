@@ -24,7 +24,7 @@ use crate::domain::{Error, Filter, RideSnapshot, Seq, Time};
 use crate::http::context::{Limits, LiveSession, Session};
 use crate::http::params::{RidePath, number};
 use crate::http::refusal::Refusal;
-use crate::realtime::{Closed, Event, Follow, Gap, Hub, Next, Opened, Value};
+use crate::realtime::{Attending, Closed, Event, Follow, Gap, Hub, Next, Opened, Value};
 
 /// The most events handed out at once.
 const PAGE: usize = 100;
@@ -66,7 +66,7 @@ pub(in crate::http) async fn stream_ride(
         come_back_later(res);
         return Ok(());
     }
-    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride, cursor, api.limits.chat_grace).await;
+    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride.clone(), cursor, api.limits.chat_grace).await;
     let (follow, opened) = match opened.map_err(Refusal::from) {
         Ok(opened) => opened,
         // An `EventSource` that gets anything but 200 never comes back.
@@ -85,7 +85,9 @@ pub(in crate::http) async fn stream_ride(
         res.status_code(StatusCode::NO_CONTENT);
         return Ok(());
     }
+    let attending = api.attend(&follow, &ride, &caller.user, api.limits.presence_grace);
     let stream = RideStream {
+        _attending: attending,
         told: opened.cursor,
         follow,
         filter,
@@ -136,6 +138,8 @@ struct RideStream {
     ends_at: Instant,
     /// The last id that the client has been told.
     told: Seq,
+    /// As long as the stream is open, its reader is there.
+    _attending: Option<Attending>,
     /// When the client will have heard nothing for long enough.
     silent_at: Instant,
 }

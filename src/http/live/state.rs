@@ -42,7 +42,12 @@ pub(in crate::http) struct MarkView<'a> {
 pub(in crate::http) fn participants(snapshot: &RideSnapshot) -> Vec<ParticipantView<'_>> {
     snapshot
         .present()
-        .map(|person| ParticipantView { user_id: &person.user, role: person.role, online: false, since: None })
+        .map(|person| ParticipantView {
+            user_id: &person.user,
+            role: person.role,
+            online: person.presence.is_some_and(|presence| presence.online),
+            since: person.presence.map(|presence| presence.since),
+        })
         .collect()
 }
 
