@@ -20,4 +20,4 @@ pub use migrations::migrate;
 pub use pool::{Session, Store, StoreConfig};
 pub use presence::Presence;
 pub use reads::{Direction, HistoryPage, PageRequest, StoredEvent, StoredRide, UnreadRide};
-pub use rows::{message_from_row, snapshot_from_row};
+pub use rows::{message_from_row, participant_from_row, receipt_from_row, ride_from_row};

@@ -50,12 +50,9 @@ pub fn message_from_row(row: &Row) -> Result<Message, StoreError> {
     })
 }
 
-/// A snapshot, from a row of the view `ride_snapshots`.
-pub fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
-    type Person = (String, String, Seq, Option<Seq>, Option<bool>, Option<i64>, Option<i64>, Option<Seq>);
-    type Participants = Option<Json<Vec<Person>>>;
-    type Marks = Option<Json<Vec<(String, String, Seq, Seq)>>>;
-    let ride = Ride {
+/// A ride, from its columns.
+pub fn ride_from_row(row: &Row) -> Result<Ride, StoreError> {
+    Ok(Ride {
         id: ride_id(row.try_get("ride_id")?)?,
         status: Status::parse(row.try_get("status")?).ok_or(StoreError::Corrupt("status"))?,
         rider: user_id(row.try_get("rider_id")?)?,
@@ -64,7 +61,37 @@ pub fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
         ended_at: time(row, "ended_at")?,
         created_at: time(row, "ride_created_at")?.ok_or(StoreError::Corrupt("created_at"))?,
         updated_at: time(row, "ride_updated_at")?.ok_or(StoreError::Corrupt("updated_at"))?,
+    })
+}
+
+/// Somebody who is on a ride, and which.
+pub fn participant_from_row(row: &Row) -> Result<(RideId, Participant), StoreError> {
+    let participant = Participant {
+        user: user_id(row.try_get("user_id")?)?,
+        role: role(row.try_get("role")?)?,
+        from_seq: row.try_get("from_seq")?,
+        until_seq: None,
+        presence: None,
     };
+    Ok((ride_id(row.try_get("ride_id")?)?, participant))
+}
+
+/// Somebody's receipt, and of which ride.
+pub fn receipt_from_row(row: &Row) -> Result<(RideId, Receipt), StoreError> {
+    let receipt = Receipt {
+        user: user_id(row.try_get("user_id")?)?,
+        role: role(row.try_get("role")?)?,
+        delivered_seq: row.try_get("delivered_seq")?,
+        read_seq: row.try_get("read_seq")?,
+    };
+    Ok((ride_id(row.try_get("ride_id")?)?, receipt))
+}
+
+/// A snapshot, from a row of the view `ride_snapshots`.
+pub(super) fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
+    type Person = (String, String, Seq, Option<Seq>, Option<bool>, Option<i64>, Option<i64>, Option<Seq>);
+    type Participants = Option<Json<Vec<Person>>>;
+    type Marks = Option<Json<Vec<(String, String, Seq, Seq)>>>;
     let participants = row.try_get::<_, Participants>("participants")?.map(|json| json.0).unwrap_or_default();
     let participants =
         participants.into_iter().map(|(user, part, from_seq, until_seq, online, since, version, seq)| {
@@ -96,7 +123,7 @@ pub fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
     });
     Ok(RideSnapshot {
         head: row.try_get("last_seq")?,
-        ride,
+        ride: ride_from_row(row)?,
         participants: participants.collect::<Result<_, _>>()?,
         receipts: Receipts(marks.collect::<Result<_, _>>()?),
         location: location.transpose()?,

@@ -20,8 +20,10 @@ statements! {
     EVENTS_APPEND = "events/append.sql";
     EVENTS_ERASE = "events/erase.sql";
     EVENTS_PAGES = "events/pages.sql";
+    RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PUT = "rides/put.sql";
     RIDES_OF_USER = "rides/of_user.sql";
+    PARTICIPANTS_PRESENT = "participants/present.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
     PRESENCE_ENLIST = "presence/enlist.sql";
     PRESENCE_BEAT = "presence/beat.sql";
@@ -33,6 +35,7 @@ statements! {
     PRESENCE_DEPART = "presence/depart.sql";
     PRESENCE_SETTLE = "presence/settle.sql";
     PRESENCE_NEWER = "presence/newer.sql";
+    RECEIPTS_BY_RIDE = "receipts/by_ride.sql";
     RECEIPTS_PUT = "receipts/put.sql";
     LOCATIONS_PUT = "locations/put.sql";
     LOCATIONS_NEWER = "locations/newer.sql";
