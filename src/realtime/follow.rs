@@ -137,8 +137,9 @@ impl Follow {
             recheck: false,
         };
         let mut gap = None;
-        if start < head {
-            // Whether the log still has what comes next is known from the log alone.
+        // Whether the log still has what comes next is known from the log alone. Where the hub is not as far as the
+        // database yet there is no need to wait for it: between the two nothing is missing.
+        if follow.subscription.is_behind() {
             match follow.subscription.next(FIRST_PAGE).await? {
                 Step::Gap(hole) => gap = Some(hole),
                 step => follow.first = Some(step),
@@ -148,7 +149,7 @@ impl Follow {
             cursor: gap.map_or(start, |gap| gap.to),
             resumed: cursor.is_some_and(|cursor| cursor <= head) && gap.is_none(),
             gap,
-            is_over: follow.is_over() && follow.first.is_none() && !follow.is_behind(),
+            is_over: follow.is_over() && follow.first.is_none() && start >= head,
             snapshot,
         };
         Ok((follow, opened))
