@@ -179,7 +179,10 @@ impl EmbeddedPostgres {
                 self.child.kill().await
             }
         };
-        ended.map_err(EmbeddedError::io("wait for the Postgres of", self.log.path()))
+        ended.map_err(EmbeddedError::io("wait for the Postgres of", self.log.path()))?;
+        // Only an empty one goes, which is what Postgres leaves unless it was killed.
+        let _ = std::fs::remove_dir(self.socket.path());
+        Ok(())
     }
 
     /// Signals Postgres, if it has not ended already.

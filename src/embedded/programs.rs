@@ -95,7 +95,8 @@ async fn directories() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut directories: Vec<_> = env::split_paths::<OsStr>(&path).filter(|place| place.is_absolute()).collect();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output().await {
-        directories.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+        let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        directories.extend(directory.is_absolute().then_some(directory));
     }
     for (parent, prefix, rest) in PLACES {
         let entries = fs::read_dir(parent).into_iter().flatten().flatten();
@@ -109,7 +110,7 @@ async fn directories() -> Vec<PathBuf> {
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let number = text.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
     let (major, rest) = number.split_at(number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len()));
-    let minor = rest.strip_prefix('.').and_then(|minor| minor.parse().ok()).unwrap_or(0);
+    let minor = rest.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0);
     Some((major.parse().ok()?, minor))
 }
 
