@@ -238,12 +238,19 @@ impl Follow {
     /// The next step, or `None` when the ride is over for good and all of it was handed out.
     async fn wait(&mut self, limit: usize) -> Result<Option<Step>, StoreError> {
         let Some(closes_at) = self.closes_at else { return self.subscription.next(limit).await.map(Some) };
-        let mut over = pin!(sleep_until(Instant::now() + closes_at.since(Time::now())));
+        let over = pin!(sleep_until(Instant::now() + closes_at.since(Time::now())));
         tokio::select! {
             biased;
-            step = self.subscription.next(limit) => step.map(Some),
-            () = &mut over => Ok(None),
+            step = self.subscription.next(limit) => return step.map(Some),
+            () = over => {}
         }
+        // What is still on its way from the database is handed out first: of that, the head knows.
+        let head = self.snapshot().await?.head;
+        if self.subscription.cursor() >= head {
+            return Ok(None);
+        }
+        self.subscription.observe(head);
+        self.subscription.next(limit).await.map(Some)
     }
 
     async fn look_again(&mut self) -> Result<(), StoreError> {

@@ -53,6 +53,11 @@ impl Subscription {
         self.hold.observe(head);
     }
 
+    /// Notes that the log has reached `head`, as the database has said since this was registered.
+    pub fn observe(&self, head: Seq) {
+        self.hold.observe(head);
+    }
+
     /// Up to where events were handed out.
     pub fn cursor(&self) -> Seq {
         self.cursor
