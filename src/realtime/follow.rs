@@ -19,6 +19,7 @@ const PAUSE_MS: std::ops::Range<u64> = 200..1_000;
 
 /// Events that the log no longer has, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, salvo::oapi::ToSchema)]
+#[salvo(schema(name = "Gap"))]
 pub struct Gap {
     /// The first.
     pub from: Seq,
