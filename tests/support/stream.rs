@@ -42,6 +42,8 @@ pub struct Stream {
     response: reqwest::Response,
     parser: Parser,
     ready: VecDeque<Event>,
+    /// What has no place in the log (typing, presence, location) is set aside: it comes when it comes.
+    signals: VecDeque<Event>,
     /// The last few things that were handed out, for failures.
     seen: VecDeque<String>,
     has_ended: bool,
@@ -68,6 +70,7 @@ impl Stream {
             response,
             parser: Parser::default(),
             ready: VecDeque::new(),
+            signals: VecDeque::new(),
             seen: VecDeque::new(),
             has_ended: false,
         }
@@ -96,7 +99,9 @@ impl Stream {
                 Item::Event { kind, data: text, last_id, id } => {
                     let data = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
                     self.last_id = last_id;
-                    self.ready.push_back(Event { kind, data, text, id });
+                    let is_signal = id.is_none() && !kind.starts_with("stream:") && !kind.starts_with("auth:");
+                    let event = Event { kind, data, text, id };
+                    if is_signal { self.signals.push_back(event) } else { self.ready.push_back(event) }
                 }
             }
         }
@@ -115,7 +120,19 @@ impl Stream {
         }
     }
 
-    /// The next event, or `None` at the end of the stream.
+    /// The next signal of this type; others are left for later.
+    pub async fn next_signal(&mut self, kind: &str) -> Event {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let place = self.signals.iter().position(|signal| signal.kind == kind);
+            if let Some(signal) = place.and_then(|place| self.signals.remove(place)) {
+                return signal;
+            }
+            assert!(self.read(deadline).await, "{}: the stream has ended before {kind}", self.asked);
+        }
+    }
+
+    /// The next event that has a place in the log, or is the stream's own; `None` at the end of the stream.
     pub async fn try_next(&mut self) -> Option<Event> {
         let deadline = Instant::now() + PATIENCE;
         loop {
