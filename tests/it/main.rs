@@ -11,4 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod live;
+mod reactions;
 mod stream;
+mod tickets;

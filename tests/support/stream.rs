@@ -34,6 +34,9 @@ impl Event {
 pub struct Stream {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// Whether it hands out who comes and goes: most tests are about something else, and the people of a ride come
+    /// and go with their streams.
+    pub hears_presence: bool,
     /// What an `EventSource` would send as `Last-Event-ID`.
     pub last_id: String,
     pub comments: usize,
@@ -61,6 +64,7 @@ impl Stream {
         Self {
             status,
             headers,
+            hears_presence: false,
             last_id: String::new(),
             comments: 0,
             retries: Vec::new(),
@@ -96,6 +100,9 @@ impl Stream {
                 Item::Event { kind, data: text, last_id, id } => {
                     let data = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
                     self.last_id = last_id;
+                    if kind.starts_with("presence:") && !self.hears_presence {
+                        continue;
+                    }
                     self.ready.push_back(Event { kind, data, text, id });
                 }
             }
