@@ -11,7 +11,24 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod architecture;
+mod auth;
+mod bad_input;
+mod cli;
+mod closing;
+mod curl;
+mod health;
+mod history;
+mod idempotency;
 mod live;
+mod messages;
+mod openapi;
+mod poll;
 mod reactions;
+mod receipts;
+mod resume;
+mod rides;
+mod rights;
+mod sql;
 mod stream;
 mod tickets;

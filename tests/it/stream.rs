@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{Database, Server, Stream};
@@ -161,8 +160,6 @@ async fn streams_and_polls_end_with_their_token() {
     assert!(events[0].data["reason"].is_string());
     let polled = polling.await.unwrap().expect(200).json();
     assert_eq!((&polled["events"], &polled["cursor"]), (&json!([]), &json!("1")));
-    let late = brief.request(Method::GET, "messages/rides/ride_1/events");
-    brief.ask(late).await.problem(401, "unauthorized");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
