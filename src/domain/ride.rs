@@ -10,6 +10,7 @@ use super::{Error, Result, RideId, Time, UserId};
 /// before completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[salvo(schema(name = "RideStatus"))]
 pub enum Status {
     /// Booked; no driver has taken it.
     Requested,
@@ -67,6 +68,7 @@ impl Status {
 /// Whether a ride's people may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[salvo(schema(name = "Chat"))]
 pub enum Chat {
     /// Not accepted yet (or never was): there is nobody to write to.
     None,

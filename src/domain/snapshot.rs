@@ -8,6 +8,7 @@ use super::{Caller, Error, LastPresence, Result, Ride, Role, Seq, UserId};
 /// What somebody is on a ride.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[salvo(schema(name = "RideRole"))]
 pub enum RideRole {
     /// Who booked it.
     Rider,

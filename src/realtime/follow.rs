@@ -19,6 +19,7 @@ const PAUSE_MS: std::ops::Range<u64> = 200..1_000;
 
 /// Events that the log no longer has, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, salvo::oapi::ToSchema)]
+#[salvo(schema(name = "Gap"))]
 pub struct Gap {
     /// The first.
     pub from: Seq,
@@ -40,6 +41,8 @@ pub struct Follow {
     first: Option<Step>,
     /// Rights may have moved at the last event that was handed out.
     recheck: bool,
+    /// How far the log reached when the ride was last looked at.
+    known_head: Seq,
 }
 
 /// Where following begins.
@@ -135,6 +138,7 @@ impl Follow {
             closes_at,
             first: None,
             recheck: false,
+            known_head: head,
         };
         let mut gap = None;
         // Whether the log still has what comes next is known from the log alone. Where the hub is not as far as the
@@ -161,7 +165,7 @@ impl Follow {
 
     /// Whether there is something to hand out now.
     pub fn is_behind(&self) -> bool {
-        self.first.is_some() || self.subscription.is_behind()
+        self.first.is_some() || self.subscription.is_behind() || self.cursor() < self.known_head
     }
 
     /// As what the follower is on the ride.
@@ -237,7 +241,9 @@ impl Follow {
 
     /// The next step, or `None` when the ride is over for good and all of it was handed out.
     async fn wait(&mut self, limit: usize) -> Result<Option<Step>, StoreError> {
-        let Some(closes_at) = self.closes_at else { return self.subscription.next(limit).await.map(Some) };
+        let Some(closes_at) = self.closes_at.filter(|_| !self.is_behind()) else {
+            return self.subscription.next(limit).await.map(Some);
+        };
         let mut over = pin!(sleep_until(Instant::now() + closes_at.since(Time::now())));
         tokio::select! {
             biased;
@@ -249,6 +255,8 @@ impl Follow {
     async fn look_again(&mut self) -> Result<(), StoreError> {
         let snapshot = self.snapshot().await?;
         self.closes_at = snapshot.ride.closes_at(self.grace);
+        self.known_head = snapshot.head;
+        self.subscription.observe(snapshot.head);
         // Who was on the ride has access to a part of it for ever; so `None` cannot be.
         if let Some(access) = snapshot.access(&self.caller) {
             self.access = access;

@@ -53,6 +53,11 @@ impl Subscription {
         self.hold.observe(head);
     }
 
+    /// Takes note of how far the log reaches, as the database has just said.
+    pub fn observe(&self, head: Seq) {
+        self.hold.observe(head);
+    }
+
     /// Up to where events were handed out.
     pub fn cursor(&self) -> Seq {
         self.cursor

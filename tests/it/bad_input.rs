@@ -27,7 +27,7 @@ impl Scene {
     }
 
     /// Nothing of all that was refused has left a trace, and the server works.
-    async fn is_unharmed(self) {
+    async fn is_unharmed(&self) {
         assert_eq!(self.database.contents().await, self.before);
         assert_eq!(self.rider.send("ride_1", "still here").await["seq"], 3);
     }
