@@ -1,7 +1,7 @@
 //! Refusals as `application/problem+json` (RFC 9457). One table: here.
 
-use salvo::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use salvo::http::{Problem, StatusCode};
+use salvo::http::header::{CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use salvo::http::{Problem, StatusCode, Version};
 use salvo::oapi::{Components, EndpointOutRegister, Operation, ToSchema};
 use salvo::{Depot, Request, Response, Writer, async_trait};
 use serde::Serialize;
@@ -102,7 +102,7 @@ fn challenge(refusal: &Refusal) -> &'static str {
 
 #[async_trait]
 impl Writer for Refusal {
-    async fn write(self, _req: &mut Request, depot: &mut Depot, res: &mut Response) {
+    async fn write(self, req: &mut Request, depot: &mut Depot, res: &mut Response) {
         let (status, code, title) = table(&self);
         let challenge = challenge(&self);
         let request_id = RequestId::of(depot);
@@ -133,6 +133,10 @@ impl Writer for Refusal {
         );
         if status == StatusCode::SERVICE_UNAVAILABLE {
             res.headers_mut().insert(RETRY_AFTER, retry_after());
+        }
+        // The rest of the body is not read, so nothing else can come through this connection.
+        if status == StatusCode::PAYLOAD_TOO_LARGE && req.version() < Version::HTTP_2 {
+            res.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if status == StatusCode::UNAUTHORIZED {
             res.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

@@ -41,8 +41,6 @@ pub struct Follow {
     first: Option<Step>,
     /// Rights may have moved at the last event that was handed out.
     recheck: bool,
-    /// How far the log reached when the ride was last looked at.
-    known_head: Seq,
 }
 
 /// Where following begins.
@@ -138,7 +136,6 @@ impl Follow {
             closes_at,
             first: None,
             recheck: false,
-            known_head: head,
         };
         let mut gap = None;
         // Whether the log still has what comes next is known from the log alone. Where the hub is not as far as the
@@ -165,7 +162,7 @@ impl Follow {
 
     /// Whether there is something to hand out now.
     pub fn is_behind(&self) -> bool {
-        self.first.is_some() || self.subscription.is_behind() || self.cursor() < self.known_head
+        self.first.is_some() || self.subscription.is_behind()
     }
 
     /// As what the follower is on the ride.
@@ -241,22 +238,25 @@ impl Follow {
 
     /// The next step, or `None` when the ride is over for good and all of it was handed out.
     async fn wait(&mut self, limit: usize) -> Result<Option<Step>, StoreError> {
-        let Some(closes_at) = self.closes_at.filter(|_| !self.is_behind()) else {
-            return self.subscription.next(limit).await.map(Some);
-        };
-        let mut over = pin!(sleep_until(Instant::now() + closes_at.since(Time::now())));
+        let Some(closes_at) = self.closes_at else { return self.subscription.next(limit).await.map(Some) };
+        let over = pin!(sleep_until(Instant::now() + closes_at.since(Time::now())));
         tokio::select! {
             biased;
-            step = self.subscription.next(limit) => step.map(Some),
-            () = &mut over => Ok(None),
+            step = self.subscription.next(limit) => return step.map(Some),
+            () = over => {}
         }
+        // What is still on its way from the database is handed out first: of that, the head knows.
+        let head = self.snapshot().await?.head;
+        if self.subscription.cursor() >= head {
+            return Ok(None);
+        }
+        self.subscription.observe(head);
+        self.subscription.next(limit).await.map(Some)
     }
 
     async fn look_again(&mut self) -> Result<(), StoreError> {
         let snapshot = self.snapshot().await?;
         self.closes_at = snapshot.ride.closes_at(self.grace);
-        self.known_head = snapshot.head;
-        self.subscription.observe(snapshot.head);
         // Who was on the ride has access to a part of it for ever; so `None` cannot be.
         if let Some(access) = snapshot.access(&self.caller) {
             self.access = access;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const MODULES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("embedded", &[]),
-    ("config", &[]),
+    ("config", &["embedded"]),
     ("telemetry", &["config"]),
     ("auth", &["domain"]),
     ("keys", &["auth", "config"]),

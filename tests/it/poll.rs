@@ -52,7 +52,7 @@ async fn what_lies_past_the_cursor_is_answered_at_once_in_pages() {
     let (mut cursor, mut pages) = ("0".to_owned(), Vec::new());
     let mut next = 1;
     loop {
-        let poll = service.poll("ride_1", &format!("after={cursor}&wait=0")).await;
+        let poll = service.poll("ride_1", &format!("after={cursor}")).await;
         assert_eq!((&poll["resumed"], &poll["gap"]), (&json!(true), &Value::Null));
         let events = poll["events"].as_array().unwrap();
         for event in events {
