@@ -20,6 +20,7 @@ statements! {
     EVENTS_APPEND = "events/append.sql";
     EVENTS_ERASE = "events/erase.sql";
     EVENTS_PAGES = "events/pages.sql";
+    EVENTS_IS_THERE = "events/is_there.sql";
     RIDES_PUT = "rides/put.sql";
     RIDES_OF_USER = "rides/of_user.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
