@@ -101,7 +101,7 @@ async fn a_commit_whose_answer_is_lost_is_acknowledged_and_there_once() {
     let mut scene = Scene::set(&database).await;
     let mut answers = Vec::new();
     for round in 0..5 {
-        answers.extend(scene.send_while_cut(round, Cut::AfterCommit).await);
+        answers.extend(scene.send_while_cut(round, Cut::After).await);
     }
     let (created, unknown) = scene.check(&database, &answers).await;
     assert_eq!((created, unknown), (50, 0), "the fate of each can be learnt");
@@ -113,7 +113,7 @@ async fn a_commit_that_does_not_arrive_is_made_up_for() {
     let mut scene = Scene::set(&database).await;
     let mut answers = Vec::new();
     for round in 0..5 {
-        answers.extend(scene.send_while_cut(round, Cut::BeforeCommit).await);
+        answers.extend(scene.send_while_cut(round, Cut::Before).await);
     }
     let (created, unknown) = scene.check(&database, &answers).await;
     assert_eq!((created, unknown), (50, 0), "the fate of each can be learnt");
@@ -125,7 +125,7 @@ async fn a_commit_that_may_have_arrived_is_there_once_or_not_at_all() {
     let mut scene = Scene::set(&database).await;
     let mut answers = Vec::new();
     for round in 0..10 {
-        answers.extend(scene.send_while_cut(round, Cut::DuringCommit).await);
+        answers.extend(scene.send_while_cut(round, Cut::During).await);
     }
     let (created, _) = scene.check(&database, &answers).await;
     assert!(created > 50, "hardly any was settled: {created}");
@@ -136,7 +136,7 @@ async fn a_commit_whose_fate_cannot_be_learnt_is_answered_503_and_delivered_all_
     let database = Database::create().await;
     let mut scene = Scene::set(&database).await;
     let rider = scene.rider.clone();
-    let struck = scene.proxy.cut_at_commit(Cut::AfterCommit);
+    let struck = scene.proxy.cut_at_commit(Cut::After);
     let sending = tokio::spawn(async move { rider.send_named("ride", "who knows", "a name").await });
     struck.await.unwrap();
     // Nor can it be asked for.
@@ -180,7 +180,7 @@ async fn a_transaction_that_a_crash_took_is_not_taken_for_another_of_its_number(
     let before: i64 = client.query_one(next, &[]).await.unwrap().get(0);
 
     let rider = scene.rider.clone();
-    let struck = scene.proxy.cut_at_commit(Cut::BeforeCommit);
+    let struck = scene.proxy.cut_at_commit(Cut::Before);
     let body = serde_json::json!({"rideId": "ride", "content": "never committed"});
     let sending = tokio::spawn(async move { rider.post("messages", body).await });
     struck.await.unwrap();

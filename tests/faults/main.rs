@@ -9,7 +9,6 @@
     reason = "a test fails where it can"
 )]
 
-#[allow(unused_imports, reason = "not all of it is used here")]
 #[path = "../support/mod.rs"]
 mod support;
 
