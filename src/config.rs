@@ -31,7 +31,7 @@ pub struct Settings {
     #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true)]
     pub database_url: Option<String>,
 
-    /// A direct connection for LISTEN, where DATABASE_URL leads through a pooler [default: DATABASE_URL].
+    /// A direct connection for LISTEN, where `DATABASE_URL` leads through a pooler.
     #[arg(long, env = "RIDEWIRE_LISTEN_DATABASE_URL", global = true, hide_env_values = true)]
     pub listen_database_url: Option<String>,
 
@@ -48,7 +48,7 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_JWT_SECRET", global = true, hide_env_values = true)]
     pub jwt_secret: Option<String>,
 
-    /// A public key (RSA, P-256 or Ed25519) of RS256, ES256 or EdDSA tokens: PEM, or a file that holds it.
+    /// A public key of RS256, ES256 or `EdDSA` tokens: PEM, or a file that holds it.
     #[arg(long, env = "RIDEWIRE_JWT_PUBLIC_KEY", global = true)]
     pub jwt_public_key: Option<String>,
 

@@ -10,7 +10,7 @@ use super::{Error, Result, RideId, Time, UserId};
 /// before completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[salvo(schema(name = "Status"))]
+#[salvo(schema(name = "RideStatus"))]
 pub enum Status {
     /// Booked; no driver has taken it.
     Requested,

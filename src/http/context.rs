@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::params::query;
 use super::refusal::Refusal;
-use crate::auth::{Ticket, Tickets, Verifier};
-use crate::domain::{Caller, Error, RideId, RideRole, UserId};
+use crate::auth::{Ticket, Tickets, TokenError, Verifier};
+use crate::domain::{Caller, Error, RideId, RideRole, Time, UserId};
 use crate::realtime::{Attendance, Attending, Feed, Follow, Hub};
 use crate::store::Store;
 use crate::writer::{Acknowledger, Notifier, Writer};
@@ -161,6 +161,10 @@ impl<'ex> Extractible<'ex> for LiveSession {
             Credentials::Token(caller) => (caller, None),
             Credentials::Ticket(ticket) => (ticket.caller, ticket.ride),
         };
+        // The leeway for clocks that differ is for single requests: what ends with its token cannot begin after it.
+        if caller.expires_at <= Time::now() {
+            return Err(Refusal::Unauthorized(Some(TokenError::Expired)));
+        }
         Ok(Self { session: Session { caller, api }, bound_to })
     }
 }

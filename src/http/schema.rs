@@ -54,7 +54,7 @@ impl ToSchema for DateTime {
 #[salvo(schema(name = "Message", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Message {
-    /// A UUIDv7.
+    /// A UUID of version 7.
     id: Uuid,
     ride_id: Id,
     /// The seq of its `message:new`.

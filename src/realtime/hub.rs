@@ -17,7 +17,7 @@ use super::Event;
 use super::topic::{Missing, TopicState};
 use super::typing::{self, Typing};
 use crate::domain::{EventType, NewEvent, Seq, Signal, SignalKind, Topic, UserId};
-use crate::store::{PageRequest, Store, StoreError};
+use crate::store::{PageRequest, Store, StoreError, StoredEvent};
 
 /// The most events of one topic, and the most topics, that the loader reads in one statement.
 const LOAD_EVENTS: i64 = 100;
@@ -184,12 +184,39 @@ impl Hub {
             limit: LOAD_EVENTS,
         };
         let pages = store.pages(behind.iter().map(request).collect()).await?;
-        for ((state, missing), page) in behind.iter().zip(pages) {
-            if state.fill(*missing, page.into_iter().map(Event::from).collect()) {
-                self.load_later(state.name.clone());
+        let (empty, found): (Vec<_>, Vec<_>) = behind.iter().zip(pages).partition(|(_, page)| page.is_empty());
+        for ((state, missing), page) in found {
+            self.fill(state, *missing, page);
+        }
+        if empty.is_empty() {
+            return Ok(());
+        }
+        // Nothing there: retention has taken it, or a hint has said too much. The log's own head tells, and what
+        // it says is there by now is there in a look after it.
+        let names: Vec<_> = empty.iter().map(|((state, _), _)| state.name.as_str()).collect();
+        let heads: HashMap<Topic, Seq> = store.heads(&names).await?.into_iter().collect();
+        let head_of = |state: &TopicState| heads.get(&state.name).copied().unwrap_or(0);
+        let mut again = Vec::new();
+        for (behind, _) in empty {
+            let (state, missing) = behind;
+            let head = head_of(state);
+            if head > missing.after {
+                again.push((Arc::clone(state), Missing { up_to: head, ..*missing }));
+            } else {
+                state.doubt(*missing);
             }
         }
+        let pages = store.pages(again.iter().map(request).collect()).await?;
+        for ((state, missing), page) in again.iter().zip(pages) {
+            self.fill(state, *missing, page);
+        }
         Ok(())
+    }
+
+    fn fill(&self, state: &TopicState, missing: Missing, page: Vec<StoredEvent>) {
+        if state.fill(missing, page.into_iter().map(Event::from).collect()) {
+            self.load_later(state.name.clone());
+        }
     }
 
     /// Compares every topic that is being read with its log: what no hint has told is found here, and a log that

@@ -53,7 +53,7 @@ impl Subscription {
         self.hold.observe(head);
     }
 
-    /// Notes that the log has reached `head`, as the database has said since this was registered.
+    /// Takes note of how far the log reaches, as the database has just said.
     pub fn observe(&self, head: Seq) {
         self.hold.observe(head);
     }

@@ -36,7 +36,8 @@ pub(super) struct Head {
 pub(super) struct Missing {
     /// Exclusive.
     pub(super) after: Seq,
-    /// Inclusive: as far as was known when this was asked for.
+    /// Inclusive: as far as was said when this was asked for. Where a page is to be filled in that has nothing of
+    /// it, it must be what the log itself has said.
     pub(super) up_to: Seq,
 }
 
@@ -158,6 +159,15 @@ impl TopicState {
     /// The version of the last value of a kind.
     pub(super) fn version(&self, kind: SignalKind) -> i64 {
         self.ring().signals.version(kind)
+    }
+
+    /// Notes that the log has nothing after what is here, whatever a hint has said. A hint that has come since is
+    /// lost with it, which costs the wait for the next look.
+    pub(super) fn doubt(&self, missing: Missing) {
+        let mut ring = self.ring();
+        if ring.end == Some(missing.after) && ring.wanted == missing.up_to {
+            ring.wanted = missing.after;
+        }
     }
 
     /// Ends this topic for all its readers.
@@ -318,6 +328,24 @@ mod tests {
         assert!(topic.hint(40));
         assert!(!fill(&topic, 30, Vec::new()), "all is gone");
         assert_eq!(topic.watch().borrow().seq, 40);
+    }
+
+    #[test]
+    fn a_hint_that_said_too_much_is_taken_back() {
+        let topic = topic();
+        topic.observe(10);
+        assert!(topic.hint(1_000));
+        topic.doubt(topic.missing().unwrap());
+        assert_eq!(topic.missing(), None);
+        assert!(!topic.publish(events([11])));
+        assert_eq!(after(&topic, 10), Some(vec![11]));
+        // What has grown meanwhile stays wanted.
+        assert!(topic.hint(12));
+        let missing = topic.missing().unwrap();
+        assert!(topic.hint(13));
+        topic.doubt(missing);
+        assert!(!fill(&topic, 11, events([12, 13])));
+        assert_eq!(after(&topic, 11), Some(vec![12, 13]));
     }
 
     #[test]

@@ -21,6 +21,7 @@ statements! {
     EVENTS_ERASE = "events/erase.sql";
     EVENTS_PAGES = "events/pages.sql";
     RIDES_BY_ID = "rides/by_id.sql";
+    EVENTS_IS_THERE = "events/is_there.sql";
     RIDES_PUT = "rides/put.sql";
     RIDES_OF_USER = "rides/of_user.sql";
     PARTICIPANTS_PRESENT = "participants/present.sql";

@@ -77,10 +77,10 @@ impl Attempt {
         if !error.is_connection_lost() {
             return Err(Failed::NothingDone(error));
         }
-        match fate(store, &self.xid).await.as_deref() {
-            Some("committed") => Ok(ledger.changes.events),
-            Some("aborted") => Err(Failed::NothingDone(error)),
-            _ => Err(Failed::Unknown(error)),
+        match fate(store, &self.xid, &ledger).await {
+            Some(true) => Ok(ledger.changes.events),
+            Some(false) => Err(Failed::NothingDone(error)),
+            None => Err(Failed::Unknown(error)),
         }
     }
 }
@@ -192,21 +192,47 @@ fn snapshots(heads: &[Row], rides: &[Row], people: &[Row], receipts: &[Row]) -> 
     Ok(snapshots.into_values().collect())
 }
 
-/// What became of a transaction whose COMMIT was sent: `committed`, `aborted`, or `None` where nobody can tell.
-async fn fate(store: &Store, xid: &str) -> Option<String> {
+/// Whether a transaction whose COMMIT was sent was committed; `None` where nobody can tell.
+async fn fate(store: &Store, xid: &str, ledger: &Ledger) -> Option<bool> {
     let deadline = Instant::now() + FATE_PATIENCE;
     while Instant::now() < deadline {
-        let asked = async { store.session().await?.query(sql::TOPICS_FATE, &[&xid]).await };
-        match asked.await {
-            Ok(rows) => match rows.first().and_then(|row| row.try_get::<_, Option<String>>("status").ok().flatten()) {
-                // The old session has not noticed yet that nobody is there.
-                Some(status) if status == "in progress" => {}
-                status => return status,
-            },
+        match ask_for_fate(store, xid, ledger).await {
+            Ok(Fate::Committed) => return Some(true),
+            Ok(Fate::Aborted) => return Some(false),
+            Ok(Fate::Unknown) => return None,
+            // The old session has not noticed yet that nobody is there.
+            Ok(Fate::InProgress) => {}
             Err(error) if error.is_connection_lost() => {}
             Err(_) => return None,
         }
         tokio::time::sleep(FATE_PAUSE).await;
     }
     None
+}
+
+enum Fate {
+    Committed,
+    Aborted,
+    InProgress,
+    Unknown,
+}
+
+/// Postgres' word, and a look whether it is meant for us: a crash takes the numbers of transactions that had not
+/// reached the disk, and they are given out again. So one of that number is committed if its event is there.
+async fn ask_for_fate(store: &Store, xid: &str, ledger: &Ledger) -> Result<Fate, StoreError> {
+    let session = store.session().await?;
+    let rows = session.query(sql::TOPICS_FATE, &[&xid]).await?;
+    let status = rows.first().map(|row| row.try_get::<_, Option<String>>("status")).transpose()?.flatten();
+    match status.as_deref() {
+        Some("committed") => {}
+        Some("aborted") => return Ok(Fate::Aborted),
+        Some(_) => return Ok(Fate::InProgress),
+        None => return Ok(Fate::Unknown),
+    }
+    // A statement of its own, whose snapshot is younger than the commit.
+    let Some(event) = ledger.changes.events.first() else { return Ok(Fate::Unknown) };
+    let (topic, seq, now) = (event.topic.as_str(), event.seq, ledger.now().timestamp());
+    let rows = session.query(sql::EVENTS_IS_THERE, &[&topic, &seq, &now]).await?;
+    let is_there = rows.first().map_or(Ok(false), |row| row.try_get("is_there"))?;
+    Ok(if is_there { Fate::Committed } else { Fate::Aborted })
 }

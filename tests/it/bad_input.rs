@@ -27,7 +27,7 @@ impl Scene {
     }
 
     /// Nothing of all that was refused has left a trace, and the server works.
-    async fn unharmed(self) {
+    async fn is_unharmed(&self) {
         assert_eq!(self.database.contents().await, self.before);
         assert_eq!(self.rider.send("ride_1", "still here").await["seq"], 3);
     }
@@ -76,7 +76,7 @@ async fn a_body_that_is_not_json_is_refused() {
         let service = scene.server.service();
         service.send_bytes(Method::PUT, "rides/ride_2", body.to_vec()).await.problem(400, "invalid_request");
     }
-    scene.unharmed().await;
+    scene.is_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,7 +136,7 @@ async fn each_field_that_is_wrong_is_named() {
     service.post("rides/ride_1/status", json!({})).await.wrong_field("/status");
     service.post("rides/ride_1/status", json!({ "status": "Arrived" })).await.wrong_field("/status");
     scene.rider.post("rides/ride_1/cancel", json!({ "why": "x" })).await.wrong_field("/why");
-    scene.unharmed().await;
+    scene.is_unharmed().await;
 }
 
 /// An object of so many levels.
@@ -185,7 +185,7 @@ async fn a_body_that_is_too_large_or_too_deep_costs_nothing() {
         let inside = format!(r#"{{"rideId": "ride_1", "content": "x", "metadata": {{"a": {deep}}}}}"#);
         scene.send_bytes(inside).await.problem(400, "invalid_request");
     }
-    scene.unharmed().await;
+    scene.is_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,7 +216,7 @@ async fn parameters_that_make_no_sense_are_refused_by_name() {
         rider.get(&format!("messages/rides/ride_1/events?heartbeat={heartbeat}")).await.wrong_field("heartbeat");
     }
     rider.get("messages/rides/ride_1?before=5&after=1").await.problem(400, "invalid_request");
-    scene.unharmed().await;
+    scene.is_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -240,7 +240,7 @@ async fn ids_that_are_none_are_refused() {
         rider.post_nothing(&format!("{path}/read")).await.problem(400, "invalid_request");
         rider.post_nothing(&format!("{path}/delivered")).await.problem(400, "invalid_request");
     }
-    scene.unharmed().await;
+    scene.is_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,5 +268,5 @@ async fn unknown_paths_and_wrong_methods_say_so() {
     }
     let request = rider.request(Method::DELETE, &format!("{}/read", scene.path()));
     rider.ask(request).await.problem(405, "method_not_allowed");
-    scene.unharmed().await;
+    scene.is_unharmed().await;
 }

@@ -1,177 +1,224 @@
-//! What has no place in the log: typing, presence, the driver's location; and what lets an `EventSource` in.
+//! What is told beside the log: typing, where the driver is, who is there; and what a cursor acknowledges.
 
-use std::time::Duration;
-
-use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Database, Server, Stream, User, eventually};
+use crate::support::{Database, Server, User, eventually};
 
-async fn person(user: &User, name: &str) -> Value {
-    let presence = user.get("messages/rides/ride_1/presence").await.expect(200).json();
-    let people = presence["participants"].as_array().unwrap().clone();
-    people.into_iter().find(|one| one["userId"] == name).unwrap_or_else(|| panic!("no {name} in {presence}"))
+async fn types(user: &User, typing: bool) {
+    user.post("messages/rides/ride_1/typing", json!({ "typing": typing })).await.expect(202);
+}
+
+async fn presence(user: &User) -> Vec<(String, bool)> {
+    let answer = user.get("messages/rides/ride_1/presence").await.expect(200).json();
+    let people = answer["participants"].as_array().unwrap().clone();
+    people.iter().map(|one| (one["userId"].as_str().unwrap().to_owned(), one["online"].as_bool().unwrap())).collect()
+}
+
+async fn is_online(asker: &User, name: &str, online: bool) {
+    eventually(&format!("{name} is online: {online}"), async || {
+        presence(asker).await.contains(&(name.to_owned(), online)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn typing_is_told_on_every_replica_and_ends_by_itself() {
+async fn typing_is_told_to_the_others_once_and_ends_by_itself_or_with_a_message() {
     let database = Database::create().await;
     let (one, two) = (Server::start(&database).await, Server::start(&database).await);
     let (rider, driver) = one.open_ride("ride_1").await;
-    let mut streams = [one.live(&driver, "ride_1").await, two.live(&driver, "ride_1").await];
-    let before = database.head("ride_1").await;
-    rider.post("messages/rides/ride_1/typing", json!({ "typing": true })).await.expect(202);
-    for stream in &mut streams {
-        let told = stream.next_signal("typing:indicator").await;
-        assert_eq!(told.data, json!({ "rideId": "ride_1", "userId": "rider_1", "typing": true }));
-        assert_eq!(told.id, None);
-    }
-    for stream in &mut streams {
-        assert_eq!(stream.next_signal("typing:indicator").await.data["typing"], false, "after 6 s");
-    }
-    rider.post("messages/rides/ride_1/typing", json!({})).await.wrong_field("/typing");
-    rider.post("messages/rides/ride_1/typing", json!({ "typing": "yes" })).await.wrong_field("/typing");
-    assert_eq!(database.head("ride_1").await, before, "it is never in the log");
+    let mut other = two.live(&rider, "ride_1").await;
+    let mut own = two.live(&driver, "ride_1").await;
+    types(&driver, true).await;
+    types(&driver, true).await;
+    let told = other.next_of("typing:indicator").await;
+    assert_eq!(told.data, json!({"rideId": "ride_1", "userId": "driver_1", "typing": true}));
+    assert!(told.id.is_none(), "it is no place in the log");
+    // A poll that comes by finds it, on any replica.
+    let state = &rider.on(&two).poll("ride_1", "").await["state"];
+    assert_eq!(state["typing"], json!(["driver_1"]));
+    assert_eq!(other.next_of("typing:indicator").await.data["typing"], false, "after 6 s, and nothing before");
+    assert_eq!(rider.poll("ride_1", "").await["state"]["typing"], json!([]));
+
+    types(&driver, true).await;
+    assert_eq!(other.next_of("typing:indicator").await.data["typing"], true);
+    driver.send("ride_1", "Here").await;
+    let mut kinds = vec![other.next_event().await.kind, other.next_event().await.kind];
+    kinds.sort();
+    assert_eq!(kinds, ["message:new", "typing:indicator"]);
+    assert_eq!(own.next_event().await.kind, "message:new", "nobody is told of their own typing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_follows_a_ride_anywhere_is_online_and_a_grace_after_that_offline() {
+async fn typing_needs_an_open_chat() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    server.service().put_ride("ride_1", "rider_1", None).await.expect(201);
+    let rider = server.rider("rider_1");
+    rider.post("messages/rides/ride_1/typing", json!({"typing": true})).await.problem(409, "chat_closed");
+    rider.post("messages/rides/ride_1/typing", json!({})).await.wrong_field("/typing");
+    let stranger = server.rider("stranger");
+    stranger.post("messages/rides/ride_1/typing", json!({"typing": true})).await.problem(404, "ride_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_drivers_last_position_is_told_and_kept_with_notify_and_without() {
+    for notify in ["on", "off"] {
+        let database = Database::create().await;
+        let settings = [("RIDEWIRE_NOTIFY", notify), ("RIDEWIRE_FALLBACK_POLL", "300ms")];
+        let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+        let (rider, driver) = one.open_ride("ride_1").await;
+        rider.get("rides/ride_1/location").await.problem(404, "location_unknown");
+        let mut stream = two.live(&rider, "ride_1").await;
+        let put = async |body: Value| driver.post("rides/ride_1/location", body).await;
+        put(json!({"lat": 52.5, "lng": 13.4, "heading": 10})).await.expect(202);
+        let told = stream.next_of("ride:location").await;
+        assert!(told.id.is_none() && told.data["driverId"] == "driver_1" && told.data["speed"].is_null());
+        put(json!({"lat": 1, "lng": 1, "at": "2020-01-01T00:00:00Z"})).await.expect(202);
+        for step in 1..=20 {
+            put(json!({"lat": 52.5, "lng": 13.4 + f64::from(step)})).await.expect(202);
+        }
+        let mut last = stream.next_of("ride:location").await.data;
+        while last["lng"] != 33.4 {
+            let next = stream.next_of("ride:location").await.data;
+            assert!(next["lng"].as_f64() > last["lng"].as_f64(), "never back: {last} {next}");
+            last = next;
+        }
+        assert_eq!(rider.get("rides/ride_1/location").await.expect(200).json(), last);
+        assert_eq!(rider.on(&two).poll("ride_1", "").await["state"]["location"], last);
+        let log: i64 = database.client().await.query_one("select count(*) from events", &[]).await.unwrap().get(0);
+        assert_eq!(log, 1, "positions are not logged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_that_is_none_or_of_another_is_refused() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let wrong = [
+        ("/lat", json!({"lat": 91, "lng": 0})),
+        ("/lat", json!({"lng": 0})),
+        ("/lng", json!({"lat": 0, "lng": 180.5})),
+        ("/heading", json!({"lat": 0, "lng": 0, "heading": 361})),
+        ("/speed", json!({"lat": 0, "lng": 0, "speed": -1})),
+        ("/at", json!({"lat": 0, "lng": 0, "at": "yesterday"})),
+        ("/lat", json!({"lat": "0", "lng": 0})),
+    ];
+    for (field, body) in wrong {
+        driver.post("rides/ride_1/location", body).await.wrong_field(field);
+    }
+    let here = json!({"lat": 0, "lng": 0});
+    rider.post("rides/ride_1/location", here.clone()).await.problem(403, "forbidden");
+    server.driver("driver_2").post("rides/ride_1/location", here.clone()).await.problem(404, "ride_not_found");
+    let future = json!({"lat": 0, "lng": 0, "at": "2999-01-01T00:00:00Z"});
+    driver.post("rides/ride_1/location", future).await.expect(202);
+    let kept = rider.get("rides/ride_1/location").await.expect(200).json();
+    assert!(kept["at"].as_str().unwrap() < "2900", "{kept}");
+    // What the driver before has said is nothing of the next one's.
+    server.service().put_ride("ride_1", "rider_1", Some("driver_2")).await.expect(200);
+    rider.get("rides/ride_1/location").await.problem(404, "location_unknown");
+    driver.post("rides/ride_1/location", here).await.problem(404, "ride_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_and_goes_is_told_and_several_devices_are_one() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_PRESENCE_GRACE", "1s")];
     let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
     let (rider, driver) = one.open_ride("ride_1").await;
-    let mut watching = one.live(&rider, "ride_1").await;
-    assert_eq!(person(&rider, "driver_1").await["online"], false);
-    let etag = rider.get("messages/rides/ride_1").await.expect(200).header("etag").to_owned();
-
-    let (first, second) = (two.live(&driver, "ride_1").await, one.live(&driver, "ride_1").await);
-    let online = watching.next_signal("presence:online").await;
-    assert_eq!((&online.data["rideId"], &online.data["userId"]), (&json!("ride_1"), &json!("driver_1")));
-    assert!(online.data["at"].is_string() && online.id.is_none());
-    eventually("the driver is online", async || (person(&rider, "driver_1").await["online"] == true).then_some(()))
-        .await;
-    assert!(person(&rider, "driver_1").await["since"].is_string());
-    // The history shows who is there, so it is another page now.
-    let request = rider.request(Method::GET, "messages/rides/ride_1").header("if-none-match", etag);
-    rider.ask(request).await.expect(200);
-
+    let mut stream = one.live(&rider, "ride_1").await;
+    stream.hears_presence = true;
+    is_online(&rider, "rider_1", true).await;
+    let first = two.live(&driver, "ride_1").await;
+    let told = stream.next_of("presence:online").await;
+    assert_eq!((&told.data["userId"], &told.id), (&json!("driver_1"), &None));
+    let second = one.live(&driver, "ride_1").await;
     drop(first);
+    // Moving to another replica within the grace shows nothing, and a second device neither.
+    let third = two.live(&driver, "ride_1").await;
     drop(second);
-    assert_eq!(watching.next_signal("presence:offline").await.data["userId"], "driver_1");
-    assert_eq!(person(&rider, "driver_1").await["online"], false);
+    drop(third);
+    let told = stream.next_of("presence:offline").await;
+    assert_eq!(told.data["userId"], "driver_1");
+    is_online(&rider.on(&two), "driver_1", false).await;
+    // A poller is there between its polls.
+    driver.poll("ride_1", "after=1&wait=0").await;
+    stream.next_of("presence:online").await;
+    stream.next_of("presence:offline").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_location_is_told_and_kept_and_older_ones_are_not() {
-    let database = Database::create().await;
-    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+async fn a_killed_replica_takes_its_people_offline_and_a_crashed_database_nobody() {
+    let mut cluster = crate::support::Cluster::own().await;
+    let database = cluster.database();
+    let settings = [("RIDEWIRE_PRESENCE_GRACE", "1s")];
+    let one = Server::with(&database, &settings).await;
+    let two = Server::with(&database, &settings).await;
     let (rider, driver) = one.open_ride("ride_1").await;
-    let mut streams = [one.live(&rider, "ride_1").await, two.live(&rider, "ride_1").await];
-    let post = async |body: Value| driver.post("rides/ride_1/location", body).await;
-    post(json!({ "lat": 52.5, "lng": 13.25, "heading": 90, "at": "2026-01-22T22:45:00Z" })).await.expect(202);
-    for stream in &mut streams {
-        let told = stream.next_signal("ride:location").await.data;
-        let expected = json!({
-            "rideId": "ride_1", "driverId": "driver_1", "lat": 52.5, "lng": 13.25, "heading": told["heading"],
-            "speed": null, "accuracy": null, "at": "2026-01-22T22:45:00.000Z",
-        });
-        assert_eq!(told, expected);
-        assert_eq!(told["heading"].as_f64(), Some(90.0));
-    }
-    post(json!({ "lat": 1, "lng": 2, "at": "2026-01-22T22:44:59Z" })).await.expect(202);
-    post(json!({ "lat": 3, "lng": 4, "at": "2999-01-01T00:00:00Z" })).await.expect(202);
-    for stream in &mut streams {
-        let told = stream.next_signal("ride:location").await.data;
-        assert_eq!(told["lat"].as_f64(), Some(3.0), "the older one is passed over");
-        assert!(told["at"].as_str().unwrap() < "2999", "one from the future is of now");
-    }
-    let kept = rider.get("rides/ride_1/location").await.expect(200).json();
-    assert_eq!(kept["lng"].as_f64(), Some(4.0));
-    for server in [&one, &two] {
-        let sync = rider.on(server).stream("ride_1", "").await.next_sync().await;
-        assert_eq!(sync["state"]["location"], kept);
-    }
-    rider.post("rides/ride_1/location", json!({ "lat": 1, "lng": 2 })).await.problem(403, "forbidden");
-    for (body, pointer) in [
-        (json!({ "lat": 90.1, "lng": 0 }), "/lat"),
-        (json!({ "lat": 0, "lng": -180.5 }), "/lng"),
-        (json!({ "lng": 0 }), "/lat"),
-        (json!({ "lat": 0, "lng": 0, "heading": 361 }), "/heading"),
-        (json!({ "lat": 0, "lng": 0, "speed": -1 }), "/speed"),
-        (json!({ "lat": 0, "lng": 0, "at": "yesterday" }), "/at"),
-        (json!({ "lat": 0, "lng": 0, "altitude": 3 }), "/altitude"),
-    ] {
-        post(body).await.wrong_field(pointer);
-    }
-}
-
-async fn with_ticket(user: &User, path: &str, ticket: &str) -> reqwest::RequestBuilder {
-    let bare = user.clone().with_token("");
-    bare.request(Method::GET, &format!("{path}{}ticket={ticket}", if path.contains('?') { '&' } else { '?' }))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_opens_streams_and_nothing_else() {
-    let database = Database::create().await;
-    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
-    let (rider, driver) = one.open_ride("ride_1").await;
-    one.open_ride("ride_2").await;
-    let ticket = async |body: Value| {
-        let made = driver.post("stream-tickets", body).await.expect(201).json();
-        assert!(made["expiresAt"].is_string());
-        made["ticket"].as_str().unwrap().to_owned()
-    };
-    let (for_one, for_all) = (ticket(json!({ "rideId": "ride_1" })).await, ticket(json!({})).await);
-    for ticket in [&for_one, &for_all] {
-        let at_two = driver.on(&two);
-        let mut stream =
-            Stream::open(with_ticket(&at_two, "messages/rides/ride_1/events", ticket).await).await.expect(200);
-        stream.next_sync().await;
-        let sent = rider.send("ride_1", "Hello").await;
-        assert_eq!(stream.next_of("message:new").await.data, sent);
-        let polled = at_two.ask(with_ticket(&at_two, "messages/rides/ride_1/poll?after=0", ticket).await).await;
-        polled.expect(200);
-        for path in ["messages/rides/ride_1", "rides/ride_1", "rides", "messages/unread-count"] {
-            let refused = at_two.ask(with_ticket(&at_two, path, ticket).await).await;
-            assert!([401, 403].contains(&refused.status.as_u16()), "{}: {}", refused.asked, refused.status);
-            let as_bearer = at_two.clone().with_token(ticket.clone()).get(path).await;
-            assert!([401, 403].contains(&as_bearer.status.as_u16()), "{}: {}", as_bearer.asked, as_bearer.status);
+    let _here = one.live(&rider, "ride_1").await;
+    let _there = two.live(&driver, "ride_1").await;
+    is_online(&rider, "driver_1", true).await;
+    // The tables of presence are emptied by a crash; everybody is registered again.
+    cluster.restart_immediate().await;
+    eventually("both are there again", async || {
+        let answer = rider.get("messages/rides/ride_1/presence").await;
+        if answer.status != 200 {
+            return None;
         }
+        let answer = answer.json();
+        answer["participants"].as_array().unwrap().iter().all(|one| one["online"] == true).then_some(())
+    })
+    .await;
+    two.kill().await;
+    let gone = tokio::time::Instant::now();
+    while presence(&rider).await.contains(&("driver_1".to_owned(), true)) {
+        assert!(gone.elapsed().as_secs() < 30, "still there");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
-    Stream::open(with_ticket(&driver, "messages/rides/ride_2/events", &for_all).await).await.expect(200);
-    let refused = driver.ask(with_ticket(&driver, "messages/rides/ride_2/events", &for_one).await).await;
-    refused.problem(404, "ride_not_found");
-    let nonsense = driver.ask(with_ticket(&driver, "messages/rides/ride_1/events", "nonsense").await).await;
-    nonsense.problem(401, "unauthorized");
+    assert!(presence(&rider).await.contains(&("rider_1".to_owned(), true)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_ends_with_the_token_it_was_made_with() {
-    let database = Database::create().await;
-    let server = Server::start(&database).await;
-    let (_, driver) = server.open_ride("ride_1").await;
-    let brief = driver.for_another(Duration::from_secs(3));
-    let made = brief.post("stream-tickets", json!({ "rideId": "ride_1" })).await.expect(201).json();
-    let ticket = made["ticket"].as_str().unwrap();
-    let mut stream = Stream::open(with_ticket(&brief, "messages/rides/ride_1/events", ticket).await).await.expect(200);
-    stream.next_sync().await;
-    let kinds: Vec<_> = stream.until_end().await.into_iter().map(|event| event.kind).collect();
-    assert_eq!(kinds, ["auth:expired"]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_back_with_a_cursor_has_received_what_lies_before_it() {
+async fn a_polls_cursor_and_a_streams_last_id_acknowledge_delivery() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
-    let mut watching = server.live(&rider, "ride_1").await;
-    let (first, second) = (rider.send("ride_1", "one").await, rider.send("ride_1", "two").await);
+    let sent = rider.send("ride_1", "one").await;
+    let mut stream = server.live(&rider, "ride_1").await;
     driver.poll("ride_1", "after=2&wait=0").await;
-    let told = watching.find("message:delivered").await;
-    assert_eq!((&told.data["userId"], &told.data["messageId"]), (&json!("driver_1"), &first["id"]));
-    driver.stream_from("ride_1", "", Some("3")).await.next_sync().await;
-    let told = watching.find("message:delivered").await;
-    assert_eq!((&told.data["seq"], &told.data["messageId"]), (&json!(3), &second["id"]));
-    let message = rider.get(&format!("messages/{}", second["id"].as_str().unwrap())).await.expect(200).json();
-    assert_eq!((&message["isDelivered"], &message["isRead"]), (&json!(true), &json!(false)));
+    let told = stream.next_of("message:delivered").await;
+    assert_eq!((&told.data["userId"], &told.data["seq"]), (&json!("driver_1"), &sent["seq"]));
+    assert_eq!(told.data["messageId"], sent["id"]);
+    rider.send("ride_1", "two").await;
+    stream.next_of("message:new").await;
+    driver.stream_from("ride_1", "", Some("4")).await.next_sync().await;
+    assert_eq!(stream.next_of("message:delivered").await.data["seq"], 4);
+    // Neither who does not take messages, nor who merely begins after the history, acknowledges anything.
+    rider.send("ride_1", "three").await;
+    stream.next_of("message:new").await;
+    driver.poll("ride_1", "after=6&wait=0&types=ride:*").await;
+    driver.stream("ride_1", "after=6").await.next_sync().await;
+    rider.send("ride_1", "four").await;
+    stream.next_of("message:new").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_pollers_do_not_acknowledge_each_others_acknowledgements() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    rider.send("ride_1", "one").await;
+    driver.send("ride_1", "two").await;
+    let mut cursors = ["3".to_owned(), "3".to_owned()];
+    for _ in 0..20 {
+        for (user, cursor) in [&rider, &driver].into_iter().zip(&mut cursors) {
+            *cursor = user.poll("ride_1", &format!("after={cursor}&wait=1")).await["cursor"].as_str().unwrap().into();
+        }
+        if cursors == ["5", "5"] {
+            break;
+        }
+    }
+    assert_eq!(cursors, ["5", "5"], "one delivery each");
+    let again = rider.poll("ride_1", "after=5&wait=2").await;
+    assert_eq!((&again["events"], &again["cursor"]), (&json!([]), &json!("5")));
 }

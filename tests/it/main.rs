@@ -31,3 +31,4 @@ mod rides;
 mod rights;
 mod sql;
 mod stream;
+mod tickets;

@@ -34,6 +34,9 @@ impl Event {
 pub struct Stream {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// Whether it hands out who comes and goes: most tests are about something else, and the people of a ride come
+    /// and go with their streams.
+    pub hears_presence: bool,
     /// What an `EventSource` would send as `Last-Event-ID`.
     pub last_id: String,
     pub comments: usize,
@@ -42,8 +45,6 @@ pub struct Stream {
     response: reqwest::Response,
     parser: Parser,
     ready: VecDeque<Event>,
-    /// What has no place in the log (typing, presence, location) is set aside: it comes when it comes.
-    signals: VecDeque<Event>,
     /// The last few things that were handed out, for failures.
     seen: VecDeque<String>,
     has_ended: bool,
@@ -63,6 +64,7 @@ impl Stream {
         Self {
             status,
             headers,
+            hears_presence: false,
             last_id: String::new(),
             comments: 0,
             retries: Vec::new(),
@@ -70,7 +72,6 @@ impl Stream {
             response,
             parser: Parser::default(),
             ready: VecDeque::new(),
-            signals: VecDeque::new(),
             seen: VecDeque::new(),
             has_ended: false,
         }
@@ -99,9 +100,10 @@ impl Stream {
                 Item::Event { kind, data: text, last_id, id } => {
                     let data = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
                     self.last_id = last_id;
-                    let is_signal = id.is_none() && !kind.starts_with("stream:") && !kind.starts_with("auth:");
-                    let event = Event { kind, data, text, id };
-                    if is_signal { self.signals.push_back(event) } else { self.ready.push_back(event) }
+                    if kind.starts_with("presence:") && !self.hears_presence {
+                        continue;
+                    }
+                    self.ready.push_back(Event { kind, data, text, id });
                 }
             }
         }
@@ -120,19 +122,7 @@ impl Stream {
         }
     }
 
-    /// The next signal of this type; others are left for later.
-    pub async fn next_signal(&mut self, kind: &str) -> Event {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let place = self.signals.iter().position(|signal| signal.kind == kind);
-            if let Some(signal) = place.and_then(|place| self.signals.remove(place)) {
-                return signal;
-            }
-            assert!(self.read(deadline).await, "{}: the stream has ended before {kind}", self.asked);
-        }
-    }
-
-    /// The next event that has a place in the log, or is the stream's own; `None` at the end of the stream.
+    /// The next event, or `None` at the end of the stream.
     pub async fn try_next(&mut self) -> Option<Event> {
         let deadline = Instant::now() + PATIENCE;
         loop {

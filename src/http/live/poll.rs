@@ -26,6 +26,9 @@ const PAGE: usize = 500;
 const WAIT: u64 = 25;
 const LONGEST_WAIT: u64 = 55;
 
+/// How long a page that has begun may take to be filled from the log.
+const FILL: Duration = Duration::from_millis(500);
+
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -126,8 +129,8 @@ pub(in crate::http) async fn poll_ride(
     Ok(())
 }
 
-/// Waits until there is something to answer with, and takes along what else is there.
-async fn collect(follow: &mut Follow, filter: &Filter, deadline: Instant, found: &mut Found) {
+/// Waits until there is something to answer with, and takes along what else is there already.
+async fn collect(follow: &mut Follow, filter: &Filter, mut deadline: Instant, found: &mut Found) {
     loop {
         let room = PAGE - found.events.len();
         let next = tokio::select! {
@@ -149,8 +152,11 @@ async fn collect(follow: &mut Follow, filter: &Filter, deadline: Instant, found:
                 return;
             }
         }
-        if !found.events.is_empty() && (found.events.len() >= PAGE || !follow.is_behind()) {
-            return;
+        if !found.events.is_empty() {
+            if found.events.len() >= PAGE || !follow.is_behind() {
+                return;
+            }
+            deadline = deadline.max(Instant::now() + FILL);
         }
     }
 }

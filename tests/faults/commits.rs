@@ -1,0 +1,206 @@
+//! A COMMIT whose answer is lost, or that is lost itself: who sent is told the truth, or that nobody knows it.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::proxy::{Cut, Proxy};
+use crate::support::{Answer, Cluster, Database, Server, Stream, User, eventually};
+use crate::world::log_of;
+
+/// Where the ride's log ends when the scene is set.
+const START: i64 = 3;
+
+/// A replica behind a proxy, one that is not, and a reader on each.
+struct Scene {
+    proxy: Proxy,
+    server: Server,
+    other: Server,
+    rider: User,
+    streams: [Stream; 2],
+}
+
+impl Scene {
+    async fn set(database: &Database) -> Self {
+        let proxy = Proxy::start(&database.url).await;
+        let settings = [("RIDEWIRE_FALLBACK_POLL", "500ms")];
+        let through = [("DATABASE_URL", proxy.url()), ("RIDEWIRE_LISTEN_DATABASE_URL", database.url.clone())];
+        let mut through: Vec<_> = through.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        through.extend(settings);
+        let server = Server::with(database, &through).await;
+        let other = Server::with(database, &settings).await;
+        let (rider, driver) = server.open_ride("ride").await;
+        assert_eq!(database.head("ride").await, START);
+        let streams = [server.live(&driver, "ride").await, other.live(&driver, "ride").await];
+        Self { proxy, server, other, rider, streams }
+    }
+
+    /// Sends a few at once, unnamed so that only the fate of the commit can tell whether to try again, with the
+    /// first commit among them cut.
+    async fn send_while_cut(&mut self, round: usize, cut: Cut) -> Vec<(String, Answer)> {
+        let struck = self.proxy.cut_at_commit(cut);
+        let mut sends = JoinSet::new();
+        for number in 0..10 {
+            let (rider, content) = (self.rider.clone(), format!("round {round}, message {number}"));
+            sends.spawn(async move {
+                let body = serde_json::json!({"rideId": "ride", "content": content});
+                (content, rider.post("messages", body).await)
+            });
+        }
+        let answers = sends.join_all().await;
+        timeout(Duration::from_secs(5), struck).await.expect("a commit came by").expect("it was cut");
+        answers
+    }
+
+    /// Acknowledged once, refused at most once; and each reader gets exactly the log.
+    async fn check(&mut self, database: &Database, answers: &[(String, Answer)]) -> (usize, usize) {
+        // Ends what may still be under way, and delivers what is not yet.
+        self.rider.on(&self.other).send("ride", "the last one").await;
+        let (mut created, mut unknown) = (0, 0);
+        let head = database.head("ride").await;
+        let log = log_of(database, "ride").await;
+        for (content, answer) in answers {
+            let there = log.messages().filter(|message| message["content"] == **content).count();
+            match answer.status.as_u16() {
+                201 => {
+                    created += 1;
+                    assert_eq!(there, 1, "{content}: acknowledged once");
+                    let message = answer.json();
+                    assert!(
+                        log.messages().any(|logged| logged["id"] == message["id"] && logged["seq"] == message["seq"])
+                    );
+                }
+                503 => {
+                    unknown += 1;
+                    assert!(!answer.header("retry-after").is_empty());
+                    assert!(there <= 1, "{content}: {there} times");
+                }
+                _ => panic!("{content}: {} {}", answer.status, answer.text()),
+            }
+        }
+        for stream in &mut self.streams {
+            let mut seqs = Vec::new();
+            while seqs.last().is_none_or(|last| *last < head) {
+                seqs.push(stream.next_event().await.seq());
+            }
+            assert_eq!(seqs, (START + 1..=head).collect::<Vec<_>>());
+        }
+        // What came twice would come before this.
+        let next = self.rider.on(&self.other).send("ride", "one more").await;
+        for stream in &mut self.streams {
+            assert_eq!(stream.next_event().await.data["id"], next["id"]);
+        }
+        (created, unknown)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_acknowledged_and_there_once() {
+    let database = Database::create().await;
+    let mut scene = Scene::set(&database).await;
+    let mut answers = Vec::new();
+    for round in 0..5 {
+        answers.extend(scene.send_while_cut(round, Cut::After).await);
+    }
+    let (created, unknown) = scene.check(&database, &answers).await;
+    assert_eq!((created, unknown), (50, 0), "the fate of each can be learnt");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_does_not_arrive_is_made_up_for() {
+    let database = Database::create().await;
+    let mut scene = Scene::set(&database).await;
+    let mut answers = Vec::new();
+    for round in 0..5 {
+        answers.extend(scene.send_while_cut(round, Cut::Before).await);
+    }
+    let (created, unknown) = scene.check(&database, &answers).await;
+    assert_eq!((created, unknown), (50, 0), "the fate of each can be learnt");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_may_have_arrived_is_there_once_or_not_at_all() {
+    let database = Database::create().await;
+    let mut scene = Scene::set(&database).await;
+    let mut answers = Vec::new();
+    for round in 0..10 {
+        answers.extend(scene.send_while_cut(round, Cut::During).await);
+    }
+    let (created, _) = scene.check(&database, &answers).await;
+    assert!(created > 50, "hardly any was settled: {created}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_fate_cannot_be_learnt_is_answered_503_and_delivered_all_the_same() {
+    let database = Database::create().await;
+    let mut scene = Scene::set(&database).await;
+    let rider = scene.rider.clone();
+    let struck = scene.proxy.cut_at_commit(Cut::After);
+    let sending = tokio::spawn(async move { rider.send_named("ride", "who knows", "a name").await });
+    struck.await.unwrap();
+    // Nor can it be asked for.
+    scene.proxy.close();
+    let answer = sending.await.unwrap();
+    assert!(!answer.header("retry-after").is_empty());
+    answer.problem(503, "unavailable");
+    scene.proxy.open();
+    for stream in &mut scene.streams {
+        let event = stream.next_of("message:new").await;
+        assert_eq!((event.seq(), &event.data["content"]), (START + 1, &"who knows".into()));
+    }
+    let again = eventually("the server is back", async || {
+        let again = scene.rider.send_named("ride", "who knows", "a name").await;
+        (again.status != 503).then_some(again)
+    })
+    .await;
+    let again = again.expect(200).json();
+    assert_eq!(again["seq"], START + 1);
+    assert_eq!(log_of(&database, "ride").await.count("message:new"), 1);
+    assert!(scene.server.log().contains("a commit's fate is unknown"));
+}
+
+/// After a crash Postgres gives out the numbers of transactions again that had not reached the disk. A stranger that
+/// gets the number of ours, and commits, does not make ours committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_a_crash_took_is_not_taken_for_another_of_its_number() {
+    let mut cluster = Cluster::own().await;
+    let database = cluster.database();
+    let scene = Scene::set(&database).await;
+    let client = database.client().await;
+    // Nothing is written to disk but by commits.
+    for setting in
+        ["wal_writer_delay = '10s'", "wal_writer_flush_after = '1GB'", "autovacuum = off", "bgwriter_delay = '10s'"]
+    {
+        client.batch_execute(&format!("alter system set {setting}")).await.unwrap();
+    }
+    client.query("select pg_reload_conf()", &[]).await.unwrap();
+    client.batch_execute("checkpoint").await.unwrap();
+    let next = "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+    let before: i64 = client.query_one(next, &[]).await.unwrap().get(0);
+
+    let rider = scene.rider.clone();
+    let struck = scene.proxy.cut_at_commit(Cut::Before);
+    let body = serde_json::json!({"rideId": "ride", "content": "never committed"});
+    let sending = tokio::spawn(async move { rider.post("messages", body).await });
+    struck.await.unwrap();
+    scene.proxy.close();
+    cluster.restart_immediate().await;
+    let client = database.client().await;
+    let after: i64 = client.query_one(next, &[]).await.unwrap().get(0);
+    // Strangers take the numbers that were given out before the crash.
+    for _ in 0..8 {
+        client.query("select pg_current_xact_id()", &[]).await.unwrap();
+    }
+    scene.proxy.open();
+    let answer = sending.await.unwrap();
+    let log = log_of(&database, "ride").await;
+    let there = log.messages().filter(|message| message["content"] == "never committed").count();
+    eprintln!("the next transaction was {before} before, {after} after the crash; answered {}", answer.status);
+    assert!(after <= before, "the crash took nothing: {before}, then {after}");
+    match answer.status.as_u16() {
+        201 => assert_eq!(there, 1, "acknowledged, and not there"),
+        503 => assert!(there <= 1),
+        _ => panic!("{} {}", answer.status, answer.text()),
+    }
+}

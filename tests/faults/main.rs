@@ -1,0 +1,32 @@
+//! What must hold when things break: with real processes, a real Postgres, and faults that strike on cue.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails where it can"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod checker;
+mod commits;
+mod load;
+mod outages;
+mod promises;
+mod proxy;
+mod races;
+mod senders;
+mod subscribers;
+mod world;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+/// The tests with many clients and processes take turns, so that they do not starve each other.
+async fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}

@@ -1,0 +1,169 @@
+//! Postgres away, restored, or behind a network that forgets connections.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use crate::proxy::Proxy;
+use crate::support::{Database, Server, eventually};
+use crate::world::log_of;
+
+/// How long a write may take to be refused: the server's own patience, and a busy machine.
+const REFUSED_WITHIN: Duration = Duration::from_millis(3_500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_postgres_is_away_streams_stay_and_all_else_is_told_to_come_back() {
+    let database = Database::create().await;
+    let proxy = Proxy::start(&database.url).await;
+    let url = proxy.url();
+    let server = Server::with(&database, &[("DATABASE_URL", &url)]).await;
+    let (rider, driver) = server.open_ride("ride").await;
+    let mut stream = driver.stream("ride", "heartbeat=5").await;
+    stream.next_sync().await;
+    let first = rider.send("ride", "before").await;
+    assert_eq!(stream.next_of("message:new").await.seq(), first["seq"]);
+    let mut poll = tokio::spawn({
+        let driver = driver.clone();
+        async move { driver.poll("ride", "after=4&wait=30").await }
+    });
+    // It waits, having been let in.
+    assert!(timeout(Duration::from_millis(500), &mut poll).await.is_err());
+
+    proxy.close();
+    for _ in 0..3 {
+        let began = Instant::now();
+        let answer = rider.send_named("ride", "meanwhile", "meanwhile").await;
+        assert!(began.elapsed() < REFUSED_WITHIN, "refused after {:?}", began.elapsed());
+        assert!(!answer.header("retry-after").is_empty());
+        answer.problem(503, "unavailable");
+    }
+    let mut put_off = driver.stream("ride", "after=0").await;
+    assert_eq!(put_off.status, 200);
+    assert_eq!(put_off.until_end().await, []);
+    assert_eq!(put_off.retries.len(), 1);
+    driver.get("messages/rides/ride/poll?after=4&wait=1").await.problem(503, "unavailable");
+    driver.get("messages/rides/ride").await.problem(503, "unavailable");
+    assert_eq!(reqwest::get(format!("{}/readyz", server.base)).await.unwrap().status(), 503);
+    assert_eq!(reqwest::get(format!("{}/healthz", server.base)).await.unwrap().status(), 200);
+    stream.next_comment(Duration::from_secs(8)).await;
+
+    proxy.open();
+    let second = eventually("the server is back", async || {
+        let answer = rider.send_named("ride", "after", "after").await;
+        (answer.status != 503).then_some(answer)
+    })
+    .await
+    .expect(201)
+    .json();
+    assert_eq!(stream.next_of("message:new").await.data["id"], second["id"]);
+    let polled = timeout(Duration::from_secs(5), poll).await.unwrap().unwrap();
+    assert_eq!(polled["events"][0]["data"]["id"], second["id"]);
+    let log = log_of(&database, "ride").await;
+    let mut contents: Vec<_> = log.messages().map(|message| message["content"].clone()).collect();
+    // What was refused may have come to be later, once.
+    contents.sort_by_key(|content| *content == "meanwhile");
+    assert!(contents == ["before", "after"] || contents == ["before", "after", "meanwhile"], "{contents:?}");
+    assert!(proxy.accepted() > 0 && proxy.commits() > 0, "all went through the proxy");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_connections_are_replaced_and_nobody_notices() {
+    let database = Database::create().await;
+    let proxy = Proxy::start(&database.url).await;
+    let url = proxy.url();
+    let server = Server::with(&database, &[("DATABASE_URL", &url)]).await;
+    let (rider, driver) = server.open_ride("ride").await;
+    let mut stream = server.live(&driver, "ride").await;
+    for round in 0..20 {
+        proxy.cut();
+        let message = rider.send("ride", &round.to_string()).await;
+        assert_eq!(stream.next_of("message:new").await.data["id"], message["id"]);
+        assert_eq!(driver.history("ride", "").await["messages"][round]["id"], message["id"]);
+    }
+}
+
+/// A firewall that forgets a connection tells neither side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_a_network_has_forgotten_hold_nothing_up_for_long() {
+    let database = Database::create().await;
+    let proxy = Proxy::start(&database.url).await;
+    let url = proxy.url();
+    let server = Server::with(&database, &[("DATABASE_URL", &url), ("RIDEWIRE_FALLBACK_POLL", "500ms")]).await;
+    let (rider, driver) = server.open_ride("ride").await;
+    let mut stream = server.live(&driver, "ride").await;
+    proxy.stall();
+    let began = Instant::now();
+    let back = timeout(Duration::from_secs(15), async {
+        loop {
+            let asked = Instant::now();
+            let answer = rider.send_named("ride", "through a new connection", "name").await;
+            assert!(asked.elapsed() < REFUSED_WITHIN, "answered after {:?}", asked.elapsed());
+            if answer.status != 503 {
+                return answer;
+            }
+        }
+    });
+    let message = back.await.expect("the writer finds another connection").json();
+    eprintln!("writes were back after {:?}", began.elapsed());
+    assert_eq!(stream.next_of("message:new").await.data["id"], message["id"]);
+    let history = timeout(Duration::from_secs(15), async {
+        loop {
+            let answer = driver.get("messages/rides/ride").await;
+            if answer.status != 503 {
+                return answer.expect(200).json();
+            }
+        }
+    });
+    let history = history.await.expect("reads find another connection");
+    assert_eq!(history["messages"].as_array().unwrap().len(), 1);
+    let mut again = driver.stream("ride", "after=3").await;
+    again.next_sync().await;
+    assert_eq!(again.next_of("message:new").await.data["id"], message["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_database_ends_streams_which_then_begin_anew() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_FALLBACK_POLL", "200ms")];
+    let servers = [Server::with(&database, &settings).await, Server::with(&database, &settings).await];
+    let (rider, driver) = servers[0].open_ride("ride").await;
+    let mut streams = [servers[0].live(&driver, "ride").await, servers[1].live(&driver, "ride").await];
+    for number in 0..5 {
+        rider.send("ride", &number.to_string()).await;
+    }
+    for stream in &mut streams {
+        for seq in 4..=8 {
+            assert_eq!(stream.next_of("message:new").await.seq(), seq);
+        }
+    }
+    // As a backup has it from when there were two messages.
+    database
+        .client()
+        .await
+        .batch_execute(
+            "begin;
+             update topics set last_seq = 5 where name = 'ride/ride';
+             delete from events where topic = 'ride/ride' and seq > 5;
+             delete from messages where ride_id = 'ride' and seq > 5;
+             commit",
+        )
+        .await
+        .unwrap();
+    for stream in &mut streams {
+        let end = stream.until_end().await;
+        let end: Vec<_> = end.iter().map(|event| (event.kind.as_str(), &event.data)).collect();
+        assert_eq!(end, [("stream:closing", &json!({"reason": "reset"}))]);
+    }
+    for (stream, server) in streams.iter_mut().zip(&servers) {
+        assert_eq!(stream.last_id, "8");
+        *stream = driver.on(server).stream_from("ride", "", Some("8")).await;
+        let sync = stream.next_sync().await;
+        assert_eq!((&sync["resumed"], &sync["cursor"], &sync["gap"]), (&json!(false), &json!("5"), &json!(null)));
+    }
+    let message = rider.send("ride", "in another life").await;
+    assert_eq!(message["seq"], 6);
+    for stream in &mut streams {
+        assert_eq!(stream.next_of("message:new").await.data["id"], message["id"]);
+    }
+}

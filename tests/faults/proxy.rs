@@ -1,0 +1,271 @@
+//! Between a server and its Postgres: forwards, and breaks things on cue.
+//!
+//! What is cut is cut between whole messages of the protocol, so that a test says exactly what Postgres got and
+//! what the server was told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::{OwnedReadHalf as UnixRead, OwnedWriteHalf as UnixWrite};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+
+/// Where a connection is cut, once, by the next COMMIT on any of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Postgres gets all that precedes COMMIT, but not COMMIT.
+    Before,
+    /// Postgres commits, and nobody is told.
+    After,
+    /// COMMIT is handed to Postgres and both sides are cut at once: it may or may not happen.
+    During,
+}
+
+/// What becomes of bytes and of new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Everything passes.
+    Open,
+    /// New connections are closed at once, old ones were cut.
+    Closed,
+    /// Nothing passes on connections from before; new ones are served. As when a network forgets them.
+    Stalled { before: usize },
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: PathBuf,
+    way: watch::Sender<Way>,
+    /// Raised to cut all connections.
+    cuts: watch::Sender<usize>,
+    trap: Mutex<Option<(Cut, oneshot::Sender<()>)>>,
+    accepted: AtomicUsize,
+    commits: AtomicUsize,
+}
+
+/// The proxy. It ends with its value.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    config: Config,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// A proxy to the Postgres (on a Unix socket) that `url` names.
+    pub(crate) async fn start(url: &str) -> Self {
+        let config: Config = url.parse().unwrap();
+        let [Host::Unix(directory)] = config.get_hosts() else { panic!("a Unix socket is expected: {url}") };
+        let port = config.get_ports().first().copied().unwrap_or(5432);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            socket: directory.join(format!(".s.PGSQL.{port}")),
+            way: watch::Sender::new(Way::Open),
+            cuts: watch::Sender::new(0),
+            trap: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+            commits: AtomicUsize::new(0),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Self { address, config, shared, accepting }
+    }
+
+    /// The `DATABASE_URL` that leads through here.
+    pub(crate) fn url(&self) -> String {
+        let user = self.config.get_user().unwrap_or("postgres");
+        let database = self.config.get_dbname().unwrap_or(user);
+        format!("postgresql://{user}@{}/{database}?application_name=through-the-proxy", self.address)
+    }
+
+    /// Cuts all connections.
+    pub(crate) fn cut(&self) {
+        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Cuts all connections, and lets nobody in until [`Proxy::open`].
+    pub(crate) fn close(&self) {
+        self.shared.way.send_replace(Way::Closed);
+        self.cut();
+    }
+
+    /// Lets nothing more pass on the connections that are there, and tells nobody.
+    pub(crate) fn stall(&self) {
+        let before = self.shared.accepted.load(Ordering::SeqCst);
+        self.shared.way.send_replace(Way::Stalled { before });
+    }
+
+    /// Lets everything pass again.
+    pub(crate) fn open(&self) {
+        self.shared.way.send_replace(Way::Open);
+    }
+
+    /// Has the next COMMIT cut its connection. The answer comes when that has happened.
+    pub(crate) fn cut_at_commit(&self, cut: Cut) -> oneshot::Receiver<()> {
+        let (struck, answer) = oneshot::channel();
+        *self.shared.trap.lock().unwrap() = Some((cut, struck));
+        answer
+    }
+
+    /// How many COMMITs have come by.
+    pub(crate) fn commits(&self) -> usize {
+        self.shared.commits.load(Ordering::SeqCst)
+    }
+
+    /// How many connections have come.
+    pub(crate) fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.cut();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let number = shared.accepted.fetch_add(1, Ordering::SeqCst) + 1;
+        // Before the way is looked at: a connection is either turned away or cut, whenever it is closed.
+        let mut cuts = shared.cuts.subscribe();
+        if *shared.way.borrow() == Way::Closed {
+            continue;
+        }
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = cuts.changed() => {}
+                () = serve(client, number, &shared) => {}
+            }
+        });
+    }
+}
+
+async fn serve(client: TcpStream, number: usize, shared: &Shared) {
+    let _ = client.set_nodelay(true);
+    // Postgres may be away.
+    let Ok(postgres) = UnixStream::connect(&shared.socket).await else { return };
+    let (from_client, to_client) = client.into_split();
+    let (from_postgres, to_postgres) = postgres.into_split();
+    // Set once the trap has struck here: nothing more is told to the client.
+    let (silence, silenced) = watch::channel(false);
+    let struck: Mutex<Option<oneshot::Sender<()>>> = Mutex::default();
+    tokio::select! {
+        () = upstream(from_client, to_postgres, number, shared, &silence, &struck) => {}
+        () = downstream(from_postgres, to_client, number, shared, silenced) => {}
+    }
+    // Both sides were dropped above.
+    if let Some(cue) = struck.into_inner().unwrap() {
+        let _ = cue.send(());
+    }
+}
+
+/// Waits while this connection is one through which nothing passes.
+async fn pass(number: usize, shared: &Shared) {
+    let mut way = shared.way.subscribe();
+    let _ = way.wait_for(|way| !matches!(way, Way::Stalled { before } if number <= *before)).await;
+}
+
+async fn upstream(
+    mut from: OwnedReadHalf,
+    mut to: UnixWrite,
+    number: usize,
+    shared: &Shared,
+    silence: &watch::Sender<bool>,
+    struck: &Mutex<Option<oneshot::Sender<()>>>,
+) {
+    let mut frames = Frames { buffer: Vec::new(), is_started: false };
+    while frames.read(&mut from).await {
+        pass(number, shared).await;
+        let mut ready = Vec::new();
+        while let Some(frame) = frames.next() {
+            if is_commit(&frame) {
+                shared.commits.fetch_add(1, Ordering::SeqCst);
+                let trap = shared.trap.lock().unwrap().take();
+                if let Some((cut, cue)) = trap {
+                    *struck.lock().unwrap() = Some(cue);
+                    silence.send_replace(true);
+                    if cut == Cut::Before {
+                        let _ = to.write_all(&ready).await;
+                        return;
+                    }
+                    ready.extend(frame);
+                    let _ = to.write_all(&ready).await;
+                    if cut == Cut::After {
+                        // The other direction ends both when it has seen that it is committed.
+                        return std::future::pending().await;
+                    }
+                    return;
+                }
+            }
+            ready.extend(frame);
+        }
+        if to.write_all(&ready).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn downstream(
+    mut from: UnixRead,
+    mut to: OwnedWriteHalf,
+    number: usize,
+    shared: &Shared,
+    silenced: watch::Receiver<bool>,
+) {
+    let mut frames = Frames { buffer: Vec::new(), is_started: true };
+    while frames.read(&mut from).await {
+        pass(number, shared).await;
+        let mut ready = Vec::new();
+        while let Some(frame) = frames.next() {
+            if *silenced.borrow() {
+                if frame.first() == Some(&b'C') && frame.get(5..) == Some(b"COMMIT\0") {
+                    return;
+                }
+            } else {
+                ready.extend(frame);
+            }
+        }
+        if to.write_all(&ready).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn is_commit(frame: &[u8]) -> bool {
+    frame.first() == Some(&b'Q') && frame.get(5..).is_some_and(|text| text.eq_ignore_ascii_case(b"commit\0"))
+}
+
+/// Messages of the protocol: a type, a length that counts itself, and the rest. A client's first has no type.
+struct Frames {
+    buffer: Vec<u8>,
+    is_started: bool,
+}
+
+impl Frames {
+    async fn read(&mut self, from: &mut (impl AsyncReadExt + Unpin)) -> bool {
+        matches!(from.read_buf(&mut self.buffer).await, Ok(read) if read > 0)
+    }
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let kind = usize::from(self.is_started);
+        let length = self.buffer.get(kind..kind + 4)?;
+        let length = kind + u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        if self.buffer.len() < length {
+            return None;
+        }
+        self.is_started = true;
+        let rest = self.buffer.split_off(length);
+        Some(std::mem::replace(&mut self.buffer, rest))
+    }
+}
