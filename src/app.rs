@@ -13,14 +13,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Config;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Verifier;
+use crate::auth::{Tickets, Verifier};
 use crate::config::{Notify, Settings};
+use crate::domain::Signal;
 use crate::embedded::{EmbeddedError, EmbeddedPostgres, Options, StopMode};
 use crate::http::{Api, Limits, service};
 use crate::keys::{self, KeysError};
-use crate::realtime::{Feed, Hub};
+use crate::realtime::{Attendance, Feed, Hub};
 use crate::store::{Store, StoreConfig, StoreError, migrate};
-use crate::writer::{Notifier, Writer};
+use crate::writer::{Acknowledger, Notifier, Writer};
 
 /// How long the database may take to be there when we start.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
@@ -173,16 +174,14 @@ async fn serve_with(
     })?);
     let hub = Arc::new(Hub::default());
     let feed = Arc::new(Feed::new(Arc::clone(&hub), Arc::clone(&store)));
-    let notifier = Arc::new(Notifier::default());
     let stopping = CancellationToken::new();
     let notify = settings.notify == Notify::On;
+    let notifier = Arc::new(Notifier::new(notify));
     let (writer, writing) = Writer::new(Arc::clone(&store), settings.chat_grace, settings.database_timeout, {
         let (hub, notifier) = (Arc::clone(&hub), Arc::clone(&notifier));
         move |committed| {
             hub.publish(&committed.events);
-            if notify {
-                notifier.note(&committed);
-            }
+            notifier.note(&committed);
         }
     });
 
@@ -195,6 +194,8 @@ async fn serve_with(
     let mut tasks = JoinSet::new();
     {
         let (hub, store) = (Arc::clone(&hub), Arc::clone(&store));
+        let typing = Arc::clone(&hub);
+        tasks.spawn(async move { typing.run_typing().await });
         tasks.spawn(async move { hub.run_loader(store).await });
         let fallback = (Arc::clone(&feed), settings.fallback_poll);
         tasks.spawn(async move { fallback.0.run_fallback(fallback.1).await });
@@ -203,12 +204,40 @@ async fn serve_with(
         let (feed, config) = (Arc::clone(&feed), database.listen.clone());
         tasks.spawn(async move { feed.run_listener(config).await });
         let store = Arc::clone(&store);
+        let notifier = Arc::clone(&notifier);
         tasks.spawn(async move { notifier.run(store).await });
     }
+    let attendance = Arc::new(Attendance::default());
+    {
+        let (attendance, store) = (Arc::clone(&attendance), Arc::clone(&store));
+        let (hub, notifier) = (Arc::clone(&hub), Arc::clone(&notifier));
+        let tell = move |signal: Signal| {
+            hub.offer(&signal);
+            notifier.tell(signal);
+        };
+        tasks.spawn(async move { attendance.run(store, tell).await });
+    }
+    let tickets = Tickets::new(&store.secret("stream_tickets").await?);
     let writing = tokio::spawn(writing);
 
-    let limits = Limits { chat_grace: settings.chat_grace, heartbeat: settings.heartbeat };
-    let api = Arc::new(Api { store, writer, hub, feed, verifier, limits, stopping: stopping.clone() });
+    let limits = Limits {
+        chat_grace: settings.chat_grace,
+        presence_grace: settings.presence_grace,
+        heartbeat: settings.heartbeat,
+    };
+    let api = Arc::new(Api {
+        store,
+        acknowledger: Acknowledger::new(writer.clone()),
+        writer,
+        attendance,
+        notifier,
+        hub,
+        feed,
+        verifier,
+        tickets,
+        limits,
+        stopping: stopping.clone(),
+    });
     let server = Server::new(acceptor);
     let handle = server.handle();
     let mut serving = tokio::spawn(server.try_serve(service(Arc::clone(&api))));

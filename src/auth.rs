@@ -16,6 +16,7 @@ mod error;
 mod jws;
 mod keys;
 mod signer;
+mod tickets;
 mod verifier;
 
 #[cfg(test)]
@@ -25,4 +26,5 @@ pub use claims::Expect;
 pub use error::TokenError;
 pub use keys::{KeyError, Keys};
 pub use signer::{SignError, Signer};
+pub use tickets::{Ticket, Tickets};
 pub use verifier::Verifier;

@@ -64,6 +64,10 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_CHAT_GRACE", global = true, default_value = "24h", value_parser = duration)]
     pub chat_grace: Duration,
 
+    /// How long after their last connection somebody still shows online.
+    #[arg(long, env = "RIDEWIRE_PRESENCE_GRACE", global = true, default_value = "15s", value_parser = duration)]
+    pub presence_grace: Duration,
+
     /// After how much silence a stream sends a comment, where its reader does not choose.
     #[arg(long, env = "RIDEWIRE_HEARTBEAT", global = true, default_value = "15s", value_parser = duration)]
     pub heartbeat: Duration,

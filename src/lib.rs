@@ -1,4 +1,16 @@
 //! Ridewire: real-time messaging for rides over plain HTTP.
+//!
+//! The map, and the way of one message through it:
+//!
+//! 1. [`http`] parses a request into the types of [`domain`] and asks [`auth`] whose token it carries.
+//! 2. [`writer`] takes it as a command, judges it under the lock of its ride's topic, and commits it together with
+//!    whatever else is waiting.
+//! 3. [`realtime`] publishes what was committed to those who follow the ride here, and a NOTIFY has the other
+//!    replicas read it from the log.
+//! 4. A subscription, a loop over a cursor, hands it to a stream or a poll, which are in [`http`] again.
+//!
+//! [`store`] is Postgres for all of them. [`app`] puts everything together, [`cli`] starts it, and [`embedded`]
+//! brings a Postgres where there is none. `docs/architecture.md` says why it is built so.
 
 pub mod app;
 pub mod auth;

@@ -10,11 +10,16 @@ mod event;
 mod feed;
 mod follow;
 mod hub;
+mod presence;
+mod signals;
 mod subscription;
 mod topic;
+mod typing;
 
 pub use event::Event;
 pub use feed::{Feed, FeedState};
 pub use follow::{Closed, Follow, Gap, Next, OpenError, Opened};
 pub use hub::Hub;
+pub use presence::{Attendance, Attending};
+pub use signals::Value;
 pub use subscription::{Step, Subscription};

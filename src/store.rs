@@ -6,8 +6,10 @@
 mod batcher;
 mod error;
 pub mod hints;
+mod locations;
 mod migrations;
 mod pool;
+mod presence;
 mod reads;
 mod rows;
 pub mod sql;
@@ -16,5 +18,6 @@ pub use batcher::Batcher;
 pub use error::StoreError;
 pub use migrations::migrate;
 pub use pool::{Session, Store, StoreConfig};
+pub use presence::Presence;
 pub use reads::{Direction, HistoryPage, PageRequest, StoredEvent, StoredRide, UnreadRide};
-pub use rows::{message_from_row, snapshot_from_row};
+pub use rows::{message_from_row, participant_from_row, receipt_from_row, ride_from_row};

@@ -9,7 +9,11 @@ use crate::config::{LogFormat, Settings};
 /// Starts logging.
 pub(crate) fn start(settings: &Settings) {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Of salvo and hyper only what is wrong, unless asked for.
+    // Of salvo only what is wrong: it warns of every answer without a body.
+    let filter = match "salvo_core=error".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

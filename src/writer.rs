@@ -11,6 +11,7 @@
 //! - A refusal is a value: it takes nobody else's command along.
 //! - A command, once queued, is carried out even if whoever sent it has gone.
 
+mod acknowledger;
 mod batch;
 mod command;
 mod commands;
@@ -24,10 +25,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+pub use acknowledger::Acknowledger;
 pub use batch::Committed;
 pub use command::{Command, Needs};
 pub use commands::{
-    AcceptRide, CancelRide, DeleteMessage, EditMessage, Mark, MarkKind, PutRide, SendMessage, Sent, SetStatus,
+    AcceptRide, CancelRide, DeleteMessage, EditMessage, Mark, MarkKind, PutRide, React, SendMessage, Sent, SetStatus,
 };
 pub use ledger::Ledger;
 pub use notifier::Notifier;

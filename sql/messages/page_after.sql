@@ -1,8 +1,9 @@
 -- The same for the oldest messages after a seq.
+with snapshot as materialized (select * from ride_snapshots where ride_id = $1)
 select snapshot.*, page.*
-from ride_snapshots snapshot
+from snapshot
 left join lateral (select id, seq, sender_id, sender_role, content, metadata, client_message_id, content_hash,
-                          created_at, edited_at, deleted_at
+                          created_at, edited_at, deleted_at, reactions
                    from messages
                    where messages.ride_id = snapshot.ride_id
                      and messages.seq > $3
@@ -13,5 +14,4 @@ left join lateral (select id, seq, sender_id, sender_role, content, metadata, cl
                                                      and mine.until_seq is null), 1)
                    order by messages.seq
                    limit $4) as page on true
-where snapshot.ride_id = $1
 order by page.seq

@@ -1,9 +1,10 @@
 -- The newest messages of a ride before a seq, no older than the part of the log that is the reader's, each
 -- beside the ride as it was at that moment; one row without a message where there is none.
+with snapshot as materialized (select * from ride_snapshots where ride_id = $1)
 select snapshot.*, page.*
-from ride_snapshots snapshot
+from snapshot
 left join lateral (select id, seq, sender_id, sender_role, content, metadata, client_message_id, content_hash,
-                          created_at, edited_at, deleted_at
+                          created_at, edited_at, deleted_at, reactions
                    from messages
                    where messages.ride_id = snapshot.ride_id
                      and messages.seq < $3
@@ -14,5 +15,4 @@ left join lateral (select id, seq, sender_id, sender_role, content, metadata, cl
                                                      and mine.until_seq is null), 1)
                    order by messages.seq desc
                    limit $4) as page on true
-where snapshot.ride_id = $1
 order by page.seq

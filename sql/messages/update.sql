@@ -2,7 +2,8 @@ update messages
 set content    = changed.content,
     metadata   = changed.metadata,
     edited_at  = changed.edited_at,
-    deleted_at = changed.deleted_at
-from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
-         as changed (id, content, metadata, edited_at, deleted_at)
+    deleted_at = changed.deleted_at,
+    reactions  = changed.reactions
+from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[])
+         as changed (id, content, metadata, edited_at, deleted_at, reactions)
 where messages.id = changed.id

@@ -17,6 +17,9 @@ pub enum Error {
     /// There is no such message for this caller.
     #[error("there is no such message, or it is not yours")]
     MessageNotFound,
+    /// The driver of this ride has not said where they are.
+    #[error("the driver has not said where they are")]
+    LocationUnknown,
     /// The caller sees the thing but may not do this to it.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -29,6 +32,9 @@ pub enum Error {
     /// The message was deleted.
     #[error("this message was deleted")]
     MessageDeleted,
+    /// The message has as many kinds of reactions as it can.
+    #[error("a message has at most 20 kinds of reactions")]
+    TooManyReactions,
     /// The status machine has no such step.
     #[error("a ride that is {} cannot become {}", .from.as_str(), .to.as_str())]
     InvalidTransition {
@@ -55,10 +61,12 @@ pub enum Code {
     InvalidRequest,
     RideNotFound,
     MessageNotFound,
+    LocationUnknown,
     Forbidden,
     ChatClosed,
     IdempotencyConflict,
     MessageDeleted,
+    TooManyReactions,
     InvalidTransition,
     RideConflict,
     Unavailable,
@@ -78,10 +86,12 @@ impl Error {
             Self::Invalid(_) => Code::InvalidRequest,
             Self::RideNotFound => Code::RideNotFound,
             Self::MessageNotFound => Code::MessageNotFound,
+            Self::LocationUnknown => Code::LocationUnknown,
             Self::Forbidden(_) => Code::Forbidden,
             Self::ChatClosed => Code::ChatClosed,
             Self::IdempotencyConflict => Code::IdempotencyConflict,
             Self::MessageDeleted => Code::MessageDeleted,
+            Self::TooManyReactions => Code::TooManyReactions,
             Self::InvalidTransition { .. } => Code::InvalidTransition,
             Self::RideConflict(_) => Code::RideConflict,
             Self::Unavailable => Code::Unavailable,

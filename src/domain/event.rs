@@ -23,6 +23,11 @@ impl Topic {
         Self(name.into())
     }
 
+    /// The ride that this is the topic of, if it is one's.
+    pub fn ride_id(&self) -> Option<&str> {
+        self.0.strip_prefix("ride/")
+    }
+
     /// The name, by which topics are sorted.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -69,6 +74,8 @@ event_types! {
     MessageEdited => "message:edited",
     /// It was deleted; what was said is gone from the log.
     MessageDeleted => "message:deleted",
+    /// Somebody reacted to it, or took that back.
+    MessageReaction => "message:reaction",
     /// Somebody has read up to a message.
     MessageRead => "message:read",
     /// Somebody has received up to a message.
@@ -81,6 +88,14 @@ event_types! {
     RideStatus => "ride:status",
     /// People joined or left; their rights begin and end at this event.
     RideParticipants => "ride:participants",
+    /// Somebody types, or has stopped; told, not logged.
+    TypingIndicator => "typing:indicator",
+    /// Somebody on the ride follows it; told, and only the last of these two kept.
+    PresenceOnline => "presence:online",
+    /// They no longer do.
+    PresenceOffline => "presence:offline",
+    /// Where the driver is; told, and only the last one kept.
+    RideLocation => "ride:location",
 }
 
 impl EventType {

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{MessageId, Receipts, RideId, RideRole, Seq, Time, UserId};
+use super::{MessageId, ReactionView, Reactions, Receipts, RideId, RideRole, Seq, Time, UserId};
 
 /// The text of a message, byte for byte as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +162,8 @@ pub struct Message {
     pub client_message_id: Option<ClientMessageId>,
     /// Of what it was first sent with.
     pub content_hash: ContentHash,
+    /// Who reacted to it, and how.
+    pub reactions: Reactions,
     /// When it was committed.
     pub created_at: Time,
     /// When it was last edited.
@@ -175,6 +177,7 @@ impl Message {
     pub fn erase(&mut self, now: Time) {
         self.content = None;
         self.metadata = None;
+        self.reactions = Reactions::default();
         self.deleted_at = Some(now);
     }
 
@@ -198,7 +201,7 @@ impl Message {
             created_at: self.created_at,
             edited_at: self.edited_at,
             deleted_at: self.deleted_at,
-            reactions: &[],
+            reactions: self.reactions.view(),
             is_delivered: self.seq <= delivered,
             is_read: self.seq <= read,
         }
@@ -220,7 +223,7 @@ pub struct MessageView<'a> {
     created_at: Time,
     edited_at: Option<Time>,
     deleted_at: Option<Time>,
-    reactions: &'a [()],
+    reactions: Vec<ReactionView<'a>>,
     is_delivered: bool,
     is_read: bool,
 }

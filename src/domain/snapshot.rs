@@ -1,8 +1,9 @@
 //! A ride and all that is known of its people, at one moment of its log.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::{Caller, Error, Result, Ride, Role, Seq, UserId};
+use super::{Caller, Error, LastPresence, Result, Ride, Role, Seq, UserId};
 
 /// What somebody is on a ride.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
@@ -49,6 +50,8 @@ pub struct Participant {
     pub from_seq: Seq,
     /// The last one; `None` while they are on the ride.
     pub until_seq: Option<Seq>,
+    /// Whether they follow the ride, as far as was ever told.
+    pub presence: Option<LastPresence>,
 }
 
 /// How far a user has received and read a ride: watermarks, each the seq of another's message, or 0.
@@ -99,7 +102,7 @@ pub struct Access {
 }
 
 /// A ride, the head of its log, its people and their marks, all of one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RideSnapshot {
     /// The seq of the last event.
     pub head: Seq,
@@ -109,6 +112,26 @@ pub struct RideSnapshot {
     pub participants: Vec<Participant>,
     /// Their marks.
     pub receipts: Receipts,
+    /// The driver's last position.
+    pub location: Option<LastValue>,
+}
+
+/// The last of a value that is kept beside the log.
+#[derive(Debug, Clone)]
+pub struct LastValue {
+    /// Grows with each value.
+    pub version: i64,
+    /// The place in the ride's log that it was true at.
+    pub seq: Seq,
+    /// One line of JSON, as it is sent.
+    pub data: Box<RawValue>,
+}
+
+impl Access {
+    /// Whether what was true at this place in the log may be seen.
+    pub fn covers(&self, seq: Seq) -> bool {
+        seq >= self.from_seq && self.until_seq.is_none_or(|until| seq < until)
+    }
 }
 
 impl RideSnapshot {
@@ -151,7 +174,7 @@ mod tests {
     }
 
     fn participant(name: &str, role: RideRole, from_seq: Seq, until_seq: Option<Seq>) -> Participant {
-        Participant { user: user(name), role, from_seq, until_seq }
+        Participant { user: user(name), role, from_seq, until_seq, presence: None }
     }
 
     fn snapshot() -> RideSnapshot {
@@ -173,6 +196,7 @@ mod tests {
                 participant("first", RideRole::Driver, 1, Some(9)),
                 participant("second", RideRole::Driver, 9, None),
             ],
+            location: None,
             receipts: Receipts(vec![
                 Receipt { user: user("first"), role: RideRole::Driver, delivered_seq: 8, read_seq: 5 },
                 Receipt { user: user("help"), role: RideRole::Support, delivered_seq: 20, read_seq: 20 },

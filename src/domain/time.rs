@@ -20,6 +20,11 @@ impl Time {
         Timestamp::from_second(seconds).ok().map(Self)
     }
 
+    /// The moment `milliseconds` after 1970, or `None` when it lies outside of the calendar.
+    pub fn from_unix_milliseconds(milliseconds: i64) -> Option<Self> {
+        Timestamp::from_millisecond(milliseconds).ok().map(Self)
+    }
+
     /// Seconds since 1970, rounded down.
     pub fn as_unix_seconds(self) -> i64 {
         self.0.as_second()

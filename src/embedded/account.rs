@@ -49,15 +49,10 @@ impl Account {
         }
     }
 
-    /// Whether Postgres runs as another user than we do.
-    pub(super) fn is_another(&self) -> bool {
-        self.switches
-    }
-
     /// A command that runs as this user, in a directory which every user may enter.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        // Errors are read by people and by the log's tests: in one language, whatever the locale here.
+        // Whoever reads its errors can look them up in one language, whatever the locale here.
         command.current_dir("/").stdin(Stdio::null()).env("LC_ALL", "C");
         for (name, _) in env::vars_os() {
             if WITHHELD.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {

@@ -59,22 +59,20 @@ async fn end(pid: i32, cluster: &Path) {
 /// Whether `pid` is the server process of this very cluster. One that has ended and was not yet waited for has
 /// no command line any more, and is not.
 async fn is_postgres_of(pid: i32, cluster: &Path) -> bool {
-    let line = command_line(pid).await;
-    let (program, arguments) = line.split_first().map_or((&[][..], &[][..]), |(first, rest)| (first.as_slice(), rest));
-    let directory = cluster.as_os_str().as_encoded_bytes();
-    program.ends_with(b"postgres") && arguments.iter().any(|argument| argument == directory)
+    let mut line = command_line(pid).await;
+    line.push(b' ');
+    let wanted = [b"/postgres -D ", cluster.as_os_str().as_encoded_bytes(), b" "].concat();
+    line.windows(wanted.len()).any(|part| part == wanted)
 }
 
-/// The words of a process's command line; none when there is no such process.
-async fn command_line(pid: i32) -> Vec<Vec<u8>> {
+/// A process's command line, its words separated by spaces; nothing when there is no such process.
+async fn command_line(pid: i32) -> Vec<u8> {
     if Path::new("/proc/self/cmdline").exists() {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        return line.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+        return line.into_iter().map(|byte| if byte == 0 { b' ' } else { byte }).collect();
     }
-    // Systems without /proc (macOS) have this `ps`. It does not separate the words, so that a path with spaces
-    // would not be found.
+    // Systems without /proc (macOS) have this `ps`.
     let mut ps = Command::new("ps");
     ps.args(["-ww", "-o", "command=", "-p", &pid.to_string()]).stdin(Stdio::null());
-    let line = ps.output().await.map(|output| output.stdout).unwrap_or_default();
-    line.split(u8::is_ascii_whitespace).map(<[u8]>::to_vec).collect()
+    ps.output().await.map(|output| output.stdout.trim_ascii_end().to_vec()).unwrap_or_default()
 }

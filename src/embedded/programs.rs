@@ -14,16 +14,16 @@ const OLDEST: u32 = 14;
 /// Where the programs of each version are: the parent, the beginning of the version's directory, and what
 /// follows it. `scripts/postgres.sh` looks in the same places.
 const PLACES: [(&str, &str, &str); 10] = [
-    ("/usr/lib/postgresql", "", "bin"),                             // Debian, Ubuntu
-    ("/usr", "pgsql-", "bin"),                                      // the PostgreSQL project's own RPMs
-    ("/usr/libexec", "postgresql", ""),                             // Alpine
-    ("/usr/lib", "postgresql", "bin"),                              // openSUSE
-    ("/usr/lib64", "postgresql-", "bin"),                           // Gentoo
-    ("/usr/local", "pgsql", "bin"),                                 // built from source
-    ("/opt/homebrew/opt", "postgresql", "bin"),                     // Homebrew on Apple silicon
-    ("/usr/local/opt", "postgresql", "bin"),                        // Homebrew on Intel
-    ("/Library/PostgreSQL", "", "bin"),                             // the installer for macOS
-    ("/Applications/Postgres.app/Contents/Versions", "", "bin"),    // Postgres.app
+    ("/usr/lib/postgresql", "", "bin"),                          // Debian, Ubuntu
+    ("/usr", "pgsql-", "bin"),                                   // the PostgreSQL project's own RPMs
+    ("/usr/libexec", "postgresql", ""),                          // Alpine
+    ("/usr/lib", "postgresql", "bin"),                           // openSUSE
+    ("/usr/lib64", "postgresql-", "bin"),                        // Gentoo
+    ("/usr/local", "pgsql", "bin"),                              // built from source
+    ("/opt/homebrew/opt", "postgresql", "bin"),                  // Homebrew on Apple silicon
+    ("/usr/local/opt", "postgresql", "bin"),                     // Homebrew on Intel
+    ("/Library/PostgreSQL", "", "bin"),                          // the installer for macOS
+    ("/Applications/Postgres.app/Contents/Versions", "", "bin"), // Postgres.app
 ];
 
 /// The programs of one installed version.
@@ -95,7 +95,8 @@ async fn directories() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut directories: Vec<_> = env::split_paths::<OsStr>(&path).filter(|place| place.is_absolute()).collect();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output().await {
-        directories.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+        let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        directories.extend(directory.is_absolute().then_some(directory));
     }
     for (parent, prefix, rest) in PLACES {
         let entries = fs::read_dir(parent).into_iter().flatten().flatten();
@@ -109,7 +110,7 @@ async fn directories() -> Vec<PathBuf> {
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let number = text.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
     let (major, rest) = number.split_at(number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len()));
-    let minor = rest.strip_prefix('.').and_then(|minor| minor.parse().ok()).unwrap_or(0);
+    let minor = rest.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0);
     Some((major.parse().ok()?, minor))
 }
 
@@ -137,7 +138,10 @@ mod tests {
         assert_eq!(chosen(None).unwrap(), programs("/b", 16, 3));
         assert_eq!(chosen(Some(15)).unwrap(), programs("/a", 15, 2));
         let error = chosen(Some(14)).unwrap_err().to_string();
-        assert!(error.contains("/cluster was created by PostgreSQL 14") && error.contains("RIDEWIRE_PG_BIN"), "{error}");
+        assert!(
+            error.contains("/cluster was created by PostgreSQL 14") && error.contains("RIDEWIRE_PG_BIN"),
+            "{error}"
+        );
         assert!(matches!(choose(Vec::new(), Path::new("/cluster"), Some(14)), Err(EmbeddedError::NoPrograms)));
     }
 }

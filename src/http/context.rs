@@ -1,21 +1,21 @@
 //! What the handlers need, and who is asking.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use salvo::extract::Metadata;
 use salvo::http::header::AUTHORIZATION;
-use salvo::oapi::{Components, EndpointArgRegister, Operation};
+use salvo::oapi::{Components, EndpointArgRegister, Operation, SecurityRequirement};
 use salvo::{Depot, Extractible, FlowCtrl, Handler, Request, Response, async_trait};
 use tokio_util::sync::CancellationToken;
 
+use super::params::query;
 use super::refusal::Refusal;
-use crate::auth::Verifier;
-use crate::domain::Caller;
-use crate::realtime::{Feed, Hub};
+use crate::auth::{Ticket, Tickets, Verifier};
+use crate::domain::{Caller, Error, RideId, RideRole, UserId};
+use crate::realtime::{Attendance, Attending, Feed, Follow, Hub};
 use crate::store::Store;
-use crate::writer::Writer;
+use crate::writer::{Acknowledger, Notifier, Writer};
 
 /// Everything that a request is answered with.
 #[derive(Debug)]
@@ -24,12 +24,20 @@ pub struct Api {
     pub store: Arc<Store>,
     /// Writes.
     pub writer: Writer,
+    /// Deliveries that cursors acknowledge.
+    pub acknowledger: Acknowledger,
+    /// Who follows which ride.
+    pub attendance: Arc<Attendance>,
+    /// Hints to the other replicas.
+    pub notifier: Arc<Notifier>,
     /// Live events.
     pub hub: Arc<Hub>,
     /// Hints from the other replicas, for `/readyz`.
     pub feed: Arc<Feed>,
     /// Tokens.
     pub verifier: Verifier,
+    /// Stream tickets.
+    pub tickets: Tickets,
     /// Times and sizes.
     pub limits: Limits,
     /// Streams and polls end when this is cancelled.
@@ -41,8 +49,19 @@ pub struct Api {
 pub struct Limits {
     /// How long a chat stays open after its ride's end.
     pub chat_grace: Duration,
+    /// How long after their last connection somebody is still there.
+    pub presence_grace: Duration,
     /// After how much silence a stream sends a comment, where its reader does not choose.
     pub heartbeat: Duration,
+}
+
+impl Api {
+    /// Counts an open connection of somebody who is on the ride, until it is dropped and `grace` after that.
+    pub(super) fn attend(&self, follow: &Follow, ride: &RideId, user: &UserId, grace: Duration) -> Option<Attending> {
+        let access = follow.access();
+        let is_on_ride = matches!(access.role, RideRole::Rider | RideRole::Driver) && access.until_seq.is_none();
+        is_on_ride.then(|| self.attendance.attend(ride.clone(), user.clone(), grace))
+    }
 }
 
 /// Puts the [`Api`] where handlers find it.
@@ -64,10 +83,53 @@ pub(super) struct Session {
     pub(super) api: Arc<Api>,
 }
 
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("caller", &self.caller).finish_non_exhaustive()
+/// The same for a stream or poll, which a ticket opens as well as a token.
+pub(super) struct LiveSession {
+    session: Session,
+    /// The one ride that the ticket is for.
+    bound_to: Option<RideId>,
+}
+
+impl LiveSession {
+    /// The session, for following `ride`. To a ticket for another ride there is no such ride.
+    pub(super) fn for_ride(self, ride: &RideId) -> Result<Session, Error> {
+        match self.bound_to {
+            Some(bound) if bound != *ride => Err(Error::RideNotFound),
+            _ => Ok(self.session),
+        }
     }
+}
+
+/// What a request shows of who is asking.
+enum Credentials {
+    Token(Caller),
+    Ticket(Ticket),
+}
+
+impl Credentials {
+    /// A token in the header (RFC 6750, section 2.1), or a ticket in the address. A ticket in the header is still
+    /// a ticket.
+    fn of(req: &Request, api: &Api) -> Result<Self, Refusal> {
+        let refused = |error| Refusal::Unauthorized(Some(error));
+        let Some(value) = req.headers().get(AUTHORIZATION) else {
+            let ticket = query(req, "ticket").ok_or(Refusal::Unauthorized(None))?;
+            return api.tickets.verify(ticket).map(Self::Ticket).map_err(refused);
+        };
+        // RFC 9110, section 11.1: the scheme's case does not matter.
+        let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Refusal::Unauthorized(None));
+        }
+        let token = token.trim();
+        match api.verifier.verify(token) {
+            Ok(caller) => Ok(Self::Token(caller)),
+            Err(error) => api.tickets.verify(token).map(Self::Ticket).map_err(|_| refused(error)),
+        }
+    }
+}
+
+fn api(depot: &Depot) -> Result<Arc<Api>, Refusal> {
+    depot.get_typed::<Arc<Api>>().cloned().map_err(|_| Error::Internal.into())
 }
 
 impl<'ex> Extractible<'ex> for Session {
@@ -78,19 +140,40 @@ impl<'ex> Extractible<'ex> for Session {
 
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
-        let api = depot.get_typed::<Arc<Api>>().map_err(|_| crate::domain::Error::Internal)?;
-        let token = req.headers().get(AUTHORIZATION).ok_or(Refusal::Unauthorized(None))?;
-        // RFC 9110, section 11.1: the scheme's case does not matter.
-        let token = token.to_str().ok().and_then(|value| value.split_once(' '));
-        let (_, token) =
-            token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).ok_or(Refusal::Unauthorized(None))?;
-        let caller = api.verifier.verify(token.trim()).map_err(|error| Refusal::Unauthorized(Some(error)))?;
-        Ok(Self { caller, api: Arc::clone(api) })
+        let api = api(depot)?;
+        match Credentials::of(req, &api)? {
+            Credentials::Token(caller) => Ok(Self { caller, api }),
+            Credentials::Ticket(_) => Err(Error::Forbidden("a ticket opens streams and polls, nothing else").into()),
+        }
+    }
+}
+
+impl<'ex> Extractible<'ex> for LiveSession {
+    fn metadata() -> &'static Metadata {
+        static METADATA: Metadata = Metadata::new("LiveSession");
+        &METADATA
+    }
+
+    #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
+    async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
+        let api = api(depot)?;
+        let (caller, bound_to) = match Credentials::of(req, &api)? {
+            Credentials::Token(caller) => (caller, None),
+            Credentials::Ticket(ticket) => (ticket.caller, ticket.ride),
+        };
+        Ok(Self { session: Session { caller, api }, bound_to })
     }
 }
 
 impl EndpointArgRegister for Session {
     fn register(_components: &mut Components, operation: &mut Operation, _arg: &str) {
-        operation.securities = Some(vec![salvo::oapi::SecurityRequirement::new("bearer", Vec::<String>::new())]);
+        operation.securities = Some(vec![SecurityRequirement::new("bearer", Vec::<String>::new())]);
+    }
+}
+
+impl EndpointArgRegister for LiveSession {
+    fn register(_components: &mut Components, operation: &mut Operation, _arg: &str) {
+        let either = ["bearer", "ticket"].map(|scheme| SecurityRequirement::new(scheme, Vec::<String>::new()));
+        operation.securities = Some(either.into());
     }
 }

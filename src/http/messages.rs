@@ -15,10 +15,10 @@ use super::context::{Api, Session};
 use super::live::state::{MarkView, ParticipantView, marks, participants};
 use super::params::{MessagePath, RidePath, number, query, seq};
 use super::refusal::Refusal;
-use super::schema;
+use super::{schema, typing};
 use crate::domain::{
     Access, Caller, ClientMessageId, Content, Error, FieldErrors, Message, MessageId, MessageView, Metadata, RideId,
-    RideSnapshot, Seq,
+    RideSnapshot, Seq, Topic,
 };
 use crate::store::Direction;
 use crate::writer::{DeleteMessage, EditMessage, SendMessage};
@@ -77,7 +77,10 @@ pub(super) async fn send_message(
         return Err(Error::invalid("/clientMessageId", "must be the same as the Idempotency-Key header").into());
     }
     let command = SendMessage { caller: session.caller, ride, content, metadata, client_message_id: named.or(key) };
+    let (topic, user) = (Topic::ride(&command.ride), command.caller.user.clone());
     let sent = session.api.writer.submit(command).await?;
+    // Who has sent it types no more.
+    typing::tell(&session.api, &topic, &user, false, sent.seq);
     let status = if sent.created { StatusCode::CREATED } else { StatusCode::OK };
     if let Ok(location) = HeaderValue::try_from(format!("/api/v1/messages/{}", sent.id)) {
         res.headers_mut().insert(LOCATION, location);
@@ -162,10 +165,13 @@ pub(super) async fn get_history(
     Ok(())
 }
 
-/// Names a page by all that it shows: the log's head moves with each message, edit, receipt and participant.
+/// Names a page by all that it shows: the log's head moves with each message, edit, receipt and participant, and
+/// presence has versions.
 fn etag(snapshot: &RideSnapshot, caller: &Caller, direction: Direction, limit: usize) -> String {
     let mut hasher = DefaultHasher::new();
     (&caller.user, caller.role, direction, limit).hash(&mut hasher);
+    let presence = snapshot.present().map(|person| person.presence.map(|presence| presence.version));
+    presence.for_each(|version| version.hash(&mut hasher));
     format!("\"{}-{:016x}\"", snapshot.head, hasher.finish())
 }
 

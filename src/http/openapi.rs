@@ -1,7 +1,7 @@
 //! openapi.yaml, made from the handlers.
 
 use salvo::http::header::{CONTENT_TYPE, HeaderValue};
-use salvo::oapi::security::{Http, HttpAuthScheme};
+use salvo::oapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme};
 use salvo::oapi::{Content, Info, License, OpenApi, RefOr, Response, Schema, SecurityScheme, Tag, ToSchema};
 use salvo::{Depot, FlowCtrl, Handler, Request, async_trait};
 
@@ -19,9 +19,10 @@ Request bodies are JSON whatever their `Content-Type` says. Errors are `applicat
 stable `code`. A ride or message that is not yours looks as one that is not there.";
 
 /// The refusals that any operation under `/api/v1` may meet.
-const COMMON: [(&str, &str); 5] = [
+const COMMON: [(&str, &str); 6] = [
     ("400", "`invalid_request`: `errors` says which field, and what would be right"),
     ("401", "`unauthorized`: no token, or none that counts"),
+    ("403", "`forbidden`: a stream ticket opens streams and polls alone"),
     ("413", "`body_too_large`: a body may have at most 64 KiB"),
     ("500", "`internal`: our fault; the log knows more under `requestId`"),
     ("503", "`unavailable`: try again, `Retry-After` says when"),
@@ -37,8 +38,11 @@ pub fn document() -> OpenApi {
             .bearer_format("JWT")
             .description("A JWT with `sub` (the user), `role` (rider, driver, support, service) and `exp`."),
     );
+    let ticket = ApiKeyValue::with_description("ticket", "A stream ticket, for those who cannot set a header.");
+    let ticket = SecurityScheme::ApiKey(ApiKey::Query(ticket));
     let mut document = OpenApi::with_info(info)
         .add_security_scheme("bearer", bearer)
+        .add_security_scheme("ticket", ticket)
         .tags([
             Tag::new("messages").description("What is said on a ride, and who has received and read it."),
             Tag::new("live").description("A ride's events, as they happen."),

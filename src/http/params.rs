@@ -9,7 +9,7 @@ use salvo::{Depot, Extractible, Request};
 
 use super::refusal::Refusal;
 use super::schema;
-use crate::domain::{Error, MessageId, RideId, Seq};
+use crate::domain::{Emoji, Error, MessageId, RideId, Seq};
 
 macro_rules! path_parameter {
     ($(#[$docs:meta])* $name:ident($inner:ty) = $text:literal, $schema:ty, $parse:expr) => {
@@ -49,6 +49,11 @@ path_parameter! {
     /// `{messageId}`
     MessagePath(MessageId) = "messageId", schema::Uuid,
     |text| MessageId::parse(text).ok_or_else(|| "must be a message's id: a UUID".to_owned())
+}
+
+path_parameter! {
+    /// `{emoji}`
+    EmojiPath(Emoji) = "emoji", schema::EmojiText, |text| Emoji::parse(text).map_err(ToOwned::to_owned)
 }
 
 /// A query parameter, if it was given; of several by the same name the last.

@@ -10,7 +10,7 @@ use super::context::{Api, Provide};
 use super::live::{poll, sse};
 use super::refusal::Refusal;
 use super::trace::Trace;
-use super::{health, messages, openapi, receipts, rides};
+use super::{health, location, messages, openapi, presence, reactions, receipts, rides, tickets, typing};
 
 /// Everything that is served.
 pub fn service(api: Arc<Api>) -> Service {
@@ -21,12 +21,15 @@ pub(super) fn router() -> Router {
     let of_ride = Router::with_path("rides/{rideId}")
         .get(messages::get_history)
         .push(Router::with_path("unread-count").get(receipts::get_unread_count))
+        .push(Router::with_path("presence").get(presence::get_presence))
+        .push(Router::with_path("typing").post(typing::set_typing))
         .push(Router::with_path("events").get(sse::stream_ride))
         .push(Router::with_path("poll").get(poll::poll_ride));
     let of_message = Router::with_path("{messageId}")
         .get(messages::get_message)
         .patch(messages::edit_message)
         .delete(messages::delete_message)
+        .push(Router::with_path("reactions/{emoji}").put(reactions::put_reaction).delete(reactions::delete_reaction))
         .push(Router::with_path("read").post(receipts::mark_read))
         .push(Router::with_path("delivered").post(receipts::mark_delivered));
     let messages = Router::with_path("messages")
@@ -38,12 +41,14 @@ pub(super) fn router() -> Router {
         Router::with_path("{rideId}")
             .put(rides::put_ride)
             .get(rides::get_ride)
+            .push(Router::with_path("location").post(location::put_location).get(location::get_location))
             .push(Router::with_path("accept").post(rides::accept_ride))
             .push(Router::with_path("cancel").post(rides::cancel_ride))
             .push(Router::with_path("status").post(rides::set_ride_status)),
     );
+    let tickets = Router::with_path("stream-tickets").post(tickets::create_stream_ticket);
     Router::new()
-        .push(Router::with_path("api/v1").push(messages).push(rides))
+        .push(Router::with_path("api/v1").push(messages).push(rides).push(tickets))
         .push(Router::with_path("healthz").get(health::get_health))
         .push(Router::with_path("readyz").get(health::get_readiness))
         .push(Router::with_path("openapi.yaml").get(openapi::Yaml))

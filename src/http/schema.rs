@@ -27,6 +27,15 @@ impl ToSchema for Uuid {
     }
 }
 
+/// One emoji.
+pub(super) struct EmojiText;
+
+impl ToSchema for EmojiText {
+    fn to_schema(_components: &mut Components) -> RefOr<Schema> {
+        Object::new().schema_type(BasicType::String).example("👍").into()
+    }
+}
+
 /// RFC 3339, UTC, milliseconds.
 pub(super) struct DateTime;
 
@@ -207,6 +216,34 @@ pub(super) struct Unread {
     rides: Vec<UnreadRide>,
 }
 
+/// Who of a ride's people follows it.
+#[derive(ToSchema)]
+#[salvo(schema(name = "Presence", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct Presence {
+    participants: Vec<Participant>,
+}
+
+/// Where a ride's driver is.
+#[derive(ToSchema)]
+#[salvo(schema(name = "Location", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct Location {
+    ride_id: Id,
+    driver_id: Id,
+    #[salvo(schema(minimum = -90, maximum = 90))]
+    lat: f64,
+    #[salvo(schema(minimum = -180, maximum = 180))]
+    lng: f64,
+    #[salvo(schema(required = true))]
+    heading: Option<f64>,
+    #[salvo(schema(required = true))]
+    speed: Option<f64>,
+    #[salvo(schema(required = true))]
+    accuracy: Option<f64>,
+    at: DateTime,
+}
+
 /// A ride as a stream's `stream:sync` and a poll's answer show it, read in one snapshot with the log's head.
 #[derive(ToSchema)]
 #[salvo(schema(name = "State", rename_all = "camelCase"))]
@@ -220,7 +257,7 @@ pub(super) struct State {
     receipts: Vec<Mark>,
     /// The last position of the driver.
     #[salvo(schema(required = true))]
-    location: Option<BTreeMap<String, Value>>,
+    location: Option<Location>,
     /// Who is typing.
     typing: Vec<Id>,
 }
@@ -272,6 +309,17 @@ pub(super) struct Poll {
     /// The ride is over for good, or the caller is no longer on it; nothing more will come.
     #[salvo(schema(required = false))]
     closed: bool,
+}
+
+/// A ticket for streams.
+#[derive(ToSchema)]
+#[salvo(schema(name = "StreamTicket", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct StreamTicket {
+    /// What to give as `?ticket=`.
+    ticket: String,
+    /// When it ends: with the token it was made with.
+    expires_at: DateTime,
 }
 
 /// Whether this server can do its work.

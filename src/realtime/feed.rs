@@ -130,7 +130,10 @@ impl Feed {
     fn hear(&self, payload: &str) {
         self.heard.fetch_add(1, Ordering::Relaxed);
         match hints::decode(payload) {
-            Some(heads) => self.hub.hint(heads),
+            Some(hints) => {
+                self.hub.hint(hints.heads);
+                hints.values.iter().for_each(|value| self.hub.offer(value));
+            }
             None => tracing::debug!("a hint that is none of ours"),
         }
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Event, Hub, Step, Subscription};
-use crate::domain::{Access, Caller, Error, RideId, RideSnapshot, Seq, Time, Topic};
+use super::{Event, Hub, Step, Subscription, Value};
+use crate::domain::{Access, Caller, Error, EventType, RideId, RideSnapshot, Seq, Signal, Time, Topic};
 use crate::store::{Store, StoreError};
 
 /// How long to wait before a database that has failed is asked again; jittered.
@@ -73,6 +73,8 @@ pub enum OpenError {
 pub enum Next {
     /// Events, in order.
     Events(Vec<Event>),
+    /// Values that have changed, the last of each.
+    Values(Vec<Value>),
     /// The log no longer has these; what follows comes after them.
     Gap(Gap),
     /// Nothing more will come.
@@ -110,7 +112,18 @@ impl Follow {
         if access.until_seq.is_some_and(|until| start >= until) {
             return Err(Error::RideNotFound.into());
         }
-        subscription.start(start, head);
+        let location = snapshot.location.as_ref().zip(snapshot.ride.driver.as_ref());
+        let location = location.map(|(last, driver)| Signal {
+            topic: Topic::ride(&ride),
+            kind: EventType::RideLocation,
+            user: driver.clone(),
+            version: last.version,
+            seq: last.seq,
+            data: last.data.get().to_owned(),
+        });
+        let people = snapshot.participants.iter();
+        let presence = people.filter_map(|person| Some(person.presence?.signal(&ride, &person.user)));
+        subscription.start(start, head, &presence.chain(location).collect::<Vec<_>>());
         let closes_at = snapshot.ride.closes_at(grace);
         let mut follow = Self {
             subscription,
@@ -124,8 +137,9 @@ impl Follow {
             recheck: false,
         };
         let mut gap = None;
-        if start < head {
-            // Whether the log still has what comes next is known from the log alone.
+        // Whether the log still has what comes next is known from the log alone. Where the hub is not as far as the
+        // database yet there is no need to wait for it: between the two nothing is missing.
+        if follow.subscription.is_behind() {
             match follow.subscription.next(FIRST_PAGE).await? {
                 Step::Gap(hole) => gap = Some(hole),
                 step => follow.first = Some(step),
@@ -135,7 +149,7 @@ impl Follow {
             cursor: gap.map_or(start, |gap| gap.to),
             resumed: cursor.is_some_and(|cursor| cursor <= head) && gap.is_none(),
             gap,
-            is_over: follow.is_over() && follow.first.is_none() && !follow.is_behind(),
+            is_over: follow.is_over() && follow.first.is_none() && start >= head,
             snapshot,
         };
         Ok((follow, opened))
@@ -148,6 +162,11 @@ impl Follow {
     /// Whether there is something to hand out now.
     pub fn is_behind(&self) -> bool {
         self.first.is_some() || self.subscription.is_behind()
+    }
+
+    /// As what the follower is on the ride.
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// Up to where events were handed out.
@@ -197,6 +216,10 @@ impl Follow {
                 self.recheck = events.last().is_some_and(|last| last.kind.moves_rights());
                 Next::Events(events)
             }
+            Step::Values(mut values) => {
+                values.retain(|value| self.is_for_follower(value));
+                Next::Values(values)
+            }
             Step::Gap(gap) => {
                 // Whatever moved rights may have been in it.
                 self.recheck = true;
@@ -204,6 +227,12 @@ impl Follow {
             }
             Step::Reset => Next::Closed(Closed::Reset),
         })
+    }
+
+    /// Whether a value lies in the part of the log that is the follower's, and is not about themselves.
+    fn is_for_follower(&self, value: &Value) -> bool {
+        let is_own = value.kind != EventType::RideLocation && value.user == self.caller.user;
+        self.access.covers(value.seq) && !is_own
     }
 
     /// The next step, or `None` when the ride is over for good and all of it was handed out.

@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 
 use super::Event;
 use super::topic::{Missing, TopicState};
-use crate::domain::{NewEvent, Seq, Topic};
+use super::typing::{self, Typing};
+use crate::domain::{EventType, NewEvent, Seq, Signal, SignalKind, Topic, UserId};
 use crate::store::{PageRequest, Store, StoreError, StoredEvent};
 
 /// The most events of one topic, and the most topics, that the loader reads in one statement.
@@ -35,6 +36,9 @@ pub struct Hub {
     /// Topics whose ring ends before what is known to exist.
     behind: Mutex<BTreeSet<Topic>>,
     work: Notify,
+    typing: Typing,
+    /// Somebody has begun to type.
+    typed: Notify,
 }
 
 #[derive(Debug)]
@@ -84,6 +88,44 @@ impl Hub {
                 && state.publish(events.into_iter().map(Event::from).collect())
             {
                 self.load_later(topic.clone());
+            }
+        }
+    }
+
+    /// Hands on a value that is told and not logged.
+    pub fn offer(&self, signal: &Signal) {
+        if signal.kind == EventType::TypingIndicator {
+            self.typing.hear(signal);
+            self.typed.notify_one();
+        }
+        if let Some(state) = self.find(&signal.topic) {
+            state.offer(signal);
+        }
+    }
+
+    /// What is to be told when somebody types, or stops: nothing, where that is known. `seq` is the head of the
+    /// topic's log.
+    pub fn typing(&self, topic: &Topic, user: &UserId, types: bool, seq: Seq) -> Option<Signal> {
+        let known = self.typing.version(topic, user);
+        let is_news = if types { self.typing.is_news(topic, user) } else { known.is_some() };
+        let version = typing::version_now().max(known.unwrap_or(0) + 1);
+        is_news.then(|| typing::signal(topic.clone(), user.clone(), types, seq, version))
+    }
+
+    /// Who is typing on a topic.
+    pub fn typists(&self, topic: &Topic) -> Vec<UserId> {
+        self.typing.on(topic)
+    }
+
+    /// Ends the typing of those who have not said it again, for ever.
+    pub async fn run_typing(&self) {
+        loop {
+            let (ended, next) = self.typing.end_overdue();
+            ended.iter().for_each(|signal| self.offer(signal));
+            let typed = self.typed.notified();
+            match next {
+                Some(next) => drop(tokio::time::timeout_at(next, typed).await),
+                None => typed.await,
             }
         }
     }
@@ -195,6 +237,15 @@ impl Hub {
                     self.load_later(state.name.clone());
                 }
             }
+            let known: Vec<_> = part.iter().map(|state| (&state.name, state.version(SignalKind::Location))).collect();
+            store.newer_locations(&known).await?.iter().for_each(|signal| self.offer(signal));
+            let topics: Vec<_> = part.iter().map(|state| &state.name).collect();
+            let known = part.iter().flat_map(|state| {
+                let versions = state.versions(SignalKind::Presence);
+                versions.into_iter().map(|(user, version)| (&state.name, user, version))
+            });
+            let newer = store.newer_presence(&topics, &known.collect::<Vec<_>>()).await?;
+            newer.iter().for_each(|signal| self.offer(signal));
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use tokio::sync::watch;
 
 use super::hub::Hold;
 use super::topic::Head;
-use super::{Event, Gap, Hub};
-use crate::domain::{Seq, Topic};
+use super::{Event, Gap, Hub, Value};
+use crate::domain::{Seq, Signal, Topic};
 use crate::store::{PageRequest, Store, StoreError};
 
 /// A reader of one topic. It holds a cursor and no events.
@@ -17,6 +17,8 @@ pub struct Subscription {
     head: watch::Receiver<Head>,
     store: Arc<Store>,
     cursor: Seq,
+    /// The last change of a value that was handed out.
+    signals: u64,
 }
 
 /// What comes next on a topic.
@@ -24,6 +26,8 @@ pub struct Subscription {
 pub enum Step {
     /// Events, in order, directly after the cursor.
     Events(Vec<Event>),
+    /// Values that have changed, the last of each.
+    Values(Vec<Value>),
     /// The log no longer has these.
     Gap(Gap),
     /// The log is not the one that was being read. There is nothing more.
@@ -36,12 +40,16 @@ impl Subscription {
     pub fn register(hub: &Arc<Hub>, store: Arc<Store>, topic: &Topic) -> Self {
         let hold = hub.hold(topic);
         let head = hold.state.watch();
-        Self { hold, head, store, cursor: 0 }
+        let signals = head.borrow().signals;
+        Self { hold, head, store, cursor: 0, signals }
     }
 
     /// Begins to read after `cursor`, the log having reached `head`.
-    pub fn start(&mut self, cursor: Seq, head: Seq) {
+    ///
+    /// `values` are those that it holds beside the log.
+    pub fn start(&mut self, cursor: Seq, head: Seq, values: &[Signal]) {
         self.cursor = cursor;
+        values.iter().for_each(|value| self.hold.state.seed(value));
         self.hold.observe(head);
     }
 
@@ -65,6 +73,11 @@ impl Subscription {
             }
             if self.cursor < head.seq {
                 return self.read(head.seq, limit).await;
+            }
+            if self.signals < head.signals {
+                let (values, serial) = self.hold.state.signals_since(self.signals);
+                self.signals = serial;
+                return Ok(Step::Values(values));
             }
             if self.head.changed().await.is_err() {
                 // The topic's sender lives in what this holds.

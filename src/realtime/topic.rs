@@ -13,7 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::Event;
-use crate::domain::{Seq, Topic};
+use super::signals::{Signals, Value};
+use crate::domain::{Seq, Signal, SignalKind, Topic, UserId};
 
 /// The most events, and the most bytes of them, that a topic keeps for readers a moment behind.
 const RING_EVENTS: usize = 64;
@@ -24,6 +25,8 @@ const RING_BYTES: usize = 64 * 1024;
 pub(super) struct Head {
     /// The seq of the last event that can be read.
     pub(super) seq: Seq,
+    /// The number of the last change of a value.
+    pub(super) signals: u64,
     /// Whether this log is no longer what its readers have been reading (a restored database).
     pub(super) is_reset: bool,
 }
@@ -54,11 +57,12 @@ struct Ring {
     end: Option<Seq>,
     /// The last seq known to exist.
     wanted: Seq,
+    signals: Signals,
 }
 
 impl TopicState {
     pub(super) fn new(name: Topic) -> Self {
-        Self { name, ring: Mutex::default(), head: watch::Sender::new(Head { seq: 0, is_reset: false }) }
+        Self { name, ring: Mutex::default(), head: watch::Sender::new(Head { seq: 0, signals: 0, is_reset: false }) }
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Head> {
@@ -137,6 +141,35 @@ impl TopicState {
         }
     }
 
+    /// Takes a value that is told and not logged.
+    pub(super) fn offer(&self, signal: &Signal) {
+        let mut ring = self.ring();
+        if ring.signals.offer(signal) {
+            self.settle(ring);
+        }
+    }
+
+    /// Takes a value that a reader has just found in the database.
+    pub(super) fn seed(&self, signal: &Signal) {
+        self.ring().signals.seed(signal);
+    }
+
+    /// The values that have changed since, and the number of the last change.
+    pub(super) fn signals_since(&self, serial: u64) -> (Vec<Value>, u64) {
+        let ring = self.ring();
+        (ring.signals.since(serial), ring.signals.serial())
+    }
+
+    /// Whose values of a kind are known, and which.
+    pub(super) fn versions(&self, kind: SignalKind) -> Vec<(UserId, i64)> {
+        self.ring().signals.versions(kind)
+    }
+
+    /// The version of the last value of a kind.
+    pub(super) fn version(&self, kind: SignalKind) -> i64 {
+        self.ring().signals.version(kind)
+    }
+
     /// Ends this topic for all its readers.
     pub(super) fn reset(&self) {
         self.ring().clear();
@@ -153,12 +186,13 @@ impl TopicState {
 
     /// Lets readers see what the ring has now.
     fn settle(&self, ring: MutexGuard<'_, Ring>) -> bool {
-        let Some(end) = ring.end else { return false };
-        let missing = ring.wanted > end;
+        let missing = ring.end.is_some_and(|end| end < ring.wanted);
+        let (end, signals) = (ring.end.unwrap_or(0), ring.signals.serial());
         // Under the lock still, so that heads are told in the order in which the ring grew.
         self.head.send_if_modified(|head| {
-            let moved = end > head.seq;
+            let moved = end > head.seq || signals > head.signals;
             head.seq = head.seq.max(end);
+            head.signals = signals;
             moved
         });
         missing
@@ -182,6 +216,7 @@ impl Ring {
         }
     }
 
+    /// Forgets the events; values are none.
     fn clear(&mut self) {
         self.events = VecDeque::new();
         self.bytes = 0;
@@ -202,7 +237,8 @@ mod tests {
     }
 
     fn fill(topic: &TopicState, after: Seq, page: Vec<Event>) -> bool {
-        topic.fill(Missing { after, up_to: topic.ring().wanted }, page)
+        let up_to = topic.ring().wanted;
+        topic.fill(Missing { after, up_to }, page)
     }
 
     fn after(topic: &TopicState, cursor: Seq) -> Option<Vec<Seq>> {
@@ -300,7 +336,8 @@ mod tests {
         let topic = topic();
         topic.observe(10);
         assert!(topic.hint(1_000));
-        topic.doubt(topic.missing().unwrap());
+        let missing = topic.missing().unwrap();
+        topic.doubt(missing);
         assert_eq!(topic.missing(), None);
         assert!(!topic.publish(events([11])));
         assert_eq!(after(&topic, 10), Some(vec![11]));

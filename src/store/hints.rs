@@ -1,13 +1,14 @@
-//! The payload of a NOTIFY: where some topics' logs end now.
+//! The payload of a NOTIFY: where some topics' logs end now, and values that are told and not logged.
 //!
-//! `{"v":1,"heads":{"ride/ride_123":42}}`. A replica ignores what it cannot read: hints are only hints, and a
-//! newer version may say more.
+//! `{"v":1,"heads":{"ride/ride_123":42},"values":[["ride/ride_123","typing:indicator","rider_1",1,42,"{…}"]]}`, the
+//! members of a value being its topic, type, user, version, seq and data. A replica ignores what it cannot read:
+//! hints are only hints, and a newer version may say more.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::domain::{Seq, Topic};
+use crate::domain::{EventType, Seq, Signal, Topic, UserId};
 
 /// The channel.
 pub const CHANNEL: &str = "ridewire";
@@ -18,39 +19,66 @@ pub const PROBE: &str = r#"{"v":1,"heads":{}}"#;
 /// Postgres takes payloads of less than 8000 bytes.
 const LARGEST: usize = 7_900;
 
-const BEGIN: &str = r#"{"v":1,"heads":{"#;
-const END: &str = "}}";
+/// What is told.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Hints {
+    /// Where logs end.
+    pub heads: BTreeMap<Topic, Seq>,
+    /// The last value of each kind and user.
+    pub values: Vec<Signal>,
+}
 
 /// As many payloads as it takes.
-pub fn encode(heads: &BTreeMap<Topic, Seq>) -> Vec<String> {
+pub fn encode(hints: &Hints) -> Vec<String> {
+    // No escaping: the characters of an id are all plain.
+    let heads = hints.heads.iter().map(|(topic, seq)| format!(r#""{topic}":{seq}"#));
+    let values = hints.values.iter().filter_map(|value| {
+        let Signal { topic, kind, user, version, seq, data } = value;
+        serde_json::to_string(&(topic.as_str(), kind.as_str(), user, version, seq, data)).ok()
+    });
+    let heads = payloads(heads, r#"{"v":1,"heads":{"#, "}}");
+    heads.into_iter().chain(payloads(values, r#"{"v":1,"values":["#, "]}")).collect()
+}
+
+fn payloads(members: impl Iterator<Item = String>, begin: &str, end: &str) -> Vec<String> {
     let mut payloads = Vec::new();
-    let mut payload = String::from(BEGIN);
-    for (topic, seq) in heads {
-        // No escaping: the characters of an id are all plain.
-        let head = format!(r#""{topic}":{seq}"#);
-        if payload.len() + 1 + head.len() + END.len() > LARGEST {
-            payloads.push(std::mem::replace(&mut payload, String::from(BEGIN)) + END);
+    let mut payload = begin.to_owned();
+    for member in members {
+        if payload.len() + 1 + member.len() + end.len() > LARGEST && payload.len() > begin.len() {
+            payloads.push(std::mem::replace(&mut payload, begin.to_owned()) + end);
         }
-        if payload.len() > BEGIN.len() {
+        if payload.len() > begin.len() {
             payload.push(',');
         }
-        payload.push_str(&head);
+        payload.push_str(&member);
     }
-    if payload.len() > BEGIN.len() {
-        payloads.push(payload + END);
+    if payload.len() > begin.len() {
+        payloads.push(payload + end);
     }
     payloads
 }
 
 /// Reads a payload; `None` where it is not one of ours.
-pub fn decode(payload: &str) -> Option<Vec<(Topic, Seq)>> {
+pub fn decode(payload: &str) -> Option<Hints> {
     #[derive(Deserialize)]
     struct Payload {
         v: u32,
+        #[serde(default)]
         heads: BTreeMap<String, Seq>,
+        #[serde(default)]
+        values: Vec<(String, String, String, i64, Seq, String)>,
     }
-    let Payload { v, heads } = serde_json::from_str(payload).ok()?;
-    (v == 1).then(|| heads.into_iter().map(|(topic, seq)| (Topic::from_stored(&topic), seq)).collect())
+    let Payload { v, heads, values } = serde_json::from_str(payload).ok()?;
+    if v != 1 {
+        return None;
+    }
+    let values = values.into_iter().filter_map(|(topic, kind, user, version, seq, data)| {
+        // Of a kind that only a newer version knows, nothing is told.
+        let (kind, user) = (EventType::parse(&kind)?, UserId::parse(&user).ok()?);
+        Some(Signal { topic: Topic::from_stored(&topic), kind, user, version, seq, data })
+    });
+    let heads = heads.into_iter().map(|(topic, seq)| (Topic::from_stored(&topic), seq));
+    Some(Hints { heads: heads.collect(), values: values.collect() })
 }
 
 #[cfg(test)]
@@ -58,15 +86,29 @@ mod tests {
     use super::*;
     use crate::domain::RideId;
 
+    fn topic(n: i64) -> Topic {
+        Topic::ride(&RideId::parse(&format!("ride_{n:059}")).unwrap())
+    }
+
+    fn value(n: i64) -> Signal {
+        let data = format!(r#"{{"rideId":"{n}","typing":true}}"#);
+        let (kind, user) = (EventType::TypingIndicator, UserId::parse("u").unwrap());
+        Signal { topic: topic(n), kind, user, version: n, seq: n, data }
+    }
+
     #[test]
     fn hints_survive_the_way_in_payloads_that_postgres_takes() {
-        let heads: BTreeMap<_, _> =
-            (0..2_000).map(|n| (Topic::ride(&RideId::parse(&format!("ride_{n:060}")[..64]).unwrap()), n)).collect();
-        let payloads = encode(&heads);
-        assert!(payloads.len() > 1 && payloads.iter().all(|payload| payload.len() < 8_000));
-        let decoded: BTreeMap<_, _> = payloads.iter().flat_map(|payload| decode(payload).unwrap()).collect();
-        assert_eq!(decoded, heads);
-        assert!(encode(&BTreeMap::new()).is_empty());
+        let heads = (0..2_000).map(|n| (topic(n), n)).collect();
+        let hints = Hints { heads, values: (0..500).map(value).collect() };
+        let payloads = encode(&hints);
+        assert!(payloads.len() > 2 && payloads.iter().all(|payload| payload.len() < 8_000));
+        let mut decoded = Hints::default();
+        for part in payloads.iter().map(|payload| decode(payload).unwrap()) {
+            decoded.heads.extend(part.heads);
+            decoded.values.extend(part.values);
+        }
+        assert_eq!(decoded, hints);
+        assert!(encode(&Hints::default()).is_empty());
     }
 
     #[test]
@@ -74,6 +116,8 @@ mod tests {
         for other in ["", "{}", "nonsense", r#"{"v":2,"heads":{}}"#, r#"{"v":1,"heads":[1]}"#] {
             assert_eq!(decode(other), None, "{other}");
         }
-        assert_eq!(decode(r#"{"v":1,"heads":{"a":1},"more":true}"#).unwrap().len(), 1);
+        assert_eq!(decode(r#"{"v":1,"heads":{"a":1},"more":true}"#).unwrap().heads.len(), 1);
+        assert_eq!(decode(PROBE), Some(Hints::default()));
+        assert_eq!(decode(r#"{"v":1,"values":[["t","new:type","u",1,1,""]]}"#), Some(Hints::default()));
     }
 }

@@ -6,8 +6,8 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, NoTls, Row};
 
-use super::{Batcher, StoreError, reads};
-use crate::domain::{RideId, RideSnapshot};
+use super::{Batcher, StoreError, locations, reads};
+use crate::domain::{RideId, RideSnapshot, Signal};
 
 /// The parameters of a statement.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -30,6 +30,7 @@ pub struct Store {
     patience: Duration,
     pub(super) snapshots: Batcher<RideId, Option<RideSnapshot>>,
     pub(super) pages: Batcher<reads::PageRequest, Vec<reads::StoredEvent>>,
+    pub(super) locations: Batcher<locations::NewLocation, Option<Signal>>,
 }
 
 impl Store {
@@ -54,7 +55,11 @@ impl Store {
             let pool = pool.clone();
             move |requests| reads::pages(pool.clone(), requests)
         });
-        Ok(Self { pool, patience, snapshots, pages })
+        let locations = Batcher::start(1_000, patience, {
+            let pool = pool.clone();
+            move |news| locations::put(pool.clone(), news)
+        });
+        Ok(Self { pool, patience, snapshots, pages, locations })
     }
 
     /// A connection, for statements that must be on the same one.

@@ -72,6 +72,12 @@ pub struct StoredRide {
 }
 
 impl Store {
+    /// A secret that all replicas share.
+    pub async fn secret(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        let rows = self.read(sql::SECRETS_BY_NAME, &[&name]).await?;
+        Ok(rows.first().ok_or(StoreError::Corrupt("no such secret"))?.try_get("value")?)
+    }
+
     /// A ride and its people, as they are now; `None` where there is none.
     pub async fn snapshot(&self, ride: &RideId) -> Result<Option<RideSnapshot>, StoreError> {
         self.snapshots.ask(ride.clone()).await

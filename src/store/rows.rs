@@ -1,14 +1,15 @@
 //! Rows into the domain's types.
 
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use super::StoreError;
 use crate::domain::{
-    ClientMessageId, Content, ContentHash, Message, MessageId, Metadata, Participant, Receipt, Receipts, Ride, RideId,
-    RideRole, RideSnapshot, Seq, Status, Time, UserId,
+    ClientMessageId, Content, ContentHash, LastPresence, LastValue, Message, MessageId, Metadata, Participant,
+    Reactions, Receipt, Receipts, Ride, RideId, RideRole, RideSnapshot, Seq, Status, Time, UserId,
 };
 
 fn ride_id(text: &str) -> Result<RideId, StoreError> {
@@ -42,17 +43,16 @@ pub fn message_from_row(row: &Row) -> Result<Message, StoreError> {
         metadata: row.try_get::<_, Option<String>>("metadata")?.map(parse_metadata).transpose()?,
         client_message_id: row.try_get::<_, Option<String>>("client_message_id")?.map(parse_name).transpose()?,
         content_hash: ContentHash::from_stored(row.try_get("content_hash")?).ok_or(StoreError::Corrupt("hash"))?,
+        reactions: Reactions::from_stored(row.try_get("reactions")?).ok_or(StoreError::Corrupt("reactions"))?,
         created_at: time(row, "created_at")?.ok_or(StoreError::Corrupt("created_at"))?,
         edited_at: time(row, "edited_at")?,
         deleted_at: time(row, "deleted_at")?,
     })
 }
 
-/// A snapshot, from a row of the view `ride_snapshots`.
-pub fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
-    type Participants = Option<Json<Vec<(String, String, Seq, Option<Seq>)>>>;
-    type Marks = Option<Json<Vec<(String, String, Seq, Seq)>>>;
-    let ride = Ride {
+/// A ride, from its columns.
+pub fn ride_from_row(row: &Row) -> Result<Ride, StoreError> {
+    Ok(Ride {
         id: ride_id(row.try_get("ride_id")?)?,
         status: Status::parse(row.try_get("status")?).ok_or(StoreError::Corrupt("status"))?,
         rider: user_id(row.try_get("rider_id")?)?,
@@ -61,19 +61,71 @@ pub fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
         ended_at: time(row, "ended_at")?,
         created_at: time(row, "ride_created_at")?.ok_or(StoreError::Corrupt("created_at"))?,
         updated_at: time(row, "ride_updated_at")?.ok_or(StoreError::Corrupt("updated_at"))?,
+    })
+}
+
+/// Somebody who is on a ride, and which.
+pub fn participant_from_row(row: &Row) -> Result<(RideId, Participant), StoreError> {
+    let participant = Participant {
+        user: user_id(row.try_get("user_id")?)?,
+        role: role(row.try_get("role")?)?,
+        from_seq: row.try_get("from_seq")?,
+        until_seq: None,
+        presence: None,
     };
+    Ok((ride_id(row.try_get("ride_id")?)?, participant))
+}
+
+/// Somebody's receipt, and of which ride.
+pub fn receipt_from_row(row: &Row) -> Result<(RideId, Receipt), StoreError> {
+    let receipt = Receipt {
+        user: user_id(row.try_get("user_id")?)?,
+        role: role(row.try_get("role")?)?,
+        delivered_seq: row.try_get("delivered_seq")?,
+        read_seq: row.try_get("read_seq")?,
+    };
+    Ok((ride_id(row.try_get("ride_id")?)?, receipt))
+}
+
+/// A snapshot, from a row of the view `ride_snapshots`.
+pub(super) fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
+    type Person = (String, String, Seq, Option<Seq>, Option<bool>, Option<i64>, Option<i64>, Option<Seq>);
+    type Participants = Option<Json<Vec<Person>>>;
+    type Marks = Option<Json<Vec<(String, String, Seq, Seq)>>>;
     let participants = row.try_get::<_, Participants>("participants")?.map(|json| json.0).unwrap_or_default();
-    let participants = participants.into_iter().map(|(user, part, from_seq, until_seq)| {
-        Ok::<_, StoreError>(Participant { user: user_id(&user)?, role: role(&part)?, from_seq, until_seq })
-    });
+    let participants =
+        participants.into_iter().map(|(user, part, from_seq, until_seq, online, since, version, seq)| {
+            let since = since.and_then(Time::from_unix_milliseconds);
+            let presence = match (online, since, version, seq) {
+                (Some(online), Some(since), Some(version), Some(seq)) => {
+                    Some(LastPresence { online, since, version, seq })
+                }
+                _ => None,
+            };
+            Ok::<_, StoreError>(Participant {
+                user: user_id(&user)?,
+                role: role(&part)?,
+                from_seq,
+                until_seq,
+                presence,
+            })
+        });
     let marks = row.try_get::<_, Marks>("receipts")?.map(|json| json.0).unwrap_or_default();
     let marks = marks.into_iter().map(|(user, part, delivered_seq, read_seq)| {
         Ok::<_, StoreError>(Receipt { user: user_id(&user)?, role: role(&part)?, delivered_seq, read_seq })
     });
+    let location = row.try_get::<_, Option<String>>("location")?.map(|data| {
+        Ok::<_, StoreError>(LastValue {
+            version: row.try_get("location_version")?,
+            seq: row.try_get("location_seq")?,
+            data: RawValue::from_string(data).map_err(|_| StoreError::Corrupt("location"))?,
+        })
+    });
     Ok(RideSnapshot {
         head: row.try_get("last_seq")?,
-        ride,
+        ride: ride_from_row(row)?,
         participants: participants.collect::<Result<_, _>>()?,
         receipts: Receipts(marks.collect::<Result<_, _>>()?),
+        location: location.transpose()?,
     })
 }

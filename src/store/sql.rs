@@ -21,10 +21,25 @@ statements! {
     EVENTS_ERASE = "events/erase.sql";
     EVENTS_PAGES = "events/pages.sql";
     EVENTS_IS_THERE = "events/is_there.sql";
+    RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PUT = "rides/put.sql";
     RIDES_OF_USER = "rides/of_user.sql";
+    PARTICIPANTS_PRESENT = "participants/present.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
+    PRESENCE_ENLIST = "presence/enlist.sql";
+    PRESENCE_BEAT = "presence/beat.sql";
+    PRESENCE_EXPIRE = "presence/expire.sql";
+    PRESENCE_DROP = "presence/drop.sql";
+    PRESENCE_PREPARE = "presence/prepare.sql";
+    PRESENCE_LOCK = "presence/lock.sql";
+    PRESENCE_ARRIVE = "presence/arrive.sql";
+    PRESENCE_DEPART = "presence/depart.sql";
+    PRESENCE_SETTLE = "presence/settle.sql";
+    PRESENCE_NEWER = "presence/newer.sql";
+    RECEIPTS_BY_RIDE = "receipts/by_ride.sql";
     RECEIPTS_PUT = "receipts/put.sql";
+    LOCATIONS_PUT = "locations/put.sql";
+    LOCATIONS_NEWER = "locations/newer.sql";
     MESSAGES_INSERT = "messages/insert.sql";
     MESSAGES_UPDATE = "messages/update.sql";
     MESSAGES_BY_ID = "messages/by_id.sql";
@@ -34,5 +49,6 @@ statements! {
     MESSAGES_LAST_OF_OTHERS = "messages/last_of_others.sql";
     MESSAGES_UNREAD_OF_RIDE = "messages/unread_of_ride.sql";
     MESSAGES_UNREAD_OF_USER = "messages/unread_of_user.sql";
+    SECRETS_BY_NAME = "secrets/by_name.sql";
     SNAPSHOTS_LOAD = "snapshots/load.sql";
 }

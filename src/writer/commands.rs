@@ -2,8 +2,10 @@
 
 mod marks;
 mod messages;
+mod reactions;
 mod rides;
 
 pub use marks::{Mark, MarkKind};
 pub use messages::{DeleteMessage, EditMessage, SendMessage, Sent};
+pub use reactions::React;
 pub use rides::{AcceptRide, CancelRide, PutRide, SetStatus};

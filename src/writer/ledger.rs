@@ -125,7 +125,8 @@ impl Ledger {
     pub fn open_ride(&mut self, ride: Ride) {
         let id = ride.id.clone();
         self.changes.rides.insert(id.clone());
-        let snapshot = RideSnapshot { head: 0, ride, participants: Vec::new(), receipts: Default::default() };
+        let snapshot =
+            RideSnapshot { head: 0, ride, participants: Vec::new(), receipts: Default::default(), location: None };
         self.rides.insert(id, snapshot);
     }
 
@@ -153,6 +154,7 @@ impl Ledger {
             role,
             from_seq: seq,
             until_seq: None,
+            presence: None,
         }));
     }
 

@@ -16,8 +16,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Ledger, Needs};
-use crate::domain::{ClientMessageId, MessageId, NewEvent, RideId, Time, Topic, UserId};
-use crate::store::{Session, Store, StoreError, message_from_row, snapshot_from_row, sql};
+use tokio_postgres::Row;
+
+use crate::domain::{ClientMessageId, MessageId, NewEvent, Receipts, RideId, RideSnapshot, Time, Topic, UserId};
+use crate::store::{
+    Session, Store, StoreError, message_from_row, participant_from_row, receipt_from_row, ride_from_row, sql,
+};
 
 /// Besides beginning: no batch runs without a durable commit, however the database is configured, and one whose
 /// replica stops in the middle (SIGSTOP, a lost network) does not hold its locks for long.
@@ -87,7 +91,9 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Stri
             sql::TOPICS_CREATE,
             sql::TOPICS_LOCK,
             sql::TOPICS_TRANSACTION,
-            sql::SNAPSHOTS_LOAD,
+            sql::RIDES_BY_ID,
+            sql::PARTICIPANTS_PRESENT,
+            sql::RECEIPTS_BY_RIDE,
             sql::MESSAGES_BY_ID,
             sql::MESSAGES_BY_CLIENT_ID,
             sql::MESSAGES_LAST_OF_OTHERS,
@@ -107,15 +113,17 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Stri
     let mark_seqs: Vec<_> = needs.last_of_others.iter().map(|(.., seq)| *seq).collect();
 
     // A statement with nothing to do is not sent.
-    let (begun, created, locked, transaction, snapshots, by_id, by_name, marks) = tokio::join!(
+    let (begun, created, locked, transaction, rides, people, receipts, by_id, by_name, marks) = tokio::join!(
         biased;
         session.batch_execute(BEGIN),
         async {
             if new_topics.is_empty() { Ok(0) } else { session.execute(sql::TOPICS_CREATE, &[&new_topics]).await }
         },
-        async { session.execute(sql::TOPICS_LOCK, &[&topics]).await },
+        async { session.query(sql::TOPICS_LOCK, &[&topics]).await },
         async { session.query(sql::TOPICS_TRANSACTION, &[]).await },
-        async { session.query(sql::SNAPSHOTS_LOAD, &[&rides]).await },
+        async { session.query(sql::RIDES_BY_ID, &[&rides]).await },
+        async { session.query(sql::PARTICIPANTS_PRESENT, &[&rides]).await },
+        async { session.query(sql::RECEIPTS_BY_RIDE, &[&rides]).await },
         async { if ids.is_empty() { Ok(Vec::new()) } else { session.query(sql::MESSAGES_BY_ID, &[&ids]).await } },
         async {
             if names.is_empty() {
@@ -132,11 +140,11 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Stri
     );
     begun?;
     created?;
-    locked?;
+    let locked = locked?;
     let transaction = transaction?;
     let transaction = transaction.first().ok_or(StoreError::Corrupt("no transaction"))?;
     let now = Time::from(transaction.try_get::<_, jiff::Timestamp>("now")?);
-    let snapshots = snapshots?.iter().map(snapshot_from_row).collect::<Result<Vec<_>, _>>()?;
+    let snapshots = snapshots(&locked, &rides?, &people?, &receipts?)?;
     let by_id = by_id?.iter().map(message_from_row).collect::<Result<Vec<_>, _>>()?;
     let by_name = by_name?.iter().map(message_from_row).collect::<Result<Vec<_>, _>>()?;
     let mut places = HashMap::new();
@@ -147,6 +155,41 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Stri
     }
     let ledger = Ledger::new(now, grace, snapshots, by_id.into_iter().chain(by_name), places);
     Ok((transaction.try_get("xid")?, ledger))
+}
+
+/// The rides with their people and receipts, as they are under the lock. Of their people those who are there; where
+/// they are and what they follow plays no part in judging.
+fn snapshots(heads: &[Row], rides: &[Row], people: &[Row], receipts: &[Row]) -> Result<Vec<RideSnapshot>, StoreError> {
+    let mut snapshots = HashMap::new();
+    for row in rides {
+        let ride = ride_from_row(row)?;
+        let nobody = RideSnapshot {
+            head: 0,
+            ride: ride.clone(),
+            participants: Vec::new(),
+            receipts: Receipts::default(),
+            location: None,
+        };
+        snapshots.insert(Topic::ride(&ride.id), nobody);
+    }
+    for row in heads {
+        if let Some(snapshot) = snapshots.get_mut(&Topic::from_stored(row.try_get("name")?)) {
+            snapshot.head = row.try_get("last_seq")?;
+        }
+    }
+    for row in people {
+        let (ride, participant) = participant_from_row(row)?;
+        if let Some(snapshot) = snapshots.get_mut(&Topic::ride(&ride)) {
+            snapshot.participants.push(participant);
+        }
+    }
+    for row in receipts {
+        let (ride, receipt) = receipt_from_row(row)?;
+        if let Some(snapshot) = snapshots.get_mut(&Topic::ride(&ride)) {
+            snapshot.receipts.0.push(receipt);
+        }
+    }
+    Ok(snapshots.into_values().collect())
 }
 
 /// Whether a transaction whose COMMIT was sent was committed; `None` where nobody can tell.

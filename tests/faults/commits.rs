@@ -7,10 +7,7 @@ use tokio::time::timeout;
 
 use crate::proxy::{Cut, Proxy};
 use crate::support::{Answer, Cluster, Database, Server, Stream, User, eventually};
-use crate::world::log_of;
-
-/// Where the ride's log ends when the scene is set.
-const START: i64 = 3;
+use crate::world::{START, log_of};
 
 /// A replica behind a proxy, one that is not, and a reader on each.
 struct Scene {
@@ -67,7 +64,9 @@ impl Scene {
                     created += 1;
                     assert_eq!(there, 1, "{content}: acknowledged once");
                     let message = answer.json();
-                    assert!(log.messages().any(|logged| logged["id"] == message["id"] && logged["seq"] == message["seq"]));
+                    assert!(
+                        log.messages().any(|logged| logged["id"] == message["id"] && logged["seq"] == message["seq"])
+                    );
                 }
                 503 => {
                     unknown += 1;
@@ -99,7 +98,7 @@ async fn a_commit_whose_answer_is_lost_is_acknowledged_and_there_once() {
     let mut scene = Scene::set(&database).await;
     let mut answers = Vec::new();
     for round in 0..5 {
-        answers.extend(scene.send_while_cut(round, Cut::AfterCommit).await);
+        answers.extend(scene.send_while_cut(round, Cut::After).await);
     }
     let (created, unknown) = scene.check(&database, &answers).await;
     assert_eq!((created, unknown), (50, 0), "the fate of each can be learnt");
@@ -111,7 +110,7 @@ async fn a_commit_that_does_not_arrive_is_made_up_for() {
     let mut scene = Scene::set(&database).await;
     let mut answers = Vec::new();
     for round in 0..5 {
-        answers.extend(scene.send_while_cut(round, Cut::BeforeCommit).await);
+        answers.extend(scene.send_while_cut(round, Cut::Before).await);
     }
     let (created, unknown) = scene.check(&database, &answers).await;
     assert_eq!((created, unknown), (50, 0), "the fate of each can be learnt");
@@ -123,7 +122,7 @@ async fn a_commit_that_may_have_arrived_is_there_once_or_not_at_all() {
     let mut scene = Scene::set(&database).await;
     let mut answers = Vec::new();
     for round in 0..10 {
-        answers.extend(scene.send_while_cut(round, Cut::DuringCommit).await);
+        answers.extend(scene.send_while_cut(round, Cut::During).await);
     }
     let (created, _) = scene.check(&database, &answers).await;
     assert!(created > 50, "hardly any was settled: {created}");
@@ -134,7 +133,7 @@ async fn a_commit_whose_fate_cannot_be_learnt_is_answered_503_and_delivered_all_
     let database = Database::create().await;
     let mut scene = Scene::set(&database).await;
     let rider = scene.rider.clone();
-    let struck = scene.proxy.cut_at_commit(Cut::AfterCommit);
+    let struck = scene.proxy.cut_at_commit(Cut::After);
     let sending = tokio::spawn(async move { rider.send_named("ride", "who knows", "a name").await });
     struck.await.unwrap();
     // Nor can it be asked for.
@@ -167,7 +166,9 @@ async fn a_transaction_that_a_crash_took_is_not_taken_for_another_of_its_number(
     let scene = Scene::set(&database).await;
     let client = database.client().await;
     // Nothing is written to disk but by commits.
-    for setting in ["wal_writer_delay = '10s'", "wal_writer_flush_after = '1GB'", "autovacuum = off", "bgwriter_delay = '10s'"] {
+    for setting in
+        ["wal_writer_delay = '10s'", "wal_writer_flush_after = '1GB'", "autovacuum = off", "bgwriter_delay = '10s'"]
+    {
         client.batch_execute(&format!("alter system set {setting}")).await.unwrap();
     }
     client.query("select pg_reload_conf()", &[]).await.unwrap();
@@ -176,7 +177,7 @@ async fn a_transaction_that_a_crash_took_is_not_taken_for_another_of_its_number(
     let before: i64 = client.query_one(next, &[]).await.unwrap().get(0);
 
     let rider = scene.rider.clone();
-    let struck = scene.proxy.cut_at_commit(Cut::BeforeCommit);
+    let struck = scene.proxy.cut_at_commit(Cut::Before);
     let body = serde_json::json!({"rideId": "ride", "content": "never committed"});
     let sending = tokio::spawn(async move { rider.post("messages", body).await });
     struck.await.unwrap();

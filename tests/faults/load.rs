@@ -56,7 +56,10 @@ impl Load {
         let speakers: Vec<_> = rides
             .iter()
             .flat_map(|ride| {
-                [speaker(ride, format!("rider_of_{ride}"), Role::Rider), speaker(ride, format!("driver_of_{ride}"), Role::Driver)]
+                [
+                    speaker(ride, format!("rider_of_{ride}"), Role::Rider),
+                    speaker(ride, format!("driver_of_{ride}"), Role::Driver),
+                ]
             })
             .collect();
         let follow = |(number, speaker): (usize, &Speaker)| {
@@ -148,7 +151,10 @@ impl Load {
         );
         let shown = problems.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
         assert!(problems.is_empty(), "{} problems, of which the first are:\n{shown}", problems.len());
-        assert!(views.len() == 2 * RIDES && views.iter().all(|view| view.seen.len() >= 2), "not everybody has seen anything");
+        assert!(
+            views.len() == 2 * RIDES && views.iter().all(|view| view.seen.len() >= 2),
+            "not everybody has seen anything"
+        );
         assert!(acknowledged > 2 * RIDES, "hardly anything was sent");
         Outcome {
             unacknowledged: journal.len() - acknowledged,

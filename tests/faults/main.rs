@@ -9,15 +9,14 @@
     reason = "a test fails where it can"
 )]
 
-#[allow(unused_imports, reason = "not all of it is used here")]
 #[path = "../support/mod.rs"]
 mod support;
 
 mod checker;
 mod commits;
 mod load;
-mod promises;
 mod outages;
+mod promises;
 mod proxy;
 mod races;
 mod senders;

@@ -21,11 +21,11 @@ use tokio_postgres::config::Host;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// Postgres gets all that precedes COMMIT, but not COMMIT.
-    BeforeCommit,
+    Before,
     /// Postgres commits, and nobody is told.
-    AfterCommit,
+    After,
     /// COMMIT is handed to Postgres and both sides are cut at once: it may or may not happen.
-    DuringCommit,
+    During,
 }
 
 /// What becomes of bytes and of new connections.
@@ -195,13 +195,13 @@ async fn upstream(
                 if let Some((cut, cue)) = trap {
                     *struck.lock().unwrap() = Some(cue);
                     silence.send_replace(true);
-                    if cut == Cut::BeforeCommit {
+                    if cut == Cut::Before {
                         let _ = to.write_all(&ready).await;
                         return;
                     }
                     ready.extend(frame);
                     let _ = to.write_all(&ready).await;
-                    if cut == Cut::AfterCommit {
+                    if cut == Cut::After {
                         // The other direction ends both when it has seen that it is committed.
                         return std::future::pending().await;
                     }

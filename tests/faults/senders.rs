@@ -71,13 +71,8 @@ impl Sender {
         let name = format!("{}-{}", self.number, self.journal.len());
         let content = format!("{name} of {}", speaker.user);
         let body = json!({"rideId": speaker.ride, "content": content, "clientMessageId": name}).to_string();
-        let mut entry = Entry {
-            ride: speaker.ride.clone(),
-            sender: speaker.user.clone(),
-            name,
-            content,
-            acknowledged: None,
-        };
+        let mut entry =
+            Entry { ride: speaker.ride.clone(), sender: speaker.user.clone(), name, content, acknowledged: None };
         for attempt in 0.. {
             // A first attempt stays where the last message went, the next ones go here and there.
             let address = self.replicas.get(self.number + attempt);

@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
-use super::request::filter;
+use super::request::{acknowledge, filter};
 use super::state::StateView;
 use crate::domain::{Error, Filter, Time};
 use crate::http::body::Json;
-use crate::http::context::Session;
+use crate::http::context::{LiveSession, Session};
 use crate::http::params::{RidePath, number, query, seq};
 use crate::http::refusal::Refusal;
 use crate::http::schema;
@@ -69,14 +69,15 @@ struct Found {
         ("types" = Option<String>, Query, example = json!("message:*,ride:status"), description = "Only these types of events: a comma list, `*` at the end matches a prefix.")),
     responses(
         (status_code = 200, description = "What there is", body = schema::Poll),
-        (status_code = 404, description = "`ride_not_found`")))]
+        (status_code = 404, description = "`ride_not_found`; also where the ticket is for another ride")))]
 pub(in crate::http) async fn poll_ride(
-    session: Session,
+    session: LiveSession,
     ride: RidePath,
     req: &mut Request,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Session { caller, api } = session;
+    let RidePath(ride) = ride;
+    let Session { caller, api } = session.for_ride(&ride)?;
     let after = seq("after", query(req, "after"))?;
     let filter = filter(req);
     let wait = match number(req, "wait", 0..=LONGEST_WAIT)? {
@@ -92,8 +93,12 @@ pub(in crate::http) async fn poll_ride(
     let left = caller.expires_at.since(Time::now());
     let deadline = Instant::now() + Duration::from_secs(wait).min(left);
 
-    let opened = Follow::open(&api.hub, &api.store, caller, ride.0, after, api.limits.chat_grace).await;
+    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride.clone(), after, api.limits.chat_grace).await;
     let (mut follow, opened) = opened?;
+    acknowledge(&api, &caller, &opened, &filter, after);
+    // A poller is there between its polls: as long as it might have waited, and the grace.
+    let away = api.limits.presence_grace + Duration::from_secs(wait);
+    let _attending = api.attend(&follow, &ride, &caller.user, away);
     let mut found = Found { gap: opened.gap, ..Found::default() };
     let mut snapshot = opened.snapshot;
     // A poll that has nothing to wait for answers with the look that it has.
@@ -112,7 +117,7 @@ pub(in crate::http) async fn poll_ride(
         cursor: cursor.to_string(),
         resumed: opened.resumed && found.gap.is_none(),
         gap: found.gap,
-        state: StateView::of(&snapshot, &api.limits),
+        state: StateView::of(&snapshot, &api.hub, &api.limits),
         has_more: !found.closed && follow.is_behind(),
         closed: found.closed || opened.is_over,
     };
@@ -132,6 +137,8 @@ async fn collect(follow: &mut Follow, filter: &Filter, deadline: Instant, found:
         };
         match next {
             Next::Events(events) => found.events.extend(events.into_iter().filter(|event| filter.passes(event.kind))),
+            // What they are at the time of the answer is in its `state`.
+            Next::Values(_) => {}
             Next::Gap(gap) => {
                 found.gap = Some(gap);
                 return;

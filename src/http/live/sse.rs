@@ -4,6 +4,7 @@
 //! subscription for its next events: a slow client holds one page of the log and nothing else.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_stream::stream;
@@ -17,13 +18,13 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::request::{cursor, filter};
+use super::request::{LAST_EVENT_ID, acknowledge, cursor, filter};
 use super::state::{ReasonView, StateView, SyncView};
 use crate::domain::{Error, Filter, RideSnapshot, Seq, Time};
-use crate::http::context::{Limits, Session};
+use crate::http::context::{Limits, LiveSession, Session};
 use crate::http::params::{RidePath, number};
 use crate::http::refusal::Refusal;
-use crate::realtime::{Closed, Event, Follow, Gap, Next, Opened};
+use crate::realtime::{Attending, Closed, Event, Follow, Gap, Hub, Next, Opened, Value};
 
 /// The most events handed out at once.
 const PAGE: usize = 100;
@@ -48,14 +49,15 @@ const COMMENT: Bytes = Bytes::from_static(b":\n\n");
     responses(
         (status_code = 200, description = "Events", content_type = "text/event-stream", body = String),
         (status_code = 204, description = "The ride is over for good, and there is nothing left to replay: do not come back"),
-        (status_code = 404, description = "`ride_not_found`")))]
+        (status_code = 404, description = "`ride_not_found`; also where the ticket is for another ride")))]
 pub(in crate::http) async fn stream_ride(
-    session: Session,
+    session: LiveSession,
     ride: RidePath,
     req: &mut Request,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Session { caller, api } = session;
+    let RidePath(ride) = ride;
+    let Session { caller, api } = session.for_ride(&ride)?;
     let cursor = cursor(req)?;
     let filter = filter(req);
     let heartbeat = number(req, "heartbeat", 5..=60)?.map_or(api.limits.heartbeat, Duration::from_secs);
@@ -64,7 +66,7 @@ pub(in crate::http) async fn stream_ride(
         come_back_later(res);
         return Ok(());
     }
-    let opened = Follow::open(&api.hub, &api.store, caller, ride.0, cursor, api.limits.chat_grace).await;
+    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride.clone(), cursor, api.limits.chat_grace).await;
     let (follow, opened) = match opened.map_err(Refusal::from) {
         Ok(opened) => opened,
         // An `EventSource` that gets anything but 200 never comes back.
@@ -75,17 +77,25 @@ pub(in crate::http) async fn stream_ride(
         }
         Err(refusal) => return Err(refusal),
     };
+    // Only a browser that comes back says by its last id what has reached it; `after` may come from the history.
+    if req.headers().contains_key(LAST_EVENT_ID) {
+        acknowledge(&api, &caller, &opened, &filter, cursor);
+    }
     if opened.is_over && cursor.is_some() {
         res.status_code(StatusCode::NO_CONTENT);
         return Ok(());
     }
+    let attending = api.attend(&follow, &ride, &caller.user, api.limits.presence_grace);
     let stream = RideStream {
+        _attending: attending,
         told: opened.cursor,
         follow,
         filter,
+        hub: Arc::clone(&api.hub),
         limits: api.limits.clone(),
         heartbeat,
         ends_at: Instant::now() + expires_at.since(Time::now()),
+        silent_at: Instant::now() + heartbeat,
     };
     event_stream_headers(res);
     res.body(ResBody::stream(stream.run(opened, api.stopping.clone())));
@@ -121,12 +131,17 @@ fn own_frame(kind: &str, id: Option<&str>, data: &impl Serialize) -> String {
 struct RideStream {
     follow: Follow,
     filter: Filter,
+    hub: Arc<Hub>,
     limits: Limits,
     heartbeat: Duration,
     /// The token's end.
     ends_at: Instant,
     /// The last id that the client has been told.
     told: Seq,
+    /// As long as the stream is open, its reader is there.
+    _attending: Option<Attending>,
+    /// When the client will have heard nothing for long enough.
+    silent_at: Instant,
 }
 
 /// What woke a stream.
@@ -151,7 +166,15 @@ impl RideStream {
             loop {
                 match self.wake(&stopping).await {
                     Wake::Next(Next::Events(events)) => {
+                        // Events that the filter holds back break no silence.
                         if let Some(frames) = self.frames(&events) {
+                            self.silent_at = Instant::now() + self.heartbeat;
+                            yield Ok(frames);
+                        }
+                    }
+                    Wake::Next(Next::Values(values)) => {
+                        if let Some(frames) = self.values(&values) {
+                            self.silent_at = Instant::now() + self.heartbeat;
                             yield Ok(frames);
                         }
                     }
@@ -167,7 +190,10 @@ impl RideStream {
                         yield Ok(closing(closed).into());
                         break;
                     }
-                    Wake::Silence => yield Ok(self.heartbeat().await),
+                    Wake::Silence => {
+                        self.silent_at = Instant::now() + self.heartbeat;
+                        yield Ok(self.break_silence().await);
+                    }
                     Wake::Expired => {
                         yield Ok(own_frame("auth:expired", None, &ReasonView { reason: "token_expired" }).into());
                         break;
@@ -183,11 +209,10 @@ impl RideStream {
     }
 
     async fn wake(&mut self, stopping: &CancellationToken) -> Wake {
-        let silence = Instant::now() + self.heartbeat;
         tokio::select! {
             biased;
             () = stopping.cancelled() => Wake::Stopping,
-            () = sleep_until(silence.min(self.ends_at)) => {
+            () = sleep_until(self.silent_at.min(self.ends_at)) => {
                 if Instant::now() >= self.ends_at { Wake::Expired } else { Wake::Silence }
             }
             next = self.follow.next(PAGE) => Wake::Next(next),
@@ -212,9 +237,16 @@ impl RideStream {
         }
     }
 
+    /// The frames of those values that pass the filter.
+    fn values(&self, values: &[Value]) -> Option<Bytes> {
+        let passing = values.iter().filter(|value| self.filter.passes(value.kind));
+        let frames: Vec<&[u8]> = passing.map(|value| &*value.frame).collect();
+        (!frames.is_empty()).then(|| frames.concat().into())
+    }
+
     /// A comment; or, where the filter has held events back since the last id, the position after them, so that
     /// a client that is cut off does not have to pass them again.
-    async fn heartbeat(&mut self) -> Bytes {
+    async fn break_silence(&mut self) -> Bytes {
         let cursor = self.follow.cursor();
         if cursor == self.told {
             return COMMENT;
@@ -228,7 +260,7 @@ impl RideStream {
     fn sync(&mut self, cursor: Seq, resumed: bool, gap: Option<Gap>, snapshot: &RideSnapshot) -> String {
         self.told = cursor;
         let cursor = cursor.to_string();
-        let state = StateView::of(snapshot, &self.limits);
+        let state = StateView::of(snapshot, &self.hub, &self.limits);
         own_frame("stream:sync", Some(&cursor), &SyncView { cursor: cursor.clone(), resumed, gap, state })
     }
 }

@@ -1,10 +1,11 @@
 //! A ride as streams and polls show it.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
-use crate::domain::{RideRole, RideSnapshot, RideView, Seq, Time, UserId};
+use crate::domain::{RideRole, RideSnapshot, RideView, Seq, Time, Topic, UserId};
 use crate::http::context::Limits;
-use crate::realtime::Gap;
+use crate::realtime::{Gap, Hub};
 
 /// `state`: the ride, read in one snapshot with the head `asOf`.
 #[derive(Debug, Serialize)]
@@ -14,8 +15,8 @@ pub(in crate::http) struct StateView<'a> {
     ride: RideView<'a>,
     participants: Vec<ParticipantView<'a>>,
     receipts: Vec<MarkView<'a>>,
-    location: Option<()>,
-    typing: Vec<&'a UserId>,
+    location: Option<&'a RawValue>,
+    typing: Vec<UserId>,
 }
 
 /// Somebody on the ride.
@@ -41,7 +42,12 @@ pub(in crate::http) struct MarkView<'a> {
 pub(in crate::http) fn participants(snapshot: &RideSnapshot) -> Vec<ParticipantView<'_>> {
     snapshot
         .present()
-        .map(|person| ParticipantView { user_id: &person.user, role: person.role, online: false, since: None })
+        .map(|person| ParticipantView {
+            user_id: &person.user,
+            role: person.role,
+            online: person.presence.is_some_and(|presence| presence.online),
+            since: person.presence.map(|presence| presence.since),
+        })
         .collect()
 }
 
@@ -62,14 +68,14 @@ pub(in crate::http) fn marks(snapshot: &RideSnapshot) -> Vec<MarkView<'_>> {
 }
 
 impl<'a> StateView<'a> {
-    pub(in crate::http) fn of(snapshot: &'a RideSnapshot, limits: &Limits) -> Self {
+    pub(in crate::http) fn of(snapshot: &'a RideSnapshot, hub: &Hub, limits: &Limits) -> Self {
         Self {
             as_of: snapshot.head,
             ride: snapshot.ride.view(Time::now(), limits.chat_grace),
             participants: participants(snapshot),
             receipts: marks(snapshot),
-            location: None,
-            typing: Vec::new(),
+            location: snapshot.location.as_ref().map(|last| &*last.data),
+            typing: hub.typists(&Topic::ride(&snapshot.ride.id)),
         }
     }
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::domain::{
-    Caller, ClientMessageId, Content, ContentHash, Error, EventType, Message, MessageId, Metadata, Receipts, Result,
-    RideId, RideRole, Seq, Time, UserId,
+    Caller, ClientMessageId, Content, ContentHash, Error, EventType, Message, MessageId, Metadata, Reactions, Receipts,
+    Result, RideId, RideRole, Seq, Time, UserId,
 };
 use crate::writer::{Command, Ledger, Needs};
 
@@ -28,6 +28,8 @@ pub struct SendMessage {
 pub struct Sent {
     /// Its identifier.
     pub id: MessageId,
+    /// Its number on the ride.
+    pub seq: Seq,
     /// The message as JSON.
     pub json: String,
     /// Whether it is new, rather than a repeat of one already sent.
@@ -55,7 +57,7 @@ impl Command for SendMessage {
             if sent.content_hash != content_hash {
                 return Err(Error::IdempotencyConflict);
             }
-            return Ok(Sent { id: sent.id, json: sent.to_json(&snapshot.receipts), created: false });
+            return Ok(Sent { id: sent.id, seq: sent.seq, json: sent.to_json(&snapshot.receipts), created: false });
         }
         ledger.require_open_chat(&snapshot.ride)?;
         let mut message = Message {
@@ -68,6 +70,7 @@ impl Command for SendMessage {
             metadata: self.metadata.clone(),
             client_message_id: self.client_message_id.clone(),
             content_hash,
+            reactions: Reactions::default(),
             created_at: ledger.now(),
             edited_at: None,
             deleted_at: None,
@@ -75,7 +78,7 @@ impl Command for SendMessage {
         // Nobody can have received it yet.
         let nobody = Receipts::default();
         message.seq = ledger.append(&self.ride, EventType::MessageNew, None, |_| message.view(&nobody))?;
-        let sent = Sent { id: message.id, json: message.to_json(&nobody), created: true };
+        let sent = Sent { id: message.id, seq: message.seq, json: message.to_json(&nobody), created: true };
         ledger.add_message(message);
         Ok(sent)
     }
@@ -186,7 +189,12 @@ impl Command for DeleteMessage {
 }
 
 /// A message that lies in the part of the log that is the caller's.
-fn visible_message<'a>(ledger: &'a Ledger, ride: &RideId, caller: &Caller, message: MessageId) -> Result<&'a Message> {
+pub(super) fn visible_message<'a>(
+    ledger: &'a Ledger,
+    ride: &RideId,
+    caller: &Caller,
+    message: MessageId,
+) -> Result<&'a Message> {
     let access = ledger.ride(ride)?.admit(caller).map_err(|_| Error::MessageNotFound)?;
     let message = ledger.message(message)?;
     let visible = message.ride == *ride && message.seq >= access.from_seq;

@@ -123,11 +123,12 @@ async fn update_messages(session: &Session, ledger: &Ledger) -> Result<u64, Stor
     let ids: Vec<_> = messages.iter().map(|message| message.id.0).collect();
     let (contents, metadata) = words(&messages);
     let edited: Vec<_> = messages.iter().map(|message| message.edited_at.map(|at| at.timestamp())).collect();
+    let reactions: Vec<_> = messages.iter().map(|message| message.reactions.to_stored()).collect();
     let deleted: Vec<_> = messages.iter().map(|message| message.deleted_at.map(|at| at.timestamp())).collect();
     if messages.is_empty() {
         return Ok(0);
     }
-    session.execute(sql::MESSAGES_UPDATE, &[&ids, &contents, &metadata, &edited, &deleted]).await
+    session.execute(sql::MESSAGES_UPDATE, &[&ids, &contents, &metadata, &edited, &deleted, &reactions]).await
 }
 
 fn words<'a>(messages: &[&'a Message]) -> (Vec<Option<&'a str>>, Vec<Option<&'a str>>) {

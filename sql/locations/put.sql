@@ -1,0 +1,15 @@
+-- Positions, one a ride. One that is older than what is known changes nothing. The version grows past the one before
+-- and past a table that a crash has emptied.
+insert into ride_locations (ride_id, driver_id, version, seq, at, data)
+select new.ride_id, new.driver_id, extract(epoch from clock_timestamp()) * 1000000, new.seq, new.at, new.data
+from unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[]) as new (ride_id, driver_id, seq, at, data)
+order by new.ride_id
+on conflict (ride_id) do update
+    set driver_id = excluded.driver_id,
+        version   = greatest(ride_locations.version + 1, excluded.version),
+        seq       = excluded.seq,
+        at        = excluded.at,
+        data      = excluded.data
+    where excluded.at > ride_locations.at
+       or excluded.driver_id <> ride_locations.driver_id
+returning ride_id, version

@@ -1,0 +1,5 @@
+-- A replica goes on. No row: its lease has run out, and others may have taken that for its end.
+update replicas
+set expires_at = clock_timestamp() + make_interval(secs => $2)
+where replica = $1
+  and expires_at > clock_timestamp()

@@ -1,0 +1,110 @@
+//! Reactions: an emoji each, from whom.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Result, UserId};
+
+/// An emoji: one grapheme that Unicode lists as an emoji, in its fully qualified spelling, so that a heart is
+/// the same heart with and without its variation selector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Emoji(&'static str);
+
+impl Emoji {
+    /// Parses one emoji, skin tones and flags included.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        emojis::get(text).map(|emoji| Self(emoji.as_str())).ok_or("must be one emoji")
+    }
+
+    /// The emoji.
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+/// The reactions to one message, in the order of the first of each kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Reactions(Vec<(String, Vec<String>)>);
+
+/// All who reacted alike.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReactionView<'a> {
+    emoji: &'a str,
+    user_ids: &'a [String],
+}
+
+impl Reactions {
+    /// The most kinds of emoji on one message.
+    pub const MAX_KINDS: usize = 20;
+
+    /// Reads what [`Reactions::to_stored`] wrote.
+    pub fn from_stored(json: &str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+
+    /// The form that the database keeps.
+    pub fn to_stored(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|_| "[]".to_owned())
+    }
+
+    /// Adds a user's reaction. `Ok(false)` when it is there already.
+    pub fn add(&mut self, emoji: Emoji, user: &UserId) -> Result<bool> {
+        let is_full = self.0.len() >= Self::MAX_KINDS;
+        match self.0.iter_mut().find(|(kind, _)| kind == emoji.0) {
+            Some((_, users)) if users.iter().any(|known| known == user.as_str()) => return Ok(false),
+            Some((_, users)) => users.push(user.to_string()),
+            None if is_full => return Err(Error::TooManyReactions),
+            None => self.0.push((emoji.0.to_owned(), vec![user.to_string()])),
+        }
+        Ok(true)
+    }
+
+    /// Takes a user's reaction back. `false` when it is not there.
+    pub fn remove(&mut self, emoji: Emoji, user: &UserId) -> bool {
+        let Some((_, users)) = self.0.iter_mut().find(|(kind, _)| kind == emoji.0) else { return false };
+        let before = users.len();
+        users.retain(|known| known != user.as_str());
+        let removed = users.len() < before;
+        self.0.retain(|(_, users)| !users.is_empty());
+        removed
+    }
+
+    /// As they are sent.
+    pub fn view(&self) -> Vec<ReactionView<'_>> {
+        self.0.iter().map(|(emoji, user_ids)| ReactionView { emoji, user_ids }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emoji_is_one_of_unicodes() {
+        for good in ["👍", "👍🏽", "❤️", "🇩🇪", "👩‍🚀", "1️⃣"] {
+            assert_eq!(Emoji::parse(good).unwrap().as_str(), good);
+        }
+        assert_eq!(Emoji::parse("❤").unwrap().as_str(), "❤️", "one spelling each");
+        for bad in ["", "a", "1", "👍👍", "👍 ", ":+1:", "e\u{301}", "\u{fe0f}"] {
+            assert!(Emoji::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn reactions_are_idempotent_and_bounded_in_kinds() {
+        let (user, other) = (UserId::parse("u").unwrap(), UserId::parse("v").unwrap());
+        let kinds: Vec<_> = emojis::iter().take(21).map(|emoji| Emoji::parse(emoji.as_str()).unwrap()).collect();
+        let mut reactions = Reactions::default();
+        for kind in &kinds[..20] {
+            assert_eq!(reactions.add(*kind, &user), Ok(true));
+            assert_eq!(reactions.add(*kind, &user), Ok(false));
+        }
+        assert_eq!(reactions.add(kinds[20], &user), Err(Error::TooManyReactions));
+        assert_eq!(reactions.add(kinds[0], &other), Ok(true));
+        assert_eq!(Reactions::from_stored(&reactions.to_stored()), Some(reactions.clone()));
+        assert!(reactions.remove(kinds[0], &user) && !reactions.remove(kinds[0], &user));
+        assert!(reactions.remove(kinds[0], &other));
+        assert_eq!(reactions.add(kinds[20], &user), Ok(true), "there is room again");
+    }
+}

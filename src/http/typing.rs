@@ -1,0 +1,60 @@
+//! `/messages/rides/{rideId}/typing`.
+
+use std::sync::Arc;
+
+use salvo::http::StatusCode;
+use salvo::oapi::{ToSchema, endpoint};
+use salvo::{Response, Writer as _};
+use serde::Deserialize;
+
+use super::body::{Body, REQUIRED};
+use super::context::{Api, Session};
+use super::params::RidePath;
+use super::refusal::Refusal;
+use crate::domain::{Chat, Error, RideRole, Seq, Time, Topic, UserId};
+
+/// Whether the caller is typing.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[salvo(schema(name = "Typing"))]
+pub(super) struct TypingBody {
+    /// False when they have stopped.
+    #[salvo(schema(required = true, nullable = false))]
+    typing: Option<bool>,
+}
+
+/// Say that one is typing
+///
+/// Told to the others on the ride, and to nobody later. It ends by itself after 6 s, or with one's next message; said
+/// again within 3 s it is not told again.
+#[endpoint(tags("live"), operation_id = "setTyping", responses(
+    (status_code = 202, description = "It will be told"),
+    (status_code = 404, description = "`ride_not_found`"),
+    (status_code = 409, description = "`chat_closed`")))]
+pub(super) async fn set_typing(
+    session: Session,
+    ride: RidePath,
+    body: Body<TypingBody>,
+    res: &mut Response,
+) -> Result<(), Refusal> {
+    let Session { caller, api } = session;
+    let types = body.0.typing.ok_or_else(|| Error::invalid("/typing", REQUIRED))?;
+    let snapshot = api.store.snapshot(&ride.0).await?.ok_or(Error::RideNotFound)?;
+    if snapshot.admit(&caller)?.role == RideRole::System {
+        return Err(Error::Forbidden("the platform itself does not type").into());
+    }
+    if snapshot.ride.chat(Time::now(), api.limits.chat_grace) != Chat::Open {
+        return Err(Error::ChatClosed.into());
+    }
+    tell(&api, &Topic::ride(&ride.0), &caller.user, types, snapshot.head);
+    res.status_code(StatusCode::ACCEPTED);
+    Ok(())
+}
+
+/// Tells everybody who follows the ride, here and on the other replicas, where that is news.
+pub(super) fn tell(api: &Arc<Api>, topic: &Topic, user: &UserId, types: bool, seq: Seq) {
+    if let Some(signal) = api.hub.typing(topic, user, types, seq) {
+        api.hub.offer(&signal);
+        api.notifier.tell(signal);
+    }
+}

@@ -1,0 +1,220 @@
+//! Who follows a ride here: counted from open streams and polls, and registered for all replicas to see.
+//!
+//! The database is written when a user's first connection on this replica opens, and a grace after the last has
+//! closed; what lies between costs nothing. Coming is told at once, going after the grace: so a user who changes
+//! the replica within it is registered there before they are taken out here, and never shows offline.
+//!
+//! What is registered counts while this replica's lease holds. One that has lost it, by a stop, a lost network or
+//! a crashed database, takes a new name and registers everybody again. Leases of others that have run out are
+//! taken out by whoever notices first.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+use uuid::Uuid;
+
+use crate::domain::{RideId, Signal, UserId};
+use crate::store::{Presence, Store, StoreError};
+
+/// How long a lease holds, and how often it is renewed.
+const LEASE: Duration = Duration::from_secs(15);
+const BEAT: Duration = Duration::from_secs(5);
+
+/// The most users settled in one transaction.
+const SETTLE: usize = 500;
+
+/// How long to wait before a database that has failed is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Everybody who follows a ride on this replica.
+#[derive(Debug, Default)]
+pub struct Attendance {
+    here: Mutex<Here>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Here {
+    users: HashMap<Presence, Attendee>,
+    /// Whose registration may have to change.
+    unsettled: HashSet<Presence>,
+    /// When the graces of those who have left end. One who has come back is found to be here then.
+    leaving: BinaryHeap<Reverse<(Instant, Presence)>>,
+}
+
+#[derive(Debug, Default)]
+struct Attendee {
+    connections: usize,
+    /// When they go, having no connection.
+    gone_at: Option<Instant>,
+    is_registered: bool,
+}
+
+/// An open stream or poll of somebody who is on the ride. They leave `grace` after it is dropped.
+#[derive(Debug)]
+pub struct Attending {
+    attendance: Arc<Attendance>,
+    presence: Presence,
+    grace: Duration,
+}
+
+impl Attendance {
+    fn here(&self) -> MutexGuard<'_, Here> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection opens.
+    pub fn attend(self: &Arc<Self>, ride: RideId, user: UserId, grace: Duration) -> Attending {
+        let presence = (ride, user);
+        let mut here = self.here();
+        let attendee = here.users.entry(presence.clone()).or_default();
+        attendee.connections += 1;
+        attendee.gone_at = None;
+        if !attendee.is_registered {
+            here.unsettled.insert(presence.clone());
+            self.changed.notify_one();
+        }
+        drop(here);
+        Attending { attendance: Arc::clone(self), presence, grace }
+    }
+
+    fn leave(&self, presence: &Presence, grace: Duration) {
+        let mut here = self.here();
+        let Some(attendee) = here.users.get_mut(presence) else { return };
+        attendee.connections -= 1;
+        if attendee.connections == 0 {
+            let gone_at = Instant::now() + grace;
+            attendee.gone_at = Some(gone_at);
+            here.leaving.push(Reverse((gone_at, presence.clone())));
+            self.changed.notify_one();
+        }
+    }
+
+    /// Keeps the registrations true and the lease alive, for ever. `tell` is given what is news.
+    pub async fn run(&self, store: Arc<Store>, tell: impl Fn(Signal) + Send + Sync) {
+        let mut replica = None;
+        let mut beat_at = Instant::now();
+        loop {
+            let result = match replica {
+                None => self.enlist(&store).await.map(|name| replica = Some(name)),
+                Some(name) if beat_at <= Instant::now() => {
+                    beat_at = Instant::now() + BEAT.mul_f64(0.8 + 0.2 * fastrand::f64());
+                    self.beat(&store, name, &tell).await.map(|lives| replica = replica.filter(|_| lives))
+                }
+                Some(name) => self.settle(&store, name, &tell).await,
+            };
+            if let Err(error) = result {
+                tracing::debug!(%error, "presence waits for the database");
+                sleep(PAUSE).await;
+                continue;
+            }
+            let Some(next) = self.next_change(beat_at).filter(|_| replica.is_some()) else { continue };
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// When there is something to do next; `None`: now.
+    fn next_change(&self, beat_at: Instant) -> Option<Instant> {
+        let here = self.here();
+        let leaving = here.leaving.peek().map_or(beat_at, |Reverse((gone_at, _))| *gone_at);
+        here.unsettled.is_empty().then_some(leaving.min(beat_at))
+    }
+
+    /// Takes a lease under a new name; everybody has to be registered under it.
+    async fn enlist(&self, store: &Store) -> Result<Uuid, StoreError> {
+        let replica = Uuid::now_v7();
+        store.enlist(replica, LEASE).await?;
+        let mut here = self.here();
+        let Here { users, unsettled, .. } = &mut *here;
+        for (presence, attendee) in users {
+            attendee.is_registered = false;
+            unsettled.insert(presence.clone());
+        }
+        Ok(replica)
+    }
+
+    async fn beat(&self, store: &Store, replica: Uuid, tell: &impl Fn(Signal)) -> Result<bool, StoreError> {
+        let lives = store.beat(replica, LEASE).await?;
+        if !lives {
+            tracing::warn!("this replica's lease has run out; everybody here is registered again");
+        }
+        store.reap().await?.into_iter().for_each(tell);
+        Ok(lives)
+    }
+
+    async fn settle(&self, store: &Store, replica: Uuid, tell: &impl Fn(Signal)) -> Result<(), StoreError> {
+        let (came, gone) = self.unsettled();
+        if came.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
+        match store.settle(replica, &came, &gone).await {
+            Ok(news) => {
+                news.into_iter().for_each(tell);
+                self.settled(&came, &gone);
+                Ok(())
+            }
+            Err(error) => {
+                self.here().unsettled.extend(came.into_iter().chain(gone));
+                Err(error)
+            }
+        }
+    }
+
+    /// Some of those whose registration has to change: to be made, and to be taken out.
+    fn unsettled(&self) -> (Vec<Presence>, Vec<Presence>) {
+        let now = Instant::now();
+        let mut here = self.here();
+        while let Some(Reverse((gone_at, _))) = here.leaving.peek()
+            && *gone_at <= now
+            && let Some(Reverse((_, presence))) = here.leaving.pop()
+        {
+            here.unsettled.insert(presence);
+        }
+        let (mut came, mut gone) = (Vec::new(), Vec::new());
+        let some: Vec<_> = here.unsettled.iter().take(SETTLE).cloned().collect();
+        for presence in some {
+            here.unsettled.remove(&presence);
+            let Some(attendee) = here.users.get(&presence) else { continue };
+            let has_gone = attendee.gone_at.is_some_and(|gone_at| gone_at <= now);
+            match (has_gone, attendee.is_registered) {
+                (false, false) => came.push(presence),
+                (true, true) => gone.push(presence),
+                (true, false) => drop(here.users.remove(&presence)),
+                (false, true) => {}
+            }
+        }
+        (came, gone)
+    }
+
+    /// Notes what the database knows now. Who came or left meanwhile is unsettled again.
+    fn settled(&self, came: &[Presence], gone: &[Presence]) {
+        let mut here = self.here();
+        for presence in came {
+            if let Some(attendee) = here.users.get_mut(presence) {
+                attendee.is_registered = true;
+            }
+        }
+        for presence in gone {
+            let Some(attendee) = here.users.get_mut(presence) else { continue };
+            attendee.is_registered = false;
+            if attendee.connections == 0 {
+                here.users.remove(presence);
+            } else {
+                here.unsettled.insert(presence.clone());
+            }
+        }
+    }
+}
+
+impl Drop for Attending {
+    fn drop(&mut self) {
+        self.attendance.leave(&self.presence, self.grace);
+    }
+}

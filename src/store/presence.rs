@@ -1,0 +1,109 @@
+//! Who is there, as all replicas together know it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::pool::Store;
+use super::{StoreError, sql};
+use crate::domain::{LastPresence, RideId, Signal, Time, Topic, UserId};
+
+/// A user on a ride.
+pub type Presence = (RideId, UserId);
+
+fn columns<'a>(users: impl Iterator<Item = &'a Presence>) -> (Vec<&'a str>, Vec<&'a str>) {
+    users.map(|(ride, user)| (ride.as_str(), user.as_str())).unzip()
+}
+
+fn signal(row: &Row) -> Result<Signal, StoreError> {
+    let ride = RideId::parse(row.try_get("ride_id")?).map_err(|_| StoreError::Corrupt("ride_id"))?;
+    let user = UserId::parse(row.try_get("user_id")?).map_err(|_| StoreError::Corrupt("user_id"))?;
+    let since = Time::from(row.try_get::<_, Timestamp>("since")?);
+    let (online, version, seq) = (row.try_get("online")?, row.try_get("version")?, row.try_get("seq")?);
+    Ok(LastPresence { online, since, version, seq }.signal(&ride, &user))
+}
+
+impl Store {
+    /// Begins a lease.
+    pub async fn enlist(&self, replica: Uuid, lease: Duration) -> Result<(), StoreError> {
+        self.session().await?.execute(sql::PRESENCE_ENLIST, &[&replica, &lease.as_secs_f64()]).await.map(drop)
+    }
+
+    /// Goes on with it. `false`: it has run out.
+    pub async fn beat(&self, replica: Uuid, lease: Duration) -> Result<bool, StoreError> {
+        Ok(self.session().await?.execute(sql::PRESENCE_BEAT, &[&replica, &lease.as_secs_f64()]).await? > 0)
+    }
+
+    /// Registers those who came and takes out those who went, all or none, and says for whom that is news.
+    pub async fn settle(&self, replica: Uuid, came: &[Presence], gone: &[Presence]) -> Result<Vec<Signal>, StoreError> {
+        let (came_rides, came_users) = columns(came.iter());
+        let (gone_rides, gone_users) = columns(gone.iter());
+        let (rides, users) = columns(came.iter().chain(gone));
+        let session = self.session().await?;
+        session
+            .prepare(&[
+                sql::PRESENCE_PREPARE,
+                sql::PRESENCE_LOCK,
+                sql::PRESENCE_ARRIVE,
+                sql::PRESENCE_DEPART,
+                sql::PRESENCE_SETTLE,
+            ])
+            .await?;
+        // One flight, in this order; a failure on the way turns the commit into a rollback.
+        let (begun, prepared, locked, arrived, departed, settled, committed) = tokio::join!(
+            biased;
+            session.batch_execute("begin"),
+            async { session.execute(sql::PRESENCE_PREPARE, &[&came_rides, &came_users]).await },
+            async { session.execute(sql::PRESENCE_LOCK, &[&rides, &users]).await },
+            async { session.execute(sql::PRESENCE_ARRIVE, &[&came_rides, &came_users, &replica]).await },
+            async { session.execute(sql::PRESENCE_DEPART, &[&gone_rides, &gone_users, &replica]).await },
+            async { session.query(sql::PRESENCE_SETTLE, &[&rides, &users]).await },
+            session.batch_execute("commit"),
+        );
+        let done = begun.and(prepared).and(locked).and(arrived).and(departed).and(settled);
+        let done = committed.and(done);
+        if done.is_err() {
+            session.abandon();
+        }
+        done?.iter().map(signal).collect()
+    }
+
+    /// Takes out who was registered under leases that have run out, and says for whom that is news.
+    pub async fn reap(&self) -> Result<Vec<Signal>, StoreError> {
+        let session = self.session().await?;
+        let expired = session.query(sql::PRESENCE_EXPIRE, &[]).await?;
+        if expired.is_empty() {
+            return Ok(Vec::new());
+        }
+        let expired = expired.iter().map(|row| row.try_get("replica")).collect::<Result<Vec<Uuid>, _>>()?;
+        tracing::info!(replicas = expired.len(), "leases of other replicas have run out");
+        // A crash between these leaves rows of a replica that is gone: they count for nothing, and whoever of them
+        // comes or goes next is settled then.
+        let dropped = session.query(sql::PRESENCE_DROP, &[&expired]).await?;
+        drop(session);
+        let gone = dropped.iter().map(|row| {
+            let ride = RideId::parse(row.try_get("ride_id")?).map_err(|_| StoreError::Corrupt("ride_id"))?;
+            let user = UserId::parse(row.try_get("user_id")?).map_err(|_| StoreError::Corrupt("user_id"))?;
+            Ok((ride, user))
+        });
+        let gone = gone.collect::<Result<Vec<Presence>, StoreError>>()?;
+        self.settle(Uuid::nil(), &[], &gone).await
+    }
+
+    /// What is newer than is `known` of those on these topics' rides.
+    pub async fn newer_presence(
+        &self,
+        topics: &[&Topic],
+        known: &[(&Topic, UserId, i64)],
+    ) -> Result<Vec<Signal>, StoreError> {
+        let ride = |topic: &Topic| topic.ride_id().unwrap_or_default().to_owned();
+        let followed: Vec<_> = topics.iter().map(|topic| ride(topic)).collect();
+        let rides: Vec<_> = known.iter().map(|(topic, ..)| ride(topic)).collect();
+        let users: Vec<_> = known.iter().map(|(_, user, _)| user.as_str()).collect();
+        let versions: Vec<_> = known.iter().map(|(.., version)| *version).collect();
+        let newer = self.read(sql::PRESENCE_NEWER, &[&followed, &rides, &users, &versions]).await?;
+        newer.iter().map(signal).collect()
+    }
+}

@@ -1,0 +1,128 @@
+//! The command line.
+
+use std::process::Output;
+
+use tokio::time::timeout;
+
+use crate::support::{Database, PATIENCE, SECRET, Server, ridewire};
+
+async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let output = ridewire().args(arguments).envs(environment.iter().copied()).output();
+    timeout(PATIENCE, output).await.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_printed_token_is_good_for_the_server_with_the_same_secret() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let environment = [("DATABASE_URL", database.url.as_str()), ("RIDEWIRE_JWT_SECRET", SECRET)];
+    let token = async |arguments: &[&str]| run(&[&["token"], arguments].concat(), &environment).await;
+    let printed = token(&["--sub", "platform", "--role", "service", "--ttl", "5m"]).await;
+    assert!(printed.status.success(), "{}", stderr(&printed));
+    let service = server.service().with_token(stdout(&printed).trim_end());
+    service.put_ride("ride_1", "rider_1", None).await.expect(201);
+    let printed = token(&["--sub", "rider_1", "--role", "rider"]).await;
+    server.rider("rider_1").with_token(stdout(&printed).trim_end()).get("rides/ride_1").await.expect(200);
+
+    for wrong in [
+        &["--sub", "a b", "--role", "rider"][..],
+        &["--sub", "rider_1", "--role", "admin"],
+        &["--sub", "rider_1"],
+        &["--role", "rider"],
+        &["--sub", "rider_1", "--role", "rider", "--ttl", "soon"],
+    ] {
+        let refused = token(wrong).await;
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{wrong:?}");
+        assert!(!refused.stderr.is_empty(), "{wrong:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_database_of_ones_own_a_key_is_needed() {
+    let database = Database::create().await;
+    let refused = run(&["serve"], &[("DATABASE_URL", &database.url), ("RIDEWIRE_LISTEN", "127.0.0.1:0")]).await;
+    assert!(!refused.status.success());
+    assert!(stderr(&refused).contains("RIDEWIRE_JWT_SECRET"), "{}", stderr(&refused));
+    assert_eq!(stdout(&refused), "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_that_make_no_sense_are_refused_at_the_start() {
+    let database = Database::create().await;
+    for (name, value) in [
+        ("RIDEWIRE_JWT_SECRET", "short"),
+        ("RIDEWIRE_JWT_PUBLIC_KEY", "/nowhere/key.pem"),
+        ("RIDEWIRE_CHAT_GRACE", "a while"),
+        ("RIDEWIRE_NOTIFY", "maybe"),
+        ("RIDEWIRE_LISTEN", "nowhere"),
+        ("DATABASE_URL", "http://example.com"),
+    ] {
+        let environment = [
+            ("DATABASE_URL", database.url.as_str()),
+            ("RIDEWIRE_JWT_SECRET", SECRET),
+            ("RIDEWIRE_LISTEN", "127.0.0.1:0"),
+            (name, value),
+        ];
+        let refused = run(&[], &environment).await;
+        assert!(!refused.status.success(), "{name}={value}");
+        assert!(!stderr(&refused).is_empty() && stdout(&refused).is_empty(), "{name}={value}: {refused:?}");
+        assert!(!stderr(&refused).contains(SECRET));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrations_run_once_however_often_and_by_however_many_at_once() {
+    let database = Database::create().await;
+    database.client().await.batch_execute("drop schema public cascade; create schema public").await.unwrap();
+    let environment = [("DATABASE_URL", database.url.as_str()), ("RIDEWIRE_JWT_SECRET", SECRET)];
+    let both = tokio::join!(run(&["migrate"], &environment), run(&["migrate"], &environment));
+    for output in [both.0, both.1, run(&["migrate"], &environment).await] {
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    rider.send("ride_1", "Hello").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_health_check_asks_the_server_that_is_configured() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let well = run(&["healthcheck"], &[("RIDEWIRE_LISTEN", server.address())]).await;
+    assert!(well.status.success(), "{}", stderr(&well));
+    let by_flag = run(&["healthcheck", "--listen", server.address()], &[]).await;
+    assert!(by_flag.status.success(), "{}", stderr(&by_flag));
+    let address = server.address().to_owned();
+    server.kill().await;
+    let ill = run(&["healthcheck"], &[("RIDEWIRE_LISTEN", &address)]).await;
+    assert!(!ill.status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_setting_is_in_the_help() {
+    let help = stdout(&run(&["--help"], &[]).await);
+    for setting in [
+        "DATABASE_URL",
+        "RIDEWIRE_DATA_DIR",
+        "RIDEWIRE_LISTEN_DATABASE_URL",
+        "RIDEWIRE_LISTEN",
+        "RIDEWIRE_JWT_SECRET",
+        "RIDEWIRE_JWT_PUBLIC_KEY",
+        "RIDEWIRE_CHAT_GRACE",
+        "RIDEWIRE_HEARTBEAT",
+        "RIDEWIRE_FALLBACK_POLL",
+        "RIDEWIRE_NOTIFY",
+    ] {
+        assert!(help.contains(setting), "{setting}");
+        let flag = setting.trim_start_matches("RIDEWIRE_").to_lowercase().replace('_', "-");
+        assert!(help.contains(&format!("--{flag}")), "{flag}");
+    }
+}

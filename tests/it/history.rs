@@ -1,0 +1,110 @@
+//! The history: pages, their names, and the seam to the stream.
+
+use serde_json::Value;
+
+use crate::support::{Answer, Database, Server, User};
+
+fn seqs(page: &Value) -> Vec<i64> {
+    page["messages"].as_array().unwrap().iter().map(|message| message["seq"].as_i64().unwrap()).collect()
+}
+
+async fn get_if_changed(user: &User, path: &str, etag: &str) -> Answer {
+    user.ask(user.request(reqwest::Method::GET, path).header("if-none-match", etag)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_history_can_be_paged_in_both_directions() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    for number in 2..=12 {
+        rider.send("ride_1", &format!("number {number}")).await;
+    }
+    let page = async |query: &str| {
+        let page = driver.history("ride_1", query).await;
+        assert_eq!(page["cursor"], "12");
+        (seqs(&page), page["hasMore"].as_bool().unwrap())
+    };
+    assert_eq!(page("").await, ((2..=12).collect(), false));
+    assert_eq!(page("?limit=4").await, (vec![9, 10, 11, 12], true));
+    assert_eq!(page("?limit=4&before=9").await, (vec![5, 6, 7, 8], true));
+    assert_eq!(page("?limit=4&before=5").await, (vec![2, 3, 4], false));
+    assert_eq!(page("?limit=3&before=5").await, (vec![2, 3, 4], false));
+    assert_eq!(page("?before=2").await, (vec![], false));
+    assert_eq!(page("?limit=4&after=0").await, (vec![2, 3, 4, 5], true));
+    assert_eq!(page("?limit=4&after=5").await, (vec![6, 7, 8, 9], true));
+    assert_eq!(page("?limit=3&after=9").await, (vec![10, 11, 12], false));
+    assert_eq!(page("?after=12").await, (vec![], false));
+    assert_eq!(page("?after=9999").await, (vec![], false));
+    assert_eq!(page("?limit=200").await.0.len(), 11);
+    for wrong in ["limit=0", "limit=-1", "limit=201", "limit=x", "limit=", "before=-1", "after=1e5", "before=1&after=2"]
+    {
+        driver.get(&format!("messages/rides/ride_1?{wrong}")).await.problem(400, "invalid_request");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unchanged_page_costs_304_and_any_change_a_new_one() {
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    let (rider, driver) = one.open_ride("ride_1").await;
+    let sent = rider.send("ride_1", "Hello").await;
+    let path = "messages/rides/ride_1";
+    let mut etag = String::new();
+    let fresh = async |etag: &mut String, why: &str| {
+        let answer = get_if_changed(&driver, path, etag).await.expect(200);
+        assert_eq!(answer.header("cache-control"), "private, no-cache");
+        assert_ne!(answer.header("etag"), etag, "{why}");
+        etag.replace_range(.., answer.header("etag"));
+        let unchanged = get_if_changed(&driver.on(&two), path, etag).await.expect(304);
+        assert_eq!((unchanged.header("etag"), unchanged.body.len()), (etag.as_str(), 0));
+        assert_eq!(unchanged.header("cache-control"), "private, no-cache");
+    };
+    fresh(&mut etag, "the first").await;
+    rider.edit(&sent, "Hello!").await.expect(200);
+    fresh(&mut etag, "an edit").await;
+    driver.mark(&sent, "read").await.expect(200);
+    fresh(&mut etag, "a receipt").await;
+    rider.erase(&sent).await.expect(204);
+    fresh(&mut etag, "a deletion").await;
+    rider.send("ride_1", "again").await;
+    fresh(&mut etag, "a message").await;
+    get_if_changed(&driver, path, &format!("\"other\", W/{etag}")).await.expect(304);
+    // A page's name is its reader's and its query's.
+    get_if_changed(&rider, path, &etag).await.expect(200);
+    get_if_changed(&driver, &format!("{path}?limit=1"), &etag).await.expect(200);
+    get_if_changed(&one.driver("stranger"), path, &etag).await.problem(404, "ride_not_found");
+    one.service().put_ride("ride_1", "rider_1", Some("driver_2")).await.expect(200);
+    get_if_changed(&driver, path, &etag).await.problem(404, "ride_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_and_a_poll_from_the_cursor_of_the_history_miss_nothing_and_repeat_nothing() {
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    let (rider, _) = one.open_ride("ride_1").await;
+    // The service leaves no receipts, so the log has messages alone.
+    let reader = two.service();
+    let writer = {
+        let rider = rider.clone();
+        tokio::spawn(async move {
+            for number in 0..150 {
+                rider.send("ride_1", &number.to_string()).await;
+            }
+        })
+    };
+    for _ in 0..10 {
+        let page = reader.history("ride_1", "?limit=200").await;
+        let cursor: i64 = page["cursor"].as_str().unwrap().parse().unwrap();
+        assert_eq!(seqs(&page), (2..=cursor).collect::<Vec<_>>());
+        let mut stream = reader.stream("ride_1", &format!("after={cursor}")).await;
+        let sync = stream.next_sync().await;
+        assert_eq!((&sync["cursor"], &sync["resumed"]), (&page["cursor"], &Value::Bool(true)));
+        if cursor < 145 {
+            assert_eq!(stream.next_event().await.seq(), cursor + 1);
+            let polled = reader.on(&one).poll("ride_1", &format!("after={cursor}")).await;
+            assert_eq!(polled["events"][0]["id"], (cursor + 1).to_string());
+        }
+    }
+    writer.await.unwrap();
+}

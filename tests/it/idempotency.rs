@@ -1,0 +1,91 @@
+//! A retried send is one message.
+
+use serde_json::{Value, json};
+
+use crate::support::{Database, Server, User};
+
+async fn send_keyed(user: &User, body: Value, key: &str) -> crate::support::Answer {
+    let request = user.request(reqwest::Method::POST, "messages").header("idempotency-key", key);
+    user.ask(request.json(&body)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_is_the_same_message_on_any_replica_and_for_ever() {
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    let (rider, driver) = one.open_ride("ride_1").await;
+    let sent = rider.send_named("ride_1", "Hello", "m-1").await.expect(201).json();
+    let again = rider.on(&two).send_named("ride_1", "Hello", "m-1").await.expect(200);
+    assert_eq!(again.header("location"), format!("/api/v1/messages/{}", sent["id"].as_str().unwrap()));
+    assert_eq!(again.json(), sent);
+    rider.send_named("ride_1", "Hello!", "m-1").await.problem(409, "idempotency_conflict");
+
+    // The name is the sender's own, on one ride.
+    assert_ne!(driver.send_named("ride_1", "Hello", "m-1").await.expect(201).json()["id"], sent["id"]);
+    two.service().put_ride("ride_2", "rider_1", Some("driver_1")).await.expect(201);
+    assert_ne!(rider.send_named("ride_2", "Hello", "m-1").await.expect(201).json()["id"], sent["id"]);
+
+    // Told by what was first sent, even after an edit.
+    rider.edit(&sent, "Good morning").await.expect(200);
+    let again = rider.send_named("ride_1", "Hello", "m-1").await.expect(200).json();
+    assert_eq!((&again["id"], &again["content"]), (&sent["id"], &json!("Good morning")));
+    rider.send_named("ride_1", "Good morning", "m-1").await.problem(409, "idempotency_conflict");
+
+    // And after its deletion: it does not come back.
+    rider.erase(&sent).await.expect(204);
+    let head = database.head("ride_1").await;
+    let again = rider.on(&two).send_named("ride_1", "Hello", "m-1").await.expect(200).json();
+    assert_eq!((&again["id"], &again["content"]), (&sent["id"], &Value::Null));
+    assert!(again["deletedAt"].is_string());
+    rider.send_named("ride_1", "Other", "m-1").await.problem(409, "idempotency_conflict");
+    assert_eq!(database.head("ride_1").await, head);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_belongs_to_what_is_compared() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let body = |metadata: Value| json!({ "rideId": "ride_1", "content": "Hello", "metadata": metadata, "clientMessageId": "m-1" });
+    rider.post("messages", body(json!({ "a": 1, "b": 2 }))).await.expect(201);
+    rider.post("messages", body(json!({ "b": 2, "a": 1 }))).await.expect(200);
+    rider.post("messages", body(json!({ "a": 1 }))).await.problem(409, "idempotency_conflict");
+    rider.send_named("ride_1", "Hello", "m-1").await.problem(409, "idempotency_conflict");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_header_and_the_field_are_the_same_name() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let plain = json!({ "rideId": "ride_1", "content": "Hello" });
+    let named = |name: &str| json!({ "rideId": "ride_1", "content": "Hello", "clientMessageId": name });
+    let sent = send_keyed(&rider, plain.clone(), "k-1").await.expect(201).json();
+    assert_eq!(sent["clientMessageId"], "k-1");
+    assert_eq!(send_keyed(&rider, plain, "k-1").await.expect(200).json(), sent);
+    assert_eq!(send_keyed(&rider, named("k-1"), "k-1").await.expect(200).json(), sent);
+    assert_eq!(rider.send_named("ride_1", "Hello", "k-1").await.expect(200).json(), sent);
+    send_keyed(&rider, named("k-2"), "k-1").await.problem(400, "invalid_request");
+    assert_eq!(database.head("ride_1").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_on_two_replicas_are_one_message() {
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    let (rider, _) = one.open_ride("ride_1").await;
+    let users = [rider.on(&one), rider.on(&two)];
+    let sends = (0..40).map(|index| {
+        let user = users[index % 2].clone();
+        tokio::spawn(async move { user.send_named("ride_1", "Hello", "m-1").await })
+    });
+    let mut created = 0;
+    let mut ids = std::collections::BTreeSet::new();
+    for send in sends.collect::<Vec<_>>() {
+        let answer = send.await.unwrap();
+        created += i32::from(answer.status == 201);
+        ids.insert(answer.json()["id"].to_string());
+    }
+    assert_eq!((created, ids.len()), (1, 1));
+    assert_eq!(database.head("ride_1").await, 2);
+}

@@ -1,0 +1,31 @@
+//! The tests of the whole: the real program, a real Postgres, and HTTP between.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests end at the first surprise"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod architecture;
+mod auth;
+mod bad_input;
+mod cli;
+mod closing;
+mod curl;
+mod health;
+mod history;
+mod idempotency;
+mod messages;
+mod openapi;
+mod poll;
+mod receipts;
+mod resume;
+mod rides;
+mod rights;
+mod sql;
+mod stream;

@@ -1,0 +1,266 @@
+//! openapi.yaml says what is, all of it, and nothing else.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::auth::REQUESTS;
+use crate::support::{Answer, Database, Server, User, ridewire};
+
+fn document() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.yaml");
+    serde_norway::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// All operations: the method, the path, what is said of it.
+fn operations(document: &Value) -> Vec<(String, String, &Value)> {
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            if ["get", "put", "post", "patch", "delete"].contains(&method.as_str()) {
+                found.push((method.to_uppercase(), path.clone(), operation));
+            }
+        }
+    }
+    found
+}
+
+/// What a value has that its schema does not say, or lacks that it does.
+fn problems(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let found = document.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("no {reference}"));
+        return problems(document, found, value, at);
+    }
+    let Some(schema) = schema.as_object() else { return vec![format!("{at}: no schema")] };
+    let mut wrong = Vec::new();
+    let of = |part: &Value| problems(document, part, value, at);
+    for (keyword, said) in schema {
+        match keyword.as_str() {
+            "allOf" => wrong.extend(said.as_array().unwrap().iter().flat_map(of)),
+            "oneOf" | "anyOf" => {
+                let tried: Vec<_> = said.as_array().unwrap().iter().map(of).collect();
+                if tried.iter().all(|wrong| !wrong.is_empty()) {
+                    wrong.push(format!("{at}: none of the schemas: {tried:?}"));
+                }
+            }
+            "type" => {
+                let types = said.as_array().cloned().unwrap_or_else(|| vec![said.clone()]);
+                let is = |name: &Value| match name.as_str().unwrap() {
+                    "null" => value.is_null(),
+                    "boolean" => value.is_boolean(),
+                    "integer" => value.is_i64() || value.is_u64(),
+                    "number" => value.is_number(),
+                    "string" => value.is_string(),
+                    "array" => value.is_array(),
+                    "object" => value.is_object(),
+                    other => panic!("{at}: {other}"),
+                };
+                if !types.iter().any(is) {
+                    wrong.push(format!("{at}: {value} is no {said}"));
+                }
+            }
+            "enum" if !said.as_array().unwrap().contains(value) => wrong.push(format!("{at}: {value} not of {said}")),
+            "required" if value.is_object() => {
+                let missing =
+                    said.as_array().unwrap().iter().filter(|name| value.get(name.as_str().unwrap()).is_none());
+                wrong.extend(missing.map(|name| format!("{at}: no {name}")));
+            }
+            "properties" if value.is_object() => {
+                for (name, member) in value.as_object().unwrap() {
+                    let below = format!("{at}/{name}");
+                    match said.get(name) {
+                        Some(schema) => wrong.extend(problems(document, schema, member, &below)),
+                        None if schema.get("additionalProperties").is_some_and(Value::is_object) => {}
+                        None => wrong.push(format!("{below}: not documented")),
+                    }
+                }
+            }
+            "items" if value.is_array() => {
+                for (index, item) in value.as_array().unwrap().iter().enumerate() {
+                    wrong.extend(problems(document, said, item, &format!("{at}/{index}")));
+                }
+            }
+            "minimum" if value.is_number() && value.as_f64() < said.as_f64() => {
+                wrong.push(format!("{at}: {value} is below {said}"));
+            }
+            "format" if value.is_string() => {
+                let text = value.as_str().unwrap();
+                let fits = match said.as_str().unwrap() {
+                    "date-time" => text.parse::<jiff::Timestamp>().is_ok() && text.ends_with('Z'),
+                    "uuid" => uuid::Uuid::try_parse(text).is_ok(),
+                    _ => true,
+                };
+                if !fits {
+                    wrong.push(format!("{at}: {text} is no {said}"));
+                }
+            }
+            _ => {}
+        }
+    }
+    wrong
+}
+
+/// Whether an answer is as it is documented.
+struct Check {
+    document: Value,
+    seen: BTreeSet<String>,
+}
+
+impl Check {
+    fn answer(&mut self, operation: &str, answer: &Answer) {
+        let operations = operations(&self.document);
+        let (.., found) = operations
+            .iter()
+            .find(|(.., found)| found["operationId"] == operation)
+            .unwrap_or_else(|| panic!("no operation {operation}"));
+        let status = answer.status.as_str();
+        let response =
+            found["responses"].get(status).unwrap_or_else(|| panic!("{operation}: {status} is not documented"));
+        self.seen.insert(operation.to_owned());
+        let Some(content) = response.get("content") else {
+            assert!(answer.body.is_empty(), "{operation} {status}: {}", answer.text());
+            return;
+        };
+        let kind = answer.header("content-type").split(';').next().unwrap();
+        let schema =
+            &content.get(kind).unwrap_or_else(|| panic!("{operation} {status}: {kind} is not documented"))["schema"];
+        let value = match kind {
+            "application/json" | "application/problem+json" => serde_json::from_slice(&answer.body).unwrap(),
+            _ => json!(answer.text()),
+        };
+        let wrong = problems(&self.document, schema, &value, "");
+        assert!(wrong.is_empty(), "{operation} {status}: {wrong:#?}\n{value:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_document_is_current_and_served() {
+    let printed = ridewire().arg("openapi").output().await.unwrap();
+    assert!(printed.status.success());
+    let file = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.yaml")).unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed == file, "openapi.yaml is not current: write it anew with `ridewire openapi > openapi.yaml`");
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let served = reqwest::get(format!("{}/openapi.yaml", server.base)).await.unwrap();
+    assert_eq!(served.status(), 200);
+    assert_eq!(served.text().await.unwrap(), file);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_route_is_documented_and_every_documented_route_is_there() {
+    let document = document();
+    let documented = operations(&document);
+    let template = |path: &str| {
+        format!("/api/v1/{path}")
+            .replace("ride_1", "{rideId}")
+            .replace("0198c0de-0000-7000-8000-000000000000", "{messageId}")
+    };
+    for (method, path) in REQUESTS {
+        let is_there = documented.iter().any(|(known, at, _)| known == method && *at == template(path));
+        assert!(is_there, "{method} {path} is not documented");
+    }
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let nobody = server.rider("nobody").with_token("");
+    let mut ids = BTreeSet::new();
+    for (method, path, operation) in &documented {
+        let id = operation["operationId"].as_str().unwrap_or_else(|| panic!("{method} {path} has no operationId"));
+        assert!(ids.insert(id), "{id} twice");
+        assert!(operation["summary"].is_string() && operation["tags"].is_array(), "{id}");
+        let Some(below) = path.strip_prefix("/api/v1/") else { continue };
+        let below = below.replace("{rideId}", "ride_1").replace("{messageId}", "0198c0de-0000-7000-8000-000000000000");
+        let answer = nobody.send_bytes(Method::from_bytes(method.as_bytes()).unwrap(), &below, "{}").await;
+        answer.problem(401, "unauthorized");
+        assert_eq!(operation["security"], json!([{ "bearer": [] }]), "{id}");
+        let named = path.matches('{').count();
+        let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+        assert_eq!(parameters.iter().filter(|parameter| parameter["in"] == "path").count(), named, "{id}");
+    }
+}
+
+#[test]
+fn every_refusal_is_documented_as_a_problem() {
+    let document = document();
+    for (method, path, operation) in operations(&document) {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            if path.starts_with("/api/") && status.starts_with(['4', '5']) {
+                let schema = &response["content"]["application/problem+json"]["schema"];
+                assert_eq!(schema["$ref"], "#/components/schemas/Problem", "{method} {path} {status}");
+            }
+        }
+        for status in ["400", "401", "503"] {
+            let is_there = !path.starts_with("/api/") || operation["responses"].get(status).is_some();
+            assert!(is_there, "{method} {path} does not say {status}");
+        }
+    }
+    for name in document["components"]["schemas"].as_object().unwrap().keys() {
+        assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{name} is no name for a client's type");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_answered_is_what_is_documented() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver, service) = (server.rider("rider_1"), server.driver("driver_1"), server.service());
+    let mut check = Check { document: document(), seen: BTreeSet::new() };
+    let ride = "messages/rides/ride_1";
+
+    check.answer("putRide", &service.put_ride("ride_1", "rider_1", None).await);
+    check.answer("putRide", &service.put_ride("ride_1", "rider_1", None).await);
+    check.answer("putRide", &rider.put_ride("ride_1", "rider_1", None).await);
+    check.answer("sendMessage", &rider.send_named("ride_1", "Hello", "m-1").await);
+    check.answer("acceptRide", &driver.post_nothing("rides/ride_1/accept").await);
+    check.answer("acceptRide", &rider.post_nothing("rides/ride_1/accept").await);
+    check.answer("setRideStatus", &driver.set_status("ride_1", "arrived").await);
+    check.answer("setRideStatus", &driver.set_status("ride_1", "accepted").await);
+    check.answer("getRide", &driver.get("rides/ride_1").await);
+    let body = json!({ "rideId": "ride_1", "content": "Hello", "metadata": { "a": [1] }, "clientMessageId": "m-1" });
+    let sent = rider.post("messages", body.clone()).await.expect(201);
+    check.answer("sendMessage", &sent);
+    check.answer("sendMessage", &rider.post("messages", body).await);
+    check.answer("sendMessage", &rider.post("messages", json!({ "content": 1 })).await);
+    check.answer("sendMessage", &rider.send_bytes(Method::POST, "messages", "x".repeat(70_000)).await);
+    let sent = sent.json();
+    let path = format!("messages/{}", sent["id"].as_str().unwrap());
+    check.answer("editMessage", &rider.edit(&sent, "Hello!").await);
+    check.answer("editMessage", &driver.edit(&sent, "Hello!").await);
+    check.answer("getMessage", &driver.get(&path).await);
+    check.answer("getMessage", &server.driver("stranger").get(&path).await);
+    check.answer("listRides", &driver.get("rides").await);
+    check.answer("getUnreadCount", &driver.get(&format!("{ride}/unread-count")).await);
+    check.answer("getUnreadCounts", &driver.get("messages/unread-count").await);
+    check.answer("markDelivered", &driver.mark(&sent, "delivered").await);
+    check.answer("markRead", &driver.mark(&sent, "read").await);
+    check.answer("markRead", &service.mark(&sent, "read").await);
+    let history = driver.get(ride).await;
+    check.answer("getHistory", &history);
+    let request = driver.request(Method::GET, ride).header("if-none-match", history.header("etag"));
+    check.answer("getHistory", &driver.ask(request).await);
+    check.answer("pollRide", &driver.get(&format!("{ride}/poll?after=0")).await);
+    check.answer("pollRide", &driver.get(&format!("{ride}/poll?after=x")).await);
+    check.answer("deleteMessage", &rider.erase(&sent).await);
+    check.answer("getMessage", &driver.get(&path).await);
+    check.answer("cancelRide", &rider.post_nothing("rides/ride_1/cancel").await);
+    check.answer("streamRide", &driver.get(&format!("{ride}/events?after=x")).await);
+    for (operation, path) in [("getHealth", "healthz"), ("getReadiness", "readyz")] {
+        let url = format!("{}/{path}", server.base);
+        check.answer(operation, &Answer::of(url.clone(), reqwest::get(&url).await.unwrap()).await);
+    }
+    streamed(&check.document, &driver).await;
+}
+
+/// The data of a stream's own events are documented as well.
+async fn streamed(document: &Value, user: &User) {
+    let mut stream = user.stream("ride_1", "after=0").await;
+    let sync = stream.next_sync().await;
+    let schema = json!({ "$ref": "#/components/schemas/State" });
+    let wrong = problems(document, &schema, &sync["state"], "");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let message = json!({ "$ref": "#/components/schemas/Message" });
+    let wrong = problems(document, &message, &stream.find("message:new").await.data, "");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -1,0 +1,136 @@
+//! The long poll of a ride.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Database, Server, User, data_types};
+
+async fn preferring(user: &User, query: &str, prefer: &str) -> Answer {
+    let request = user.request(Method::GET, &format!("messages/rides/ride_1/poll?{query}"));
+    user.ask(request.header("prefer", prefer)).await.expect(200)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_poll_says_at_once_where_the_log_ends() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    rider.send("ride_1", "Hello").await;
+    let asked = Instant::now();
+    let answer = driver.get("messages/rides/ride_1/poll").await.expect(200);
+    assert!(asked.elapsed() < Duration::from_secs(5), "it does not wait");
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let poll = answer.json();
+    let begin = json!({
+        "events": [], "cursor": "2", "resumed": false, "gap": null, "hasMore": false, "state": poll["state"],
+    });
+    assert_eq!(poll, begin);
+    assert_eq!((&poll["state"]["asOf"], &poll["state"]["ride"]["rideId"]), (&json!(2), &json!("ride_1")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_past_the_cursor_is_answered_at_once_in_pages() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let service = server.service();
+    let sends: Vec<_> = (0..8)
+        .map(|_| {
+            let rider = rider.clone();
+            tokio::spawn(async move {
+                for number in 0..80 {
+                    rider.send("ride_1", &number.to_string()).await;
+                }
+            })
+        })
+        .collect();
+    for send in sends {
+        send.await.unwrap();
+    }
+    let (mut cursor, mut pages) = ("0".to_owned(), Vec::new());
+    let mut next = 1;
+    loop {
+        let poll = service.poll("ride_1", &format!("after={cursor}&wait=0")).await;
+        assert_eq!((&poll["resumed"], &poll["gap"]), (&json!(true), &Value::Null));
+        let events = poll["events"].as_array().unwrap();
+        for event in events {
+            assert_eq!(event["id"], next.to_string());
+            next += 1;
+        }
+        cursor = poll["cursor"].as_str().unwrap().to_owned();
+        assert_eq!(cursor, (next - 1).to_string());
+        pages.push(events.len());
+        if !poll["hasMore"].as_bool().unwrap() {
+            break;
+        }
+    }
+    assert_eq!(next, 642);
+    assert!(pages.iter().all(|page| *page <= 500), "{pages:?}");
+    assert_eq!(pages[0], 500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_poll_is_woken_by_what_another_replica_commits_and_by_nothing_else() {
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    let (rider, driver) = one.open_ride("ride_1").await;
+    let poller = two.service();
+    let waiting = tokio::spawn(async move { poller.poll("ride_1", "after=1&types=message:deleted&wait=30").await });
+    let sent = rider.send("ride_1", "Hello").await;
+    driver.mark(&sent, "read").await.expect(200);
+    let head = database.head("ride_1").await;
+    rider.erase(&sent).await.expect(204);
+    let poll = waiting.await.unwrap();
+    assert_eq!(data_types(&poll["events"]), ["message:deleted"]);
+    assert_eq!(poll["events"][0]["id"], (head + 1).to_string());
+    assert_eq!(poll["events"][0]["data"]["messageId"], sent["id"]);
+    assert_eq!(poll["cursor"], (head + 1).to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_that_finds_nothing_moves_its_cursor_past_what_its_filter_held_back() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let service = server.service();
+    for number in 0..5 {
+        rider.send("ride_1", &number.to_string()).await;
+    }
+    let asked = Instant::now();
+    let poll = service.poll("ride_1", "after=1&types=ride:*&wait=1").await;
+    assert!(asked.elapsed() >= Duration::from_secs(1), "it waits for what it asks for");
+    assert_eq!((&poll["events"], &poll["resumed"]), (&json!([]), &json!(true)));
+    let cursor: i64 = poll["cursor"].as_str().unwrap().parse().unwrap();
+    assert!((1..=6).contains(&cursor));
+    // From there on, nothing of what it asks for has been lost.
+    server.driver("driver_1").set_status("ride_1", "arrived").await.expect(200);
+    let poll = service.poll("ride_1", &format!("after={cursor}&types=ride:*")).await;
+    assert_eq!(data_types(&poll["events"]), ["ride:status"]);
+    assert_eq!(poll["events"][0]["id"], "7");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_long_to_wait_may_be_preferred() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (_, driver) = server.open_ride("ride_1").await;
+    let asked = Instant::now();
+    let answer = preferring(&driver, "after=1", "respond-async, wait=1").await;
+    assert_eq!(answer.header("preference-applied"), "wait=1");
+    assert!(asked.elapsed() >= Duration::from_secs(1));
+    // `?wait` wins.
+    let asked = Instant::now();
+    preferring(&driver, "after=1&wait=0", "wait=50").await;
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    // What cannot be used is ignored.
+    for unusable in ["wait=56", "wait=-1", "wait=x", "wait", "handling=strict"] {
+        let answer = preferring(&driver, "after=0", unusable).await;
+        assert_ne!(answer.header("preference-applied"), unusable);
+        assert_eq!(answer.json()["events"].as_array().unwrap().len(), 1, "{unusable}");
+    }
+    for wrong in ["wait=56", "wait=-1", "wait=x", "wait=", "wait=1.5"] {
+        driver.get(&format!("messages/rides/ride_1/poll?after=0&{wrong}")).await.problem(400, "invalid_request");
+    }
+}

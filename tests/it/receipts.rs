@@ -1,0 +1,144 @@
+//! Receipts are watermarks.
+
+use serde_json::{Value, json};
+
+use crate::support::{Database, Server, User};
+
+async fn flags(user: &User, message: &Value) -> (bool, bool) {
+    let now = user.get(&format!("messages/{}", message["id"].as_str().unwrap())).await.expect(200).json();
+    (now["isDelivered"].as_bool().unwrap(), now["isRead"].as_bool().unwrap())
+}
+
+async fn unread(user: &User, ride: &str) -> i64 {
+    let answer = user.get(&format!("messages/rides/{ride}/unread-count")).await.expect(200).json();
+    assert_eq!(answer["rideId"], ride);
+    answer["unreadCount"].as_i64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_covers_what_came_before_never_moves_back_and_says_nothing_where_it_stands() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let mut stream = server.live(&server.service(), "ride_1").await;
+    let mut sent = Vec::new();
+    for number in 0..3 {
+        sent.push(rider.send("ride_1", &number.to_string()).await);
+        stream.next_of("message:new").await;
+    }
+    let receipt = driver.mark(&sent[1], "delivered").await.expect(200).json();
+    assert_eq!(receipt, json!({ "rideId": "ride_1", "userId": "driver_1", "deliveredSeq": 3, "readSeq": 0 }));
+    let event = stream.next_of("message:delivered").await;
+    let expected = json!({
+        "rideId": "ride_1", "userId": "driver_1", "seq": 3, "messageId": sent[1]["id"], "at": event.data["at"],
+    });
+    assert_eq!(event.data, expected);
+    assert_eq!(flags(&rider, &sent[0]).await, (true, false));
+    assert_eq!(flags(&rider, &sent[1]).await, (true, false));
+    assert_eq!(flags(&rider, &sent[2]).await, (false, false));
+
+    // Reading implies delivered.
+    let receipt = driver.mark(&sent[2], "read").await.expect(200).json();
+    assert_eq!((&receipt["deliveredSeq"], &receipt["readSeq"]), (&json!(4), &json!(4)));
+    let event = stream.find("message:read").await;
+    assert_eq!((&event.data["seq"], &event.data["messageId"]), (&json!(4), &sent[2]["id"]));
+    assert_eq!(flags(&rider, &sent[2]).await, (true, true));
+
+    // Nothing moves back, and nothing is written where nothing moves.
+    let before = database.contents().await;
+    for (message, what) in [(0, "read"), (2, "read"), (0, "delivered"), (2, "delivered")] {
+        assert_eq!(driver.mark(&sent[message], what).await.expect(200).json(), receipt);
+    }
+    // One's own message is no place for one's mark.
+    let own = rider.mark(&sent[2], "read").await.expect(200).json();
+    assert_eq!(own, json!({ "rideId": "ride_1", "userId": "rider_1", "deliveredSeq": 0, "readSeq": 0 }));
+    assert_eq!(database.contents().await, before);
+
+    // Past an own message a mark stops at the last of another's.
+    driver.send("ride_1", "on my way").await;
+    let mine = rider.send("ride_1", "good").await;
+    let receipt = rider.mark(&mine, "read").await.expect(200).json();
+    let answer_seq = mine["seq"].as_i64().unwrap() - 1;
+    assert_eq!((&receipt["deliveredSeq"], &receipt["readSeq"]), (&json!(answer_seq), &json!(answer_seq)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_marks_are_in_the_history_and_in_the_state_of_stream_and_poll() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let sent = rider.send("ride_1", "Hello").await;
+    driver.mark(&sent, "read").await.expect(200);
+    let mut expected = vec![
+        json!({ "userId": "driver_1", "deliveredSeq": 2, "readSeq": 2 }),
+        json!({ "userId": "rider_1", "deliveredSeq": 0, "readSeq": 0 }),
+    ];
+    expected.sort_by_key(|mark| mark["userId"].to_string());
+    let sorted = |receipts: &Value| {
+        let mut receipts = receipts.as_array().unwrap().clone();
+        receipts.sort_by_key(|mark| mark["userId"].to_string());
+        receipts
+    };
+    let service = server.service();
+    assert_eq!(sorted(&service.history("ride_1", "").await["receipts"]), expected);
+    assert_eq!(sorted(&service.poll("ride_1", "").await["state"]["receipts"]), expected);
+    let sync = service.stream("ride_1", "").await.next_sync().await;
+    assert_eq!(sorted(&sync["state"]["receipts"]), expected);
+    assert_eq!(sync["state"]["asOf"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn supports_marks_are_its_own_and_deliver_nothing() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let support = server.support();
+    let sent = rider.send("ride_1", "Hello").await;
+    let receipt = support.mark(&sent, "read").await.expect(200).json();
+    assert_eq!((&receipt["userId"], &receipt["readSeq"]), (&json!("support_1"), &json!(2)));
+    assert_eq!(flags(&rider, &sent).await, (false, false));
+    assert_eq!(unread(&support, "ride_1").await, 0);
+    assert_eq!(unread(&driver, "ride_1").await, 1);
+    server.driver("stranger").mark(&sent, "read").await.problem(404, "message_not_found");
+    server.driver("stranger").mark(&sent, "delivered").await.problem(404, "message_not_found");
+    // What support says can be delivered and read as anything else.
+    let said = support.send("ride_1", "Can we help?").await;
+    rider.mark(&said, "delivered").await.expect(200);
+    assert_eq!(flags(&support, &said).await, (true, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_counts_others_undeleted_messages_past_the_mark() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    server.service().put_ride("ride_2", "rider_1", Some("driver_2")).await.expect(201);
+    server.service().put_ride("ride_3", "rider_3", Some("driver_1")).await.expect(201);
+    let totals = async |user: &User| user.get("messages/unread-count").await.expect(200).json();
+    assert_eq!(totals(&rider).await, json!({ "total": 0, "rides": [] }));
+
+    let one = driver.send("ride_1", "one").await;
+    driver.send("ride_1", "two").await;
+    rider.send("ride_1", "mine").await;
+    let gone = driver.send("ride_1", "three").await;
+    server.driver("driver_2").send("ride_2", "other").await;
+    server.rider("rider_3").send("ride_3", "not yours").await;
+    assert_eq!(unread(&rider, "ride_1").await, 3);
+    driver.erase(&gone).await.expect(204);
+    assert_eq!(unread(&rider, "ride_1").await, 2);
+    let expected = json!({
+        "total": 3, "rides": [{ "rideId": "ride_1", "unreadCount": 2 }, { "rideId": "ride_2", "unreadCount": 1 }],
+    });
+    assert_eq!(totals(&rider).await, expected);
+
+    rider.mark(&one, "delivered").await.expect(200);
+    assert_eq!(unread(&rider, "ride_1").await, 2, "delivered is not read");
+    rider.mark(&one, "read").await.expect(200);
+    assert_eq!(unread(&rider, "ride_1").await, 1);
+    rider.mark(&gone, "read").await.expect(200);
+    assert_eq!(unread(&rider, "ride_1").await, 0);
+    assert_eq!(totals(&rider).await["total"], 1);
+    let rides = rider.get("rides").await.expect(200).json();
+    let counts: Vec<_> = rides["rides"].as_array().unwrap().iter().map(|ride| &ride["unreadCount"]).collect();
+    assert_eq!(counts, [&json!(1), &json!(0)], "newest first");
+}

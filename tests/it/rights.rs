@@ -1,0 +1,193 @@
+//! Who may, and from where to where in a ride's log.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Database, Server, Stream, User};
+
+/// Every request about a ride.
+fn requests_of_ride(ride: &str) -> Vec<(Method, String, Option<Value>)> {
+    vec![
+        (Method::POST, "messages".into(), Some(json!({ "rideId": ride, "content": "Hello" }))),
+        (Method::GET, format!("messages/rides/{ride}"), None),
+        (Method::GET, format!("messages/rides/{ride}?before=5"), None),
+        (Method::GET, format!("messages/rides/{ride}/unread-count"), None),
+        (Method::GET, format!("messages/rides/{ride}/events"), None),
+        (Method::GET, format!("messages/rides/{ride}/events?after=0"), None),
+        (Method::GET, format!("messages/rides/{ride}/poll"), None),
+        (Method::GET, format!("messages/rides/{ride}/poll?after=0&wait=0"), None),
+        (Method::GET, format!("rides/{ride}"), None),
+        (Method::POST, format!("rides/{ride}/cancel"), None),
+        (Method::POST, format!("rides/{ride}/status"), Some(json!({ "status": "arrived" }))),
+    ]
+}
+
+async fn ask(user: &User, (method, path, body): (Method, String, Option<Value>)) -> crate::support::Answer {
+    let request = user.request(method, &path);
+    user.ask(match body {
+        Some(body) => request.json(&body),
+        None => request,
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ride_that_is_not_ones_own_looks_as_one_that_is_not_there() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let sent = rider.send("ride_1", "Hello").await;
+    let before = database.contents().await;
+    for stranger in [server.rider("rider_2"), server.driver("driver_2"), server.driver("rider_3")] {
+        for (not_mine, not_there) in requests_of_ride("ride_1").into_iter().zip(requests_of_ride("ride_none")) {
+            let there = ask(&stranger, not_mine).await.problem(404, "ride_not_found");
+            let nowhere = ask(&stranger, not_there).await.problem(404, "ride_not_found");
+            assert_eq!((&there["detail"], &there["title"]), (&nowhere["detail"], &nowhere["title"]));
+        }
+        for id in [sent["id"].as_str().unwrap(), "0198c0de-0000-7000-8000-000000000000"] {
+            let path = format!("messages/{id}");
+            stranger.get(&path).await.problem(404, "message_not_found");
+            stranger.patch(&path, json!({ "content": "x" })).await.problem(404, "message_not_found");
+            stranger.delete(&path).await.problem(404, "message_not_found");
+            stranger.post_nothing(&format!("{path}/read")).await.problem(404, "message_not_found");
+            stranger.post_nothing(&format!("{path}/delivered")).await.problem(404, "message_not_found");
+        }
+    }
+    assert_eq!(database.contents().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_role_may_not_is_forbidden() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let before = database.contents().await;
+    for user in [&rider, &driver, &server.support()] {
+        user.put_ride("ride_1", "rider_1", Some("driver_2")).await.problem(403, "forbidden");
+        user.put_ride("ride_9", "rider_1", None).await.problem(403, "forbidden");
+    }
+    rider.set_status("ride_1", "arrived").await.problem(403, "forbidden");
+    server.support().set_status("ride_1", "arrived").await.problem(403, "forbidden");
+    for user in [rider.clone(), server.support(), server.service()] {
+        user.post_nothing("rides/ride_1/accept").await.problem(403, "forbidden");
+    }
+    driver.on(&server).post_nothing("rides/ride_none/accept").await.problem(404, "ride_not_found");
+    server.driver("driver_2").post_nothing("rides/ride_1/accept").await.problem(409, "ride_conflict");
+    assert_eq!(database.contents().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn support_and_service_read_every_ride_they_name() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let sent = rider.send("ride_1", "Hello").await;
+    for staff in [server.support(), server.service()] {
+        assert_eq!(staff.history("ride_1", "").await["messages"], json!([sent]));
+        assert_eq!(staff.get("rides/ride_1").await.expect(200).json()["rideId"], "ride_1");
+        let mut stream = staff.stream("ride_1", "after=0").await.expect(200);
+        stream.next_sync().await;
+        assert_eq!(stream.find("message:new").await.data, sent);
+        let said = staff.send("ride_1", "From the staff").await;
+        assert_eq!(rider.get(&format!("messages/{}", said["id"].as_str().unwrap())).await.expect(200).json(), said);
+        // It is not one of their rides.
+        assert_eq!(staff.get("rides").await.expect(200).json()["rides"], json!([]));
+    }
+    let state = &server.live(&rider, "ride_1").await;
+    assert_eq!(state.status, 200);
+}
+
+/// The driver of `ride_1`, replaced.
+struct Replaced {
+    servers: [Server; 2],
+    database: Database,
+    old: User,
+    new: User,
+    rider: User,
+    /// Of the old driver, one on each server, all at the replacement.
+    streams: Vec<Stream>,
+    /// The seq of the `ride:participants` at which they were replaced.
+    at: i64,
+}
+
+async fn replace() -> Replaced {
+    let database = Database::create().await;
+    let servers = [Server::start(&database).await, Server::start(&database).await];
+    let (rider, old) = servers[0].open_ride("ride_1").await;
+    rider.send("ride_1", "for the first driver").await;
+    let mut streams = Vec::new();
+    let mut polls = Vec::new();
+    for server in &servers {
+        streams.push(server.live(&old, "ride_1").await);
+        let user = old.on(server);
+        polls.push(tokio::spawn(async move { user.poll("ride_1", "after=2&types=ride:participants&wait=20").await }));
+    }
+    servers[1].service().put_ride("ride_1", "rider_1", Some("driver_2")).await.expect(200);
+    rider.send("ride_1", "for the second driver").await;
+    let mut at = 0;
+    for poll in polls {
+        let polled = poll.await.unwrap();
+        assert_eq!(polled["events"].as_array().unwrap().len(), 1, "{polled}");
+        at = polled["events"][0]["id"].as_str().unwrap().parse().unwrap();
+        assert_eq!(polled["events"][0]["data"]["left"], json!([{ "userId": "driver_1", "role": "driver" }]));
+        assert!(!polled.to_string().contains("for the second"), "{polled}");
+    }
+    let new = servers[1].driver("driver_2");
+    Replaced { servers, database, old, new, rider, streams, at }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_driver_sees_the_event_that_replaced_them_and_nothing_after() {
+    let mut replaced = replace().await;
+    for stream in &mut replaced.streams {
+        let events = stream.until_end().await;
+        let durable: Vec<_> = events.iter().filter(|event| event.id.is_some()).collect();
+        let last = durable.last().unwrap();
+        assert_eq!((last.kind.as_str(), last.seq()), ("ride:participants", replaced.at));
+        assert!(!events.iter().any(|event| event.text.contains("for the second")), "{events:?}");
+        assert_eq!(events.last().unwrap().kind, "stream:closing");
+    }
+    let first = replaced.rider.history("ride_1", "").await["messages"][0].clone();
+    for server in &replaced.servers {
+        let old = replaced.old.on(server);
+        // Their part of the log is theirs to replay at most; everything else is not there any more.
+        let rest = requests_of_ride("ride_1").into_iter().filter(|(_, path, _)| !path.contains("after=0"));
+        for request in rest {
+            ask(&old, request).await.problem(404, "ride_not_found");
+        }
+        old.get(&format!("messages/{}", first["id"].as_str().unwrap())).await.problem(404, "message_not_found");
+        assert_eq!(old.get("rides").await.expect(200).json()["rides"], json!([]));
+        let at_the_end = old.get(&format!("messages/rides/ride_1/poll?after={}&wait=0", replaced.at)).await;
+        at_the_end.problem(404, "ride_not_found");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_new_driver_sees_the_log_from_their_own_beginning() {
+    let replaced = replace().await;
+    let Replaced { servers, new, rider, at, .. } = &replaced;
+    let history = rider.history("ride_1", "").await;
+    let (first, second) = (&history["messages"][0], &history["messages"][1]);
+    for server in servers {
+        let new = new.on(server);
+        for query in ["after=0".to_owned(), "after=1".to_owned(), format!("after={}", at - 1)] {
+            let mut stream = new.stream("ride_1", &query).await;
+            let sync = stream.next_sync().await;
+            assert_eq!((&sync["gap"], &sync["resumed"]), (&Value::Null, &Value::Bool(true)), "{query}: {sync}");
+            let begin = stream.next_of("ride:participants").await;
+            assert_eq!(begin.seq(), *at);
+            assert_eq!(begin.data["joined"], json!([{ "userId": "driver_2", "role": "driver" }]));
+            assert_eq!(stream.next_of("message:new").await.data, *second);
+            let polled = new.poll("ride_1", &query).await;
+            assert_eq!((&polled["events"][0]["id"], &polled["gap"]), (&json!(at.to_string()), &Value::Null));
+        }
+        let seen = new.history("ride_1", "").await;
+        assert_eq!(seen["messages"], json!([second]));
+        assert_eq!(new.history("ride_1", "?after=0").await["messages"], json!([second]));
+        new.get(&format!("messages/{}", first["id"].as_str().unwrap())).await.problem(404, "message_not_found");
+        new.mark(first, "read").await.problem(404, "message_not_found");
+        let unread = new.get("messages/rides/ride_1/unread-count").await.expect(200).json();
+        assert_eq!(unread["unreadCount"], 1);
+    }
+    assert!(replaced.database.head("ride_1").await > *at);
+}

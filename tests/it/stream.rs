@@ -1,0 +1,196 @@
+//! The event stream of a ride.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Database, Server, Stream};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_reaches_the_streams_of_every_replica() {
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    let (rider, driver) = one.open_ride("ride_123").await;
+    let mut streams = [one.live(&driver, "ride_123").await, two.live(&driver, "ride_123").await];
+    let sent = rider.send("ride_123", "Hello").await;
+    for stream in &mut streams {
+        let event = stream.next_of("message:new").await;
+        assert_eq!(event.data, sent);
+        assert_eq!(event.seq(), sent["seq"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_says_at_once_that_it_is_open_where_it_begins_and_how_things_are() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    rider.send("ride_1", "Hello").await;
+    let mut stream = driver.stream("ride_1", "").await;
+    assert_eq!(stream.status, 200);
+    assert_eq!(stream.headers["content-type"], "text/event-stream");
+    assert_eq!(stream.headers["cache-control"], "no-store");
+    assert_eq!(stream.headers["x-accel-buffering"], "no");
+    assert!(!stream.headers.contains_key("content-encoding"));
+    assert!(!stream.headers.contains_key("content-length"));
+    let sync = stream.next_sync().await;
+    assert!(stream.comments >= 1, "a comment goes out at once");
+    assert_eq!(stream.retries.len(), 1);
+    assert!((100..=60_000).contains(&stream.retries[0]), "{:?}", stream.retries);
+    assert_eq!(stream.last_id, "2");
+    assert_eq!((&sync["cursor"], &sync["resumed"], &sync["gap"]), (&json!("2"), &json!(false), &Value::Null));
+    let state = &sync["state"];
+    assert_eq!(state["asOf"], 2);
+    assert_eq!(state["ride"], driver.get("rides/ride_1").await.expect(200).json());
+    assert_eq!((&state["location"], &state["typing"]), (&Value::Null, &json!([])));
+    let mut people: Vec<_> = state["participants"].as_array().unwrap().iter().map(|one| &one["userId"]).collect();
+    people.sort_by_key(|name| name.to_string());
+    assert_eq!(people, [&json!("driver_1"), &json!("rider_1")]);
+    for person in state["participants"].as_array().unwrap() {
+        assert!(person["online"].is_boolean() && person.get("since").is_some(), "{person}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_of_coming_back_differs_from_client_to_client() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (_, driver) = server.open_ride("ride_1").await;
+    let mut retries = std::collections::BTreeSet::new();
+    for _ in 0..10 {
+        let mut stream = driver.stream("ride_1", "").await;
+        stream.next_sync().await;
+        retries.extend(stream.retries);
+    }
+    assert!(retries.len() > 1, "{retries:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everyone_sees_what_two_replicas_write_at_once_in_one_order() {
+    const EACH: i64 = 100;
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    let (rider, driver) = one.open_ride("ride_1").await;
+    let service = one.service();
+    let mut streams = vec![one.live(&service, "ride_1").await, two.live(&service, "ride_1").await];
+    let writers = [rider.on(&one), rider.on(&two), driver.on(&one), driver.on(&two)].map(|user| {
+        tokio::spawn(async move {
+            for number in 0..EACH {
+                user.send("ride_1", &number.to_string()).await;
+            }
+        })
+    });
+    let mut seen: Vec<Vec<Value>> = Vec::new();
+    streams.push(two.service().stream("ride_1", "after=1").await);
+    streams[2].next_sync().await;
+    for stream in &mut streams {
+        let mut events = Vec::new();
+        for seq in 2..2 + 4 * EACH {
+            let event = stream.next_of("message:new").await;
+            assert_eq!(event.seq(), seq);
+            events.push(event.data);
+        }
+        seen.push(events);
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert!(seen[0] == seen[1] && seen[1] == seen[2]);
+    // Each sender's own order is kept.
+    let of_rider = seen[0].iter().filter(|message| message["senderId"] == "rider_1").count() as i64;
+    assert_eq!(of_rider, 2 * EACH);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn types_choose_what_is_sent() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let filters = [
+        ("types=message:new", vec!["message:new"]),
+        ("types=message:*", vec!["message:new", "message:edited", "message:deleted"]),
+        ("types=ride:status,message:deleted", vec!["message:deleted", "ride:status"]),
+        ("types=nonsense,ride:*", vec!["ride:status"]),
+        ("types=*", vec!["message:new", "message:edited", "message:deleted", "ride:status"]),
+        ("", vec!["message:new", "message:edited", "message:deleted", "ride:status"]),
+    ];
+    let service = server.service();
+    let mut streams: Vec<Stream> = Vec::new();
+    for (filter, _) in &filters {
+        let mut stream = service.stream("ride_1", filter).await;
+        stream.next_sync().await;
+        streams.push(stream);
+    }
+    let sent = rider.send("ride_1", "Hello").await;
+    rider.edit(&sent, "Hello!").await.expect(200);
+    rider.erase(&sent).await.expect(204);
+    driver.set_status("ride_1", "arrived").await.expect(200);
+    for (stream, (filter, kinds)) in streams.iter_mut().zip(filters) {
+        for kind in &kinds {
+            assert_eq!(stream.next_event().await.kind, *kind, "{filter}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_is_filled_with_comments() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (_, driver) = server.open_ride("ride_1").await;
+    let mut stream = driver.stream("ride_1", "heartbeat=5").await;
+    stream.next_sync().await;
+    stream.next_comment(Duration::from_secs(7)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_and_polls_end_with_their_token() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (_, driver) = server.open_ride("ride_1").await;
+    let brief = driver.for_another(Duration::from_secs(3));
+    let polling = {
+        let user = brief.clone();
+        tokio::spawn(async move { user.get("messages/rides/ride_1/poll?after=1&wait=50").await })
+    };
+    let mut stream = brief.stream("ride_1", "").await;
+    stream.next_sync().await;
+    let events = stream.until_end().await;
+    assert_eq!(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["auth:expired"]);
+    assert!(events[0].id.is_none(), "it is no place in the log");
+    assert!(events[0].data["reason"].is_string());
+    let polled = polling.await.unwrap().expect(200).json();
+    assert_eq!((&polled["events"], &polled["cursor"]), (&json!([]), &json!("1")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_who_does_not_read_delays_nobody_and_misses_nothing() {
+    const MESSAGES: i64 = 1_000;
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let service = server.service();
+    let mut slow = server.live(&service, "ride_1").await;
+    let mut quick = server.live(&service, "ride_1").await;
+    // Far more than the sockets' buffers take.
+    let text = "🚕".repeat(3_900);
+    let writing = (0..20).map(|_| {
+        let (rider, text) = (rider.clone(), text.clone());
+        tokio::spawn(async move {
+            for _ in 0..MESSAGES / 20 {
+                rider.send("ride_1", &text).await;
+            }
+        })
+    });
+    let writing: Vec<_> = writing.collect();
+    for seq in 2..2 + MESSAGES {
+        assert_eq!(quick.next_of("message:new").await.seq(), seq);
+    }
+    for writer in writing {
+        writer.await.unwrap();
+    }
+    for seq in 2..2 + MESSAGES {
+        let event = slow.next_of("message:new").await;
+        assert_eq!(event.seq(), seq);
+        assert_eq!(event.data["content"], text);
+    }
+}

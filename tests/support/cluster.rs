@@ -1,0 +1,186 @@
+//! A private Postgres, and databases in it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, mpsc};
+
+use ridewire::embedded::{EmbeddedPostgres, Options, StopMode};
+use tokio::sync::oneshot;
+use tokio_postgres::{Client, NoTls};
+
+use super::guard::Guard;
+
+const TEMPLATE: &str = "ridewire_template";
+
+/// A private Postgres that forgets what a crash of the machine would take, and nothing else.
+#[derive(Debug)]
+pub struct Cluster {
+    directory: PathBuf,
+    guard: Arc<Guard>,
+    url: String,
+    /// Of a test's own cluster; the shared one is run elsewhere.
+    postgres: Option<EmbeddedPostgres>,
+    work: Option<mpsc::Sender<Work>>,
+}
+
+#[derive(Debug)]
+enum Work {
+    Create(String, oneshot::Sender<String>),
+    Drop(String),
+}
+
+fn directory() -> PathBuf {
+    let directory = tempfile::Builder::new()
+        .prefix("rw-")
+        // The user that Postgres runs as must be able to pass.
+        .permissions(std::fs::Permissions::from_mode(0o711))
+        .tempdir_in("/tmp")
+        .expect("a directory below /tmp");
+    directory.keep()
+}
+
+async fn start(directory: &Path, guard: &Guard) -> EmbeddedPostgres {
+    let postgres = EmbeddedPostgres::start(directory, Options { durable: false }).await.expect("Postgres starts");
+    guard.watch(postgres.pid().expect("Postgres runs"));
+    postgres
+}
+
+impl Cluster {
+    /// The one that all tests of this process share.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let directory = directory();
+            let guard = Arc::new(Guard::of(&directory));
+            let (ready, started) = mpsc::channel();
+            let (work, orders) = mpsc::channel();
+            let (path, watched) = (directory.clone(), Arc::clone(&guard));
+            // A thread and a runtime of its own: each test's runtime ends with the test.
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+                runtime.expect("a runtime").block_on(async {
+                    let postgres = start(&path, &watched).await;
+                    let admin = connect(&postgres.url_for("postgres")).await;
+                    admin.batch_execute(&format!("create database {TEMPLATE}")).await.expect("a template");
+                    let template = postgres.url_for(TEMPLATE).parse().expect("a URL");
+                    ridewire::store::migrate(&template).await.expect("migrations");
+                    ready.send(postgres.url()).expect("somebody waits");
+                    for order in orders {
+                        carry_out(&admin, &postgres, order).await;
+                    }
+                });
+            });
+            let url = started.recv().expect("Postgres starts");
+            Self { directory, guard, url, postgres: None, work: Some(work) }
+        })
+    }
+
+    /// One for a test alone, to break.
+    pub async fn own() -> Self {
+        let directory = directory();
+        let guard = Arc::new(Guard::of(&directory));
+        let postgres = start(&directory, &guard).await;
+        Self { directory, guard, url: postgres.url(), postgres: Some(postgres), work: None }
+    }
+
+    /// The database of a test's own cluster, which the first server migrates.
+    pub fn database(&self) -> Database {
+        Database {
+            url: self.url.clone(),
+            directory: self.directory.clone(),
+            guard: Arc::clone(&self.guard),
+            dropped: None,
+        }
+    }
+
+    /// Ends a test's own Postgres as a crash would.
+    pub async fn stop_immediate(&mut self) {
+        let postgres = self.postgres.take().expect("a cluster of one's own that runs");
+        postgres.stop(StopMode::Immediate).await.expect("Postgres stops");
+    }
+
+    /// Starts it again, at the same address.
+    pub async fn start_again(&mut self) {
+        let postgres = start(&self.directory, &self.guard).await;
+        assert_eq!(postgres.url(), self.url);
+        self.postgres = Some(postgres);
+    }
+
+    /// Both.
+    pub async fn restart_immediate(&mut self) {
+        self.stop_immediate().await;
+        self.start_again().await;
+    }
+}
+
+async fn carry_out(admin: &Client, postgres: &EmbeddedPostgres, order: Work) {
+    match order {
+        Work::Create(name, done) => {
+            let create = format!("create database {name} template {TEMPLATE}");
+            admin.batch_execute(&create).await.expect("a database");
+            let _ = done.send(postgres.url_for(&name));
+        }
+        // One that stays is removed with the cluster.
+        Work::Drop(name) => drop(admin.batch_execute(&format!("drop database {name} with (force)")).await),
+    }
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection to Postgres");
+    tokio::spawn(connection);
+    client
+}
+
+/// A database.
+#[derive(Debug)]
+pub struct Database {
+    pub url: String,
+    pub(super) directory: PathBuf,
+    pub(super) guard: Arc<Guard>,
+    dropped: Option<(String, mpsc::Sender<Work>)>,
+}
+
+impl Database {
+    /// A migrated, empty one in the shared cluster, dropped when this is.
+    pub async fn create() -> Self {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let cluster = Cluster::shared();
+        let name = format!("test_{}", COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let (done, url) = oneshot::channel();
+        let work = cluster.work.clone().expect("the shared cluster takes orders");
+        work.send(Work::Create(name.clone(), done)).expect("the shared cluster runs");
+        let url = url.await.expect("a database");
+        let (directory, guard) = (cluster.directory.clone(), Arc::clone(&cluster.guard));
+        Self { url, directory, guard, dropped: Some((name, work)) }
+    }
+
+    /// A look into it.
+    pub async fn client(&self) -> Client {
+        connect(&self.url).await
+    }
+
+    /// The last seq of a ride's log.
+    pub async fn head(&self, ride: &str) -> i64 {
+        let topic = format!("ride/{ride}");
+        let row = self.client().await.query_one("select last_seq from topics where name = $1", &[&topic]).await;
+        row.expect("the ride's topic").get(0)
+    }
+
+    /// All that is in it, to compare: nothing has changed where this is the same.
+    pub async fn contents(&self) -> String {
+        let tables = ["topics", "events", "rides", "participants", "receipts", "messages"];
+        let rows = tables.map(|table| {
+            format!("select coalesce(string_agg(t::text, E'\\n' order by t::text), '') as text from {table} t")
+        });
+        let rows = self.client().await.query(&rows.join(" union all "), &[]).await.expect("the contents");
+        rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n--\n")
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Some((name, work)) = self.dropped.take() {
+            let _ = work.send(Work::Drop(name));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Ends what the tests have started, however the test process ends: statics are not dropped, and a process that
+//! is killed drops nothing.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
+
+/// Collects pids until the test process is gone, then ends those that still are what they were: a Postgres with
+/// the directory among its arguments, a server with it in its environment. Then removes the directory.
+const SCRIPT: &str = r#"
+trap '' INT TERM HUP
+while read -r pid; do pids="$pids $pid"; done
+for pid in $pids; do
+    if grep -qsaF "$0/postgres" "/proc/$pid/cmdline"; then kill -INT "$pid"
+    elif grep -qsaF "$0" "/proc/$pid/environ"; then kill -KILL "$pid"
+    fi
+done
+tries=0
+for pid in $pids; do
+    while [ $tries -lt 100 ] && grep -qsaF "$0" "/proc/$pid/cmdline"; do tries=$((tries + 1)); sleep 0.1; done
+done
+rm -rf "$0"
+"#;
+
+/// A shell that waits for our end.
+#[derive(Debug)]
+pub struct Guard {
+    pids: Mutex<Option<ChildStdin>>,
+    shell: Child,
+}
+
+impl Guard {
+    /// Guards what is started for `directory`, and the directory itself.
+    pub fn of(directory: &Path) -> Self {
+        let mut shell = Command::new("sh")
+            .arg("-c")
+            .arg(SCRIPT)
+            .arg(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("a shell");
+        Self { pids: Mutex::new(shell.stdin.take()), shell }
+    }
+
+    /// Makes sure that this process does not outlive us.
+    pub fn watch(&self, pid: u32) {
+        let mut pids = self.pids.lock().unwrap();
+        writeln!(pids.as_mut().expect("the guard is there"), "{pid}").expect("the guard listens");
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.pids.lock().unwrap().take());
+        let _ = self.shell.wait();
+    }
+}

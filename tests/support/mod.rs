@@ -1,0 +1,56 @@
+//! What the tests stand on: a real Postgres, real servers as processes of their own, and clients that believe
+//! nothing.
+//!
+//! | | |
+//! |---|---|
+//! | [`Cluster`] | a private Postgres: one for the whole test process, or one for a single test |
+//! | [`Database`] | a migrated database of one's own, since NOTIFY is per database |
+//! | [`Server`] | a running `ridewire`; several on one database are replicas |
+//! | [`User`] | somebody with a token, at one server |
+//! | [`Stream`] | an open event stream, parsed strictly |
+//!
+//! Nothing sleeps for a while and hopes: everything waits for what it expects, and gives up loudly.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "for tests, which end at the first surprise; no test binary uses all of it"
+)]
+
+mod answer;
+mod cluster;
+mod guard;
+mod server;
+mod sse;
+mod stream;
+mod user;
+
+use std::time::Duration;
+
+pub use answer::Answer;
+pub use cluster::{Cluster, Database};
+pub use server::{SECRET, Server, ridewire};
+pub use sse::{Item, Parser};
+pub use stream::{Event, Stream};
+pub use user::{Role, User, data_types, raw_token};
+
+/// How long anything that should happen at once may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until `check` says `Some`, asking again and again.
+pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = check().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("gave up waiting: {what}"))
+}

@@ -1,0 +1,183 @@
+//! Somebody with a token, at one server.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::Method;
+use ridewire::auth::Signer;
+pub use ridewire::domain::Role;
+use ridewire::domain::UserId;
+use serde_json::{Value, json};
+
+use super::{Answer, PATIENCE, SECRET, Server, Stream};
+
+/// Somebody who asks a server.
+#[derive(Debug, Clone)]
+pub struct User {
+    pub name: String,
+    pub role: Role,
+    pub token: String,
+    pub base: String,
+    http: reqwest::Client,
+}
+
+impl User {
+    pub(super) fn new(http: reqwest::Client, base: &str, name: &str, role: Role) -> Self {
+        let user = Self { name: name.to_owned(), role, token: String::new(), base: base.to_owned(), http };
+        user.for_another(Duration::from_secs(3_600))
+    }
+
+    /// The same with a token that is good for so long.
+    pub fn for_another(mut self, ttl: Duration) -> Self {
+        let signer = Signer::new(SECRET.as_bytes()).unwrap();
+        self.token = signer.sign(&UserId::parse(&self.name).unwrap(), self.role, ttl).unwrap();
+        self
+    }
+
+    /// The same with this token, whatever it is.
+    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// The same at another server.
+    pub fn on(&self, server: &Server) -> Self {
+        Self { base: server.base.clone(), ..self.clone() }
+    }
+
+    /// A request of one's own making, below `/api/v1`.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let path = path.trim_start_matches('/');
+        let request = self.http.request(method, format!("{}/api/v1/{path}", self.base));
+        if self.token.is_empty() { request } else { request.bearer_auth(&self.token) }
+    }
+
+    /// Sends a request, and reads the answer to its end.
+    pub async fn ask(&self, request: reqwest::RequestBuilder) -> Answer {
+        let (client, request) = request.build_split();
+        let request = request.expect("a request");
+        let asked = format!("{} {} as {} ({})", request.method(), request.url(), self.name, self.role.as_str());
+        let answered = async {
+            let response = client.execute(request).await.unwrap_or_else(|error| panic!("{asked}: {error:?}"));
+            Answer::of(asked.clone(), response).await
+        };
+        // The longest poll waits 55 s.
+        tokio::time::timeout(PATIENCE + Duration::from_secs(55), answered)
+            .await
+            .unwrap_or_else(|_| panic!("{asked}: no answer"))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(self.request(Method::GET, path)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.ask(self.request(Method::DELETE, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.ask(self.request(Method::POST, path).json(&body)).await
+    }
+
+    /// Without a body.
+    pub async fn post_nothing(&self, path: &str) -> Answer {
+        self.ask(self.request(Method::POST, path)).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.ask(self.request(Method::PUT, path).json(&body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.ask(self.request(Method::PATCH, path).json(&body)).await
+    }
+
+    /// Any bytes as a body.
+    pub async fn send_bytes(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        self.ask(self.request(method, path).header("content-type", "application/json").body(body)).await
+    }
+
+    /// `PUT /rides/{ride}`
+    pub async fn put_ride(&self, ride: &str, rider: &str, driver: Option<&str>) -> Answer {
+        let body = match driver {
+            Some(driver) => json!({ "riderId": rider, "driverId": driver }),
+            None => json!({ "riderId": rider }),
+        };
+        self.put(&format!("rides/{ride}"), body).await
+    }
+
+    /// `POST /rides/{ride}/status`
+    pub async fn set_status(&self, ride: &str, status: &str) -> Answer {
+        self.post(&format!("rides/{ride}/status"), json!({ "status": status })).await
+    }
+
+    /// Sends a message, which must succeed.
+    pub async fn send(&self, ride: &str, content: &str) -> Value {
+        self.post("messages", json!({ "rideId": ride, "content": content })).await.expect(201).json()
+    }
+
+    /// Sends a message under a name, whatever comes of it.
+    pub async fn send_named(&self, ride: &str, content: &str, name: &str) -> Answer {
+        self.post("messages", json!({ "rideId": ride, "content": content, "clientMessageId": name })).await
+    }
+
+    /// Edits, reads, deletes: something of a message.
+    pub async fn mark(&self, message: &Value, what: &str) -> Answer {
+        self.post_nothing(&format!("messages/{}/{what}", message["id"].as_str().unwrap())).await
+    }
+
+    /// `PATCH /messages/{id}`
+    pub async fn edit(&self, message: &Value, content: &str) -> Answer {
+        self.patch(&path_of(message), json!({ "content": content })).await
+    }
+
+    /// `DELETE /messages/{id}`
+    pub async fn erase(&self, message: &Value) -> Answer {
+        self.delete(&path_of(message)).await
+    }
+
+    /// `GET /messages/rides/{ride}`
+    pub async fn history(&self, ride: &str, query: &str) -> Value {
+        self.get(&format!("messages/rides/{ride}{query}")).await.expect(200).json()
+    }
+
+    /// One poll, which must succeed; `query` without its question mark.
+    pub async fn poll(&self, ride: &str, query: &str) -> Value {
+        self.get(&format!("messages/rides/{ride}/poll?{query}")).await.expect(200).json()
+    }
+
+    /// Opens a stream of a ride; `query` without its question mark.
+    pub async fn stream(&self, ride: &str, query: &str) -> Stream {
+        self.stream_from(ride, query, None).await
+    }
+
+    /// Opens a stream as an `EventSource` that reconnects would.
+    pub async fn stream_from(&self, ride: &str, query: &str, last_event_id: Option<&str>) -> Stream {
+        let mut request = self.request(Method::GET, &format!("messages/rides/{ride}/events?{query}"));
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        Stream::open(request).await
+    }
+}
+
+fn path_of(message: &Value) -> String {
+    format!("messages/{}", message["id"].as_str().expect("a message's id"))
+}
+
+/// The types of events, for comparing.
+pub fn data_types(events: &Value) -> Vec<&str> {
+    events.as_array().expect("events").iter().map(|event| event["type"].as_str().expect("a type")).collect()
+}
+
+/// A token of any header and claims, signed with `secret`, or not at all.
+pub fn raw_token(header: &Value, claims: &Value, secret: Option<&str>) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(header), part(claims));
+    let signature = secret.map_or_else(String::new, |secret| {
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::crypto::sign(signed.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).expect("a signature")
+    });
+    format!("{signed}.{signature}")
+}
