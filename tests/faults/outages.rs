@@ -19,13 +19,13 @@ async fn while_postgres_is_away_streams_stay_and_all_else_is_told_to_come_back()
     let url = proxy.url();
     let server = Server::with(&database, &[("DATABASE_URL", &url)]).await;
     let (rider, driver) = server.open_ride("ride").await;
-    let mut stream = driver.stream("ride", "heartbeat=5").await;
+    let mut stream = driver.stream("ride", "heartbeat=5&types=message:new").await;
     stream.next_sync().await;
     let first = rider.send("ride", "before").await;
     assert_eq!(stream.next_of("message:new").await.seq(), first["seq"]);
     let mut poll = tokio::spawn({
         let driver = driver.clone();
-        async move { driver.poll("ride", "after=2&wait=30").await }
+        async move { driver.poll("ride", "after=2&wait=30&types=message:new").await }
     });
     // It waits, having been let in.
     assert!(timeout(Duration::from_millis(500), &mut poll).await.is_err());
@@ -117,7 +117,7 @@ async fn connections_that_a_network_has_forgotten_hold_nothing_up_for_long() {
     });
     let history = history.await.expect("reads find another connection");
     assert_eq!(history["messages"].as_array().unwrap().len(), 1);
-    let mut again = driver.stream("ride", "after=1").await;
+    let mut again = driver.stream("ride", "after=1&types=message:new").await;
     again.next_sync().await;
     assert_eq!(again.next_of("message:new").await.data["id"], message["id"]);
 }
