@@ -156,9 +156,7 @@ impl EmbeddedPostgres {
     /// Resolves when Postgres has ended by itself, and says how. May be dropped and called again.
     pub async fn exited(&mut self) -> EmbeddedError {
         match self.child.wait().await {
-            Ok(status) => {
-                EmbeddedError::Exited { status, log: self.log.path().to_owned(), tail: self.log.tail() }
-            }
+            Ok(status) => EmbeddedError::Exited { status, log: self.log.path().to_owned(), tail: self.log.tail() },
             Err(error) => EmbeddedError::io("wait for the Postgres of", self.log.path())(error),
         }
     }

@@ -14,16 +14,16 @@ const OLDEST: u32 = 14;
 /// Where the programs of each version are: the parent, the beginning of the version's directory, and what
 /// follows it. `scripts/postgres.sh` looks in the same places.
 const PLACES: [(&str, &str, &str); 10] = [
-    ("/usr/lib/postgresql", "", "bin"),                             // Debian, Ubuntu
-    ("/usr", "pgsql-", "bin"),                                      // the PostgreSQL project's own RPMs
-    ("/usr/libexec", "postgresql", ""),                             // Alpine
-    ("/usr/lib", "postgresql", "bin"),                              // openSUSE
-    ("/usr/lib64", "postgresql-", "bin"),                           // Gentoo
-    ("/usr/local", "pgsql", "bin"),                                 // built from source
-    ("/opt/homebrew/opt", "postgresql", "bin"),                     // Homebrew on Apple silicon
-    ("/usr/local/opt", "postgresql", "bin"),                        // Homebrew on Intel
-    ("/Library/PostgreSQL", "", "bin"),                             // the installer for macOS
-    ("/Applications/Postgres.app/Contents/Versions", "", "bin"),    // Postgres.app
+    ("/usr/lib/postgresql", "", "bin"),                          // Debian, Ubuntu
+    ("/usr", "pgsql-", "bin"),                                   // the PostgreSQL project's own RPMs
+    ("/usr/libexec", "postgresql", ""),                          // Alpine
+    ("/usr/lib", "postgresql", "bin"),                           // openSUSE
+    ("/usr/lib64", "postgresql-", "bin"),                        // Gentoo
+    ("/usr/local", "pgsql", "bin"),                              // built from source
+    ("/opt/homebrew/opt", "postgresql", "bin"),                  // Homebrew on Apple silicon
+    ("/usr/local/opt", "postgresql", "bin"),                     // Homebrew on Intel
+    ("/Library/PostgreSQL", "", "bin"),                          // the installer for macOS
+    ("/Applications/Postgres.app/Contents/Versions", "", "bin"), // Postgres.app
 ];
 
 /// The programs of one installed version.
@@ -137,7 +137,10 @@ mod tests {
         assert_eq!(chosen(None).unwrap(), programs("/b", 16, 3));
         assert_eq!(chosen(Some(15)).unwrap(), programs("/a", 15, 2));
         let error = chosen(Some(14)).unwrap_err().to_string();
-        assert!(error.contains("/cluster was created by PostgreSQL 14") && error.contains("RIDEWIRE_PG_BIN"), "{error}");
+        assert!(
+            error.contains("/cluster was created by PostgreSQL 14") && error.contains("RIDEWIRE_PG_BIN"),
+            "{error}"
+        );
         assert!(matches!(choose(Vec::new(), Path::new("/cluster"), Some(14)), Err(EmbeddedError::NoPrograms)));
     }
 }
