@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, NoTls, Row};
 
@@ -11,6 +11,15 @@ use crate::domain::{RideId, RideSnapshot};
 
 /// The parameters of a statement.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// How our statements are planned: by keys, once for each connection.
+///
+/// Every one of them looks up a few rows of tables that may be large, with arrays whose length Postgres does not
+/// know. Left alone it plans some while the tables are still empty (reading all of `messages` for each batch from
+/// then on, until ANALYZE next comes by) and others anew at each execution. JIT is off because a plan that has to
+/// read a whole table after all would look dear enough for it.
+const PLANNING: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
+    set plan_cache_mode = force_generic_plan; set jit = off";
 
 /// How to reach the database.
 #[derive(Debug, Clone)]
@@ -42,6 +51,9 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(config.patience))
             .create_timeout(Some(config.patience))
+            .post_create(Hook::async_fn(|client, _| {
+                Box::pin(async { client.batch_execute(PLANNING).await.map_err(HookError::Backend) })
+            }))
             .build()
             .map_err(|_| StoreError::Corrupt("the pool's configuration"))?;
         let patience = config.patience;
