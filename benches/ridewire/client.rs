@@ -1,0 +1,105 @@
+//! A client of HTTP/1.1 that costs next to nothing: what is measured is the server.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Digits of the number that tells one message from another.
+const DIGITS: usize = 12;
+
+/// Where that number stands in what is sent and in every frame that carries it.
+const NAME: &str = r#""clientMessageId":"m-"#;
+
+/// A connection that is kept.
+#[derive(Debug)]
+pub(crate) struct Client {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
+        let socket = TcpStream::connect(address).await.context("connecting")?;
+        socket.set_nodelay(true)?;
+        Ok(Self { socket, buffer: Vec::with_capacity(8 * 1024) })
+    }
+
+    /// Sends a request and reads its whole answer, of which only the status is looked at.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<u16> {
+        self.socket.write_all(request).await?;
+        self.buffer.clear();
+        loop {
+            if self.socket.read_buf(&mut self.buffer).await? == 0 {
+                bail!("the server closed the connection");
+            }
+            let Some(head) = find(&self.buffer, b"\r\n\r\n") else { continue };
+            let (head, body) = self.buffer.split_at(head + 4);
+            if body.len() >= content_length(head) {
+                return status(head).context("an answer without a status");
+            }
+        }
+    }
+}
+
+/// The first place of `needle`.
+pub(crate) fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
+    hay.windows(needle.len()).position(|window| window == needle)
+}
+
+fn status(head: &[u8]) -> Option<u16> {
+    std::str::from_utf8(head.get(9..12)?).ok()?.parse().ok()
+}
+
+fn content_length(head: &[u8]) -> usize {
+    const HEADER: &[u8] = b"content-length: ";
+    let length = head.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(HEADER));
+    let length = length.and_then(|length| std::str::from_utf8(length.trim_ascii()).ok()?.parse().ok());
+    length.unwrap_or(0)
+}
+
+/// A request's bytes.
+pub(crate) fn request(method: &str, path: &str, token: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// A message to a ride, ready to be sent but for its number.
+#[derive(Debug, Clone)]
+pub(crate) struct Post {
+    bytes: Vec<u8>,
+    number_at: usize,
+}
+
+impl Post {
+    pub(crate) fn new(ride: &str, token: &str) -> Self {
+        let number = "0".repeat(DIGITS);
+        let body = format!(
+            r#"{{"rideId":"{ride}","content":"I am at the main gate, beside the taxi stand. Where are you?",{NAME}{number}"}}"#
+        );
+        let bytes = request("POST", "/api/v1/messages", token, &body);
+        let number_at = find(&bytes, NAME.as_bytes()).unwrap_or(0) + NAME.len();
+        Self { bytes, number_at }
+    }
+
+    /// The request with this number; no two messages of a run have the same.
+    pub(crate) fn numbered(&mut self, mut number: u64) -> &[u8] {
+        let digits = self.bytes.get_mut(self.number_at..self.number_at + DIGITS).unwrap_or_default();
+        for digit in digits.iter_mut().rev() {
+            *digit = b"0123456789".get((number % 10) as usize).copied().unwrap_or(b'0');
+            number /= 10;
+        }
+        &self.bytes
+    }
+}
+
+/// The number that a frame carries, if it is that of a message.
+pub(crate) fn number_in(frame: &[u8]) -> Option<u64> {
+    let digits = find(frame, NAME.as_bytes())? + NAME.len();
+    std::str::from_utf8(frame.get(digits..digits + DIGITS)?).ok()?.parse().ok()
+}

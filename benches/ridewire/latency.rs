@@ -1,0 +1,181 @@
+//! B. Latency at a steady 1,000 messages a second: from when a message was due to be sent to its frame at a reader.
+//!
+//! An open loop: messages become due by the clock, whether or not those before were answered, so a server that
+//! stalls is charged for all that came due meanwhile. Two replicas; what one is given is read on both.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use hdrhistogram::Histogram;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::client::{Client, Post, number_in};
+use crate::floor;
+use crate::platform::{Platform, Ride, Server};
+use crate::streams::Streams;
+use crate::{Plan, peer, say};
+
+const RIDES: usize = 100;
+const EVERY: Duration = Duration::from_millis(1);
+
+/// How many take turns at sending, so that the one whose turn it is has long been answered.
+const SENDERS: usize = 50;
+
+/// One round, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Round {
+    pub(crate) other: Latency,
+    pub(crate) same: Latency,
+    pub(crate) floor: Latency,
+}
+
+/// In milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+/// When messages are due, and how late they were read.
+#[derive(Debug, Clone)]
+pub(crate) struct Clock {
+    first: Instant,
+    /// Those before are not counted.
+    counted_from: u64,
+    seen: Arc<Mutex<Histogram<u64>>>,
+}
+
+impl Clock {
+    /// Message 0 is due in a moment; the first `warm` do not count.
+    pub(crate) fn new(warm: Duration) -> anyhow::Result<Self> {
+        let counted_from = u64::try_from(warm.as_millis() / EVERY.as_millis())?;
+        let seen = Arc::new(Mutex::new(Histogram::new_with_bounds(1, 60_000_000, 3)?));
+        Ok(Self { first: Instant::now() + Duration::from_millis(20), counted_from, seen })
+    }
+
+    fn due(&self, number: u64) -> Instant {
+        self.first + EVERY * u32::try_from(number).unwrap_or(u32::MAX)
+    }
+
+    /// The same schedule for another reader.
+    fn twin(&self) -> anyhow::Result<Self> {
+        let seen = Arc::new(Mutex::new(Histogram::new_with_bounds(1, 60_000_000, 3)?));
+        Ok(Self { seen, ..self.clone() })
+    }
+
+    /// Message `number` has been read.
+    pub(crate) fn read(&self, number: u64) {
+        if number >= self.counted_from {
+            let late = self.due(number).elapsed().as_micros();
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(late as u64);
+        }
+    }
+
+    /// Waits for the rest of `messages` to be read.
+    pub(crate) async fn result(&self, messages: u64) -> anyhow::Result<Latency> {
+        let wanted = messages - self.counted_from;
+        let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for _ in 0..500 {
+            if seen().len() >= wanted {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        let seen = seen();
+        ensure!(seen.len() == wanted, "{} of {wanted} messages were read", seen.len());
+        let millis = |quantile| seen.value_at_quantile(quantile) as f64 / 1e3;
+        Ok(Latency { p50: millis(0.5), p99: millis(0.99) })
+    }
+
+    /// Gives each number to the next of `senders` when it is due. A thread of its own: the runtime's timers are
+    /// no finer than a millisecond.
+    pub(crate) fn run(&self, senders: Vec<mpsc::UnboundedSender<u64>>, messages: u64) {
+        let clock = self.clone();
+        std::thread::spawn(move || {
+            for (number, sender) in (0..messages).zip(senders.iter().cycle()) {
+                std::thread::sleep(clock.due(number).saturating_duration_since(Instant::now()));
+                if sender.send(number).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Round>> {
+    peer::create_table(platform).await?;
+    let (one, two) = (platform.server("one").await?, platform.server("two").await?);
+    let rides = platform.rides(&one, "latency", RIDES).await?;
+    let messages = u64::try_from((plan.warm + plan.span).as_millis() / EVERY.as_millis())?;
+    let mut rounds = Vec::new();
+    for number in 1..=plan.rounds {
+        let (other, same) = ours(plan, &one, &two, &rides, number, messages).await?;
+        let floor = floor::run(plan, platform, messages, SENDERS).await?;
+        say(&format!(
+            "latency {number}: {:.2} ms on the other replica, {:.2} ms on the same; the floor {:.2} ms",
+            other.p50, same.p50, floor.p50
+        ));
+        rounds.push(Round { other, same, floor });
+    }
+    one.stop().await?;
+    two.stop().await?;
+    Ok(rounds)
+}
+
+async fn ours(
+    plan: &Plan,
+    one: &Server,
+    two: &Server,
+    rides: &[Ride],
+    round: usize,
+    messages: u64,
+) -> anyhow::Result<(Latency, Latency)> {
+    // The numbers in the messages are never the same twice, those of the clock begin at 0.
+    let base = u64::try_from(round)? * 1_000_000;
+    // Made after the streams are open, and they are opened with it.
+    let clock: Arc<Mutex<Option<(Clock, Clock)>>> = Arc::default();
+    let on_event = |same: bool| {
+        let clock = Arc::clone(&clock);
+        move |frame: &[u8]| {
+            let clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
+            if let (Some((others, own)), Some(number)) = (&*clock, number_in(frame)) {
+                if same { own } else { others }.read(number - base);
+            }
+        }
+    };
+    let readers = || rides.iter().map(|ride| (&*ride.id, &*ride.driver));
+    let _same = Streams::open(one.address, readers(), on_event(true)).await?;
+    let _other = Streams::open(two.address, readers(), on_event(false)).await?;
+
+    let mut senders = Vec::new();
+    let mut sending = JoinSet::new();
+    for sender in 0..SENDERS {
+        let (queue, mut due) = mpsc::unbounded_channel::<u64>();
+        senders.push(queue);
+        let mut client = Client::connect(one.address).await?;
+        let mine = rides.iter().skip(sender).step_by(SENDERS);
+        let mut posts: Vec<Post> = mine.map(|ride| Post::new(&ride.id, &ride.rider)).collect();
+        sending.spawn(async move {
+            let count = posts.len();
+            let mut turn = 0;
+            while let Some(number) = due.recv().await {
+                turn += 1;
+                let post = posts.get_mut(turn % count).context("a ride")?;
+                let status = client.exchange(post.numbered(base + number)).await?;
+                ensure!(status == 201, "a message was answered {status}");
+            }
+            Ok(())
+        });
+    }
+    let others = Clock::new(plan.warm)?;
+    let own = others.twin()?;
+    clock.lock().unwrap_or_else(PoisonError::into_inner).replace((others.clone(), own.clone()));
+    others.run(senders, messages);
+    while let Some(sent) = sending.join_next().await {
+        sent??;
+    }
+    Ok((others.result(messages).await?, own.result(messages).await?))
+}
