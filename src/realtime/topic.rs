@@ -132,6 +132,15 @@ impl TopicState {
         self.settle(ring)
     }
 
+    /// Notes that the log has nothing after what is here, whatever a hint has said. A hint that has come since is
+    /// lost with it, which costs the wait for the next look.
+    pub(super) fn doubt(&self, missing: Missing) {
+        let mut ring = self.ring();
+        if ring.end == Some(missing.after) && ring.wanted == missing.up_to {
+            ring.wanted = missing.after;
+        }
+    }
+
     /// Takes a value that is told and not logged.
     pub(super) fn offer(&self, signal: &Signal) {
         let mut ring = self.ring();
@@ -159,15 +168,6 @@ impl TopicState {
     /// The version of the last value of a kind.
     pub(super) fn version(&self, kind: SignalKind) -> i64 {
         self.ring().signals.version(kind)
-    }
-
-    /// Notes that the log has nothing after what is here, whatever a hint has said. A hint that has come since is
-    /// lost with it, which costs the wait for the next look.
-    pub(super) fn doubt(&self, missing: Missing) {
-        let mut ring = self.ring();
-        if ring.end == Some(missing.after) && ring.wanted == missing.up_to {
-            ring.wanted = missing.after;
-        }
     }
 
     /// Ends this topic for all its readers.
@@ -237,7 +237,8 @@ mod tests {
     }
 
     fn fill(topic: &TopicState, after: Seq, page: Vec<Event>) -> bool {
-        topic.fill(Missing { after, up_to: topic.ring().wanted }, page)
+        let up_to = topic.ring().wanted;
+        topic.fill(Missing { after, up_to }, page)
     }
 
     fn after(topic: &TopicState, cursor: Seq) -> Option<Vec<Seq>> {
@@ -335,7 +336,8 @@ mod tests {
         let topic = topic();
         topic.observe(10);
         assert!(topic.hint(1_000));
-        topic.doubt(topic.missing().unwrap());
+        let missing = topic.missing().unwrap();
+        topic.doubt(missing);
         assert_eq!(topic.missing(), None);
         assert!(!topic.publish(events([11])));
         assert_eq!(after(&topic, 10), Some(vec![11]));

@@ -1,8 +1,10 @@
 //! Connections: a pool for everything but LISTEN.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, NoTls, Row};
 
@@ -11,6 +13,15 @@ use crate::domain::{RideId, RideSnapshot, Signal};
 
 /// The parameters of a statement.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// How our statements are planned: by keys, once for each connection.
+///
+/// Every one of them looks up a few rows of tables that may be large, with arrays whose length Postgres does not
+/// know. Left alone it plans some while the tables are still empty (reading all of `messages` for each batch from
+/// then on, until ANALYZE next comes by) and others anew at each execution. JIT is off because a plan that has to
+/// read a whole table after all would look dear enough for it.
+const PLANNING: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
+    set plan_cache_mode = force_generic_plan; set jit = off";
 
 /// How to reach the database.
 #[derive(Debug, Clone)]
@@ -27,7 +38,6 @@ pub struct StoreConfig {
 #[derive(Debug)]
 pub struct Store {
     pool: Pool,
-    patience: Duration,
     pub(super) snapshots: Batcher<RideId, Option<RideSnapshot>>,
     pub(super) pages: Batcher<reads::PageRequest, Vec<reads::StoredEvent>>,
     pub(super) locations: Batcher<locations::NewLocation, Option<Signal>>,
@@ -43,6 +53,9 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(config.patience))
             .create_timeout(Some(config.patience))
+            .post_create(Hook::async_fn(|client, _| {
+                Box::pin(async { client.batch_execute(PLANNING).await.map_err(HookError::Backend) })
+            }))
             .build()
             .map_err(|_| StoreError::Corrupt("the pool's configuration"))?;
         let patience = config.patience;
@@ -59,7 +72,7 @@ impl Store {
             let pool = pool.clone();
             move |news| locations::put(pool.clone(), news)
         });
-        Ok(Self { pool, patience, snapshots, pages, locations })
+        Ok(Self { pool, snapshots, pages, locations })
     }
 
     /// A connection, for statements that must be on the same one.
@@ -78,15 +91,16 @@ impl Store {
 
     /// One reading statement. Asked again, once, on another connection when its own was lost meanwhile.
     pub(super) async fn read(&self, statement: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
-        let answer = tokio::time::timeout(self.patience, read(&self.pool, statement, params));
-        answer.await.map_err(|_| StoreError::Timeout)?
+        read(&self.pool, statement, params).await
     }
 }
 
-/// See [`Store::read`]; for those who bring their own patience.
+/// See [`Store::read`].
 pub(super) async fn read(pool: &Pool, statement: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
     let answer = Session::get(pool).await?.query(statement, params).await;
     match answer {
+        // One that took too long has used up the time there is.
+        Err(StoreError::Timeout) => Err(StoreError::Timeout),
         Err(error) if error.is_connection_lost() => Session::get(pool).await?.query(statement, params).await,
         answer => answer,
     }
@@ -94,42 +108,85 @@ pub(super) async fn read(pool: &Pool, statement: &str, params: Params<'_>) -> Re
 
 /// A connection out of the pool. It goes back when it is dropped, so a transaction begun on it must be ended,
 /// or the session [abandoned](Session::abandon).
+///
+/// A network may forget a connection and tell neither side. So no statement is waited for without end; and where
+/// one connection is lost, by an error or by silence, those that wait in the pool are not trusted either.
 #[derive(Debug)]
-pub struct Session(Object);
+pub struct Session {
+    /// `None` once it was let go of.
+    object: Option<Object>,
+    pool: Pool,
+    is_lost: AtomicBool,
+}
 
 impl Session {
     async fn get(pool: &Pool) -> Result<Self, StoreError> {
-        Ok(Self(pool.get().await?))
+        Ok(Self { object: Some(pool.get().await?), pool: pool.clone(), is_lost: AtomicBool::new(false) })
+    }
+
+    /// Does something with the connection, for as long as a request may wait.
+    async fn within<T>(
+        &self,
+        work: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let Some(object) = &self.object else { return Err(StoreError::Stopping) };
+        let done = match self.pool.timeouts().wait {
+            Some(patience) => timeout(patience, work(object)).await.map_err(|_| StoreError::Timeout),
+            None => Ok(work(object).await),
+        };
+        let done = done.and_then(|done| done.map_err(StoreError::from));
+        if done.as_ref().is_err_and(StoreError::is_connection_lost) {
+            self.is_lost.store(true, Ordering::Relaxed);
+        }
+        done
     }
 
     /// Prepares statements that this connection has not seen. Statements that shall leave in one write (polled
     /// together) must all be prepared before, or they may leave in another order.
     pub async fn prepare(&self, statements: &[&str]) -> Result<(), StoreError> {
-        for statement in statements {
-            self.0.prepare_cached(statement).await?;
-        }
-        Ok(())
+        self.within(async |object| {
+            for statement in statements {
+                object.prepare_cached(statement).await?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Runs a statement that returns rows.
     pub async fn query(&self, statement: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
-        let prepared = self.0.prepare_cached(statement).await?;
-        Ok(self.0.query(&prepared, params).await?)
+        self.within(async |object| {
+            let prepared = object.prepare_cached(statement).await?;
+            object.query(&prepared, params).await
+        })
+        .await
     }
 
     /// Runs a statement that returns none.
     pub async fn execute(&self, statement: &str, params: Params<'_>) -> Result<u64, StoreError> {
-        let prepared = self.0.prepare_cached(statement).await?;
-        Ok(self.0.execute(&prepared, params).await?)
+        self.within(async |object| {
+            let prepared = object.prepare_cached(statement).await?;
+            object.execute(&prepared, params).await
+        })
+        .await
     }
 
     /// Runs statements without parameters, as one message.
     pub async fn batch_execute(&self, statements: &str) -> Result<(), StoreError> {
-        Ok(self.0.batch_execute(statements).await?)
+        self.within(async |object| object.batch_execute(statements).await).await
     }
 
     /// Closes the connection rather than giving it back: its state is unknown.
-    pub fn abandon(self) {
-        drop(Object::take(self.0));
+    pub fn abandon(mut self) {
+        self.object.take().map(Object::take);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.is_lost.load(Ordering::Relaxed) {
+            self.object.take().map(Object::take);
+            self.pool.retain(|_, _| false);
+        }
     }
 }

@@ -20,8 +20,8 @@ statements! {
     EVENTS_APPEND = "events/append.sql";
     EVENTS_ERASE = "events/erase.sql";
     EVENTS_PAGES = "events/pages.sql";
-    RIDES_BY_ID = "rides/by_id.sql";
     EVENTS_IS_THERE = "events/is_there.sql";
+    RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PUT = "rides/put.sql";
     RIDES_OF_USER = "rides/of_user.sql";
     PARTICIPANTS_PRESENT = "participants/present.sql";

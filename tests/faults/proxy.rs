@@ -40,12 +40,20 @@ enum Way {
 }
 
 #[derive(Debug)]
+struct Trap {
+    cut: Cut,
+    /// Whether nobody is let in from then on.
+    closes: bool,
+    struck: oneshot::Sender<()>,
+}
+
+#[derive(Debug)]
 struct Shared {
     socket: PathBuf,
     way: watch::Sender<Way>,
     /// Raised to cut all connections.
     cuts: watch::Sender<usize>,
-    trap: Mutex<Option<(Cut, oneshot::Sender<()>)>>,
+    trap: Mutex<Option<Trap>>,
     accepted: AtomicUsize,
     commits: AtomicUsize,
 }
@@ -108,14 +116,23 @@ impl Proxy {
         self.shared.way.send_replace(Way::Open);
     }
 
-    /// Has the next COMMIT cut its connection. The answer comes when that has happened.
+    /// Has the writer's next COMMIT cut its connection. The answer comes when that has happened.
     pub(crate) fn cut_at_commit(&self, cut: Cut) -> oneshot::Receiver<()> {
+        self.trap(cut, false)
+    }
+
+    /// The same, and nobody is let in from then on until [`Proxy::open`].
+    pub(crate) fn close_at_commit(&self, cut: Cut) -> oneshot::Receiver<()> {
+        self.trap(cut, true)
+    }
+
+    fn trap(&self, cut: Cut, closes: bool) -> oneshot::Receiver<()> {
         let (struck, answer) = oneshot::channel();
-        *self.shared.trap.lock().unwrap() = Some((cut, struck));
+        *self.shared.trap.lock().unwrap() = Some(Trap { cut, closes, struck });
         answer
     }
 
-    /// How many COMMITs have come by.
+    /// How many of the writer's COMMITs have come by.
     pub(crate) fn commits(&self) -> usize {
         self.shared.commits.load(Ordering::SeqCst)
     }
@@ -185,15 +202,23 @@ async fn upstream(
     struck: &Mutex<Option<oneshot::Sender<()>>>,
 ) {
     let mut frames = Frames { buffer: Vec::new(), is_started: false };
+    let mut is_writing = false;
     while frames.read(&mut from).await {
         pass(number, shared).await;
         let mut ready = Vec::new();
         while let Some(frame) = frames.next() {
-            if is_commit(&frame) {
+            if let Some(begin) = text_of(&frame).filter(|text| text.starts_with(b"begin")) {
+                // Others have transactions, too.
+                is_writing = begin.starts_with(b"begin isolation level read committed;");
+            }
+            if is_writing && text_of(&frame) == Some(b"commit\0") {
                 shared.commits.fetch_add(1, Ordering::SeqCst);
                 let trap = shared.trap.lock().unwrap().take();
-                if let Some((cut, cue)) = trap {
+                if let Some(Trap { cut, closes, struck: cue }) = trap {
                     *struck.lock().unwrap() = Some(cue);
+                    if closes {
+                        shared.way.send_replace(Way::Closed);
+                    }
                     silence.send_replace(true);
                     if cut == Cut::Before {
                         let _ = to.write_all(&ready).await;
@@ -242,8 +267,9 @@ async fn downstream(
     }
 }
 
-fn is_commit(frame: &[u8]) -> bool {
-    frame.first() == Some(&b'Q') && frame.get(5..).is_some_and(|text| text.eq_ignore_ascii_case(b"commit\0"))
+/// The text of a simple query.
+fn text_of(frame: &[u8]) -> Option<&[u8]> {
+    (frame.first() == Some(&b'Q')).then(|| frame.get(5..)).flatten()
 }
 
 /// Messages of the protocol: a type, a length that counts itself, and the rest. A client's first has no type.

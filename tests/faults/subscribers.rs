@@ -180,6 +180,8 @@ impl Reader {
                 self.view.seen.push(Seen::new(seq, event, frame.data));
                 self.progress.last.store(seq, Ordering::Relaxed);
             }
+            // Presence and the like: not in the log.
+            (event, None) if !event.starts_with("stream:") => {}
             _ => self.view.problems.push(format!("got {block:?}")),
         }
     }

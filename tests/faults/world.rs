@@ -11,6 +11,9 @@ use crate::checker::{self, Contents};
 use crate::subscribers::Replicas;
 use crate::support::{Database, Role, SECRET, Server};
 
+/// Where the log of a ride ends that [`Server::open_ride`] has made.
+pub(crate) const START: i64 = 1;
+
 /// A token that outlives the test.
 pub(crate) fn token(user: &str, role: Role) -> String {
     let signer = Signer::new(SECRET.as_bytes()).unwrap();
