@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Answer, Database, Server, User};
+use crate::support::{Answer, Database, Server, User, eventually};
 
 fn seqs(page: &Value) -> Vec<i64> {
     page["messages"].as_array().unwrap().iter().map(|message| message["seq"].as_i64().unwrap()).collect()
@@ -69,6 +69,14 @@ async fn an_unchanged_page_costs_304_and_any_change_a_new_one() {
     fresh(&mut etag, "a deletion").await;
     rider.send("ride_1", "again").await;
     fresh(&mut etag, "a message").await;
+    let _watching = two.live(&rider, "ride_1").await;
+    eventually("the rider is seen", async || {
+        let page = driver.history("ride_1", "").await;
+        let people = page["participants"].as_array().unwrap();
+        people.iter().any(|one| one["userId"] == "rider_1" && one["online"] == true).then_some(())
+    })
+    .await;
+    fresh(&mut etag, "somebody who came").await;
     get_if_changed(&driver, path, &format!("\"other\", W/{etag}")).await.expect(304);
     // A page's name is its reader's and its query's.
     get_if_changed(&rider, path, &etag).await.expect(200);

@@ -51,3 +51,17 @@ async fn a_ticket_for_a_ride_opens_no_other() {
     rider.post("stream-tickets", json!({"rideId": "ride_3"})).await.problem(404, "ride_not_found");
     rider.post("stream-tickets", json!({"rideId": "a b"})).await.wrong_field("/rideId");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_ends_with_the_token_it_was_made_with() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let brief = rider.for_another(std::time::Duration::from_secs(3));
+    let ticket = ticket(&brief, json!({})).await;
+    let path = format!("messages/rides/ride_1/events?ticket={ticket}");
+    let mut stream = Stream::open(brief.clone().with_token("").request(Method::GET, &path)).await.expect(200);
+    stream.next_sync().await;
+    let kinds: Vec<_> = stream.until_end().await.into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, ["auth:expired"]);
+}
