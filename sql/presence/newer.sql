@@ -1,8 +1,11 @@
--- What a replica has not heard of those who are on rides that are being followed on it: `$1` are the rides, the others
--- what it has heard.
+-- What a replica has not heard of those who are on rides that are being followed on it: all of a ride whose versions do
+-- not add up to what it has heard. Versions only grow, so nothing new adds up to the same.
 select state.ride_id, state.user_id, state.online, state.since, state.version, state.seq
-from unnest($1::text[]) as followed (ride_id)
-join presence_states state on state.ride_id = followed.ride_id
-left join unnest($2::text[], $3::text[], $4::bigint[]) as known (ride_id, user_id, version)
-    on known.ride_id = state.ride_id and known.user_id = state.user_id
-where state.version > coalesce(known.version, 0)
+from unnest($1::text[], $2::bigint[]) as known (ride_id, total)
+cross join lateral (select ride_id, user_id, online, since, version, seq
+                    from presence_states
+                    where presence_states.ride_id = known.ride_id
+                      and presence_states.version > 0) as state
+where known.total <> (select sum(heard.version)
+                      from presence_states heard
+                      where heard.ride_id = known.ride_id)

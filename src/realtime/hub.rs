@@ -239,12 +239,8 @@ impl Hub {
             }
             let known: Vec<_> = part.iter().map(|state| (&state.name, state.version(SignalKind::Location))).collect();
             store.newer_locations(&known).await?.iter().for_each(|signal| self.offer(signal));
-            let topics: Vec<_> = part.iter().map(|state| &state.name).collect();
-            let known = part.iter().flat_map(|state| {
-                let versions = state.versions(SignalKind::Presence);
-                versions.into_iter().map(|(user, version)| (&state.name, user, version))
-            });
-            let newer = store.newer_presence(&topics, &known.collect::<Vec<_>>()).await?;
+            let known: Vec<_> = part.iter().map(|state| (&state.name, state.total(SignalKind::Presence))).collect();
+            let newer = store.newer_presence(&known).await?;
             newer.iter().for_each(|signal| self.offer(signal));
         }
         Ok(())

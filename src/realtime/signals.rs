@@ -78,10 +78,9 @@ impl Signals {
         news.into_iter().map(|known| known.value.clone()).collect()
     }
 
-    /// Whose values of a kind are known, and which.
-    pub(super) fn versions(&self, kind: SignalKind) -> Vec<(UserId, i64)> {
-        let of_kind = self.known.iter().filter(|known| known.kind == kind);
-        of_kind.map(|known| (known.value.user.clone(), known.version)).collect()
+    /// The sum of the versions of a kind.
+    pub(super) fn total(&self, kind: SignalKind) -> i64 {
+        self.known.iter().filter(|known| known.kind == kind).map(|known| known.version).sum()
     }
 
     /// The version of the last value of a kind; 0 where none is known.

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::Event;
 use super::signals::{Signals, Value};
-use crate::domain::{Seq, Signal, SignalKind, Topic, UserId};
+use crate::domain::{Seq, Signal, SignalKind, Topic};
 
 /// The most events, and the most bytes of them, that a topic keeps for readers a moment behind.
 const RING_EVENTS: usize = 64;
@@ -160,9 +160,9 @@ impl TopicState {
         (ring.signals.since(serial), ring.signals.serial())
     }
 
-    /// Whose values of a kind are known, and which.
-    pub(super) fn versions(&self, kind: SignalKind) -> Vec<(UserId, i64)> {
-        self.ring().signals.versions(kind)
+    /// The sum of the versions of a kind.
+    pub(super) fn total(&self, kind: SignalKind) -> i64 {
+        self.ring().signals.total(kind)
     }
 
     /// The version of the last value of a kind.

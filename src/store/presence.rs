@@ -92,18 +92,10 @@ impl Store {
         self.settle(Uuid::nil(), &[], &gone).await
     }
 
-    /// What is newer than is `known` of those on these topics' rides.
-    pub async fn newer_presence(
-        &self,
-        topics: &[&Topic],
-        known: &[(&Topic, UserId, i64)],
-    ) -> Result<Vec<Signal>, StoreError> {
-        let ride = |topic: &Topic| topic.ride_id().unwrap_or_default().to_owned();
-        let followed: Vec<_> = topics.iter().map(|topic| ride(topic)).collect();
-        let rides: Vec<_> = known.iter().map(|(topic, ..)| ride(topic)).collect();
-        let users: Vec<_> = known.iter().map(|(_, user, _)| user.as_str()).collect();
-        let versions: Vec<_> = known.iter().map(|(.., version)| *version).collect();
-        let newer = self.read(sql::PRESENCE_NEWER, &[&followed, &rides, &users, &versions]).await?;
-        newer.iter().map(signal).collect()
+    /// What is told of those on these topics' rides, where the sum of the versions is not the one that is known.
+    pub async fn newer_presence(&self, known: &[(&Topic, i64)]) -> Result<Vec<Signal>, StoreError> {
+        let rides: Vec<_> = known.iter().map(|(topic, _)| topic.ride_id().unwrap_or_default()).collect();
+        let totals: Vec<_> = known.iter().map(|(_, total)| *total).collect();
+        self.read(sql::PRESENCE_NEWER, &[&rides, &totals]).await?.iter().map(signal).collect()
     }
 }

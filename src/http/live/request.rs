@@ -9,13 +9,14 @@ use crate::http::params::{query, seq};
 use crate::realtime::Opened;
 
 /// Where a browser's stream was cut.
-pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Takes a cursor for what it says: that others' messages up to there have reached the caller. Not where the
 /// caller does not take messages, and not where the cursor was not honoured.
 pub(super) fn acknowledge(api: &Api, caller: &Caller, opened: &Opened, filter: &Filter, cursor: Option<Seq>) {
     if let Some(cursor) = cursor
         && cursor <= opened.snapshot.head
+        && !opened.is_over
         && filter.passes(EventType::MessageNew)
     {
         api.acknowledger.delivered(caller, &opened.snapshot, cursor);
@@ -36,7 +37,7 @@ pub(super) fn cursor(req: &Request) -> Result<Option<Seq>, Error> {
 }
 
 /// An empty id is none (HTML standard, section 9.2.4).
-fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
     let text = value.to_str().map_err(|_| Error::invalid("Last-Event-ID", "must be plain text"))?.trim();
     Ok((!text.is_empty()).then_some(text))

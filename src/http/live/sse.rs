@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::request::{LAST_EVENT_ID, acknowledge, cursor, filter};
+use super::request::{acknowledge, cursor, filter, last_event_id};
 use super::state::{ReasonView, StateView, SyncView};
 use crate::domain::{Error, Filter, RideSnapshot, Seq, Time};
 use crate::http::context::{Limits, LiveSession, Session};
@@ -78,7 +78,7 @@ pub(in crate::http) async fn stream_ride(
         Err(refusal) => return Err(refusal),
     };
     // Only a browser that comes back says by its last id what has reached it; `after` may come from the history.
-    if req.headers().contains_key(LAST_EVENT_ID) {
+    if last_event_id(req.headers())?.is_some() {
         acknowledge(&api, &caller, &opened, &filter, cursor);
     }
     if opened.is_over && cursor.is_some() {
