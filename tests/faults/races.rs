@@ -267,7 +267,8 @@ async fn a_topic_dropped_and_taken_up_again_misses_and_repeats_nothing() {
     }
     sending.join_all().await;
     let mut visited = 0;
-    for (ride, seen, visits) in work.join_all().await {
+    let readers = timeout(Duration::from_secs(20), work.join_all()).await.expect("every reader gets to the end");
+    for (ride, seen, visits) in readers {
         // Who comes back with an id has received what is before it, which the log says as well; so it goes on.
         let log = log_of(&database, &ride).await;
         assert_eq!(log.count("message:new"), MESSAGES / rides.len());
