@@ -31,7 +31,7 @@ openapi: rust ## write openapi.yaml from the code
 	@$(CARGO) run -q -- openapi > openapi.yaml.new && mv openapi.yaml.new openapi.yaml || { rm -f openapi.yaml.new; exit 1; }
 
 bench: postgres rust ## run the benchmarks
-	@$(CARGO) bench
+	@$(CARGO) bench --bench ridewire
 
 clean: rust ## remove what was built (not .ridewire, which holds data)
 	@$(CARGO) clean

@@ -78,26 +78,3 @@ create table messages (
 );
 create unique index messages_by_client_id on messages (ride_id, sender_id, client_message_id)
     where client_message_id is not null;
-
--- Rides as they are, each with the head of its log, its participants and receipts. What one statement reads
--- through it is of one moment: `last_seq` says which place of the log the rest is true at.
-create view ride_snapshots as
-select ride.ride_id,
-       topic.last_seq,
-       ride.status,
-       ride.rider_id,
-       ride.driver_id,
-       ride.accepted,
-       ride.ended_at,
-       ride.created_at as ride_created_at,
-       ride.updated_at as ride_updated_at,
-       (select json_agg(json_build_array(member.user_id, member.role, member.from_seq, member.until_seq)
-                        order by member.from_seq, member.role desc)
-        from participants member
-        where member.ride_id = ride.ride_id) as participants,
-       (select json_agg(json_build_array(mark.user_id, mark.role, mark.delivered_seq, mark.read_seq)
-                        order by mark.user_id)
-        from receipts mark
-        where mark.ride_id = ride.ride_id) as receipts
-from rides ride
-join topics topic on topic.name = 'ride/' || ride.ride_id;

@@ -53,7 +53,9 @@ create unlogged table presence_states (
     primary key (ride_id, user_id)
 ) with (fillfactor = 70);
 
-create or replace view ride_snapshots as
+-- Rides as they are, each with the head of its log, its participants and receipts. What one statement reads
+-- through it is of one moment: `last_seq` says which place of the log the rest is true at.
+create view ride_snapshots as
 select ride.ride_id,
        topic.last_seq,
        ride.status,

@@ -7,7 +7,6 @@
 //! committed, so that nothing falls between.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::poll_fn;
@@ -21,6 +20,9 @@ use crate::store::{Store, StoreError, hints};
 
 /// How long to wait before connecting again: doubled each time, jittered, back to the first after success.
 const BACKOFF_MS: (u64, u64) = (100, 10_000);
+
+/// How long a connection and LISTEN may take: a network that is silent is not waited for.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// After how much silence the listener asks itself whether it can still hear, and how long it waits to.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -58,13 +60,13 @@ pub struct Feed {
     store: Arc<Store>,
     state: watch::Sender<FeedState>,
     /// Counts what was heard, to tell silence.
-    heard: AtomicU64,
+    heard: watch::Sender<u64>,
 }
 
 impl Feed {
     /// A feed that is not running yet.
     pub fn new(hub: Arc<Hub>, store: Arc<Store>) -> Self {
-        Self { hub, store, state: watch::Sender::new(FeedState::Off), heard: AtomicU64::new(0) }
+        Self { hub, store, state: watch::Sender::new(FeedState::Off), heard: watch::Sender::new(0) }
     }
 
     /// How well it hears.
@@ -104,7 +106,8 @@ impl Feed {
 
     /// Listens on one connection, to its end.
     async fn listen(&self, config: &Config, connected: impl FnOnce()) -> Result<(), StoreError> {
-        let (client, mut connection) = config.connect(NoTls).await?;
+        let connected_in_time = timeout(CONNECT_PATIENCE, config.connect(NoTls)).await;
+        let (client, mut connection) = connected_in_time.map_err(|_| StoreError::Timeout)??;
         let mut messages = poll_fn(move |context| connection.poll_message(context));
         let receiving = async {
             while let Some(message) = messages.next().await {
@@ -115,7 +118,9 @@ impl Feed {
             Ok(())
         };
         let listening = async {
-            client.batch_execute(&format!("listen {}", hints::CHANNEL)).await?;
+            let listen = format!("listen {}", hints::CHANNEL);
+            let listens = timeout(CONNECT_PATIENCE, client.batch_execute(&listen)).await;
+            listens.map_err(|_| StoreError::Timeout)??;
             connected();
             // LISTEN is committed: what is committed after this look will be heard.
             self.check().await;
@@ -128,7 +133,7 @@ impl Feed {
     }
 
     fn hear(&self, payload: &str) {
-        self.heard.fetch_add(1, Ordering::Relaxed);
+        self.heard.send_modify(|count| *count += 1);
         match hints::decode(payload) {
             Some(hints) => {
                 self.hub.hint(hints.heads);
@@ -154,10 +159,10 @@ impl Feed {
             }
             has_heard |= can_hear;
             self.state.send_replace(if can_hear { FeedState::Listening } else { FeedState::Deaf });
-            let mut before = self.heard.load(Ordering::Relaxed);
+            let mut before = *self.heard.borrow();
             loop {
                 sleep(SILENCE).await;
-                let now = self.heard.load(Ordering::Relaxed);
+                let now = *self.heard.borrow();
                 if now == std::mem::replace(&mut before, now) {
                     break;
                 }
@@ -167,13 +172,12 @@ impl Feed {
 
     /// Sends itself an empty hint, and waits to hear something.
     async fn probe(&self, client: &Client) -> Result<bool, StoreError> {
-        let before = self.heard.load(Ordering::Relaxed);
+        let mut heard_since = self.heard.subscribe();
         let probe = format!("notify {}, '{}'", hints::CHANNEL, hints::PROBE);
         let heard = async {
             client.batch_execute(&probe).map_err(StoreError::from).await?;
-            while self.heard.load(Ordering::Relaxed) == before {
-                sleep(Duration::from_millis(5)).await;
-            }
+            // The counter lives in `self`, so this cannot fail.
+            let _ = heard_since.changed().await;
             Ok(true)
         };
         timeout(PROBE_PATIENCE, heard).await.unwrap_or(Ok(false))
