@@ -32,7 +32,9 @@ impl Streams {
         let (opening, opened) = (Arc::new(Semaphore::new(OPENING)), Arc::new(Semaphore::new(0)));
         let mut readers = JoinSet::new();
         for (ride, token) in wanted {
-            let request = request("GET", &format!("/api/v1/messages/rides/{ride}/events"), token, "");
+            // Messages alone are counted; the other reader's coming would be told as well.
+            let path = format!("/api/v1/messages/rides/{ride}/events?types=message:new");
+            let request = request("GET", &path, token, "");
             let (opening, opened, on_event) = (Arc::clone(&opening), Arc::clone(&opened), Arc::clone(&on_event));
             readers.spawn(async move {
                 let turn = opening.acquire().await?;
