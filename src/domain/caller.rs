@@ -20,11 +20,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether this role sees every ride: support and service.
-    pub fn is_staff(self) -> bool {
-        matches!(self, Self::Support | Self::Service)
-    }
-
     /// The role as tokens spell it.
     pub fn as_str(self) -> &'static str {
         match self {
