@@ -121,6 +121,11 @@ impl Ledger {
         Ok(seq)
     }
 
+    /// What the last event says, as it was encoded.
+    pub fn last_data(&self) -> Result<&str> {
+        self.changes.events.last().map(|event| event.data.as_str()).ok_or(Error::Internal)
+    }
+
     /// Begins the log of a ride that was not there.
     pub fn open_ride(&mut self, ride: Ride) {
         let id = ride.id.clone();

@@ -60,7 +60,7 @@ impl Command for SendMessage {
             return Ok(Sent { id: sent.id, seq: sent.seq, json: sent.to_json(&snapshot.receipts), created: false });
         }
         ledger.require_open_chat(&snapshot.ride)?;
-        let mut message = Message {
+        let message = Message {
             id: MessageId::new(),
             ride: self.ride.clone(),
             seq: snapshot.head + 1,
@@ -77,8 +77,10 @@ impl Command for SendMessage {
         };
         // Nobody can have received it yet.
         let nobody = Receipts::default();
-        message.seq = ledger.append(&self.ride, EventType::MessageNew, None, |_| message.view(&nobody))?;
-        let sent = Sent { id: message.id, seq: message.seq, json: message.to_json(&nobody), created: true };
+        ledger.append(&self.ride, EventType::MessageNew, None, |_| message.view(&nobody))?;
+        // The sender is answered what everybody is told: encoded once.
+        let json = ledger.last_data()?.to_owned();
+        let sent = Sent { id: message.id, seq: message.seq, json, created: true };
         ledger.add_message(message);
         Ok(sent)
     }
