@@ -21,7 +21,7 @@ use crate::http::{Api, Limits, service};
 use crate::keys::{self, KeysError};
 use crate::realtime::{Attendance, Feed, Hub};
 use crate::store::{Store, StoreConfig, StoreError, migrate};
-use crate::writer::{Acknowledger, Notifier, Writer};
+use crate::writer::{Acknowledger, Notifier, Writer, closer};
 
 /// How long the database may take to be there when we start.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
@@ -216,6 +216,12 @@ async fn serve_with(
             notifier.tell(signal);
         };
         tasks.spawn(async move { attendance.run(store, tell).await });
+    }
+    {
+        // Holds a handle on the writer, which is to end before the tasks do.
+        let (closing, stopping) =
+            (closer::run(writer.clone(), Arc::clone(&store), settings.chat_grace), stopping.clone());
+        tasks.spawn(async move { stopping.run_until_cancelled(closing).await.unwrap_or(()) });
     }
     let tickets = Tickets::new(&store.secret("stream_tickets").await?);
     let writing = tokio::spawn(writing);

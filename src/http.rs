@@ -1,6 +1,7 @@
 //! The HTTP interface: what a request says, who may, and what is answered. Decides nothing else.
 
 mod body;
+mod broadcasts;
 mod context;
 mod health;
 mod live;

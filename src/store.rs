@@ -19,5 +19,5 @@ pub use error::StoreError;
 pub use migrations::migrate;
 pub use pool::{Session, Store, StoreConfig};
 pub use presence::Presence;
-pub use reads::{Direction, HistoryPage, PageRequest, StoredEvent, StoredRide, UnreadRide};
+pub use reads::{Direction, GoingOn, HistoryPage, PageRequest, StoredEvent, StoredRide, UnreadRide};
 pub use rows::{message_from_row, participant_from_row, receipt_from_row, ride_from_row};

@@ -13,6 +13,7 @@
 
 mod acknowledger;
 mod batch;
+pub mod closer;
 mod command;
 mod commands;
 mod ledger;
@@ -29,7 +30,8 @@ pub use acknowledger::Acknowledger;
 pub use batch::Committed;
 pub use command::{Command, Needs};
 pub use commands::{
-    AcceptRide, CancelRide, DeleteMessage, EditMessage, Mark, MarkKind, PutRide, React, SendMessage, Sent, SetStatus,
+    AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, Mark, MarkKind, PutRide, React,
+    SendMessage, Sent, SetStatus,
 };
 pub use ledger::Ledger;
 pub use notifier::Notifier;

@@ -1,5 +1,6 @@
-insert into participants (ride_id, user_id, role, from_seq, until_seq, joined_at)
+insert into participants (ride_id, user_id, role, from_seq, until_seq, joined_at, is_over)
 select *
-from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::timestamptz[])
+from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::boolean[])
 on conflict (ride_id, user_id, from_seq) do update
-    set until_seq = excluded.until_seq
+    set until_seq = excluded.until_seq,
+        is_over   = excluded.is_over

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{MessageId, RideId};
+use super::{MessageId, RideId, UserId};
 
 /// The number of an event on its topic: 1, 2, 3, … in commit order, without holes. 0 is before the first.
 pub type Seq = i64;
 
-/// The name of an ordered log of events: one per ride.
+/// The name of an ordered log of events: one per ride, one per user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
 
@@ -16,6 +16,16 @@ impl Topic {
     /// The topic of a ride.
     pub fn ride(ride: &RideId) -> Self {
         Self(format!("ride/{ride}").into())
+    }
+
+    /// The topic of a user. Sorts after all rides' topics: whoever needs both locks them in that order.
+    pub fn user(user: &UserId) -> Self {
+        Self(format!("user/{user}").into())
+    }
+
+    /// The topic of dispatch, which has no log: where drivers are and whether they take rides.
+    pub fn drivers() -> Self {
+        Self("drivers".into())
     }
 
     /// A topic as the database names it.
@@ -88,6 +98,12 @@ event_types! {
     RideStatus => "ride:status",
     /// People joined or left; their rights begin and end at this event.
     RideParticipants => "ride:participants",
+    /// A ride has become the user's; on the user's topic.
+    RideAssigned => "ride:assigned",
+    /// A ride is no longer the user's, or over for good; on the user's topic.
+    RideClosed => "ride:closed",
+    /// A broadcast to chosen users; on the user's topic.
+    Notice => "notice",
     /// Somebody types, or has stopped; told, not logged.
     TypingIndicator => "typing:indicator",
     /// Somebody on the ride follows it; told, and only the last of these two kept.

@@ -34,7 +34,7 @@ impl Content {
     }
 }
 
-/// What an app attaches to a message: a JSON object, kept in one line of compact JSON.
+/// What an app attaches to a message, or says in a notice: a JSON object, kept in one line of compact JSON.
 #[derive(Debug, Clone)]
 pub struct Metadata(Box<RawValue>);
 
@@ -60,6 +60,11 @@ impl Metadata {
     /// Metadata as the database keeps it; `None` where that is not JSON, which only a hand in the database does.
     pub fn from_stored(json: String) -> Option<Self> {
         RawValue::from_string(json).ok().map(Self)
+    }
+
+    /// The object.
+    pub fn as_raw(&self) -> &RawValue {
+        &self.0
     }
 
     /// Compact JSON, keys sorted.

@@ -93,6 +93,8 @@ pub struct Ride {
     pub accepted: bool,
     /// When it was completed or cancelled.
     pub ended_at: Option<Time>,
+    /// When the grace after that had passed and its people were told.
+    pub closed_at: Option<Time>,
     /// When it became known here.
     pub created_at: Time,
     /// When it last changed.
@@ -185,6 +187,7 @@ mod tests {
             driver: None,
             accepted: false,
             ended_at: None,
+            closed_at: None,
             created_at: now,
             updated_at: now,
         };

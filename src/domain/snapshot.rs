@@ -155,6 +155,16 @@ impl RideSnapshot {
         own.filter(|access| access.until_seq.is_none()).or(staff).or(own)
     }
 
+    /// What a reader at `cursor` reads on: of several times on the ride the first that does not end before it. The
+    /// last, where all do.
+    pub fn access_after(&self, caller: &Caller, cursor: Seq) -> Option<Access> {
+        let last = self.access(caller)?;
+        let is_staff = matches!(last.role, RideRole::Support | RideRole::System);
+        let goes_on = |own: &&Participant| own.user == caller.user && own.until_seq.is_none_or(|until| until > cursor);
+        let next = self.participants.iter().find(goes_on).filter(|_| !is_staff);
+        Some(next.map_or(last, |own| Access { role: own.role, from_seq: own.from_seq, until_seq: own.until_seq }))
+    }
+
     /// The access of somebody who is on the ride now, or of staff; to everybody else there is no such ride.
     pub fn admit(&self, caller: &Caller) -> Result<Access> {
         self.access(caller).filter(|access| access.until_seq.is_none()).ok_or(Error::RideNotFound)
@@ -189,6 +199,7 @@ mod tests {
                 driver: Some(user("second")),
                 accepted: true,
                 ended_at: None,
+                closed_at: None,
                 created_at: now,
                 updated_at: now,
             },
@@ -219,6 +230,22 @@ mod tests {
         assert_eq!(access("stranger", Role::Driver), None);
         assert_eq!(ride.admit(&caller("first", Role::Driver)), Err(Error::RideNotFound));
         assert!(ride.admit(&caller("second", Role::Driver)).is_ok());
+    }
+
+    #[test]
+    fn who_comes_back_to_a_ride_reads_their_times_on_it_one_after_the_other() {
+        let mut ride = snapshot();
+        ride.participants.push(participant("first", RideRole::Driver, 15, None));
+        let after =
+            |cursor| ride.access_after(&caller("first", Role::Driver), cursor).map(|a| (a.from_seq, a.until_seq));
+        assert_eq!(after(0), Some((1, Some(9))));
+        assert_eq!(after(8), Some((1, Some(9))));
+        assert_eq!(after(9), Some((15, None)), "10 to 14 are somebody else's");
+        assert_eq!(after(20), Some((15, None)));
+        let support = ride.access_after(&caller("help", Role::Support), 0).map(|a| (a.from_seq, a.until_seq));
+        assert_eq!(support, Some((1, None)));
+        assert_eq!(ride.access_after(&caller("stranger", Role::Driver), 0), None);
+        assert_eq!(snapshot().access_after(&caller("first", Role::Driver), 9).map(|a| a.until_seq), Some(Some(9)));
     }
 
     #[test]

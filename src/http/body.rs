@@ -14,14 +14,14 @@ use serde_path_to_error::Segment;
 use super::refusal::Refusal;
 use crate::domain::Error;
 
-/// The largest body.
+/// The largest body, where a handler does not say otherwise.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// A request's body.
+/// A request's body, of at most `MAX` bytes.
 #[derive(Debug)]
-pub(super) struct Body<T>(pub(super) T);
+pub(super) struct Body<T, const MAX: usize = MAX_BYTES>(pub(super) T);
 
-impl<'ex, T: DeserializeOwned + Send> Extractible<'ex> for Body<T> {
+impl<'ex, T: DeserializeOwned + Send, const MAX: usize> Extractible<'ex> for Body<T, MAX> {
     fn metadata() -> &'static Metadata {
         static METADATA: Metadata = Metadata::new("Body");
         &METADATA
@@ -29,11 +29,11 @@ impl<'ex, T: DeserializeOwned + Send> Extractible<'ex> for Body<T> {
 
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, _depot: &'ex mut Depot) -> Result<Self, Refusal> {
-        parse(read(req).await?).map(Self)
+        parse(read(req, MAX).await?).map(Self)
     }
 }
 
-impl<T: ToSchema> EndpointArgRegister for Body<T> {
+impl<T: ToSchema, const MAX: usize> EndpointArgRegister for Body<T, MAX> {
     fn register(components: &mut Components, operation: &mut Operation, _arg: &str) {
         let content = Content::new(T::to_schema(components));
         operation.request_body =
@@ -53,27 +53,27 @@ impl<'ex, T: DeserializeOwned + Default + Send> Extractible<'ex> for OptionalBod
 
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, _depot: &'ex mut Depot) -> Result<Self, Refusal> {
-        let bytes = read(req).await?;
+        let bytes = read(req, MAX_BYTES).await?;
         if bytes.is_empty() { Ok(Self(T::default())) } else { parse(bytes).map(Self) }
     }
 }
 
 impl<T: ToSchema> EndpointArgRegister for OptionalBody<T> {
     fn register(components: &mut Components, operation: &mut Operation, arg: &str) {
-        Body::<T>::register(components, operation, arg);
+        Body::<T, MAX_BYTES>::register(components, operation, arg);
         if let Some(body) = &mut operation.request_body {
             body.required = Some(salvo::oapi::Required::False);
         }
     }
 }
 
-async fn read(req: &mut Request) -> Result<&[u8], Refusal> {
+async fn read(req: &mut Request, most: usize) -> Result<&[u8], Refusal> {
     // Told beforehand that it is too long, there is no need to read it.
     let length = req.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > MAX_BYTES) {
+    if length.is_some_and(|length| length > most) {
         return Err(Refusal::BodyTooLarge);
     }
-    match req.payload_with_max_size(MAX_BYTES).await {
+    match req.payload_with_max_size(most).await {
         Ok(bytes) => Ok(bytes),
         Err(ParseError::PayloadTooLarge) => Err(Refusal::BodyTooLarge),
         Err(_) => Err(Error::invalid("", "the body could not be read").into()),

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::params::query;
 use super::refusal::Refusal;
 use crate::auth::{Ticket, Tickets, TokenError, Verifier};
-use crate::domain::{Caller, Error, RideId, RideRole, Time, UserId};
-use crate::realtime::{Attendance, Attending, Feed, Follow, Hub};
+use crate::domain::{Caller, Error, RideId, RideRole, Time};
+use crate::realtime::{Attendance, Attending, Feed, Follow, Hub, Reader};
 use crate::store::Store;
 use crate::writer::{Acknowledger, Notifier, Writer};
 
@@ -57,10 +57,20 @@ pub struct Limits {
 
 impl Api {
     /// Counts an open connection of somebody who is on the ride, until it is dropped and `grace` after that.
-    pub(super) fn attend(&self, follow: &Follow, ride: &RideId, user: &UserId, grace: Duration) -> Option<Attending> {
-        let access = follow.access();
+    pub(super) fn attend(&self, follow: &Follow, grace: Duration) -> Option<Attending> {
+        let (access, ride, user) = (follow.access(), follow.ride(), &follow.caller().user);
         let is_on_ride = matches!(access.role, RideRole::Rider | RideRole::Driver) && access.until_seq.is_none();
         is_on_ride.then(|| self.attendance.attend(ride.clone(), user.clone(), grace))
+    }
+
+    /// The caller as one who follows.
+    pub(super) fn reader(&self, caller: &Caller) -> Reader {
+        Reader {
+            hub: Arc::clone(&self.hub),
+            store: Arc::clone(&self.store),
+            caller: caller.clone(),
+            grace: self.limits.chat_grace,
+        }
     }
 }
 
@@ -96,6 +106,14 @@ impl LiveSession {
         match self.bound_to {
             Some(bound) if bound != *ride => Err(Error::RideNotFound),
             _ => Ok(self.session),
+        }
+    }
+
+    /// The session, for following everything of the caller's.
+    pub(super) fn for_all(self) -> Result<Session, Error> {
+        match self.bound_to {
+            Some(_) => Err(Error::Forbidden("this ticket opens the streams and polls of one ride alone")),
+            None => Ok(self.session),
         }
     }
 }

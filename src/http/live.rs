@@ -1,6 +1,9 @@
-//! Live: a ride's events as a stream, and as a poll. Both are the same [`Follow`](crate::realtime::Follow).
+//! Live: events as a stream, and as a poll; of one ride, or of everything that is the caller's. A stream is the loop of
+//! a [`Reader`](reader::Reader) without end, a poll is one turn of it with a time-out.
 
 pub(super) mod poll;
+mod reader;
 mod request;
 pub(super) mod sse;
 pub(super) mod state;
+mod stream;

@@ -10,7 +10,7 @@ use super::context::{Api, Provide};
 use super::live::{poll, sse};
 use super::refusal::Refusal;
 use super::trace::Trace;
-use super::{health, location, messages, openapi, presence, reactions, receipts, rides, tickets, typing};
+use super::{broadcasts, health, location, messages, openapi, presence, reactions, receipts, rides, tickets, typing};
 
 /// Everything that is served.
 pub fn service(api: Arc<Api>) -> Service {
@@ -47,8 +47,19 @@ pub(super) fn router() -> Router {
             .push(Router::with_path("status").post(rides::set_ride_status)),
     );
     let tickets = Router::with_path("stream-tickets").post(tickets::create_stream_ticket);
+    let broadcasts = Router::with_path("broadcasts").post(broadcasts::broadcast);
+    let events = Router::with_path("events").get(sse::stream_all);
+    let poll = Router::with_path("poll").get(poll::poll_all);
     Router::new()
-        .push(Router::with_path("api/v1").push(messages).push(rides).push(tickets))
+        .push(
+            Router::with_path("api/v1")
+                .push(messages)
+                .push(rides)
+                .push(tickets)
+                .push(broadcasts)
+                .push(events)
+                .push(poll),
+        )
         .push(Router::with_path("healthz").get(health::get_health))
         .push(Router::with_path("readyz").get(health::get_readiness))
         .push(Router::with_path("openapi.yaml").get(openapi::Yaml))

@@ -277,6 +277,31 @@ pub(super) struct StreamSync {
     state: State,
 }
 
+/// Everything of the caller's, as a stream's `stream:sync` and a poll's answer show it.
+#[derive(ToSchema)]
+#[salvo(schema(name = "StateAll", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct StateAll {
+    /// The rides by their ids, each read in one snapshot with the head of its log.
+    rides: BTreeMap<String, State>,
+}
+
+/// What one of many logs no longer has.
+#[derive(ToSchema)]
+#[salvo(schema(name = "GapOf"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct GapOf {
+    /// Which log.
+    #[salvo(schema(example = "ride/ride_123"))]
+    topic: String,
+    /// The first.
+    #[salvo(schema(minimum = 1))]
+    from: i64,
+    /// The last.
+    #[salvo(schema(minimum = 1))]
+    to: i64,
+}
+
 /// An event in a poll's answer.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Event", rename_all = "camelCase"))]
@@ -309,6 +334,35 @@ pub(super) struct Poll {
     /// The ride is over for good, or the caller is no longer on it; nothing more will come.
     #[salvo(schema(required = false))]
     closed: bool,
+}
+
+/// How many users a broadcast is for.
+#[derive(ToSchema)]
+#[salvo(schema(name = "BroadcastCount"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct BroadcastCount {
+    /// Users named twice count once.
+    #[salvo(schema(minimum = 1))]
+    count: usize,
+}
+
+/// The answer of a poll of everything.
+#[derive(ToSchema)]
+#[salvo(schema(name = "PollAll", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct PollAll {
+    events: Vec<Event>,
+    /// What to give as `after` next time.
+    #[salvo(schema(max_length = 4096))]
+    cursor: String,
+    /// Whether a cursor was given, and honoured without a gap.
+    resumed: bool,
+    /// What a log no longer has; where several lack something, the next answers say so.
+    #[salvo(schema(required = true))]
+    gap: Option<GapOf>,
+    state: StateAll,
+    /// Whether there is more to be had at once.
+    has_more: bool,
 }
 
 /// A ticket for streams.

@@ -33,6 +33,13 @@ impl Event {
         &self.frame
     }
 
+    /// The frame with another id: that of a stream of many topics.
+    pub fn frame_as(&self, id: &str) -> Bytes {
+        let own_id = b"id: ".len() + self.seq.to_string().len();
+        let rest = self.frame.get(own_id..).unwrap_or_default();
+        [b"id: ", id.as_bytes(), rest].concat().into()
+    }
+
     /// The data: JSON.
     pub fn data(&self) -> &str {
         // The bytes were a string, and the range is where it lies in them.
@@ -60,6 +67,10 @@ mod tests {
     fn an_event_is_one_frame_of_a_stream() {
         let event = Event::new(7, EventType::MessageNew, r#"{"content":"a\nb"}"#);
         assert_eq!(event.frame(), &Bytes::from("id: 7\nevent: message:new\ndata: {\"content\":\"a\\nb\"}\n\n"));
+        assert_eq!(
+            event.frame_as("abc"),
+            Bytes::from("id: abc\nevent: message:new\ndata: {\"content\":\"a\\nb\"}\n\n")
+        );
         assert_eq!(event.data(), r#"{"content":"a\nb"}"#);
     }
 }

@@ -27,14 +27,25 @@ pub struct Gap {
     pub to: Seq,
 }
 
+/// Who follows, and what they read.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    /// Live events.
+    pub hub: Arc<Hub>,
+    /// The log.
+    pub store: Arc<Store>,
+    /// Who.
+    pub caller: Caller,
+    /// How long a chat stays open after its ride's end.
+    pub grace: Duration,
+}
+
 /// Somebody who follows a ride.
 #[derive(Debug)]
 pub struct Follow {
     subscription: Subscription,
-    store: Arc<Store>,
-    caller: Caller,
+    reader: Arc<Reader>,
     ride: RideId,
-    grace: Duration,
     access: Access,
     closes_at: Option<Time>,
     /// Read while opening, to be handed out first.
@@ -95,21 +106,17 @@ pub enum Closed {
 
 impl Follow {
     /// Begins to follow `ride` after `cursor`; from now on where none is given.
-    pub async fn open(
-        hub: &Arc<Hub>,
-        store: &Arc<Store>,
-        caller: Caller,
-        ride: RideId,
-        cursor: Option<Seq>,
-        grace: Duration,
-    ) -> Result<(Self, Opened), OpenError> {
+    pub async fn open(reader: Arc<Reader>, ride: RideId, cursor: Option<Seq>) -> Result<(Self, Opened), OpenError> {
+        let Reader { hub, store, caller, grace } = &*reader;
         let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::ride(&ride));
         let snapshot = store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
-        let access = snapshot.access(&caller).ok_or(Error::RideNotFound)?;
         let head = snapshot.head;
-        // What lies before the follower's time is no gap. A cursor past the head is from another life of this
-        // database: nothing in it can be trusted, so it begins now.
-        let start = cursor.filter(|cursor| *cursor <= head).map_or(head, |cursor| cursor.max(access.from_seq - 1));
+        // A cursor past the head is from another life of this database: nothing in it can be trusted, so it begins now.
+        let honoured = cursor.filter(|cursor| *cursor <= head);
+        let access = honoured.map_or_else(|| snapshot.access(caller), |cursor| snapshot.access_after(caller, cursor));
+        let access = access.ok_or(Error::RideNotFound)?;
+        // What lies before the follower's time is no gap.
+        let start = honoured.map_or(head, |cursor| cursor.max(access.from_seq - 1));
         if access.until_seq.is_some_and(|until| start >= until) {
             return Err(Error::RideNotFound.into());
         }
@@ -125,18 +132,8 @@ impl Follow {
         let people = snapshot.participants.iter();
         let presence = people.filter_map(|person| Some(person.presence?.signal(&ride, &person.user)));
         subscription.start(start, head, &presence.chain(location).collect::<Vec<_>>());
-        let closes_at = snapshot.ride.closes_at(grace);
-        let mut follow = Self {
-            subscription,
-            store: Arc::clone(store),
-            caller,
-            ride,
-            grace,
-            access,
-            closes_at,
-            first: None,
-            recheck: false,
-        };
+        let closes_at = snapshot.ride.closes_at(*grace);
+        let mut follow = Self { subscription, reader, ride, access, closes_at, first: None, recheck: false };
         let mut gap = None;
         // Whether the log still has what comes next is known from the log alone. Where the hub is not as far as the
         // database yet there is no need to wait for it: between the two nothing is missing.
@@ -148,7 +145,7 @@ impl Follow {
         }
         let opened = Opened {
             cursor: gap.map_or(start, |gap| gap.to),
-            resumed: cursor.is_some_and(|cursor| cursor <= head) && gap.is_none(),
+            resumed: honoured.is_some() && gap.is_none(),
             gap,
             is_over: follow.is_over() && follow.first.is_none() && start >= head,
             snapshot,
@@ -165,6 +162,16 @@ impl Follow {
         self.first.is_some() || self.subscription.is_behind()
     }
 
+    /// The ride.
+    pub fn ride(&self) -> &RideId {
+        &self.ride
+    }
+
+    /// Who follows.
+    pub fn caller(&self) -> &Caller {
+        &self.reader.caller
+    }
+
     /// As what the follower is on the ride.
     pub fn access(&self) -> Access {
         self.access
@@ -177,7 +184,7 @@ impl Follow {
 
     /// The ride as it is now.
     pub async fn snapshot(&self) -> Result<RideSnapshot, StoreError> {
-        self.store.snapshot(&self.ride).await?.ok_or(StoreError::Corrupt("a followed ride is gone"))
+        self.reader.store.snapshot(&self.ride).await?.ok_or(StoreError::Corrupt("a followed ride is gone"))
     }
 
     /// Waits for what comes next, at most `limit` events. Dropping the future loses nothing. A database that is
@@ -186,10 +193,7 @@ impl Follow {
         loop {
             match self.step(limit).await {
                 Ok(next) => return next,
-                Err(error) => {
-                    tracing::debug!(%error, ride.id = %self.ride, "a follower waits for the database");
-                    sleep(Duration::from_millis(fastrand::u64(PAUSE_MS))).await;
-                }
+                Err(error) => pause(&error).await,
             }
         }
     }
@@ -232,7 +236,7 @@ impl Follow {
 
     /// Whether a value lies in the part of the log that is the follower's, and is not about themselves.
     fn is_for_follower(&self, value: &Value) -> bool {
-        let is_own = value.kind != EventType::RideLocation && value.user == self.caller.user;
+        let is_own = value.kind != EventType::RideLocation && value.user == self.reader.caller.user;
         self.access.covers(value.seq) && !is_own
     }
 
@@ -256,14 +260,22 @@ impl Follow {
 
     async fn look_again(&mut self) -> Result<(), StoreError> {
         let snapshot = self.snapshot().await?;
-        self.closes_at = snapshot.ride.closes_at(self.grace);
+        self.closes_at = snapshot.ride.closes_at(self.reader.grace);
         // Who was on the ride has access to a part of it for ever; so `None` cannot be.
-        if let Some(access) = snapshot.access(&self.caller) {
+        // One who was taken off and is back goes on from there: what lies between is somebody else's.
+        if let Some(access) = snapshot.access_after(&self.reader.caller, self.subscription.cursor()) {
             self.access = access;
+            self.subscription.skip_to(access.from_seq - 1);
         }
         self.recheck = false;
         Ok(())
     }
+}
+
+/// Waits before a database that has failed is asked again.
+pub(super) async fn pause(error: &StoreError) {
+    tracing::debug!(%error, "a follower waits for the database");
+    sleep(Duration::from_millis(fastrand::u64(PAUSE_MS))).await;
 }
 
 /// The most events read while opening.

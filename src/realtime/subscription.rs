@@ -53,6 +53,11 @@ impl Subscription {
         self.hold.observe(head);
     }
 
+    /// Goes on behind `cursor`, where that is further than it is.
+    pub fn skip_to(&mut self, cursor: Seq) {
+        self.cursor = self.cursor.max(cursor);
+    }
+
     /// Takes note of how far the log reaches, as the database has just said.
     pub fn observe(&self, head: Seq) {
         self.hold.observe(head);

@@ -1,6 +1,7 @@
 //! What is read for requests, streams and polls.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use deadpool_postgres::Pool;
 
@@ -167,6 +168,35 @@ impl Store {
             })
         };
         rows.iter().map(stored).collect()
+    }
+}
+
+/// Where a user's own log ends, and the rides that go on for them at that moment.
+#[derive(Debug)]
+pub struct GoingOn {
+    /// The seq of the last event of the user's topic.
+    pub head: Seq,
+    /// Those that go on first, the newest of them first.
+    pub rides: Vec<RideId>,
+}
+
+impl Store {
+    /// What one follows who follows everything of theirs; at most `limit` rides.
+    pub async fn going_on(&self, user: &UserId, limit: i64) -> Result<GoingOn, StoreError> {
+        let rows = self.read(sql::PARTICIPANTS_GOING_ON, &[&user.as_str(), &limit]).await?;
+        let head = rows.first().ok_or(StoreError::Corrupt("no head"))?.try_get("last_seq")?;
+        let rides = rows.iter().filter_map(|row| row.try_get::<_, Option<&str>>("ride_id").transpose());
+        let rides = rides.map(|ride| RideId::parse(ride?).map_err(|_| StoreError::Corrupt("ride_id")));
+        Ok(GoingOn { head, rides: rides.collect::<Result<_, _>>()? })
+    }
+
+    /// Rides whose grace has passed and whose people have not been told.
+    pub async fn rides_to_close(&self, grace: Duration, limit: i64) -> Result<Vec<RideId>, StoreError> {
+        let rows = self.read(sql::RIDES_TO_CLOSE, &[&grace.as_secs_f64(), &limit]).await?;
+        let ride = |row: &tokio_postgres::Row| {
+            RideId::parse(row.try_get("ride_id")?).map_err(|_| StoreError::Corrupt("ride_id"))
+        };
+        rows.iter().map(ride).collect()
     }
 }
 

@@ -59,6 +59,7 @@ pub fn ride_from_row(row: &Row) -> Result<Ride, StoreError> {
         driver: row.try_get::<_, Option<&str>>("driver_id")?.map(user_id).transpose()?,
         accepted: row.try_get("accepted")?,
         ended_at: time(row, "ended_at")?,
+        closed_at: time(row, "closed_at")?,
         created_at: time(row, "ride_created_at")?.ok_or(StoreError::Corrupt("created_at"))?,
         updated_at: time(row, "ride_updated_at")?.ok_or(StoreError::Corrupt("updated_at"))?,
     })

@@ -23,8 +23,10 @@ statements! {
     EVENTS_IS_THERE = "events/is_there.sql";
     RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PUT = "rides/put.sql";
+    RIDES_TO_CLOSE = "rides/to_close.sql";
     RIDES_OF_USER = "rides/of_user.sql";
     PARTICIPANTS_PRESENT = "participants/present.sql";
+    PARTICIPANTS_GOING_ON = "participants/going_on.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
     PRESENCE_ENLIST = "presence/enlist.sql";
     PRESENCE_BEAT = "presence/beat.sql";

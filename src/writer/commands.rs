@@ -1,10 +1,14 @@
 //! The commands, one family a file: what each needs, and the rules by which it is judged.
 
+mod broadcast;
+mod closing;
 mod marks;
 mod messages;
 mod reactions;
 mod rides;
 
+pub use broadcast::Broadcast;
+pub use closing::CloseRide;
 pub use marks::{Mark, MarkKind};
 pub use messages::{DeleteMessage, EditMessage, SendMessage, Sent};
 pub use reactions::React;

@@ -13,6 +13,7 @@ use crate::domain::{
     Chat, ClientMessageId, Error, EventType, Message, MessageId, NewEvent, Participant, Receipt, Result, Ride, RideId,
     RideRole, RideSnapshot, Seq, Time, Topic, UserId,
 };
+use crate::store::StoreError;
 
 /// Where a watermark may stand: the last message of somebody else at or before some seq.
 pub(super) type Marks = HashMap<(RideId, UserId, Seq), (Seq, MessageId)>;
@@ -33,6 +34,8 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) events: Vec<NewEvent>,
+    /// What users are told on topics of their own, which are locked once it is known whose they are; not numbered yet.
+    pub(super) told: Vec<(Topic, EventType, String)>,
     pub(super) rides: BTreeSet<RideId>,
     pub(super) receipts: BTreeMap<(RideId, UserId), Receipt>,
     pub(super) new_messages: Vec<MessageId>,
@@ -121,7 +124,15 @@ impl Ledger {
         Ok(seq)
     }
 
-    /// What the last event says, as it was encoded.
+    /// Tells a user something on their own topic. Its seq comes later: whom a batch has something to tell is known
+    /// when it has been judged, and only then are their topics locked.
+    pub fn tell(&mut self, user: &UserId, kind: EventType, data: &impl Serialize) -> Result<()> {
+        let data = serde_json::to_string(data).map_err(|_| Error::Internal)?;
+        self.changes.told.push((Topic::user(user), kind, data));
+        Ok(())
+    }
+
+    /// What the last event of a ride says, as it was encoded.
     pub fn last_data(&self) -> Result<&str> {
         self.changes.events.last().map(|event| event.data.as_str()).ok_or(Error::Internal)
     }
@@ -193,6 +204,26 @@ impl Ledger {
 
 /// What the transaction stores.
 impl Ledger {
+    /// Whether there is nothing to store.
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.changes.events.is_empty() && self.changes.told.is_empty()
+    }
+
+    /// The topics of those who are told something, in order.
+    pub(super) fn told_topics(&self) -> BTreeSet<&Topic> {
+        self.changes.told.iter().map(|(topic, ..)| topic).collect()
+    }
+
+    /// Appends what users are told to their logs, which are locked now and end at `heads`.
+    pub(super) fn number_told(&mut self, mut heads: HashMap<Topic, Seq>) -> Result<(), StoreError> {
+        for (topic, kind, data) in std::mem::take(&mut self.changes.told) {
+            let head = heads.get_mut(&topic).ok_or(StoreError::Corrupt("a topic that was just made"))?;
+            *head += 1;
+            self.changes.events.push(NewEvent { topic, seq: *head, kind, data, message: None });
+        }
+        Ok(())
+    }
+
     pub(super) fn changed_heads(&self) -> impl Iterator<Item = (Topic, Seq)> {
         let topics: BTreeMap<_, _> = self.changes.events.iter().map(|event| (event.topic.clone(), event.seq)).collect();
         topics.into_iter()

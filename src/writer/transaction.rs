@@ -1,11 +1,15 @@
-//! The transaction of one batch: two flights of statements, each sent in one write.
+//! The transaction of one batch: two flights of statements, rarely three, each sent in one write.
 //!
 //! The first flight begins, locks the topics, and loads what the commands need. Locking is a statement of its
 //! own: under READ COMMITTED each statement has its own snapshot, so what is loaded after the lock is younger
 //! than whatever the lock had to wait for. Were it one statement, its snapshot would be older, and two replicas
 //! could both find that a message has not been sent yet.
 //!
-//! The second flight stores everything and commits. Sending COMMIT before the answers to what precedes it are
+//! Where rides change hands or end, a flight between locks the topics of the users who are told so: whose they are
+//! is known when the batch has been judged. Rides' topics sort before users', and each flight locks in order, so no
+//! two batches wait for each other.
+//!
+//! The last flight stores everything and commits. Sending COMMIT before the answers to what precedes it are
 //! known is safe: when one of those fails, Postgres turns the COMMIT into a ROLLBACK.
 
 mod store;
@@ -17,6 +21,7 @@ use tokio::time::Instant;
 
 use super::{Ledger, Needs};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use crate::domain::{ClientMessageId, MessageId, NewEvent, Receipts, RideId, RideSnapshot, Time, Topic, UserId};
 use crate::store::{
@@ -63,12 +68,16 @@ impl Attempt {
     }
 
     /// Stores and commits what the ledger says, or lets go of everything where it says nothing.
-    pub(super) async fn finish(self, store: &Store, ledger: Ledger) -> Result<Vec<NewEvent>, Failed> {
-        if ledger.changes.events.is_empty() {
+    pub(super) async fn finish(self, store: &Store, mut ledger: Ledger) -> Result<Vec<NewEvent>, Failed> {
+        if ledger.is_unchanged() {
             if self.session.batch_execute("rollback").await.is_err() {
                 self.session.abandon();
             }
             return Ok(Vec::new());
+        }
+        if let Err(error) = lock_told(&self.session, &mut ledger).await {
+            self.session.abandon();
+            return Err(Failed::NothingDone(error));
         }
         let Err(error) = store::store_and_commit(&self.session, &ledger).await else {
             return Ok(ledger.changes.events);
@@ -155,6 +164,25 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Stri
     }
     let ledger = Ledger::new(now, grace, snapshots, by_id.into_iter().chain(by_name), places);
     Ok((transaction.try_get("xid")?, ledger))
+}
+
+/// Locks the topics of those who are told something, and numbers what they are told.
+async fn lock_told(session: &Session, ledger: &mut Ledger) -> Result<(), StoreError> {
+    if ledger.changes.told.is_empty() {
+        return Ok(());
+    }
+    session.prepare(&[sql::TOPICS_CREATE, sql::TOPICS_LOCK]).await?;
+    let topics: Vec<_> = ledger.told_topics().into_iter().map(Topic::as_str).collect();
+    let names: [&(dyn ToSql + Sync); 1] = [&topics];
+    let (created, locked) = tokio::join!(
+        biased;
+        session.execute(sql::TOPICS_CREATE, &names),
+        session.query(sql::TOPICS_LOCK, &names),
+    );
+    created?;
+    let head = |row: &Row| Ok((Topic::from_stored(row.try_get("name")?), row.try_get("last_seq")?));
+    let heads = locked?.iter().map(head).collect::<Result<_, StoreError>>()?;
+    ledger.number_told(heads)
 }
 
 /// The rides with their people and receipts, as they are under the lock. Of their people those who are there; where

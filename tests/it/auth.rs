@@ -10,6 +10,9 @@ use crate::support::{Answer, Database, SECRET, Server, User, raw_token};
 /// Every kind of request.
 pub(super) const REQUESTS: &[(&str, &str)] = &[
     ("POST", "messages"),
+    ("GET", "events"),
+    ("GET", "poll"),
+    ("POST", "broadcasts"),
     ("GET", "messages/rides/ride_1"),
     ("GET", "messages/rides/ride_1/unread-count"),
     ("GET", "messages/unread-count"),

@@ -21,6 +21,7 @@ mod health;
 mod history;
 mod idempotency;
 mod live;
+mod merged;
 mod messages;
 mod openapi;
 mod poll;

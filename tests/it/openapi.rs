@@ -259,6 +259,12 @@ async fn what_is_answered_is_what_is_documented() {
     check.answer("getMessage", &driver.get(&path).await);
     check.answer("cancelRide", &rider.post_nothing("rides/ride_1/cancel").await);
     check.answer("streamRide", &driver.get(&format!("{ride}/events?after=x")).await);
+    check.answer("streamAll", &driver.get("events?after=x").await);
+    check.answer("broadcast", &service.broadcast(&["rider_1", "anybody"], json!({ "a": [1] })).await);
+    check.answer("broadcast", &service.broadcast(&[], json!({})).await);
+    check.answer("broadcast", &rider.broadcast(&["rider_1"], json!({})).await);
+    check.answer("pollAll", &rider.get("poll?after=0").await);
+    check.answer("pollAll", &rider.get("poll?after=1").await);
     for (operation, path) in [("getHealth", "healthz"), ("getReadiness", "readyz")] {
         let url = format!("{}/{path}", server.base);
         check.answer(operation, &Answer::of(url.clone(), reqwest::get(&url).await.unwrap()).await);

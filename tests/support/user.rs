@@ -154,11 +154,30 @@ impl User {
 
     /// Opens a stream as an `EventSource` that reconnects would.
     pub async fn stream_from(&self, ride: &str, query: &str, last_event_id: Option<&str>) -> Stream {
-        let mut request = self.request(Method::GET, &format!("messages/rides/{ride}/events?{query}"));
+        self.open(&format!("messages/rides/{ride}/events?{query}"), last_event_id).await
+    }
+
+    /// One poll of everything that is the user's, which must succeed.
+    pub async fn poll_all(&self, query: &str) -> Value {
+        self.get(&format!("poll?{query}")).await.expect(200).json()
+    }
+
+    /// Opens the stream of everything that is the user's.
+    pub async fn stream_all(&self, query: &str, last_event_id: Option<&str>) -> Stream {
+        self.open(&format!("events?{query}"), last_event_id).await
+    }
+
+    async fn open(&self, path: &str, last_event_id: Option<&str>) -> Stream {
+        let mut request = self.request(Method::GET, path);
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
         Stream::open(request).await
+    }
+
+    /// `POST /broadcasts`
+    pub async fn broadcast(&self, users: &[&str], data: Value) -> Answer {
+        self.post("broadcasts", json!({ "userIds": users, "type": "test", "data": data })).await
     }
 }
 

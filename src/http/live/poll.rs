@@ -1,5 +1,6 @@
-//! Long polling: one turn of the loop, with a time-out.
+//! `GET …/poll`: long polling, one turn of the loop with a time-out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use salvo::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
@@ -9,15 +10,16 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
-use super::request::{acknowledge, filter};
-use super::state::StateView;
-use crate::domain::{Error, Filter, Time};
+use super::reader::{Handed, Reader, Turn};
+use super::request::{acknowledge, filter, merged_attend, places};
+use super::state::{AnyStateView, GapView, State};
+use crate::domain::{Caller, Error, Filter, Time};
 use crate::http::body::Json;
-use crate::http::context::{LiveSession, Session};
+use crate::http::context::{Api, LiveSession, Session};
 use crate::http::params::{RidePath, number, query, seq};
 use crate::http::refusal::Refusal;
 use crate::http::schema;
-use crate::realtime::{Closed, Event, Follow, Gap, Next};
+use crate::realtime::{Closed, Follow, Merged};
 
 /// The most events in an answer.
 const PAGE: usize = 500;
@@ -45,8 +47,8 @@ struct Answer<'a> {
     events: Vec<EventView<'a>>,
     cursor: String,
     resumed: bool,
-    gap: Option<Gap>,
-    state: StateView<'a>,
+    gap: Option<GapView>,
+    state: AnyStateView<'a>,
     has_more: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     closed: bool,
@@ -55,8 +57,8 @@ struct Answer<'a> {
 /// What a poll has found.
 #[derive(Default)]
 struct Found {
-    events: Vec<Event>,
-    gap: Option<Gap>,
+    events: Vec<Handed>,
+    gap: Option<GapView>,
     closed: bool,
 }
 
@@ -82,88 +84,161 @@ pub(in crate::http) async fn poll_ride(
     let RidePath(ride) = ride;
     let Session { caller, api } = session.for_ride(&ride)?;
     let after = seq("after", query(req, "after"))?;
-    let filter = filter(req);
-    let wait = match number(req, "wait", 0..=LONGEST_WAIT)? {
-        Some(wait) => wait,
-        None => match preferred_wait(req.headers()) {
-            Some(wait) => {
-                res.headers_mut().insert(PREFERENCE_APPLIED, applied(wait));
-                wait
-            }
-            None => WAIT,
-        },
-    };
-    let left = caller.expires_at.since(Time::now());
-    let deadline = Instant::now() + Duration::from_secs(wait).min(left);
-
-    let opened = Follow::open(&api.hub, &api.store, caller.clone(), ride.clone(), after, api.limits.chat_grace).await;
-    let (mut follow, opened) = opened?;
-    acknowledge(&api, &caller, &opened, &filter, after);
-    // A poller is there between its polls: as long as it might have waited, and the grace.
-    let away = api.limits.presence_grace + Duration::from_secs(wait);
-    let _attending = api.attend(&follow, &ride, &caller.user, away);
-    let mut found = Found { gap: opened.gap, ..Found::default() };
-    let mut snapshot = opened.snapshot;
+    let terms = Terms::of(req, res, &api, &caller)?;
+    let (mut follow, opened) = Follow::open(Arc::new(api.reader(&caller)), ride, after).await?;
+    if !opened.is_over {
+        acknowledge(&api, &caller, &opened.snapshot, &terms.filter, after);
+    }
+    let _attending = api.attend(&follow, terms.away);
+    let mut found = Found { gap: opened.gap.map(GapView::from), closed: opened.is_over, ..Found::default() };
+    let mut state = State::Ride(Box::new(opened.snapshot));
     // A poll that has nothing to wait for answers with the look that it has.
-    if after.is_some() && opened.gap.is_none() && !opened.is_over {
-        tokio::select! {
-            () = api.stopping.cancelled() => {}
-            () = collect(&mut follow, &filter, deadline, &mut found) => {}
-        }
-        snapshot = follow.snapshot().await?;
+    if after.is_some() && found.gap.is_none() && !found.closed {
+        found.collect(&mut follow, &api, &terms).await;
+        state = State::Ride(Box::new(follow.snapshot().await?));
     }
     // Where events were found, not a position that the filter has moved further.
     let cursor = follow.cursor().max(opened.cursor);
-    let events = found.events.iter().map(view).collect::<Result<_, _>>()?;
-    let answer = Answer {
-        events,
-        cursor: cursor.to_string(),
-        resumed: opened.resumed && found.gap.is_none(),
-        gap: found.gap,
-        state: StateView::of(&snapshot, &api.hub, &api.limits),
-        has_more: !found.closed && follow.is_behind(),
-        closed: found.closed || opened.is_over,
-    };
-    res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Json::<schema::Poll>::ok(&answer)?.render(res);
-    Ok(())
+    found.answer(&api, &follow, &cursor, opened.resumed, &state, res)
 }
 
-/// Waits until there is something to answer with, and takes along what else is there already.
-async fn collect(follow: &mut Follow, filter: &Filter, mut deadline: Instant, found: &mut Found) {
-    loop {
-        let room = PAGE - found.events.len();
-        let next = tokio::select! {
-            biased;
-            next = follow.next(room) => next,
-            () = sleep_until(deadline) => return,
+/// Follow everything of one's own by polling
+///
+/// One poll for the caller's rides (at most 64, those that go on first) and for what is told to them alone:
+/// `ride:assigned`, `ride:closed`, `notice`. The cursor is opaque and covers all of them.
+#[endpoint(tags("live"), operation_id = "pollAll",
+    parameters(
+        ("after" = Option<String>, Query, max_length = 4096, description = "Continue after this position: the `cursor` of the last answer; 0 is all that the log has."),
+        ("wait" = Option<u16>, Query, minimum = 0, maximum = 55, description = "How many seconds to wait for an event: 0 to 55, 25 where not given."),
+        ("Prefer" = Option<String>, Header, example = json!("wait=10"), description = "The same (after RFC 7240), where `wait` is not given."),
+        ("types" = Option<String>, Query, example = json!("message:*,ride:*"), description = "Only these types of events: a comma list, `*` at the end matches a prefix.")),
+    responses(
+        (status_code = 200, description = "What there is", body = schema::PollAll),
+        (status_code = 403, description = "`forbidden`: the ticket is for one ride")))]
+pub(in crate::http) async fn poll_all(
+    session: LiveSession,
+    req: &mut Request,
+    res: &mut Response,
+) -> Result<(), Refusal> {
+    let Session { caller, api } = session.for_all()?;
+    let after = places("after", query(req, "after"), &caller)?;
+    let has_cursor = after.is_some();
+    let terms = Terms::of(req, res, &api, &caller)?;
+    let attend = merged_attend(&api, terms.away);
+    let (mut merged, opened) = Merged::open(api.reader(&caller), after, attend).await?;
+    opened.rides.iter().for_each(|(snapshot, place)| acknowledge(&api, &caller, snapshot, &terms.filter, *place));
+    let gap = opened.gap.map(|(topic, gap)| GapView::of(&topic, gap));
+    let mut found = Found { gap, ..Found::default() };
+    let mut state = State::All(opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect());
+    if has_cursor && found.gap.is_none() {
+        found.collect(&mut merged, &api, &terms).await;
+        state = State::All(merged.snapshots().await?);
+    }
+    let cursor = merged.cursor();
+    found.answer(&api, &merged, &cursor, opened.resumed, &state, res)
+}
+
+/// How a poll is to be.
+struct Terms {
+    filter: Filter,
+    deadline: Instant,
+    /// How long after it its reader is still there: as long as the next one might wait, and the grace.
+    away: Duration,
+}
+
+impl Terms {
+    fn of(req: &Request, res: &mut Response, api: &Api, caller: &Caller) -> Result<Self, Error> {
+        let wait = match number(req, "wait", 0..=LONGEST_WAIT)? {
+            Some(wait) => wait,
+            None => match preferred_wait(req.headers()) {
+                Some(wait) => {
+                    res.headers_mut().insert(PREFERENCE_APPLIED, applied(wait));
+                    wait
+                }
+                None => WAIT,
+            },
         };
-        match next {
-            Next::Events(events) => found.events.extend(events.into_iter().filter(|event| filter.passes(event.kind))),
-            // What they are at the time of the answer is in its `state`.
-            Next::Values(_) => {}
-            Next::Gap(gap) => {
-                found.gap = Some(gap);
-                return;
-            }
-            Next::Closed(closed) => {
-                // A reset is no end: the next poll is judged by the new log.
-                found.closed = closed != Closed::Reset;
-                return;
-            }
-        }
-        if !found.events.is_empty() {
-            if found.events.len() >= PAGE || !follow.is_behind() {
-                return;
-            }
-            deadline = deadline.max(Instant::now() + FILL);
-        }
+        let wait = Duration::from_secs(wait);
+        let left = caller.expires_at.since(Time::now());
+        let deadline = Instant::now() + wait.min(left);
+        Ok(Self { filter: filter(req), deadline, away: api.limits.presence_grace + wait })
     }
 }
 
-fn view(event: &Event) -> Result<EventView<'_>, Error> {
-    let data = serde_json::from_str(event.data()).map_err(|_| Error::Internal)?;
-    Ok(EventView { id: event.seq.to_string(), r#type: event.kind.as_str(), data })
+impl Found {
+    /// Waits until there is something to answer with, and takes along what else is there already.
+    async fn collect(&mut self, reader: &mut impl Reader, api: &Api, terms: &Terms) {
+        tokio::select! {
+            () = api.stopping.cancelled() => {}
+            () = self.collect_until(reader, terms) => {}
+        }
+    }
+
+    async fn collect_until<R: Reader>(&mut self, reader: &mut R, terms: &Terms) {
+        let mut deadline = terms.deadline;
+        if reader.is_behind() {
+            // What is there is not there at once: it may have to be read.
+            deadline = deadline.max(Instant::now() + FILL);
+        }
+        loop {
+            let room = PAGE - self.events.len();
+            let turn = tokio::select! {
+                biased;
+                turn = reader.next(room) => turn,
+                () = sleep_until(deadline) => return,
+            };
+            match turn {
+                Turn::Events(events) => {
+                    self.events.extend(events.into_iter().filter(|handed| terms.filter.passes(handed.event.kind)));
+                }
+                // What they are at the time of the answer is in its `state`.
+                Turn::Values(_) => {}
+                Turn::Gap(gap, _) => {
+                    self.gap = Some(gap);
+                    return;
+                }
+                Turn::Closed(closed) => {
+                    // A reset is no end: the next poll is judged by the new log.
+                    self.closed = closed != Closed::Reset;
+                    return;
+                }
+            }
+            if !self.events.is_empty() {
+                if self.events.len() + R::LEAST > PAGE || !reader.is_behind() {
+                    return;
+                }
+                deadline = deadline.max(Instant::now() + FILL);
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        api: &Api,
+        reader: &impl Reader,
+        cursor: &impl ToString,
+        resumed: bool,
+        state: &State,
+        res: &mut Response,
+    ) -> Result<(), Refusal> {
+        let answer = Answer {
+            events: self.events.iter().map(view).collect::<Result<_, _>>()?,
+            cursor: cursor.to_string(),
+            resumed: resumed && self.gap.is_none(),
+            gap: self.gap.clone(),
+            state: state.view(api),
+            has_more: !self.closed && reader.is_behind(),
+            closed: self.closed,
+        };
+        res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Json::<schema::Poll>::ok(&answer)?.render(res);
+        Ok(())
+    }
+}
+
+fn view(handed: &Handed) -> Result<EventView<'_>, Error> {
+    let data = serde_json::from_str(handed.event.data()).map_err(|_| Error::Internal)?;
+    Ok(EventView { id: handed.cursor.to_string(), r#type: handed.event.kind.as_str(), data })
 }
 
 /// `Prefer: wait=10` among other preferences. What cannot be used is ignored (RFC 7240, section 2).

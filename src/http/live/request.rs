@@ -1,26 +1,34 @@
 //! What a stream or poll is asked to do.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use salvo::Request;
 use salvo::http::header::{HeaderMap, HeaderName};
 
-use crate::domain::{Caller, Error, EventType, Filter, Seq};
+use crate::domain::{Caller, Error, EventType, Filter, RideSnapshot, Seq};
 use crate::http::context::Api;
-use crate::http::params::{query, seq};
-use crate::realtime::Opened;
+use crate::http::params::query;
+use crate::realtime::{Attend, Places};
 
 /// Where a browser's stream was cut.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Takes a cursor for what it says: that others' messages up to there have reached the caller. Not where the
-/// caller does not take messages, and not where the cursor was not honoured.
-pub(super) fn acknowledge(api: &Api, caller: &Caller, opened: &Opened, filter: &Filter, cursor: Option<Seq>) {
+/// Takes a cursor for what it says: that others' messages up to there have reached the caller. Not where the caller
+/// does not take messages, and not where the cursor is from another life of the log.
+pub(super) fn acknowledge(api: &Api, caller: &Caller, snapshot: &RideSnapshot, filter: &Filter, cursor: Option<Seq>) {
     if let Some(cursor) = cursor
-        && cursor <= opened.snapshot.head
-        && !opened.is_over
+        && cursor <= snapshot.head
         && filter.passes(EventType::MessageNew)
     {
-        api.acknowledger.delivered(caller, &opened.snapshot, cursor);
+        api.acknowledger.delivered(caller, snapshot, cursor);
     }
+}
+
+/// What a reader of everything attends: each ride that they are on, and for `grace` after.
+pub(super) fn merged_attend(api: &Arc<Api>, grace: Duration) -> Attend {
+    let api = Arc::clone(api);
+    Box::new(move |follow| api.attend(follow, grace))
 }
 
 /// The `types` parameter.
@@ -28,12 +36,17 @@ pub(super) fn filter(req: &Request) -> Filter {
     query(req, "types").map(Filter::parse).unwrap_or_default()
 }
 
-/// Where to continue: `Last-Event-ID` wins over `?after=`, since a browser that reconnects repeats its old URL.
-pub(super) fn cursor(req: &Request) -> Result<Option<Seq>, Error> {
-    match last_event_id(req.headers())? {
-        Some(id) => seq("Last-Event-ID", Some(id)),
-        None => seq("after", query(req, "after")),
-    }
+/// Where to continue, and the name of what says so: `Last-Event-ID` wins over `?after=`, since a browser that reconnects
+/// repeats its old URL.
+pub(super) fn cursor_text(req: &Request) -> Result<(&'static str, Option<&str>), Error> {
+    let id = last_event_id(req.headers())?;
+    Ok(if id.is_some() { ("Last-Event-ID", id) } else { ("after", query(req, "after")) })
+}
+
+/// A position on everything of the caller's, if one was given.
+pub(super) fn places(name: &str, text: Option<&str>, caller: &Caller) -> Result<Option<Places>, Error> {
+    let parse = |text| Places::parse(text, &caller.user).map_err(|detail| Error::invalid(name, detail));
+    text.map(parse).transpose()
 }
 
 /// An empty id is none (HTML standard, section 9.2.4).

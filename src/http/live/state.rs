@@ -1,10 +1,12 @@
-//! A ride as streams and polls show it.
+//! Rides as streams and polls show them.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{RideRole, RideSnapshot, RideView, Seq, Time, Topic, UserId};
-use crate::http::context::Limits;
+use crate::domain::{RideId, RideRole, RideSnapshot, RideView, Seq, Time, Topic, UserId};
+use crate::http::context::{Api, Limits};
 use crate::realtime::{Gap, Hub};
 
 /// `state`: the ride, read in one snapshot with the head `asOf`.
@@ -80,13 +82,66 @@ impl<'a> StateView<'a> {
     }
 }
 
+/// What a stream or poll follows, as it was at one moment.
+pub(super) enum State {
+    /// A ride.
+    Ride(Box<RideSnapshot>),
+    /// All rides of the caller.
+    All(Vec<RideSnapshot>),
+}
+
+/// The same as it is sent.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum AnyStateView<'a> {
+    Ride(Box<StateView<'a>>),
+    All { rides: BTreeMap<&'a RideId, StateView<'a>> },
+}
+
+impl State {
+    pub(super) fn view(&self, api: &Api) -> AnyStateView<'_> {
+        let view = |snapshot| StateView::of(snapshot, &api.hub, &api.limits);
+        match self {
+            Self::Ride(snapshot) => AnyStateView::Ride(Box::new(view(snapshot))),
+            Self::All(rides) => {
+                AnyStateView::All { rides: rides.iter().map(|ride| (&ride.ride.id, view(ride))).collect() }
+            }
+        }
+    }
+}
+
+/// Events that a log no longer has. Which log, is said where there are many.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct GapView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) topic: Option<String>,
+    pub(super) from: Seq,
+    pub(super) to: Seq,
+}
+
+impl GapView {
+    /// A gap in one of many logs.
+    pub(super) fn of(topic: &Topic, gap: Gap) -> Self {
+        Self { topic: Some(topic.to_string()), from: gap.from, to: gap.to }
+    }
+}
+
 /// The data of `stream:sync`.
 #[derive(Debug, Serialize)]
-pub(in crate::http) struct SyncView<'a> {
-    pub(in crate::http) cursor: String,
-    pub(in crate::http) resumed: bool,
-    pub(in crate::http) gap: Option<Gap>,
-    pub(in crate::http) state: StateView<'a>,
+pub(super) struct SyncView<'a> {
+    pub(super) cursor: &'a str,
+    pub(super) resumed: bool,
+    pub(super) gap: Option<GapView>,
+    pub(super) state: AnyStateView<'a>,
+}
+
+/// The data of `ride:closed` on the ride's own stream.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RemovalView<'a> {
+    pub(super) ride_id: &'a RideId,
+    pub(super) last_seq: Seq,
+    pub(super) reason: &'static str,
 }
 
 /// The data of `stream:closing` and `auth:expired`.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::closing::{tell_assigned, tell_removed};
 use crate::domain::{Caller, Error, EventType, Result, Ride, RideId, RideRole, RideView, Role, Status, UserId};
 use crate::writer::{Command, Ledger, Needs};
 
@@ -77,6 +78,7 @@ impl PutRide {
             driver: self.driver.clone(),
             accepted: false,
             ended_at: None,
+            closed_at: None,
             created_at: now,
             updated_at: now,
         };
@@ -247,6 +249,8 @@ fn move_people(ledger: &mut Ledger, ride: &Ride, joined: &People, left: &People)
     let data = ParticipantsChanged { ride: ride_view, joined: people(joined), left: people(left) };
     let seq = ledger.append(&ride.id, EventType::RideParticipants, None, |_| data)?;
     let left: Vec<UserId> = left.iter().map(|(user, _)| user.clone()).collect();
+    left.iter().try_for_each(|user| tell_removed(ledger, user, &ride.id, seq))?;
+    joined.iter().try_for_each(|(user, _)| tell_assigned(ledger, user, ride, seq))?;
     ledger.change_participants(&ride.id, seq, joined, &left);
     Ok(())
 }

@@ -1,8 +1,6 @@
-//! The second flight: what a ledger says, as set-based statements, and COMMIT.
+//! The last flight: what a ledger says, as set-based statements, and COMMIT.
 
-use crate::domain::{
-    ClientMessageId, Content, Message, Metadata, Participant, RideId, RideSnapshot, Seq, Topic, UserId,
-};
+use crate::domain::{ClientMessageId, Content, Message, Metadata, Participant, Ride, RideSnapshot, Seq, Topic, UserId};
 use crate::store::{Session, StoreError, sql};
 use crate::writer::Ledger;
 
@@ -56,30 +54,34 @@ async fn put_rides(session: &Session, ledger: &Ledger) -> Result<u64, StoreError
     let drivers: Vec<_> = rides.iter().map(|ride| ride.driver.as_ref().map(UserId::as_str)).collect();
     let accepted: Vec<_> = rides.iter().map(|ride| ride.accepted).collect();
     let ended: Vec<_> = rides.iter().map(|ride| ride.ended_at.map(|at| at.timestamp())).collect();
+    let closed: Vec<_> = rides.iter().map(|ride| ride.closed_at.map(|at| at.timestamp())).collect();
     let created: Vec<_> = rides.iter().map(|ride| ride.created_at.timestamp()).collect();
     let updated: Vec<_> = rides.iter().map(|ride| ride.updated_at.timestamp()).collect();
     if rides.is_empty() {
         return Ok(0);
     }
-    session.execute(sql::RIDES_PUT, &[&ids, &statuses, &riders, &drivers, &accepted, &ended, &created, &updated]).await
+    session
+        .execute(sql::RIDES_PUT, &[&ids, &statuses, &riders, &drivers, &accepted, &ended, &closed, &created, &updated])
+        .await
 }
 
 async fn put_participants(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
     let people: Vec<_> = ledger.changed_rides().flat_map(participants_of).collect();
-    let rides: Vec<_> = people.iter().map(|(ride, _)| RideId::as_str(ride)).collect();
+    let rides: Vec<_> = people.iter().map(|(ride, _)| ride.id.as_str()).collect();
     let users: Vec<_> = people.iter().map(|(_, person)| person.user.as_str()).collect();
     let roles: Vec<_> = people.iter().map(|(_, person)| person.role.as_str()).collect();
     let from: Vec<_> = people.iter().map(|(_, person)| person.from_seq).collect();
     let until: Vec<_> = people.iter().map(|(_, person)| person.until_seq).collect();
+    let over: Vec<_> = people.iter().map(|(ride, _)| ride.closed_at.is_some()).collect();
     let joined = vec![ledger.now().timestamp(); people.len()];
     if people.is_empty() {
         return Ok(0);
     }
-    session.execute(sql::PARTICIPANTS_PUT, &[&rides, &users, &roles, &from, &until, &joined]).await
+    session.execute(sql::PARTICIPANTS_PUT, &[&rides, &users, &roles, &from, &until, &joined, &over]).await
 }
 
-fn participants_of(snapshot: &RideSnapshot) -> impl Iterator<Item = (&RideId, &Participant)> {
-    snapshot.participants.iter().map(|person| (&snapshot.ride.id, person))
+fn participants_of(snapshot: &RideSnapshot) -> impl Iterator<Item = (&Ride, &Participant)> {
+    snapshot.participants.iter().map(|person| (&snapshot.ride, person))
 }
 
 async fn put_receipts(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {

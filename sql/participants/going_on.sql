@@ -1,0 +1,12 @@
+-- The rides that a user is on and that are not over for good, those that go on first, the newest of them first; and where
+-- the user's own log ends at that moment.
+select coalesce((select last_seq from topics where name = 'user/' || $1::text), 0) as last_seq, mine.ride_id
+from (values (true)) as always (there)
+left join lateral (select joined.ride_id
+                   from participants joined
+                   join rides ride on ride.ride_id = joined.ride_id
+                   where joined.user_id = $1
+                     and joined.until_seq is null
+                     and not joined.is_over
+                   order by ride.ended_at is not null, joined.joined_at desc, joined.ride_id desc
+                   limit $2) as mine on true

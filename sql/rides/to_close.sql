@@ -1,0 +1,8 @@
+-- Rides whose grace has passed, by the database's clock, and whose people have not been told.
+select ride_id
+from rides
+where ended_at is not null
+  and closed_at is null
+  and ended_at <= clock_timestamp() - make_interval(secs => $1)
+order by ended_at
+limit $2

@@ -1,0 +1,99 @@
+//! `POST /broadcasts`.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::try_join_all;
+use salvo::http::StatusCode;
+use salvo::oapi::{ToSchema, endpoint};
+use salvo::{Response, Scribe, Writer as _};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::body::{Body, Json, REQUIRED};
+use super::context::Session;
+use super::refusal::Refusal;
+use super::schema;
+use crate::domain::{Error, FieldErrors, Metadata, Role, UserId};
+use crate::writer::Broadcast;
+
+/// The most users of a call.
+const USERS: usize = 10_000;
+
+/// The most users of one command: a batch that holds everybody else up for milliseconds.
+const PART: usize = 500;
+
+/// The largest body: that many users with the longest ids, and the data.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// The longest type of a notice.
+const TYPE_CHARS: usize = 64;
+
+/// A notice to chosen users.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[salvo(schema(name = "NewBroadcast"))]
+pub(super) struct BroadcastBody {
+    /// To whom: 1 to 10000 users, who need not be known here. Each gets it once.
+    #[salvo(schema(required = true, nullable = false, min_items = 1, max_items = 10000, example = json!(["rider_1", "driver_1"])))]
+    user_ids: Option<Vec<String>>,
+    /// What kind of notice it is, in the platform's words: at most 64 characters.
+    #[salvo(schema(min_length = 1, max_length = 64, example = "surge"))]
+    r#type: Option<String>,
+    /// What it says: at most 8 KiB, 32 levels deep.
+    #[salvo(schema(required = true, nullable = false))]
+    data: Option<Map<String, Value>>,
+}
+
+#[derive(Serialize)]
+struct Count {
+    count: usize,
+}
+
+/// Tell chosen users something
+///
+/// For the platform (service). Puts a `notice` on the topic of each user, who sees it on `/events` and `/poll`, also when
+/// they come later. Answered once all are committed; after a 503 some may be, so a repeat may tell those twice.
+#[endpoint(tags("rides"), operation_id = "broadcast", responses(
+    (status_code = 202, description = "Committed for so many users", body = schema::BroadcastCount),
+    (status_code = 403, description = "`forbidden`: not the service")))]
+pub(super) async fn broadcast(
+    session: Session,
+    body: Body<BroadcastBody, MAX_BYTES>,
+    res: &mut Response,
+) -> Result<(), Refusal> {
+    let Session { caller, api } = session;
+    // Said before anything else: whoever may not do it has no use for what is wrong with the body.
+    if caller.role != Role::Service {
+        return Err(Error::Forbidden("only the service may broadcast").into());
+    }
+    let Body(body) = body;
+    let mut errors = FieldErrors::default();
+    let users = errors.take("/userIds", body.user_ids.ok_or_else(|| REQUIRED.to_owned()).and_then(users));
+    let kind = errors.take("/type", body.r#type.map(kind).transpose());
+    let data = errors.take("/data", body.data.ok_or(REQUIRED).and_then(Metadata::parse));
+    let (Some(users), Some(kind), Some(data)) = (users, kind, data) else { return Err(errors.into_error().into()) };
+    let parts = users.chunks(PART).map(|part| {
+        let (users, kind, data) = (part.to_vec(), kind.clone(), data.clone());
+        api.writer.submit(Broadcast { caller: caller.clone(), users, kind, data })
+    });
+    try_join_all(parts).await?;
+    let text = serde_json::to_string(&Count { count: users.len() }).map_err(|_| Error::Internal)?;
+    Json::<schema::BroadcastCount>::text(StatusCode::ACCEPTED, text).render(res);
+    Ok(())
+}
+
+/// The users, each once.
+fn users(ids: Vec<String>) -> Result<Vec<UserId>, String> {
+    if !(1..=USERS).contains(&ids.len()) {
+        return Err(format!("must be 1 to {USERS} users"));
+    }
+    let user = |(place, id): (usize, &String)| UserId::parse(id).map_err(|error| format!("/{place}: {error}"));
+    let users = ids.iter().enumerate().map(user).collect::<Result<BTreeSet<_>, _>>()?;
+    Ok(users.into_iter().collect())
+}
+
+fn kind(text: String) -> Result<String, &'static str> {
+    let chars = text.chars().take(TYPE_CHARS + 1).count();
+    let is_fine = (1..=TYPE_CHARS).contains(&chars) && !text.contains('\0');
+    if is_fine { Ok(text) } else { Err("must be 1 to 64 characters, without U+0000") }
+}

@@ -1,0 +1,147 @@
+//! What streams and polls read from: one ride, or everything of the caller's.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::state::{GapView, RemovalView, State};
+use crate::domain::Seq;
+use crate::realtime::{Closed, Event, Follow, Gap, Merged, MergedNext, Next, Value};
+use crate::store::StoreError;
+
+/// A follower, of whatever it may be.
+pub(super) trait Reader: Send + 'static {
+    /// The least limit of events that it can keep to.
+    const LEAST: usize;
+
+    /// Waits for what comes next, at most `limit` events. Dropping the future loses nothing.
+    fn next(&mut self, limit: usize) -> impl Future<Output = Turn> + Send;
+
+    /// Up to where events were handed out.
+    fn cursor(&self) -> Cursor;
+
+    /// Whether there is something to hand out now.
+    fn is_behind(&self) -> bool;
+
+    /// What is told of a ride that is no longer the reader's, where it is one ride that is followed.
+    fn removal(&self) -> Option<RemovalView<'_>>;
+
+    /// What is followed, as it is now. (`&mut`, since a merged follower cannot be shared between threads.)
+    fn state(&mut self) -> impl Future<Output = Result<State, StoreError>> + Send;
+}
+
+/// What comes next for a reader.
+pub(super) enum Turn {
+    Events(Vec<Handed>),
+    Values(Vec<Value>),
+    Gap(GapView, Cursor),
+    Closed(Closed),
+}
+
+/// A position: what a client gives to continue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cursor {
+    /// On a ride.
+    Seq(Seq),
+    /// On many topics.
+    Places(String),
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seq(seq) => seq.fmt(f),
+            Self::Places(places) => f.write_str(places),
+        }
+    }
+}
+
+/// An event, and the position after it.
+pub(super) struct Handed {
+    pub(super) event: Event,
+    pub(super) cursor: Cursor,
+}
+
+impl Handed {
+    /// The event as a frame. On a ride it is the one that all readers share.
+    pub(super) fn frame(&self) -> Bytes {
+        match &self.cursor {
+            Cursor::Seq(_) => self.event.frame().clone(),
+            Cursor::Places(places) => self.event.frame_as(places),
+        }
+    }
+}
+
+impl Reader for Follow {
+    const LEAST: usize = 1;
+
+    async fn next(&mut self, limit: usize) -> Turn {
+        let handed = |event: Event| Handed { cursor: Cursor::Seq(event.seq), event };
+        match Self::next(self, limit).await {
+            Next::Events(events) => Turn::Events(events.into_iter().map(handed).collect()),
+            Next::Values(values) => Turn::Values(values),
+            Next::Gap(gap) => Turn::Gap(gap.into(), Cursor::Seq(gap.to)),
+            Next::Closed(closed) => Turn::Closed(closed),
+        }
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor::Seq(Self::cursor(self))
+    }
+
+    fn is_behind(&self) -> bool {
+        Self::is_behind(self)
+    }
+
+    fn removal(&self) -> Option<RemovalView<'_>> {
+        let last_seq = self.access().until_seq?;
+        Some(RemovalView { ride_id: self.ride(), last_seq, reason: "removed" })
+    }
+
+    async fn state(&mut self) -> Result<State, StoreError> {
+        self.snapshot().await.map(|snapshot| State::Ride(Box::new(snapshot)))
+    }
+}
+
+impl Reader for Merged {
+    /// What comes next was asked for before the limit was known.
+    const LEAST: usize = Self::PAGE;
+
+    async fn next(&mut self, _: usize) -> Turn {
+        match Self::next(self).await {
+            MergedNext::Events(events) => {
+                let handed = events.into_iter();
+                let handed = handed.map(|one| Handed { event: one.event, cursor: Cursor::Places(one.cursor) });
+                Turn::Events(handed.collect())
+            }
+            MergedNext::Values(values) => Turn::Values(values),
+            MergedNext::Gap(topic, gap) => {
+                let cursor = Cursor::Places(Self::cursor(self));
+                Turn::Gap(GapView::of(&topic, gap), cursor)
+            }
+            MergedNext::Reset => Turn::Closed(Closed::Reset),
+        }
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor::Places(Self::cursor(self))
+    }
+
+    fn is_behind(&self) -> bool {
+        Self::is_behind(self)
+    }
+
+    fn removal(&self) -> Option<RemovalView<'_>> {
+        None
+    }
+
+    async fn state(&mut self) -> Result<State, StoreError> {
+        self.snapshots().await.map(State::All)
+    }
+}
+
+impl From<Gap> for GapView {
+    fn from(gap: Gap) -> Self {
+        Self { topic: None, from: gap.from, to: gap.to }
+    }
+}

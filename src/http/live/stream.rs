@@ -1,0 +1,234 @@
+//! An open event stream (HTML standard, section 9.2), of whatever it follows.
+//!
+//! The body is a stream that is asked for its next bytes when the socket has room, and only then asks its reader for
+//! the next events: a slow client holds one page of the log and nothing else.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_stream::stream;
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use salvo::Response;
+use salvo::http::ResBody;
+use salvo::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
+
+use super::reader::{Cursor, Handed, Reader, Turn};
+use super::state::{GapView, ReasonView, State, SyncView};
+use crate::domain::{Filter, Time};
+use crate::http::context::Api;
+use crate::realtime::{Attending, Closed, Value};
+
+/// The most events handed out at once.
+const PAGE: usize = 100;
+
+/// After how long a client that was cut off comes back, in milliseconds: jittered, so that not all come at once.
+const RETRY_MS: std::ops::Range<u64> = 1_000..3_000;
+
+/// A comment (a line that begins with a colon), which clients ignore: it shows that the stream lives, to both
+/// ends and to every proxy between.
+const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+
+/// Where a stream begins: what its first frame says.
+pub(super) struct Beginning {
+    pub(super) cursor: Cursor,
+    pub(super) resumed: bool,
+    pub(super) gap: Option<GapView>,
+    pub(super) state: State,
+}
+
+/// How a stream is to be.
+pub(super) struct Terms {
+    pub(super) filter: Filter,
+    pub(super) heartbeat: Duration,
+    /// The token's end.
+    pub(super) expires_at: Time,
+}
+
+/// A stream that may be had later: 200, when to come back, and the end.
+pub(super) fn come_back_later(res: &mut Response) {
+    event_stream_headers(res);
+    res.body(Bytes::from(retry_line() + "\n"));
+}
+
+fn retry_line() -> String {
+    format!("retry: {}\n", fastrand::u64(RETRY_MS))
+}
+
+fn event_stream_headers(res: &mut Response) {
+    let headers = res.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // nginx would hold frames back otherwise.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+}
+
+/// A frame of the stream's own; only `stream:sync` has an id.
+fn own_frame(kind: &str, id: Option<&str>, data: &impl Serialize) -> String {
+    let id = id.map_or_else(String::new, |id| format!("id: {id}\n"));
+    let data = serde_json::to_string(data).unwrap_or_else(|_| "null".to_owned());
+    format!("{id}event: {kind}\ndata: {data}\n\n")
+}
+
+/// One open stream.
+pub(super) struct EventStream<R> {
+    reader: R,
+    api: Arc<Api>,
+    filter: Filter,
+    heartbeat: Duration,
+    ends_at: Instant,
+    /// The last id that the client has been told.
+    told: Cursor,
+    /// As long as the stream is open, its reader is there.
+    _attending: Option<Attending>,
+    /// When the client will have heard nothing for long enough.
+    silent_at: Instant,
+}
+
+/// What woke a stream.
+enum Wake {
+    Turn(Turn),
+    Silence,
+    Expired,
+    Stopping,
+}
+
+impl<R: Reader> EventStream<R> {
+    /// Answers with a stream.
+    pub(super) fn open(
+        reader: R,
+        api: Arc<Api>,
+        terms: Terms,
+        attending: Option<Attending>,
+        beginning: Beginning,
+        res: &mut Response,
+    ) {
+        let stream = Self {
+            reader,
+            api,
+            filter: terms.filter,
+            heartbeat: terms.heartbeat,
+            ends_at: Instant::now() + terms.expires_at.since(Time::now()),
+            told: beginning.cursor.clone(),
+            _attending: attending,
+            silent_at: Instant::now() + terms.heartbeat,
+        };
+        event_stream_headers(res);
+        res.body(ResBody::stream(stream.run(beginning)));
+    }
+
+    fn run(mut self, beginning: Beginning) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static {
+        stream! {
+            let opening = self.sync(beginning);
+            // A comment at once, so that the client sees an open stream; and with the sync, in one write.
+            yield Ok(Bytes::from([":\n\n", &retry_line(), &opening].concat()));
+            drop(opening);
+            loop {
+                match self.wake().await {
+                    Wake::Turn(Turn::Events(events)) => {
+                        // Events that the filter holds back break no silence.
+                        if let Some(frames) = self.frames(events) {
+                            self.silent_at = Instant::now() + self.heartbeat;
+                            yield Ok(frames);
+                        }
+                    }
+                    Wake::Turn(Turn::Values(values)) => {
+                        if let Some(frames) = self.values(&values) {
+                            self.silent_at = Instant::now() + self.heartbeat;
+                            yield Ok(frames);
+                        }
+                    }
+                    Wake::Turn(Turn::Gap(gap, cursor)) => {
+                        // Where the state cannot be had, the client comes back with its last id, and is told then.
+                        let Ok(state) = self.reader.state().await else { break };
+                        yield Ok(self.sync(Beginning { cursor, resumed: false, gap: Some(gap), state }).into());
+                    }
+                    Wake::Turn(Turn::Closed(closed)) => {
+                        yield Ok(self.closing(closed).into());
+                        break;
+                    }
+                    Wake::Silence => {
+                        self.silent_at = Instant::now() + self.heartbeat;
+                        yield Ok(self.break_silence().await);
+                    }
+                    Wake::Expired => {
+                        yield Ok(own_frame("auth:expired", None, &ReasonView { reason: "token_expired" }).into());
+                        break;
+                    }
+                    Wake::Stopping => {
+                        let closing = own_frame("stream:closing", None, &ReasonView { reason: "shutdown" });
+                        yield Ok([retry_line(), closing].concat().into());
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn wake(&mut self) -> Wake {
+        tokio::select! {
+            biased;
+            () = self.api.stopping.cancelled() => Wake::Stopping,
+            () = sleep_until(self.silent_at.min(self.ends_at)) => {
+                if Instant::now() >= self.ends_at { Wake::Expired } else { Wake::Silence }
+            }
+            turn = self.reader.next(PAGE) => Wake::Turn(turn),
+        }
+    }
+
+    /// The frames of those events that pass the filter, in one piece.
+    fn frames(&mut self, mut events: Vec<Handed>) -> Option<Bytes> {
+        events.retain(|handed| self.filter.passes(handed.event.kind));
+        self.told = events.last()?.cursor.clone();
+        match events.as_slice() {
+            // The usual case.
+            [one] => Some(one.frame()),
+            many => {
+                let mut joined = BytesMut::new();
+                many.iter().for_each(|handed| joined.extend_from_slice(&handed.frame()));
+                Some(joined.freeze())
+            }
+        }
+    }
+
+    /// The frames of those values that pass the filter.
+    fn values(&self, values: &[Value]) -> Option<Bytes> {
+        let passing = values.iter().filter(|value| self.filter.passes(value.kind));
+        let frames: Vec<&[u8]> = passing.map(|value| &*value.frame).collect();
+        (!frames.is_empty()).then(|| frames.concat().into())
+    }
+
+    /// A comment; or, where the filter has held events back since the last id, the position after them, so that
+    /// a client that is cut off does not have to pass them again.
+    async fn break_silence(&mut self) -> Bytes {
+        let cursor = self.reader.cursor();
+        if cursor == self.told {
+            return COMMENT;
+        }
+        match self.reader.state().await {
+            Ok(state) => self.sync(Beginning { cursor, resumed: true, gap: None, state }).into(),
+            Err(_) => COMMENT,
+        }
+    }
+
+    fn sync(&mut self, Beginning { cursor, resumed, gap, state }: Beginning) -> String {
+        self.told = cursor;
+        let cursor = self.told.to_string();
+        let state = state.view(&self.api);
+        own_frame("stream:sync", Some(&cursor), &SyncView { cursor: &cursor, resumed, gap, state })
+    }
+
+    /// How a stream ends of itself. Who was taken off the ride is told so as their own topic tells it.
+    fn closing(&self, closed: Closed) -> String {
+        let (reason, told) = match closed {
+            Closed::RideOver => ("ride_over", None),
+            Closed::Removed => ("removed", self.reader.removal()),
+            Closed::Reset => ("reset", None),
+        };
+        let told = told.map(|removal| own_frame("ride:closed", None, &removal)).unwrap_or_default();
+        told + &own_frame("stream:closing", None, &ReasonView { reason })
+    }
+}

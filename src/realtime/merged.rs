@@ -1,0 +1,364 @@
+//! Following everything of one's own: one's own topic, and each ride that one is on.
+//!
+//! Every topic is followed as if it were alone; this puts what comes into one sequence and says after each event
+//! where the reader is on all of them. One's own topic says which rides come and go (`ride:assigned`, `ride:closed`),
+//! so whoever continues after a cursor meets them where they happened: a ride is followed from the event that assigned
+//! it, and the event that closed it waits until the ride has been handed out up to there.
+//!
+//! Invariants:
+//! - `places` is what has been handed out and nothing else. What was read and not handed out yet is read again by
+//!   whoever continues.
+//! - A ride is in `places` from its assignment to its closing, so its rest is found even if it closes while the reader
+//!   is away.
+
+mod own;
+mod turns;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use self::turns::{Found, Turn, find, open_turn, own_turn, ride_turn, watched_turn};
+use super::places::Key;
+use super::{
+    Attending, Closed, Event, Follow, Gap, Next, OpenError, Opened, Places, Reader, Step, Subscription, Value,
+};
+use crate::domain::{RideId, RideSnapshot, Role, Seq, Topic};
+use crate::store::StoreError;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+/// The most rides that are followed at once.
+pub const MOST_RIDES: usize = 64;
+
+/// Counts somebody as there while they follow a ride, where they are on it.
+pub type Attend = Box<dyn Fn(&Follow) -> Option<Attending> + Send + Sync>;
+
+/// Somebody who follows everything of theirs.
+pub struct Merged {
+    reader: Arc<Reader>,
+    attend: Attend,
+    /// What comes next on each topic. Each owns its topic's follower, and gives it back with what it found.
+    turns: FuturesUnordered<BoxFuture<'static, Turn>>,
+    places: Places,
+    rides: HashMap<RideId, Followed>,
+    generations: u64,
+    /// Events of the reader's own topic, the first of which waits for its ride; and the topic's follower meanwhile.
+    held: VecDeque<Event>,
+    own: Option<Subscription>,
+    /// The event for whose sake a ride was taken up again.
+    taken_up_for: Seq,
+    /// Where the own topic ended when this began; and rides to be followed when it has been handed out up to there,
+    /// unless it says so before.
+    replayed_at: Seq,
+    later: BTreeMap<RideId, Seq>,
+    /// Rides of the cursor that are no longer the reader's. The own topic says where each closed; what is left of
+    /// them when it has been handed out was taken by retention.
+    former: Vec<Key>,
+    /// What is missing and has not been told.
+    gaps: VecDeque<(Topic, Gap)>,
+}
+
+/// A ride that is followed, or about to be.
+struct Followed {
+    /// Tells the follower of this time from one of a time before, which may still be in `turns`.
+    generation: u64,
+    /// The first seq of the reader's time on it.
+    from_seq: Seq,
+    /// Where it ended when this began; `None` until that is known.
+    head: Option<Seq>,
+    /// Where a later time on it begins, which has been assigned before this one was seen to end.
+    again_from: Option<Seq>,
+    _attending: Option<Attending>,
+}
+
+/// Where following everything begins.
+#[derive(Debug)]
+pub struct MergedOpened {
+    /// Whether a cursor was given and honoured without a gap.
+    pub resumed: bool,
+    /// The first thing that retention has taken; others follow.
+    pub gap: Option<(Topic, Gap)>,
+    /// The rides, and on each the place that the cursor gave, where it was honoured.
+    pub rides: Vec<(RideSnapshot, Option<Seq>)>,
+}
+
+/// An event, and where a reader of everything is after it.
+#[derive(Debug)]
+pub struct Placed {
+    /// The event.
+    pub event: Event,
+    /// The cursor.
+    pub cursor: String,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum MergedNext {
+    /// Events; those of a topic in order.
+    Events(Vec<Placed>),
+    /// Values that have changed, the last of each.
+    Values(Vec<Value>),
+    /// A log no longer has these.
+    Gap(Topic, Gap),
+    /// Nothing more will come: a log is another than the one that was followed.
+    Reset,
+}
+
+impl Merged {
+    /// The most events that are handed out at once.
+    pub const PAGE: usize = 100;
+
+    /// Begins to follow everything of the reader's after `cursor`; from now on where none is given.
+    pub async fn open(
+        reader: Reader,
+        cursor: Option<Places>,
+        attend: Attend,
+    ) -> Result<(Self, MergedOpened), OpenError> {
+        let reader = Arc::new(reader);
+        let own_topic = Topic::user(&reader.caller.user);
+        let mut own = Subscription::register(&reader.hub, Arc::clone(&reader.store), &own_topic);
+        let going_on = reader.store.going_on(&reader.caller.user, MOST_RIDES as i64).await?;
+        let was_given = cursor.is_some();
+        // One past the end is from another life of this database: it begins now.
+        let given = cursor.filter(|places| places.own <= going_on.head);
+        let places = given.clone().unwrap_or_else(|| {
+            let mut places = Places::beginning(&reader.caller.user);
+            places.own = going_on.head;
+            places
+        });
+        own.start(places.own, going_on.head, &[]);
+        let mut merged = Self {
+            reader: Arc::clone(&reader),
+            attend,
+            turns: FuturesUnordered::new(),
+            rides: HashMap::new(),
+            generations: 0,
+            held: VecDeque::new(),
+            own: None,
+            taken_up_for: 0,
+            replayed_at: going_on.head,
+            later: BTreeMap::new(),
+            former: places.others(going_on.rides.iter()),
+            places,
+            gaps: VecDeque::new(),
+        };
+        let finding = going_on.rides.into_iter().map(|ride| find(&reader, ride, given.as_ref()));
+        let mut rides = Vec::new();
+        let mut resumed = given.is_some() || !was_given;
+        for found in join_all(finding).await {
+            match found? {
+                Found::Followed(opened, place) => {
+                    let was_honoured = place.filter(|_| opened.1.resumed);
+                    resumed &= place.is_none() || opened.1.resumed;
+                    rides.push((opened.1.snapshot.clone(), was_honoured));
+                    merged.follow(*opened);
+                }
+                Found::New(snapshot) => {
+                    if let Some(access) = snapshot.access(&reader.caller) {
+                        merged.later.insert(snapshot.ride.id.clone(), access.from_seq - 1);
+                        rides.push((snapshot, None));
+                    }
+                }
+                Found::Gone => {}
+            }
+        }
+        // Whether the own log still has what comes next is known from the log alone.
+        let turn: BoxFuture<'static, Turn> = match own.is_behind() {
+            false => Box::pin(own_turn(own)),
+            true => match own.next(Self::PAGE).await? {
+                Step::Gap(gap) => {
+                    merged.gaps.push_front((own_topic, gap));
+                    Box::pin(own_turn(own))
+                }
+                step => Box::pin(std::future::ready(Turn::Own(own, step))),
+            },
+        };
+        merged.turns.push(turn);
+        merged.watch_drivers();
+        let gap = merged.next_gap();
+        let opened = MergedOpened { resumed: was_given && resumed && gap.is_none(), gap, rides };
+        Ok((merged, opened))
+    }
+
+    /// Support and service see the drivers as well.
+    fn watch_drivers(&mut self) {
+        if matches!(self.reader.caller.role, Role::Support | Role::Service) {
+            let Reader { hub, store, .. } = &*self.reader;
+            let mut drivers = Subscription::register(hub, Arc::clone(store), &Topic::drivers());
+            drivers.start(0, 0, &[]);
+            self.turns.push(Box::pin(watched_turn(drivers)));
+        }
+    }
+
+    /// Whether there is something to hand out that was there when this began.
+    pub fn is_behind(&self) -> bool {
+        let is_behind = |(ride, followed): (&RideId, &Followed)| {
+            followed.head.is_none_or(|head| self.places.of(ride).is_none_or(|place| place < head))
+        };
+        let own_is_behind = self.places.own < self.replayed_at || !self.held.is_empty();
+        own_is_behind || !self.later.is_empty() || !self.gaps.is_empty() || self.rides.iter().any(is_behind)
+    }
+
+    /// Up to where events were handed out.
+    pub fn cursor(&self) -> String {
+        self.places.encode()
+    }
+
+    /// The rides as they are now.
+    pub async fn snapshots(&mut self) -> Result<Vec<RideSnapshot>, StoreError> {
+        let Reader { store, caller, .. } = &*self.reader;
+        let rides = self.rides.keys().chain(self.later.keys()).map(|ride| store.snapshot(ride));
+        let found = join_all(rides).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(found.into_iter().flatten().filter(|snapshot| snapshot.admit(caller).is_ok()).collect())
+    }
+
+    /// Waits for what comes next. Dropping the future loses nothing. A database that is away is waited for.
+    pub async fn next(&mut self) -> MergedNext {
+        loop {
+            if let Some((topic, gap)) = self.next_gap() {
+                return MergedNext::Gap(topic, gap);
+            }
+            let events = self.release();
+            if !events.is_empty() {
+                return MergedNext::Events(events);
+            }
+            self.begin_rest();
+            let Some(turn) = self.turns.next().await else { return MergedNext::Reset };
+            if let Some(next) = self.take(turn) {
+                return next;
+            }
+        }
+    }
+
+    fn next_gap(&mut self) -> Option<(Topic, Gap)> {
+        let (topic, gap) = self.gaps.pop_front()?;
+        match topic.ride_id().and_then(|ride| RideId::parse(ride).ok()) {
+            Some(ride) => self.places.advance(&ride, gap.to),
+            None => self.places.own = self.places.own.max(gap.to),
+        }
+        Some((topic, gap))
+    }
+
+    fn begin(&mut self, ride: RideId, after: Seq) {
+        let followed = Followed {
+            generation: self.next_generation(),
+            from_seq: after + 1,
+            head: None,
+            again_from: None,
+            _attending: None,
+        };
+        self.turns.push(Box::pin(open_turn(Arc::clone(&self.reader), ride.clone(), followed.generation, after)));
+        self.rides.insert(ride, followed);
+    }
+
+    fn next_generation(&mut self) -> u64 {
+        self.generations += 1;
+        self.generations
+    }
+
+    /// Goes on with a ride that has been opened.
+    fn follow(&mut self, (follow, opened): (Follow, Opened)) {
+        let ride = opened.snapshot.ride.id.clone();
+        let access = follow.access();
+        if let Some(gap) = opened.gap {
+            self.gaps.push_back((Topic::ride(&ride), gap));
+        } else if !opened.resumed {
+            // A place that was not honoured gives way to one that lies before it.
+            self.places.forget(&ride);
+            self.places.advance(&ride, opened.cursor);
+        } else {
+            self.places.advance(&ride, opened.cursor);
+        }
+        let head = access.until_seq.map_or(opened.snapshot.head, |until| until.min(opened.snapshot.head));
+        let again_from = self.rides.get(&ride).and_then(|followed| followed.again_from);
+        let generation = self.next_generation();
+        let followed = Followed {
+            generation,
+            from_seq: access.from_seq,
+            head: Some(head),
+            again_from: again_from.filter(|from_seq| *from_seq > access.from_seq),
+            _attending: (self.attend)(&follow),
+        };
+        self.rides.insert(ride.clone(), followed);
+        self.turns.push(Box::pin(ride_turn(ride, generation, Box::new(follow))));
+    }
+
+    fn is_current(&self, ride: &RideId, generation: u64) -> bool {
+        self.rides.get(ride).is_some_and(|followed| followed.generation == generation)
+    }
+
+    fn take(&mut self, turn: Turn) -> Option<MergedNext> {
+        match turn {
+            Turn::Own(own, Step::Events(events)) => {
+                self.held.extend(events);
+                self.own = Some(own);
+            }
+            Turn::Own(own, Step::Gap(gap)) => {
+                self.gaps.push_back((Topic::user(&self.reader.caller.user), gap));
+                self.turns.push(Box::pin(own_turn(own)));
+            }
+            Turn::Own(own, Step::Values(_)) => self.turns.push(Box::pin(own_turn(own))),
+            Turn::Watched(drivers, step) => {
+                self.turns.push(Box::pin(watched_turn(drivers)));
+                if let Step::Values(values) = step {
+                    return Some(MergedNext::Values(values));
+                }
+            }
+            Turn::Own(_, Step::Reset) => return Some(MergedNext::Reset),
+            Turn::Opened(ride, generation, opened) if self.is_current(&ride, generation) => match opened {
+                Some(opened) => self.follow(*opened),
+                // Nothing of it is the reader's, or it is gone.
+                None => self.end(&ride),
+            },
+            Turn::Ride(ride, generation, follow, next) if self.is_current(&ride, generation) => {
+                return self.take_of_ride(ride, generation, follow, next);
+            }
+            // Of a time that has been closed.
+            Turn::Opened(..) | Turn::Ride(..) => {}
+        }
+        None
+    }
+
+    fn take_of_ride(&mut self, ride: RideId, generation: u64, follow: Box<Follow>, next: Next) -> Option<MergedNext> {
+        let access = follow.access();
+        if let Some(followed) = self.rides.get_mut(&ride) {
+            followed.from_seq = access.from_seq;
+            followed.again_from = followed.again_from.filter(|from_seq| *from_seq > access.from_seq);
+        }
+        let next = match next {
+            Next::Events(events) => {
+                let place = |event: Event| {
+                    self.places.advance(&ride, event.seq);
+                    Placed { event, cursor: self.places.encode() }
+                };
+                MergedNext::Events(events.into_iter().map(place).collect())
+            }
+            Next::Values(values) => MergedNext::Values(values),
+            Next::Gap(gap) => {
+                self.places.advance(&ride, gap.to);
+                MergedNext::Gap(Topic::ride(&ride), gap)
+            }
+            Next::Closed(Closed::Reset) => return Some(MergedNext::Reset),
+            Next::Closed(Closed::Removed | Closed::RideOver) => {
+                self.end(&ride);
+                return None;
+            }
+        };
+        self.turns.push(Box::pin(ride_turn(ride, generation, follow)));
+        Some(next)
+    }
+
+    /// A ride has nothing more to hand out. Its place stays until its closing is handed out.
+    fn end(&mut self, ride: &RideId) {
+        if let Some(from_seq) = self.rides.remove(ride).and_then(|followed| followed.again_from) {
+            self.assigned(ride.clone(), from_seq);
+        }
+    }
+}
+
+impl fmt::Debug for Merged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Merged").field("places", &self.places).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,131 @@
+//! What the reader's own topic says of rides that come and go.
+
+use serde::Deserialize;
+
+use super::turns::own_turn;
+use super::{MOST_RIDES, Merged, Placed};
+use crate::domain::{EventType, RideId, Seq};
+use crate::realtime::Event;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AssignedData {
+    ride: AssignedRide,
+    from_seq: Seq,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AssignedRide {
+    ride_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClosedData {
+    ride_id: String,
+    last_seq: Seq,
+}
+
+/// What an event of the own topic says about a ride.
+enum Change {
+    Assigned(RideId, Seq),
+    Closed(RideId, Seq),
+}
+
+impl Change {
+    fn of(event: &Event) -> Option<Self> {
+        match event.kind {
+            EventType::RideAssigned => {
+                let AssignedData { ride, from_seq } = serde_json::from_str(event.data()).ok()?;
+                Some(Self::Assigned(RideId::parse(&ride.ride_id).ok()?, from_seq))
+            }
+            EventType::RideClosed => {
+                let ClosedData { ride_id, last_seq } = serde_json::from_str(event.data()).ok()?;
+                Some(Self::Closed(RideId::parse(&ride_id).ok()?, last_seq))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Merged {
+    /// Hands out what is held of the own topic, as far as nothing has to wait.
+    pub(super) fn release(&mut self) -> Vec<Placed> {
+        let mut released = Vec::new();
+        while let Some(event) = self.held.pop_front() {
+            let change = Change::of(&event);
+            if let Some(Change::Closed(ride, last_seq)) = &change
+                && self.must_wait(event.seq, ride, *last_seq)
+            {
+                self.held.push_front(event);
+                break;
+            }
+            self.places.own = event.seq;
+            match change {
+                Some(Change::Assigned(ride, from_seq)) => self.assigned(ride, from_seq),
+                Some(Change::Closed(ride, last_seq)) => self.closed(&ride, last_seq),
+                None => {}
+            }
+            released.push(Placed { event, cursor: self.places.encode() });
+        }
+        if self.held.is_empty()
+            && let Some(own) = self.own.take()
+        {
+            self.turns.push(Box::pin(own_turn(own)));
+        }
+        released
+    }
+
+    /// Whether a ride has to be handed out further before its closing is.
+    fn must_wait(&mut self, event: Seq, ride: &RideId, last_seq: Seq) -> bool {
+        let place = self.places.of(ride);
+        if let Some(followed) = self.rides.get(ride) {
+            let is_of_that_time = followed.from_seq <= last_seq;
+            return is_of_that_time && place.is_none_or(|place| place < last_seq);
+        }
+        // It closed while the reader was away: the rest is fetched, once.
+        match place {
+            Some(place) if place < last_seq && self.taken_up_for != event => {
+                self.taken_up_for = event;
+                self.begin(ride.clone(), place);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn assigned(&mut self, ride: RideId, from_seq: Seq) {
+        self.later.remove(&ride);
+        if let Some(followed) = self.rides.get_mut(&ride) {
+            if followed.from_seq < from_seq {
+                followed.again_from = Some(from_seq);
+            }
+        } else if self.rides.len() < MOST_RIDES {
+            self.places.advance(&ride, from_seq - 1);
+            self.begin(ride, from_seq - 1);
+        }
+    }
+
+    fn closed(&mut self, ride: &RideId, last_seq: Seq) {
+        if self.rides.get(ride).is_none_or(|followed| followed.from_seq <= last_seq) {
+            let again_from = self.rides.remove(ride).and_then(|followed| followed.again_from);
+            self.places.forget(ride);
+            if let Some(from_seq) = again_from {
+                self.assigned(ride.clone(), from_seq);
+            }
+        }
+    }
+
+    /// Follows the rides that came while the reader was away and whose assignment the own topic did not tell, once
+    /// it is handed out up to where it ended then.
+    pub(super) fn begin_rest(&mut self) {
+        if self.places.own < self.replayed_at || !self.held.is_empty() {
+            return;
+        }
+        self.places.forget_others(&std::mem::take(&mut self.former), self.rides.keys());
+        for (ride, after) in std::mem::take(&mut self.later) {
+            self.assigned(ride, after + 1);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What comes next on each topic of a merged stream: futures that own their topic's follower.
+
+use std::sync::Arc;
+
+use super::Merged;
+use crate::domain::{RideId, RideSnapshot, Seq};
+use crate::realtime::follow::pause;
+use crate::realtime::{Follow, Next, OpenError, Opened, Places, Reader, Step, Subscription};
+
+/// What a topic has for the reader.
+pub(super) enum Turn {
+    Own(Subscription, Step),
+    Watched(Subscription, Step),
+    Opened(RideId, u64, Option<Box<(Follow, Opened)>>),
+    Ride(RideId, u64, Box<Follow>, Next),
+}
+
+/// A ride as it is found while opening.
+pub(super) enum Found {
+    Followed(Box<(Follow, Opened)>, Option<Seq>),
+    /// Not in the cursor: it came since.
+    New(RideSnapshot),
+    Gone,
+}
+
+pub(super) async fn find(reader: &Arc<Reader>, ride: RideId, given: Option<&Places>) -> Result<Found, OpenError> {
+    let place = match given.map(|places| places.of(&ride)) {
+        Some(None) => return Ok(reader.store.snapshot(&ride).await?.map_or(Found::Gone, Found::New)),
+        Some(place) => place,
+        None => None,
+    };
+    match Follow::open(Arc::clone(reader), ride, place).await {
+        Ok(opened) => Ok(Found::Followed(Box::new(opened), place)),
+        // It ceased to be the reader's just now; their own topic says so.
+        Err(OpenError::Refused(_)) => Ok(Found::Gone),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) async fn open_turn(reader: Arc<Reader>, ride: RideId, generation: u64, after: Seq) -> Turn {
+    loop {
+        match Follow::open(Arc::clone(&reader), ride.clone(), Some(after)).await {
+            Ok(opened) => return Turn::Opened(ride, generation, Some(Box::new(opened))),
+            Err(OpenError::Refused(_)) => return Turn::Opened(ride, generation, None),
+            Err(OpenError::Store(error)) => pause(&error).await,
+        }
+    }
+}
+
+pub(super) async fn ride_turn(ride: RideId, generation: u64, mut follow: Box<Follow>) -> Turn {
+    let next = follow.next(Merged::PAGE).await;
+    Turn::Ride(ride, generation, follow, next)
+}
+
+async fn step(subscription: &mut Subscription) -> Step {
+    loop {
+        match subscription.next(Merged::PAGE).await {
+            Ok(step) => return step,
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+pub(super) async fn own_turn(mut own: Subscription) -> Turn {
+    let step = step(&mut own).await;
+    Turn::Own(own, step)
+}
+
+pub(super) async fn watched_turn(mut watched: Subscription) -> Turn {
+    let step = step(&mut watched).await;
+    Turn::Watched(watched, step)
+}
