@@ -224,7 +224,7 @@ async fn serve_with(
         tasks.spawn(async move { stopping.run_until_cancelled(closing).await.unwrap_or(()) });
     }
     let tickets = Tickets::new(&store.secret("stream_tickets").await?);
-    let writing = tokio::spawn(writing);
+    let mut writing = tokio::spawn(writing);
 
     let limits = Limits {
         chat_grace: settings.chat_grace,
@@ -253,6 +253,7 @@ async fn serve_with(
         () = signals.wait() => Ok(()),
         () = database.ended() => Err(AppError::Task("the private Postgres stopped; see its log".into())),
         Some(ended) = tasks.join_next() => Err(AppError::Task(why(&ended))),
+        ended = &mut writing => Err(AppError::Task(format!("the writer: {ended:?}"))),
         ended = &mut serving => Err(AppError::Task(format!("{ended:?}"))),
     };
     tracing::info!("stopping");
@@ -264,7 +265,7 @@ async fn serve_with(
     }
     // The last handle on the writer goes with the interface; what it was given is committed before it ends.
     drop(api);
-    if timeout(STOP_PATIENCE, writing).await.is_err() {
+    if !writing.is_finished() && timeout(STOP_PATIENCE, writing).await.is_err() {
         tracing::warn!("the writer did not end in time");
     }
     tasks.shutdown().await;
