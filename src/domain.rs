@@ -4,6 +4,7 @@
 //! holds a `Content` or a `RideId` holds a valid one. This module knows no other module of the crate.
 
 mod caller;
+mod driver;
 mod error;
 mod event;
 mod id;
@@ -16,6 +17,7 @@ mod snapshot;
 mod time;
 
 pub use caller::{Caller, Role};
+pub use driver::{DriverState, DriverView};
 pub use error::{Code, Error, FieldError, FieldErrors, Result};
 pub use event::{EventType, Filter, NewEvent, Seq, Topic};
 pub use id::{InvalidId, MessageId, RideId, UserId};

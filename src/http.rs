@@ -3,6 +3,7 @@
 mod body;
 mod broadcasts;
 mod context;
+mod drivers;
 mod health;
 mod live;
 mod location;

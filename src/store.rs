@@ -4,6 +4,7 @@
 //! and the database's errors into [`StoreError`], told by SQLSTATE, never by text.
 
 mod batcher;
+mod drivers;
 mod error;
 pub mod hints;
 mod locations;

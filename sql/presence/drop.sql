@@ -1,4 +1,4 @@
 -- Who was registered under leases that have run out.
 delete from presence
 where replica = any ($1::uuid[])
-returning ride_id, user_id
+returning topic, user_id

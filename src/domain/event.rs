@@ -110,6 +110,8 @@ event_types! {
     PresenceOnline => "presence:online",
     /// They no longer do.
     PresenceOffline => "presence:offline",
+    /// Whether a driver takes rides; on the drivers' topic, told, and only the last one kept.
+    DriverAvailability => "driver:availability",
     /// Where the driver is; told, and only the last one kept.
     RideLocation => "ride:location",
 }

@@ -29,6 +29,8 @@ pub enum SignalKind {
     Location,
     /// Whether somebody follows the ride.
     Presence,
+    /// Whether a driver takes rides.
+    Availability,
 }
 
 impl EventType {
@@ -37,6 +39,7 @@ impl EventType {
         match self {
             Self::TypingIndicator => Some(SignalKind::Typing),
             Self::RideLocation => Some(SignalKind::Location),
+            Self::DriverAvailability => Some(SignalKind::Availability),
             Self::PresenceOnline | Self::PresenceOffline => Some(SignalKind::Presence),
             _ => None,
         }

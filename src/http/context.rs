@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::params::query;
 use super::refusal::Refusal;
 use crate::auth::{Ticket, Tickets, TokenError, Verifier};
-use crate::domain::{Caller, Error, RideId, RideRole, Time};
+use crate::domain::{Caller, Error, RideId, RideRole, Role, Time, Topic};
 use crate::realtime::{Attendance, Attending, Feed, Follow, Hub, Reader};
 use crate::store::Store;
 use crate::writer::{Acknowledger, Notifier, Writer};
@@ -60,7 +60,13 @@ impl Api {
     pub(super) fn attend(&self, follow: &Follow, grace: Duration) -> Option<Attending> {
         let (access, ride, user) = (follow.access(), follow.ride(), &follow.caller().user);
         let is_on_ride = matches!(access.role, RideRole::Rider | RideRole::Driver) && access.until_seq.is_none();
-        is_on_ride.then(|| self.attendance.attend(ride.clone(), user.clone(), grace))
+        is_on_ride.then(|| self.attendance.attend(Topic::ride(ride), user.clone(), grace))
+    }
+
+    /// Counts any open connection of a driver: while there is one, they may take rides.
+    pub(super) fn attend_as_driver(&self, caller: &Caller, grace: Duration) -> Option<Attending> {
+        let is_driver = caller.role == Role::Driver;
+        is_driver.then(|| self.attendance.attend(Topic::drivers(), caller.user.clone(), grace))
     }
 
     /// The caller as one who follows.

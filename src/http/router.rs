@@ -10,7 +10,9 @@ use super::context::{Api, Provide};
 use super::live::{poll, sse};
 use super::refusal::Refusal;
 use super::trace::Trace;
-use super::{broadcasts, health, location, messages, openapi, presence, reactions, receipts, rides, tickets, typing};
+use super::{
+    broadcasts, drivers, health, location, messages, openapi, presence, reactions, receipts, rides, tickets, typing,
+};
 
 /// Everything that is served.
 pub fn service(api: Arc<Api>) -> Service {
@@ -48,6 +50,9 @@ pub(super) fn router() -> Router {
     );
     let tickets = Router::with_path("stream-tickets").post(tickets::create_stream_ticket);
     let broadcasts = Router::with_path("broadcasts").post(broadcasts::broadcast);
+    let drivers = Router::with_path("drivers")
+        .push(Router::with_path("me/availability").put(drivers::put_availability))
+        .push(Router::with_path("available").get(drivers::list_available));
     let events = Router::with_path("events").get(sse::stream_all);
     let poll = Router::with_path("poll").get(poll::poll_all);
     Router::new()
@@ -58,7 +63,8 @@ pub(super) fn router() -> Router {
                 .push(tickets)
                 .push(broadcasts)
                 .push(events)
-                .push(poll),
+                .push(poll)
+                .push(drivers),
         )
         .push(Router::with_path("healthz").get(health::get_health))
         .push(Router::with_path("readyz").get(health::get_readiness))

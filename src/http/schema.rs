@@ -284,6 +284,9 @@ pub(super) struct StreamSync {
 pub(super) struct StateAll {
     /// The rides by their ids, each read in one snapshot with the head of its log.
     rides: BTreeMap<String, State>,
+    /// To support and service: drivers who take rides, at most 1000.
+    #[salvo(schema(required = false))]
+    drivers: Vec<Driver>,
 }
 
 /// What one of many logs no longer has.
@@ -334,6 +337,33 @@ pub(super) struct Poll {
     /// The ride is over for good, or the caller is no longer on it; nothing more will come.
     #[salvo(schema(required = false))]
     closed: bool,
+}
+
+/// Whether a driver takes rides.
+#[derive(ToSchema)]
+#[salvo(schema(name = "Driver", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct Driver {
+    driver_id: Id,
+    available: bool,
+    #[salvo(schema(required = true, minimum = -90, maximum = 90))]
+    lat: Option<f64>,
+    #[salvo(schema(required = true, minimum = -180, maximum = 180))]
+    lng: Option<f64>,
+    at: DateTime,
+}
+
+/// A page of the drivers who take rides, by their ids.
+#[derive(ToSchema)]
+#[salvo(schema(name = "AvailableDrivers", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct AvailableDrivers {
+    drivers: Vec<Driver>,
+    /// Whether there are more.
+    has_more: bool,
+    /// What to give as `after` for the next page.
+    #[salvo(schema(required = true))]
+    next: Option<Id>,
 }
 
 /// How many users a broadcast is for.

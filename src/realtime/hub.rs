@@ -237,10 +237,20 @@ impl Hub {
                     self.load_later(state.name.clone());
                 }
             }
-            let known: Vec<_> = part.iter().map(|state| (&state.name, state.version(SignalKind::Location))).collect();
-            store.newer_locations(&known).await?.iter().for_each(|signal| self.offer(signal));
-            let known: Vec<_> = part.iter().map(|state| (&state.name, state.total(SignalKind::Presence))).collect();
-            let newer = store.newer_presence(&known).await?;
+            self.check_values(store, part).await?;
+        }
+        Ok(())
+    }
+
+    /// The same for what is told and not logged.
+    async fn check_values(&self, store: &Store, part: &[Arc<TopicState>]) -> Result<(), StoreError> {
+        let rides = || part.iter().filter(|state| state.name.ride_id().is_some());
+        let known: Vec<_> = rides().map(|state| (&state.name, state.version(SignalKind::Location))).collect();
+        store.newer_locations(&known).await?.iter().for_each(|signal| self.offer(signal));
+        let known: Vec<_> = rides().map(|state| (&state.name, state.total(SignalKind::Presence))).collect();
+        store.newer_presence(&known).await?.iter().for_each(|signal| self.offer(signal));
+        if let Some(drivers) = part.iter().find(|state| state.name == Topic::drivers()) {
+            let newer = store.newer_drivers(drivers.version(SignalKind::Availability)).await?;
             newer.iter().for_each(|signal| self.offer(signal));
         }
         Ok(())

@@ -23,13 +23,16 @@ use super::places::Key;
 use super::{
     Attending, Closed, Event, Follow, Gap, Next, OpenError, Opened, Places, Reader, Step, Subscription, Value,
 };
-use crate::domain::{RideId, RideSnapshot, Role, Seq, Topic};
+use crate::domain::{RideId, RideSnapshot, Seq, Signal, Topic};
 use crate::store::StoreError;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 /// The most rides that are followed at once.
 pub const MOST_RIDES: usize = 64;
+
+/// The most drivers that are shown at once; all are at `/drivers/available`.
+const MOST_DRIVERS: i64 = 1_000;
 
 /// Counts somebody as there while they follow a ride, where they are on it.
 pub type Attend = Box<dyn Fn(&Follow) -> Option<Attending> + Send + Sync>;
@@ -81,6 +84,8 @@ pub struct MergedOpened {
     pub gap: Option<(Topic, Gap)>,
     /// The rides, and on each the place that the cursor gave, where it was honoured.
     pub rides: Vec<(RideSnapshot, Option<Seq>)>,
+    /// The drivers who take rides, for those who see them.
+    pub drivers: Option<Vec<Signal>>,
 }
 
 /// An event, and where a reader of everything is after it.
@@ -175,19 +180,31 @@ impl Merged {
             },
         };
         merged.turns.push(turn);
-        merged.watch_drivers();
+        let drivers = merged.watch_drivers().await?;
         let gap = merged.next_gap();
-        let opened = MergedOpened { resumed: was_given && resumed && gap.is_none(), gap, rides };
+        let opened = MergedOpened { resumed: was_given && resumed && gap.is_none(), gap, rides, drivers };
         Ok((merged, opened))
     }
 
-    /// Support and service see the drivers as well.
-    fn watch_drivers(&mut self) {
-        if matches!(self.reader.caller.role, Role::Support | Role::Service) {
-            let Reader { hub, store, .. } = &*self.reader;
-            let mut drivers = Subscription::register(hub, Arc::clone(store), &Topic::drivers());
-            drivers.start(0, 0, &[]);
-            self.turns.push(Box::pin(watched_turn(drivers)));
+    /// Support and service see the drivers as well: those who take rides now, and what changes.
+    async fn watch_drivers(&mut self) -> Result<Option<Vec<Signal>>, StoreError> {
+        let Reader { hub, store, .. } = &*self.reader;
+        if !self.reader.watches_drivers() {
+            return Ok(None);
+        }
+        let mut watched = Subscription::register(hub, Arc::clone(store), &Topic::drivers());
+        let drivers = store.available_drivers(None, MOST_DRIVERS).await?;
+        watched.start(0, 0, &drivers);
+        self.turns.push(Box::pin(watched_turn(watched)));
+        Ok(Some(drivers))
+    }
+
+    /// The drivers who take rides now, for those who see them.
+    pub async fn drivers(&mut self) -> Result<Option<Vec<Signal>>, StoreError> {
+        let Reader { store, .. } = &*self.reader;
+        match self.reader.watches_drivers() {
+            true => store.available_drivers(None, MOST_DRIVERS).await.map(Some),
+            false => Ok(None),
         }
     }
 

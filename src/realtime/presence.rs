@@ -1,4 +1,4 @@
-//! Who follows a ride here: counted from open streams and polls, and registered for all replicas to see.
+//! Who follows a ride here, and which drivers have anything open at all: counted from open streams and polls, and registered for all replicas to see.
 //!
 //! The database is written when a user's first connection on this replica opens, and a grace after the last has
 //! closed; what lies between costs nothing. Coming is told at once, going after the grace: so a user who changes
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use crate::domain::{RideId, Signal, UserId};
+use crate::domain::{Signal, Topic, UserId};
 use crate::store::{Presence, Store, StoreError};
 
 /// How long a lease holds, and how often it is renewed.
@@ -67,9 +67,9 @@ impl Attendance {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection opens.
-    pub fn attend(self: &Arc<Self>, ride: RideId, user: UserId, grace: Duration) -> Attending {
-        let presence = (ride, user);
+    /// A connection opens to a ride's topic, or a driver's to anything.
+    pub fn attend(self: &Arc<Self>, topic: Topic, user: UserId, grace: Duration) -> Attending {
+        let presence = (topic, user);
         let mut here = self.here();
         let attendee = here.users.entry(presence.clone()).or_default();
         attendee.connections += 1;

@@ -4,6 +4,8 @@
 //! last of each, and what it costs is bounded by the people of a ride. Each change has a serial number here, by
 //! which a reader knows what it has not seen.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 use crate::domain::{EventType, Seq, Signal, SignalKind, UserId};
@@ -24,13 +26,12 @@ pub struct Value {
 /// The last value of each kind and user.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    known: Vec<Known>,
+    known: HashMap<(SignalKind, UserId), Known>,
     serial: u64,
 }
 
 #[derive(Debug)]
 struct Known {
-    kind: SignalKind,
     version: i64,
     serial: u64,
     value: Value,
@@ -49,20 +50,16 @@ impl Signals {
 
     fn take(&mut self, signal: &Signal, is_news: bool) -> bool {
         let Some(kind) = signal.kind.signal() else { return false };
-        let place = self.known.iter().position(|known| known.kind == kind && known.value.user == signal.user);
-        let known = place.and_then(|place| self.known.get(place));
-        if known.is_some_and(|known| known.version >= signal.version) {
+        let key = (kind, signal.user.clone());
+        if self.known.get(&key).is_some_and(|known| known.version >= signal.version) {
             return false;
-        }
-        if let Some(place) = place {
-            self.known.swap_remove(place);
         }
         self.serial += u64::from(is_news);
         // Seeds are older than all news.
         let serial = if is_news { self.serial } else { 0 };
         let frame = format!("event: {}\ndata: {}\n\n", signal.kind.as_str(), signal.data).into();
         let value = Value { kind: signal.kind, user: signal.user.clone(), seq: signal.seq, frame };
-        self.known.push(Known { kind, version: signal.version, serial, value });
+        self.known.insert(key, Known { version: signal.version, serial, value });
         is_news
     }
 
@@ -73,20 +70,23 @@ impl Signals {
 
     /// What has changed since, in the order of the changes.
     pub(super) fn since(&self, serial: u64) -> Vec<Value> {
-        let mut news: Vec<_> = self.known.iter().filter(|known| known.serial > serial).collect();
+        let mut news: Vec<_> = self.known.values().filter(|known| known.serial > serial).collect();
         news.sort_unstable_by_key(|known| known.serial);
         news.into_iter().map(|known| known.value.clone()).collect()
     }
 
     /// The sum of the versions of a kind.
     pub(super) fn total(&self, kind: SignalKind) -> i64 {
-        self.known.iter().filter(|known| known.kind == kind).map(|known| known.version).sum()
+        self.versions(kind).sum()
     }
 
     /// The version of the last value of a kind; 0 where none is known.
     pub(super) fn version(&self, kind: SignalKind) -> i64 {
-        let versions = self.known.iter().filter(|known| known.kind == kind).map(|known| known.version);
-        versions.max().unwrap_or(0)
+        self.versions(kind).max().unwrap_or(0)
+    }
+
+    fn versions(&self, kind: SignalKind) -> impl Iterator<Item = i64> {
+        self.known.iter().filter(move |((of, _), _)| *of == kind).map(|(_, known)| known.version)
     }
 }
 

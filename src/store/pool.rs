@@ -8,8 +8,8 @@ use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, NoTls, Row};
 
-use super::{Batcher, StoreError, locations, reads};
-use crate::domain::{RideId, RideSnapshot, Signal};
+use super::{Batcher, StoreError, drivers, locations, reads};
+use crate::domain::{DriverState, RideId, RideSnapshot, Signal};
 
 /// The parameters of a statement.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -41,6 +41,7 @@ pub struct Store {
     pub(super) snapshots: Batcher<RideId, Option<RideSnapshot>>,
     pub(super) pages: Batcher<reads::PageRequest, Vec<reads::StoredEvent>>,
     pub(super) locations: Batcher<locations::NewLocation, Option<Signal>>,
+    pub(super) drivers: Batcher<DriverState, Option<Signal>>,
 }
 
 impl Store {
@@ -72,7 +73,11 @@ impl Store {
             let pool = pool.clone();
             move |news| locations::put(pool.clone(), news)
         });
-        Ok(Self { pool, snapshots, pages, locations })
+        let drivers = Batcher::start(1_000, patience, {
+            let pool = pool.clone();
+            move |news| drivers::put(pool.clone(), news)
+        });
+        Ok(Self { pool, snapshots, pages, locations, drivers })
     }
 
     /// A connection, for statements that must be on the same one.

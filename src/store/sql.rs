@@ -38,6 +38,10 @@ statements! {
     PRESENCE_DEPART = "presence/depart.sql";
     PRESENCE_SETTLE = "presence/settle.sql";
     PRESENCE_NEWER = "presence/newer.sql";
+    DRIVERS_PUT = "drivers/put.sql";
+    DRIVERS_WITHDRAW = "drivers/withdraw.sql";
+    DRIVERS_AVAILABLE = "drivers/available.sql";
+    DRIVERS_NEWER = "drivers/newer.sql";
     RECEIPTS_BY_RIDE = "receipts/by_ride.sql";
     RECEIPTS_PUT = "receipts/put.sql";
     LOCATIONS_PUT = "locations/put.sql";

@@ -13,6 +13,8 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
     ("GET", "events"),
     ("GET", "poll"),
     ("POST", "broadcasts"),
+    ("PUT", "drivers/me/availability"),
+    ("GET", "drivers/available"),
     ("GET", "messages/rides/ride_1"),
     ("GET", "messages/rides/ride_1/unread-count"),
     ("GET", "messages/unread-count"),

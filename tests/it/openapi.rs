@@ -259,6 +259,12 @@ async fn what_is_answered_is_what_is_documented() {
     check.answer("getMessage", &driver.get(&path).await);
     check.answer("cancelRide", &rider.post_nothing("rides/ride_1/cancel").await);
     check.answer("streamRide", &driver.get(&format!("{ride}/events?after=x")).await);
+    let availability = driver.put("drivers/me/availability", json!({ "available": true, "lat": 1, "lng": 2.5 }));
+    check.answer("putAvailability", &availability.await);
+    check.answer("putAvailability", &rider.put("drivers/me/availability", json!({ "available": true })).await);
+    check.answer("listAvailableDrivers", &service.get("drivers/available").await);
+    check.answer("listAvailableDrivers", &rider.get("drivers/available").await);
+    check.answer("pollAll", &service.get("poll").await);
     check.answer("streamAll", &driver.get("events?after=x").await);
     check.answer("broadcast", &service.broadcast(&["rider_1", "anybody"], json!({ "a": [1] })).await);
     check.answer("broadcast", &service.broadcast(&[], json!({})).await);

@@ -89,7 +89,7 @@ pub(in crate::http) async fn poll_ride(
     if !opened.is_over {
         acknowledge(&api, &caller, &opened.snapshot, &terms.filter, after);
     }
-    let _attending = api.attend(&follow, terms.away);
+    let _attending = (api.attend(&follow, terms.away), api.attend_as_driver(&caller, terms.away));
     let mut found = Found { gap: opened.gap.map(GapView::from), closed: opened.is_over, ..Found::default() };
     let mut state = State::Ride(Box::new(opened.snapshot));
     // A poll that has nothing to wait for answers with the look that it has.
@@ -124,15 +124,17 @@ pub(in crate::http) async fn poll_all(
     let after = places("after", query(req, "after"), &caller)?;
     let has_cursor = after.is_some();
     let terms = Terms::of(req, res, &api, &caller)?;
+    let _attending = api.attend_as_driver(&caller, terms.away);
     let attend = merged_attend(&api, terms.away);
     let (mut merged, opened) = Merged::open(api.reader(&caller), after, attend).await?;
     opened.rides.iter().for_each(|(snapshot, place)| acknowledge(&api, &caller, snapshot, &terms.filter, *place));
     let gap = opened.gap.map(|(topic, gap)| GapView::of(&topic, gap));
     let mut found = Found { gap, ..Found::default() };
-    let mut state = State::All(opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect());
+    let rides = opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect();
+    let mut state = State::All { rides, drivers: opened.drivers };
     if has_cursor && found.gap.is_none() {
         found.collect(&mut merged, &api, &terms).await;
-        state = State::All(merged.snapshots().await?);
+        state = merged.state().await?;
     }
     let cursor = merged.cursor();
     found.answer(&api, &merged, &cursor, opened.resumed, &state, res)

@@ -136,7 +136,7 @@ impl Reader for Merged {
     }
 
     async fn state(&mut self) -> Result<State, StoreError> {
-        self.snapshots().await.map(State::All)
+        Ok(State::All { rides: self.snapshots().await?, drivers: self.drivers().await? })
     }
 }
 

@@ -56,7 +56,8 @@ pub(in crate::http) async fn stream_ride(
         res.status_code(StatusCode::NO_CONTENT);
         return Ok(());
     }
-    let attending = api.attend(&follow, api.limits.presence_grace);
+    let grace = api.limits.presence_grace;
+    let attending = [api.attend(&follow, grace), api.attend_as_driver(&caller, grace)];
     let beginning = Beginning {
         cursor: Cursor::Seq(opened.cursor),
         resumed: opened.resumed,
@@ -104,9 +105,10 @@ pub(in crate::http) async fn stream_all(
         cursor: Cursor::Places(merged.cursor()),
         resumed: opened.resumed,
         gap: opened.gap.map(|(topic, gap)| GapView::of(&topic, gap)),
-        state: State::All(opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect()),
+        state: State::All { rides: opened.rides.into_iter().map(|(ride, _)| ride).collect(), drivers: opened.drivers },
     };
-    EventStream::open(merged, api, terms, None, beginning, res);
+    let attending = [None, api.attend_as_driver(&caller, api.limits.presence_grace)];
+    EventStream::open(merged, api, terms, attending, beginning, res);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{RideId, RideRole, RideSnapshot, RideView, Seq, Time, Topic, UserId};
+use crate::domain::{RideId, RideRole, RideSnapshot, RideView, Seq, Signal, Time, Topic, UserId};
 use crate::http::context::{Api, Limits};
 use crate::realtime::{Gap, Hub};
 
@@ -86,8 +86,8 @@ impl<'a> StateView<'a> {
 pub(super) enum State {
     /// A ride.
     Ride(Box<RideSnapshot>),
-    /// All rides of the caller.
-    All(Vec<RideSnapshot>),
+    /// All rides of the caller, and to those who see them the drivers who take rides.
+    All { rides: Vec<RideSnapshot>, drivers: Option<Vec<Signal>> },
 }
 
 /// The same as it is sent.
@@ -95,7 +95,11 @@ pub(super) enum State {
 #[serde(untagged)]
 pub(super) enum AnyStateView<'a> {
     Ride(Box<StateView<'a>>),
-    All { rides: BTreeMap<&'a RideId, StateView<'a>> },
+    All {
+        rides: BTreeMap<&'a RideId, StateView<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        drivers: Option<Vec<&'a RawValue>>,
+    },
 }
 
 impl State {
@@ -103,11 +107,17 @@ impl State {
         let view = |snapshot| StateView::of(snapshot, &api.hub, &api.limits);
         match self {
             Self::Ride(snapshot) => AnyStateView::Ride(Box::new(view(snapshot))),
-            Self::All(rides) => {
-                AnyStateView::All { rides: rides.iter().map(|ride| (&ride.ride.id, view(ride))).collect() }
-            }
+            Self::All { rides, drivers } => AnyStateView::All {
+                rides: rides.iter().map(|ride| (&ride.ride.id, view(ride))).collect(),
+                drivers: drivers.as_ref().map(|drivers| drivers.iter().filter_map(data).collect()),
+            },
         }
     }
+}
+
+/// What a value says: JSON, as it was encoded here.
+fn data(signal: &Signal) -> Option<&RawValue> {
+    serde_json::from_str(&signal.data).ok()
 }
 
 /// Events that a log no longer has. Which log, is said where there are many.

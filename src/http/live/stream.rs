@@ -82,8 +82,8 @@ pub(super) struct EventStream<R> {
     ends_at: Instant,
     /// The last id that the client has been told.
     told: Cursor,
-    /// As long as the stream is open, its reader is there.
-    _attending: Option<Attending>,
+    /// As long as the stream is open, its reader is there: on the ride, and among the drivers.
+    _attending: [Option<Attending>; 2],
     /// When the client will have heard nothing for long enough.
     silent_at: Instant,
 }
@@ -102,7 +102,7 @@ impl<R: Reader> EventStream<R> {
         reader: R,
         api: Arc<Api>,
         terms: Terms,
-        attending: Option<Attending>,
+        attending: [Option<Attending>; 2],
         beginning: Beginning,
         res: &mut Response,
     ) {

@@ -1,0 +1,120 @@
+//! `docs/events.md` shows every event as it is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::support::{Database, Server, Stream, eventually};
+
+/// The examples of the document, by the type in the heading above each.
+fn examples() -> BTreeMap<String, Value> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/events.md")).unwrap();
+    let mut examples = BTreeMap::new();
+    for section in text.split("\n### ").skip(1) {
+        let (heading, rest) = section.split_once('\n').unwrap();
+        let (_, block) = rest.split_once("```json\n").unwrap_or_else(|| panic!("{heading}: no example"));
+        let (block, _) = block.split_once("\n```").unwrap();
+        let example = serde_json::from_str(block).unwrap_or_else(|error| panic!("{heading}: {error}"));
+        examples.insert(heading.trim_matches('`').to_owned(), example);
+    }
+    examples
+}
+
+/// A value without what it says: its members, and the kind of each.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            Value::Object(members.iter().map(|(name, member)| (name.clone(), shape(member))).collect::<Map<_, _>>())
+        }
+        // Lists of names may be empty at the moment.
+        Value::Array(items) => json!(items.first().filter(|first| first.is_object()).map(shape)),
+        Value::Bool(_) => json!("yes or no"),
+        Value::String(_) => json!("text"),
+        Value::Number(_) => json!("number"),
+        other => other.clone(),
+    }
+}
+
+/// Reads on until a stream has said all of these.
+async fn gather(stream: &mut Stream, kinds: &[&str], found: &mut BTreeMap<String, Value>) {
+    stream.hears_presence = true;
+    let mut missing: Vec<_> = kinds.iter().filter(|kind| !found.contains_key(**kind)).collect();
+    while !missing.is_empty() {
+        let event = stream.next_event().await;
+        missing.retain(|kind| **kind != event.kind);
+        found.entry(event.kind).or_insert(event.data);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_examples_are_what_is_sent() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_CHAT_GRACE", "1s"), ("RIDEWIRE_PRESENCE_GRACE", "1s")];
+    let server = Server::with(&database, &settings).await;
+    let (rider, driver, service) = (server.rider("rider_1"), server.driver("driver_1"), server.service());
+    let mut mine = rider.stream_all("", None).await.expect(200);
+    let mut dispatch = service.stream_all("types=driver:*", None).await.expect(200);
+    dispatch.next_sync().await;
+    let mut found = BTreeMap::new();
+
+    driver.put("drivers/me/availability", json!({ "available": true, "lat": 52.52, "lng": 13.405 })).await.expect(200);
+    gather(&mut dispatch, &["driver:availability"], &mut found).await;
+    service.put_ride("ride_123", "rider_1", None).await.expect(201);
+    driver.post_nothing("rides/ride_123/accept").await.expect(200);
+    gather(&mut mine, &["ride:assigned", "ride:participants", "ride:accept"], &mut found).await;
+    let drivers_stream = driver.stream_all("", None).await.expect(200);
+    gather(&mut mine, &["presence:online"], &mut found).await;
+    let sent = rider.post("messages", json!({ "rideId": "ride_123", "content": "I am at the main gate" })).await;
+    let sent = sent.expect(201).json();
+    rider.edit(&sent, "I am at the side gate").await.expect(200);
+    driver
+        .put(&format!("messages/{}/reactions/%F0%9F%91%8D", sent["id"].as_str().unwrap()), Value::Null)
+        .await
+        .expect(204);
+    driver.mark(&sent, "delivered").await.expect(200);
+    driver.mark(&sent, "read").await.expect(200);
+    driver.post("messages/rides/ride_123/typing", json!({ "typing": true })).await.expect(202);
+    driver.post("rides/ride_123/location", json!({ "lat": 52.52, "lng": 13.405, "heading": 90 })).await.expect(202);
+    rider.erase(&sent).await.expect(204);
+    driver.set_status("ride_123", "arrived").await.expect(200);
+    service.broadcast(&["rider_1"], json!({ "text": "Heavy rain: drivers may be late" })).await.expect(202);
+    drop(drivers_stream);
+    gather(&mut mine, &["presence:offline"], &mut found).await;
+    rider.post("rides/ride_123/cancel", json!({ "reason": "The rider did not show up" })).await.expect(200);
+    let rest = [
+        "message:new",
+        "message:edited",
+        "message:reaction",
+        "message:delivered",
+        "message:read",
+        "message:deleted",
+        "typing:indicator",
+        "presence:offline",
+        "ride:location",
+        "ride:status",
+        "ride:cancel",
+        "ride:closed",
+        "notice",
+    ];
+    gather(&mut mine, &rest, &mut found).await;
+    eventually("the ride is read-only", async || {
+        (rider.get("rides/ride_123").await.expect(200).json()["chat"] == "readOnly").then_some(())
+    })
+    .await;
+    let mut whole = rider.stream("ride_123", "").await.expect(200);
+    // Of a ride, and not of everything: what the document shows.
+    found.remove("stream:sync");
+    gather(&mut whole, &["stream:sync", "stream:closing"], &mut found).await;
+    let mut brief = rider.clone().for_another(Duration::from_secs(2)).stream_all("", None).await.expect(200);
+    gather(&mut brief, &["auth:expired"], &mut found).await;
+
+    let examples = examples();
+    let documented: Vec<_> = examples.keys().collect();
+    assert_eq!(documented, found.keys().collect::<Vec<_>>(), "every type has a section with an example");
+    for (kind, example) in &examples {
+        assert_eq!(shape(example), shape(&found[kind]), "{kind}: {}", found[kind]);
+    }
+}

@@ -1,0 +1,112 @@
+//! Whether drivers take rides.
+
+use serde_json::{Value, json};
+
+use crate::support::{Database, Server, User, eventually};
+
+async fn say(driver: &User, body: Value) -> crate::support::Answer {
+    driver.put("drivers/me/availability", body).await
+}
+
+async fn available(staff: &User) -> Vec<String> {
+    let page = staff.get("drivers/available").await.expect(200).json();
+    page["drivers"].as_array().unwrap().iter().map(|driver| driver["driverId"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dispatch_sees_who_takes_rides_with_notify_and_without() {
+    for settings in [&[][..], &[("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "1s")]] {
+        let database = Database::create().await;
+        let (one, two) = (Server::with(&database, settings).await, Server::with(&database, settings).await);
+        let (first, second) = (one.driver("driver_1"), one.driver("driver_2"));
+        let said = say(&first, json!({ "available": true, "lat": 52.5, "lng": 13.4 })).await.expect(200).json();
+        let here = json!({ "driverId": "driver_1", "available": true, "lat": 52.5, "lng": 13.4, "at": said["at"] });
+        assert_eq!(said, here);
+        let mut stream = two.service().stream_all("", None).await.expect(200);
+        assert_eq!(stream.next_sync().await["state"], json!({ "rides": {}, "drivers": [here] }));
+        assert_eq!(two.support().poll_all("").await["state"]["drivers"], json!([here]));
+
+        say(&second, json!({ "available": true })).await.expect(200);
+        let told = stream.next_of("driver:availability").await;
+        assert!(told.id.is_none());
+        assert_eq!((&told.data["driverId"], &told.data["lat"]), (&json!("driver_2"), &Value::Null));
+        assert_eq!(available(&two.support()).await, ["driver_1", "driver_2"]);
+        let page = two.service().get("drivers/available?limit=1").await.expect(200).json();
+        assert_eq!((&page["hasMore"], &page["next"]), (&json!(true), &json!("driver_1")));
+        let rest = two.service().get("drivers/available?after=driver_1").await.expect(200).json();
+        assert_eq!((&rest["drivers"][0], &rest["next"]), (&told.data, &Value::Null));
+
+        // The same again is no news.
+        say(&second, json!({ "available": true })).await.expect(200);
+        say(&first, json!({ "available": false })).await.expect(200);
+        let told = stream.next_of("driver:availability").await.data;
+        assert_eq!((&told["driverId"], &told["available"]), (&json!("driver_1"), &json!(false)));
+        assert_eq!(available(&two.support()).await, ["driver_2"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_who_has_gone_takes_no_rides() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_PRESENCE_GRACE", "1s")];
+    let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+    let mut dispatch = two.service().stream_all("types=driver:*", None).await.expect(200);
+    dispatch.next_sync().await;
+    let driver = one.driver("driver_1");
+    let mut streams = Vec::new();
+    for server in [&one, &two] {
+        let mut stream = driver.on(server).stream_all("", None).await.expect(200);
+        stream.next_sync().await;
+        streams.push(stream);
+    }
+    say(&driver, json!({ "available": true })).await.expect(200);
+    assert_eq!(dispatch.next_of("driver:availability").await.data["available"], true);
+    eventually("both replicas know them", async || {
+        let client = database.client().await;
+        let row = client.query_one("select count(*) from presence where topic = 'drivers'", &[]).await.unwrap();
+        (row.get::<_, i64>(0) == 2).then_some(())
+    })
+    .await;
+    // Where they are still there, they stay.
+    streams.pop();
+    eventually("one has let go of them", async || {
+        let client = database.client().await;
+        let row = client.query_one("select count(*) from presence where topic = 'drivers'", &[]).await.unwrap();
+        (row.get::<_, i64>(0) == 1).then_some(())
+    })
+    .await;
+    assert_eq!(available(&one.support()).await, ["driver_1"]);
+    streams.pop();
+    let told = dispatch.next_of("driver:availability").await.data;
+    assert_eq!((&told["driverId"], &told["available"]), (&json!("driver_1"), &json!(false)));
+    assert_eq!(available(&one.support()).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_word_of_a_driver_is_refused() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let driver = server.driver("driver_1");
+    let before = database.contents().await;
+    let cases = [
+        (json!({}), "/available"),
+        (json!({ "available": "yes" }), "/available"),
+        (json!({ "available": true, "lat": 91, "lng": 0 }), "/lat"),
+        (json!({ "available": true, "lat": 0, "lng": -181 }), "/lng"),
+        (json!({ "available": true, "lat": 0 }), "/lng"),
+        (json!({ "available": true, "lng": 0 }), "/lat"),
+        (json!({ "available": true, "other": 0 }), "/other"),
+    ];
+    for (body, pointer) in cases {
+        let refused = say(&driver, body).await.problem(400, "invalid_request");
+        assert_eq!(refused["errors"][0]["pointer"], pointer);
+    }
+    for user in [server.rider("rider_1"), server.service(), server.support()] {
+        say(&user, json!({ "available": true })).await.problem(403, "forbidden");
+    }
+    for user in [&server.rider("rider_1"), &driver] {
+        user.get("drivers/available").await.problem(403, "forbidden");
+    }
+    server.service().get("drivers/available?limit=1001").await.problem(400, "invalid_request");
+    assert_eq!(database.contents().await, before);
+}
