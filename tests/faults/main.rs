@@ -14,6 +14,7 @@ mod support;
 
 mod checker;
 mod commits;
+mod crowds;
 mod load;
 mod outages;
 mod promises;

@@ -168,7 +168,8 @@ impl Database {
 
     /// All that is in it, to compare: nothing has changed where this is the same.
     pub async fn contents(&self) -> String {
-        let tables = ["topics", "events", "rides", "participants", "receipts", "messages", "ride_locations"];
+        let tables =
+            ["topics", "events", "rides", "participants", "receipts", "messages", "ride_locations", "driver_state"];
         let rows = tables.map(|table| {
             format!("select coalesce(string_agg(t::text, E'\\n' order by t::text), '') as text from {table} t")
         });

@@ -110,6 +110,11 @@ impl Server {
         stream
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Kills it on the spot.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("it was running");

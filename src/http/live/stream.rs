@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::reader::{Cursor, Handed, Reader, Turn};
 use super::state::{GapView, ReasonView, State, SyncView};
-use crate::domain::{Filter, Time};
+use crate::domain::{EventType, Filter, Time};
 use crate::http::context::Api;
 use crate::realtime::{Attending, Closed, Value};
 
@@ -228,6 +228,7 @@ impl<R: Reader> EventStream<R> {
             Closed::Removed => ("removed", self.reader.removal()),
             Closed::Reset => ("reset", None),
         };
+        let told = told.filter(|_| self.filter.passes(EventType::RideClosed));
         let told = told.map(|removal| own_frame("ride:closed", None, &removal)).unwrap_or_default();
         told + &own_frame("stream:closing", None, &ReasonView { reason })
     }
