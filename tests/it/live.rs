@@ -228,3 +228,41 @@ async fn two_pollers_do_not_acknowledge_each_others_acknowledgements() {
     let again = rider.poll("ride_1", "after=5&wait=2").await;
     assert_eq!((&again["events"], &again["cursor"]), (&json!([]), &json!("5")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_looks_seldom_finds_everything_as_it_is_at_each_look() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_PRESENCE_GRACE", "1s")];
+    let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+    let (rider, driver) = one.open_ride("ride_1").await;
+    // On a replica where nobody else follows the ride, once the hint has crossed: who types, who is there, where.
+    let seldom = rider.on(&two);
+    let look = async |typing: Value, online: bool, lng: Value| {
+        eventually(&format!("{typing}, {online}, {lng}"), async || {
+            let state = seldom.poll("ride_1", "").await["state"].clone();
+            let people = state["participants"].as_array().unwrap();
+            let other = people.iter().find(|person| person["userId"] == "driver_1").unwrap();
+            let is_right = state["typing"] == typing && other["online"] == online && state["location"]["lng"] == lng;
+            is_right.then_some(())
+        })
+        .await;
+        // The poll of everything says the same.
+        let state = seldom.poll_all("").await["state"]["rides"]["ride_1"].clone();
+        assert_eq!((&state["typing"], &state["location"]["lng"]), (&typing, &lng));
+    };
+    look(json!([]), false, Value::Null).await;
+    let stream = one.live(&driver, "ride_1").await;
+    look(json!([]), true, Value::Null).await;
+    // What happened and was over between two looks is not seen: the last of it is.
+    for lng in 1..=20 {
+        driver.post("rides/ride_1/location", json!({ "lat": 1, "lng": lng })).await.expect(202);
+        types(&driver, lng % 2 == 0).await;
+    }
+    look(json!(["driver_1"]), true, json!(20.0)).await;
+    driver.send("ride_1", "Here").await;
+    look(json!([]), true, json!(20.0)).await;
+    drop(stream);
+    look(json!([]), false, json!(20.0)).await;
+    // Who polls is there between two looks, as long as the next one might wait.
+    assert!(presence(&driver).await.contains(&("rider_1".to_owned(), true)));
+}
