@@ -18,6 +18,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
 use self::turns::{Found, Turn, find, open_turn, own_turn, ride_turn, watched_turn};
 use super::places::Key;
 use super::{
@@ -25,8 +28,6 @@ use super::{
 };
 use crate::domain::{RideId, RideSnapshot, Seq, Signal, Topic};
 use crate::store::StoreError;
-use futures_util::future::{BoxFuture, join_all};
-use futures_util::stream::{FuturesUnordered, StreamExt};
 
 /// The most rides that are followed at once.
 pub const MOST_RIDES: usize = 64;
@@ -316,13 +317,13 @@ impl Merged {
                 self.turns.push(Box::pin(own_turn(own)));
             }
             Turn::Own(own, Step::Values(_)) => self.turns.push(Box::pin(own_turn(own))),
+            Turn::Own(_, Step::Reset) | Turn::Watched(_, Step::Reset) => return Some(MergedNext::Reset),
             Turn::Watched(drivers, step) => {
                 self.turns.push(Box::pin(watched_turn(drivers)));
                 if let Step::Values(values) = step {
                     return Some(MergedNext::Values(values));
                 }
             }
-            Turn::Own(_, Step::Reset) => return Some(MergedNext::Reset),
             Turn::Opened(ride, generation, opened) if self.is_current(&ride, generation) => match opened {
                 Some(opened) => self.follow(*opened),
                 // Nothing of it is the reader's, or it is gone.
