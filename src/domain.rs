@@ -24,7 +24,7 @@ pub use id::{InvalidId, MessageId, RideId, UserId};
 pub use location::{Location, LocationView, Position};
 pub use message::{ClientMessageId, Content, ContentHash, Message, MessageView, Metadata};
 pub use reaction::{Emoji, ReactionView, Reactions};
-pub use ride::{Chat, Ride, RideView, Status};
+pub use ride::{Chat, ClosedReason, Ride, RideClosed, RideView, Status};
 pub use signal::{LastPresence, Signal, SignalKind};
 pub use snapshot::{Access, LastValue, Participant, Receipt, Receipts, RideRole, RideSnapshot};
 pub use time::Time;

@@ -20,6 +20,11 @@ pub enum Role {
 }
 
 impl Role {
+    /// Whether this role sees every ride, and who of the drivers takes rides: support and service.
+    pub fn is_staff(self) -> bool {
+        matches!(self, Self::Support | Self::Service)
+    }
+
     /// The role as tokens spell it.
     pub fn as_str(self) -> &'static str {
         match self {

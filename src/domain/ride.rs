@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result, RideId, Time, UserId};
+use super::{Error, Result, RideId, Seq, Time, UserId};
 
 /// How far a ride is: `requested → accepted → arrived → in_progress → completed`, or `cancelled` from any
 /// before completed.
@@ -155,6 +155,28 @@ pub struct RideView<'a> {
     chat: Chat,
     created_at: Time,
     updated_at: Time,
+}
+
+/// What `ride:closed` says: the ride is no longer somebody's, who has its log up to `last_seq`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RideClosed<'a> {
+    /// The ride.
+    pub ride_id: &'a RideId,
+    /// The last seq that is theirs.
+    pub last_seq: Seq,
+    /// Why.
+    pub reason: ClosedReason,
+}
+
+/// Why a ride is no longer somebody's.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClosedReason {
+    /// They were taken off it.
+    Removed,
+    /// The grace after its end has passed.
+    RideOver,
 }
 
 impl Ride {

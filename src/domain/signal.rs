@@ -1,5 +1,7 @@
 //! What is told but not logged: typing, and values of which only the last counts.
 
+use serde_json::value::RawValue;
+
 use super::{EventType, RideId, Seq, Time, Topic, UserId};
 
 /// A value of somebody's on a topic. A later one replaces an earlier one of the same kind and user; one that comes
@@ -18,6 +20,13 @@ pub struct Signal {
     pub seq: Seq,
     /// Its data: one line of JSON.
     pub data: String,
+}
+
+impl Signal {
+    /// The data as it is sent.
+    pub fn as_raw(&self) -> Result<&RawValue, serde_json::Error> {
+        serde_json::from_str(&self.data)
+    }
 }
 
 /// What a value replaces: presence is one value, whether it says online or offline.

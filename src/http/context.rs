@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::params::query;
 use super::refusal::Refusal;
 use crate::auth::{Ticket, Tickets, TokenError, Verifier};
-use crate::domain::{Caller, Error, RideId, RideRole, Role, Time, Topic};
+use crate::domain::{Caller, Error, RideId, RideRole, Role, Signal, Time, Topic};
 use crate::realtime::{Attendance, Attending, Feed, Follow, Hub, Reader};
 use crate::store::Store;
 use crate::writer::{Acknowledger, Notifier, Writer};
@@ -67,6 +67,12 @@ impl Api {
     pub(super) fn attend_as_driver(&self, caller: &Caller, grace: Duration) -> Option<Attending> {
         let is_driver = caller.role == Role::Driver;
         is_driver.then(|| self.attendance.attend(Topic::drivers(), caller.user.clone(), grace))
+    }
+
+    /// Tells a value that is not logged, here and on the other replicas.
+    pub(super) fn tell(&self, signal: Signal) {
+        self.hub.offer(&signal);
+        self.notifier.tell(signal);
     }
 
     /// The caller as one who follows.

@@ -11,7 +11,7 @@ use super::context::Session;
 use super::params::{number, query};
 use super::refusal::Refusal;
 use super::schema;
-use crate::domain::{DriverState, Error, Position, Role, Time, UserId};
+use crate::domain::{DriverState, Error, Position, Role, Signal, Time, UserId};
 
 /// The most drivers of a page.
 const PAGE: usize = 1_000;
@@ -61,8 +61,7 @@ pub(super) async fn put_availability(
     let state = DriverState { driver: caller.user, available, position, at: Time::now() };
     let text = serde_json::to_string(&state.view()).map_err(|_| Error::Internal)?;
     if let Some(signal) = api.store.put_driver(state).await? {
-        api.hub.offer(&signal);
-        api.notifier.tell(signal);
+        api.tell(signal);
     }
     Ok(Json::text(StatusCode::OK, text))
 }
@@ -91,7 +90,7 @@ pub(super) async fn list_available(
     req: &mut Request,
 ) -> Result<Json<schema::AvailableDrivers>, Refusal> {
     let Session { caller, api } = session;
-    if !matches!(caller.role, Role::Support | Role::Service) {
+    if !caller.role.is_staff() {
         return Err(Error::Forbidden("only support and the service see who takes rides").into());
     }
     let after = query(req, "after")
@@ -103,7 +102,7 @@ pub(super) async fn list_available(
     let mut found = api.store.available_drivers(after.as_ref(), sought).await?;
     let has_more = found.len() > limit;
     found.truncate(limit);
-    let drivers = found.iter().map(|signal| serde_json::from_str(&signal.data));
+    let drivers = found.iter().map(Signal::as_raw);
     let drivers = drivers.collect::<Result<_, _>>().map_err(|_| Error::Internal)?;
     let next = found.last().filter(|_| has_more).map(|last| &last.user);
     Json::ok(&Available { drivers, has_more, next })

@@ -80,8 +80,7 @@ pub(super) async fn put_location(
     let at = at.map_or(now, |at| at.min(now));
     let location = Location { ride: ride.0, driver: caller.user, position, heading, speed, accuracy, at };
     if let Some(signal) = api.store.put_location(&location, snapshot.head).await? {
-        api.hub.offer(&signal);
-        api.notifier.tell(signal);
+        api.tell(signal);
     }
     res.status_code(StatusCode::ACCEPTED);
     Ok(())

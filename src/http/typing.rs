@@ -54,7 +54,6 @@ pub(super) async fn set_typing(
 /// Tells everybody who follows the ride, here and on the other replicas, where that is news.
 pub(super) fn tell(api: &Arc<Api>, topic: &Topic, user: &UserId, types: bool, seq: Seq) {
     if let Some(signal) = api.hub.typing(topic, user, types, seq) {
-        api.hub.offer(&signal);
-        api.notifier.tell(signal);
+        api.tell(signal);
     }
 }

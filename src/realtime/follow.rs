@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Event, Hub, Step, Subscription, Value};
-use crate::domain::{Access, Caller, Error, EventType, RideId, RideSnapshot, Role, Seq, Signal, Time, Topic};
+use crate::domain::{Access, Caller, Error, EventType, RideId, RideSnapshot, Seq, Signal, Time, Topic};
 use crate::store::{Store, StoreError};
 
 /// How long to wait before a database that has failed is asked again; jittered.
@@ -38,13 +38,6 @@ pub struct Reader {
     pub caller: Caller,
     /// How long a chat stays open after its ride's end.
     pub grace: Duration,
-}
-
-impl Reader {
-    /// Whether they see who takes rides, where they follow everything.
-    pub(super) fn watches_drivers(&self) -> bool {
-        matches!(self.caller.role, Role::Support | Role::Service)
-    }
 }
 
 /// Somebody who follows a ride.

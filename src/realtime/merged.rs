@@ -155,10 +155,10 @@ impl Merged {
         for found in join_all(finding).await {
             match found? {
                 Found::Followed(opened, place) => {
-                    let was_honoured = place.filter(|_| opened.1.resumed);
-                    resumed &= place.is_none() || opened.1.resumed;
-                    rides.push((opened.1.snapshot.clone(), was_honoured));
-                    merged.follow(*opened);
+                    let (follow, opened) = *opened;
+                    merged.follow(follow, &opened);
+                    resumed &= place.is_none() || opened.resumed;
+                    rides.push((opened.snapshot, place.filter(|_| opened.resumed)));
                 }
                 Found::New(snapshot) => {
                     if let Some(access) = snapshot.access(&reader.caller) {
@@ -189,21 +189,21 @@ impl Merged {
 
     /// Support and service see the drivers as well: those who take rides now, and what changes.
     async fn watch_drivers(&mut self) -> Result<Option<Vec<Signal>>, StoreError> {
-        let Reader { hub, store, .. } = &*self.reader;
-        if !self.reader.watches_drivers() {
+        let Reader { hub, store, caller, .. } = &*self.reader;
+        if !caller.role.is_staff() {
             return Ok(None);
         }
         let mut watched = Subscription::register(hub, Arc::clone(store), &Topic::drivers());
-        let drivers = store.available_drivers(None, MOST_DRIVERS).await?;
-        watched.start(0, 0, &drivers);
+        let drivers = self.drivers().await?;
+        watched.start(0, 0, drivers.as_deref().unwrap_or_default());
         self.turns.push(Box::pin(watched_turn(watched)));
-        Ok(Some(drivers))
+        Ok(drivers)
     }
 
     /// The drivers who take rides now, for those who see them.
     pub async fn drivers(&mut self) -> Result<Option<Vec<Signal>>, StoreError> {
-        let Reader { store, .. } = &*self.reader;
-        match self.reader.watches_drivers() {
+        let Reader { store, caller, .. } = &*self.reader;
+        match caller.role.is_staff() {
             true => store.available_drivers(None, MOST_DRIVERS).await.map(Some),
             false => Ok(None),
         }
@@ -276,16 +276,15 @@ impl Merged {
     }
 
     /// Goes on with a ride that has been opened.
-    fn follow(&mut self, (follow, opened): (Follow, Opened)) {
-        let ride = opened.snapshot.ride.id.clone();
-        let access = follow.access();
+    fn follow(&mut self, follow: Follow, opened: &Opened) {
+        let (ride, access) = (follow.ride().clone(), follow.access());
         if let Some(gap) = opened.gap {
             self.gaps.push_back((Topic::ride(&ride), gap));
-        } else if !opened.resumed {
-            // A place that was not honoured gives way to one that lies before it.
-            self.places.forget(&ride);
-            self.places.advance(&ride, opened.cursor);
         } else {
+            if !opened.resumed {
+                // A place that was not honoured gives way to one that lies before it.
+                self.places.forget(&ride);
+            }
             self.places.advance(&ride, opened.cursor);
         }
         let head = access.until_seq.map_or(opened.snapshot.head, |until| until.min(opened.snapshot.head));
@@ -325,7 +324,10 @@ impl Merged {
                 }
             }
             Turn::Opened(ride, generation, opened) if self.is_current(&ride, generation) => match opened {
-                Some(opened) => self.follow(*opened),
+                Some(opened) => {
+                    let (follow, opened) = *opened;
+                    self.follow(follow, &opened);
+                }
                 // Nothing of it is the reader's, or it is gone.
                 None => self.end(&ride),
             },

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use deadpool_postgres::Pool;
 
 use super::pool::{Store, read};
+use super::rows::ride_id;
 use super::{StoreError, sql};
 use crate::domain::{EventType, Location, RideId, Seq, Signal, Time, Topic, UserId};
 
@@ -32,7 +33,7 @@ impl Store {
         let versions: Vec<_> = known.iter().map(|(_, version)| *version).collect();
         let rows = self.read(sql::LOCATIONS_NEWER, &[&rides, &versions]).await?;
         let signal = |row: &tokio_postgres::Row| {
-            let ride = RideId::parse(row.try_get("ride_id")?).map_err(|_| StoreError::Corrupt("ride_id"))?;
+            let ride = ride_id(row.try_get("ride_id")?)?;
             Ok(Signal {
                 topic: Topic::ride(&ride),
                 kind: EventType::RideLocation,

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::drivers::driver_signal;
 use super::pool::Store;
+use super::rows::user_id;
 use super::{StoreError, sql};
 use crate::domain::{LastPresence, RideId, Signal, Time, Topic, UserId};
 
@@ -19,8 +20,7 @@ fn columns<'a>(users: impl Iterator<Item = &'a Presence>) -> (Vec<&'a str>, Vec<
 }
 
 fn presence(row: &Row) -> Result<Presence, StoreError> {
-    let user = UserId::parse(row.try_get("user_id")?).map_err(|_| StoreError::Corrupt("user_id"))?;
-    Ok((Topic::from_stored(row.try_get("topic")?), user))
+    Ok((Topic::from_stored(row.try_get("topic")?), user_id(row.try_get("user_id")?)?))
 }
 
 /// What is told of somebody on a ride. Of drivers as such it is told whether they take rides, and nothing else.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 
 use super::pool::{Store, read};
-use super::rows::snapshot_from_row;
+use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, message_from_row, sql};
 use crate::domain::{EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Topic, UserId};
 
@@ -143,8 +143,7 @@ impl Store {
     pub async fn unread_of_user(&self, user: &UserId) -> Result<Vec<UnreadRide>, StoreError> {
         let rows = self.read(sql::MESSAGES_UNREAD_OF_USER, &[&user.as_str()]).await?;
         let unread = |row: &tokio_postgres::Row| {
-            let ride = RideId::parse(row.try_get("ride_id")?).map_err(|_| StoreError::Corrupt("ride_id"))?;
-            Ok(UnreadRide { ride, unread: row.try_get("count")? })
+            Ok(UnreadRide { ride: ride_id(row.try_get("ride_id")?)?, unread: row.try_get("count")? })
         };
         rows.iter().map(unread).collect()
     }
@@ -186,17 +185,13 @@ impl Store {
         let rows = self.read(sql::PARTICIPANTS_GOING_ON, &[&user.as_str(), &limit]).await?;
         let head = rows.first().ok_or(StoreError::Corrupt("no head"))?.try_get("last_seq")?;
         let rides = rows.iter().filter_map(|row| row.try_get::<_, Option<&str>>("ride_id").transpose());
-        let rides = rides.map(|ride| RideId::parse(ride?).map_err(|_| StoreError::Corrupt("ride_id")));
-        Ok(GoingOn { head, rides: rides.collect::<Result<_, _>>()? })
+        Ok(GoingOn { head, rides: rides.map(|ride| ride_id(ride?)).collect::<Result<_, _>>()? })
     }
 
     /// Rides whose grace has passed and whose people have not been told.
     pub async fn rides_to_close(&self, grace: Duration, limit: i64) -> Result<Vec<RideId>, StoreError> {
         let rows = self.read(sql::RIDES_TO_CLOSE, &[&grace.as_secs_f64(), &limit]).await?;
-        let ride = |row: &tokio_postgres::Row| {
-            RideId::parse(row.try_get("ride_id")?).map_err(|_| StoreError::Corrupt("ride_id"))
-        };
-        rows.iter().map(ride).collect()
+        rows.iter().map(|row| ride_id(row.try_get("ride_id")?)).collect()
     }
 }
 

@@ -12,11 +12,11 @@ use crate::domain::{
     Reactions, Receipt, Receipts, Ride, RideId, RideRole, RideSnapshot, Seq, Status, Time, UserId,
 };
 
-fn ride_id(text: &str) -> Result<RideId, StoreError> {
+pub(super) fn ride_id(text: &str) -> Result<RideId, StoreError> {
     RideId::parse(text).map_err(|_| StoreError::Corrupt("ride_id"))
 }
 
-fn user_id(text: &str) -> Result<UserId, StoreError> {
+pub(super) fn user_id(text: &str) -> Result<UserId, StoreError> {
     UserId::parse(text).map_err(|_| StoreError::Corrupt("user_id"))
 }
 

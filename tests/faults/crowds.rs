@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::support::{Database, PATIENCE, Role, Server};
+use crate::subscribers::{Frame, find_blank_line};
+use crate::support::{Database, PATIENCE, Role, Server, eventually_within};
 use crate::world::{make_rides, replicas, token};
 
 /// What a watcher was last told, by the member of the data that says it.
@@ -35,15 +36,15 @@ async fn follow(
     let task = tokio::spawn(async move {
         let (mut buffer, mut synced) = (Vec::new(), Some(synced));
         while matches!(socket.read_buf(&mut buffer).await, Ok(read) if read > 0) {
-            while let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") {
-                let block: Vec<u8> = buffer.drain(..end + 2).collect();
+            // The head goes with the first block, which is a comment.
+            while let Some(end) = find_blank_line(&buffer, true) {
+                let block: Vec<u8> = buffer.drain(..end).collect();
                 let block = String::from_utf8(block).unwrap();
-                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
-                let (Some(kind), Some(data)) = (field("event: "), field("data: ")) else { continue };
-                if kind == "stream:sync" {
+                let Some(frame) = Frame::parse(&block) else { continue };
+                if frame.event == "stream:sync" {
                     synced.take().map(|synced| synced.send(()));
                 }
-                keep(kind, serde_json::from_str(data).unwrap());
+                keep(frame.event, serde_json::from_str(frame.data).unwrap());
             }
         }
     });
@@ -62,13 +63,10 @@ async fn number(database: &Database, statement: &str) -> i64 {
     database.client().await.query_one(statement, &[]).await.unwrap().get(0)
 }
 
-/// Waits for something that may take its time; asks seldom, since asking is work for the server as well.
+/// Waits for so many seconds at most.
 async fn in_time(what: &str, seconds: u64, mut check: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    while !check().await {
-        assert!(Instant::now() < deadline, "gave up waiting: {what}");
-        sleep(Duration::from_millis(250)).await;
-    }
+    let (patience, pause) = (Duration::from_secs(seconds), Duration::from_millis(250));
+    eventually_within(patience, pause, what, async || check().await.then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -188,20 +188,21 @@ impl Reader {
 }
 
 /// Where the first block ends, its blank line included.
-fn find_blank_line(buffer: &[u8], has_head: bool) -> Option<usize> {
+pub(crate) fn find_blank_line(buffer: &[u8], has_head: bool) -> Option<usize> {
     let mark: &[u8] = if has_head { b"\n\n" } else { b"\r\n\r\n" };
     buffer.windows(mark.len()).position(|window| window == mark).map(|place| place + mark.len())
 }
 
-struct Frame<'a> {
+/// An event of a stream.
+pub(crate) struct Frame<'a> {
     id: Option<i64>,
-    event: &'a str,
-    data: &'a str,
+    pub(crate) event: &'a str,
+    pub(crate) data: &'a str,
 }
 
 impl<'a> Frame<'a> {
     /// `None` for what is only comments and `retry:`.
-    fn parse(block: &'a str) -> Option<Self> {
+    pub(crate) fn parse(block: &'a str) -> Option<Self> {
         let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
         Some(Self {
             event: field("event: ")?,

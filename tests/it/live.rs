@@ -1,8 +1,10 @@
 //! What is told beside the log: typing, where the driver is, who is there; and what a cursor acknowledges.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::support::{Database, Server, User, eventually};
+use crate::support::{Database, Server, User, eventually, eventually_within};
 
 async fn types(user: &User, typing: bool) {
     user.post("messages/rides/ride_1/typing", json!({ "typing": typing })).await.expect(202);
@@ -176,11 +178,10 @@ async fn a_killed_replica_takes_its_people_offline_and_a_crashed_database_nobody
     })
     .await;
     two.kill().await;
-    let gone = tokio::time::Instant::now();
-    while presence(&rider).await.contains(&("driver_1".to_owned(), true)) {
-        assert!(gone.elapsed().as_secs() < 30, "still there");
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
+    eventually_within(Duration::from_secs(30), Duration::from_millis(200), "who was there is gone", async || {
+        (!presence(&rider).await.contains(&("driver_1".to_owned(), true))).then_some(())
+    })
+    .await;
     assert!(presence(&rider).await.contains(&("rider_1".to_owned(), true)));
 }
 

@@ -43,14 +43,24 @@ pub use user::{Role, User, data_types, raw_token};
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until `check` says `Some`, asking again and again.
-pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, check: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, Duration::from_millis(10), what, check).await
+}
+
+/// The same for what may take its time, asking after each `pause`: asking is work for the server, too.
+pub async fn eventually_within<T>(
+    patience: Duration,
+    pause: Duration,
+    what: &str,
+    mut check: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let waiting = async {
         loop {
             if let Some(found) = check().await {
                 return found;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(pause).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("gave up waiting: {what}"))
+    tokio::time::timeout(patience, waiting).await.unwrap_or_else(|_| panic!("gave up waiting: {what}"))
 }

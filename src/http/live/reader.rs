@@ -4,8 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::state::{GapView, RemovalView, State};
-use crate::domain::Seq;
+use super::state::{GapView, State};
+use crate::domain::{ClosedReason, RideClosed, Seq};
 use crate::realtime::{Closed, Event, Follow, Gap, Merged, MergedNext, Next, Value};
 use crate::store::StoreError;
 
@@ -24,7 +24,7 @@ pub(super) trait Reader: Send + 'static {
     fn is_behind(&self) -> bool;
 
     /// What is told of a ride that is no longer the reader's, where it is one ride that is followed.
-    fn removal(&self) -> Option<RemovalView<'_>>;
+    fn removal(&self) -> Option<RideClosed<'_>>;
 
     /// What is followed, as it is now. (`&mut`, since a merged follower cannot be shared between threads.)
     fn state(&mut self) -> impl Future<Output = Result<State, StoreError>> + Send;
@@ -93,9 +93,9 @@ impl Reader for Follow {
         Self::is_behind(self)
     }
 
-    fn removal(&self) -> Option<RemovalView<'_>> {
+    fn removal(&self) -> Option<RideClosed<'_>> {
         let last_seq = self.access().until_seq?;
-        Some(RemovalView { ride_id: self.ride(), last_seq, reason: "removed" })
+        Some(RideClosed { ride_id: self.ride(), last_seq, reason: ClosedReason::Removed })
     }
 
     async fn state(&mut self) -> Result<State, StoreError> {
@@ -131,7 +131,7 @@ impl Reader for Merged {
         Self::is_behind(self)
     }
 
-    fn removal(&self) -> Option<RemovalView<'_>> {
+    fn removal(&self) -> Option<RideClosed<'_>> {
         None
     }
 

@@ -109,15 +109,12 @@ impl State {
             Self::Ride(snapshot) => AnyStateView::Ride(Box::new(view(snapshot))),
             Self::All { rides, drivers } => AnyStateView::All {
                 rides: rides.iter().map(|ride| (&ride.ride.id, view(ride))).collect(),
-                drivers: drivers.as_ref().map(|drivers| drivers.iter().filter_map(data).collect()),
+                drivers: drivers
+                    .as_ref()
+                    .map(|drivers| drivers.iter().filter_map(|driver| driver.as_raw().ok()).collect()),
             },
         }
     }
-}
-
-/// What a value says: JSON, as it was encoded here.
-fn data(signal: &Signal) -> Option<&RawValue> {
-    serde_json::from_str(&signal.data).ok()
 }
 
 /// Events that a log no longer has. Which log, is said where there are many.
@@ -143,15 +140,6 @@ pub(super) struct SyncView<'a> {
     pub(super) resumed: bool,
     pub(super) gap: Option<GapView>,
     pub(super) state: AnyStateView<'a>,
-}
-
-/// The data of `ride:closed` on the ride's own stream.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct RemovalView<'a> {
-    pub(super) ride_id: &'a RideId,
-    pub(super) last_seq: Seq,
-    pub(super) reason: &'static str,
 }
 
 /// The data of `stream:closing` and `auth:expired`.

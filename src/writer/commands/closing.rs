@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::domain::{EventType, Result, Ride, RideId, RideView, Seq, UserId};
+use crate::domain::{ClosedReason, EventType, Result, Ride, RideClosed, RideId, RideView, Seq, UserId};
 use crate::writer::{Command, Ledger, Needs};
 
 /// `ride:assigned`.
@@ -13,15 +13,6 @@ struct Assigned<'a> {
     from_seq: Seq,
 }
 
-/// `ride:closed`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Closed<'a> {
-    ride_id: &'a RideId,
-    last_seq: Seq,
-    reason: &'static str,
-}
-
 /// Tells somebody that a ride is theirs now, from `from_seq` on.
 pub(super) fn tell_assigned(ledger: &mut Ledger, user: &UserId, ride: &Ride, from_seq: Seq) -> Result<()> {
     let view = ride.view(ledger.now(), ledger.chat_grace());
@@ -30,7 +21,7 @@ pub(super) fn tell_assigned(ledger: &mut Ledger, user: &UserId, ride: &Ride, fro
 
 /// Tells somebody that a ride is no longer theirs: of its log they have what goes up to `last_seq`.
 pub(super) fn tell_removed(ledger: &mut Ledger, user: &UserId, ride: &RideId, last_seq: Seq) -> Result<()> {
-    ledger.tell(user, EventType::RideClosed, &Closed { ride_id: ride, last_seq, reason: "removed" })
+    ledger.tell(user, EventType::RideClosed, &RideClosed { ride_id: ride, last_seq, reason: ClosedReason::Removed })
 }
 
 /// Tells a ride's people that it is over for good, once the grace after its end has passed.
@@ -58,7 +49,7 @@ impl Command for CloseRide {
         let people: Vec<UserId> = snapshot.present().map(|person| person.user.clone()).collect();
         ride.closed_at = Some(ledger.now());
         ledger.change_ride(ride)?;
-        let closed = Closed { ride_id: &self.ride, last_seq, reason: "ride_over" };
+        let closed = RideClosed { ride_id: &self.ride, last_seq, reason: ClosedReason::RideOver };
         people.iter().try_for_each(|user| ledger.tell(user, EventType::RideClosed, &closed))
     }
 }
