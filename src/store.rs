@@ -18,7 +18,7 @@ pub mod sql;
 pub use batcher::Batcher;
 pub use error::StoreError;
 pub use migrations::migrate;
-pub use pool::{Session, Store, StoreConfig};
+pub use pool::{PLANNING, Session, Store, StoreConfig};
 pub use presence::Presence;
 pub use reads::{Direction, GoingOn, HistoryPage, PageRequest, StoredEvent, StoredRide, UnreadRide};
 pub use rows::{message_from_row, participant_from_row, receipt_from_row, ride_from_row};

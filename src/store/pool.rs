@@ -20,7 +20,7 @@ pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 /// know. Left alone it plans some while the tables are still empty (reading all of `messages` for each batch from
 /// then on, until ANALYZE next comes by) and others anew at each execution. JIT is off because a plan that has to
 /// read a whole table after all would look dear enough for it.
-const PLANNING: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
+pub const PLANNING: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
     set plan_cache_mode = force_generic_plan; set jit = off";
 
 /// How to reach the database.

@@ -35,6 +35,57 @@ async fn every_statement_fits_the_migrated_schema() {
     }
 }
 
+/// Tables that may be read whole: they hold a row a replica, a secret, a driver. (What drivers have told is looked through
+/// once a fallback poll; an index on the version would be written with every location of theirs.)
+const SMALL: [&str; 3] = ["replicas", "secrets", "driver_state"];
+
+/// Plans are made once for each connection, often while the tables are empty, and then kept however large these grow. So
+/// none may read more than it looks up, not even when that costs nothing yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_plan_made_on_an_empty_database_reads_a_whole_table_or_index() {
+    let database = Database::create().await;
+    let client = database.client().await;
+    client.batch_execute(ridewire::store::PLANNING).await.unwrap();
+    let leading = "select indexrelid::regclass::text, pg_get_indexdef(indexrelid, 1, true) from pg_index";
+    let leading = client.query(leading, &[]).await.unwrap();
+    let leading: BTreeMap<String, String> = leading.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let mut wrong = Vec::new();
+    for (name, text) in statements() {
+        client.batch_execute(&format!("prepare statement as {text}")).await.unwrap();
+        let row = client
+            .query_one("select cardinality(parameter_types) from pg_prepared_statements where name = 'statement'", &[]);
+        let count: i32 = row.await.unwrap().get(0);
+        let nulls = vec!["null"; usize::try_from(count).unwrap()].join(", ");
+        let nulls = if count == 0 { String::new() } else { format!("({nulls})") };
+        let plan = client.query_one(&format!("explain (format json) execute statement {nulls}"), &[]).await.unwrap();
+        let plan: serde_json::Value = plan.get(0);
+        readers_of_everything(&plan[0]["Plan"], &leading, &mut |reader| wrong.push(format!("sql/{name}: {reader}")));
+        client.batch_execute("deallocate statement").await.unwrap();
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The nodes of a plan that look up nothing: scans without a condition on the first column of an index.
+fn readers_of_everything(node: &serde_json::Value, leading: &BTreeMap<String, String>, found: &mut impl FnMut(String)) {
+    let text = |key: &str| node[key].as_str().unwrap_or_default();
+    let (kind, relation, index, condition) =
+        (text("Node Type"), text("Relation Name"), text("Index Name"), text("Index Cond"));
+    let looks_up = match kind {
+        "Seq Scan" => SMALL.contains(&relation),
+        "Index Scan" | "Index Only Scan" | "Bitmap Index Scan" => {
+            let column = &leading[index];
+            condition.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == column)
+        }
+        _ => true,
+    };
+    if !looks_up {
+        found(format!("{kind} of {relation} {index} (condition: {condition})"));
+    }
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        readers_of_everything(child, leading, found);
+    }
+}
+
 #[test]
 fn every_file_has_its_constant_and_every_constant_its_file() {
     let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql.rs")).unwrap();
