@@ -21,7 +21,7 @@ use crate::http::{Api, Limits, service};
 use crate::keys::{self, KeysError};
 use crate::realtime::{Attendance, Feed, Hub};
 use crate::store::{Store, StoreConfig, StoreError, migrate};
-use crate::writer::{Acknowledger, Notifier, Writer, closer};
+use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer};
 
 /// How long the database may take to be there when we start.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
@@ -177,12 +177,10 @@ async fn serve_with(
     let stopping = CancellationToken::new();
     let notify = settings.notify == Notify::On;
     let notifier = Arc::new(Notifier::new(notify));
-    let (writer, writing) = Writer::new(Arc::clone(&store), settings.chat_grace, settings.database_timeout, {
-        let (hub, notifier) = (Arc::clone(&hub), Arc::clone(&notifier));
-        move |committed| {
-            hub.publish(&committed.events);
-            notifier.note(&committed);
-        }
+    let terms = Terms { chat_grace: settings.chat_grace, notify };
+    let (writer, writing) = Writer::new(Arc::clone(&store), terms, settings.database_timeout, {
+        let hub = Arc::clone(&hub);
+        move |committed| hub.publish(&committed.events)
     });
 
     let listener = listen(&settings.listen).await?;

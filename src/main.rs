@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Requests are small and many: a tenth more of them than with the allocator of libc (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match ridewire::cli::run().await {

@@ -46,6 +46,15 @@ const LARGEST_BATCH: usize = 256;
 /// The most commands that wait for the transaction before theirs.
 const QUEUE: usize = 4 * LARGEST_BATCH;
 
+/// How commands are carried out.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// How long a chat stays open after its ride's end.
+    pub chat_grace: Duration,
+    /// Whether the other replicas are told of commits.
+    pub notify: bool,
+}
+
 /// Hands commands to the task that commits them.
 #[derive(Debug, Clone)]
 pub struct Writer {
@@ -57,10 +66,10 @@ impl Writer {
     /// A writer, and the work behind it, which ends when every `Writer` is gone and all it was given is done.
     ///
     /// `committed` is told of every batch's events right after their commit. A command waits `patience` for its
-    /// answer; `chat_grace` is how long a chat stays open after its ride's end.
+    /// answer.
     pub fn new(
         store: Arc<Store>,
-        chat_grace: Duration,
+        terms: Terms,
         patience: Duration,
         committed: impl Fn(Committed) + Send + Sync + 'static,
     ) -> (Self, impl Future<Output = ()> + Send) {
@@ -68,7 +77,7 @@ impl Writer {
         let work = async move {
             let mut jobs = Vec::new();
             while waiting.recv_many(&mut jobs, LARGEST_BATCH).await > 0 {
-                batch::run(&store, chat_grace, std::mem::take(&mut jobs), &committed).await;
+                batch::run(&store, &terms, std::mem::take(&mut jobs), &committed).await;
             }
         };
         (Self { queue, patience }, work)

@@ -1,4 +1,11 @@
+-- Appends events, and raises the heads of their topics, which are locked.
+with new as (select *
+             from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::uuid[])
+                      as new (topic, seq, type, data, message_id)),
+     raised as (update topics
+                set last_seq = ends.last_seq
+                from (select topic, max(seq) as last_seq from new group by topic) as ends
+                where topics.name = ends.topic)
 insert into events (topic, seq, type, data, message_id, created_at)
-select new.topic, new.seq, new.type, new.data, new.message_id, $6
-from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::uuid[])
-         as new (topic, seq, type, data, message_id)
+select topic, seq, type, data, message_id, $6
+from new

@@ -14,14 +14,17 @@ use crate::domain::{DriverState, RideId, RideSnapshot, Signal};
 /// The parameters of a statement.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// How our statements are planned: by keys, once for each connection.
+/// What each connection begins with.
 ///
-/// Every one of them looks up a few rows of tables that may be large, with arrays whose length Postgres does not
+/// Statements are planned by keys, once for each connection. Every one of ours looks up a few rows of tables that may be large, with arrays whose length Postgres does not
 /// know. Left alone it plans some while the tables are still empty (reading all of `messages` for each batch from
 /// then on, until ANALYZE next comes by) and others anew at each execution. JIT is off because a plan that has to
 /// read a whole table after all would look dear enough for it.
-pub const PLANNING: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
-    set plan_cache_mode = force_generic_plan; set jit = off";
+///
+/// And no commit answers before it is durable, however the database is configured or comes to be.
+pub const SETTINGS: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
+    set plan_cache_mode = force_generic_plan; set jit = off;
+    select set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)";
 
 /// How to reach the database.
 #[derive(Debug, Clone)]
@@ -55,7 +58,7 @@ impl Store {
             .wait_timeout(Some(config.patience))
             .create_timeout(Some(config.patience))
             .post_create(Hook::async_fn(|client, _| {
-                Box::pin(async { client.batch_execute(PLANNING).await.map_err(HookError::Backend) })
+                Box::pin(async { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })
             }))
             .build()
             .map_err(|_| StoreError::Corrupt("the pool's configuration"))?;

@@ -65,27 +65,28 @@ pub fn ride_from_row(row: &Row) -> Result<Ride, StoreError> {
     })
 }
 
-/// Somebody who is on a ride, and which.
-pub fn participant_from_row(row: &Row) -> Result<(RideId, Participant), StoreError> {
-    let participant = Participant {
-        user: user_id(row.try_get("user_id")?)?,
-        role: role(row.try_get("role")?)?,
-        from_seq: row.try_get("from_seq")?,
-        until_seq: None,
-        presence: None,
-    };
-    Ok((ride_id(row.try_get("ride_id")?)?, participant))
+/// What is known of somebody on a ride.
+#[derive(Debug)]
+pub enum Person {
+    /// They are there.
+    Participant(Participant),
+    /// How far they have received and read it.
+    Receipt(Receipt),
 }
 
-/// Somebody's receipt, and of which ride.
-pub fn receipt_from_row(row: &Row) -> Result<(RideId, Receipt), StoreError> {
-    let receipt = Receipt {
-        user: user_id(row.try_get("user_id")?)?,
-        role: role(row.try_get("role")?)?,
-        delivered_seq: row.try_get("delivered_seq")?,
-        read_seq: row.try_get("read_seq")?,
+/// What is known of somebody, and on which ride.
+pub fn person_from_row(row: &Row) -> Result<(RideId, Person), StoreError> {
+    let (user, role) = (user_id(row.try_get("user_id")?)?, role(row.try_get("role")?)?);
+    let person = match row.try_get("from_seq")? {
+        Some(from_seq) => Person::Participant(Participant { user, role, from_seq, until_seq: None, presence: None }),
+        None => Person::Receipt(Receipt {
+            user,
+            role,
+            delivered_seq: row.try_get("delivered_seq")?,
+            read_seq: row.try_get("read_seq")?,
+        }),
     };
-    Ok((ride_id(row.try_get("ride_id")?)?, receipt))
+    Ok((ride_id(row.try_get("ride_id")?)?, person))
 }
 
 /// A snapshot, from a row of the view `ride_snapshots`.

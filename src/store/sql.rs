@@ -12,20 +12,19 @@ macro_rules! statements {
 statements! {
     TOPICS_CREATE = "topics/create.sql";
     TOPICS_LOCK = "topics/lock.sql";
-    TOPICS_TRANSACTION = "topics/transaction.sql";
     TOPICS_FATE = "topics/fate.sql";
-    TOPICS_RAISE = "topics/raise.sql";
     TOPICS_HEADS = "topics/heads.sql";
     TOPICS_NOTIFY = "topics/notify.sql";
+    TOPICS_NOTIFY_COMMITTED = "topics/notify_committed.sql";
     EVENTS_APPEND = "events/append.sql";
     EVENTS_ERASE = "events/erase.sql";
     EVENTS_PAGES = "events/pages.sql";
     EVENTS_IS_THERE = "events/is_there.sql";
     RIDES_BY_ID = "rides/by_id.sql";
+    RIDES_PEOPLE = "rides/people.sql";
     RIDES_PUT = "rides/put.sql";
     RIDES_TO_CLOSE = "rides/to_close.sql";
     RIDES_OF_USER = "rides/of_user.sql";
-    PARTICIPANTS_PRESENT = "participants/present.sql";
     PARTICIPANTS_GOING_ON = "participants/going_on.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
     PRESENCE_ENLIST = "presence/enlist.sql";
@@ -42,7 +41,6 @@ statements! {
     DRIVERS_WITHDRAW = "drivers/withdraw.sql";
     DRIVERS_AVAILABLE = "drivers/available.sql";
     DRIVERS_NEWER = "drivers/newer.sql";
-    RECEIPTS_BY_RIDE = "receipts/by_ride.sql";
     RECEIPTS_PUT = "receipts/put.sql";
     LOCATIONS_PUT = "locations/put.sql";
     LOCATIONS_NEWER = "locations/newer.sql";

@@ -7,12 +7,10 @@
 //! - COMMIT was sent and its answer was lost: the transaction's fate is asked for. Where that cannot be
 //!   learnt, the askers are told that they do not know either (503). It is never rerun blindly.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
+use super::Terms;
 use super::command::{Job, Needs};
 use super::transaction::{Attempt, Failed};
-use crate::domain::{Error, NewEvent, Seq, Topic};
+use crate::domain::{Error, NewEvent};
 use crate::store::{Store, StoreError};
 
 /// The events of one commit.
@@ -22,23 +20,15 @@ pub struct Committed {
     pub events: Vec<NewEvent>,
 }
 
-impl Committed {
-    /// Where each topic's log ends now.
-    pub fn heads(&self) -> BTreeMap<&Topic, Seq> {
-        // Later events of a topic overwrite earlier ones.
-        self.events.iter().map(|event| (&event.topic, event.seq)).collect()
-    }
-}
-
 /// Carries out a batch, and answers everyone in it.
-pub(super) async fn run(store: &Store, grace: Duration, jobs: Vec<Box<dyn Job>>, committed: &impl Fn(Committed)) {
-    let Err((jobs, error)) = attempt(store, grace, jobs, committed).await else { return };
+pub(super) async fn run(store: &Store, terms: &Terms, jobs: Vec<Box<dyn Job>>, committed: &impl Fn(Committed)) {
+    let Err((jobs, error)) = attempt(store, terms, jobs, committed).await else { return };
     if jobs.len() == 1 || error.is_connection_lost() {
         return fail(jobs, &error);
     }
     tracing::warn!(%error, jobs = jobs.len(), "a batch was refused; its commands run one by one");
     for job in jobs {
-        if let Err((job, error)) = attempt(store, grace, vec![job], committed).await {
+        if let Err((job, error)) = attempt(store, terms, vec![job], committed).await {
             fail(job, &error);
         }
     }
@@ -47,13 +37,13 @@ pub(super) async fn run(store: &Store, grace: Duration, jobs: Vec<Box<dyn Job>>,
 /// Tries a batch, a second time if the first certainly came to nothing because its connection was lost.
 async fn attempt(
     store: &Store,
-    grace: Duration,
+    terms: &Terms,
     mut jobs: Vec<Box<dyn Job>>,
     committed: &impl Fn(Committed),
 ) -> Result<(), (Vec<Box<dyn Job>>, StoreError)> {
     let mut lost = None;
     for _ in 0..2 {
-        match once(store, grace, &mut jobs).await {
+        match once(store, terms, &mut jobs).await {
             Ok(events) => {
                 // The hub is told before the askers, so that who has an answer finds it in the hub.
                 committed(Committed { events });
@@ -75,12 +65,12 @@ async fn attempt(
     Err((jobs, lost.unwrap_or(StoreError::Timeout)))
 }
 
-async fn once(store: &Store, grace: Duration, jobs: &mut [Box<dyn Job>]) -> Result<Vec<NewEvent>, Failed> {
+async fn once(store: &Store, terms: &Terms, jobs: &mut [Box<dyn Job>]) -> Result<Vec<NewEvent>, Failed> {
     let mut needs = Needs::default();
     jobs.iter().for_each(|job| job.needs(&mut needs));
-    let (attempt, mut ledger) = Attempt::begin(store, &needs, grace).await.map_err(Failed::NothingDone)?;
+    let (attempt, mut ledger) = Attempt::begin(store, &needs, terms).await.map_err(Failed::NothingDone)?;
     jobs.iter_mut().for_each(|job| job.judge(&mut ledger));
-    attempt.finish(store, ledger).await
+    attempt.finish(store, terms, ledger).await
 }
 
 fn fail(jobs: Vec<Box<dyn Job>>, error: &StoreError) {

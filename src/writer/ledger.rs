@@ -14,6 +14,7 @@ use crate::domain::{
     RideRole, RideSnapshot, Seq, Time, Topic, UserId,
 };
 use crate::store::StoreError;
+use crate::store::hints::Hints;
 
 /// Where a watermark may stand: the last message of somebody else at or before some seq.
 pub(super) type Marks = HashMap<(RideId, UserId, Seq), (Seq, MessageId)>;
@@ -224,9 +225,11 @@ impl Ledger {
         Ok(())
     }
 
-    pub(super) fn changed_heads(&self) -> impl Iterator<Item = (Topic, Seq)> {
-        let topics: BTreeMap<_, _> = self.changes.events.iter().map(|event| (event.topic.clone(), event.seq)).collect();
-        topics.into_iter()
+    /// Where logs end then.
+    pub(super) fn hints(&self) -> Hints {
+        // Later events of a topic overwrite earlier ones.
+        let heads = self.changes.events.iter().map(|event| (event.topic.clone(), event.seq));
+        Hints { heads: heads.collect(), ..Hints::default() }
     }
 
     pub(super) fn changed_rides(&self) -> impl Iterator<Item = &RideSnapshot> {

@@ -18,20 +18,16 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-use super::{Ledger, Needs};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use super::{Ledger, Needs, Terms};
 use crate::domain::{ClientMessageId, MessageId, NewEvent, Receipts, RideId, RideSnapshot, Time, Topic, UserId};
-use crate::store::{
-    Session, Store, StoreError, message_from_row, participant_from_row, receipt_from_row, ride_from_row, sql,
-};
+use crate::store::{Person, Session, Store, StoreError, hints, message_from_row, person_from_row, ride_from_row, sql};
 
-/// Besides beginning: no batch runs without a durable commit, however the database is configured, and one whose
-/// replica stops in the middle (SIGSTOP, a lost network) does not hold its locks for long.
+/// Besides beginning: a batch whose replica stops in the middle (SIGSTOP, a lost network) does not hold its locks for
+/// long.
 const BEGIN: &str = "begin isolation level read committed;
-    select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off';
     set local idle_in_transaction_session_timeout = '5s'";
 
 /// How long to ask what became of a commit.
@@ -56,9 +52,9 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// Begins, locks and loads.
-    pub(super) async fn begin(store: &Store, needs: &Needs, grace: Duration) -> Result<(Self, Ledger), StoreError> {
+    pub(super) async fn begin(store: &Store, needs: &Needs, terms: &Terms) -> Result<(Self, Ledger), StoreError> {
         let session = store.session().await?;
-        match load(&session, needs, grace).await {
+        match load(&session, needs, terms.chat_grace).await {
             Ok((xid, ledger)) => Ok((Self { session, xid }, ledger)),
             Err(error) => {
                 session.abandon();
@@ -68,7 +64,12 @@ impl Attempt {
     }
 
     /// Stores and commits what the ledger says, or lets go of everything where it says nothing.
-    pub(super) async fn finish(self, store: &Store, mut ledger: Ledger) -> Result<Vec<NewEvent>, Failed> {
+    pub(super) async fn finish(
+        self,
+        store: &Store,
+        terms: &Terms,
+        mut ledger: Ledger,
+    ) -> Result<Vec<NewEvent>, Failed> {
         if ledger.is_unchanged() {
             if self.session.batch_execute("rollback").await.is_err() {
                 self.session.abandon();
@@ -79,7 +80,8 @@ impl Attempt {
             self.session.abandon();
             return Err(Failed::NothingDone(error));
         }
-        let Err(error) = store::store_and_commit(&self.session, &ledger).await else {
+        let hints = if terms.notify { hints::encode(&ledger.hints()) } else { Vec::new() };
+        let Err(error) = store::store_and_commit(&self.session, &ledger, &self.xid, &hints).await else {
             return Ok(ledger.changes.events);
         };
         self.session.abandon();
@@ -99,10 +101,8 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Stri
         .prepare(&[
             sql::TOPICS_CREATE,
             sql::TOPICS_LOCK,
-            sql::TOPICS_TRANSACTION,
             sql::RIDES_BY_ID,
-            sql::PARTICIPANTS_PRESENT,
-            sql::RECEIPTS_BY_RIDE,
+            sql::RIDES_PEOPLE,
             sql::MESSAGES_BY_ID,
             sql::MESSAGES_BY_CLIENT_ID,
             sql::MESSAGES_LAST_OF_OTHERS,
@@ -122,17 +122,15 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Stri
     let mark_seqs: Vec<_> = needs.last_of_others.iter().map(|(.., seq)| *seq).collect();
 
     // A statement with nothing to do is not sent.
-    let (begun, created, locked, transaction, rides, people, receipts, by_id, by_name, marks) = tokio::join!(
+    let (begun, created, locked, rides, people, by_id, by_name, marks) = tokio::join!(
         biased;
         session.batch_execute(BEGIN),
         async {
             if new_topics.is_empty() { Ok(0) } else { session.execute(sql::TOPICS_CREATE, &[&new_topics]).await }
         },
         async { session.query(sql::TOPICS_LOCK, &[&topics]).await },
-        async { session.query(sql::TOPICS_TRANSACTION, &[]).await },
         async { session.query(sql::RIDES_BY_ID, &[&rides]).await },
-        async { session.query(sql::PARTICIPANTS_PRESENT, &[&rides]).await },
-        async { session.query(sql::RECEIPTS_BY_RIDE, &[&rides]).await },
+        async { session.query(sql::RIDES_PEOPLE, &[&rides]).await },
         async { if ids.is_empty() { Ok(Vec::new()) } else { session.query(sql::MESSAGES_BY_ID, &[&ids]).await } },
         async {
             if names.is_empty() {
@@ -150,10 +148,9 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Stri
     begun?;
     created?;
     let locked = locked?;
-    let transaction = transaction?;
-    let transaction = transaction.first().ok_or(StoreError::Corrupt("no transaction"))?;
+    let transaction = locked.last().ok_or(StoreError::Corrupt("no transaction"))?;
     let now = Time::from(transaction.try_get::<_, jiff::Timestamp>("now")?);
-    let snapshots = snapshots(&locked, &rides?, &people?, &receipts?)?;
+    let snapshots = snapshots(&locked, &rides?, &people?)?;
     let by_id = by_id?.iter().map(message_from_row).collect::<Result<Vec<_>, _>>()?;
     let by_name = by_name?.iter().map(message_from_row).collect::<Result<Vec<_>, _>>()?;
     let mut places = HashMap::new();
@@ -187,7 +184,7 @@ async fn lock_told(session: &Session, ledger: &mut Ledger) -> Result<(), StoreEr
 
 /// The rides with their people and receipts, as they are under the lock. Of their people those who are there; where
 /// they are and what they follow plays no part in judging.
-fn snapshots(heads: &[Row], rides: &[Row], people: &[Row], receipts: &[Row]) -> Result<Vec<RideSnapshot>, StoreError> {
+fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<RideSnapshot>, StoreError> {
     let mut snapshots = HashMap::new();
     for row in rides {
         let ride = ride_from_row(row)?;
@@ -201,20 +198,17 @@ fn snapshots(heads: &[Row], rides: &[Row], people: &[Row], receipts: &[Row]) -> 
         snapshots.insert(Topic::ride(&ride.id), nobody);
     }
     for row in heads {
-        if let Some(snapshot) = snapshots.get_mut(&Topic::from_stored(row.try_get("name")?)) {
+        let Some(name) = row.try_get("name")? else { continue };
+        if let Some(snapshot) = snapshots.get_mut(&Topic::from_stored(name)) {
             snapshot.head = row.try_get("last_seq")?;
         }
     }
     for row in people {
-        let (ride, participant) = participant_from_row(row)?;
-        if let Some(snapshot) = snapshots.get_mut(&Topic::ride(&ride)) {
-            snapshot.participants.push(participant);
-        }
-    }
-    for row in receipts {
-        let (ride, receipt) = receipt_from_row(row)?;
-        if let Some(snapshot) = snapshots.get_mut(&Topic::ride(&ride)) {
-            snapshot.receipts.0.push(receipt);
+        let (ride, person) = person_from_row(row)?;
+        let Some(snapshot) = snapshots.get_mut(&Topic::ride(&ride)) else { continue };
+        match person {
+            Person::Participant(participant) => snapshot.participants.push(participant),
+            Person::Receipt(receipt) => snapshot.receipts.0.push(receipt),
         }
     }
     Ok(snapshots.into_values().collect())

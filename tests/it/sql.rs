@@ -45,7 +45,7 @@ const SMALL: [&str; 3] = ["replicas", "secrets", "driver_state"];
 async fn no_plan_made_on_an_empty_database_reads_a_whole_table_or_index() {
     let database = Database::create().await;
     let client = database.client().await;
-    client.batch_execute(ridewire::store::PLANNING).await.unwrap();
+    client.batch_execute(ridewire::store::SETTINGS).await.unwrap();
     let leading = "select indexrelid::regclass::text, pg_get_indexdef(indexrelid, 1, true) from pg_index";
     let leading = client.query(leading, &[]).await.unwrap();
     let leading: BTreeMap<String, String> = leading.iter().map(|row| (row.get(0), row.get(1))).collect();

@@ -1,15 +1,24 @@
 //! The last flight: what a ledger says, as set-based statements, and COMMIT.
 
-use crate::domain::{ClientMessageId, Content, Message, Metadata, Participant, Ride, RideSnapshot, Seq, Topic, UserId};
+use futures_util::future::poll_immediate;
+
+use crate::domain::{ClientMessageId, Content, Message, Metadata, Participant, Ride, RideSnapshot, Topic, UserId};
 use crate::store::{Session, StoreError, sql};
 use crate::writer::Ledger;
 
 /// Stores everything and commits. An error says nothing about the commit when the connection was lost, and that
 /// it did not happen otherwise.
-pub(super) async fn store_and_commit(session: &Session, ledger: &Ledger) -> Result<(), StoreError> {
+///
+/// `hints` are told right after the commit, and only if it happens. Nobody waits for that: a hint that is lost costs the
+/// other replicas the wait for their next look.
+pub(super) async fn store_and_commit(
+    session: &Session,
+    ledger: &Ledger,
+    xid: &str,
+    hints: &[String],
+) -> Result<(), StoreError> {
     session
         .prepare(&[
-            sql::TOPICS_RAISE,
             sql::RIDES_PUT,
             sql::PARTICIPANTS_PUT,
             sql::RECEIPTS_PUT,
@@ -17,12 +26,12 @@ pub(super) async fn store_and_commit(session: &Session, ledger: &Ledger) -> Resu
             sql::MESSAGES_UPDATE,
             sql::EVENTS_APPEND,
             sql::EVENTS_ERASE,
+            sql::TOPICS_NOTIFY_COMMITTED,
         ])
         .await?;
     // In this order: an erasure finds the events of its own batch as well.
-    let (heads, rides, participants, receipts, inserted, updated, appended, erased, committed) = tokio::join!(
+    let (rides, participants, receipts, inserted, updated, appended, erased, committed, ()) = tokio::join!(
         biased;
-        raise_heads(session, ledger),
         put_rides(session, ledger),
         put_participants(session, ledger),
         put_receipts(session, ledger),
@@ -31,19 +40,18 @@ pub(super) async fn store_and_commit(session: &Session, ledger: &Ledger) -> Resu
         append_events(session, ledger),
         erase_events(session, ledger),
         session.batch_execute("commit"),
+        async {
+            if !hints.is_empty() {
+                // Sent when it is first polled.
+                poll_immediate(session.query(sql::TOPICS_NOTIFY_COMMITTED, &[&hints, &xid])).await;
+            }
+        },
     );
     // The first that failed is the cause; those after it only say that the transaction is aborted.
-    for stored in [heads, rides, participants, receipts, inserted, updated, appended, erased] {
+    for stored in [rides, participants, receipts, inserted, updated, appended, erased] {
         stored?;
     }
     committed
-}
-
-async fn raise_heads(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
-    let changed: Vec<_> = ledger.changed_heads().collect();
-    let names: Vec<&str> = changed.iter().map(|(topic, _)| Topic::as_str(topic)).collect();
-    let seqs: Vec<Seq> = changed.iter().map(|(_, seq)| *seq).collect();
-    session.execute(sql::TOPICS_RAISE, &[&names, &seqs]).await
 }
 
 async fn put_rides(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
