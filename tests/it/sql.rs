@@ -73,8 +73,10 @@ fn readers_of_everything(node: &serde_json::Value, leading: &BTreeMap<String, St
     let looks_up = match kind {
         "Seq Scan" => SMALL.contains(&relation),
         "Index Scan" | "Index Only Scan" | "Bitmap Index Scan" => {
-            let column = &leading[index];
-            condition.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == column)
+            let words = |text: &str| -> BTreeSet<String> {
+                text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned).collect()
+            };
+            words(condition).is_superset(&words(&leading[index]))
         }
         _ => true,
     };
