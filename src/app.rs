@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use salvo::Server;
 use salvo::conn::tcp::TcpAcceptor;
+use salvo::fuse::FuseConfig;
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::Config;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Tickets, Verifier};
-use crate::config::{Notify, Settings};
+use crate::config::{LimitSettings, Notify, Settings};
 use crate::domain::Signal;
 use crate::embedded::{EmbeddedError, EmbeddedPostgres, Options, StopMode};
-use crate::http::{Api, Limits, service};
+use crate::http::{Admission, Api, Limits, Quota, SendRate, service};
 use crate::keys::{self, KeysError};
 use crate::realtime::{Attendance, Feed, Hub};
 use crate::store::{Store, StoreConfig, StoreError, migrate};
@@ -229,6 +230,10 @@ async fn serve_with(
         presence_grace: settings.presence_grace,
         heartbeat: settings.heartbeat,
     };
+    let admission = Arc::new(Admission::new(Quota {
+        in_all: settings.limits.max_streams,
+        of_user: settings.limits.streams_per_user,
+    }));
     let api = Arc::new(Api {
         store,
         acknowledger: Acknowledger::new(writer.clone()),
@@ -240,9 +245,11 @@ async fn serve_with(
         verifier,
         tickets,
         limits,
+        send_rate: SendRate::per_second(settings.limits.sends_per_second),
+        admission: Arc::clone(&admission),
         stopping: stopping.clone(),
     });
-    let server = Server::new(acceptor);
+    let server = server(acceptor, &settings.limits);
     let handle = server.handle();
     let mut serving = tokio::spawn(server.try_serve(service(Arc::clone(&api))));
     ready(address, &api).await;
@@ -254,21 +261,38 @@ async fn serve_with(
         ended = &mut writing => Err(AppError::Task(format!("the writer: {ended:?}"))),
         ended = &mut serving => Err(AppError::Task(format!("{ended:?}"))),
     };
-    tracing::info!("stopping");
+    tracing::info!(open = admission.open(), "stopping");
+    // Who asks a second time does not want to wait.
+    tokio::select! {
+        () = admission.drain(settings.drain_window) => {}
+        () = signals.wait() => {}
+    }
+    let deadline = Instant::now() + STOP_PATIENCE;
     // Streams and polls end first: a graceful stop waits for them.
     stopping.cancel();
-    handle.stop_graceful(STOP_PATIENCE);
-    if !serving.is_finished() && timeout(STOP_PATIENCE * 2, serving).await.is_err() {
+    handle.stop_graceful(STOP_PATIENCE - Duration::from_secs(2));
+    if !serving.is_finished() && timeout_at(deadline - Duration::from_secs(1), serving).await.is_err() {
         tracing::warn!("connections did not end in time");
     }
     // The last handle on the writer goes with the interface; what it was given is committed before it ends.
     drop(api);
-    if !writing.is_finished() && timeout(STOP_PATIENCE, writing).await.is_err() {
+    if !writing.is_finished() && timeout_at(deadline, writing).await.is_err() {
         tracing::warn!("the writer did not end in time");
     }
     tasks.shutdown().await;
     tracing::info!("stopped");
     ended
+}
+
+/// The HTTP server, which gives nobody more time than they may have.
+fn server(acceptor: TcpAcceptor, limits: &LimitSettings) -> Server<TcpAcceptor> {
+    let fuse = FuseConfig::default()
+        .with_http1_header_timeout(limits.head_timeout)
+        .with_request_body_timeout(limits.body_timeout)
+        .with_write_stall_timeout(limits.write_timeout);
+    let mut server = Server::new(acceptor).fuse_config(fuse).max_connections(limits.max_connections);
+    server.http1_mut().max_buf_size(usize::try_from(limits.max_head).unwrap_or(usize::MAX));
+    server
 }
 
 fn why(ended: &Result<(), JoinError>) -> String {

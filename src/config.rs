@@ -88,6 +88,14 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_DATABASE_TIMEOUT", global = true, default_value = "2s", value_parser = duration)]
     pub database_timeout: Duration,
 
+    /// How long open streams have to leave one by one when the server stops.
+    #[arg(long, env = "RIDEWIRE_DRAIN_WINDOW", global = true, default_value = "20s", value_parser = duration)]
+    pub drain_window: Duration,
+
+    /// How much may be asked of the server.
+    #[command(flatten)]
+    pub limits: LimitSettings,
+
     /// What is logged: a filter such as `info` or `ridewire=debug`.
     #[arg(long, env = "RIDEWIRE_LOG", global = true, default_value = "info")]
     pub log: String,
@@ -95,6 +103,43 @@ pub struct Settings {
     /// How log lines look.
     #[arg(long, env = "RIDEWIRE_LOG_FORMAT", global = true, value_enum, default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// How much may be asked of the server.
+#[derive(Debug, Clone, Args)]
+pub struct LimitSettings {
+    /// The most connections; more wait to be accepted.
+    #[arg(long, env = "RIDEWIRE_MAX_CONNECTIONS", global = true, default_value_t = 100_000)]
+    pub max_connections: usize,
+
+    /// The most streams and polls.
+    #[arg(long, env = "RIDEWIRE_MAX_STREAMS", global = true, default_value_t = 100_000)]
+    pub max_streams: usize,
+
+    /// The most streams and polls of one user.
+    #[arg(long, env = "RIDEWIRE_STREAMS_PER_USER", global = true, default_value_t = 1_000)]
+    pub streams_per_user: usize,
+
+    /// The most messages a second that one user may send on this replica, five seconds' worth at once; 0: any number.
+    #[arg(long, env = "RIDEWIRE_SENDS_PER_SECOND", global = true, default_value_t = 1_000)]
+    pub sends_per_second: u32,
+
+    /// The most bytes of a request's head, 8192 at least.
+    #[arg(long, env = "RIDEWIRE_MAX_HEAD", global = true, default_value_t = 32 * 1024,
+        value_parser = clap::value_parser!(u64).range(8_192..=1_048_576))]
+    pub max_head: u64,
+
+    /// How long a request's head may take to arrive; and how long a kept connection may be idle.
+    #[arg(long, env = "RIDEWIRE_HEAD_TIMEOUT", global = true, default_value = "30s", value_parser = duration)]
+    pub head_timeout: Duration,
+
+    /// How long a request's body may be silent.
+    #[arg(long, env = "RIDEWIRE_BODY_TIMEOUT", global = true, default_value = "10s", value_parser = duration)]
+    pub body_timeout: Duration,
+
+    /// How long a client may take no bytes of an answer or stream that is there for it.
+    #[arg(long, env = "RIDEWIRE_WRITE_TIMEOUT", global = true, default_value = "30s", value_parser = duration)]
+    pub write_timeout: Duration,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

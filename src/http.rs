@@ -1,5 +1,6 @@
 //! The HTTP interface: what a request says, who may, and what is answered. Decides nothing else.
 
+mod admission;
 mod body;
 mod broadcasts;
 mod context;
@@ -12,6 +13,7 @@ pub mod openapi;
 mod params;
 mod presence;
 mod problem;
+mod rate;
 mod reactions;
 mod receipts;
 mod refusal;
@@ -22,5 +24,7 @@ mod tickets;
 mod trace;
 mod typing;
 
+pub use admission::{Admission, Quota};
 pub use context::{Api, Limits};
+pub use rate::SendRate;
 pub use router::service;

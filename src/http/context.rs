@@ -9,7 +9,9 @@ use salvo::oapi::{Components, EndpointArgRegister, Operation, SecurityRequiremen
 use salvo::{Depot, Extractible, FlowCtrl, Handler, Request, Response, async_trait};
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{Admission, Admitted, NotAdmitted};
 use super::params::query;
+use super::rate::SendRate;
 use super::refusal::Refusal;
 use crate::auth::{Ticket, Tickets, TokenError, Verifier};
 use crate::domain::{Caller, Error, RideId, RideRole, Role, Signal, Time, Topic};
@@ -38,9 +40,13 @@ pub struct Api {
     pub verifier: Verifier,
     /// Stream tickets.
     pub tickets: Tickets,
+    /// How many messages users may send.
+    pub send_rate: SendRate,
     /// Times and sizes.
     pub limits: Limits,
-    /// Streams and polls end when this is cancelled.
+    /// Streams and polls that are open, and how they leave.
+    pub admission: Arc<Admission>,
+    /// What is still open ends when this is cancelled.
     pub stopping: CancellationToken,
 }
 
@@ -73,6 +79,19 @@ impl Api {
     pub(super) fn tell(&self, signal: Signal) {
         self.hub.offer(&signal);
         self.notifier.tell(signal);
+    }
+
+    /// Lets somebody hold a poll open.
+    pub(super) fn admit_poll(&self, caller: &Caller) -> Result<Admitted, Refusal> {
+        self.admission.admit(&caller.user).map_err(|refused| match refused {
+            NotAdmitted::Full => Error::Unavailable.into(),
+            NotAdmitted::TooManyOfUser => Refusal::TooMany { what: "streams and polls of yours are open", seconds: 1 },
+        })
+    }
+
+    /// Lets somebody hold a stream open, while the server takes new ones.
+    pub(super) fn admit_stream(&self, caller: &Caller) -> Option<Admitted> {
+        if self.admission.is_draining() { None } else { self.admission.admit(&caller.user).ok() }
     }
 
     /// The caller as one who follows.

@@ -37,7 +37,7 @@ pub(super) async fn get_health(res: &mut Response) {
 pub(super) async fn get_readiness(depot: &mut Depot, res: &mut Response) -> Result<(), Refusal> {
     let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
     let database = api.store.ping().await.is_ok();
-    let is_ready = database && !api.stopping.is_cancelled();
+    let is_ready = database && !api.admission.is_draining();
     let ready =
         Ready { status: if is_ready { "ok" } else { "unavailable" }, database, listen: api.feed.state().as_str() };
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -19,11 +19,12 @@ Request bodies are JSON whatever their `Content-Type` says. Errors are `applicat
 stable `code`. A ride or message that is not yours looks as one that is not there.";
 
 /// The refusals that any operation under `/api/v1` may meet.
-const COMMON: [(&str, &str); 6] = [
+const COMMON: [(&str, &str); 7] = [
     ("400", "`invalid_request`: `errors` says which field, and what would be right"),
     ("401", "`unauthorized`: no token, or none that counts"),
     ("403", "`forbidden`: a stream ticket opens streams and polls alone"),
     ("413", "`body_too_large`: a body may have at most 64 KiB"),
+    ("429", "`too_many_requests`: of one user, for now; `Retry-After` says when to try again"),
     ("500", "`internal`: our fault; the log knows more under `requestId`"),
     ("503", "`unavailable`: try again, `Retry-After` says when"),
 ];

@@ -64,6 +64,7 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Refusal::Store(error) => Error::from(error).code(),
         Refusal::Unauthorized(_) => return (StatusCode::UNAUTHORIZED, "unauthorized", "Not authenticated"),
         Refusal::BodyTooLarge => return (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
+        Refusal::TooMany { .. } => return (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too many requests"),
         Refusal::NotFound => return (StatusCode::NOT_FOUND, "not_found", "Nothing here"),
         Refusal::MethodNotAllowed => {
             return (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed");
@@ -119,6 +120,10 @@ impl Writer for Refusal {
             }
             other => other.to_string(),
         };
+        let retry = match &self {
+            Self::TooMany { seconds, .. } => Some(HeaderValue::from(*seconds)),
+            _ => (status == StatusCode::SERVICE_UNAVAILABLE).then(retry_after),
+        };
         let errors = match self {
             Self::Domain(Error::Invalid(fields)) => fields.0,
             _ => Vec::new(),
@@ -131,8 +136,8 @@ impl Writer for Refusal {
                 .detail(detail)
                 .with_extensions(Extensions { code, request_id: request_id.to_string(), errors: errors.collect() }),
         );
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            res.headers_mut().insert(RETRY_AFTER, retry_after());
+        if let Some(retry) = retry {
+            res.headers_mut().insert(RETRY_AFTER, retry);
         }
         // The rest of the body is not read, so nothing else can come through this connection.
         if status == StatusCode::PAYLOAD_TOO_LARGE && req.version() < Version::HTTP_2 {

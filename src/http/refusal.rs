@@ -20,6 +20,14 @@ pub(crate) enum Refusal {
     /// The body is larger than anybody's message.
     #[error("a body may have at most 64 KiB")]
     BodyTooLarge,
+    /// More than one user may have, for now.
+    #[error("too many {what}; try again in {seconds} s")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// When to try again, in seconds.
+        seconds: u64,
+    },
     /// There is nothing at this path.
     #[error("there is nothing at this path")]
     NotFound,

@@ -157,6 +157,11 @@ impl Follow {
         self.closes_at.is_some_and(|at| at <= Time::now())
     }
 
+    /// Whether the ride has not ended.
+    pub fn is_going_on(&self) -> bool {
+        self.closes_at.is_none()
+    }
+
     /// Whether there is something to hand out now.
     pub fn is_behind(&self) -> bool {
         self.first.is_some() || self.subscription.is_behind()

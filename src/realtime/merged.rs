@@ -209,6 +209,11 @@ impl Merged {
         }
     }
 
+    /// Whether there is a ride that is not over.
+    pub fn is_going_on(&self) -> bool {
+        !self.rides.is_empty()
+    }
+
     /// Whether there is something to hand out that was there when this began.
     pub fn is_behind(&self) -> bool {
         let is_behind = |(ride, followed): (&RideId, &Followed)| {

@@ -22,6 +22,7 @@ mod drivers;
 mod health;
 mod history;
 mod idempotency;
+mod limits;
 mod live;
 mod merged;
 mod messages;

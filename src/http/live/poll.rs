@@ -85,6 +85,7 @@ pub(in crate::http) async fn poll_ride(
     let Session { caller, api } = session.for_ride(&ride)?;
     let after = seq("after", query(req, "after"))?;
     let terms = Terms::of(req, res, &api, &caller)?;
+    let _admitted = api.admit_poll(&caller)?;
     let (mut follow, opened) = Follow::open(Arc::new(api.reader(&caller)), ride, after).await?;
     if !opened.is_over {
         acknowledge(&api, &caller, &opened.snapshot, &terms.filter, after);
@@ -124,6 +125,7 @@ pub(in crate::http) async fn poll_all(
     let after = places("after", query(req, "after"), &caller)?;
     let has_cursor = after.is_some();
     let terms = Terms::of(req, res, &api, &caller)?;
+    let _admitted = api.admit_poll(&caller)?;
     let _attending = api.attend_as_driver(&caller, terms.away);
     let attend = merged_attend(&api, terms.away);
     let (mut merged, opened) = Merged::open(api.reader(&caller), after, attend).await?;
@@ -170,8 +172,11 @@ impl Terms {
 impl Found {
     /// Waits until there is something to answer with, and takes along what else is there already.
     async fn collect(&mut self, reader: &mut impl Reader, api: &Api, terms: &Terms) {
+        let is_going_on = reader.is_going_on();
+        let drained = async { sleep_until(api.admission.leaves_at(is_going_on).await).await };
         tokio::select! {
             () = api.stopping.cancelled() => {}
+            () = drained => {}
             () = self.collect_until(reader, terms) => {}
         }
     }

@@ -23,6 +23,9 @@ pub(super) trait Reader: Send + 'static {
     /// Whether there is something to hand out now.
     fn is_behind(&self) -> bool;
 
+    /// Whether what is followed goes on: a ride that has not ended.
+    fn is_going_on(&self) -> bool;
+
     /// What is told of a ride that is no longer the reader's, where it is one ride that is followed.
     fn removal(&self) -> Option<RideClosed<'_>>;
 
@@ -93,6 +96,10 @@ impl Reader for Follow {
         Self::is_behind(self)
     }
 
+    fn is_going_on(&self) -> bool {
+        Self::is_going_on(self)
+    }
+
     fn removal(&self) -> Option<RideClosed<'_>> {
         let last_seq = self.access().until_seq?;
         Some(RideClosed { ride_id: self.ride(), last_seq, reason: ClosedReason::Removed })
@@ -129,6 +136,10 @@ impl Reader for Merged {
 
     fn is_behind(&self) -> bool {
         Self::is_behind(self)
+    }
+
+    fn is_going_on(&self) -> bool {
+        Self::is_going_on(self)
     }
 
     fn removal(&self) -> Option<RideClosed<'_>> {

@@ -42,10 +42,10 @@ pub(in crate::http) async fn stream_ride(
     let (name, text) = cursor_text(req)?;
     let cursor = seq(name, text)?;
     let terms = terms(req, &api, &caller)?;
-    if api.stopping.is_cancelled() {
+    let Some(admitted) = api.admit_stream(&caller) else {
         come_back_later(res);
         return Ok(());
-    }
+    };
     let opened = Follow::open(Arc::new(api.reader(&caller)), ride, cursor).await;
     let Some((follow, opened)) = or_later(opened, res)? else { return Ok(()) };
     // Only a browser that comes back says by its last id what has reached it; `after` may come from the history.
@@ -64,7 +64,7 @@ pub(in crate::http) async fn stream_ride(
         gap: opened.gap.map(GapView::from),
         state: State::Ride(Box::new(opened.snapshot)),
     };
-    EventStream::open(follow, api, terms, attending, beginning, res);
+    EventStream::open(follow, api, terms, (admitted, attending), beginning, res);
     Ok(())
 }
 
@@ -91,10 +91,10 @@ pub(in crate::http) async fn stream_all(
     let (name, text) = cursor_text(req)?;
     let cursor = places(name, text, &caller)?;
     let terms = terms(req, &api, &caller)?;
-    if api.stopping.is_cancelled() {
+    let Some(admitted) = api.admit_stream(&caller) else {
         come_back_later(res);
         return Ok(());
-    }
+    };
     let attend = merged_attend(&api, api.limits.presence_grace);
     let opened = Merged::open(api.reader(&caller), cursor, attend).await;
     let Some((merged, opened)) = or_later(opened, res)? else { return Ok(()) };
@@ -108,7 +108,7 @@ pub(in crate::http) async fn stream_all(
         state: State::All { rides: opened.rides.into_iter().map(|(ride, _)| ride).collect(), drivers: opened.drivers },
     };
     let attending = [None, api.attend_as_driver(&caller, api.limits.presence_grace)];
-    EventStream::open(merged, api, terms, attending, beginning, res);
+    EventStream::open(merged, api, terms, (admitted, attending), beginning, res);
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use super::reader::{Cursor, Handed, Reader, Turn};
 use super::state::{GapView, ReasonView, State, SyncView};
 use crate::domain::{EventType, Filter, Time};
+use crate::http::admission::Admitted;
 use crate::http::context::Api;
 use crate::realtime::{Attending, Closed, Value};
 
@@ -27,6 +28,9 @@ const PAGE: usize = 100;
 
 /// After how long a client that was cut off comes back, in milliseconds: jittered, so that not all come at once.
 const RETRY_MS: std::ops::Range<u64> = 1_000..3_000;
+
+/// After how long a client comes back that a server which stops has sent away, in milliseconds.
+const RETURN_MS: u64 = 1_000;
 
 /// A comment (a line that begins with a colon), which clients ignore: it shows that the stream lives, to both
 /// ends and to every proxy between.
@@ -82,11 +86,16 @@ pub(super) struct EventStream<R> {
     ends_at: Instant,
     /// The last id that the client has been told.
     told: Cursor,
-    /// As long as the stream is open, its reader is there: on the ride, and among the drivers.
-    _attending: [Option<Attending>; 2],
+    /// As long as the stream is open, it counts, and its reader is there: on the ride, and among the drivers.
+    _open: Open,
+    /// When it leaves a server that drains.
+    leaves_at: Option<Instant>,
     /// When the client will have heard nothing for long enough.
     silent_at: Instant,
 }
+
+/// What an open stream holds on to.
+type Open = (Admitted, [Option<Attending>; 2]);
 
 /// What woke a stream.
 enum Wake {
@@ -98,14 +107,7 @@ enum Wake {
 
 impl<R: Reader> EventStream<R> {
     /// Answers with a stream.
-    pub(super) fn open(
-        reader: R,
-        api: Arc<Api>,
-        terms: Terms,
-        attending: [Option<Attending>; 2],
-        beginning: Beginning,
-        res: &mut Response,
-    ) {
+    pub(super) fn open(reader: R, api: Arc<Api>, terms: Terms, open: Open, beginning: Beginning, res: &mut Response) {
         let stream = Self {
             reader,
             api,
@@ -113,7 +115,8 @@ impl<R: Reader> EventStream<R> {
             heartbeat: terms.heartbeat,
             ends_at: Instant::now() + terms.expires_at.since(Time::now()),
             told: beginning.cursor.clone(),
-            _attending: attending,
+            _open: open,
+            leaves_at: None,
             silent_at: Instant::now() + terms.heartbeat,
         };
         event_stream_headers(res);
@@ -160,7 +163,8 @@ impl<R: Reader> EventStream<R> {
                     }
                     Wake::Stopping => {
                         let closing = own_frame("stream:closing", None, &ReasonView { reason: "shutdown" });
-                        yield Ok([retry_line(), closing].concat().into());
+                        // Each leaves at a moment of its own, so all may come back after the same time.
+                        yield Ok([format!("retry: {RETURN_MS}\n"), closing].concat().into());
                         break;
                     }
                 }
@@ -169,13 +173,25 @@ impl<R: Reader> EventStream<R> {
     }
 
     async fn wake(&mut self) -> Wake {
-        tokio::select! {
-            biased;
-            () = self.api.stopping.cancelled() => Wake::Stopping,
-            () = sleep_until(self.silent_at.min(self.ends_at)) => {
-                if Instant::now() >= self.ends_at { Wake::Expired } else { Wake::Silence }
+        loop {
+            let is_going_on = self.reader.is_going_on();
+            let leaves_at = self.leaves_at.unwrap_or(self.ends_at);
+            tokio::select! {
+                biased;
+                () = self.api.stopping.cancelled() => return Wake::Stopping,
+                at = self.api.admission.leaves_at(is_going_on), if self.leaves_at.is_none() => self.leaves_at = Some(at),
+                () = sleep_until(self.silent_at.min(self.ends_at).min(leaves_at)) => {
+                    let now = Instant::now();
+                    return if now >= self.ends_at {
+                        Wake::Expired
+                    } else if now >= leaves_at {
+                        Wake::Stopping
+                    } else {
+                        Wake::Silence
+                    };
+                }
+                turn = self.reader.next(PAGE) => return Wake::Turn(turn),
             }
-            turn = self.reader.next(PAGE) => Wake::Turn(turn),
         }
     }
 

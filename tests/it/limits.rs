@@ -1,0 +1,216 @@
+//! What one user, one client and one connection may take of the server; and how streams leave one that stops.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use reqwest::StatusCode;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::support::{Database, PATIENCE, Server, eventually};
+
+/// Bytes until the server closes the connection.
+async fn until_closed(connection: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset is an end, too.
+    let _ = timeout(PATIENCE, connection.read_to_end(&mut bytes)).await.expect("the server closes the connection");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_leave_a_server_that_stops_one_by_one_and_new_ones_are_put_off() {
+    let database = Database::create().await;
+    let server = Server::with(&database, &[("RIDEWIRE_DRAIN_WINDOW", "4s")]).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(server.live(&driver, "ride_1").await);
+    }
+    let (rider, asked) = (rider.on(&server), Instant::now());
+    server.signal(Signal::SIGTERM);
+    let ready = format!("{}/readyz", server.base);
+    eventually("the server says that it stops", async || {
+        (reqwest::get(&ready).await.ok()?.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(())
+    })
+    .await;
+    // 50 ms for each of 20: there is time to ask for another one.
+    let mut late = rider.stream("ride_1", "").await.expect(200);
+    assert!(late.until_end().await.is_empty(), "a stream that is put off has no events");
+    assert_eq!(late.retries.len(), 1);
+
+    let mut ends = Vec::new();
+    for mut stream in streams {
+        ends.push(tokio::spawn(async move {
+            let events = stream.until_end().await;
+            let closing = events.last().expect("it says why it ends");
+            assert_eq!((closing.kind.as_str(), &closing.data), ("stream:closing", &json!({ "reason": "shutdown" })));
+            assert_eq!(stream.retries.last(), Some(&1_000));
+            Instant::now()
+        }));
+    }
+    let mut last = asked;
+    for end in ends {
+        last = last.max(end.await.unwrap());
+    }
+    // Nobody leaves before their moment; the last of 20 has the 19th.
+    assert!(last - asked >= Duration::from_millis(19 * 50), "{:?}", last - asked);
+    assert!(server.terminate().await.success());
+    assert!(asked.elapsed() < Duration::from_secs(4 + 5), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_has_so_many_streams_and_polls_and_the_next_is_put_off() {
+    let database = Database::create().await;
+    let server = Server::with(&database, &[("RIDEWIRE_STREAMS_PER_USER", "2")]).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let first = server.live(&driver, "ride_1").await;
+    let _second = driver.stream_all("", None).await.expect(200).next_sync().await;
+    let _kept = driver.stream_all("", None).await;
+
+    let mut third = driver.stream("ride_1", "").await.expect(200);
+    assert!(third.until_end().await.is_empty());
+    assert_eq!(third.retries.len(), 1);
+    let refused = driver.get("messages/rides/ride_1/poll?after=0").await;
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!(wait >= 1);
+    refused.problem(429, "too_many_requests");
+    // Others are not concerned, and what ends makes room.
+    server.live(&rider, "ride_1").await;
+    drop(first);
+    eventually("there is room again", async || {
+        driver.stream("ride_1", "").await.try_next().await.filter(|event| event.kind == "stream:sync")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_too_fast_is_told_when_to_go_on_and_nothing_of_it_is_kept() {
+    let database = Database::create().await;
+    let server = Server::with(&database, &[("RIDEWIRE_SENDS_PER_SECOND", "1")]).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let sends = (0..40).map(|number| {
+        let rider = rider.clone();
+        tokio::spawn(async move { rider.send_named("ride_1", "Hello", &format!("name-{number}")).await })
+    });
+    let (mut sent, mut refused) = (0, 0);
+    for send in sends.collect::<Vec<_>>() {
+        let answer = send.await.unwrap();
+        assert_eq!(answer.header("ratelimit-policy"), r#""sends";q=5;w=5"#);
+        assert!(answer.header("ratelimit").starts_with(r#""sends";r="#), "{}", answer.header("ratelimit"));
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            let wait: u64 = answer.header("retry-after").parse().unwrap();
+            assert!((1..=2).contains(&wait), "{wait}");
+            answer.problem(429, "too_many_requests");
+            refused += 1;
+        } else {
+            answer.expect(201);
+            sent += 1;
+        }
+    }
+    assert!(sent >= 5 && refused > 0, "{sent} sent, {refused} refused");
+    let history = driver.history("ride_1", "?limit=200").await;
+    assert_eq!(history["messages"].as_array().unwrap().len(), sent);
+    // Others have buckets of their own.
+    driver.send("ride_1", "Hello").await;
+    eventually("the bucket fills again", async || {
+        (rider.send_named("ride_1", "Hello", "again").await.status == StatusCode::CREATED).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_does_not_come_is_not_waited_for() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_HEAD_TIMEOUT", "1s"), ("RIDEWIRE_BODY_TIMEOUT", "1s"), ("RIDEWIRE_MAX_HEAD", "8192")];
+    let server = Server::with(&database, &settings).await;
+    let connect = async || TcpStream::connect(server.address()).await.unwrap();
+
+    let mut silent = connect().await;
+    assert_eq!(until_closed(&mut silent).await, "");
+    let mut slow = connect().await;
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
+    let said = until_closed(&mut slow).await;
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 408"), "{said}");
+    let mut large = connect().await;
+    let head = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "x".repeat(20_000));
+    // The server may have closed before it has all of it.
+    let _ = large.write_all(head.as_bytes()).await;
+    let said = until_closed(&mut large).await;
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 431"), "{said}");
+    let mut body = connect().await;
+    let token = server.rider("rider_1").token;
+    let head = format!("POST /api/v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n");
+    body.write_all(format!("{head}Content-Length: 100\r\n\r\n{{").as_bytes()).await.unwrap();
+    let said = until_closed(&mut body).await;
+    assert!(said.starts_with("HTTP/1.1 4"), "{said}");
+
+    // And others are served.
+    server.open_ride("ride_1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_past_the_limit_wait_for_one_to_end() {
+    let database = Database::create().await;
+    let server = Server::with(&database, &[("RIDEWIRE_MAX_CONNECTIONS", "1")]).await;
+    let mut first = TcpStream::connect(server.address()).await.unwrap();
+    let ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    first.write_all(ask).await.unwrap();
+    let mut answer = [0; 15];
+    first.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let mut second = TcpStream::connect(server.address()).await.unwrap();
+    second.write_all(ask).await.unwrap();
+    // Not accepted: no answer comes as long as the first is there.
+    assert!(timeout(Duration::from_millis(500), second.read_exact(&mut answer)).await.is_err());
+    drop(first);
+    timeout(PATIENCE, second.read_exact(&mut answer)).await.expect("it is its turn").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_is_cut_off_and_the_others_miss_nothing() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_WRITE_TIMEOUT", "1s"), ("RIDEWIRE_PRESENCE_GRACE", "100ms")];
+    let server = Server::with(&database, &settings).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let mut live = server.live(&rider, "ride_1").await;
+    let (sent, mut told) = tokio::sync::watch::channel(0);
+    let reading = tokio::spawn(async move {
+        let mut read = 0;
+        loop {
+            // All that was sent is read, and nothing more will be.
+            if told.wait_for(|sent| *sent > read).await.is_err() {
+                return read;
+            }
+            live.next_of("message:new").await;
+            read += 1;
+        }
+    });
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut stuck = socket.connect(server.address().parse().unwrap()).await.unwrap();
+    let head = "GET /api/v1/messages/rides/ride_1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer";
+    stuck.write_all(format!("{head} {}\r\n\r\n", driver.token).as_bytes()).await.unwrap();
+    let is_online = async || {
+        let presence = rider.get("messages/rides/ride_1/presence").await.expect(200).json();
+        let people = presence["participants"].as_array().unwrap();
+        people.iter().find(|person| person["role"] == "driver").unwrap()["online"] == true
+    };
+    eventually("the driver is there", async || is_online().await.then_some(())).await;
+
+    // The kernel takes a few megabytes before the server notices; 4,000 characters of four bytes each.
+    let large = "\u{1F697}".repeat(4_000);
+    eventually("the one that takes nothing is cut off", async || {
+        for _ in 0..50 {
+            rider.send("ride_1", &large).await;
+            sent.send_modify(|sent| *sent += 1);
+        }
+        (!is_online().await).then_some(())
+    })
+    .await;
+    until_closed(&mut stuck).await;
+    let all = *sent.borrow();
+    drop(sent);
+    assert_eq!(reading.await.unwrap(), all, "the one that reads misses nothing");
+}
