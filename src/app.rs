@@ -20,9 +20,9 @@ use crate::domain::Signal;
 use crate::embedded::{EmbeddedError, EmbeddedPostgres, Options, StopMode};
 use crate::http::{Admission, Api, Limits, Quota, SendRate, service};
 use crate::keys::{self, KeysError};
-use crate::realtime::{Attendance, Feed, Hub};
-use crate::store::{Store, StoreConfig, StoreError, migrate};
-use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer};
+use crate::realtime::{Attendance, Feed, Hub, Revocations};
+use crate::store::{Retention, Store, StoreConfig, StoreError, migrate};
+use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer, retention};
 
 /// How long the database may take to be there when we start.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
@@ -174,7 +174,9 @@ async fn serve_with(
         patience: settings.database_timeout,
     })?);
     let hub = Arc::new(Hub::default());
-    let feed = Arc::new(Feed::new(Arc::clone(&hub), Arc::clone(&store)));
+    let revocations = Arc::new(Revocations::default());
+    revocations.refresh(&store).await?;
+    let feed = Arc::new(Feed::new(Arc::clone(&hub), Arc::clone(&store), Arc::clone(&revocations)));
     let stopping = CancellationToken::new();
     let notify = settings.notify == Notify::On;
     let notifier = Arc::new(Notifier::new(notify));
@@ -206,6 +208,8 @@ async fn serve_with(
         let notifier = Arc::clone(&notifier);
         tasks.spawn(async move { notifier.run(store).await });
     }
+    let keep = Retention { logs: settings.log_retention, messages: settings.message_retention };
+    tasks.spawn(retention::run(Arc::clone(&store), keep, settings.retention_period));
     let attendance = Arc::new(Attendance::default());
     {
         let (attendance, store) = (Arc::clone(&attendance), Arc::clone(&store));
@@ -243,6 +247,7 @@ async fn serve_with(
         hub,
         feed,
         verifier,
+        revocations,
         tickets,
         limits,
         send_rate: SendRate::per_second(settings.limits.sends_per_second),

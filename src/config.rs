@@ -92,6 +92,18 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_DRAIN_WINDOW", global = true, default_value = "20s", value_parser = duration)]
     pub drain_window: Duration,
 
+    /// How long logs are kept after their ride's end, and what users were told after that.
+    #[arg(long, env = "RIDEWIRE_LOG_RETENTION", global = true, default_value = "72h", value_parser = duration)]
+    pub log_retention: Duration,
+
+    /// How long messages are kept after their ride's end, and the ride with them.
+    #[arg(long, env = "RIDEWIRE_MESSAGE_RETENTION", global = true, default_value = "365d", value_parser = duration)]
+    pub message_retention: Duration,
+
+    /// How often it is looked for what retention no longer keeps.
+    #[arg(long, env = "RIDEWIRE_RETENTION_PERIOD", global = true, default_value = "1m", value_parser = duration)]
+    pub retention_period: Duration,
+
     /// How much may be asked of the server.
     #[command(flatten)]
     pub limits: LimitSettings,

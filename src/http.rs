@@ -23,6 +23,7 @@ mod schema;
 mod tickets;
 mod trace;
 mod typing;
+mod users;
 
 pub use admission::{Admission, Quota};
 pub use context::{Api, Limits};

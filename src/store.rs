@@ -12,6 +12,8 @@ mod migrations;
 mod pool;
 mod presence;
 mod reads;
+mod retention;
+mod revocations;
 mod rows;
 pub mod sql;
 
@@ -21,4 +23,7 @@ pub use migrations::migrate;
 pub use pool::{SETTINGS, Session, Store, StoreConfig};
 pub use presence::Presence;
 pub use reads::{Direction, GoingOn, HistoryPage, PageRequest, StoredEvent, StoredRide, UnreadRide};
+pub use retention::Retention;
+pub use revocations::Revocation;
+use rows::message_id_from_row;
 pub use rows::{Person, message_from_row, person_from_row, ride_from_row};

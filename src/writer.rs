@@ -18,6 +18,7 @@ mod command;
 mod commands;
 mod ledger;
 mod notifier;
+pub mod retention;
 mod transaction;
 
 use std::sync::Arc;
@@ -30,8 +31,8 @@ pub use acknowledger::Acknowledger;
 pub use batch::Committed;
 pub use command::{Command, Needs};
 pub use commands::{
-    AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, Mark, MarkKind, PutRide, React,
-    SendMessage, Sent, SetStatus,
+    AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, EraseMessage, Mark, MarkKind, PutRide,
+    React, SendMessage, Sent, SetStatus,
 };
 pub use ledger::Ledger;
 pub use notifier::Notifier;

@@ -3,4 +3,4 @@
 select driver_id, available, lat, lng, at, version
 from driver_state
 where version > case when $1::bigint > 0 then $1 - 10000000
-                     else ((extract(epoch from clock_timestamp()) - 60) * 1000000)::bigint end
+                     else ((extract(epoch from statement_timestamp()) - 60) * 1000000)::bigint end

@@ -21,6 +21,9 @@ pub enum TokenError {
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
+    /// The user's logins up to this one were revoked.
+    #[error("the token was revoked")]
+    Revoked,
     /// `nbf` or `iat` lies ahead.
     #[error("the token is not valid yet: its `nbf` or `iat` lies in the future")]
     NotYetValid,

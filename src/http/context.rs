@@ -15,7 +15,7 @@ use super::rate::SendRate;
 use super::refusal::Refusal;
 use crate::auth::{Ticket, Tickets, TokenError, Verifier};
 use crate::domain::{Caller, Error, RideId, RideRole, Role, Signal, Time, Topic};
-use crate::realtime::{Attendance, Attending, Feed, Follow, Hub, Reader};
+use crate::realtime::{Attendance, Attending, Feed, Follow, Hub, Reader, Revocations};
 use crate::store::Store;
 use crate::writer::{Acknowledger, Notifier, Writer};
 
@@ -38,6 +38,8 @@ pub struct Api {
     pub feed: Arc<Feed>,
     /// Tokens.
     pub verifier: Verifier,
+    /// Logins that count no longer.
+    pub revocations: Arc<Revocations>,
     /// Stream tickets.
     pub tickets: Tickets,
     /// How many messages users may send.
@@ -159,6 +161,15 @@ impl Credentials {
     /// A token in the header (RFC 6750, section 2.1), or a ticket in the address. A ticket in the header is still
     /// a ticket.
     fn of(req: &Request, api: &Api) -> Result<Self, Refusal> {
+        let credentials = Self::signed(req, api)?;
+        let (Self::Token(caller) | Self::Ticket(Ticket { caller, .. })) = &credentials;
+        if api.revocations.is_revoked(caller) {
+            return Err(Refusal::Unauthorized(Some(TokenError::Revoked)));
+        }
+        Ok(credentials)
+    }
+
+    fn signed(req: &Request, api: &Api) -> Result<Self, Refusal> {
         let refused = |error| Refusal::Unauthorized(Some(error));
         let Some(value) = req.headers().get(AUTHORIZATION) else {
             let ticket = query(req, "ticket").ok_or(Refusal::Unauthorized(None))?;

@@ -9,7 +9,7 @@ use salvo::{Depot, Extractible, Request};
 
 use super::refusal::Refusal;
 use super::schema;
-use crate::domain::{Emoji, Error, MessageId, RideId, Seq};
+use crate::domain::{Emoji, Error, MessageId, RideId, Seq, UserId};
 
 macro_rules! path_parameter {
     ($(#[$docs:meta])* $name:ident($inner:ty) = $text:literal, $schema:ty, $parse:expr) => {
@@ -43,6 +43,11 @@ macro_rules! path_parameter {
 path_parameter! {
     /// `{rideId}`
     RidePath(RideId) = "rideId", schema::Id, |text| RideId::parse(text).map_err(|error| error.to_string())
+}
+
+path_parameter! {
+    /// `{userId}`
+    UserPath(UserId) = "userId", schema::Id, |text| UserId::parse(text).map_err(|error| error.to_string())
 }
 
 path_parameter! {

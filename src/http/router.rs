@@ -12,6 +12,7 @@ use super::refusal::Refusal;
 use super::trace::Trace;
 use super::{
     broadcasts, drivers, health, location, messages, openapi, presence, reactions, receipts, rides, tickets, typing,
+    users,
 };
 
 /// Everything that is served.
@@ -50,6 +51,9 @@ pub(super) fn router() -> Router {
     );
     let tickets = Router::with_path("stream-tickets").post(tickets::create_stream_ticket);
     let broadcasts = Router::with_path("broadcasts").post(broadcasts::broadcast);
+    let users = Router::with_path("users/{userId}")
+        .delete(users::erase_user)
+        .push(Router::with_path("revoke").post(users::revoke_user));
     let drivers = Router::with_path("drivers")
         .push(Router::with_path("me/availability").put(drivers::put_availability))
         .push(Router::with_path("available").get(drivers::list_available));
@@ -64,7 +68,8 @@ pub(super) fn router() -> Router {
                 .push(broadcasts)
                 .push(events)
                 .push(poll)
-                .push(drivers),
+                .push(drivers)
+                .push(users),
         )
         .push(Router::with_path("healthz").get(health::get_health))
         .push(Router::with_path("readyz").get(health::get_readiness))

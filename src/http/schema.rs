@@ -283,6 +283,29 @@ pub(super) struct BroadcastCount {
     count: usize,
 }
 
+/// What was erased of a person.
+#[derive(ToSchema)]
+#[salvo(schema(name = "Erased", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct Erased {
+    /// Whose.
+    user_id: Id,
+    /// How many messages, this time.
+    #[salvo(schema(minimum = 0))]
+    messages: usize,
+}
+
+/// Whose logins count no longer.
+#[derive(ToSchema)]
+#[salvo(schema(name = "Revoked", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct Revoked {
+    /// Whose.
+    user_id: Id,
+    /// Tokens issued until then are refused.
+    revoked_at: DateTime,
+}
+
 /// A ticket for streams.
 #[derive(ToSchema)]
 #[salvo(schema(name = "StreamTicket", rename_all = "camelCase"))]

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use futures_util::stream::poll_fn;
 use futures_util::{StreamExt, TryFutureExt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
-use super::Hub;
+use super::{Hub, Revocations};
 use crate::store::{Store, StoreError, hints};
 
 /// How long to wait before connecting again: doubled each time, jittered, back to the first after success.
@@ -58,15 +58,25 @@ impl FeedState {
 pub struct Feed {
     hub: Arc<Hub>,
     store: Arc<Store>,
+    revocations: Arc<Revocations>,
     state: watch::Sender<FeedState>,
+    /// There are revocations to be read.
+    revoked: Notify,
     /// Counts what was heard, to tell silence.
     heard: watch::Sender<u64>,
 }
 
 impl Feed {
     /// A feed that is not running yet.
-    pub fn new(hub: Arc<Hub>, store: Arc<Store>) -> Self {
-        Self { hub, store, state: watch::Sender::new(FeedState::Off), heard: watch::Sender::new(0) }
+    pub fn new(hub: Arc<Hub>, store: Arc<Store>, revocations: Arc<Revocations>) -> Self {
+        Self {
+            hub,
+            store,
+            revocations,
+            revoked: Notify::new(),
+            state: watch::Sender::new(FeedState::Off),
+            heard: watch::Sender::new(0),
+        }
     }
 
     /// How well it hears.
@@ -78,14 +88,24 @@ impl Feed {
     pub async fn run_fallback(&self, period: Duration) {
         loop {
             // Jittered, so that replicas that started together do not look together.
-            sleep(period.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
-            self.check().await;
+            let look = sleep(period.mul_f64(0.8 + 0.4 * fastrand::f64()));
+            tokio::select! {
+                () = look => self.check().await,
+                () = self.revoked.notified() => {}
+            }
+            self.check_revocations().await;
         }
     }
 
     async fn check(&self) {
         if let Err(error) = self.hub.check(&self.store).await {
             tracing::debug!(%error, "the logs' heads cannot be read now");
+        }
+    }
+
+    async fn check_revocations(&self) {
+        if let Err(error) = self.revocations.refresh(&self.store).await {
+            tracing::debug!(%error, "revocations cannot be read now");
         }
     }
 
@@ -124,6 +144,7 @@ impl Feed {
             connected();
             // LISTEN is committed: what is committed after this look will be heard.
             self.check().await;
+            self.check_revocations().await;
             self.keep_probing(&client).await
         };
         tokio::select! {
@@ -138,6 +159,9 @@ impl Feed {
             Some(hints) => {
                 self.hub.hint(hints.heads);
                 hints.values.iter().for_each(|value| self.hub.offer(value));
+                if hints.revoked {
+                    self.revoked.notify_one();
+                }
             }
             None => tracing::debug!("a hint that is none of ours"),
         }

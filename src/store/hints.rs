@@ -26,6 +26,8 @@ pub struct Hints {
     pub heads: BTreeMap<Topic, Seq>,
     /// The last value of each kind and user.
     pub values: Vec<Signal>,
+    /// Whether there are new revocations to be read.
+    pub revoked: bool,
 }
 
 /// As many payloads as it takes.
@@ -37,7 +39,8 @@ pub fn encode(hints: &Hints) -> Vec<String> {
         serde_json::to_string(&(topic.as_str(), kind.as_str(), user, version, seq, data)).ok()
     });
     let heads = payloads(heads, r#"{"v":1,"heads":{"#, "}}");
-    heads.into_iter().chain(payloads(values, r#"{"v":1,"values":["#, "]}")).collect()
+    let revoked = hints.revoked.then(|| r#"{"v":1,"revoked":true}"#.to_owned());
+    heads.into_iter().chain(payloads(values, r#"{"v":1,"values":["#, "]}")).chain(revoked).collect()
 }
 
 fn payloads(members: impl Iterator<Item = String>, begin: &str, end: &str) -> Vec<String> {
@@ -67,8 +70,10 @@ pub fn decode(payload: &str) -> Option<Hints> {
         heads: BTreeMap<String, Seq>,
         #[serde(default)]
         values: Vec<(String, String, String, i64, Seq, String)>,
+        #[serde(default)]
+        revoked: bool,
     }
-    let Payload { v, heads, values } = serde_json::from_str(payload).ok()?;
+    let Payload { v, heads, values, revoked } = serde_json::from_str(payload).ok()?;
     if v != 1 {
         return None;
     }
@@ -78,7 +83,7 @@ pub fn decode(payload: &str) -> Option<Hints> {
         Some(Signal { topic: Topic::from_stored(&topic), kind, user, version, seq, data })
     });
     let heads = heads.into_iter().map(|(topic, seq)| (Topic::from_stored(&topic), seq));
-    Some(Hints { heads: heads.collect(), values: values.collect() })
+    Some(Hints { heads: heads.collect(), values: values.collect(), revoked })
 }
 
 #[cfg(test)]
@@ -99,13 +104,14 @@ mod tests {
     #[test]
     fn hints_survive_the_way_in_payloads_that_postgres_takes() {
         let heads = (0..2_000).map(|n| (topic(n), n)).collect();
-        let hints = Hints { heads, values: (0..500).map(value).collect() };
+        let hints = Hints { heads, values: (0..500).map(value).collect(), revoked: true };
         let payloads = encode(&hints);
         assert!(payloads.len() > 2 && payloads.iter().all(|payload| payload.len() < 8_000));
         let mut decoded = Hints::default();
         for part in payloads.iter().map(|payload| decode(payload).unwrap()) {
             decoded.heads.extend(part.heads);
             decoded.values.extend(part.values);
+            decoded.revoked |= part.revoked;
         }
         assert_eq!(decoded, hints);
         assert!(encode(&Hints::default()).is_empty());

@@ -89,6 +89,11 @@ pub fn person_from_row(row: &Row) -> Result<(RideId, Person), StoreError> {
     Ok((ride_id(row.try_get("ride_id")?)?, person))
 }
 
+/// A message's id, and on which ride it is.
+pub(super) fn message_id_from_row(row: &Row) -> Result<(RideId, MessageId), StoreError> {
+    Ok((ride_id(row.try_get("ride_id")?)?, MessageId(row.try_get("id")?)))
+}
+
 /// A snapshot, from a row of the view `ride_snapshots`.
 pub(super) fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
     type Person = (String, String, Seq, Option<Seq>, Option<bool>, Option<i64>, Option<i64>, Option<Seq>);

@@ -17,12 +17,17 @@ statements! {
     TOPICS_NOTIFY = "topics/notify.sql";
     TOPICS_NOTIFY_COMMITTED = "topics/notify_committed.sql";
     EVENTS_APPEND = "events/append.sql";
+    EVENTS_TRIM = "events/trim.sql";
+    EVENTS_TRIM_USERS = "events/trim_users.sql";
+    EVENTS_FORGET_USER = "events/forget_user.sql";
     EVENTS_ERASE = "events/erase.sql";
     EVENTS_PAGES = "events/pages.sql";
     EVENTS_IS_THERE = "events/is_there.sql";
     RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PEOPLE = "rides/people.sql";
     RIDES_PUT = "rides/put.sql";
+    RIDES_TRIMMED = "rides/trimmed.sql";
+    RIDES_FORGET = "rides/forget.sql";
     RIDES_TO_CLOSE = "rides/to_close.sql";
     RIDES_OF_USER = "rides/of_user.sql";
     PARTICIPANTS_GOING_ON = "participants/going_on.sql";
@@ -46,6 +51,8 @@ statements! {
     LOCATIONS_NEWER = "locations/newer.sql";
     MESSAGES_INSERT = "messages/insert.sql";
     MESSAGES_UPDATE = "messages/update.sql";
+    MESSAGES_TRIM = "messages/trim.sql";
+    MESSAGES_OF_SENDER = "messages/of_sender.sql";
     MESSAGES_BY_ID = "messages/by_id.sql";
     MESSAGES_BY_CLIENT_ID = "messages/by_client_id.sql";
     MESSAGES_PAGE_BEFORE = "messages/page_before.sql";
@@ -53,6 +60,9 @@ statements! {
     MESSAGES_LAST_OF_OTHERS = "messages/last_of_others.sql";
     MESSAGES_UNREAD_OF_RIDE = "messages/unread_of_ride.sql";
     MESSAGES_UNREAD_OF_USER = "messages/unread_of_user.sql";
+    RETENTION_LOCK = "retention/lock.sql";
+    REVOCATIONS_PUT = "revocations/put.sql";
+    REVOCATIONS_NEWER = "revocations/newer.sql";
     SECRETS_BY_NAME = "secrets/by_name.sql";
     SNAPSHOTS_LOAD = "snapshots/load.sql";
 }

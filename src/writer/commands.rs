@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod closing;
+mod erasing;
 mod marks;
 mod messages;
 mod reactions;
@@ -9,6 +10,7 @@ mod rides;
 
 pub use broadcast::Broadcast;
 pub use closing::CloseRide;
+pub use erasing::EraseMessage;
 pub use marks::{Mark, MarkKind};
 pub use messages::{DeleteMessage, EditMessage, SendMessage, Sent};
 pub use reactions::React;

@@ -20,8 +20,12 @@ pub struct Notifier {
     is_on: bool,
 }
 
-/// The last value of each.
-type Waiting = HashMap<(Topic, SignalKind, UserId), Signal>;
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The last value of each.
+    values: HashMap<(Topic, SignalKind, UserId), Signal>,
+    revoked: bool,
+}
 
 impl Notifier {
     /// A notifier; one that is off tells nothing and keeps nothing.
@@ -39,19 +43,28 @@ impl Notifier {
         let Some(kind) = signal.kind.signal().filter(|_| self.is_on) else { return };
         let key = (signal.topic.clone(), kind, signal.user.clone());
         let mut waiting = self.waiting();
-        if waiting.get(&key).is_none_or(|known| known.version < signal.version) {
-            waiting.insert(key, signal);
+        if waiting.values.get(&key).is_none_or(|known| known.version < signal.version) {
+            waiting.values.insert(key, signal);
         }
         drop(waiting);
         self.more.notify_one();
+    }
+
+    /// Notes that a user's logins were revoked.
+    pub fn tell_revoked(&self) {
+        if self.is_on {
+            self.waiting().revoked = true;
+            self.more.notify_one();
+        }
     }
 
     /// Tells, for ever.
     pub async fn run(&self, store: Arc<Store>) {
         loop {
             self.more.notified().await;
-            let values = std::mem::take(&mut *self.waiting()).into_values().collect();
-            let payloads = hints::encode(&Hints { values, ..Hints::default() });
+            let Waiting { values, revoked } = std::mem::take(&mut *self.waiting());
+            let values = values.into_values().collect();
+            let payloads = hints::encode(&Hints { values, revoked, ..Hints::default() });
             let told = async { store.session().await?.query(sql::TOPICS_NOTIFY, &[&payloads]).await };
             if let Err(error) = told.await {
                 tracing::debug!(%error, "values were lost; the other replicas will look by themselves");

@@ -30,6 +30,8 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
     ("GET", "messages/rides/ride_1/events"),
     ("GET", "messages/rides/ride_1/poll"),
     ("POST", "stream-tickets"),
+    ("DELETE", "users/rider_1"),
+    ("POST", "users/rider_1/revoke"),
     ("POST", "rides/ride_1/location"),
     ("GET", "rides/ride_1/location"),
     ("PUT", "rides/ride_1"),

@@ -31,6 +31,8 @@ mod poll;
 mod reactions;
 mod receipts;
 mod resume;
+mod retention;
+mod revocation;
 mod rides;
 mod rights;
 mod scripted;

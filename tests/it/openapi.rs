@@ -158,6 +158,7 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
             .replace("ride_1", "{rideId}")
             .replace("0198c0de-0000-7000-8000-000000000000", "{messageId}")
             .replace("%F0%9F%91%8D", "{emoji}")
+            .replace("users/rider_1", "users/{userId}")
     };
     for (method, path) in REQUESTS {
         let is_there = documented.iter().any(|(known, at, _)| known == method && *at == template(path));
@@ -172,7 +173,10 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
         assert!(ids.insert(id), "{id} twice");
         assert!(operation["summary"].is_string() && operation["tags"].is_array(), "{id}");
         let Some(below) = path.strip_prefix("/api/v1/") else { continue };
-        let below = below.replace("{rideId}", "ride_1").replace("{messageId}", "0198c0de-0000-7000-8000-000000000000");
+        let below = below
+            .replace("{rideId}", "ride_1")
+            .replace("{userId}", "rider_1")
+            .replace("{messageId}", "0198c0de-0000-7000-8000-000000000000");
         let below = below.replace("{emoji}", "%F0%9F%91%8D");
         let answer = nobody.send_bytes(Method::from_bytes(method.as_bytes()).unwrap(), &below, "{}").await;
         answer.problem(401, "unauthorized");
@@ -255,6 +259,8 @@ async fn what_is_answered_is_what_is_documented() {
     check.answer("setTyping", &driver.post(&format!("{ride}/typing"), json!({ "typing": true })).await);
     check.answer("getPresence", &driver.get(&format!("{ride}/presence")).await);
     check.answer("createStreamTicket", &driver.post("stream-tickets", json!({})).await);
+    check.answer("eraseUser", &service.delete("users/rider_9").await);
+    check.answer("revokeUser", &service.post_nothing("users/rider_9/revoke").await);
     check.answer("deleteMessage", &rider.erase(&sent).await);
     check.answer("getMessage", &driver.get(&path).await);
     check.answer("cancelRide", &rider.post_nothing("rides/ride_1/cancel").await);

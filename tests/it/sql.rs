@@ -35,9 +35,8 @@ async fn every_statement_fits_the_migrated_schema() {
     }
 }
 
-/// Tables that may be read whole: they hold a row a replica, a secret, a driver. (What drivers have told is looked through
-/// once a fallback poll; an index on the version would be written with every location of theirs.)
-const SMALL: [&str; 3] = ["replicas", "secrets", "driver_state"];
+/// Tables that may be read whole: they hold a row a replica, or a secret.
+const SMALL: [&str; 2] = ["replicas", "secrets"];
 
 /// Plans are made once for each connection, often while the tables are empty, and then kept however large these grow. So
 /// none may read more than it looks up, not even when that costs nothing yet.

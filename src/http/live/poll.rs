@@ -146,6 +146,8 @@ pub(in crate::http) async fn poll_all(
 struct Terms {
     filter: Filter,
     deadline: Instant,
+    /// Whose login it is made with, and ends with.
+    caller: Caller,
     /// How long after it its reader is still there: as long as the next one might wait, and the grace.
     away: Duration,
 }
@@ -165,7 +167,7 @@ impl Terms {
         let wait = Duration::from_secs(wait);
         let left = caller.expires_at.since(Time::now());
         let deadline = Instant::now() + wait.min(left);
-        Ok(Self { filter: filter(req), deadline, away: api.limits.presence_grace + wait })
+        Ok(Self { filter: filter(req), deadline, caller: caller.clone(), away: api.limits.presence_grace + wait })
     }
 }
 
@@ -177,6 +179,7 @@ impl Found {
         tokio::select! {
             () = api.stopping.cancelled() => {}
             () = drained => {}
+            () = api.revocations.revoked(&terms.caller) => {}
             () = self.collect_until(reader, terms) => {}
         }
     }

@@ -114,7 +114,7 @@ pub(in crate::http) async fn stream_all(
 
 fn terms(req: &Request, api: &Api, caller: &Caller) -> Result<Terms, Error> {
     let heartbeat = number(req, "heartbeat", 5..=60)?.map_or(api.limits.heartbeat, Duration::from_secs);
-    Ok(Terms { filter: filter(req), heartbeat, expires_at: caller.expires_at })
+    Ok(Terms { filter: filter(req), heartbeat, caller: caller.clone() })
 }
 
 /// What was opened; `None` where it is put off until the database is back, which has been answered: an `EventSource`

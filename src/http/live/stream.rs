@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::reader::{Cursor, Handed, Reader, Turn};
 use super::state::{GapView, ReasonView, State, SyncView};
-use crate::domain::{EventType, Filter, Time};
+use crate::domain::{Caller, EventType, Filter, Time};
 use crate::http::admission::Admitted;
 use crate::http::context::Api;
 use crate::realtime::{Attending, Closed, Value};
@@ -48,8 +48,8 @@ pub(super) struct Beginning {
 pub(super) struct Terms {
     pub(super) filter: Filter,
     pub(super) heartbeat: Duration,
-    /// The token's end.
-    pub(super) expires_at: Time,
+    /// Whose login it is opened with, and ends with.
+    pub(super) caller: Caller,
 }
 
 /// A stream that may be had later: 200, when to come back, and the end.
@@ -81,6 +81,7 @@ fn own_frame(kind: &str, id: Option<&str>, data: &impl Serialize) -> String {
 pub(super) struct EventStream<R> {
     reader: R,
     api: Arc<Api>,
+    caller: Caller,
     filter: Filter,
     heartbeat: Duration,
     ends_at: Instant,
@@ -102,6 +103,7 @@ enum Wake {
     Turn(Turn),
     Silence,
     Expired,
+    Revoked,
     Stopping,
 }
 
@@ -113,7 +115,8 @@ impl<R: Reader> EventStream<R> {
             api,
             filter: terms.filter,
             heartbeat: terms.heartbeat,
-            ends_at: Instant::now() + terms.expires_at.since(Time::now()),
+            ends_at: Instant::now() + terms.caller.expires_at.since(Time::now()),
+            caller: terms.caller,
             told: beginning.cursor.clone(),
             _open: open,
             leaves_at: None,
@@ -161,6 +164,10 @@ impl<R: Reader> EventStream<R> {
                         yield Ok(own_frame("auth:expired", None, &ReasonView { reason: "token_expired" }).into());
                         break;
                     }
+                    Wake::Revoked => {
+                        yield Ok(own_frame("auth:expired", None, &ReasonView { reason: "token_revoked" }).into());
+                        break;
+                    }
                     Wake::Stopping => {
                         let closing = own_frame("stream:closing", None, &ReasonView { reason: "shutdown" });
                         // Each leaves at a moment of its own, so all may come back after the same time.
@@ -190,6 +197,7 @@ impl<R: Reader> EventStream<R> {
                         Wake::Silence
                     };
                 }
+                () = self.api.revocations.revoked(&self.caller) => return Wake::Revoked,
                 turn = self.reader.next(PAGE) => return Wake::Turn(turn),
             }
         }

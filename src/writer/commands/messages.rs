@@ -168,26 +168,27 @@ impl Command for DeleteMessage {
 
     fn judge(&self, ledger: &mut Ledger) -> Result<()> {
         let role = ledger.ride(&self.ride)?.admit(&self.caller)?.role;
-        let mut message = visible_message(ledger, &self.ride, &self.caller, self.message)?.clone();
+        let message = visible_message(ledger, &self.ride, &self.caller, self.message)?.clone();
         if message.sender != self.caller.user && role != RideRole::Support {
             return Err(Error::Forbidden("only its sender, or support, can delete a message"));
         }
-        if message.deleted_at.is_some() {
-            return Ok(());
-        }
         // Whether the chat is open does not matter: what somebody said stays theirs to take back.
-        let now = ledger.now();
-        message.erase(now);
-        ledger.append(&self.ride, EventType::MessageDeleted, None, |_| MessageDeleted {
-            ride_id: &self.ride,
-            message_id: message.id,
-            seq: message.seq,
-            by: &self.caller.user,
-            at: now,
-        })?;
-        ledger.change_message(message);
-        Ok(())
+        erase(ledger, message, &self.caller.user)
     }
+}
+
+/// Leaves a message's tombstone in its place.
+pub(super) fn erase(ledger: &mut Ledger, mut message: Message, by: &UserId) -> Result<()> {
+    if message.deleted_at.is_some() {
+        return Ok(());
+    }
+    let at = ledger.now();
+    message.erase(at);
+    let (ride, message_id, seq) = (message.ride.clone(), message.id, message.seq);
+    let deleted = MessageDeleted { ride_id: &ride, message_id, seq, by, at };
+    ledger.append(&ride, EventType::MessageDeleted, None, |_| deleted)?;
+    ledger.change_message(message);
+    Ok(())
 }
 
 /// A message that lies in the part of the log that is the caller's.

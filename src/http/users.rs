@@ -1,0 +1,83 @@
+//! `/users`: what the platform asks for about one person.
+
+use salvo::oapi::endpoint;
+use salvo::{Response, Scribe, Writer as _};
+use serde::Serialize;
+
+use super::body::Json;
+use super::context::Session;
+use super::params::UserPath;
+use super::refusal::Refusal;
+use super::schema;
+use crate::domain::{Caller, Error, MessageId, Role, Time, UserId};
+use crate::writer::EraseMessage;
+
+/// How many messages are erased together: a batch that holds everybody else up for milliseconds.
+const PART: i64 = 200;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Erased<'a> {
+    user_id: &'a UserId,
+    messages: usize,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Revoked<'a> {
+    user_id: &'a UserId,
+    revoked_at: Time,
+}
+
+fn require_service(caller: &Caller) -> Result<(), Error> {
+    if caller.role == Role::Service { Ok(()) } else { Err(Error::Forbidden("only the service may do this to a user")) }
+}
+
+/// Erase a person's content
+///
+/// For the platform (service). All that the user has written is erased for good, from the messages, the logs, and the
+/// memory of every replica; tombstones stay in their place. What they were told on their own topic and where they were
+/// is erased as well. Their id stays where others' rides and marks name it. Answered when all of it is done; after a 503 or
+/// a lost connection the rest is done by asking again.
+#[endpoint(tags("operations"), operation_id = "eraseUser", responses(
+    (status_code = 200, description = "Erased", body = schema::Erased),
+    (status_code = 403, description = "`forbidden`: not the service")))]
+pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Response) -> Result<(), Refusal> {
+    let Session { caller, api } = session;
+    let UserPath(user) = user;
+    require_service(&caller)?;
+    let (mut after, mut messages) = (MessageId(uuid::Uuid::nil()), 0);
+    loop {
+        let page = api.store.messages_of_sender(&user, after, PART).await?;
+        let Some((_, last)) = page.last() else { break };
+        after = *last;
+        messages += page.len();
+        let erasing = page
+            .into_iter()
+            .map(|(ride, message)| api.writer.submit(EraseMessage { by: caller.user.clone(), ride, message }));
+        futures_util::future::try_join_all(erasing).await?;
+    }
+    api.store.forget_user(&user).await?;
+    Json::<schema::Erased>::ok(&Erased { user_id: &user, messages })?.render(res);
+    Ok(())
+}
+
+/// Revoke a user's logins
+///
+/// For the platform (service). Tokens of the user that were issued until now, and stream tickets made with them, are
+/// refused from now on, and what is open with them ends, on every replica: at once where hints arrive, else with the next
+/// fallback poll. Tokens issued later are good; one of the same second counts as issued before.
+#[endpoint(tags("operations"), operation_id = "revokeUser", responses(
+    (status_code = 200, description = "Revoked", body = schema::Revoked),
+    (status_code = 403, description = "`forbidden`: not the service")))]
+pub(super) async fn revoke_user(session: Session, user: UserPath, res: &mut Response) -> Result<(), Refusal> {
+    let Session { caller, api } = session;
+    let UserPath(user) = user;
+    require_service(&caller)?;
+    let revoked_at = api.store.revoke(&user).await?;
+    // Here before it is answered; the other replicas are told.
+    api.revocations.refresh(&api.store).await?;
+    api.notifier.tell_revoked();
+    Json::<schema::Revoked>::ok(&Revoked { user_id: &user, revoked_at })?.render(res);
+    Ok(())
+}

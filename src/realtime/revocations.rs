@@ -1,0 +1,59 @@
+//! Whose logins count no longer: all of them on every replica, in memory.
+//!
+//! The table is the truth. A replica reads what is new in it when it starts, when a hint says so, and with each look of
+//! the fallback; so a revocation that no hint has told of is late by that much and no more.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use crate::domain::{Caller, Time, UserId};
+use crate::store::{Store, StoreError};
+
+/// The revocations that this replica knows.
+#[derive(Debug)]
+pub struct Revocations {
+    known: RwLock<HashMap<UserId, Time>>,
+    /// Of the newest.
+    version: watch::Sender<i64>,
+}
+
+impl Default for Revocations {
+    fn default() -> Self {
+        Self { known: RwLock::default(), version: watch::Sender::new(0) }
+    }
+}
+
+impl Revocations {
+    /// Reads what is new.
+    pub async fn refresh(&self, store: &Store) -> Result<(), StoreError> {
+        let known = *self.version.borrow();
+        let newer = store.newer_revocations(known).await?;
+        let Some(latest) = newer.iter().map(|revocation| revocation.version).max() else { return Ok(()) };
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        for revocation in newer {
+            let at = known.entry(revocation.user).or_insert(revocation.at);
+            *at = revocation.at.max(*at);
+        }
+        drop(known);
+        self.version.send_if_modified(|version| std::mem::replace(version, latest.max(*version)) < latest);
+        Ok(())
+    }
+
+    /// Whether a login was revoked after it was issued. One that does not say when it was issued counts as older; one of
+    /// the same second as well, since most tokens give no part of it.
+    pub fn is_revoked(&self, caller: &Caller) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&caller.user).is_some_and(|revoked_at| caller.issued_at.is_none_or(|at| at <= *revoked_at))
+    }
+
+    /// Waits until a login is revoked.
+    pub async fn revoked(&self, caller: &Caller) {
+        let mut changes = self.version.subscribe();
+        while !self.is_revoked(caller) {
+            // The sender lives in `self`, so this cannot fail.
+            let _ = changes.changed().await;
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Taking away what is old, a little at a time; and what is left of a person.
+
+use std::time::Duration;
+
+use super::pool::{Params, Session, Store};
+use super::{StoreError, message_id_from_row, sql};
+use crate::domain::{MessageId, RideId, UserId};
+
+/// The most rows of one statement: what it holds up is held up for milliseconds.
+const PAGE: i64 = 1_000;
+
+/// How long what is over is kept, from a ride's end.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Logs.
+    pub logs: Duration,
+    /// Messages, and with them the ride itself.
+    pub messages: Duration,
+}
+
+impl Store {
+    /// Takes away some of what is too old, in one short transaction, and says how many rows that were. Nothing where
+    /// another replica is at it.
+    pub async fn trim(&self, retention: Retention) -> Result<u64, StoreError> {
+        let session = self.session().await?;
+        match trim(&session, retention).await {
+            Ok(taken) => Ok(taken),
+            Err(error) => {
+                session.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Some of what a user has said and not taken back, in the order of the messages' ids, after one of them.
+    pub async fn messages_of_sender(
+        &self,
+        user: &UserId,
+        after: MessageId,
+        limit: i64,
+    ) -> Result<Vec<(RideId, MessageId)>, StoreError> {
+        let rows = self.read(sql::MESSAGES_OF_SENDER, &[&user.as_str(), &after.0, &limit]).await?;
+        rows.iter().map(message_id_from_row).collect()
+    }
+
+    /// Takes away what a user was told on their own topic, and where they were.
+    pub async fn forget_user(&self, user: &UserId) -> Result<(), StoreError> {
+        self.session().await?.execute(sql::EVENTS_FORGET_USER, &[&user.as_str()]).await.map(drop)
+    }
+}
+
+async fn trim(session: &Session, Retention { logs, messages }: Retention) -> Result<u64, StoreError> {
+    let (logs, messages) = (logs.as_secs_f64(), messages.as_secs_f64());
+    session.batch_execute("begin").await?;
+    let rows = session.query(sql::RETENTION_LOCK, &[]).await?;
+    let is_mine = rows.first().map_or(Ok(false), |row| row.try_get("is_mine"))?;
+    let mut taken = 0;
+    if is_mine {
+        let steps: [(&str, Params<'_>); 5] = [
+            (sql::EVENTS_TRIM, &[&logs, &PAGE]),
+            (sql::RIDES_TRIMMED, &[&logs]),
+            (sql::EVENTS_TRIM_USERS, &[&logs, &PAGE]),
+            (sql::MESSAGES_TRIM, &[&messages, &PAGE]),
+            (sql::RIDES_FORGET, &[&messages]),
+        ];
+        for (statement, params) in steps {
+            taken += session.execute(statement, params).await?;
+        }
+    }
+    session.batch_execute("commit").await?;
+    Ok(taken)
+}

@@ -1,0 +1,60 @@
+//! Logins that count no longer, on any replica.
+
+use serde_json::json;
+
+use crate::support::{Database, Server, eventually};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_login_is_refused_and_what_is_open_with_it_ends_on_every_replica() {
+    let database = Database::create().await;
+    let (server, other) = (Server::start(&database).await, Server::start(&database).await);
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let ticket = driver.post_nothing("stream-tickets").await.expect(201).json()["ticket"].as_str().unwrap().to_owned();
+    let mut streams = [server.live(&driver, "ride_1").await, other.live(&driver, "ride_1").await];
+    let mut kept = other.live(&rider, "ride_1").await;
+    let waiting = {
+        let driver = driver.on(&other);
+        tokio::spawn(async move { driver.get("messages/rides/ride_1/poll?after=99&wait=50").await })
+    };
+    for user in [&rider, &driver, &server.support()] {
+        user.post_nothing("users/driver_1/revoke").await.problem(403, "forbidden");
+    }
+    let revoked = server.service().post_nothing("users/driver_1/revoke").await.expect(200).json();
+    assert_eq!(revoked["userId"], "driver_1");
+
+    for stream in &mut streams {
+        let last = stream.until_end().await.pop().unwrap();
+        assert_eq!((last.kind.as_str(), last.data), ("auth:expired", json!({ "reason": "token_revoked" })));
+    }
+    waiting.await.unwrap();
+    for server in [&server, &other] {
+        let driver = driver.on(server);
+        driver.get("rides").await.problem(401, "unauthorized");
+        driver.get("messages/rides/ride_1/poll").await.problem(401, "unauthorized");
+        let url = format!("{}/api/v1/events?ticket={ticket}", server.base);
+        assert_eq!(reqwest::get(&url).await.unwrap().status(), 401);
+    }
+    // Others are not concerned, and who logs in again goes on: a token of the next second is another login.
+    rider.send("ride_1", "Hello").await;
+    kept.next_of("message:new").await;
+    eventually("a new login counts", async || {
+        let again = other.driver("driver_1");
+        (again.get("rides").await.status == 200).then_some(())
+    })
+    .await;
+
+    // Who starts later knows as well.
+    let late = Server::start(&database).await;
+    driver.on(&late).get("rides").await.problem(401, "unauthorized");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_notify_the_fallback_finds_what_was_revoked() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "200ms")];
+    let (server, other) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+    let (_, driver) = server.open_ride("ride_1").await;
+    let mut stream = other.live(&driver, "ride_1").await;
+    server.service().post_nothing("users/driver_1/revoke").await.expect(200);
+    assert_eq!(stream.until_end().await.pop().unwrap().kind, "auth:expired");
+}
