@@ -18,7 +18,7 @@ use crate::auth::{Tickets, Verifier};
 use crate::config::{LimitSettings, Notify, Settings};
 use crate::domain::Signal;
 use crate::embedded::{EmbeddedError, EmbeddedPostgres, Options, StopMode};
-use crate::http::{Admission, Api, Limits, Quota, SendRate, service};
+use crate::http::{Admission, Api, Limits, Metrics, Quota, SendRate, service};
 use crate::keys::{self, KeysError};
 use crate::realtime::{Attendance, Feed, Hub, Revocations};
 use crate::store::{Retention, Store, StoreConfig, StoreError, migrate};
@@ -56,6 +56,9 @@ pub enum AppError {
         /// Why not.
         error: std::io::Error,
     },
+    /// What is counted cannot be.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// The operating system refuses signals.
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
@@ -173,6 +176,7 @@ async fn serve_with(
         connections: settings.database_connections,
         patience: settings.database_timeout,
     })?);
+    let metrics = Arc::new(Metrics::new()?);
     let hub = Arc::new(Hub::default());
     let revocations = Arc::new(Revocations::default());
     revocations.refresh(&store).await?;
@@ -182,8 +186,11 @@ async fn serve_with(
     let notifier = Arc::new(Notifier::new(notify));
     let terms = Terms { chat_grace: settings.chat_grace, notify };
     let (writer, writing) = Writer::new(Arc::clone(&store), terms, settings.database_timeout, {
-        let hub = Arc::clone(&hub);
-        move |committed| hub.publish(&committed.events)
+        let (hub, metrics) = (Arc::clone(&hub), Arc::clone(&metrics));
+        move |committed| {
+            hub.publish(&committed.events);
+            metrics.committed(&committed);
+        }
     });
 
     let listener = listen(&settings.listen).await?;
@@ -249,6 +256,7 @@ async fn serve_with(
         verifier,
         revocations,
         tickets,
+        metrics,
         limits,
         send_rate: SendRate::per_second(settings.limits.sends_per_second),
         admission: Arc::clone(&admission),

@@ -9,6 +9,7 @@ mod health;
 mod live;
 mod location;
 mod messages;
+mod metrics;
 pub mod openapi;
 mod params;
 mod presence;
@@ -27,5 +28,6 @@ mod users;
 
 pub use admission::{Admission, Quota};
 pub use context::{Api, Limits};
+pub use metrics::Metrics;
 pub use rate::SendRate;
 pub use router::service;

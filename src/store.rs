@@ -20,7 +20,7 @@ pub mod sql;
 pub use batcher::Batcher;
 pub use error::StoreError;
 pub use migrations::migrate;
-pub use pool::{SETTINGS, Session, Store, StoreConfig};
+pub use pool::{PoolStatus, SETTINGS, Session, Store, StoreConfig};
 pub use presence::Presence;
 pub use reads::{Direction, GoingOn, HistoryPage, PageRequest, StoredEvent, StoredRide, UnreadRide};
 pub use retention::Retention;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntGauge;
 use salvo::extract::Metadata;
 use salvo::http::header::AUTHORIZATION;
 use salvo::oapi::{Components, EndpointArgRegister, Operation, SecurityRequirement};
@@ -10,6 +11,7 @@ use salvo::{Depot, Extractible, FlowCtrl, Handler, Request, Response, async_trai
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Admitted, NotAdmitted};
+use super::metrics::{Metrics, Transport};
 use super::params::query;
 use super::rate::SendRate;
 use super::refusal::Refusal;
@@ -44,6 +46,8 @@ pub struct Api {
     pub tickets: Tickets,
     /// How many messages users may send.
     pub send_rate: SendRate,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Times and sizes.
     pub limits: Limits,
     /// Streams and polls that are open, and how they leave.
@@ -84,16 +88,33 @@ impl Api {
     }
 
     /// Lets somebody hold a poll open.
-    pub(super) fn admit_poll(&self, caller: &Caller) -> Result<Admitted, Refusal> {
-        self.admission.admit(&caller.user).map_err(|refused| match refused {
+    pub(super) fn admit_poll(&self, caller: &Caller) -> Result<Open, Refusal> {
+        self.admit(caller, Transport::Poll).map_err(|refused| match refused {
             NotAdmitted::Full => Error::Unavailable.into(),
             NotAdmitted::TooManyOfUser => Refusal::TooMany { what: "streams and polls of yours are open", seconds: 1 },
         })
     }
 
     /// Lets somebody hold a stream open, while the server takes new ones.
-    pub(super) fn admit_stream(&self, caller: &Caller) -> Option<Admitted> {
-        if self.admission.is_draining() { None } else { self.admission.admit(&caller.user).ok() }
+    pub(super) fn admit_stream(&self, caller: &Caller) -> Option<Open> {
+        let put_off = |reason| self.metrics.put_off.with_label_values(&[reason]).inc();
+        if self.admission.is_draining() {
+            put_off("shutdown");
+            return None;
+        }
+        match self.admit(caller, Transport::Stream) {
+            Ok(open) => return Some(open),
+            Err(NotAdmitted::Full) => put_off("full"),
+            Err(NotAdmitted::TooManyOfUser) => put_off("too_many_of_user"),
+        }
+        None
+    }
+
+    fn admit(&self, caller: &Caller, transport: Transport) -> Result<Open, NotAdmitted> {
+        let admitted = self.admission.admit(&caller.user)?;
+        let counted = self.metrics.open.with_label_values(&[transport.as_str()]);
+        counted.inc();
+        Ok(Open { counted, _admitted: admitted })
     }
 
     /// The caller as one who follows.
@@ -104,6 +125,19 @@ impl Api {
             caller: caller.clone(),
             grace: self.limits.chat_grace,
         }
+    }
+}
+
+/// A stream or poll that is open, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Open {
+    counted: IntGauge,
+    _admitted: Admitted,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counted.dec();
     }
 }
 

@@ -1,11 +1,14 @@
 //! Refusals as `application/problem+json` (RFC 9457). One table: here.
 
+use std::sync::Arc;
+
 use salvo::http::header::{CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use salvo::http::{Problem, StatusCode, Version};
 use salvo::oapi::{Components, EndpointOutRegister, Operation, ToSchema};
 use salvo::{Depot, Request, Response, Writer, async_trait};
 use serde::Serialize;
 
+use super::context::Api;
 use super::refusal::Refusal;
 use super::trace::RequestId;
 use crate::domain::{Code, Error};
@@ -105,6 +108,9 @@ fn challenge(refusal: &Refusal) -> &'static str {
 impl Writer for Refusal {
     async fn write(self, req: &mut Request, depot: &mut Depot, res: &mut Response) {
         let (status, code, title) = table(&self);
+        if let Ok(api) = depot.get_typed::<Arc<Api>>() {
+            api.metrics.refusals.with_label_values(&[code]).inc();
+        }
         let challenge = challenge(&self);
         let request_id = RequestId::of(depot);
         let detail = match &self {

@@ -11,13 +11,13 @@ use super::live::{poll, sse};
 use super::refusal::Refusal;
 use super::trace::Trace;
 use super::{
-    broadcasts, drivers, health, location, messages, openapi, presence, reactions, receipts, rides, tickets, typing,
-    users,
+    broadcasts, drivers, health, location, messages, metrics, openapi, presence, reactions, receipts, rides, tickets,
+    typing, users,
 };
 
 /// Everything that is served.
 pub fn service(api: Arc<Api>) -> Service {
-    Service::new(router()).catcher(Catcher::default().hoop(Nothing)).hoop(Trace).hoop(Provide(api))
+    Service::new(router()).catcher(Catcher::default().hoop(Nothing)).hoop(Provide(api)).hoop(Trace)
 }
 
 pub(super) fn router() -> Router {
@@ -73,6 +73,7 @@ pub(super) fn router() -> Router {
         )
         .push(Router::with_path("healthz").get(health::get_health))
         .push(Router::with_path("readyz").get(health::get_readiness))
+        .push(Router::with_path("metrics").get(metrics::get_metrics))
         .push(Router::with_path("openapi.yaml").get(openapi::Yaml))
 }
 

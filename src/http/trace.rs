@@ -3,10 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use salvo::http::StatusCode;
 use salvo::http::header::{HeaderName, HeaderValue};
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, async_trait};
 use tokio::time::Instant;
 use uuid::Uuid;
+
+use super::context::Api;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -34,7 +37,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// The outermost handler.
+/// The outermost handler but for the one that provides the [`Api`].
 pub(super) struct Trace;
 
 #[async_trait]
@@ -47,12 +50,17 @@ impl Handler for Trace {
         }
         depot.insert_typed(id.clone());
         ctrl.call_next(req, depot, res).await;
+        let status = res.status_code.map_or(200, |status| status.as_u16());
+        if let Ok(api) = depot.get_typed::<Arc<Api>>() {
+            let text = StatusCode::from_u16(status).unwrap_or_default();
+            api.metrics.answers.with_label_values(&[text.as_str()]).inc();
+        }
         // The path without its query: tickets travel there.
         tracing::debug!(
             request.id = %id,
             method = %req.method(),
             path = req.uri().path(),
-            status = res.status_code.map_or(200, |status| status.as_u16()),
+            status,
             ms = started.elapsed().as_millis(),
             "answered"
         );

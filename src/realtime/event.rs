@@ -1,6 +1,7 @@
 //! An event, encoded once for all who read it.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -15,6 +16,8 @@ pub struct Event {
     pub seq: Seq,
     /// What it is about.
     pub kind: EventType,
+    /// When this replica had it.
+    pub arrived: Instant,
     frame: Bytes,
     data: Range<usize>,
 }
@@ -25,7 +28,8 @@ impl Event {
     pub fn new(seq: Seq, kind: EventType, data: &str) -> Self {
         let head = format!("id: {seq}\nevent: {}\ndata: ", kind.as_str());
         let from = head.len();
-        Self { seq, kind, frame: [head.as_str(), data, "\n\n"].concat().into(), data: from..from + data.len() }
+        let frame = [head.as_str(), data, "\n\n"].concat().into();
+        Self { seq, kind, arrived: Instant::now(), frame, data: from..from + data.len() }
     }
 
     /// The whole frame.

@@ -7,12 +7,13 @@
 //! committed, so that nothing falls between.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::poll_fn;
 use futures_util::{StreamExt, TryFutureExt};
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
 use super::{Hub, Revocations};
@@ -42,6 +43,9 @@ pub enum FeedState {
 }
 
 impl FeedState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Connecting, Self::Listening, Self::Deaf];
+
     /// The state in a word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,6 +66,8 @@ pub struct Feed {
     state: watch::Sender<FeedState>,
     /// There are revocations to be read.
     revoked: Notify,
+    /// How long the last probe took to be heard, in microseconds.
+    lag: AtomicU64,
     /// Counts what was heard, to tell silence.
     heard: watch::Sender<u64>,
 }
@@ -74,6 +80,7 @@ impl Feed {
             store,
             revocations,
             revoked: Notify::new(),
+            lag: AtomicU64::new(0),
             state: watch::Sender::new(FeedState::Off),
             heard: watch::Sender::new(0),
         }
@@ -82,6 +89,11 @@ impl Feed {
     /// How well it hears.
     pub fn state(&self) -> FeedState {
         *self.state.borrow()
+    }
+
+    /// How long the last NOTIFY to ourselves took to be heard.
+    pub fn lag(&self) -> Duration {
+        Duration::from_micros(self.lag.load(Ordering::Relaxed))
     }
 
     /// Compares what is being read with the log every `period` or so, for ever.
@@ -197,11 +209,13 @@ impl Feed {
     /// Sends itself an empty hint, and waits to hear something.
     async fn probe(&self, client: &Client) -> Result<bool, StoreError> {
         let mut heard_since = self.heard.subscribe();
+        let asked = Instant::now();
         let probe = format!("notify {}, '{}'", hints::CHANNEL, hints::PROBE);
         let heard = async {
             client.batch_execute(&probe).map_err(StoreError::from).await?;
             // The counter lives in `self`, so this cannot fail.
             let _ = heard_since.changed().await;
+            self.lag.store(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
             Ok(true)
         };
         timeout(PROBE_PATIENCE, heard).await.unwrap_or(Ok(false))

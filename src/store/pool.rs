@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, NoTls, Row};
 
-use super::{Batcher, StoreError, drivers, locations, reads};
+use super::{Batcher, StoreError, drivers, locations, reads, sql};
 use crate::domain::{DriverState, RideId, RideSnapshot, Signal};
 
 /// The parameters of a statement.
@@ -35,6 +35,17 @@ pub struct StoreConfig {
     pub connections: usize,
     /// How long a request may wait for the database.
     pub patience: Duration,
+}
+
+/// How many connections there are.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolStatus {
+    /// That nobody uses.
+    pub idle: usize,
+    /// That somebody uses.
+    pub used: usize,
+    /// That somebody waits for.
+    pub waited_for: usize,
 }
 
 /// The database.
@@ -86,6 +97,22 @@ impl Store {
     /// A connection, for statements that must be on the same one.
     pub async fn session(&self) -> Result<Session, StoreError> {
         Session::get(&self.pool).await
+    }
+
+    /// How many connections there are.
+    pub fn pool_status(&self) -> PoolStatus {
+        let status = self.pool.status();
+        PoolStatus {
+            idle: status.available,
+            used: status.size.saturating_sub(status.available),
+            waited_for: status.waiting,
+        }
+    }
+
+    /// How much of the queue of notifications is full, 0 to 1.
+    pub async fn notification_queue_usage(&self) -> Result<f64, StoreError> {
+        let rows = self.read(sql::TOPICS_QUEUE_USAGE, &[]).await?;
+        Ok(rows.first().ok_or(StoreError::Corrupt("no usage"))?.try_get("usage")?)
     }
 
     pub(super) fn pool(&self) -> Pool {

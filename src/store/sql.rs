@@ -16,6 +16,7 @@ statements! {
     TOPICS_HEADS = "topics/heads.sql";
     TOPICS_NOTIFY = "topics/notify.sql";
     TOPICS_NOTIFY_COMMITTED = "topics/notify_committed.sql";
+    TOPICS_QUEUE_USAGE = "topics/queue_usage.sql";
     EVENTS_APPEND = "events/append.sql";
     EVENTS_TRIM = "events/trim.sql";
     EVENTS_TRIM_USERS = "events/trim_users.sql";

@@ -7,6 +7,8 @@
 //! - COMMIT was sent and its answer was lost: the transaction's fate is asked for. Where that cannot be
 //!   learnt, the askers are told that they do not know either (503). It is never rerun blindly.
 
+use std::time::{Duration, Instant};
+
 use super::Terms;
 use super::command::{Job, Needs};
 use super::transaction::{Attempt, Failed};
@@ -18,6 +20,10 @@ use crate::store::{Store, StoreError};
 pub struct Committed {
     /// Each topic's in order.
     pub events: Vec<NewEvent>,
+    /// How many commands it carried out.
+    pub jobs: usize,
+    /// How long that took.
+    pub took: Duration,
 }
 
 /// Carries out a batch, and answers everyone in it.
@@ -43,10 +49,11 @@ async fn attempt(
 ) -> Result<(), (Vec<Box<dyn Job>>, StoreError)> {
     let mut lost = None;
     for _ in 0..2 {
+        let began = Instant::now();
         match once(store, terms, &mut jobs).await {
             Ok(events) => {
                 // The hub is told before the askers, so that who has an answer finds it in the hub.
-                committed(Committed { events });
+                committed(Committed { events, jobs: jobs.len(), took: began.elapsed() });
                 jobs.into_iter().for_each(Job::answer);
                 return Ok(());
             }

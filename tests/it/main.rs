@@ -26,6 +26,7 @@ mod limits;
 mod live;
 mod merged;
 mod messages;
+mod metrics;
 mod openapi;
 mod poll;
 mod reactions;

@@ -19,8 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use super::reader::{Cursor, Handed, Reader, Turn};
 use super::state::{GapView, ReasonView, State, SyncView};
 use crate::domain::{Caller, EventType, Filter, Time};
-use crate::http::admission::Admitted;
-use crate::http::context::Api;
+use crate::http::context::{Api, Open};
 use crate::realtime::{Attending, Closed, Value};
 
 /// The most events handed out at once.
@@ -88,7 +87,7 @@ pub(super) struct EventStream<R> {
     /// The last id that the client has been told.
     told: Cursor,
     /// As long as the stream is open, it counts, and its reader is there: on the ride, and among the drivers.
-    _open: Open,
+    _held: Held,
     /// When it leaves a server that drains.
     leaves_at: Option<Instant>,
     /// When the client will have heard nothing for long enough.
@@ -96,7 +95,7 @@ pub(super) struct EventStream<R> {
 }
 
 /// What an open stream holds on to.
-type Open = (Admitted, [Option<Attending>; 2]);
+type Held = (Open, [Option<Attending>; 2]);
 
 /// What woke a stream.
 enum Wake {
@@ -109,7 +108,7 @@ enum Wake {
 
 impl<R: Reader> EventStream<R> {
     /// Answers with a stream.
-    pub(super) fn open(reader: R, api: Arc<Api>, terms: Terms, open: Open, beginning: Beginning, res: &mut Response) {
+    pub(super) fn open(reader: R, api: Arc<Api>, terms: Terms, held: Held, beginning: Beginning, res: &mut Response) {
         let stream = Self {
             reader,
             api,
@@ -118,7 +117,7 @@ impl<R: Reader> EventStream<R> {
             ends_at: Instant::now() + terms.caller.expires_at.since(Time::now()),
             caller: terms.caller,
             told: beginning.cursor.clone(),
-            _open: open,
+            _held: held,
             leaves_at: None,
             silent_at: Instant::now() + terms.heartbeat,
         };
@@ -206,7 +205,9 @@ impl<R: Reader> EventStream<R> {
     /// The frames of those events that pass the filter, in one piece.
     fn frames(&mut self, mut events: Vec<Handed>) -> Option<Bytes> {
         events.retain(|handed| self.filter.passes(handed.event.kind));
-        self.told = events.last()?.cursor.clone();
+        let last = events.last()?;
+        self.told = last.cursor.clone();
+        self.api.metrics.handed_out.observe(last.event.arrived.elapsed().as_secs_f64());
         match events.as_slice() {
             // The usual case.
             [one] => Some(one.frame()),

@@ -1,0 +1,177 @@
+//! `GET /metrics`: what the server does, for Prometheus.
+//!
+//! Labels have few values: no ids, no paths, no users. What somebody else counts already (the pool, the listener) is read
+//! when it is asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    exponential_buckets,
+};
+use salvo::http::StatusCode;
+use salvo::http::header::{CONTENT_TYPE, HeaderValue};
+use salvo::oapi::endpoint;
+use salvo::{Depot, Response};
+
+use super::context::Api;
+use super::refusal::Refusal;
+use crate::domain::Error;
+use crate::realtime::FeedState;
+use crate::writer::Committed;
+
+/// What is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    pub(super) open: IntGaugeVec,
+    pub(super) handed_out: Histogram,
+    pub(super) answers: IntCounterVec,
+    pub(super) refusals: IntCounterVec,
+    pub(super) put_off: IntCounterVec,
+    events: IntCounterVec,
+    batches: Histogram,
+    commits: Histogram,
+    listen: IntGaugeVec,
+    listen_lag: prometheus::Gauge,
+    queue: prometheus::Gauge,
+    pool: IntGaugeVec,
+    database: IntGauge,
+    tasks: IntGauge,
+}
+
+/// How a reader is connected.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Transport {
+    /// An event stream.
+    Stream,
+    /// A poll.
+    Poll,
+}
+
+impl Transport {
+    /// As the label says it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stream => "sse",
+            Self::Poll => "poll",
+        }
+    }
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let float = |name: &str, help: &str| {
+            let gauge = prometheus::Gauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok::<_, prometheus::Error>(histogram)
+        };
+        // From a quarter of a millisecond to eight seconds.
+        let seconds = || exponential_buckets(0.000_25, 2.0, 16);
+        Ok(Self {
+            open: gauges("ridewire_open", "Streams and polls that are open, by transport.", &["transport"])?,
+            handed_out: histogram(
+                "ridewire_commit_to_socket_seconds",
+                "From when this replica had an event, by its own commit or from the log, to when a stream handed it to its socket.",
+                seconds()?,
+            )?,
+            answers: counters("ridewire_answers_total", "Answers by status.", &["status"])?,
+            refusals: counters("ridewire_refusals_total", "Refusals by their code.", &["code"])?,
+            put_off: counters(
+                "ridewire_streams_put_off_total",
+                "Streams that were told to come back later, by why.",
+                &["reason"],
+            )?,
+            events: counters("ridewire_events_total", "Events that were committed here, by type.", &["type"])?,
+            batches: histogram("ridewire_batch_commands", "Commands in a batch.", exponential_buckets(1.0, 2.0, 9)?)?,
+            commits: histogram(
+                "ridewire_commit_seconds",
+                "How long a batch took, from asking for a connection to the answer to its COMMIT.",
+                seconds()?,
+            )?,
+            listen: gauges("ridewire_listen", "1 for the state that LISTEN is in.", &["state"])?,
+            listen_lag: float(
+                "ridewire_listen_lag_seconds",
+                "How long the last NOTIFY to ourselves took to be heard.",
+            )?,
+            queue: float(
+                "ridewire_notify_queue_usage",
+                "How much of Postgres' queue of notifications is full, 0 to 1.",
+            )?,
+            pool: gauges("ridewire_pool_connections", "Connections to Postgres, by what they do.", &["state"])?,
+            database: gauge("ridewire_database_up", "1 if Postgres answers.")?,
+            tasks: gauge("ridewire_tasks", "Tasks of the runtime that are alive.")?,
+            registry,
+        })
+    }
+
+    /// Counts a commit.
+    pub fn committed(&self, committed: &Committed) {
+        self.batches.observe(committed.jobs as f64);
+        self.commits.observe(committed.took.as_secs_f64());
+        for event in &committed.events {
+            self.events.with_label_values(&[event.kind.as_str()]).inc();
+        }
+    }
+
+    /// What is read when it is asked for.
+    async fn look(&self, api: &Api) {
+        let state = api.feed.state();
+        for known in FeedState::ALL {
+            self.listen.with_label_values(&[known.as_str()]).set((known == state).into());
+        }
+        self.listen_lag.set(api.feed.lag().as_secs_f64());
+        let pool = api.store.pool_status();
+        for (state, connections) in [("idle", pool.idle), ("used", pool.used), ("waited_for", pool.waited_for)] {
+            self.pool.with_label_values(&[state]).set(i64::try_from(connections).unwrap_or(i64::MAX));
+        }
+        self.tasks
+            .set(i64::try_from(tokio::runtime::Handle::current().metrics().num_alive_tasks()).unwrap_or(i64::MAX));
+        // A scrape does not wait as long as a request may.
+        let usage = tokio::time::timeout(Duration::from_secs(1), api.store.notification_queue_usage()).await;
+        let usage = usage.ok().and_then(Result::ok);
+        self.database.set(usage.is_some().into());
+        self.queue.set(usage.unwrap_or(f64::NAN));
+    }
+}
+
+/// What it does
+///
+/// For Prometheus, in its text format.
+#[endpoint(tags("operations"), operation_id = "getMetrics", responses(
+    (status_code = 200, description = "Metrics", content_type = "text/plain", body = String)))]
+pub(super) async fn get_metrics(depot: &mut Depot, res: &mut Response) -> Result<(), Refusal> {
+    let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
+    api.metrics.look(api).await;
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&api.metrics.registry.gather(), &mut text).map_err(|_| Error::Internal)?;
+    res.status_code(StatusCode::OK);
+    res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    res.body(text);
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! `/metrics`, as Prometheus reads it.
+
+use std::collections::BTreeMap;
+
+use crate::support::{Database, Server, eventually};
+
+/// All samples, by name and labels as they stand there.
+async fn scrape(server: &Server) -> BTreeMap<String, f64> {
+    let answer = reqwest::get(format!("{}/metrics", server.base)).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    let text = answer.text().await.unwrap();
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| line.rsplit_once(' ').unwrap())
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_is_counted() {
+    let database = Database::create().await;
+    let (server, other) = (Server::start(&database).await, Server::start(&database).await);
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let mut streams = [server.live(&driver, "ride_1").await, other.live(&driver, "ride_1").await];
+    rider.send("ride_1", "Hello").await;
+    rider.get("rides/ride_9").await.problem(404, "ride_not_found");
+    for stream in &mut streams {
+        stream.next_of("message:new").await;
+    }
+    let samples = scrape(&server).await;
+    let of = |name: &str| samples.get(name).copied().unwrap_or_else(|| panic!("{name}: {samples:#?}"));
+    assert_eq!(of(r#"ridewire_open{transport="sse"}"#), 1.0);
+    assert_eq!(of(r#"ridewire_events_total{type="message:new"}"#), 1.0);
+    assert_eq!(of(r#"ridewire_refusals_total{code="ride_not_found"}"#), 1.0);
+    assert_eq!(of(r#"ridewire_answers_total{status="201"}"#), 2.0);
+    assert!(of("ridewire_batch_commands_count") >= 2.0 && of("ridewire_commit_seconds_sum") > 0.0);
+    assert!(of("ridewire_commit_to_socket_seconds_count") >= 1.0);
+    assert_eq!(of("ridewire_database_up"), 1.0);
+    assert!((0.0..1.0).contains(&of("ridewire_notify_queue_usage")));
+    assert!(of(r#"ridewire_pool_connections{state="idle"}"#) >= 1.0);
+    assert!(of("process_open_fds") > 0.0 && of("ridewire_tasks") > 0.0);
+    // The other one has committed nothing, and has handed out what it heard of.
+    let samples = scrape(&other).await;
+    assert!(!samples.contains_key(r#"ridewire_events_total{type="message:new"}"#));
+    assert!(samples["ridewire_commit_to_socket_seconds_count"] >= 1.0);
+    eventually("the listener hears itself", async || {
+        let samples = scrape(&server).await;
+        let hears = samples[r#"ridewire_listen{state="listening"}"#] == 1.0
+            && samples[r#"ridewire_listen{state="deaf"}"#] == 0.0;
+        (hears && samples["ridewire_listen_lag_seconds"] > 0.0).then_some(())
+    })
+    .await;
+    drop(streams);
+    eventually("streams that have ended are not counted", async || {
+        (scrape(&server).await[r#"ridewire_open{transport="sse"}"#] == 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_anybody_is_in_the_metrics() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_secret").await;
+    rider.send("ride_secret", "a secret").await;
+    rider.clone().with_token("nonsense.secret.token").get("rides/ride_secret").await.problem(401, "unauthorized");
+    let text = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
+    for secret in ["secret", "rider_", "driver_", "nonsense"] {
+        assert!(!text.contains(secret), "{secret} is in\n{text}");
+    }
+}
+
+/// The names of metrics in a text: ours, and those of the process.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("ridewire_") || word.starts_with("process_"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dashboard_and_the_alerts_ask_for_what_there_is_and_each_alert_is_explained() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    server.open_ride("ride_1").await;
+    let known = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
+    let known: std::collections::BTreeSet<&str> = names(&known).collect();
+    // Of these there is nothing to tell until it happens.
+    let later = ["ridewire_streams_put_off_total", "ridewire_refusals_total"];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let (dashboard, alerts) = (read("ops/grafana/ridewire.json"), read("ops/prometheus/alerts.yml"));
+    serde_json::from_str::<serde_json::Value>(&dashboard).unwrap();
+    let mut asked = 0;
+    for name in names(&dashboard).chain(names(&alerts)) {
+        assert!(known.contains(name) || later.contains(&name), "there is no {name}");
+        asked += 1;
+    }
+    assert!(asked > 20, "{asked}");
+    let operations = read("docs/operations.md");
+    let names: Vec<_> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() > 5);
+    for alert in names {
+        assert!(operations.contains(&format!("### {alert}")), "docs/operations.md says nothing of {alert}");
+    }
+}
