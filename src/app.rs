@@ -18,6 +18,7 @@ use crate::auth::{Tickets, Verifier};
 use crate::config::{LimitSettings, Notify, Settings};
 use crate::domain::Signal;
 use crate::embedded::{EmbeddedError, EmbeddedPostgres, Options, StopMode};
+use crate::http::guard::Origin;
 use crate::http::{Admission, Api, Limits, Metrics, Quota, SendRate, service};
 use crate::keys::{self, KeysError};
 use crate::realtime::{Attendance, Feed, Hub, Revocations};
@@ -153,13 +154,17 @@ fn parse(url: &str, setting: &str) -> Result<Config, AppError> {
 /// Serves until a signal asks to stop. `ready` is called with the address once requests are answered.
 pub async fn serve(settings: Settings, ready: impl AsyncFnOnce(SocketAddr, &Api)) -> Result<(), AppError> {
     // Whatever can be wrong with the settings is found before anything is started.
+    let origins = settings.cors_origins.iter().map(|origin| origin.trim().parse());
+    let origins: Vec<Origin> = origins
+        .collect::<Result<_, _>>()
+        .map_err(|error| AppError::Setting(format!("RIDEWIRE_CORS_ORIGINS: {error}")))?;
     let verifier = Verifier::new(keys::verifying(&settings)?, keys::expectations(&settings));
     let mut signals = Signals::new().map_err(AppError::Signals)?;
     let mut database = tokio::select! {
         database = Database::open(&settings) => database?,
         () = signals.wait() => return Ok(()),
     };
-    let served = serve_with(settings, &mut database, verifier, signals, ready).await;
+    let served = serve_with(settings, &mut database, (verifier, origins), signals, ready).await;
     let closed = database.close().await;
     served.and(closed)
 }
@@ -167,7 +172,7 @@ pub async fn serve(settings: Settings, ready: impl AsyncFnOnce(SocketAddr, &Api)
 async fn serve_with(
     settings: Settings,
     database: &mut Database,
-    verifier: Verifier,
+    (verifier, origins): (Verifier, Vec<Origin>),
     mut signals: Signals,
     ready: impl AsyncFnOnce(SocketAddr, &Api),
 ) -> Result<(), AppError> {
@@ -264,7 +269,7 @@ async fn serve_with(
     });
     let server = server(acceptor, &settings.limits);
     let handle = server.handle();
-    let mut serving = tokio::spawn(server.try_serve(service(Arc::clone(&api))));
+    let mut serving = tokio::spawn(server.try_serve(service(Arc::clone(&api), &origins)));
     ready(address, &api).await;
 
     let ended = tokio::select! {

@@ -108,6 +108,11 @@ pub struct Settings {
     #[command(flatten)]
     pub limits: LimitSettings,
 
+    /// Sites whose scripts may use the interface, such as `https://app.example.com`, with commas between them; `*` for all
+    /// [default: none].
+    #[arg(long, env = "RIDEWIRE_CORS_ORIGINS", global = true, value_delimiter = ',')]
+    pub cors_origins: Vec<String>,
+
     /// What is logged: a filter such as `info` or `ridewire=debug`.
     #[arg(long, env = "RIDEWIRE_LOG", global = true, default_value = "info")]
     pub log: String,

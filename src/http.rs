@@ -5,6 +5,7 @@ mod body;
 mod broadcasts;
 mod context;
 mod drivers;
+pub mod guard;
 mod health;
 mod live;
 mod location;

@@ -93,8 +93,21 @@ impl Metrics {
         };
         // From a quarter of a millisecond to eight seconds.
         let seconds = || exponential_buckets(0.000_25, 2.0, 16);
+        let open = gauges("ridewire_open", "Streams and polls that are open, by transport.", &["transport"])?;
+        // There from the beginning, at zero: a rate of what is not there yet cannot be told.
+        for transport in [Transport::Stream, Transport::Poll] {
+            open.with_label_values(&[transport.as_str()]).set(0);
+        }
+        let put_off = counters(
+            "ridewire_streams_put_off_total",
+            "Streams that were told to come back later, by why.",
+            &["reason"],
+        )?;
+        for reason in ["shutdown", "full", "too_many_of_user"] {
+            put_off.with_label_values(&[reason]).reset();
+        }
         Ok(Self {
-            open: gauges("ridewire_open", "Streams and polls that are open, by transport.", &["transport"])?,
+            open,
             handed_out: histogram(
                 "ridewire_commit_to_socket_seconds",
                 "From when this replica had an event, by its own commit or from the log, to when a stream handed it to its socket.",
@@ -102,11 +115,7 @@ impl Metrics {
             )?,
             answers: counters("ridewire_answers_total", "Answers by status.", &["status"])?,
             refusals: counters("ridewire_refusals_total", "Refusals by their code.", &["code"])?,
-            put_off: counters(
-                "ridewire_streams_put_off_total",
-                "Streams that were told to come back later, by why.",
-                &["reason"],
-            )?,
+            put_off,
             events: counters("ridewire_events_total", "Events that were committed here, by type.", &["type"])?,
             batches: histogram("ridewire_batch_commands", "Commands in a batch.", exponential_buckets(1.0, 2.0, 9)?)?,
             commits: histogram(

@@ -7,6 +7,7 @@ use salvo::http::StatusCode;
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Service, Writer, async_trait};
 
 use super::context::{Api, Provide};
+use super::guard::{Origin, cors};
 use super::live::{poll, sse};
 use super::refusal::Refusal;
 use super::trace::Trace;
@@ -16,8 +17,12 @@ use super::{
 };
 
 /// Everything that is served.
-pub fn service(api: Arc<Api>) -> Service {
-    Service::new(router()).catcher(Catcher::default().hoop(Nothing)).hoop(Provide(api)).hoop(Trace)
+pub fn service(api: Arc<Api>, origins: &[Origin]) -> Service {
+    let service = Service::new(router()).catcher(Catcher::default().hoop(Nothing)).hoop(Provide(api)).hoop(Trace);
+    match cors(origins) {
+        Some(cors) => service.hoop(cors),
+        None => service,
+    }
 }
 
 pub(super) fn router() -> Router {

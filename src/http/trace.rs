@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::context::Api;
+use super::guard::harden;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -48,6 +49,7 @@ impl Handler for Trace {
         if let Ok(value) = HeaderValue::from_str(&id.0) {
             res.headers_mut().insert(X_REQUEST_ID, value);
         }
+        harden(res.headers_mut());
         depot.insert_typed(id.clone());
         ctrl.call_next(req, depot, res).await;
         let status = res.status_code.map_or(200, |status| status.as_u16());
