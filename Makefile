@@ -4,7 +4,7 @@
 CARGO ?= $(shell command -v cargo 2>/dev/null || echo "$(HOME)/.cargo/bin/cargo")
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build fmt lint openapi bench clean rust postgres
+.PHONY: help run test build fmt lint openapi bench clean rust postgres pgbouncer
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -12,7 +12,7 @@ help: ## list these targets
 run: postgres build ## build, then serve on http://127.0.0.1:8080 with a private Postgres and the demo
 	@exec target/release/ridewire serve --demo
 
-test: postgres rust ## run all tests, against real Postgres processes
+test: postgres pgbouncer rust ## run all tests, against real Postgres processes
 	@$(CARGO) test
 
 build: rust ## build target/release/ridewire
@@ -42,3 +42,6 @@ rust:
 
 postgres:
 	@scripts/postgres.sh
+
+pgbouncer:
+	@scripts/pgbouncer.sh

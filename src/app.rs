@@ -15,14 +15,14 @@ use tokio_postgres::Config;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Tickets, Verifier};
-use crate::config::{LimitSettings, Notify, Settings};
+use crate::config::{LimitSettings, Notify, PreparedStatements, Settings};
 use crate::domain::Signal;
 use crate::embedded::{EmbeddedError, EmbeddedPostgres, Options, StopMode};
 use crate::http::guard::Origin;
 use crate::http::{Admission, Api, Limits, Metrics, Quota, SendRate, service};
 use crate::keys::{self, KeysError};
 use crate::realtime::{Attendance, Feed, Hub, Revocations};
-use crate::store::{Retention, Store, StoreConfig, StoreError, migrate};
+use crate::store::{Prepared, Retention, Store, StoreConfig, StoreError, migrate};
 use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer, retention};
 
 /// How long the database may take to be there when we start.
@@ -103,11 +103,11 @@ impl Database {
         }
     }
 
-    /// Migrates, waiting for a database that is about to be there, as when all of a deployment starts at once.
+    /// Migrates, over the direct connection where there is one, waiting for a database that is about to be there, as when all of a deployment starts at once.
     async fn migrate(&self) -> Result<(), StoreError> {
         let deadline = Instant::now() + DATABASE_PATIENCE;
         loop {
-            match migrate(&self.config).await {
+            match migrate(&self.listen).await {
                 Ok(applied) => {
                     tracing::info!(applied, "the schema is up to date");
                     return Ok(());
@@ -180,6 +180,10 @@ async fn serve_with(
         postgres: database.config.clone(),
         connections: settings.database_connections,
         patience: settings.database_timeout,
+        prepared: match settings.prepared_statements {
+            PreparedStatements::On => Prepared::On,
+            PreparedStatements::Off => Prepared::Off,
+        },
     })?);
     let metrics = Arc::new(Metrics::new()?);
     let hub = Arc::new(Hub::default());

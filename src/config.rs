@@ -14,6 +14,15 @@ pub enum Notify {
     Off,
 }
 
+/// Whether statements are prepared on their connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PreparedStatements {
+    /// They are, once for each connection.
+    On,
+    /// Each is sent whole: for poolers of transactions, such as `PgBouncer`.
+    Off,
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -79,6 +88,10 @@ pub struct Settings {
     /// Whether replicas tell each other of commits by LISTEN and NOTIFY.
     #[arg(long, env = "RIDEWIRE_NOTIFY", global = true, value_enum, default_value = "on")]
     pub notify: Notify,
+
+    /// Whether statements are prepared; `off` for `DATABASE_URL` leading through a pooler of transactions.
+    #[arg(long, env = "RIDEWIRE_PREPARED_STATEMENTS", global = true, value_enum, default_value = "on")]
+    pub prepared_statements: PreparedStatements,
 
     /// The most connections to Postgres, that of LISTEN not counted.
     #[arg(long, env = "RIDEWIRE_DATABASE_CONNECTIONS", global = true, default_value_t = 8)]

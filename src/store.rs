@@ -16,14 +16,16 @@ mod retention;
 mod revocations;
 mod rows;
 pub mod sql;
+mod types;
 
 pub use batcher::Batcher;
 pub use error::StoreError;
 pub use migrations::migrate;
-pub use pool::{PoolStatus, SETTINGS, Session, Store, StoreConfig};
+pub use pool::{PoolStatus, Prepared, SETTINGS, Session, Store, StoreConfig};
 pub use presence::Presence;
 pub use reads::{Direction, GoingOn, HistoryPage, PageRequest, StoredEvent, StoredRide, UnreadRide};
 pub use retention::Retention;
 pub use revocations::Revocation;
 use rows::message_id_from_row;
 pub use rows::{Person, message_from_row, person_from_row, ride_from_row};
+pub use types::parameter_types;

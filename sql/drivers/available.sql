@@ -4,4 +4,4 @@ from driver_state
 where available
   and driver_id > coalesce($1::text, '')
 order by driver_id
-limit $2
+limit $2::bigint

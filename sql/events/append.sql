@@ -7,5 +7,5 @@ with new as (select *
                 from (select topic, max(seq) as last_seq from new group by topic) as ends
                 where topics.name = ends.topic)
 insert into events (topic, seq, type, data, message_id, created_at)
-select topic, seq, type, data, message_id, $6
+select topic, seq, type, data, message_id, $6::timestamptz
 from new

@@ -3,7 +3,7 @@ with old as materialized (select 'ride/' || ride_id as topic
                           from rides
                           where closed_at is not null
                             and not log_is_trimmed
-                            and ended_at <= statement_timestamp() - make_interval(secs => $1)
+                            and ended_at <= statement_timestamp() - make_interval(secs => $1::float8)
                           order by ended_at
                           limit 50),
      gone as materialized (select event.topic, event.seq
@@ -12,7 +12,7 @@ with old as materialized (select 'ride/' || ride_id as topic
                                                from events
                                                where events.topic = old.topic
                                                order by seq
-                                               limit $2) as event
+                                               limit $2::bigint) as event
                            limit $2)
 delete from events
 using gone

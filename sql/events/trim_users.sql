@@ -3,9 +3,9 @@ with gone as materialized (select topic, seq
                            from events
                            where topic >= 'user/'
                              and topic < 'user0'
-                             and created_at <= statement_timestamp() - make_interval(secs => $1)
+                             and created_at <= statement_timestamp() - make_interval(secs => $1::float8)
                            order by created_at
-                           limit $2)
+                           limit $2::bigint)
 delete from events
 using gone
 where events.topic = gone.topic

@@ -2,7 +2,7 @@
 with old as materialized (select ride_id
                           from rides
                           where log_is_trimmed
-                            and ended_at <= statement_timestamp() - make_interval(secs => $1)
+                            and ended_at <= statement_timestamp() - make_interval(secs => $1::float8)
                           order by ended_at
                           limit 50),
      gone as materialized (select message.ride_id, message.seq
@@ -11,7 +11,7 @@ with old as materialized (select ride_id
                                                from messages
                                                where messages.ride_id = old.ride_id
                                                order by seq
-                                               limit $2) as message
+                                               limit $2::bigint) as message
                            limit $2)
 delete from messages
 using gone

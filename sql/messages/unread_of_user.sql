@@ -8,7 +8,7 @@ cross join lateral (select count(*) as count
                       and messages.seq > greatest(mine.from_seq, coalesce(mark.read_seq, 0))
                       and messages.sender_id <> mine.user_id
                       and messages.deleted_at is null) as unread
-where mine.user_id = $1
+where mine.user_id = $1::text
   and mine.until_seq is null
   and unread.count > 0
 order by mine.ride_id

@@ -9,4 +9,4 @@ left join lateral (select joined.ride_id
                      and joined.until_seq is null
                      and not joined.is_over
                    order by ride.ended_at is not null, joined.joined_at desc, joined.ride_id desc
-                   limit $2) as mine on true
+                   limit $2::bigint) as mine on true

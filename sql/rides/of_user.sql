@@ -4,7 +4,7 @@ select snapshot.*, last.*, unread.count as unread
 from (select joined.ride_id, joined.user_id, joined.from_seq, joined.joined_at
       from participants joined
       join rides on rides.ride_id = joined.ride_id
-      where joined.user_id = $1
+      where joined.user_id = $1::text
         and joined.until_seq is null
         and ($2::text is null or rides.status = $2)
         and ($3::text is null
@@ -14,7 +14,7 @@ from (select joined.ride_id, joined.user_id, joined.from_seq, joined.joined_at
                                                      and edge.user_id = $1
                                                      and edge.until_seq is null))
       order by joined.joined_at desc, joined.ride_id desc
-      limit $4) as mine
+      limit $4::bigint) as mine
 join ride_snapshots snapshot on snapshot.ride_id = mine.ride_id
 left join receipts mark on mark.ride_id = mine.ride_id and mark.user_id = mine.user_id
 left join lateral (select id, seq, sender_id, sender_role, content, metadata, client_message_id, content_hash,

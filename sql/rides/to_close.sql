@@ -3,6 +3,6 @@ select ride_id
 from rides
 where ended_at is not null
   and closed_at is null
-  and ended_at <= statement_timestamp() - make_interval(secs => $1)
+  and ended_at <= statement_timestamp() - make_interval(secs => $1::float8)
 order by ended_at
-limit $2
+limit $2::bigint

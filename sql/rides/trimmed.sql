@@ -3,7 +3,7 @@ with old as materialized (select ride_id
                           from rides
                           where closed_at is not null
                             and not log_is_trimmed
-                            and ended_at <= statement_timestamp() - make_interval(secs => $1)
+                            and ended_at <= statement_timestamp() - make_interval(secs => $1::float8)
                           order by ended_at
                           limit 50)
 update rides

@@ -1,3 +1,3 @@
 select value
 from secrets
-where name = $1
+where name = $1::text

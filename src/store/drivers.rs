@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use deadpool_postgres::Pool;
+use super::pool::Pool;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use deadpool_postgres::Pool;
+use super::pool::Pool;
 
 use super::pool::{Store, read};
 use super::rows::ride_id;

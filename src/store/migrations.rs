@@ -9,26 +9,34 @@ mod embedded {
 }
 
 /// Any number, the same in all replicas: only one migrates, the others wait and find nothing to do.
-const LOCK: &str = "select pg_advisory_lock(7243391001)";
-const UNLOCK: &str = "select pg_advisory_unlock(7243391001)";
+const LOCK: &str = "begin; set local idle_in_transaction_session_timeout = 0;
+    select pg_advisory_xact_lock(7243391001)";
 
 /// Runs the migrations that this database has not seen, and says how many there were.
 ///
-/// On a connection of its own, since the lock is the session's: it is released by its end, whatever happens.
+/// The lock is held by a transaction on a connection of its own: it is released by its end, whatever happens, also where a
+/// pooler would give a session's lock to others.
 pub async fn migrate(config: &Config) -> Result<usize, StoreError> {
+    let (lock, holding) = config.connect(NoTls).await?;
     let (mut client, connection) = config.connect(NoTls).await?;
-    let driver = tokio::spawn(connection);
-    let applied = run(&mut client).await;
-    drop(client);
-    // The session ends with its client; a failure of the connection has shown itself in `applied`.
-    let _ = driver.await;
+    let drivers = [tokio::spawn(holding), tokio::spawn(connection)];
+    let applied = async {
+        lock.batch_execute(LOCK).await?;
+        let applied = run(&mut client).await?;
+        lock.batch_execute("commit").await?;
+        Ok(applied)
+    };
+    let applied = applied.await;
+    drop((client, lock));
+    for driver in drivers {
+        // The session ends with its client; a failure of the connection has shown itself in `applied`.
+        let _ = driver.await;
+    }
     applied
 }
 
 async fn run(client: &mut Client) -> Result<usize, StoreError> {
-    client.batch_execute(LOCK).await?;
     let report =
         embedded::migrations::runner().set_migration_table_name("ridewire_migrations").run_async(client).await?;
-    client.batch_execute(UNLOCK).await?;
     Ok(report.applied_migrations().len())
 }

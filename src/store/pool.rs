@@ -3,13 +3,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime};
 use tokio::time::timeout;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, NoTls, Row};
 
-use super::{Batcher, StoreError, drivers, locations, reads, sql};
+use super::{Batcher, StoreError, drivers, locations, parameter_types, reads, sql};
 use crate::domain::{DriverState, RideId, RideSnapshot, Signal};
+
+/// A parameter, and what it is.
+type Typed<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// The parameters of a statement.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -26,6 +29,19 @@ pub const SETTINGS: &str = "set enable_seqscan = off; set enable_hashjoin = off;
     set plan_cache_mode = force_generic_plan; set jit = off;
     select set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)";
 
+/// The part of [`SETTINGS`] that a transaction needs, where a connection is another with each.
+const LOCAL_SETTINGS: &str = "set local jit = off;
+    select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'";
+
+/// Whether statements are prepared on their connection and used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prepared {
+    /// They are.
+    On,
+    /// Each is sent whole: through a pooler of transactions the next one may be on another connection.
+    Off,
+}
+
 /// How to reach the database.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -35,6 +51,8 @@ pub struct StoreConfig {
     pub connections: usize,
     /// How long a request may wait for the database.
     pub patience: Duration,
+    /// Whether statements are prepared.
+    pub prepared: Prepared,
 }
 
 /// How many connections there are.
@@ -63,16 +81,19 @@ impl Store {
     pub fn new(config: StoreConfig) -> Result<Self, StoreError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config.postgres, NoTls, recycling);
-        let pool = Pool::builder(manager)
+        let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(config.connections)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(config.patience))
-            .create_timeout(Some(config.patience))
-            .post_create(Hook::async_fn(|client, _| {
+            .create_timeout(Some(config.patience));
+        let connections = match config.prepared {
+            Prepared::On => connections.post_create(Hook::async_fn(|client, _| {
                 Box::pin(async { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })
-            }))
-            .build()
-            .map_err(|_| StoreError::Corrupt("the pool's configuration"))?;
+            })),
+            Prepared::Off => connections,
+        };
+        let connections = connections.build().map_err(|_| StoreError::Corrupt("the pool's configuration"))?;
+        let pool = Pool { connections, prepared: config.prepared };
         let patience = config.patience;
         let snapshots = Batcher::start(500, patience, {
             let pool = pool.clone();
@@ -101,7 +122,7 @@ impl Store {
 
     /// How many connections there are.
     pub fn pool_status(&self) -> PoolStatus {
-        let status = self.pool.status();
+        let status = self.pool.connections.status();
         PoolStatus {
             idle: status.available,
             used: status.size.saturating_sub(status.available),
@@ -141,6 +162,13 @@ pub(super) async fn read(pool: &Pool, statement: &str, params: Params<'_>) -> Re
     }
 }
 
+/// Connections, and how they are used.
+#[derive(Debug, Clone)]
+pub(super) struct Pool {
+    connections: deadpool_postgres::Pool,
+    prepared: Prepared,
+}
+
 /// A connection out of the pool. It goes back when it is dropped, so a transaction begun on it must be ended,
 /// or the session [abandoned](Session::abandon).
 ///
@@ -156,7 +184,7 @@ pub struct Session {
 
 impl Session {
     async fn get(pool: &Pool) -> Result<Self, StoreError> {
-        Ok(Self { object: Some(pool.get().await?), pool: pool.clone(), is_lost: AtomicBool::new(false) })
+        Ok(Self { object: Some(pool.connections.get().await?), pool: pool.clone(), is_lost: AtomicBool::new(false) })
     }
 
     /// Does something with the connection, for as long as a request may wait.
@@ -165,7 +193,7 @@ impl Session {
         work: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
         let Some(object) = &self.object else { return Err(StoreError::Stopping) };
-        let done = match self.pool.timeouts().wait {
+        let done = match self.pool.connections.timeouts().wait {
             Some(patience) => timeout(patience, work(object)).await.map_err(|_| StoreError::Timeout),
             None => Ok(work(object).await),
         };
@@ -179,6 +207,9 @@ impl Session {
     /// Prepares statements that this connection has not seen. Statements that shall leave in one write (polled
     /// together) must all be prepared before, or they may leave in another order.
     pub async fn prepare(&self, statements: &[&str]) -> Result<(), StoreError> {
+        if self.pool.prepared == Prepared::Off {
+            return Ok(());
+        }
         self.within(async |object| {
             for statement in statements {
                 object.prepare_cached(statement).await?;
@@ -190,7 +221,11 @@ impl Session {
 
     /// Runs a statement that returns rows.
     pub async fn query(&self, statement: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
+        let typed = self.typed(statement, params)?;
         self.within(async |object| {
+            if let Some(typed) = typed {
+                return object.query_typed(statement, &typed).await;
+            }
             let prepared = object.prepare_cached(statement).await?;
             object.query(&prepared, params).await
         })
@@ -199,11 +234,30 @@ impl Session {
 
     /// Runs a statement that returns none.
     pub async fn execute(&self, statement: &str, params: Params<'_>) -> Result<u64, StoreError> {
+        let typed = self.typed(statement, params)?;
         self.within(async |object| {
+            if let Some(typed) = typed {
+                return object.execute_typed(statement, &typed).await;
+            }
             let prepared = object.prepare_cached(statement).await?;
             object.execute(&prepared, params).await
         })
         .await
+    }
+
+    /// The parameters with their types, where they have to be said.
+    fn typed<'a>(&self, statement: &str, params: Params<'a>) -> Result<Option<Vec<Typed<'a>>>, StoreError> {
+        if self.pool.prepared == Prepared::On {
+            return Ok(None);
+        }
+        let types = parameter_types(statement).ok_or(StoreError::Corrupt("a statement's parameters"))?;
+        Ok(Some(params.iter().copied().zip(types).collect()))
+    }
+
+    /// Begins a transaction, in which no commit answers before it is durable.
+    pub async fn begin(&self, settings: &str) -> Result<(), StoreError> {
+        let local = if self.pool.prepared == Prepared::On { "" } else { LOCAL_SETTINGS };
+        self.batch_execute(&format!("begin isolation level read committed; {settings}; {local}")).await
     }
 
     /// Runs statements without parameters, as one message.
@@ -221,7 +275,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         if self.is_lost.load(Ordering::Relaxed) {
             self.object.take().map(Object::take);
-            self.pool.retain(|_, _| false);
+            self.pool.connections.retain(|_, _| false);
         }
     }
 }

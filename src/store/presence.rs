@@ -66,7 +66,7 @@ impl Store {
         // One flight, in this order; a failure on the way turns the commit into a rollback.
         let (begun, prepared, locked, arrived, departed, settled, withdrawn, committed) = tokio::join!(
             biased;
-            session.batch_execute("begin"),
+            session.begin(""),
             async { session.execute(sql::PRESENCE_PREPARE, &[&came_topics, &came_users]).await },
             async { session.execute(sql::PRESENCE_LOCK, &[&topics, &users]).await },
             async { session.execute(sql::PRESENCE_ARRIVE, &[&came_topics, &came_users, &replica]).await },

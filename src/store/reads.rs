@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
+use super::pool::Pool;
 
 use super::pool::{Store, read};
 use super::rows::{ride_id, snapshot_from_row};

@@ -51,7 +51,7 @@ impl Store {
 
 async fn trim(session: &Session, Retention { logs, messages }: Retention) -> Result<u64, StoreError> {
     let (logs, messages) = (logs.as_secs_f64(), messages.as_secs_f64());
-    session.batch_execute("begin").await?;
+    session.begin("").await?;
     let rows = session.query(sql::RETENTION_LOCK, &[]).await?;
     let is_mine = rows.first().map_or(Ok(false), |row| row.try_get("is_mine"))?;
     let mut taken = 0;

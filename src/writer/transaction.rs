@@ -27,8 +27,7 @@ use crate::store::{Person, Session, Store, StoreError, hints, message_from_row, 
 
 /// Besides beginning: a batch whose replica stops in the middle (SIGSTOP, a lost network) does not hold its locks for
 /// long.
-const BEGIN: &str = "begin isolation level read committed;
-    set local idle_in_transaction_session_timeout = '5s'";
+const SETTINGS: &str = "set local idle_in_transaction_session_timeout = '5s'";
 
 /// How long to ask what became of a commit.
 const FATE_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -124,7 +123,7 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Stri
     // A statement with nothing to do is not sent.
     let (begun, created, locked, rides, people, by_id, by_name, marks) = tokio::join!(
         biased;
-        session.batch_execute(BEGIN),
+        session.begin(SETTINGS),
         async {
             if new_topics.is_empty() { Ok(0) } else { session.execute(sql::TOPICS_CREATE, &[&new_topics]).await }
         },

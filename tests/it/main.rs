@@ -30,6 +30,7 @@ mod messages;
 mod metrics;
 mod openapi;
 mod poll;
+mod pooler;
 mod reactions;
 mod receipts;
 mod resume;

@@ -29,9 +29,12 @@ async fn every_statement_fits_the_migrated_schema() {
     let database = Database::create().await;
     let client = database.client().await;
     for (name, text) in statements() {
-        if let Err(error) = client.prepare(&text).await {
-            panic!("sql/{name}: {}", error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string));
-        }
+        let prepared = client.prepare(&text).await.unwrap_or_else(|error| {
+            panic!("sql/{name}: {}", error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string))
+        });
+        // Where nothing is prepared, the statement itself has to say what its parameters are.
+        let said = ridewire::store::parameter_types(&text);
+        assert_eq!(said.as_deref(), Some(prepared.params()), "sql/{name}: cast each parameter where it first stands");
     }
 }
 

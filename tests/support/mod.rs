@@ -23,6 +23,7 @@
 )]
 
 mod answer;
+mod bouncer;
 mod cluster;
 mod guard;
 mod server;
@@ -33,6 +34,7 @@ mod user;
 use std::time::Duration;
 
 pub use answer::Answer;
+pub use bouncer::Bouncer;
 pub use cluster::{Cluster, Database};
 pub use server::{SECRET, Server, ridewire};
 pub use sse::{Item, Parser};

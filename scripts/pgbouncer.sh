@@ -1,0 +1,44 @@
+#!/bin/sh
+# Makes sure that PgBouncer is installed, which some tests put between the servers and Postgres. Says nothing when it is.
+set -eu
+
+say() {
+    printf 'ridewire: %s\n' "$*" >&2
+}
+
+installed() {
+    PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v pgbouncer >/dev/null
+}
+
+installed && exit 0
+
+if command -v apt-get >/dev/null; then
+    # With this runlevel the package does not start a service of its own.
+    command='env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends pgbouncer'
+elif command -v dnf >/dev/null; then
+    command='dnf -q -y install pgbouncer'
+elif command -v apk >/dev/null; then
+    command='apk add --quiet --no-cache pgbouncer'
+elif command -v brew >/dev/null; then
+    command='brew install --quiet pgbouncer'
+else
+    say "the tests need PgBouncer; please install it."
+    exit 1
+fi
+
+# Homebrew refuses to run as root; the others need it.
+if [ "$(id -u)" -ne 0 ] && [ "${command%% *}" != brew ]; then
+    command="sudo $command"
+fi
+say "installing PgBouncer ($command)"
+# shellcheck disable=SC2086  # a command and its arguments
+$command >&2 </dev/null || {
+    # The lists may be older than what the archive has now.
+    case $command in
+    *apt-get*) ${command%%env *}apt-get -qq -o DPkg::Lock::Timeout=120 update >&2 && $command >&2 </dev/null || true ;;
+    esac
+}
+installed || {
+    say "the tests need PgBouncer; please install it ($command)."
+    exit 1
+}
