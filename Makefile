@@ -12,8 +12,9 @@ help: ## list these targets
 run: postgres build ## build, then serve on http://127.0.0.1:8080 with a private Postgres and the demo
 	@exec target/release/ridewire serve --demo
 
-test: postgres pgbouncer rust ## run all tests, against real Postgres processes
+test: postgres pgbouncer rust ## run all tests, against real Postgres processes; hold the server to openapi.yaml
 	@$(CARGO) test
+	@CARGO=$(CARGO) scripts/schemathesis.sh 15 1
 
 build: rust ## build target/release/ridewire
 	@$(CARGO) build --release

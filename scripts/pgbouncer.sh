@@ -1,5 +1,6 @@
 #!/bin/sh
 # Makes sure that PgBouncer is installed, which some tests put between the servers and Postgres. Says nothing when it is.
+# Where it cannot be had, it says so, and those tests are skipped.
 set -eu
 
 say() {
@@ -22,13 +23,13 @@ elif command -v apk >/dev/null; then
 elif command -v brew >/dev/null; then
     command='brew install --quiet pgbouncer'
 else
-    say "the tests need PgBouncer; please install it."
-    exit 1
+    say "there is no PgBouncer, so the tests that go through it are skipped; please install it."
+    exit 0
 fi
 
 # Homebrew refuses to run as root; the others need it.
 if [ "$(id -u)" -ne 0 ] && [ "${command%% *}" != brew ]; then
-    command="sudo $command"
+    command="sudo -n $command"
 fi
 say "installing PgBouncer ($command)"
 # shellcheck disable=SC2086  # a command and its arguments
@@ -39,6 +40,5 @@ $command >&2 </dev/null || {
     esac
 }
 installed || {
-    say "the tests need PgBouncer; please install it ($command)."
-    exit 1
+    say "could not install PgBouncer, so the tests that go through it are skipped; please install it ($command)."
 }

@@ -88,6 +88,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
         (pointer, error.into_inner())
     });
     let parsed = parsed.and_then(|value| reader.end().map(|()| value).map_err(|error| (String::new(), error)));
+    // Serde would fill a struct from an array as well.
+    if parsed.is_ok() && !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Error::invalid("", "must be a JSON object").into());
+    }
     parsed.map_err(|(pointer, error)| {
         let detail = if error.is_data() { error.to_string() } else { format!("must be JSON: {error}") };
         Error::invalid(pointer, detail).into()

@@ -34,12 +34,12 @@ pub(super) struct SendBody {
     #[salvo(schema(required = true, nullable = false, pattern = "^[A-Za-z0-9_.-]{1,64}$", example = "ride_123"))]
     ride_id: Option<String>,
     /// 1 to 4000 characters after trimming, without U+0000; kept byte for byte.
-    #[salvo(schema(required = true, nullable = false, example = "I am at the main gate"))]
+    #[salvo(schema(required = true, nullable = false, min_length = 1, max_length = 4000, pattern = r"\S", example = "I am at the main gate"))]
     content: Option<String>,
     /// Anything the app attaches: at most 8 KiB, 32 levels deep.
     metadata: Option<Map<String, Value>>,
     /// The sender's own name for this message: sent again under the same name it is the same message.
-    #[salvo(schema(max_length = 128, min_length = 1))]
+    #[salvo(schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]+$", max_length = 128, min_length = 1))]
     client_message_id: Option<String>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct SendBody {
 /// Answered once it is committed. Sent again with the same `clientMessageId` (or `Idempotency-Key`), it is the
 /// same message, and the answer is 200 instead of 201.
 #[endpoint(tags("messages"), operation_id = "sendMessage",
-    parameters(("Idempotency-Key" = Option<String>, Header, description = "The same as `clientMessageId`.")),
+    parameters(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$", description = "The same as `clientMessageId`.")),
     responses(
         (status_code = 201, description = "Committed", body = schema::Message),
         (status_code = 200, description = "It had been sent before", body = schema::Message),
@@ -216,8 +216,8 @@ pub(super) async fn get_message(session: Session, message: MessagePath) -> Resul
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[salvo(schema(name = "EditMessage"))]
 pub(super) struct EditBody {
-    /// The new text; left out, it stays.
-    #[salvo(schema(nullable = false))]
+    /// The new text; left out or null, it stays.
+    #[salvo(schema(min_length = 1, max_length = 4000, pattern = r"\S"))]
     content: Option<String>,
     /// The new metadata; left out, it stays; null takes it away.
     #[serde(default, deserialize_with = "present")]

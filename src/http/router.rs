@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use salvo::catcher::Catcher;
-use salvo::http::StatusCode;
+use salvo::http::header::{ALLOW, HeaderValue};
+use salvo::http::{Method, StatusCode};
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Service, Writer, async_trait};
 
 use super::context::{Api, Provide};
@@ -42,7 +43,7 @@ pub(super) fn router() -> Router {
         .push(Router::with_path("delivered").post(receipts::mark_delivered));
     let messages = Router::with_path("messages")
         .post(messages::send_message)
-        .push(Router::with_path("unread-count").get(receipts::get_unread_counts))
+        .push(only_get("unread-count").get(receipts::get_unread_counts))
         .push(of_ride)
         .push(of_message);
     let rides = Router::with_path("rides").get(rides::list_rides).push(
@@ -80,6 +81,23 @@ pub(super) fn router() -> Router {
         .push(Router::with_path("readyz").get(health::get_readiness))
         .push(Router::with_path("metrics").get(metrics::get_metrics))
         .push(Router::with_path("openapi.yaml").get(openapi::Yaml))
+}
+
+/// A path beside `{…}`, which other methods would fall through to.
+fn only_get(path: &str) -> Router {
+    let others = Router::new().filter_fn(|req, _| req.method() != Method::GET).goal(OnlyGet);
+    Router::with_path(path).push(others)
+}
+
+/// Refuses all methods but GET.
+struct OnlyGet;
+
+#[async_trait]
+impl Handler for OnlyGet {
+    async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, _ctrl: &mut FlowCtrl) {
+        res.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        Refusal::MethodNotAllowed.write(req, depot, res).await;
+    }
 }
 
 /// What is answered where no handler is.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -24,8 +25,13 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// Starts one, with few connections to the database: each transaction may get another.
-    pub async fn start(database: &Database) -> Self {
+    /// Starts one, with few connections to the database: each transaction may get another. `None`, and a word about it,
+    /// where there is no PgBouncer and `scripts/pgbouncer.sh` could not install it.
+    pub async fn start(database: &Database) -> Option<Self> {
+        if !Path::new("/usr/sbin/pgbouncer").exists() && Command::new("pgbouncer").arg("-V").output().await.is_err() {
+            eprintln!("skipped: there is no PgBouncer; scripts/pgbouncer.sh installs it");
+            return None;
+        }
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let config: tokio_postgres::Config = database.url.parse().expect("a URL");
         let host = match config.get_hosts() {
@@ -56,7 +62,7 @@ impl Bouncer {
         database.guard.watch(child.id().expect("it runs"));
         let bouncer = Self { url, child, command, directory };
         bouncer.ready().await;
-        bouncer
+        Some(bouncer)
     }
 
     async fn ready(&self) {
@@ -93,5 +99,5 @@ fn spawn(command: &[String], directory: &str) -> Child {
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .expect("pgbouncer: scripts/pgbouncer.sh installs it")
+        .expect("pgbouncer starts")
 }

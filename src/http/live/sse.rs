@@ -24,7 +24,7 @@ use crate::realtime::{Follow, Merged, OpenError};
 #[endpoint(tags("live"), operation_id = "streamRide",
     parameters(
         ("after" = Option<i64>, Query, minimum = 0, description = "Continue after this position; without one the stream begins now; 0 is the whole log."),
-        ("Last-Event-ID" = Option<String>, Header, description = "The same, as an `EventSource` sends it; it wins."),
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{0,18}$", description = "The same, as an `EventSource` sends it; it wins."),
         ("types" = Option<String>, Query, example = json!("message:*,ride:status"), description = "Only these types of events: a comma list, `*` at the end matches a prefix. `stream:*` always passes."),
         ("heartbeat" = Option<u16>, Query, minimum = 5, maximum = 60, description = "After how many seconds of silence a comment is sent.")),
     responses(

@@ -1,0 +1,88 @@
+#!/bin/sh
+# Holds a server to openapi.yaml with schemathesis, all its checks on: as the service, as a rider, and the streams of a
+# server that puts all of them off (one that is open never ends). What openapi.yaml cannot say is in tests/schemathesis.
+# Where Python or the package cannot be had, it says so and leaves it at that.
+#
+#   scripts/schemathesis.sh [examples for each operation, 15 [seed; another each time where none is given]]
+set -eu
+cd "$(dirname "$0")/.."
+
+VERSION=4.32.5
+EXAMPLES=${1:-15}
+SEED=${2:-$(date +%s)}
+home=target/schemathesis
+run=$home/bin/schemathesis
+
+say() {
+    printf 'ridewire: %s\n' "$*" >&2
+}
+
+if ! "$run" --version 2>/dev/null | grep -q "$VERSION"; then
+    { python3 -m venv "$home" && "$home/bin/pip" --quiet --disable-pip-version-check install "schemathesis==$VERSION"; } \
+        >"$home.log" 2>&1 || {
+        say "schemathesis $VERSION cannot be installed (see $home.log), so openapi.yaml is not tested with it."
+        exit 0
+    }
+fi
+
+"${CARGO:-cargo}" build --quiet
+directory=$(mktemp -d /tmp/rw-schema-XXXXXX)
+chmod 711 "$directory"
+server=
+stop() {
+    if [ -n "$server" ]; then
+        kill -TERM "$server" 2>/dev/null || true
+        wait "$server" 2>/dev/null || true
+        server=
+    fi
+}
+trap 'stop; rm -rf "$directory"' EXIT
+trap 'exit 1' HUP INT TERM
+
+# Starts a server with these settings, and waits for its address.
+start() {
+    stop
+    env RIDEWIRE_DATA_DIR="$directory" RIDEWIRE_LISTEN=127.0.0.1:0 RIDEWIRE_DRAIN_WINDOW=1s "$@" \
+        target/debug/ridewire serve >"$directory/out" 2>"$directory/log" &
+    server=$!
+    tries=0
+    until address=$(sed -n 's/^listening on //p' "$directory/out") && [ -n "$address" ]; do
+        tries=$((tries + 1))
+        if [ $tries -gt 300 ] || ! kill -0 "$server" 2>/dev/null; then
+            cat "$directory/log" >&2
+            exit 1
+        fi
+        sleep 0.1
+    done
+}
+
+token() {
+    RIDEWIRE_DATA_DIR="$directory" target/debug/ridewire token --sub "$1" --role "$2"
+}
+
+# Runs all checks as somebody.
+check() {
+    bearer=$1
+    shift
+    SCHEMATHESIS_HOOKS=tests/schemathesis/hooks.py "$run" --config-file tests/schemathesis/schemathesis.toml \
+        run openapi.yaml --url "$address" --header "Authorization: Bearer $bearer" --checks all \
+        --max-examples "$EXAMPLES" --seed "$SEED" --request-timeout 10 --no-color "$@" >"$directory/said" 2>&1 || {
+        cat "$directory/said"
+        say "the server does not do what openapi.yaml says; its log: "
+        tail -n 20 "$directory/log" >&2
+        exit 1
+    }
+    sed -n 's/^ *\([0-9]* generated.*\)/schemathesis: \1/p' "$directory/said"
+}
+
+start env
+curl -fsS -o "$directory/ride" -X PUT -H "Authorization: Bearer $(token platform service)" \
+    "$address/api/v1/rides/ride_123" -d '{"riderId":"rider_1","driverId":"driver_1"}'
+# Not what ends somebody's logins: it would be our own.
+for who in "rider_1 rider" "platform service"; do
+    # shellcheck disable=SC2086  # a user and a role
+    check "$(token $who)" --exclude-operation-id streamRide --exclude-operation-id streamAll \
+        --exclude-operation-id revokeUser
+done
+start env RIDEWIRE_MAX_STREAMS=0
+check "$(token rider_1 rider)" --include-operation-id streamRide --include-operation-id streamAll
