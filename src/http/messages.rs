@@ -34,7 +34,14 @@ pub(super) struct SendBody {
     #[salvo(schema(required = true, nullable = false, pattern = "^[A-Za-z0-9_.-]{1,64}$", example = "ride_123"))]
     ride_id: Option<String>,
     /// 1 to 4000 characters after trimming, without U+0000; kept byte for byte.
-    #[salvo(schema(required = true, nullable = false, min_length = 1, max_length = 4000, pattern = r"\S", example = "I am at the main gate"))]
+    #[salvo(schema(
+        required = true,
+        nullable = false,
+        min_length = 1,
+        max_length = 4000,
+        pattern = r"\S",
+        example = "I am at the main gate"
+    ))]
     content: Option<String>,
     /// Anything the app attaches: at most 8 KiB, 32 levels deep.
     metadata: Option<Map<String, Value>>,

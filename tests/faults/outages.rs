@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use crate::proxy::Proxy;
-use crate::support::{Database, Server, eventually};
+use crate::support::{Cluster, Database, Server, eventually};
 use crate::world::log_of;
 
 /// How long a write may take to be refused: the server's own patience, and a busy machine.
@@ -165,5 +165,53 @@ async fn a_restored_database_ends_streams_which_then_begin_anew() {
     assert_eq!(message["seq"], 4);
     for stream in &mut streams {
         assert_eq!(stream.next_of("message:new").await.data["id"], message["id"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_postgres_only_reads_writes_are_told_to_come_back_and_reads_go_on() {
+    let cluster = Cluster::own().await;
+    let database = cluster.database();
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride").await;
+    let mut stream = server.live(&driver, "ride").await;
+    let first = rider.send("ride", "before").await;
+    assert_eq!(stream.next_of("message:new").await.data["id"], first["id"]);
+    let client = database.client().await;
+    let set = async |value: &str| {
+        let set = format!("alter system set default_transaction_read_only = {value}");
+        client.batch_execute("set transaction_read_only = off").await.unwrap();
+        client.batch_execute("set default_transaction_read_only = off").await.unwrap();
+        client.batch_execute(&set).await.unwrap();
+        client.batch_execute("select pg_reload_conf()").await.unwrap();
+    };
+    set("on").await;
+    let refused = eventually("writes are refused", async || {
+        let answer = rider.send_named("ride", "meanwhile", "meanwhile").await;
+        (answer.status != 201 && answer.status != 200).then_some(answer)
+    })
+    .await;
+    assert!(!refused.header("retry-after").is_empty());
+    refused.problem(503, "unavailable");
+    let head = database.head("ride").await;
+    let began = Instant::now();
+    rider.send_named("ride", "still", "still").await.problem(503, "unavailable");
+    assert!(began.elapsed() < REFUSED_WITHIN);
+    rider.edit(&first, "changed").await.problem(503, "unavailable");
+    assert_eq!(database.head("ride").await, head, "nothing is half done");
+    assert_eq!(driver.history("ride", "").await["messages"][0]["content"], "before");
+    server.live(&rider, "ride").await;
+
+    set("off").await;
+    let sent = eventually("writes go on", async || {
+        let answer = rider.send_named("ride", "after", "after").await;
+        answer.status.is_success().then(|| answer.json())
+    })
+    .await;
+    loop {
+        let event = stream.next_of("message:new").await;
+        if event.data["id"] == sent["id"] {
+            break;
+        }
     }
 }

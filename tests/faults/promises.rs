@@ -109,6 +109,33 @@ async fn nothing_is_lost_when_a_replica_is_killed_and_its_clients_go_to_another(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_and_no_request_fails_twice_while_one_replica_after_the_other_is_replaced() {
+    let _turn = one_at_a_time().await;
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_DRAIN_WINDOW", "3s")];
+    let (one, two) = (replica(&database, &settings).await, replica(&database, &settings).await);
+    let load = Load::start(replicas(&one, &two)).await;
+    let addresses = Arc::clone(&load.replicas);
+    let mut next = Vec::new();
+    let outcome = load
+        .run(&database, async {
+            for (number, old) in [one, two].into_iter().enumerate() {
+                let asked = Instant::now();
+                assert!(old.terminate().await.success(), "it ends as it was asked to");
+                assert!(asked.elapsed() < Duration::from_secs(3 + 5), "{:?}", asked.elapsed());
+                let server = replica(&database, &settings).await;
+                addresses.replace(number, server.address().parse().unwrap());
+                next.push(server);
+            }
+        })
+        .await;
+    assert!(outcome.reopened >= 2_000, "no fault struck: {}", outcome.reopened);
+    let attempts = outcome.answers.most_attempts.load(Ordering::Relaxed);
+    assert!(attempts <= 2, "one retry is enough: {attempts} attempts");
+    assert_eq!(outcome.answers.unavailable.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_without_listen_and_notify() {
     let _turn = one_at_a_time().await;
     let database = Database::create().await;

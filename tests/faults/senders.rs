@@ -19,6 +19,8 @@ pub(crate) struct Answers {
     pub(crate) unavailable: AtomicUsize,
     /// Connections refused, cut, or silent.
     pub(crate) broken: AtomicUsize,
+    /// The most attempts that a message took.
+    pub(crate) most_attempts: AtomicUsize,
 }
 
 /// Somebody on a ride, who can send.
@@ -74,6 +76,7 @@ impl Sender {
         let mut entry =
             Entry { ride: speaker.ride.clone(), sender: speaker.user.clone(), name, content, acknowledged: None };
         for attempt in 0.. {
+            self.answers.most_attempts.fetch_max(attempt + 1, Ordering::Relaxed);
             // A first attempt stays where the last message went, the next ones go here and there.
             let address = self.replicas.get(self.number + attempt);
             let request = self.http.post(format!("http://{address}/api/v1/messages")).bearer_auth(&speaker.token);
