@@ -15,6 +15,7 @@ mod support;
 mod checker;
 mod commits;
 mod crowds;
+mod hostile;
 mod load;
 mod outages;
 mod promises;
@@ -30,4 +31,9 @@ use tokio::sync::{Mutex, MutexGuard};
 async fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await
+}
+
+/// How much of something there is to be: little in `make test`, all of it in `make soak`.
+fn size(short: usize, whole: usize) -> usize {
+    if std::env::var_os("RIDEWIRE_SOAK").is_some() { whole } else { short }
 }

@@ -36,20 +36,14 @@ pub(super) fn filter(req: &Request) -> Filter {
     query(req, "types").map(Filter::parse).unwrap_or_default()
 }
 
-/// Where to continue, and the name of what says so: `Last-Event-ID` wins over `?after=`, since a browser that reconnects
-/// repeats its old URL.
-pub(super) fn cursor_text(req: &Request) -> Result<(&'static str, Option<&str>), Error> {
-    let id = last_event_id(req.headers())?;
-    Ok(if id.is_some() { ("Last-Event-ID", id) } else { ("after", query(req, "after")) })
-}
-
 /// A position on everything of the caller's, if one was given.
 pub(super) fn places(name: &str, text: Option<&str>, caller: &Caller) -> Result<Option<Places>, Error> {
     let parse = |text| Places::parse(text, &caller.user).map_err(|detail| Error::invalid(name, detail));
     text.map(parse).transpose()
 }
 
-/// An empty id is none (HTML standard, section 9.2.4).
+/// The last id that a browser has had. It wins over `?after=`, since a browser that reconnects repeats its old URL. An
+/// empty one is none (HTML standard, section 9.2.4).
 pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
     let text = value.to_str().map_err(|_| Error::invalid("Last-Event-ID", "must be plain text"))?.trim();

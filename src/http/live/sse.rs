@@ -8,12 +8,12 @@ use salvo::oapi::endpoint;
 use salvo::{Request, Response, Writer as _};
 
 use super::reader::Cursor;
-use super::request::{acknowledge, cursor_text, filter, last_event_id, merged_attend, places};
+use super::request::{acknowledge, filter, last_event_id, merged_attend, places};
 use super::state::{GapView, State};
 use super::stream::{Beginning, EventStream, Terms, come_back_later};
 use crate::domain::{Caller, Error};
 use crate::http::context::{Api, LiveSession, Session};
-use crate::http::params::{RidePath, number, seq};
+use crate::http::params::{RidePath, number, query, seq};
 use crate::http::refusal::Refusal;
 use crate::realtime::{Follow, Merged, OpenError};
 
@@ -39,8 +39,9 @@ pub(in crate::http) async fn stream_ride(
 ) -> Result<(), Refusal> {
     let RidePath(ride) = ride;
     let Session { caller, api } = session.for_ride(&ride)?;
-    let (name, text) = cursor_text(req)?;
-    let cursor = seq(name, text)?;
+    let after = seq("after", query(req, "after"))?;
+    let last_id = seq("Last-Event-ID", last_event_id(req.headers())?)?;
+    let cursor = last_id.or(after);
     let terms = terms(req, &api, &caller)?;
     let Some(admitted) = api.admit_stream(&caller) else {
         come_back_later(res);
@@ -49,7 +50,7 @@ pub(in crate::http) async fn stream_ride(
     let opened = Follow::open(Arc::new(api.reader(&caller)), ride, cursor).await;
     let Some((follow, opened)) = or_later(opened, res)? else { return Ok(()) };
     // Only a browser that comes back says by its last id what has reached it; `after` may come from the history.
-    if last_event_id(req.headers())?.is_some() && !opened.is_over {
+    if last_id.is_some() && !opened.is_over {
         acknowledge(&api, &caller, &opened.snapshot, &terms.filter, cursor);
     }
     if opened.is_over && cursor.is_some() {
@@ -88,8 +89,9 @@ pub(in crate::http) async fn stream_all(
     res: &mut Response,
 ) -> Result<(), Refusal> {
     let Session { caller, api } = session.for_all()?;
-    let (name, text) = cursor_text(req)?;
-    let cursor = places(name, text, &caller)?;
+    let after = places("after", query(req, "after"), &caller)?;
+    let last_id = places("Last-Event-ID", last_event_id(req.headers())?, &caller)?;
+    let (is_resumed, cursor) = (last_id.is_some(), last_id.or(after));
     let terms = terms(req, &api, &caller)?;
     let Some(admitted) = api.admit_stream(&caller) else {
         come_back_later(res);
@@ -98,7 +100,7 @@ pub(in crate::http) async fn stream_all(
     let attend = merged_attend(&api, api.limits.presence_grace);
     let opened = Merged::open(api.reader(&caller), cursor, attend).await;
     let Some((merged, opened)) = or_later(opened, res)? else { return Ok(()) };
-    if last_event_id(req.headers())?.is_some() {
+    if is_resumed {
         opened.rides.iter().for_each(|(snapshot, place)| acknowledge(&api, &caller, snapshot, &terms.filter, *place));
     }
     let beginning = Beginning {
