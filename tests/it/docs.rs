@@ -1,4 +1,4 @@
-//! `docs/events.md` shows every event as it is.
+//! `docs/events.md` shows every event as it is; `docs/security.md` names tests that there are.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -116,5 +116,26 @@ async fn the_examples_are_what_is_sent() {
     assert_eq!(documented, found.keys().collect::<Vec<_>>(), "every type has a section with an example");
     for (kind, example) in &examples {
         assert_eq!(shape(example), shape(&found[kind]), "{kind}: {}", found[kind]);
+    }
+}
+
+#[test]
+fn the_tests_that_are_to_show_what_is_safe_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let mut named = 0;
+    for name in text.split('`').skip(1).step_by(2) {
+        let Some((module, test)) = name.rsplit_once("::") else { continue };
+        let file = match module.split_once("::") {
+            Some((suite @ ("it" | "faults"), module)) => root.join(format!("tests/{suite}/{module}.rs")),
+            _ => root.join("src").join(module.replace("::", "/")).with_extension("rs"),
+        };
+        let source = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {}: {error}", file.display()));
+        assert!(source.contains(&format!("fn {test}()")), "{name} is not there");
+        named += 1;
+    }
+    assert!(named > 20, "{named}");
+    for point in 1..=10 {
+        assert!(text.contains(&format!("**API{point},")), "nothing on API{point}");
     }
 }
