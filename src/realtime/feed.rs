@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::stream::poll_fn;
-use futures_util::{StreamExt, TryFutureExt};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Config, NoTls};
 
 use super::{Hub, Revocations};
 use crate::store::{Store, StoreError, hints};
@@ -157,7 +157,8 @@ impl Feed {
             // LISTEN is committed: what is committed after this look will be heard.
             self.check().await;
             self.check_revocations().await;
-            self.keep_probing(&client).await
+            self.keep_probing().await;
+            Ok(())
         };
         tokio::select! {
             received = receiving => received,
@@ -180,21 +181,23 @@ impl Feed {
     }
 
     /// Asks itself after every silence whether it can hear. Returns when it no longer can, having once been able.
-    async fn keep_probing(&self, client: &Client) -> Result<(), StoreError> {
+    async fn keep_probing(&self) {
         let mut has_heard = false;
         loop {
-            let can_hear = self.probe(client).await?;
-            if has_heard && !can_hear {
-                return Ok(());
+            // Where nothing could be sent, nothing is known.
+            if let Some(can_hear) = self.probe().await {
+                if has_heard && !can_hear {
+                    return;
+                }
+                if !can_hear && self.state() != FeedState::Deaf {
+                    tracing::warn!(
+                        "LISTEN hears nothing: does DATABASE_URL lead through a proxy that pools transactions? Set \
+                         RIDEWIRE_LISTEN_DATABASE_URL to a direct connection; until then the fallback poll serves"
+                    );
+                }
+                has_heard |= can_hear;
+                self.state.send_replace(if can_hear { FeedState::Listening } else { FeedState::Deaf });
             }
-            if !can_hear && self.state() != FeedState::Deaf {
-                tracing::warn!(
-                    "LISTEN hears nothing: does DATABASE_URL lead through a proxy that pools transactions? Set \
-                     RIDEWIRE_LISTEN_DATABASE_URL to a direct connection; until then the fallback poll serves"
-                );
-            }
-            has_heard |= can_hear;
-            self.state.send_replace(if can_hear { FeedState::Listening } else { FeedState::Deaf });
             let mut before = *self.heard.borrow();
             loop {
                 sleep(SILENCE).await;
@@ -206,18 +209,19 @@ impl Feed {
         }
     }
 
-    /// Sends itself an empty hint, and waits to hear something.
-    async fn probe(&self, client: &Client) -> Result<bool, StoreError> {
+    /// Sends itself an empty hint, and waits to hear something. The way that hints take, from a connection of the pool: a
+    /// pooler may well let a connection hear what it says itself.
+    async fn probe(&self) -> Option<bool> {
         let mut heard_since = self.heard.subscribe();
         let asked = Instant::now();
-        let probe = format!("notify {}, '{}'", hints::CHANNEL, hints::PROBE);
-        let heard = async {
-            client.batch_execute(&probe).map_err(StoreError::from).await?;
-            // The counter lives in `self`, so this cannot fail.
-            let _ = heard_since.changed().await;
+        if let Err(error) = self.store.notify(&[hints::PROBE]).await {
+            tracing::debug!(%error, "the listener cannot be tried now");
+            return None;
+        }
+        let heard = timeout(PROBE_PATIENCE, heard_since.changed()).await.is_ok();
+        if heard {
             self.lag.store(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            Ok(true)
-        };
-        timeout(PROBE_PATIENCE, heard).await.unwrap_or(Ok(false))
+        }
+        Some(heard)
     }
 }

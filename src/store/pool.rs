@@ -130,6 +130,12 @@ impl Store {
         }
     }
 
+    /// Tells those who listen. Their commit waits for no disk.
+    pub async fn notify(&self, payloads: &[impl AsRef<str> + Sync]) -> Result<(), StoreError> {
+        let payloads: Vec<&str> = payloads.iter().map(AsRef::as_ref).collect();
+        self.session().await?.query(sql::TOPICS_NOTIFY, &[&payloads]).await.map(drop)
+    }
+
     /// How much of the queue of notifications is full, 0 to 1.
     pub async fn notification_queue_usage(&self) -> Result<f64, StoreError> {
         let rows = self.read(sql::TOPICS_QUEUE_USAGE, &[]).await?;

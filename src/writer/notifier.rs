@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::domain::{Signal, SignalKind, Topic, UserId};
+use crate::store::Store;
 use crate::store::hints::{self, Hints};
-use crate::store::{Store, sql};
 
 /// What has not been told yet.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Notifier {
             let Waiting { values, revoked } = std::mem::take(&mut *self.waiting());
             let values = values.into_values().collect();
             let payloads = hints::encode(&Hints { values, revoked, ..Hints::default() });
-            let told = async { store.session().await?.query(sql::TOPICS_NOTIFY, &[&payloads]).await };
+            let told = store.notify(&payloads);
             if let Err(error) = told.await {
                 tracing::debug!(%error, "values were lost; the other replicas will look by themselves");
             }

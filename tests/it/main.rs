@@ -20,6 +20,7 @@ mod closing;
 mod curl;
 mod docs;
 mod drivers;
+mod fuzz;
 mod health;
 mod history;
 mod idempotency;
