@@ -103,7 +103,8 @@ impl Database {
         }
     }
 
-    /// Migrates, over the direct connection where there is one, waiting for a database that is about to be there, as when all of a deployment starts at once.
+    /// Migrates, over the direct connection where there is one, waiting for a database that is about to be there, as when
+    /// all of a deployment starts at once.
     async fn migrate(&self) -> Result<(), StoreError> {
         let deadline = Instant::now() + DATABASE_PATIENCE;
         loop {
@@ -284,9 +285,10 @@ async fn serve_with(
         ended = &mut serving => Err(AppError::Task(format!("{ended:?}"))),
     };
     tracing::info!(open = admission.open(), "stopping");
-    // Who asks a second time does not want to wait.
+    // Where something has broken there is nothing to wait for; and who asks a second time does not want to.
+    let window = if ended.is_ok() { settings.drain_window } else { Duration::ZERO };
     tokio::select! {
-        () = admission.drain(settings.drain_window) => {}
+        () = admission.drain(window) => {}
         () = signals.wait() => {}
     }
     let deadline = Instant::now() + STOP_PATIENCE;

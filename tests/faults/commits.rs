@@ -34,6 +34,13 @@ impl Scene {
         for stream in &mut streams {
             stream.next_sync().await;
         }
+        // The readers' coming is committed as well: the driver on the ride and among the drivers, on each replica.
+        let client = database.client().await;
+        eventually("the readers are there", async || {
+            let row = client.query_one("select count(*) from presence", &[]).await.unwrap();
+            (row.get::<_, i64>(0) == 4).then_some(())
+        })
+        .await;
         Self { proxy, server, other, rider, streams }
     }
 
