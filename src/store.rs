@@ -26,6 +26,5 @@ pub use presence::Presence;
 pub use reads::{Direction, GoingOn, HistoryPage, PageRequest, StoredEvent, StoredRide, UnreadRide};
 pub use retention::Retention;
 pub use revocations::Revocation;
-use rows::message_id_from_row;
 pub use rows::{Person, message_from_row, person_from_row, ride_from_row};
 pub use types::parameter_types;

@@ -32,12 +32,19 @@ impl Revocations {
         let newer = store.newer_revocations(known).await?;
         let Some(latest) = newer.iter().map(|revocation| revocation.version).max() else { return Ok(()) };
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut has_changed = false;
         for revocation in newer {
-            let at = known.entry(revocation.user).or_insert(revocation.at);
-            *at = revocation.at.max(*at);
+            if known.get(&revocation.user).is_none_or(|at| *at < revocation.at) {
+                known.insert(revocation.user, revocation.at);
+                has_changed = true;
+            }
         }
         drop(known);
-        self.version.send_if_modified(|version| std::mem::replace(version, latest.max(*version)) < latest);
+        // Told also where the version stays: one that was committed late may be older than the newest.
+        self.version.send_if_modified(|version| {
+            *version = latest.max(*version);
+            has_changed
+        });
         Ok(())
     }
 

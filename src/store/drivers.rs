@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::pool::Pool;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use super::pool::{Store, read};
+use super::pool::{Pool, Store, read};
 use super::{StoreError, sql};
 use crate::domain::{DriverState, Position, Signal, Time, UserId};
 

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::pool::Pool;
-
-use super::pool::{Store, read};
+use super::pool::{Pool, Store, read};
 use super::rows::ride_id;
 use super::{StoreError, sql};
 use crate::domain::{EventType, Location, RideId, Seq, Signal, Time, Topic, UserId};

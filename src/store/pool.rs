@@ -19,8 +19,8 @@ pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// What each connection begins with.
 ///
-/// Statements are planned by keys, once for each connection. Every one of ours looks up a few rows of tables that may be large, with arrays whose length Postgres does not
-/// know. Left alone it plans some while the tables are still empty (reading all of `messages` for each batch from
+/// Statements are planned by keys, once for each connection. Every one of ours looks up a few rows of tables that may
+/// be large, with arrays whose length Postgres does not know. Left alone it plans some while the tables are still empty (reading all of `messages` for each batch from
 /// then on, until ANALYZE next comes by) and others anew at each execution. JIT is off because a plan that has to
 /// read a whole table after all would look dear enough for it.
 ///

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::pool::Pool;
-
-use super::pool::{Store, read};
+use super::pool::{Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, message_from_row, sql};
 use crate::domain::{EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Topic, UserId};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::pool::{Params, Session, Store};
-use super::{StoreError, message_id_from_row, sql};
+use super::rows::message_id_from_row;
+use super::{StoreError, sql};
 use crate::domain::{MessageId, RideId, UserId};
 
 /// The most rows of one statement: what it holds up is held up for milliseconds.
