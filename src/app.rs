@@ -1,38 +1,34 @@
 //! Starts everything, in order, and stops it in the opposite one.
 
+mod database;
+mod signals;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use salvo::Server;
-use salvo::conn::tcp::TcpAcceptor;
-use salvo::fuse::FuseConfig;
-use tokio::net::{TcpSocket, lookup_host};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, timeout_at};
-use tokio_postgres::Config;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub use self::database::Database;
+use self::signals::Signals;
 use crate::auth::{Tickets, Verifier};
-use crate::config::{LimitSettings, Notify, PreparedStatements, Settings};
+use crate::config::{Notify, PreparedStatements, Settings};
 use crate::domain::Signal;
-use crate::embedded::{EmbeddedError, EmbeddedPostgres, Options, StopMode};
+use crate::embedded::EmbeddedError;
 use crate::http::guard::Origin;
-use crate::http::{Admission, Api, Limits, Metrics, Quota, SendRate, service};
+use crate::http::{Admission, Api, Limits, Metrics, Quota, SendRate, Served, service};
+use crate::jwks::{self, Jwks};
 use crate::keys::{self, KeysError};
 use crate::realtime::{Attendance, Feed, Hub, Revocations};
-use crate::store::{Prepared, Retention, Store, StoreConfig, StoreError, migrate};
+use crate::serving::{self, Certificate, Stop, TlsError};
+use crate::store::{Prepared, Retention, Store, StoreConfig, StoreError};
 use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer, retention};
-
-/// How long the database may take to be there when we start.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long requests in hand have to finish when we stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Connections that wait to be accepted: a storm of reconnecting streams is not to be turned away.
-const BACKLOG: u32 = 4_096;
 
 /// Why the server could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +39,12 @@ pub enum AppError {
     /// There are no keys to verify tokens with.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The issuer's keys cannot be had.
+    #[error("RIDEWIRE_JWKS: {0}")]
+    Jwks(#[from] jwks::ReadError),
+    /// There can be no TLS.
+    #[error("RIDEWIRE_TLS_CERTIFICATE and RIDEWIRE_TLS_KEY: {0}")]
+    Tls(#[from] TlsError),
     /// The private Postgres could not be started, or stopped.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -68,104 +70,70 @@ pub enum AppError {
     Task(String),
 }
 
-/// The database, and our hand on it where it is ours.
-#[derive(Debug)]
-pub struct Database {
-    config: Config,
-    listen: Config,
-    embedded: Option<EmbeddedPostgres>,
+/// What of the settings can be wrong. It is found before anything is started.
+struct Given {
+    verifier: Arc<Verifier>,
+    jwks: Option<Arc<Jwks>>,
+    origins: Vec<Origin>,
+    certificate: Option<Arc<Certificate>>,
 }
 
-impl Database {
-    /// Finds the database that the settings name, or starts a private one, and brings its schema up to date.
-    pub async fn open(settings: &Settings) -> Result<Self, AppError> {
-        let embedded = match settings.database_url {
-            Some(_) => None,
-            None => Some(EmbeddedPostgres::start(&settings.data_dir(), Options::default()).await?),
-        };
-        let url = match (&settings.database_url, &embedded) {
-            (Some(url), _) => url.clone(),
-            (None, Some(embedded)) => embedded.url(),
-            (None, None) => String::new(),
-        };
-        let config = parse(&url, "DATABASE_URL")?;
-        let listen = match &settings.listen_database_url {
-            Some(url) => parse(url, "RIDEWIRE_LISTEN_DATABASE_URL")?,
-            None => config.clone(),
-        };
-        let database = Self { config, listen, embedded };
-        match database.migrate().await {
-            Ok(()) => Ok(database),
-            Err(error) => {
-                database.close().await?;
-                Err(error.into())
+impl Given {
+    async fn of(settings: &Settings) -> Result<Self, AppError> {
+        let origins = settings.cors_origins.iter().map(|origin| origin.trim().parse());
+        let origins = origins.collect::<Result<_, _>>();
+        let certificate = match (&settings.tls_certificate, &settings.tls_key) {
+            (Some(certificate), Some(key)) => Some(Arc::new(Certificate::read(certificate, key)?)),
+            (None, None) => None,
+            _ => {
+                return Err(AppError::Setting(
+                    "set both RIDEWIRE_TLS_CERTIFICATE and RIDEWIRE_TLS_KEY, or none".into(),
+                ));
             }
-        }
-    }
-
-    /// Migrates, over the direct connection where there is one, waiting for a database that is about to be there, as when
-    /// all of a deployment starts at once.
-    async fn migrate(&self) -> Result<(), StoreError> {
-        let deadline = Instant::now() + DATABASE_PATIENCE;
-        loop {
-            match migrate(&self.listen).await {
-                Ok(applied) => {
-                    tracing::info!(applied, "the schema is up to date");
-                    return Ok(());
-                }
-                Err(error) if error.is_connection_lost() && Instant::now() < deadline => {
-                    tracing::warn!(%error, "waiting for the database");
-                    sleep(Duration::from_millis(500)).await;
-                }
-                Err(error) => return Err(error),
+        };
+        let verifier = Verifier::new(keys::verifying(settings)?, keys::expectations(settings));
+        let (verifier, jwks) = match settings.jwks.as_deref() {
+            Some(source) => {
+                let verifier = Arc::new(verifier.with_published());
+                let jwks = Jwks::new(source.into(), Arc::clone(&verifier), settings.jwks_period);
+                jwks.start().await?;
+                (verifier, Some(Arc::new(jwks)))
             }
-        }
-    }
-
-    /// Stops it, where it is ours.
-    pub async fn close(self) -> Result<(), AppError> {
-        match self.embedded {
-            Some(embedded) => Ok(embedded.stop(StopMode::Fast).await?),
-            None => Ok(()),
-        }
-    }
-
-    /// Waits until a private Postgres ends by itself, which it should not.
-    async fn ended(&mut self) {
-        match &mut self.embedded {
-            Some(embedded) => drop(embedded.exited().await),
-            None => std::future::pending().await,
-        }
+            None => (Arc::new(verifier), None),
+        };
+        Ok(Self {
+            verifier,
+            jwks,
+            origins: origins.map_err(|error| AppError::Setting(format!("RIDEWIRE_CORS_ORIGINS: {error}")))?,
+            certificate,
+        })
     }
 }
 
-fn parse(url: &str, setting: &str) -> Result<Config, AppError> {
-    let mut config: Config = url.parse().map_err(|error| {
-        AppError::Setting(format!("{setting} must be a Postgres URL or a list of key=value: {error}"))
-    })?;
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(Duration::from_secs(2));
+/// Where requests are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub socket: SocketAddr,
+    /// Whether TLS is spoken there.
+    pub is_secure: bool,
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", if self.is_secure { "https" } else { "http" }, self.socket)
     }
-    if config.get_application_name().is_none() {
-        config.application_name("ridewire");
-    }
-    Ok(config)
 }
 
 /// Serves until a signal asks to stop. `ready` is called with the address once requests are answered.
-pub async fn serve(settings: Settings, ready: impl AsyncFnOnce(SocketAddr, &Api)) -> Result<(), AppError> {
-    // Whatever can be wrong with the settings is found before anything is started.
-    let origins = settings.cors_origins.iter().map(|origin| origin.trim().parse());
-    let origins: Vec<Origin> = origins
-        .collect::<Result<_, _>>()
-        .map_err(|error| AppError::Setting(format!("RIDEWIRE_CORS_ORIGINS: {error}")))?;
-    let verifier = Verifier::new(keys::verifying(&settings)?, keys::expectations(&settings));
+pub async fn serve(settings: Settings, ready: impl AsyncFnOnce(Address, &Api)) -> Result<(), AppError> {
+    let given = Given::of(&settings).await?;
     let mut signals = Signals::new().map_err(AppError::Signals)?;
     let mut database = tokio::select! {
         database = Database::open(&settings) => database?,
         () = signals.wait() => return Ok(()),
     };
-    let served = serve_with(settings, &mut database, (verifier, origins), signals, ready).await;
+    let served = serve_with(settings, &mut database, given, signals, ready).await;
     let closed = database.close().await;
     served.and(closed)
 }
@@ -173,9 +141,9 @@ pub async fn serve(settings: Settings, ready: impl AsyncFnOnce(SocketAddr, &Api)
 async fn serve_with(
     settings: Settings,
     database: &mut Database,
-    (verifier, origins): (Verifier, Vec<Origin>),
+    given: Given,
     mut signals: Signals,
-    ready: impl AsyncFnOnce(SocketAddr, &Api),
+    ready: impl AsyncFnOnce(Address, &Api),
 ) -> Result<(), AppError> {
     let store = Arc::new(Store::new(StoreConfig {
         postgres: database.config.clone(),
@@ -204,9 +172,12 @@ async fn serve_with(
     });
 
     let listener = listen(&settings.listen).await?;
-    let unusable = |error| AppError::Listen { address: settings.listen.clone(), error };
-    let address = listener.local_addr().map_err(unusable)?;
-    let acceptor = TcpAcceptor::try_from(listener).map_err(unusable)?;
+    let admin = match &settings.admin_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let socket = listener.local_addr().map_err(|error| AppError::Listen { address: settings.listen.clone(), error })?;
+    let address = Address { socket, is_secure: given.certificate.is_some() };
 
     // What never ends while we serve.
     let mut tasks = JoinSet::new();
@@ -226,6 +197,10 @@ async fn serve_with(
         tasks.spawn(async move { notifier.run(store).await });
     }
     let keep = Retention { logs: settings.log_retention, messages: settings.message_retention };
+    if let Some(jwks) = given.jwks.clone() {
+        tasks.spawn(jwks.run());
+    }
+    tasks.spawn(serving::renew(given.certificate.clone()));
     tasks.spawn(retention::run(Arc::clone(&store), keep, settings.retention_period));
     let attendance = Arc::new(Attendance::default());
     {
@@ -263,7 +238,8 @@ async fn serve_with(
         notifier,
         hub,
         feed,
-        verifier,
+        verifier: given.verifier,
+        jwks: given.jwks,
         revocations,
         tickets,
         metrics,
@@ -272,9 +248,22 @@ async fn serve_with(
         admission: Arc::clone(&admission),
         stopping: stopping.clone(),
     });
-    let server = server(acceptor, &settings.limits);
-    let handle = server.handle();
-    let mut serving = tokio::spawn(server.try_serve(service(Arc::clone(&api), &origins)));
+    let stop = Stop::default();
+    let mut serving = tokio::spawn({
+        let public =
+            service(Arc::clone(&api), &given.origins, if admin.is_some() { Served::Public } else { Served::All });
+        let for_operators = service(Arc::clone(&api), &[], Served::Operations);
+        let (certificate, limits, stop) = (given.certificate, settings.limits.clone(), stop.clone());
+        async move {
+            let public = serving::serve(listener, &public, certificate, &limits, stop.clone());
+            let for_operators = async {
+                if let Some(listener) = admin {
+                    serving::serve(listener, &for_operators, None, &limits, stop).await;
+                }
+            };
+            tokio::join!(public, for_operators);
+        }
+    });
     ready(address, &api).await;
 
     let ended = tokio::select! {
@@ -294,9 +283,11 @@ async fn serve_with(
     let deadline = Instant::now() + STOP_PATIENCE;
     // Streams and polls end first: a graceful stop waits for them.
     stopping.cancel();
-    handle.stop_graceful(STOP_PATIENCE - Duration::from_secs(2));
-    if !serving.is_finished() && timeout_at(deadline - Duration::from_secs(1), serving).await.is_err() {
+    stop.gently.cancel();
+    if !serving.is_finished() && timeout_at(deadline - Duration::from_secs(2), &mut serving).await.is_err() {
         tracing::warn!("connections did not end in time");
+        stop.now.cancel();
+        drop(timeout_at(deadline - Duration::from_secs(1), serving).await);
     }
     // The last handle on the writer goes with the interface; what it was given is committed before it ends.
     drop(api);
@@ -308,57 +299,10 @@ async fn serve_with(
     ended
 }
 
-/// The HTTP server, which gives nobody more time than they may have.
-fn server(acceptor: TcpAcceptor, limits: &LimitSettings) -> Server<TcpAcceptor> {
-    let fuse = FuseConfig::default()
-        .with_http1_header_timeout(limits.head_timeout)
-        .with_request_body_timeout(limits.body_timeout)
-        .with_write_stall_timeout(limits.write_timeout);
-    let mut server = Server::new(acceptor).fuse_config(fuse).max_connections(limits.max_connections);
-    server.http1_mut().max_buf_size(usize::try_from(limits.max_head).unwrap_or(usize::MAX));
-    server
-}
-
 fn why(ended: &Result<(), JoinError>) -> String {
     ended.as_ref().map_or_else(ToString::to_string, |()| "it returned".to_owned())
 }
 
-/// Listens without delaying small writes: what is accepted inherits that on Linux, and salvo does not set it.
-async fn listen(address: &str) -> Result<tokio::net::TcpListener, AppError> {
-    let failed = |error| AppError::Listen { address: address.to_owned(), error };
-    let mut last = std::io::Error::other("the name has no address");
-    for candidate in lookup_host(address).await.map_err(failed)? {
-        match bind(candidate) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    Err(failed(last))
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.set_nodelay(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-/// SIGINT (Ctrl-C) and SIGTERM.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
+async fn listen(address: &str) -> Result<TcpListener, AppError> {
+    serving::listen(address).await.map_err(|error| AppError::Listen { address: address.to_owned(), error })
 }

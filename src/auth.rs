@@ -8,11 +8,12 @@
 //!   of them together or not at all.
 //! - No error, log line or `Debug` output holds a token or a key.
 //!
-//! There is no I/O here: whoever reads the configuration brings the keys as text.
+//! There is no I/O here: whoever reads the configuration, or the issuer's set of keys, brings them as text.
 
 mod cache;
 mod claims;
 mod error;
+mod jwks;
 mod jws;
 mod keys;
 mod signer;
@@ -24,7 +25,8 @@ mod tests;
 
 pub use claims::Expect;
 pub use error::TokenError;
-pub use keys::{KeyError, Keys};
+pub use jwks::JwksError;
+pub use keys::{Key, KeyError, Keys};
 pub use signer::{SignError, Signer};
 pub use tickets::{Ticket, Tickets};
 pub use verifier::Verifier;

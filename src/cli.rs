@@ -1,20 +1,17 @@
 //! The command line.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
 
-use crate::app::{self, Database};
+use crate::app::{self, Address, Database};
 use crate::auth::Signer;
 use crate::config::Settings;
 use crate::domain::{Role, UserId};
-use crate::{demo, http, keys, telemetry};
+use crate::{demo, http, keys, telemetry, web};
 
 /// Real-time messaging for rides over plain HTTP: REST, Server-Sent Events and long polling on Postgres.
 #[derive(Debug, Parser)]
@@ -90,10 +87,10 @@ fn token(settings: &Settings, user: &str, role: Role, ttl: Duration) -> anyhow::
 async fn serve(settings: Settings, serve: Serve) -> anyhow::Result<()> {
     telemetry::start(&settings);
     let asked = settings.clone();
-    let ready = async |address: SocketAddr, api: &http::Api| {
-        let listening = print(&format!("listening on http://{address}"));
+    let ready = async |address: Address, api: &http::Api| {
+        let listening = print(&format!("listening on {address}"));
         let shown = match serve.demo {
-            true => demo::lines(&asked, address, api).await.and_then(|lines| print(&lines)),
+            true => demo::lines(&asked, &address.to_string(), api).await.and_then(|lines| print(&lines)),
             false => Ok(()),
         };
         if let Err(error) = listening.and(shown) {
@@ -105,17 +102,13 @@ async fn serve(settings: Settings, serve: Serve) -> anyhow::Result<()> {
 
 /// Asks a server on the configured address, as its container would.
 async fn healthcheck(settings: &Settings) -> anyhow::Result<()> {
-    let asked = async {
-        let mut connection = TcpStream::connect(&settings.listen).await.context("nobody listens")?;
-        let request = format!("GET /readyz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", settings.listen);
-        connection.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await?;
-        anyhow::Ok(answer)
+    let url = match (&settings.admin_listen, &settings.tls_certificate) {
+        (Some(address), _) => format!("http://{address}/readyz"),
+        (None, Some(_)) => format!("https://{}/readyz", settings.listen),
+        (None, None) => format!("http://{}/readyz", settings.listen),
     };
-    let answer = timeout(Duration::from_secs(5), asked).await.context("no answer in 5 s")??;
-    match answer.split(' ').nth(1) {
-        Some("200") => Ok(()),
-        _ => bail!("not ready: {}", answer.lines().last().unwrap_or_default()),
+    match spawn_blocking(move || web::get_own(&url)).await?? {
+        (200, _) => Ok(()),
+        (_, said) => bail!("not ready: {said}"),
     }
 }

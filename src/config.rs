@@ -53,6 +53,19 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_LISTEN", global = true, default_value = "127.0.0.1:8080")]
     pub listen: String,
 
+    /// An address for operators alone: `/metrics` is served there, and no longer where everything else is.
+    #[arg(long, env = "RIDEWIRE_ADMIN_LISTEN", global = true)]
+    pub admin_listen: Option<String>,
+
+    /// The certificate of the server, with its chain: a PEM file. With it, TLS is spoken, HTTP/2 where the client can; it is
+    /// read again when it changes.
+    #[arg(long, env = "RIDEWIRE_TLS_CERTIFICATE", global = true)]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The certificate's private key: a PEM file.
+    #[arg(long, env = "RIDEWIRE_TLS_KEY", global = true)]
+    pub tls_key: Option<PathBuf>,
+
     /// The secret of HS256 tokens: at least 32 bytes. With the private Postgres one is made.
     #[arg(long, env = "RIDEWIRE_JWT_SECRET", global = true, hide_env_values = true)]
     pub jwt_secret: Option<String>,
@@ -60,6 +73,14 @@ pub struct Settings {
     /// A public key of RS256, ES256 or `EdDSA` tokens: PEM, or a file that holds it.
     #[arg(long, env = "RIDEWIRE_JWT_PUBLIC_KEY", global = true)]
     pub jwt_public_key: Option<String>,
+
+    /// The issuer's set of keys (JWKS): an `https://` address, or a file.
+    #[arg(long, env = "RIDEWIRE_JWKS", global = true)]
+    pub jwks: Option<String>,
+
+    /// How often the issuer's set of keys is looked at.
+    #[arg(long, env = "RIDEWIRE_JWKS_PERIOD", global = true, default_value = "5m", value_parser = duration)]
+    pub jwks_period: Duration,
 
     /// What a token's `iss` must be.
     #[arg(long, env = "RIDEWIRE_JWT_ISSUER", global = true)]

@@ -1,7 +1,6 @@
 //! A ride to try things on, and lines to paste.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,12 +16,12 @@ use crate::writer::PutRide;
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Makes a ride with an open chat, and says what to try on it.
-pub(crate) async fn lines(settings: &Settings, address: SocketAddr, api: &Api) -> anyhow::Result<String> {
+pub(crate) async fn lines(settings: &Settings, address: &str, api: &Api) -> anyhow::Result<String> {
     let ride = open_ride(api).await?;
     let signer = Signer::new(keys::signing(settings)?.as_bytes())?.with(&keys::expectations(settings));
     let token = |user: &str, role| anyhow::Ok(signer.sign(&UserId::parse(user)?, role, TTL)?);
     let (rider, driver) = (token("rider_1", Role::Rider)?, token("driver_1", Role::Driver)?);
-    let base = format!("http://{address}/api/v1");
+    let base = format!("{address}/api/v1");
     let mut lines = String::from("\nTry it. Stream the ride as its driver, in this terminal's neighbour:\n\n");
     writeln!(lines, "  curl -N {base}/messages/rides/{ride}/events -H 'Authorization: Bearer {driver}'\n")?;
     writeln!(lines, "Send a message as its rider, from another:\n")?;
@@ -33,7 +32,7 @@ pub(crate) async fn lines(settings: &Settings, address: SocketAddr, api: &Api) -
     )?;
     writeln!(lines, "Read the history:\n")?;
     writeln!(lines, "  curl {base}/messages/rides/{ride} -H 'Authorization: Bearer {rider}'\n")?;
-    writeln!(lines, "The interface: http://{address}/openapi.yaml. Ctrl-C stops.")?;
+    writeln!(lines, "The interface: {address}/openapi.yaml. Ctrl-C stops.")?;
     Ok(lines)
 }
 

@@ -31,4 +31,4 @@ pub use admission::{Admission, Quota};
 pub use context::{Api, Limits};
 pub use metrics::Metrics;
 pub use rate::SendRate;
-pub use router::service;
+pub use router::{Served, service};

@@ -12,7 +12,9 @@ use crate::config::Settings;
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// With a database of one's own, a made-up secret would be a different one on every replica.
-    #[error("set RIDEWIRE_JWT_SECRET or RIDEWIRE_JWT_PUBLIC_KEY: with a DATABASE_URL no secret is made up")]
+    #[error(
+        "set RIDEWIRE_JWT_SECRET, RIDEWIRE_JWT_PUBLIC_KEY or RIDEWIRE_JWKS: with a DATABASE_URL no secret is made up"
+    )]
     NoKey,
     /// Only a shared secret can sign.
     #[error("set RIDEWIRE_JWT_SECRET: tokens can be signed with a secret alone")]
@@ -35,7 +37,7 @@ pub enum KeysError {
     },
 }
 
-/// The keys that the settings name; the development secret where they name none and the Postgres is private.
+/// The keys that the settings hold, those of a set not among them; the development secret where they name none and the Postgres is private.
 pub fn verifying(settings: &Settings) -> Result<Keys, KeysError> {
     let unusable = |setting| move |error| KeysError::Unusable { setting, error };
     let by_pem = settings
@@ -44,7 +46,7 @@ pub fn verifying(settings: &Settings) -> Result<Keys, KeysError> {
         .map(|key| Keys::from_pem(&pem(key)?).map_err(unusable("RIDEWIRE_JWT_PUBLIC_KEY")));
     let by_secret = match secret(settings)? {
         // A development secret is not added to keys that were named.
-        Some(secret) if settings.jwt_secret.is_some() || by_pem.is_none() => {
+        Some(secret) if settings.jwt_secret.is_some() || (by_pem.is_none() && settings.jwks.is_none()) => {
             Some(Keys::from_secret(secret.as_bytes()).map_err(unusable("RIDEWIRE_JWT_SECRET"))?)
         }
         _ => None,
@@ -52,6 +54,7 @@ pub fn verifying(settings: &Settings) -> Result<Keys, KeysError> {
     match (by_pem.transpose()?, by_secret) {
         (Some(pem), Some(secret)) => Ok(pem.and(secret)),
         (Some(keys), None) | (None, Some(keys)) => Ok(keys),
+        (None, None) if settings.jwks.is_some() => Ok(Keys::default()),
         (None, None) => Err(KeysError::NoKey),
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Cache {
 
 #[derive(Default)]
 struct Halves {
+    /// How often everything was forgotten.
+    generation: u64,
     recent: HashMap<Digest, Caller>,
     older: HashMap<Digest, Caller>,
 }
@@ -61,9 +63,28 @@ impl Cache {
         Some(caller)
     }
 
-    /// Keeps what a token was found to stand for.
-    pub(super) fn put(&self, token: Digest, caller: Caller) {
-        let forgotten = self.lock().put(self.half, token, caller);
+    /// What is to be given to [`Cache::put`], once what was asked for before it has been answered.
+    pub(super) fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// Keeps what a token was found to stand for; unless everything was forgotten since `generation`: it may have been found
+    /// with what counts no longer.
+    pub(super) fn put(&self, generation: u64, token: Digest, caller: Caller) {
+        let mut halves = self.lock();
+        if halves.generation == generation {
+            let forgotten = halves.put(self.half, token, caller);
+            drop(halves);
+            drop(forgotten);
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        let mut halves = self.lock();
+        let generation = halves.generation + 1;
+        let forgotten = std::mem::replace(&mut *halves, Halves { generation, ..Halves::default() });
+        drop(halves);
         drop(forgotten);
     }
 
@@ -107,7 +128,7 @@ mod tests {
     #[test]
     fn what_was_put_is_found_under_its_own_token_alone() {
         let cache = Cache::new();
-        cache.put(key(1), caller(1));
+        cache.put(0, key(1), caller(1));
         assert_eq!(cache.get(&key(1)).unwrap().user.as_str(), "1");
         assert_eq!(cache.get(&key(2)), None);
     }
@@ -115,9 +136,9 @@ mod tests {
     #[test]
     fn it_stays_within_its_bound_and_keeps_what_is_in_use() {
         let cache = Cache::with_half(10);
-        cache.put(key(0), caller(0));
+        cache.put(0, key(0), caller(0));
         for name in 1..1_000 {
-            cache.put(key(name), caller(name));
+            cache.put(0, key(name), caller(name));
             assert!(cache.get(&key(0)).is_some(), "lost after {name}");
             assert!(cache.get(&key(name)).is_some());
             let halves = cache.lock();
@@ -128,10 +149,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_found_before_everything_was_forgotten_is_not_kept() {
+        let cache = Cache::new();
+        let before = cache.generation();
+        cache.put(before, key(1), caller(1));
+        cache.clear();
+        cache.put(before, key(2), caller(2));
+        assert_eq!((cache.get(&key(1)), cache.get(&key(2))), (None, None));
+        cache.put(cache.generation(), key(2), caller(2));
+        assert!(cache.get(&key(2)).is_some());
+    }
+
+    #[test]
     fn the_same_token_again_takes_no_more_room() {
         let cache = Cache::with_half(2);
         for name in [1, 2, 1, 2, 1, 2] {
-            cache.put(key(name), caller(name));
+            cache.put(0, key(name), caller(name));
         }
         assert!(cache.lock().older.is_empty());
     }

@@ -18,6 +18,9 @@ pub enum TokenError {
     /// Signed with another key, or changed after it was signed.
     #[error("the token's signature is wrong")]
     BadSignature,
+    /// Signed with a key that the issuer has not published, as far as is known here.
+    #[error("the token is signed with a key that its issuer does not publish")]
+    UnknownKey,
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,

@@ -21,6 +21,8 @@ pub(super) struct Jws<'a> {
 #[derive(Deserialize)]
 struct Header {
     alg: String,
+    #[serde(default)]
+    kid: Option<String>,
     #[serde(default, deserialize_with = "is_there")]
     crit: bool,
 }
@@ -36,10 +38,10 @@ impl<'a> Jws<'a> {
         Ok(Self { header, payload, signature, signed })
     }
 
-    /// The algorithm that the header names.
-    pub(super) fn algorithm(&self) -> Result<String, TokenError> {
+    /// The algorithm that the header names, and the key where it names one.
+    pub(super) fn signed_with(&self) -> Result<(String, Option<String>), TokenError> {
         let header: Header = object(self.header, TokenError::Malformed)?;
-        if header.crit { Err(TokenError::CriticalHeader) } else { Ok(header.alg) }
+        if header.crit { Err(TokenError::CriticalHeader) } else { Ok((header.alg, header.kid)) }
     }
 
     /// The payload's claims; `wrong` when it is an object but not one of `T`.

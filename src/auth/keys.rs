@@ -1,7 +1,5 @@
 //! The keys that tokens are verified with.
 
-use std::str::FromStr;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
@@ -45,20 +43,23 @@ pub enum KeyError {
 
 /// Keys that tokens may be signed with, each for one algorithm: a secret for HS256; public keys for RS256,
 /// ES256 and `EdDSA`. Several of a kind may be there, as while keys are replaced.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Keys(Vec<Key>);
 
+/// One of them.
 #[derive(Debug, Clone)]
-struct Key {
-    algorithm: Algorithm,
-    key: DecodingKey,
+pub struct Key {
+    pub(super) algorithm: Algorithm,
+    pub(super) key: DecodingKey,
+    /// The `kid` that its issuer gave it; one without verifies tokens of any.
+    pub(super) id: Option<String>,
 }
 
 impl Keys {
     /// A secret of at least 32 bytes, for HS256.
     pub fn from_secret(secret: &[u8]) -> Result<Self, KeyError> {
         check_secret(secret)?;
-        Ok(Self(vec![Key { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) }]))
+        Ok(Self(vec![Key { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret), id: None }]))
     }
 
     /// One public key in PEM: `PUBLIC KEY` of any kind, or `RSA PUBLIC KEY`. What it is decides the algorithm.
@@ -81,7 +82,7 @@ impl Keys {
         };
         let key = key.map_err(|_| KeyError::Unsupported)?;
         let algorithm = judge(&key)?;
-        Ok(Self(vec![Key { algorithm, key }]))
+        Ok(Self(vec![Key { algorithm, key, id: None }]))
     }
 
     /// These keys and `other`s: a token signed with any of them is good.
@@ -90,26 +91,35 @@ impl Keys {
         self
     }
 
-    /// The algorithm by its name in a token's header, if there is a key for exactly that one.
-    pub(super) fn algorithm(&self, name: &str) -> Result<Algorithm, TokenError> {
-        let named = Algorithm::from_str(name).ok();
-        named.filter(|named| self.of(*named).next().is_some()).ok_or(TokenError::UnsupportedAlgorithm)
+    /// Those of a set.
+    pub(super) fn of_set(keys: Vec<Key>) -> Self {
+        Self(keys)
     }
 
-    /// Whether `signature`, as base64url, is over `signed` by one of the keys for `algorithm`.
-    pub(super) fn verify(&self, algorithm: Algorithm, signed: &str, signature: &str) -> Result<(), TokenError> {
-        for key in self.of(algorithm) {
-            // The keys were judged when they were taken in: what can fail here is the signature's base64.
-            let good = crypto::verify(signature, signed.as_bytes(), key, algorithm);
-            if good.map_err(|_| TokenError::Malformed)? {
-                return Ok(());
-            }
-        }
-        Err(TokenError::BadSignature)
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter()
     }
 
-    fn of(&self, algorithm: Algorithm) -> impl Iterator<Item = &DecodingKey> {
-        self.0.iter().filter(move |key| key.algorithm == algorithm).map(|key| &key.key)
+    /// Whether one of them is called so.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.iter().any(|key| key.id.as_deref() == Some(id))
+    }
+
+    /// Those for `algorithm` that may have signed a token that names `id`.
+    pub(super) fn of(&self, algorithm: Algorithm, id: Option<&str>) -> impl Iterator<Item = &Key> {
+        self.iter().filter(move |key| {
+            let is_named = |named: &str| key.id.as_deref().is_none_or(|id| id == named);
+            key.algorithm == algorithm && id.is_none_or(is_named)
+        })
+    }
+}
+
+impl Key {
+    /// Whether `signature`, as base64url, is over `signed` by this key.
+    pub(super) fn has_signed(&self, signed: &str, signature: &str) -> Result<bool, TokenError> {
+        // The key was judged when it was taken in: what can fail here is the signature's base64.
+        crypto::verify(signature, signed.as_bytes(), &self.key, self.algorithm).map_err(|_| TokenError::Malformed)
     }
 }
 
@@ -123,7 +133,7 @@ pub(super) fn check_secret(secret: &[u8]) -> Result<(), KeyError> {
 }
 
 /// The one algorithm of a public key.
-fn judge(key: &DecodingKey) -> Result<Algorithm, KeyError> {
+pub(super) fn judge(key: &DecodingKey) -> Result<Algorithm, KeyError> {
     let jwk = Jwk::from_decoding_key(key, None).map_err(|_| KeyError::Unsupported)?;
     let algorithm = match jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => match bits(&rsa.n) {

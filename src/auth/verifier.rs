@@ -1,6 +1,8 @@
 //! A token, verified.
 
 use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jsonwebtoken::Algorithm;
 
@@ -15,7 +17,10 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Verifies tokens. Put it into an `Arc` to share it: what it remembers is then shared, too.
 pub struct Verifier {
+    /// Those that the settings name.
     keys: Keys,
+    /// Those of the issuer's set, where there is to be one: none until it was read.
+    published: Option<RwLock<Arc<Keys>>>,
     expect: Expect,
     cache: Cache,
 }
@@ -23,7 +28,22 @@ pub struct Verifier {
 impl Verifier {
     /// Accepts tokens signed with one of `keys` that say what `expect` asks for.
     pub fn new(keys: Keys, expect: Expect) -> Self {
-        Self { keys, expect, cache: Cache::new() }
+        Self { keys, published: None, expect, cache: Cache::new() }
+    }
+
+    /// Accepts those as well that are signed with what will be [published](Verifier::publish).
+    pub fn with_published(self) -> Self {
+        Self { published: Some(RwLock::default()), ..self }
+    }
+
+    /// Takes the keys of the issuer's set in place of those that it had before. Tokens of a key that is gone count no
+    /// longer, not even those that are remembered.
+    pub fn publish(&self, keys: Keys) {
+        if let Some(published) = &self.published {
+            // First the keys, then the cache: what is verified with the old ones meanwhile is not kept.
+            *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+            self.cache.clear();
+        }
     }
 
     /// Verifies a compact JWS and says who it stands for.
@@ -39,10 +59,11 @@ impl Verifier {
             return Err(TokenError::TooLong);
         }
         let jws = Jws::split(token)?;
-        let algorithm = self.keys.algorithm(&jws.algorithm()?)?;
+        let (algorithm, key) = jws.signed_with()?;
+        let algorithm = Algorithm::from_str(&algorithm).map_err(|_| TokenError::UnsupportedAlgorithm)?;
         // An HMAC is a few short hashes: not worth the cache's lock and memory.
         if algorithm == Algorithm::HS256 {
-            return self.check(&jws, algorithm, now);
+            return self.check(&jws, algorithm, key.as_deref(), now);
         }
         let digest = Cache::digest(token);
         // An expired entry is refused by the full check, which knows how to say so.
@@ -50,15 +71,40 @@ impl Verifier {
         if let Some(caller) = known {
             return Ok(caller);
         }
-        let caller = self.check(&jws, algorithm, now)?;
-        self.cache.put(digest, caller.clone());
+        let generation = self.cache.generation();
+        let caller = self.check(&jws, algorithm, key.as_deref(), now)?;
+        self.cache.put(generation, digest, caller.clone());
         Ok(caller)
     }
 
-    fn check(&self, jws: &Jws<'_>, algorithm: Algorithm, now: Time) -> Result<Caller, TokenError> {
-        self.keys.verify(algorithm, jws.signed, jws.signature)?;
+    fn check(&self, jws: &Jws<'_>, algorithm: Algorithm, key: Option<&str>, now: Time) -> Result<Caller, TokenError> {
+        self.check_signature(jws, algorithm, key)?;
         let claims: Claims = jws.claims(Claims::WRONG)?;
         claims.into_caller(&self.expect, now)
+    }
+
+    /// Whether one of the keys for `algorithm` has signed it; of the published ones, the one that the token names.
+    fn check_signature(&self, jws: &Jws<'_>, algorithm: Algorithm, key: Option<&str>) -> Result<(), TokenError> {
+        let published = self.published.as_ref().map(|keys| keys.read().unwrap_or_else(PoisonError::into_inner).clone());
+        let of_set = published.iter().flat_map(|keys| keys.of(algorithm, key));
+        let mut is_any = false;
+        for candidate in self.keys.of(algorithm, None).chain(of_set) {
+            is_any = true;
+            if candidate.has_signed(jws.signed, jws.signature)? {
+                return Ok(());
+            }
+        }
+        // It may be a key of the set as it is by now; unless no key of a set could be.
+        let is_publishable = matches!(algorithm, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA);
+        let may_be_new = published.is_some_and(|keys| match key {
+            Some(id) => !keys.has(id),
+            None => keys.iter().next().is_none(),
+        });
+        match is_any {
+            _ if may_be_new && is_publishable => Err(TokenError::UnknownKey),
+            true => Err(TokenError::BadSignature),
+            false => Err(TokenError::UnsupportedAlgorithm),
+        }
     }
 }
 
@@ -70,6 +116,7 @@ impl fmt::Debug for Verifier {
 
 #[cfg(test)]
 mod tests {
+    use super::super::jwks::tests::jwk;
     use super::*;
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
@@ -82,9 +129,14 @@ mod tests {
     }
 
     fn token() -> String {
+        token_with(None)
+    }
+
+    fn token_with(id: Option<&str>) -> String {
         let key = EncodingKey::from_ec_pem(include_bytes!("../../tests/keys/p256.pem")).unwrap();
         let claims = json!({"sub": "u", "role": "driver", "exp": 2_000});
-        encode(&Header::new(Algorithm::ES256), &claims, &key).unwrap()
+        let header = Header { kid: id.map(Into::into), ..Header::new(Algorithm::ES256) };
+        encode(&header, &claims, &key).unwrap()
     }
 
     #[test]
@@ -102,6 +154,42 @@ mod tests {
 
         verifier.keys = Keys::from_pem(MINE).unwrap();
         assert_eq!(verifier.verify_at(&token, at(2_030)), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn a_token_of_a_key_that_is_published_no_longer_counts_no_longer() {
+        let published = |keys: &[serde_json::Value]| Keys::from_jwks(json!({"keys": keys}).to_string().as_bytes());
+        let (mine, another) = (jwk(MINE, json!({"kid": "mine"})), jwk(ANOTHER, json!({"kid": "another"})));
+        let verifier = Verifier::new(Keys::default(), Expect::default()).with_published();
+        let token = token_with(Some("mine"));
+        // Before the set was read, any key may be in it.
+        assert_eq!(verifier.verify_at(&token, at(1_000)), Err(TokenError::UnknownKey));
+        verifier.publish(published(&[mine.clone(), another.clone()]).unwrap());
+        assert!(verifier.verify_at(&token, at(1_000)).is_ok());
+        // The key that is named, not one that might do.
+        assert_eq!(verifier.verify_at(&token_with(Some("another")), at(1_000)), Err(TokenError::BadSignature));
+        assert_eq!(verifier.verify_at(&token_with(Some("new")), at(1_000)), Err(TokenError::UnknownKey));
+        assert!(verifier.verify_at(&token_with(None), at(1_000)).is_ok());
+        verifier.publish(published(&[another]).unwrap());
+        assert_eq!(verifier.verify_at(&token, at(1_000)), Err(TokenError::UnknownKey));
+        assert_eq!(verifier.verify_at(&token_with(None), at(1_000)), Err(TokenError::BadSignature));
+    }
+
+    #[test]
+    fn no_key_of_a_set_serves_another_algorithm() {
+        let set = json!({"keys": [jwk(MINE, json!({"kid": "mine"}))]}).to_string();
+        let verifier = Verifier::new(Keys::default(), Expect::default()).with_published();
+        verifier.publish(Keys::from_jwks(set.as_bytes()).unwrap());
+        let claims = json!({"sub": "u", "role": "driver", "exp": 2_000});
+        for secret in [MINE, set.as_bytes()] {
+            let header = Header { kid: Some("mine".into()), ..Header::new(Algorithm::HS256) };
+            let forged = encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap();
+            assert_eq!(verifier.verify_at(&forged, at(1_000)), Err(TokenError::UnsupportedAlgorithm));
+        }
+        let rsa = EncodingKey::from_rsa_pem(include_bytes!("../../tests/keys/rsa.pem")).unwrap();
+        let header = Header { kid: Some("mine".into()), ..Header::new(Algorithm::RS256) };
+        let other = encode(&header, &claims, &rsa).unwrap();
+        assert_eq!(verifier.verify_at(&other, at(1_000)), Err(TokenError::UnsupportedAlgorithm));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use salvo::extract::Metadata;
 use salvo::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use salvo::http::{ParseError, StatusCode};
+use salvo::http::{ParseError, StatusCode, Version};
 use salvo::oapi::{Components, Content, EndpointArgRegister, EndpointOutRegister, Operation, RequestBody, ToSchema};
 use salvo::{Depot, Extractible, Request, Response, Scribe};
 use serde::Serialize;
@@ -16,6 +16,9 @@ use crate::domain::Error;
 
 /// The largest body, where a handler does not say otherwise.
 const MAX_BYTES: usize = 64 * 1024;
+
+/// The largest body that is read although it is too large.
+const MAX_IGNORED: usize = 1024 * 1024;
 
 /// A request's body, of at most `MAX` bytes.
 #[derive(Debug)]
@@ -70,7 +73,12 @@ impl<T: ToSchema> EndpointArgRegister for OptionalBody<T> {
 async fn read(req: &mut Request, most: usize) -> Result<&[u8], Refusal> {
     // Told beforehand that it is too long, there is no need to read it.
     let length = req.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > most) {
+    if let Some(length) = length.filter(|length| *length > most) {
+        // But in HTTP/2 there is no closing the connection after the answer, and a client that is still sending may take the
+        // end of its stream for a failure and miss the answer (curl 7 does).
+        if req.version() >= Version::HTTP_2 && length <= MAX_IGNORED {
+            drop(req.payload_with_max_size(MAX_IGNORED).await);
+        }
         return Err(Refusal::BodyTooLarge);
     }
     match req.payload_with_max_size(most).await {

@@ -17,6 +17,7 @@ use super::rate::SendRate;
 use super::refusal::Refusal;
 use crate::auth::{Ticket, Tickets, TokenError, Verifier};
 use crate::domain::{Caller, Error, RideId, RideRole, Role, Signal, Time, Topic};
+use crate::jwks::Jwks;
 use crate::realtime::{Attendance, Attending, Feed, Follow, Hub, Reader, Revocations};
 use crate::store::Store;
 use crate::writer::{Acknowledger, Notifier, Writer};
@@ -39,7 +40,9 @@ pub struct Api {
     /// Hints from the other replicas, for `/readyz`.
     pub feed: Arc<Feed>,
     /// Tokens.
-    pub verifier: Verifier,
+    pub verifier: Arc<Verifier>,
+    /// The issuer's keys, where it publishes them.
+    pub jwks: Option<Arc<Jwks>>,
     /// Logins that count no longer.
     pub revocations: Arc<Revocations>,
     /// Stream tickets.
@@ -162,7 +165,8 @@ pub(super) struct Session {
 
 /// The same for a stream or poll, which a ticket opens as well as a token.
 pub(super) struct LiveSession {
-    session: Session,
+    /// `None` where nobody can say who is asking: the keys cannot be had.
+    session: Option<Session>,
     /// The one ride that the ticket is for.
     bound_to: Option<RideId>,
 }
@@ -172,7 +176,7 @@ impl LiveSession {
     pub(super) fn for_ride(self, ride: &RideId) -> Result<Session, Error> {
         match self.bound_to {
             Some(bound) if bound != *ride => Err(Error::RideNotFound),
-            _ => Ok(self.session),
+            _ => self.session.ok_or(Error::Unavailable),
         }
     }
 
@@ -180,7 +184,7 @@ impl LiveSession {
     pub(super) fn for_all(self) -> Result<Session, Error> {
         match self.bound_to {
             Some(_) => Err(Error::Forbidden("this ticket opens the streams and polls of one ride alone")),
-            None => Ok(self.session),
+            None => self.session.ok_or(Error::Unavailable),
         }
     }
 }
@@ -194,8 +198,16 @@ enum Credentials {
 impl Credentials {
     /// A token in the header (RFC 6750, section 2.1), or a ticket in the address. A ticket in the header is still
     /// a ticket.
-    fn of(req: &Request, api: &Api) -> Result<Self, Refusal> {
-        let credentials = Self::signed(req, api)?;
+    async fn of(req: &Request, api: &Api) -> Result<Self, Refusal> {
+        let credentials = match (Self::signed(req, api), &api.jwks) {
+            (Err(Refusal::Unauthorized(Some(TokenError::UnknownKey))), Some(jwks)) => {
+                if !jwks.look_for_unknown().await {
+                    return Err(Error::Unavailable.into());
+                }
+                Self::signed(req, api)?
+            }
+            (signed, _) => signed?,
+        };
         let (Self::Token(caller) | Self::Ticket(Ticket { caller, .. })) = &credentials;
         if api.revocations.is_revoked(caller) {
             return Err(Refusal::Unauthorized(Some(TokenError::Revoked)));
@@ -235,7 +247,7 @@ impl<'ex> Extractible<'ex> for Session {
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
         let api = api(depot)?;
-        match Credentials::of(req, &api)? {
+        match Credentials::of(req, &api).await? {
             Credentials::Token(caller) => Ok(Self { caller, api }),
             Credentials::Ticket(_) => Err(Error::Forbidden("a ticket opens streams and polls, nothing else").into()),
         }
@@ -251,15 +263,18 @@ impl<'ex> Extractible<'ex> for LiveSession {
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
         let api = api(depot)?;
-        let (caller, bound_to) = match Credentials::of(req, &api)? {
-            Credentials::Token(caller) => (caller, None),
-            Credentials::Ticket(ticket) => (ticket.caller, ticket.ride),
+        let (caller, bound_to) = match Credentials::of(req, &api).await {
+            Ok(Credentials::Token(caller)) => (caller, None),
+            Ok(Credentials::Ticket(ticket)) => (ticket.caller, ticket.ride),
+            // Each transport has its own way to say so.
+            Err(Refusal::Domain(Error::Unavailable)) => return Ok(Self { session: None, bound_to: None }),
+            Err(refusal) => return Err(refusal),
         };
         // The leeway for clocks that differ is for single requests: what ends with its token cannot begin after it.
         if caller.expires_at <= Time::now() {
             return Err(Refusal::Unauthorized(Some(TokenError::Expired)));
         }
-        Ok(Self { session: Session { caller, api }, bound_to })
+        Ok(Self { session: Some(Session { caller, api }), bound_to })
     }
 }
 

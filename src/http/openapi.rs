@@ -6,7 +6,7 @@ use salvo::oapi::{Content, Info, License, OpenApi, RefOr, Response, Schema, Secu
 use salvo::{Depot, FlowCtrl, Handler, Request, async_trait};
 
 use super::problem::ProblemBody;
-use super::router::router;
+use super::router::{Served, router};
 
 const DESCRIPTION: &str = "\
 Real-time messaging for the people of a ride, over plain HTTP: REST for writing and history, Server-Sent Events for \
@@ -50,7 +50,7 @@ pub fn document() -> OpenApi {
             Tag::new("rides").description("What messaging has to know of a ride's life."),
             Tag::new("operations").description("For those who run it."),
         ])
-        .merge_router(&router());
+        .merge_router(&router(Served::All));
     let problem = ProblemBody::to_schema(&mut document.components);
     describe_refusals(&mut document, &problem);
     document

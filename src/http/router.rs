@@ -17,16 +17,42 @@ use super::{
     typing, users,
 };
 
-/// Everything that is served.
-pub fn service(api: Arc<Api>, origins: &[Origin]) -> Service {
-    let service = Service::new(router()).catcher(Catcher::default().hoop(Nothing)).hoop(Provide(api)).hoop(Trace);
+/// What is served at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// Everything.
+    All,
+    /// What everybody may reach, where operators have an address of their own.
+    Public,
+    /// What operators need: whether it lives and works, and `/metrics`.
+    Operations,
+}
+
+/// What answers at an address.
+pub fn service(api: Arc<Api>, origins: &[Origin], served: Served) -> Service {
+    let service = Service::new(router(served)).catcher(Catcher::default().hoop(Nothing)).hoop(Provide(api)).hoop(Trace);
     match cors(origins) {
         Some(cors) => service.hoop(cors),
         None => service,
     }
 }
 
-pub(super) fn router() -> Router {
+/// The paths of what is served.
+pub(super) fn router(served: Served) -> Router {
+    let mut root = Router::new()
+        .push(Router::with_path("healthz").get(health::get_health))
+        .push(Router::with_path("readyz").get(health::get_readiness));
+    if served != Served::Operations {
+        root = root.push(interface()).push(Router::with_path("openapi.yaml").get(openapi::Yaml));
+    }
+    if served != Served::Public {
+        root = root.push(Router::with_path("metrics").get(metrics::get_metrics));
+    }
+    root
+}
+
+/// The interface itself.
+fn interface() -> Router {
     let of_ride = Router::with_path("rides/{rideId}")
         .get(messages::get_history)
         .push(Router::with_path("unread-count").get(receipts::get_unread_count))
@@ -65,22 +91,15 @@ pub(super) fn router() -> Router {
         .push(Router::with_path("available").get(drivers::list_available));
     let events = Router::with_path("events").get(sse::stream_all);
     let poll = Router::with_path("poll").get(poll::poll_all);
-    Router::new()
-        .push(
-            Router::with_path("api/v1")
-                .push(messages)
-                .push(rides)
-                .push(tickets)
-                .push(broadcasts)
-                .push(events)
-                .push(poll)
-                .push(drivers)
-                .push(users),
-        )
-        .push(Router::with_path("healthz").get(health::get_health))
-        .push(Router::with_path("readyz").get(health::get_readiness))
-        .push(Router::with_path("metrics").get(metrics::get_metrics))
-        .push(Router::with_path("openapi.yaml").get(openapi::Yaml))
+    Router::with_path("api/v1")
+        .push(messages)
+        .push(rides)
+        .push(tickets)
+        .push(broadcasts)
+        .push(events)
+        .push(poll)
+        .push(drivers)
+        .push(users)
 }
 
 /// A path beside `{…}`, which other methods would fall through to.

@@ -66,8 +66,8 @@ async fn a_user_has_so_many_streams_and_polls_and_the_next_is_put_off() {
     let server = Server::with(&database, &[("RIDEWIRE_STREAMS_PER_USER", "2")]).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let first = server.live(&driver, "ride_1").await;
-    let _second = driver.stream_all("", None).await.expect(200).next_sync().await;
-    let _kept = driver.stream_all("", None).await;
+    let mut second = driver.stream_all("", None).await.expect(200);
+    second.next_sync().await;
 
     let mut third = driver.stream("ride_1", "").await.expect(200);
     assert!(third.until_end().await.is_empty());

@@ -103,3 +103,24 @@ async fn the_dashboard_and_the_alerts_ask_for_what_there_is_and_each_alert_is_ex
         assert!(operations.contains(&format!("### {alert}")), "docs/operations.md says nothing of {alert}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_an_address_for_operators_the_metrics_are_there_and_nowhere_else() {
+    let database = Database::create().await;
+    // Free now; nobody else takes ports so fast.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let admin = format!("127.0.0.1:{port}");
+    let server = Server::with(&database, &[("RIDEWIRE_ADMIN_LISTEN", &admin)]).await;
+    let status = async |base: &str, path: &str| reqwest::get(format!("{base}/{path}")).await.unwrap().status().as_u16();
+    let for_operators = format!("http://{admin}");
+    assert_eq!(status(&server.base, "metrics").await, 404);
+    assert_eq!(status(&for_operators, "metrics").await, 200);
+    for path in ["healthz", "readyz"] {
+        assert_eq!((status(&server.base, path).await, status(&for_operators, path).await), (200, 200), "{path}");
+    }
+    // The interface is not an operator's.
+    let interface = format!("{for_operators}/api/v1/rides");
+    let asked = reqwest::Client::new().get(&interface).bearer_auth(server.service().token).send().await.unwrap();
+    assert_eq!(asked.status(), 404);
+    assert!(server.terminate().await.success());
+}

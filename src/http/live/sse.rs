@@ -15,7 +15,7 @@ use crate::domain::{Caller, Error};
 use crate::http::context::{Api, LiveSession, Session};
 use crate::http::params::{RidePath, number, query, seq};
 use crate::http::refusal::Refusal;
-use crate::realtime::{Follow, Merged, OpenError};
+use crate::realtime::{Follow, Merged};
 
 /// Follow a ride as a stream
 ///
@@ -38,7 +38,7 @@ pub(in crate::http) async fn stream_ride(
     res: &mut Response,
 ) -> Result<(), Refusal> {
     let RidePath(ride) = ride;
-    let Session { caller, api } = session.for_ride(&ride)?;
+    let Some(Session { caller, api }) = or_later(session.for_ride(&ride), res)? else { return Ok(()) };
     let after = seq("after", query(req, "after"))?;
     let last_id = seq("Last-Event-ID", last_event_id(req.headers())?)?;
     let cursor = last_id.or(after);
@@ -88,7 +88,7 @@ pub(in crate::http) async fn stream_all(
     req: &mut Request,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Session { caller, api } = session.for_all()?;
+    let Some(Session { caller, api }) = or_later(session.for_all(), res)? else { return Ok(()) };
     let after = places("after", query(req, "after"), &caller)?;
     let last_id = places("Last-Event-ID", last_event_id(req.headers())?, &caller)?;
     let (is_resumed, cursor) = (last_id.is_some(), last_id.or(after));
@@ -119,16 +119,22 @@ fn terms(req: &Request, api: &Api, caller: &Caller) -> Result<Terms, Error> {
     Ok(Terms { filter: filter(req), heartbeat, caller: caller.clone() })
 }
 
-/// What was opened; `None` where it is put off until the database is back, which has been answered: an `EventSource`
-/// that gets anything but 200 never comes back.
-fn or_later<T>(opened: Result<T, OpenError>, res: &mut Response) -> Result<Option<T>, Refusal> {
-    match opened.map_err(Refusal::from) {
-        Ok(opened) => Ok(Some(opened)),
-        Err(Refusal::Store(error)) if Error::from(&error) == Error::Unavailable => {
-            tracing::debug!(%error, "a stream is put off");
-            come_back_later(res);
-            Ok(None)
-        }
-        Err(refusal) => Err(refusal),
+/// What a stream needs; `None` where it is put off until the database, or the issuer of keys, is back, which has been
+/// answered: an `EventSource` that gets anything but 200 never comes back.
+fn or_later<T>(needed: Result<T, impl Into<Refusal>>, res: &mut Response) -> Result<Option<T>, Refusal> {
+    let refusal = match needed.map_err(Into::into) {
+        Ok(needed) => return Ok(Some(needed)),
+        Err(refusal) => refusal,
+    };
+    let is_for_now = match &refusal {
+        Refusal::Domain(error) => *error == Error::Unavailable,
+        Refusal::Store(error) => Error::from(error) == Error::Unavailable,
+        _ => false,
+    };
+    if !is_for_now {
+        return Err(refusal);
     }
+    tracing::debug!(error = %refusal, "a stream is put off");
+    come_back_later(res);
+    Ok(None)
 }

@@ -1,0 +1,152 @@
+//! The issuer's set of keys, read where it publishes it and kept current.
+//!
+//! What holds here:
+//!
+//! - Keys that were read stay until others are: an issuer that is away takes nobody's login with it.
+//! - A token of an unknown key has the set looked at again, once a minute at most whoever asks; so who makes up tokens costs
+//!   the issuer nothing.
+//! - While the set cannot be read, nobody is told that their key is unknown: it may be there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use crate::auth::{JwksError, Keys, Verifier};
+use crate::web;
+
+/// How often unknown keys may have the set looked at.
+const UNKNOWN_KEYS: Duration = Duration::from_secs(60);
+
+/// When it is looked at again where that failed.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Some hundred keys.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// Why a set could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A file that cannot be read.
+    #[error("{}: {error}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// An address that does not answer, or not with a set.
+    #[error(transparent)]
+    Web(#[from] web::WebError),
+    /// Not a set that can be used.
+    #[error(transparent)]
+    Set(#[from] JwksError),
+}
+
+/// Where a set is.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// At an `https://` or `http://` address.
+    Url(String),
+    /// In a file.
+    File(PathBuf),
+}
+
+impl From<&str> for Source {
+    fn from(text: &str) -> Self {
+        let is_url = text.starts_with("https://") || text.starts_with("http://");
+        if is_url { Self::Url(text.to_owned()) } else { Self::File(text.into()) }
+    }
+}
+
+impl Source {
+    fn read(&self) -> Result<Vec<u8>, ReadError> {
+        match self {
+            Self::Url(url) => Ok(web::get(url, MAX_BYTES)?),
+            Self::File(path) => std::fs::read(path).map_err(|error| ReadError::File { path: path.clone(), error }),
+        }
+    }
+}
+
+/// A set that is kept current.
+#[derive(Debug)]
+pub struct Jwks {
+    source: Source,
+    verifier: Arc<Verifier>,
+    period: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The set as it was read last.
+    text: Vec<u8>,
+    /// Whether the last look has found a set.
+    is_known: bool,
+    /// When an unknown key has had it looked at.
+    asked: Option<Instant>,
+}
+
+impl Jwks {
+    /// Has `verifier` take what `source` publishes, looked at every `period`.
+    pub fn new(source: Source, verifier: Arc<Verifier>, period: Duration) -> Self {
+        Self { source, verifier, period, state: Mutex::default() }
+    }
+
+    /// The first look. A file that is not there, or holds no set, is a mistake; an address that does not answer may be back
+    /// any moment.
+    pub async fn start(&self) -> Result<(), ReadError> {
+        match (self.look(&mut *self.state.lock().await).await, &self.source) {
+            (Err(error), Source::File(_)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at it for ever.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let is_known = self.state.lock().await.is_known;
+            sleep(if is_known { self.period } else { AGAIN.min(self.period) }).await;
+            drop(self.look(&mut *self.state.lock().await).await);
+        }
+    }
+
+    /// Somebody has come with an unknown key: looks whether it is there by now. Whether the set is known; where it is not,
+    /// nobody can say what is in it.
+    pub async fn look_for_unknown(&self) -> bool {
+        let mut state = self.state.lock().await;
+        if state.asked.is_none_or(|asked| asked.elapsed() >= UNKNOWN_KEYS) {
+            state.asked = Some(Instant::now());
+            drop(self.look(&mut state).await);
+        }
+        state.is_known
+    }
+
+    async fn look(&self, state: &mut State) -> Result<(), ReadError> {
+        let source = self.source.clone();
+        let read = spawn_blocking(move || source.read().and_then(|text| Ok((Keys::from_jwks(&text)?, text)))).await;
+        let was_known = std::mem::replace(&mut state.is_known, matches!(read, Ok(Ok(_))));
+        match read {
+            Ok(Ok((keys, text))) => {
+                if text != state.text {
+                    tracing::info!(keys = keys.iter().count(), "the issuer's keys were read");
+                    self.verifier.publish(keys);
+                    state.text = text;
+                }
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                // Once, however long it lasts.
+                if was_known || state.text.is_empty() {
+                    tracing::warn!(%error, "the issuer's keys cannot be read; those that are known stay");
+                }
+                Err(error)
+            }
+            // The runtime ends.
+            Err(_) => Ok(()),
+        }
+    }
+}

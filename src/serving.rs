@@ -1,0 +1,250 @@
+//! Connections: taken in, as many as there may be; given no more time than they may have; and ended, in order.
+//!
+//! What holds here:
+//!
+//! - A connection over the limit waits to be accepted, and costs nothing but its place in the kernel's queue.
+//! - Nobody holds one by doing nothing: a handshake and a head have their time, so has a body between its pieces, and a
+//!   client that takes nothing of what is there for it is cut off, as is one whose machine has gone.
+//! - A stop lets the requests in hand finish, then cuts what is left.
+//!
+//! The loop is our own, around hyper, for what an idle stream costs: salvo's server prepares each connection for HTTP/2
+//! and upgrades, which takes thousands of bytes of every one (docs/performance.md). HTTP/2 is spoken where TLS agrees on it.
+
+mod tls;
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service as HyperService;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use salvo::Service;
+use salvo::conn::{ConnCtrl, StraightStream};
+use salvo::fuse::FuseConfig;
+use salvo::http::ResBody;
+use salvo::http::uri::Scheme;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use tls::{Certificate, TlsError};
+
+use crate::config::LimitSettings;
+
+/// Connections that wait to be accepted: a storm of reconnecting streams is not to be turned away.
+const BACKLOG: u32 = 4_096;
+
+/// After an error of `accept`, such as no more file descriptors: some have to be closed first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a quiet HTTP/2 connection is asked whether it is still there. HTTP/1 streams have their heartbeats.
+const HTTP2_PING: Duration = Duration::from_secs(30);
+
+/// How a server ends.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Nothing more is accepted, and connections end after the request in hand.
+    pub gently: CancellationToken,
+    /// What is still open is cut.
+    pub now: CancellationToken,
+}
+
+/// What answers the requests of a connection.
+trait Answer:
+    HyperService<Request<Incoming>, Response = Response<ResBody>, Error = hyper::Error, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<A> Answer for A where
+    A: HyperService<Request<Incoming>, Response = Response<ResBody>, Error = hyper::Error, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// What serves an address.
+struct Server<A> {
+    handler: A,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    tls: Option<Arc<Certificate>>,
+    head_timeout: Duration,
+    write_timeout: Duration,
+    connections: Arc<Semaphore>,
+    stop: Stop,
+}
+
+/// Serves until it is to stop and all connections have ended; over TLS where there is a certificate.
+pub async fn serve(
+    listener: TcpListener,
+    service: &Service,
+    tls: Option<Arc<Certificate>>,
+    limits: &LimitSettings,
+    stop: Stop,
+) {
+    let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+    let fuse = FuseConfig::disabled().with_request_body_timeout(limits.body_timeout);
+    // One for all connections: no handler asks who is at the other end of its own, or ends it.
+    let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+    let handler = service.hyper_handler(nobody.into(), nobody.into(), scheme, Some(fuse), ConnCtrl::new(), None);
+    Server::new(handler, tls, limits, stop).run(listener).await;
+}
+
+impl<A: Answer> Server<A> {
+    fn new(handler: A, tls: Option<Arc<Certificate>>, limits: &LimitSettings, stop: Stop) -> Self {
+        let max_head = usize::try_from(limits.max_head).unwrap_or(usize::MAX);
+        let mut http1 = http1::Builder::new();
+        http1.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(max_head);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX))
+            .keep_alive_interval(HTTP2_PING)
+            .keep_alive_timeout(limits.write_timeout);
+        Self {
+            handler,
+            http1,
+            http2,
+            tls,
+            head_timeout: limits.head_timeout,
+            write_timeout: limits.write_timeout,
+            connections: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            stop,
+        }
+    }
+
+    async fn run(self, listener: TcpListener) {
+        let server = Arc::new(self);
+        let open = TaskTracker::new();
+        let accepting = async {
+            loop {
+                let Ok(permit) = Arc::clone(&server.connections).acquire_owned().await else { return };
+                match listener.accept().await {
+                    Ok((socket, _)) => {
+                        let server = Arc::clone(&server);
+                        // Two tasks, not one of two kinds: a plain connection is not to be as large as the other.
+                        match server.tls.clone() {
+                            None => drop(open.spawn(async move {
+                                server.plain(socket).await;
+                                drop(permit);
+                            })),
+                            Some(certificate) => drop(open.spawn(async move {
+                                server.encrypted(socket, &certificate).await;
+                                drop(permit);
+                            })),
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        server.stop.gently.run_until_cancelled(accepting).await;
+        drop(listener);
+        open.close();
+        open.wait().await;
+    }
+
+    async fn plain(&self, socket: TcpStream) {
+        self.prepare(&socket);
+        self.http1(self.bounded(socket)).await;
+    }
+
+    async fn encrypted(&self, socket: TcpStream, certificate: &Certificate) {
+        self.prepare(&socket);
+        let handshake = timeout(self.head_timeout, certificate.acceptor().accept(socket));
+        let socket = match self.stop.gently.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(socket))) => socket,
+            Some(Ok(Err(error))) => return tracing::debug!(%error, "a TLS handshake failed"),
+            Some(Err(_)) | None => return,
+        };
+        let is_http2 = socket.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
+        let socket = self.bounded(socket);
+        if is_http2 {
+            let connection = self.http2.serve_connection(socket, self.handler.clone());
+            self.drive(connection, http2::Connection::graceful_shutdown).await;
+        } else {
+            self.http1(socket).await;
+        }
+    }
+
+    async fn http1(&self, socket: impl Read + Write + Unpin) {
+        let connection = self.http1.serve_connection(socket, self.handler.clone());
+        self.drive(connection, http1::Connection::graceful_shutdown).await;
+    }
+
+    /// Runs a connection to its end. What ends it is the client's affair, or was logged by who ended it.
+    async fn drive<C>(&self, connection: C, finish: impl FnOnce(Pin<&mut C>))
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = self.stop.gently.cancelled() => finish(connection.as_mut()),
+        }
+        tokio::select! {
+            _ = connection => {}
+            () = self.stop.now.cancelled() => {}
+        }
+    }
+
+    /// Has the kernel give up a connection whose other machine answers nothing, as after a phone's battery: a heartbeat that
+    /// is not acknowledged (RFC 5482). Without it that takes a quarter of an hour.
+    fn prepare(&self, socket: &TcpStream) {
+        if let Err(error) = SockRef::from(socket).set_tcp_user_timeout(Some(self.write_timeout)) {
+            tracing::debug!(%error, "TCP_USER_TIMEOUT");
+        }
+    }
+
+    /// Cuts off who takes nothing of what is there to be written.
+    fn bounded<S>(&self, socket: S) -> TokioIo<StraightStream<S>> {
+        let fuse = FuseConfig::disabled().with_write_stall_timeout(self.write_timeout);
+        TokioIo::new(StraightStream::new(socket, Some(fuse), ConnCtrl::new(), None))
+    }
+}
+
+/// Listens without delaying small writes, which what is accepted inherits on Linux.
+pub async fn listen(address: &str) -> std::io::Result<TcpListener> {
+    let mut last = std::io::Error::other("the name has no address");
+    for candidate in lookup_host(address).await? {
+        match bind(candidate) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_nodelay(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// The certificate's renewal, or for ever where there is none.
+pub async fn renew(certificate: Option<Arc<Certificate>>) {
+    match certificate {
+        Some(certificate) => certificate.keep_current().await,
+        None => pending().await,
+    }
+}

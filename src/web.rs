@@ -1,0 +1,61 @@
+//! What we ask others for, over HTTP: little, seldom, and never what a request names.
+
+use std::io;
+use std::time::Duration;
+
+use ureq::config::Config;
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, http};
+
+/// How long others may take, all in all.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why there is no answer, or not the one that was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum WebError {
+    /// No answer, or too long a one.
+    #[error("{url}: {error}")]
+    Failed {
+        /// Who was asked.
+        url: String,
+        /// What happened.
+        error: io::Error,
+    },
+    /// An answer that is none.
+    #[error("{url}: answered {status}")]
+    Status {
+        /// Who was asked.
+        url: String,
+        /// The status.
+        status: http::StatusCode,
+    },
+}
+
+/// Who asks: the machine's certificates are believed, and no redirect is followed. `own` is for asking ourselves, whose
+/// certificate is in another's name.
+fn agent(own: bool) -> Agent {
+    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).disable_verification(own).build();
+    let config = Config::builder().tls_config(tls).timeout_global(Some(PATIENCE));
+    config.max_redirects(0).max_redirects_will_error(false).http_status_as_error(false).build().into()
+}
+
+fn ask(agent: &Agent, url: &str, limit: u64) -> Result<(http::StatusCode, Vec<u8>), WebError> {
+    let failed = |error: ureq::Error| WebError::Failed { url: url.to_owned(), error: error.into_io() };
+    let mut answer = agent.get(url).call().map_err(failed)?;
+    let body = answer.body_mut().with_config().limit(limit).read_to_vec().map_err(failed)?;
+    Ok((answer.status(), body))
+}
+
+/// The body of a 200, of at most so many bytes. Blocks.
+pub(crate) fn get(url: &str, limit: u64) -> Result<Vec<u8>, WebError> {
+    match ask(&agent(false), url, limit)? {
+        (http::StatusCode::OK, body) => Ok(body),
+        (status, _) => Err(WebError::Status { url: url.to_owned(), status }),
+    }
+}
+
+/// What a server of our own answers. Blocks.
+pub(crate) fn get_own(url: &str) -> Result<(u16, String), WebError> {
+    let (status, body) = ask(&agent(true), url, 64 * 1024)?;
+    Ok((status.as_u16(), String::from_utf8_lossy(&body).into_owned()))
+}

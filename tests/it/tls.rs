@@ -1,0 +1,166 @@
+//! TLS, by the program that everybody has.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::support::{Database, PATIENCE, SECRET, Server, User, eventually, ridewire};
+
+/// A certificate for `localhost` and its key, in files.
+struct Certificate {
+    directory: TempDir,
+    settings: [(&'static str, String); 2],
+}
+
+impl Certificate {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let settings = [("RIDEWIRE_TLS_CERTIFICATE", path("cert.pem")), ("RIDEWIRE_TLS_KEY", path("key.pem"))];
+        let certificate = Self { directory, settings };
+        certificate.make();
+        certificate
+    }
+
+    /// Another one in its place.
+    fn make(&self) {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(self.path("cert.pem"), cert.pem()).unwrap();
+        std::fs::write(self.path("key.pem"), signing_key.serialize_pem()).unwrap();
+        std::fs::write(self.path("ca.pem"), cert.pem()).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn settings(&self) -> Vec<(&str, &str)> {
+        self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+}
+
+/// A curl that believes this certificate alone.
+fn curl(ca: &Path, user: &User, path: &str, options: &[&str]) -> Command {
+    let port = user.base.rsplit_once(':').unwrap().1;
+    let mut command = Command::new("curl");
+    command.args(["-sS", "--noproxy", "*", "--cacert"]).arg(ca).args(options);
+    command.args(["-H", &format!("Authorization: Bearer {}", user.token)]);
+    command.arg(format!("https://localhost:{port}/api/v1{path}"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+async fn run(mut command: Command) -> Output {
+    timeout(PATIENCE, command.output()).await.expect("curl ends").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_a_ride_is_followed_by_http_2_and_by_http_1() {
+    let database = Database::create().await;
+    let certificate = Certificate::new();
+    let server = Server::with(&database, &certificate.settings()).await;
+    assert!(server.base.starts_with("https://"), "{}", server.base);
+    let (service, rider, driver) = (server.service(), server.rider("rider_1"), server.driver("driver_1"));
+    let ca = certificate.path("ca.pem");
+    let body = r#"{"riderId": "rider_1", "driverId": "driver_1"}"#;
+    let made = run(curl(&ca, &service, "/rides/ride", &["-X", "PUT", "-d", body, "-w", " %{http_version}"])).await;
+    assert!(String::from_utf8_lossy(&made.stdout).ends_with(" 2"), "{made:?}");
+    for (version, said) in [("--http2", "HTTP/2 200"), ("--http1.1", "HTTP/1.1 200 OK")] {
+        let mut stream = curl(&ca, &driver, "/messages/rides/ride/events", &["-N", "-i", version]).spawn().unwrap();
+        let mut lines = BufReader::new(stream.stdout.take().unwrap()).lines();
+        let until = async |what: &str, lines: &mut tokio::io::Lines<_>| {
+            let mut read = Vec::new();
+            let reading = async {
+                while read.last().is_none_or(|line: &String| !line.starts_with(what)) {
+                    read.push(lines.next_line().await.unwrap().expect("the stream goes on"));
+                }
+            };
+            timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("no {what}"));
+            read
+        };
+        let head = until("event: stream:sync", &mut lines).await;
+        assert_eq!(head[0].trim(), said);
+        // RFC 9113, section 8.2.2.
+        assert!(version == "--http1.1" || !head.iter().any(|line| line.to_lowercase().starts_with("connection:")));
+        let send = [version, "-d", r#"{"rideId": "ride", "content": "in private"}"#];
+        let sent = run(curl(&ca, &rider, "/messages", &send)).await;
+        assert!(String::from_utf8_lossy(&sent.stdout).contains("in private"), "{sent:?}");
+        until("event: message:new", &mut lines).await;
+        assert!(until("data: ", &mut lines).await.last().unwrap().contains("in private"));
+    }
+    // Refusals of HTTP/2 have no `Connection` header either.
+    let said = run(curl(&ca, &rider, "/messages", &["-i", "-d", &"x".repeat(70_000)])).await;
+    let refused = String::from_utf8_lossy(&said.stdout).to_lowercase();
+    assert!(refused.starts_with("http/2 413") && !refused.contains("\nconnection:"), "{refused} {said:?}");
+    assert!(server.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not() {
+    let database = Database::create().await;
+    let certificate = Certificate::new();
+    let server = Server::with(&database, &certificate.settings()).await;
+    let rider = server.rider("rider_1");
+    let is_believed = async |ca: &Path| run(curl(ca, &rider, "/rides", &["-f"])).await.status.success();
+    let old = certificate.path("old.pem");
+    std::fs::copy(certificate.path("ca.pem"), &old).unwrap();
+    assert!(is_believed(&old).await);
+
+    std::fs::write(certificate.path("key.pem"), "not a key").unwrap();
+    eventually("the bad one is noticed", async || server.log().contains("cannot be used").then_some(())).await;
+    assert!(is_believed(&old).await, "the old one stays");
+
+    certificate.make();
+    eventually("the new one is used", async || is_believed(&certificate.path("ca.pem")).await.then_some(())).await;
+    assert!(!is_believed(&old).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_speak_tls_is_let_go_and_the_server_is_healthy() {
+    let database = Database::create().await;
+    let certificate = Certificate::new();
+    let settings = [&certificate.settings()[..], &[("RIDEWIRE_HEAD_TIMEOUT", "1s")]].concat();
+    let server = Server::with(&database, &settings).await;
+    let address = server.base.trim_start_matches("https://");
+    for said in ["", "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = timeout(PATIENCE, connection.read_to_end(&mut answer)).await.expect("it is let go");
+        assert!(!String::from_utf8_lossy(&answer).contains("HTTP/"), "{said:?}");
+    }
+    let environment = [&settings[..], &[("RIDEWIRE_LISTEN", address)]].concat();
+    let healthy = ridewire().arg("healthcheck").envs(environment).output().await.unwrap();
+    assert!(healthy.status.success(), "{healthy:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_cannot_be_used_is_refused_at_the_start() {
+    let database = Database::create().await;
+    let (one, another) = (Certificate::new(), Certificate::new());
+    let (certificate, key) = (one.settings[0].1.as_str(), one.settings[1].1.as_str());
+    for (certificate, key, said) in [
+        (certificate, "", "both"),
+        ("", key, "both"),
+        (certificate, "/nowhere.pem", "/nowhere.pem"),
+        (key, key, "RIDEWIRE_TLS_CERTIFICATE"),
+        (certificate, another.settings[1].1.as_str(), "RIDEWIRE_TLS_KEY"),
+    ] {
+        let mut command = ridewire();
+        command.env("DATABASE_URL", &database.url).env("RIDEWIRE_JWT_SECRET", SECRET);
+        for (name, value) in [("RIDEWIRE_TLS_CERTIFICATE", certificate), ("RIDEWIRE_TLS_KEY", key)] {
+            if !value.is_empty() {
+                command.env(name, value);
+            }
+        }
+        let refused = timeout(PATIENCE, command.output()).await.expect("it ends").unwrap();
+        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && error.contains(said), "{certificate} {key}: {error}");
+    }
+}
