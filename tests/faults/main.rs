@@ -15,6 +15,7 @@ mod support;
 mod checker;
 mod commits;
 mod crowds;
+mod failover;
 mod hostile;
 mod load;
 mod outages;

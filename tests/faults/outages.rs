@@ -215,3 +215,39 @@ async fn while_postgres_only_reads_writes_are_told_to_come_back_and_reads_go_on(
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_postgres_is_slow_writes_are_told_to_come_back_in_time_and_are_there_once() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride").await;
+    let mut stream = driver.stream("ride", "heartbeat=5&types=message:new").await;
+    stream.next_sync().await;
+    let first = rider.send("ride", "before").await;
+    assert_eq!(stream.next_of("message:new").await.seq(), first["seq"]);
+
+    // As slow as can be: nothing that is appended to the log comes to an end.
+    let brake = database.client().await;
+    brake.batch_execute("begin; lock table events in exclusive mode").await.unwrap();
+    for _ in 0..3 {
+        let began = Instant::now();
+        let answer = rider.send_named("ride", "meanwhile", "meanwhile").await;
+        assert!(began.elapsed() < REFUSED_WITHIN, "refused after {:?}", began.elapsed());
+        assert!(!answer.header("retry-after").is_empty());
+        answer.problem(503, "unavailable");
+    }
+    let history = driver.get("messages/rides/ride").await.expect(200).json();
+    assert_eq!(history["messages"].as_array().unwrap().len(), 1);
+    stream.next_comment(Duration::from_secs(8)).await;
+
+    brake.batch_execute("rollback").await.unwrap();
+    let second = eventually("writes go on", async || {
+        let answer = rider.send_named("ride", "meanwhile", "meanwhile").await;
+        (answer.status != 503).then_some(answer)
+    })
+    .await
+    .json();
+    assert_eq!(stream.next_of("message:new").await.data["id"], second["id"]);
+    let log = log_of(&database, "ride").await;
+    assert_eq!(log.count("message:new"), 2, "{:?}", log.kinds());
+}

@@ -154,6 +154,11 @@ impl Database {
         Self { url, directory, guard, dropped: Some((name, work)) }
     }
 
+    /// One that is there already.
+    pub(super) fn at(url: String, directory: &Path, guard: &Arc<Guard>) -> Self {
+        Self { url, directory: directory.to_owned(), guard: Arc::clone(guard), dropped: None }
+    }
+
     /// A look into it.
     pub async fn client(&self) -> Client {
         connect(&self.url).await

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`Cluster`] | a private Postgres: one for the whole test process, or one for a single test |
 //! | [`Database`] | a migrated database of one's own, since NOTIFY is per database |
+//! | [`Standby`] | a standby of it, to be promoted |
 //! | [`Server`] | a running `ridewire`; several on one database are replicas |
 //! | [`User`] | somebody with a token, at one server |
 //! | [`Stream`] | an open event stream, parsed strictly |
@@ -28,6 +29,7 @@ mod cluster;
 mod guard;
 mod server;
 mod sse;
+mod standby;
 mod stream;
 mod user;
 
@@ -38,6 +40,7 @@ pub use bouncer::Bouncer;
 pub use cluster::{Cluster, Database};
 pub use server::{SECRET, Server, ridewire};
 pub use sse::{Item, Parser};
+pub use standby::Standby;
 pub use stream::{Event, Stream};
 pub use user::{Role, User, data_types, raw_token};
 
