@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,7 @@ use crate::keys::{self, KeysError};
 use crate::realtime::{Attendance, Feed, Hub, Revocations};
 use crate::serving::{self, Certificate, Stop, TlsError};
 use crate::store::{Prepared, Retention, Store, StoreConfig, StoreError};
+use crate::traces::Traces;
 use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer, retention};
 
 /// How long requests in hand have to finish when we stop.
@@ -74,6 +75,7 @@ pub enum AppError {
 struct Given {
     verifier: Arc<Verifier>,
     jwks: Option<Arc<Jwks>>,
+    traces: Arc<Traces>,
     origins: Vec<Origin>,
     certificate: Option<Arc<Certificate>>,
 }
@@ -101,7 +103,13 @@ impl Given {
             }
             None => (Arc::new(verifier), None),
         };
+        let traces = match &settings.otlp_endpoint {
+            Some(endpoint) => Traces::to(endpoint, settings.trace_ratio)
+                .map_err(|error| AppError::Setting(format!("RIDEWIRE_OTLP_ENDPOINT: {error}")))?,
+            None => Traces::default(),
+        };
         Ok(Self {
+            traces: Arc::new(traces),
             verifier,
             jwks,
             origins: origins.map_err(|error| AppError::Setting(format!("RIDEWIRE_CORS_ORIGINS: {error}")))?,
@@ -164,10 +172,15 @@ async fn serve_with(
     let notifier = Arc::new(Notifier::new(notify));
     let terms = Terms { chat_grace: settings.chat_grace, notify };
     let (writer, writing) = Writer::new(Arc::clone(&store), terms, settings.database_timeout, {
-        let (hub, metrics) = (Arc::clone(&hub), Arc::clone(&metrics));
+        let (hub, metrics, traces) = (Arc::clone(&hub), Arc::clone(&metrics), Arc::clone(&given.traces));
         move |committed| {
             hub.publish(&committed.events);
             metrics.committed(&committed);
+            for event in &committed.events {
+                if let Some(trace) = event.trace {
+                    traces.committed(trace, event.topic.as_str(), event.seq, (committed.jobs, committed.took));
+                }
+            }
         }
     });
 
@@ -243,6 +256,7 @@ async fn serve_with(
         revocations,
         tickets,
         metrics,
+        traces: Arc::clone(&given.traces),
         limits,
         send_rate: SendRate::per_second(settings.limits.sends_per_second),
         admission: Arc::clone(&admission),
@@ -295,6 +309,7 @@ async fn serve_with(
         tracing::warn!("the writer did not end in time");
     }
     tasks.shutdown().await;
+    drop(spawn_blocking(move || given.traces.finish()).await);
     tracing::info!("stopped");
     ended
 }

@@ -147,6 +147,14 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_CORS_ORIGINS", global = true, value_delimiter = ',')]
     pub cors_origins: Vec<String>,
 
+    /// A collector of traces that speaks OTLP over HTTP, such as `http://collector:4318`.
+    #[arg(long, env = "RIDEWIRE_OTLP_ENDPOINT", global = true)]
+    pub otlp_endpoint: Option<String>,
+
+    /// What part of the requests is traced, from 0 to 1, besides those whose `traceparent` says so.
+    #[arg(long, env = "RIDEWIRE_TRACE_RATIO", global = true, default_value_t = 1.0)]
+    pub trace_ratio: f64,
+
     /// What is logged: a filter such as `info` or `ridewire=debug`.
     #[arg(long, env = "RIDEWIRE_LOG", global = true, default_value = "info")]
     pub log: String,

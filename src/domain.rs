@@ -15,6 +15,7 @@ mod ride;
 mod signal;
 mod snapshot;
 mod time;
+mod trace;
 
 pub use caller::{Caller, Role};
 pub use driver::{DriverState, DriverView};
@@ -28,3 +29,4 @@ pub use ride::{Chat, ClosedReason, Ride, RideClosed, RideView, Status};
 pub use signal::{LastPresence, Signal, SignalKind};
 pub use snapshot::{Access, LastValue, Participant, Receipt, Receipts, RideRole, RideSnapshot};
 pub use time::Time;
+pub use trace::{NotTraced, TraceContext};

@@ -9,7 +9,8 @@
 //!    replicas read it from the log.
 //! 4. A subscription, a loop over a cursor, hands it to a stream or a poll, which are in [`http`] again.
 //!
-//! [`store`] is Postgres for all of them. [`app`] puts everything together, [`cli`] starts it, and [`embedded`]
+//! [`store`] is Postgres for all of them; [`serving`] takes the connections, [`jwks`] keeps the issuer's keys current, and
+//! [`traces`] tells a collector of each step. [`app`] puts everything together, [`cli`] starts it, and [`embedded`]
 //! brings a Postgres where there is none. `docs/architecture.md` says why it is built so.
 
 pub mod app;
@@ -26,5 +27,6 @@ pub mod realtime;
 pub mod serving;
 pub mod store;
 mod telemetry;
+pub mod traces;
 mod web;
 pub mod writer;

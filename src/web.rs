@@ -54,6 +54,15 @@ pub(crate) fn get(url: &str, limit: u64) -> Result<Vec<u8>, WebError> {
     }
 }
 
+/// Sends a request as it is. Blocks.
+pub(crate) fn send(request: http::Request<Vec<u8>>) -> Result<http::Response<Vec<u8>>, WebError> {
+    let url = request.uri().to_string();
+    let failed = |error: ureq::Error| WebError::Failed { url: url.clone(), error: error.into_io() };
+    let (head, mut body) = agent(false).run(request).map_err(failed)?.into_parts();
+    let body = body.with_config().limit(64 * 1024).read_to_vec().map_err(failed)?;
+    Ok(http::Response::from_parts(head, body))
+}
+
 /// What a server of our own answers. Blocks.
 pub(crate) fn get_own(url: &str) -> Result<(u16, String), WebError> {
     let (status, body) = ask(&agent(true), url, 64 * 1024)?;

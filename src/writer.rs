@@ -38,7 +38,7 @@ pub use ledger::Ledger;
 pub use notifier::Notifier;
 
 use self::command::Job;
-use crate::domain::{Error, Result};
+use crate::domain::{Error, Result, TraceContext};
 use crate::store::Store;
 
 /// The most commands in one transaction.
@@ -61,6 +61,7 @@ pub struct Terms {
 pub struct Writer {
     queue: mpsc::Sender<Box<dyn Job>>,
     patience: Duration,
+    trace: Option<TraceContext>,
 }
 
 impl Writer {
@@ -81,13 +82,18 @@ impl Writer {
                 batch::run(&store, &terms, std::mem::take(&mut jobs), &committed).await;
             }
         };
-        (Self { queue, patience }, work)
+        (Self { queue, patience, trace: None }, work)
+    }
+
+    /// The same, for commands that are traced there.
+    pub fn traced(&self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self.clone() }
     }
 
     /// Has a command carried out. [`Error::Unavailable`] says that it may or may not have been, or may still be:
     /// trying it again is safe.
     pub async fn submit<C: Command>(&self, command: C) -> Result<C::Output> {
-        let (job, answer) = command::job(command);
+        let (job, answer) = command::job(command, self.trace);
         let answered = async {
             self.queue.send(job).await.map_err(|_| Error::Unavailable)?;
             answer.await.map_err(|_| Error::Unavailable)?

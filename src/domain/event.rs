@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{MessageId, RideId, UserId};
+use super::{MessageId, RideId, TraceContext, UserId};
 
 /// The number of an event on its topic: 1, 2, 3, … in commit order, without holes. 0 is before the first.
 pub type Seq = i64;
@@ -142,6 +142,8 @@ pub struct NewEvent {
     pub data: String,
     /// The message whose deletion has to find it, where only this says so: on edits.
     pub message: Option<MessageId>,
+    /// Where what comes of it is traced.
+    pub trace: Option<TraceContext>,
 }
 
 /// Which types of events a reader wants: the `types` parameter.

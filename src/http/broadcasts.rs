@@ -61,7 +61,7 @@ pub(super) async fn broadcast(
     body: Body<BroadcastBody, MAX_BYTES>,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Session { caller, api } = session;
+    let (writer, caller) = (session.writer, session.caller);
     // Said before anything else: whoever may not do it has no use for what is wrong with the body.
     if caller.role != Role::Service {
         return Err(Error::Forbidden("only the service may broadcast").into());
@@ -74,7 +74,7 @@ pub(super) async fn broadcast(
     let (Some(users), Some(kind), Some(data)) = (users, kind, data) else { return Err(errors.into_error().into()) };
     let parts = users.chunks(PART).map(|part| {
         let (users, kind, data) = (part.to_vec(), kind.clone(), data.clone());
-        api.writer.submit(Broadcast { caller: caller.clone(), users, kind, data })
+        writer.submit(Broadcast { caller: caller.clone(), users, kind, data })
     });
     try_join_all(parts).await?;
     let text = serde_json::to_string(&Count { count: users.len() }).map_err(|_| Error::Internal)?;

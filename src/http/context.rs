@@ -20,6 +20,7 @@ use crate::domain::{Caller, Error, RideId, RideRole, Role, Signal, Time, Topic};
 use crate::jwks::Jwks;
 use crate::realtime::{Attendance, Attending, Feed, Follow, Hub, Reader, Revocations};
 use crate::store::Store;
+use crate::traces::{Traced, Traces};
 use crate::writer::{Acknowledger, Notifier, Writer};
 
 /// Everything that a request is answered with.
@@ -51,6 +52,8 @@ pub struct Api {
     pub send_rate: SendRate,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is traced.
+    pub traces: Arc<Traces>,
     /// Times and sizes.
     pub limits: Limits,
     /// Streams and polls that are open, and how they leave.
@@ -161,6 +164,16 @@ pub(super) struct Session {
     pub(super) caller: Caller,
     /// What answers.
     pub(super) api: Arc<Api>,
+    /// What commits the request's commands.
+    pub(super) writer: Writer,
+}
+
+impl Session {
+    fn new(caller: Caller, api: Arc<Api>, depot: &Depot) -> Self {
+        let trace = depot.get_typed::<Arc<Traced>>().ok().map(|traced| traced.context());
+        let writer = api.writer.traced(trace);
+        Self { caller, api, writer }
+    }
 }
 
 /// The same for a stream or poll, which a ticket opens as well as a token.
@@ -248,7 +261,7 @@ impl<'ex> Extractible<'ex> for Session {
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
         let api = api(depot)?;
         match Credentials::of(req, &api).await? {
-            Credentials::Token(caller) => Ok(Self { caller, api }),
+            Credentials::Token(caller) => Ok(Self::new(caller, api, depot)),
             Credentials::Ticket(_) => Err(Error::Forbidden("a ticket opens streams and polls, nothing else").into()),
         }
     }
@@ -274,7 +287,7 @@ impl<'ex> Extractible<'ex> for LiveSession {
         if caller.expires_at <= Time::now() {
             return Err(Refusal::Unauthorized(Some(TokenError::Expired)));
         }
-        Ok(Self { session: Some(Session { caller, api }), bound_to })
+        Ok(Self { session: Some(Session::new(caller, api, depot)), bound_to })
     }
 }
 

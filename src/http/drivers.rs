@@ -43,7 +43,7 @@ pub(super) async fn put_availability(
     session: Session,
     body: Body<AvailabilityBody>,
 ) -> Result<Json<schema::Driver>, Refusal> {
-    let Session { caller, api } = session;
+    let Session { caller, api, .. } = session;
     if caller.role != Role::Driver {
         return Err(Error::Forbidden("only drivers say whether they take rides").into());
     }
@@ -89,7 +89,7 @@ pub(super) async fn list_available(
     session: Session,
     req: &mut Request,
 ) -> Result<Json<schema::AvailableDrivers>, Refusal> {
-    let Session { caller, api } = session;
+    let Session { caller, api, .. } = session;
     if !caller.role.is_staff() {
         return Err(Error::Forbidden("only support and the service see who takes rides").into());
     }

@@ -53,7 +53,7 @@ pub(super) async fn put_location(
     body: Body<LocationBody>,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Session { caller, api } = session;
+    let Session { caller, api, .. } = session;
     let Body(body) = body;
     let mut errors = FieldErrors::default();
     let lat = errors.take("/lat", body.lat.ok_or(REQUIRED));

@@ -86,7 +86,7 @@ pub(super) async fn send_message(
     let command = SendMessage { caller: session.caller, ride, content, metadata, client_message_id: named.or(key) };
     let (topic, user) = (Topic::ride(&command.ride), command.caller.user.clone());
     session.api.send_rate.take(&command.caller.user, res)?;
-    let sent = session.api.writer.submit(command).await?;
+    let sent = session.writer.submit(command).await?;
     // Who has sent it types no more.
     typing::tell(&session.api, &topic, &user, false, sent.seq);
     let status = if sent.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -137,7 +137,7 @@ pub(super) async fn get_history(
     req: &mut Request,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Session { caller, api } = session;
+    let Session { caller, api, .. } = session;
     let RidePath(ride) = ride;
     let (before, after) = (seq("before", query(req, "before"))?, seq("after", query(req, "after"))?);
     let direction = match (before, after) {
@@ -259,7 +259,7 @@ pub(super) async fn edit_message(
     };
     let (message, ..) = find(&session.api, &session.caller, message.0).await?;
     let command = EditMessage { caller: session.caller, ride: message.ride, message: message.id, content, metadata };
-    let json = session.api.writer.submit(command).await?;
+    let json = session.writer.submit(command).await?;
     Ok(Json::text(StatusCode::OK, json))
 }
 
@@ -274,7 +274,7 @@ pub(super) async fn edit_message(
 pub(super) async fn delete_message(session: Session, message: MessagePath, res: &mut Response) -> Result<(), Refusal> {
     let (message, ..) = find(&session.api, &session.caller, message.0).await?;
     let command = DeleteMessage { caller: session.caller, ride: message.ride, message: message.id };
-    session.api.writer.submit(command).await?;
+    session.writer.submit(command).await?;
     res.status_code(StatusCode::NO_CONTENT);
     Ok(())
 }

@@ -19,7 +19,7 @@ async fn react(
 ) -> Result<(), Refusal> {
     let (message, ..) = find(&session.api, &session.caller, message.0).await?;
     let command = React { caller: session.caller, ride: message.ride, message: message.id, emoji: emoji.0, removed };
-    session.api.writer.submit(command).await?;
+    session.writer.submit(command).await?;
     res.status_code(StatusCode::NO_CONTENT);
     Ok(())
 }

@@ -26,7 +26,7 @@ async fn mark(session: Session, message: MessagePath, kind: MarkKind) -> Result<
     let (message, ..) = find(&session.api, &session.caller, message.0).await?;
     let ride = message.ride;
     let command = Mark { caller: session.caller, ride: ride.clone(), kind, up_to: message.seq };
-    let receipt = session.api.writer.submit(command).await?;
+    let receipt = session.writer.submit(command).await?;
     Json::ok(&ReceiptView {
         ride_id: &ride,
         user_id: &receipt.user,
@@ -76,7 +76,7 @@ struct Unread<'a> {
     (status_code = 200, description = "Others' undeleted messages past one's read mark", body = schema::UnreadRide),
     (status_code = 404, description = "`ride_not_found`")))]
 pub(super) async fn get_unread_count(session: Session, ride: RidePath) -> Result<Json<schema::UnreadRide>, Refusal> {
-    let Session { caller, api } = session;
+    let Session { caller, api, .. } = session;
     let RidePath(ride) = ride;
     let snapshot = api.store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
     let access = snapshot.admit(&caller)?;

@@ -52,7 +52,7 @@ pub(super) async fn put_ride(
         return Err(Error::invalid("/driverId", "must be somebody else than the rider").into());
     }
     let command = PutRide { caller: session.caller, ride: ride.0, rider, driver, status: body.status };
-    let (ride, created) = session.api.writer.submit(command).await?;
+    let (ride, created) = session.writer.submit(command).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Json::<schema::Ride>::text(status, json(&session.api, &ride)?).render(res);
     Ok(())
@@ -104,7 +104,7 @@ struct Inbox<'a> {
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The most rides: 1 to 200, 50 where not given.")),
     responses((status_code = 200, description = "A page", body = schema::Inbox)))]
 pub(super) async fn list_rides(session: Session, req: &mut Request) -> Result<Json<schema::Inbox>, Refusal> {
-    let Session { caller, api } = session;
+    let Session { caller, api, .. } = session;
     let status = query(req, "status").map(|text| {
         Status::parse(text).ok_or_else(|| {
             Error::invalid("status", "must be requested, accepted, arrived, in_progress, completed or cancelled")
@@ -138,7 +138,7 @@ pub(super) async fn list_rides(session: Session, req: &mut Request) -> Result<Js
     (status_code = 404, description = "`ride_not_found`"),
     (status_code = 409, description = "`ride_conflict`: another driver has it, or it is over")))]
 pub(super) async fn accept_ride(session: Session, ride: RidePath) -> Result<Json<schema::Ride>, Refusal> {
-    let ride = session.api.writer.submit(AcceptRide { caller: session.caller, ride: ride.0 }).await?;
+    let ride = session.writer.submit(AcceptRide { caller: session.caller, ride: ride.0 }).await?;
     answer(&session.api, &ride)
 }
 
@@ -166,7 +166,7 @@ pub(super) async fn cancel_ride(
     if reason.as_ref().is_some_and(|reason| reason.chars().take(501).count() > 500 || reason.contains('\0')) {
         return Err(Error::invalid("/reason", "must be at most 500 characters, without U+0000").into());
     }
-    let ride = session.api.writer.submit(CancelRide { caller: session.caller, ride: ride.0, reason }).await?;
+    let ride = session.writer.submit(CancelRide { caller: session.caller, ride: ride.0, reason }).await?;
     answer(&session.api, &ride)
 }
 
@@ -195,6 +195,6 @@ pub(super) async fn set_ride_status(
     body: Body<StatusBody>,
 ) -> Result<Json<schema::Ride>, Refusal> {
     let status = body.0.status.ok_or_else(|| Error::invalid("/status", REQUIRED))?;
-    let ride = session.api.writer.submit(SetStatus { caller: session.caller, ride: ride.0, status }).await?;
+    let ride = session.writer.submit(SetStatus { caller: session.caller, ride: ride.0, status }).await?;
     answer(&session.api, &ride)
 }

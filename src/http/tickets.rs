@@ -40,7 +40,7 @@ pub(super) async fn create_stream_ticket(
     body: OptionalBody<TicketBody>,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Session { caller, api } = session;
+    let Session { caller, api, .. } = session;
     let ride = body.0.ride_id.map(|ride| RideId::parse(&ride)).transpose();
     let ride = ride.map_err(|error| Error::invalid("/rideId", error.to_string()))?;
     if let Some(ride) = &ride {

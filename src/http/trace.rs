@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::context::Api;
 use super::guard::harden;
+use crate::traces::Traced;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -38,6 +39,17 @@ impl fmt::Display for RequestId {
     }
 }
 
+/// Begins to trace a request of the interface, if it is to be.
+fn trace(req: &Request, depot: &Depot) -> Option<Traced> {
+    if !req.uri().path().starts_with("/api/") {
+        return None;
+    }
+    let api = depot.get_typed::<Arc<Api>>().ok()?;
+    let parent = req.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    // The route, not the path: names are to be few.
+    api.traces.begin(|| format!("{} /{}", req.method(), req.matched_path()), parent)
+}
+
 /// The outermost handler but for the one that provides the [`Api`].
 pub(super) struct Trace;
 
@@ -51,8 +63,15 @@ impl Handler for Trace {
         }
         harden(res.headers_mut());
         depot.insert_typed(id.clone());
+        let traced = trace(req, depot).map(Arc::new);
+        if let Some(traced) = &traced {
+            depot.insert_typed(Arc::clone(traced));
+        }
         ctrl.call_next(req, depot, res).await;
         let status = res.status_code.map_or(200, |status| status.as_u16());
+        if let Some(traced) = traced {
+            traced.answered(&id.0, status);
+        }
         if let Ok(api) = depot.get_typed::<Arc<Api>>() {
             let text = StatusCode::from_u16(status).unwrap_or_default();
             api.metrics.answers.with_label_values(&[text.as_str()]).inc();

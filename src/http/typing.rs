@@ -37,7 +37,7 @@ pub(super) async fn set_typing(
     body: Body<TypingBody>,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Session { caller, api } = session;
+    let Session { caller, api, .. } = session;
     let types = body.0.typing.ok_or_else(|| Error::invalid("/typing", REQUIRED))?;
     let snapshot = api.store.snapshot(&ride.0).await?.ok_or(Error::RideNotFound)?;
     if snapshot.admit(&caller)?.role == RideRole::System {

@@ -43,7 +43,7 @@ fn require_service(caller: &Caller) -> Result<(), Error> {
     (status_code = 200, description = "Erased", body = schema::Erased),
     (status_code = 403, description = "`forbidden`: not the service")))]
 pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Response) -> Result<(), Refusal> {
-    let Session { caller, api } = session;
+    let Session { caller, api, writer } = session;
     let UserPath(user) = user;
     require_service(&caller)?;
     let (mut after, mut messages) = (MessageId(uuid::Uuid::nil()), 0);
@@ -54,7 +54,7 @@ pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Respo
         messages += page.len();
         let erasing = page
             .into_iter()
-            .map(|(ride, message)| api.writer.submit(EraseMessage { by: caller.user.clone(), ride, message }));
+            .map(|(ride, message)| writer.submit(EraseMessage { by: caller.user.clone(), ride, message }));
         futures_util::future::try_join_all(erasing).await?;
     }
     api.store.forget_user(&user).await?;
@@ -71,7 +71,7 @@ pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Respo
     (status_code = 200, description = "Revoked", body = schema::Revoked),
     (status_code = 403, description = "`forbidden`: not the service")))]
 pub(super) async fn revoke_user(session: Session, user: UserPath, res: &mut Response) -> Result<(), Refusal> {
-    let Session { caller, api } = session;
+    let Session { caller, api, .. } = session;
     let UserPath(user) = user;
     require_service(&caller)?;
     let revoked_at = api.store.revoke(&user).await?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::domain::{EventType, NewEvent, Seq};
+use crate::domain::{EventType, NewEvent, Seq, TraceContext};
 use crate::store::StoredEvent;
 
 /// An event of a topic as a frame of a stream (HTML standard, section 9.2.5):
@@ -18,6 +18,8 @@ pub struct Event {
     pub kind: EventType,
     /// When this replica had it.
     pub arrived: Instant,
+    /// Where it is traced, which few are.
+    pub trace: Option<Box<TraceContext>>,
     frame: Bytes,
     data: Range<usize>,
 }
@@ -29,7 +31,11 @@ impl Event {
         let head = format!("id: {seq}\nevent: {}\ndata: ", kind.as_str());
         let from = head.len();
         let frame = [head.as_str(), data, "\n\n"].concat().into();
-        Self { seq, kind, arrived: Instant::now(), frame, data: from..from + data.len() }
+        Self { seq, kind, arrived: Instant::now(), trace: None, frame, data: from..from + data.len() }
+    }
+
+    fn traced(self, trace: Option<TraceContext>) -> Self {
+        Self { trace: trace.map(Box::new), ..self }
     }
 
     /// The whole frame.
@@ -53,13 +59,13 @@ impl Event {
 
 impl From<&NewEvent> for Event {
     fn from(event: &NewEvent) -> Self {
-        Self::new(event.seq, event.kind, &event.data)
+        Self::new(event.seq, event.kind, &event.data).traced(event.trace)
     }
 }
 
 impl From<StoredEvent> for Event {
     fn from(event: StoredEvent) -> Self {
-        Self::new(event.seq, event.kind, &event.data)
+        Self::new(event.seq, event.kind, &event.data).traced(event.trace)
     }
 }
 

@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn event(seq: Seq) -> NewEvent {
-        NewEvent { topic: topic(), seq, kind: EventType::MessageNew, data: "{}".into(), message: None }
+        NewEvent { topic: topic(), seq, kind: EventType::MessageNew, data: "{}".into(), message: None, trace: None }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::pool::{Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, message_from_row, sql};
-use crate::domain::{EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Topic, UserId};
+use crate::domain::{EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Topic, TraceContext, UserId};
 
 /// An event as the log keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct StoredEvent {
     pub kind: EventType,
     /// Its data: one line of JSON.
     pub data: String,
+    /// Where what comes of it is traced.
+    pub trace: Option<TraceContext>,
 }
 
 /// The events of `topic` after `after`, at most `limit`.
@@ -224,7 +226,8 @@ fn group_pages(rows: &[tokio_postgres::Row], requests: usize) -> Result<Vec<Vec<
         let request = usize::try_from(row.try_get::<_, i32>("request")? - 1).unwrap_or(usize::MAX);
         let page = pages.get_mut(request).ok_or(StoreError::Corrupt("ordinality"))?;
         let kind = EventType::parse(row.try_get("type")?).ok_or(StoreError::Corrupt("type"))?;
-        page.push(StoredEvent { seq: row.try_get("seq")?, kind, data: row.try_get("data")? });
+        let trace = row.try_get::<_, Option<&str>>("trace")?.and_then(|trace| trace.parse().ok());
+        page.push(StoredEvent { seq: row.try_get("seq")?, kind, data: row.try_get("data")?, trace });
     }
     Ok(pages)
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use tokio::sync::oneshot;
 
 use super::Ledger;
-use crate::domain::{ClientMessageId, Error, MessageId, Result, RideId, Seq, UserId};
+use crate::domain::{ClientMessageId, Error, MessageId, Result, RideId, Seq, TraceContext, UserId};
 
 /// A wish to change something, complete: all that can be known without the database has been checked.
 pub trait Command: Send + 'static {
@@ -53,14 +53,18 @@ pub(super) trait Job: Send + fmt::Debug {
 
 struct Waiting<C: Command> {
     command: C,
+    trace: Option<TraceContext>,
     verdict: Option<Result<C::Output>>,
     asker: oneshot::Sender<Result<C::Output>>,
 }
 
 /// A job, and where its answer will come.
-pub(super) fn job<C: Command>(command: C) -> (Box<dyn Job>, oneshot::Receiver<Result<C::Output>>) {
+pub(super) fn job<C: Command>(
+    command: C,
+    trace: Option<TraceContext>,
+) -> (Box<dyn Job>, oneshot::Receiver<Result<C::Output>>) {
     let (asker, answer) = oneshot::channel();
-    (Box::new(Waiting { command, verdict: None, asker }), answer)
+    (Box::new(Waiting { command, trace, verdict: None, asker }), answer)
 }
 
 impl<C: Command> Job for Waiting<C> {
@@ -69,6 +73,7 @@ impl<C: Command> Job for Waiting<C> {
     }
 
     fn judge(&mut self, ledger: &mut Ledger) {
+        ledger.trace = self.trace;
         self.verdict = Some(self.command.judge(ledger));
     }
 

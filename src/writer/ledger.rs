@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::domain::{
     Chat, ClientMessageId, Error, EventType, Message, MessageId, NewEvent, Participant, Receipt, Result, Ride, RideId,
-    RideRole, RideSnapshot, Seq, Time, Topic, UserId,
+    RideRole, RideSnapshot, Seq, Time, Topic, TraceContext, UserId,
 };
 use crate::store::StoreError;
 use crate::store::hints::Hints;
@@ -28,6 +28,8 @@ pub struct Ledger {
     messages: HashMap<MessageId, Message>,
     sent: HashMap<(RideId, UserId, ClientMessageId), MessageId>,
     marks: Marks,
+    /// Where the command that is being judged is traced.
+    pub(super) trace: Option<TraceContext>,
     pub(super) changes: Changes,
 }
 
@@ -36,7 +38,7 @@ pub struct Ledger {
 pub(super) struct Changes {
     pub(super) events: Vec<NewEvent>,
     /// What users are told on topics of their own, which are locked once it is known whose they are; not numbered yet.
-    pub(super) told: Vec<(Topic, EventType, String)>,
+    pub(super) told: Vec<(Topic, EventType, String, Option<TraceContext>)>,
     pub(super) rides: BTreeSet<RideId>,
     pub(super) receipts: BTreeMap<(RideId, UserId), Receipt>,
     pub(super) new_messages: Vec<MessageId>,
@@ -64,6 +66,7 @@ impl Ledger {
             sent: messages.values().filter_map(name).collect(),
             messages,
             marks,
+            trace: None,
             changes: Changes::default(),
         }
     }
@@ -121,7 +124,8 @@ impl Ledger {
         let seq = snapshot.head + 1;
         let data = serde_json::to_string(&data(seq)).map_err(|_| Error::Internal)?;
         snapshot.head = seq;
-        self.changes.events.push(NewEvent { topic: Topic::ride(ride), seq, kind, data, message });
+        let (topic, trace) = (Topic::ride(ride), self.trace);
+        self.changes.events.push(NewEvent { topic, seq, kind, data, message, trace });
         Ok(seq)
     }
 
@@ -129,7 +133,7 @@ impl Ledger {
     /// when it has been judged, and only then are their topics locked.
     pub fn tell(&mut self, user: &UserId, kind: EventType, data: &impl Serialize) -> Result<()> {
         let data = serde_json::to_string(data).map_err(|_| Error::Internal)?;
-        self.changes.told.push((Topic::user(user), kind, data));
+        self.changes.told.push((Topic::user(user), kind, data, self.trace));
         Ok(())
     }
 
@@ -217,10 +221,10 @@ impl Ledger {
 
     /// Appends what users are told to their logs, which are locked now and end at `heads`.
     pub(super) fn number_told(&mut self, mut heads: HashMap<Topic, Seq>) -> Result<(), StoreError> {
-        for (topic, kind, data) in std::mem::take(&mut self.changes.told) {
+        for (topic, kind, data, trace) in std::mem::take(&mut self.changes.told) {
             let head = heads.get_mut(&topic).ok_or(StoreError::Corrupt("a topic that was just made"))?;
             *head += 1;
-            self.changes.events.push(NewEvent { topic, seq: *head, kind, data, message: None });
+            self.changes.events.push(NewEvent { topic, seq: *head, kind, data, message: None, trace });
         }
         Ok(())
     }

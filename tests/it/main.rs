@@ -45,3 +45,4 @@ mod sql;
 mod stream;
 mod tickets;
 mod tls;
+mod traces;

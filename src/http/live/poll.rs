@@ -10,12 +10,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
-use super::reader::{Handed, Reader, Turn};
+use super::reader::{Handed, Reader, Turn, trace};
 use super::request::{acknowledge, filter, merged_attend, places};
 use super::state::{AnyStateView, GapView, State};
 use crate::domain::{Caller, Error, Filter, Time};
 use crate::http::body::Json;
 use crate::http::context::{Api, LiveSession, Session};
+use crate::http::metrics::Transport;
 use crate::http::params::{RidePath, number, query, seq};
 use crate::http::refusal::Refusal;
 use crate::http::schema;
@@ -82,7 +83,7 @@ pub(in crate::http) async fn poll_ride(
     res: &mut Response,
 ) -> Result<(), Refusal> {
     let RidePath(ride) = ride;
-    let Session { caller, api } = session.for_ride(&ride)?;
+    let Session { caller, api, .. } = session.for_ride(&ride)?;
     let after = seq("after", query(req, "after"))?;
     let terms = Terms::of(req, res, &api, &caller)?;
     let _admitted = api.admit_poll(&caller)?;
@@ -121,7 +122,7 @@ pub(in crate::http) async fn poll_all(
     req: &mut Request,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Session { caller, api } = session.for_all()?;
+    let Session { caller, api, .. } = session.for_all()?;
     let after = places("after", query(req, "after"), &caller)?;
     let has_cursor = after.is_some();
     let terms = Terms::of(req, res, &api, &caller)?;
@@ -231,6 +232,7 @@ impl Found {
         state: &State,
         res: &mut Response,
     ) -> Result<(), Refusal> {
+        trace(&self.events, api, Transport::Poll);
         let answer = Answer {
             events: self.events.iter().map(view).collect::<Result<_, _>>()?,
             cursor: cursor.to_string(),

@@ -6,6 +6,8 @@ use bytes::Bytes;
 
 use super::state::{GapView, State};
 use crate::domain::{ClosedReason, RideClosed, Seq};
+use crate::http::context::Api;
+use crate::http::metrics::Transport;
 use crate::realtime::{Closed, Event, Follow, Gap, Merged, MergedNext, Next, Value};
 use crate::store::StoreError;
 
@@ -71,6 +73,15 @@ impl Handed {
         match &self.cursor {
             Cursor::Seq(_) => self.event.frame().clone(),
             Cursor::Places(places) => self.event.frame_as(places),
+        }
+    }
+}
+
+/// Records that these are handed out now.
+pub(super) fn trace(events: &[Handed], api: &Api, transport: Transport) {
+    for Handed { event, .. } in events {
+        if let Some(trace) = &event.trace {
+            api.traces.delivered(**trace, event.seq, transport.as_str(), event.arrived);
         }
     }
 }

@@ -38,7 +38,7 @@ pub(in crate::http) async fn stream_ride(
     res: &mut Response,
 ) -> Result<(), Refusal> {
     let RidePath(ride) = ride;
-    let Some(Session { caller, api }) = or_later(session.for_ride(&ride), res)? else { return Ok(()) };
+    let Some(Session { caller, api, .. }) = or_later(session.for_ride(&ride), res)? else { return Ok(()) };
     let after = seq("after", query(req, "after"))?;
     let last_id = seq("Last-Event-ID", last_event_id(req.headers())?)?;
     let cursor = last_id.or(after);
@@ -88,7 +88,7 @@ pub(in crate::http) async fn stream_all(
     req: &mut Request,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let Some(Session { caller, api }) = or_later(session.for_all(), res)? else { return Ok(()) };
+    let Some(Session { caller, api, .. }) = or_later(session.for_all(), res)? else { return Ok(()) };
     let after = places("after", query(req, "after"), &caller)?;
     let last_id = places("Last-Event-ID", last_event_id(req.headers())?, &caller)?;
     let (is_resumed, cursor) = (last_id.is_some(), last_id.or(after));

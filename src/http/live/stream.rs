@@ -16,10 +16,11 @@ use salvo::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::reader::{Cursor, Handed, Reader, Turn};
+use super::reader::{Cursor, Handed, Reader, Turn, trace};
 use super::state::{GapView, ReasonView, State, SyncView};
 use crate::domain::{Caller, EventType, Filter, Time};
 use crate::http::context::{Api, Open};
+use crate::http::metrics::Transport;
 use crate::realtime::{Attending, Closed, Value};
 
 /// The most events handed out at once.
@@ -207,6 +208,7 @@ impl<R: Reader> EventStream<R> {
         events.retain(|handed| self.filter.passes(handed.event.kind));
         let last = events.last()?;
         self.told = last.cursor.clone();
+        trace(&events, &self.api, Transport::Stream);
         self.api.metrics.handed_out.observe(last.event.arrived.elapsed().as_secs_f64());
         match events.as_slice() {
             // The usual case.

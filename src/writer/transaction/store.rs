@@ -154,8 +154,9 @@ async fn append_events(session: &Session, ledger: &Ledger) -> Result<u64, StoreE
     let types: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
     let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
     let messages: Vec<_> = events.iter().map(|event| event.message.map(|id| id.0)).collect();
+    let traces: Vec<_> = events.iter().map(|event| event.trace.map(|trace| trace.to_string())).collect();
     let now = ledger.now().timestamp();
-    session.execute(sql::EVENTS_APPEND, &[&topics, &seqs, &types, &data, &messages, &now]).await
+    session.execute(sql::EVENTS_APPEND, &[&topics, &seqs, &types, &data, &messages, &now, &traces]).await
 }
 
 async fn erase_events(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
