@@ -16,8 +16,9 @@ test: postgres pgbouncer rust ## run all tests, against real Postgres processes;
 	@$(CARGO) test
 	@CARGO=$(CARGO) scripts/schemathesis.sh 15 1
 
-soak: postgres pgbouncer rust ## run the tests that are shortened in `make test` at their whole length (minutes)
-	@ulimit -n 65536 2>/dev/null || ulimit -n $$(ulimit -H -n); RIDEWIRE_SOAK=1 $(CARGO) test --test faults -- hostile
+soak: postgres pgbouncer rust ## run the tests that are shortened in `make test` at their whole length (an hour and a half)
+	@ulimit -n 65536 2>/dev/null || ulimit -n $$(ulimit -H -n); \
+	RIDEWIRE_SOAK=1 $(CARGO) test --release --test faults -- --nocapture hostile chaos soak
 	@CARGO=$(CARGO) scripts/schemathesis.sh 200
 
 build: rust ## build target/release/ridewire

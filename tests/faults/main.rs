@@ -23,6 +23,7 @@ mod promises;
 mod proxy;
 mod races;
 mod senders;
+mod soak;
 mod subscribers;
 mod world;
 
