@@ -4,7 +4,7 @@
 CARGO ?= $(shell command -v cargo 2>/dev/null || echo "$(HOME)/.cargo/bin/cargo")
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak build fmt lint openapi bench clean rust postgres pgbouncer
+.PHONY: help run test soak build fmt lint openapi bench clean rust postgres test-programs
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -12,11 +12,11 @@ help: ## list these targets
 run: postgres build ## build, then serve on http://127.0.0.1:8080 with a private Postgres and the demo
 	@exec target/release/ridewire serve --demo
 
-test: postgres pgbouncer rust ## run all tests, against real Postgres processes; hold the server to openapi.yaml
+test: postgres test-programs rust ## run all tests, against real Postgres processes; hold the server to openapi.yaml
 	@$(CARGO) test
 	@CARGO=$(CARGO) scripts/schemathesis.sh 15 1
 
-soak: postgres pgbouncer rust ## run the tests that are shortened in `make test` at their whole length (an hour and a half)
+soak: postgres test-programs rust ## run the tests that are shortened in `make test` at their whole length (an hour and a half)
 	@ulimit -n 65536 2>/dev/null || ulimit -n $$(ulimit -H -n); \
 	RIDEWIRE_SOAK=1 $(CARGO) test --release --test faults -- --nocapture hostile chaos soak
 	@CARGO=$(CARGO) scripts/schemathesis.sh 200
@@ -49,5 +49,5 @@ rust:
 postgres:
 	@scripts/postgres.sh
 
-pgbouncer:
-	@scripts/pgbouncer.sh
+test-programs:
+	@scripts/test-programs.sh

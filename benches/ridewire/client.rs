@@ -78,10 +78,13 @@ pub(crate) struct Post {
 
 impl Post {
     pub(crate) fn new(ride: &str, token: &str) -> Self {
+        Self::saying("I am at the main gate, beside the taxi stand. Where are you?", ride, token)
+    }
+
+    /// One of plain words.
+    pub(crate) fn saying(content: &str, ride: &str, token: &str) -> Self {
         let number = "0".repeat(DIGITS);
-        let body = format!(
-            r#"{{"rideId":"{ride}","content":"I am at the main gate, beside the taxi stand. Where are you?",{NAME}{number}"}}"#
-        );
+        let body = format!(r#"{{"rideId":"{ride}","content":"{content}",{NAME}{number}"}}"#);
         let bytes = request("POST", "/api/v1/messages", token, &body);
         let number_at = find(&bytes, NAME.as_bytes()).unwrap_or(0) + NAME.len();
         Self { bytes, number_at }

@@ -150,32 +150,55 @@ async fn ours(
     let _same = Streams::open(one.address, readers(), on_event(true)).await?;
     let _other = Streams::open(two.address, readers(), on_event(false)).await?;
 
-    let mut senders = Vec::new();
-    let mut sending = JoinSet::new();
-    for sender in 0..SENDERS {
-        let (queue, mut due) = mpsc::unbounded_channel::<u64>();
-        senders.push(queue);
-        let mut client = Client::connect(one.address).await?;
-        let mine = rides.iter().skip(sender).step_by(SENDERS);
-        let mut posts: Vec<Post> = mine.map(|ride| Post::new(&ride.id, &ride.rider)).collect();
-        sending.spawn(async move {
-            let count = posts.len();
-            let mut turn = 0;
-            while let Some(number) = due.recv().await {
-                turn += 1;
-                let post = posts.get_mut(turn % count).context("a ride")?;
-                let status = client.exchange(post.numbered(base + number)).await?;
-                ensure!(status == 201, "a message was answered {status}");
-            }
-            Ok(())
-        });
-    }
+    let senders = Senders::ready(one, rides, |ride| Post::new(&ride.id, &ride.rider), base).await?;
     let others = Clock::new(plan.warm)?;
     let own = others.twin()?;
     clock.lock().unwrap_or_else(PoisonError::into_inner).replace((others.clone(), own.clone()));
-    others.run(senders, messages);
-    while let Some(sent) = sending.join_next().await {
-        sent??;
-    }
+    senders.send(&others, messages).await?;
     Ok((others.result(messages).await?, own.result(messages).await?))
+}
+
+/// Those who take turns at sending.
+pub(crate) struct Senders {
+    queues: Vec<mpsc::UnboundedSender<u64>>,
+    sending: JoinSet<anyhow::Result<()>>,
+}
+
+impl Senders {
+    /// Connected, with a message for each of their rides, whose numbers begin at `base`.
+    pub(crate) async fn ready(
+        server: &Server,
+        rides: &[Ride],
+        post: impl Fn(&Ride) -> Post,
+        base: u64,
+    ) -> anyhow::Result<Self> {
+        let (mut queues, mut sending) = (Vec::new(), JoinSet::new());
+        for sender in 0..SENDERS {
+            let (queue, mut due) = mpsc::unbounded_channel::<u64>();
+            queues.push(queue);
+            let mut client = Client::connect(server.address).await?;
+            let mut posts: Vec<Post> = rides.iter().skip(sender).step_by(SENDERS).map(&post).collect();
+            sending.spawn(async move {
+                let count = posts.len();
+                let mut turn = 0;
+                while let Some(number) = due.recv().await {
+                    turn += 1;
+                    let post = posts.get_mut(turn % count).context("a ride")?;
+                    let status = client.exchange(post.numbered(base + number)).await?;
+                    ensure!(status == 201, "a message was answered {status}");
+                }
+                Ok(())
+            });
+        }
+        Ok(Self { queues, sending })
+    }
+
+    /// Sends each message when it is due, until all are answered.
+    pub(crate) async fn send(mut self, clock: &Clock, messages: u64) -> anyhow::Result<()> {
+        clock.run(self.queues, messages);
+        while let Some(sent) = self.sending.join_next().await {
+            sent??;
+        }
+        Ok(())
+    }
 }

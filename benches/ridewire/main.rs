@@ -4,7 +4,7 @@
 //! ```text
 //! cargo bench --bench ridewire                          everything; writes docs/performance.md
 //! cargo bench --bench ridewire -- --quick               a look whether it runs; writes nothing
-//! cargo bench --bench ridewire -- [sends|latency|memory]  some of it; writes nothing
+//! cargo bench --bench ridewire -- [sends|latency|slow|memory]  some of it; writes nothing
 //! ```
 //!
 //! A private Postgres with fsync on, real server processes of the release build, and this process as all of their
@@ -20,6 +20,7 @@ mod platform;
 mod process;
 mod report;
 mod sends;
+mod slow;
 mod stats;
 mod streams;
 
@@ -34,7 +35,7 @@ use self::platform::Platform;
 use self::report::Report;
 
 /// A run that takes longer is stuck.
-const PATIENCE: Duration = Duration::from_secs(230);
+const PATIENCE: Duration = Duration::from_secs(400);
 
 /// How much is measured.
 #[derive(Debug, Clone)]
@@ -113,11 +114,14 @@ async fn measure(plan: &Plan, platform: &Platform, limit: usize) -> anyhow::Resu
     if plan.includes("latency") {
         report.latency = latency::run(plan, platform).await.context("latency")?;
     }
+    if plan.includes("slow") {
+        report.slow = slow::run(plan, platform).await.context("slow")?;
+    }
     if plan.includes("memory") {
         report.memory = memory::run(plan, platform, limit).await.context("memory")?;
     }
     if report.is_empty() {
-        bail!("there is no such scenario; there are sends, latency and memory");
+        bail!("there is no such scenario; there are sends, latency, slow and memory");
     }
     Ok(report)
 }

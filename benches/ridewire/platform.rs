@@ -90,10 +90,16 @@ impl Platform {
 
     /// A server process, ready to answer.
     pub(crate) async fn server(&self, name: &str) -> anyhow::Result<Server> {
+        self.server_with(name, &[]).await
+    }
+
+    /// The same with further settings.
+    pub(crate) async fn server_with(&self, name: &str, settings: &[(&str, &str)]) -> anyhow::Result<Server> {
         let log = File::create(self.file(&format!("{name}.log")))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_ridewire"));
         command.env("DATABASE_URL", self.url()).env("RIDEWIRE_JWT_SECRET", SECRET);
         command.env("RIDEWIRE_LISTEN", "127.0.0.1:0").env_remove("RIDEWIRE_JWT_PUBLIC_KEY");
+        command.envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut child = command.spawn().context("the server's program")?;
         let output = child.stdout.take().context("its output")?;

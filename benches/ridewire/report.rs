@@ -9,6 +9,7 @@ use crate::memory::Idle;
 use crate::platform::Platform;
 use crate::process::{self, Cpu};
 use crate::sends::{self, Sent};
+use crate::slow;
 use crate::stats::median;
 
 /// What stands between these in docs/performance.md is written by the run, the rest by people.
@@ -21,6 +22,7 @@ pub(crate) struct Report {
     machine: String,
     pub(crate) sends: Vec<sends::Round>,
     pub(crate) latency: Vec<latency::Round>,
+    pub(crate) slow: Vec<slow::Round>,
     pub(crate) memory: Vec<Idle>,
 }
 
@@ -42,7 +44,7 @@ impl Report {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.sends.is_empty() && self.latency.is_empty() && self.memory.is_empty()
+        self.sends.is_empty() && self.latency.is_empty() && self.slow.is_empty() && self.memory.is_empty()
     }
 
     /// Markdown. A ratio is the median of the rounds' own ratios, so it need not be that of the medians beside it.
@@ -63,6 +65,9 @@ impl Report {
                 "| memory of an idle stream, of {} | {:.1} kB ({:.0} MB in all) | | | |",
                 idle.streams, idle.each, idle.all
             ));
+        }
+        if !self.slow.is_empty() {
+            self.slow_rows(&mut lines);
         }
         if !self.sends.is_empty() {
             self.cpu_rows(&mut lines);
@@ -109,6 +114,24 @@ impl Report {
         row("POST to frame, other replica, 1,000/s, p99", |round| round.other, |latency| latency.p99, "");
         row("POST to frame, same replica, 1,000/s, p50", |round| round.same, |latency| latency.p50, "");
         row("POST to frame, same replica, 1,000/s, p99", |round| round.same, |latency| latency.p99, "");
+    }
+
+    fn slow_rows(&self, lines: &mut Vec<String>) {
+        lines.push(
+            "\n| 500 streams at 1,000 messages/s of 3.5 kB | beside 500 that do not read | alone | ratio | wanted |"
+                .to_owned(),
+        );
+        lines.push("|---|---:|---:|---:|---:|".to_owned());
+        type Figure = fn(&slow::Side) -> f64;
+        let mut row = |what: &str, unit: &str, figure: Figure, wanted: &str| {
+            let ratio = median(self.slow.iter().map(|round| figure(&round.beside) / figure(&round.alone)));
+            let beside = median(self.slow.iter().map(|round| figure(&round.beside)));
+            let alone = median(self.slow.iter().map(|round| figure(&round.alone)));
+            lines.push(format!("| {what} | {beside:.2} {unit} | {alone:.2} {unit} | {ratio:.2} × | {wanted} |"));
+        };
+        row("POST to frame, p50", "ms", |side| side.latency.p50, "");
+        row("POST to frame, p99", "ms", |side| side.latency.p99, "≤ 1.2 ×");
+        row("memory of the server in all", "MB", |side| side.memory, "");
     }
 
     fn cpu_rows(&self, lines: &mut Vec<String>) {

@@ -33,6 +33,7 @@ mod metrics;
 mod openapi;
 mod poll;
 mod pooler;
+mod proxies;
 mod reactions;
 mod receipts;
 mod resume;

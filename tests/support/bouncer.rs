@@ -26,10 +26,10 @@ pub struct Bouncer {
 
 impl Bouncer {
     /// Starts one, with few connections to the database: each transaction may get another. `None`, and a word about it,
-    /// where there is no PgBouncer and `scripts/pgbouncer.sh` could not install it.
+    /// where there is no PgBouncer and `scripts/test-programs.sh` could not install it.
     pub async fn start(database: &Database) -> Option<Self> {
         if !Path::new("/usr/sbin/pgbouncer").exists() && Command::new("pgbouncer").arg("-V").output().await.is_err() {
-            eprintln!("skipped: there is no PgBouncer; scripts/pgbouncer.sh installs it");
+            eprintln!("skipped: there is no PgBouncer; scripts/test-programs.sh installs it");
             return None;
         }
         static COUNT: AtomicU32 = AtomicU32::new(0);

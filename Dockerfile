@@ -1,0 +1,31 @@
+# The server alone: put a Postgres beside it (DATABASE_URL), and keys (RIDEWIRE_JWT_PUBLIC_KEY or RIDEWIRE_JWKS).
+# syntax=docker/dockerfile:1
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+# Dependencies first: they change less often than the code.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src benches/ridewire tests/it tests/faults \
+    && echo 'fn main() {}' | tee src/main.rs benches/ridewire/main.rs tests/it/main.rs tests/faults/main.rs > /dev/null \
+    && touch src/lib.rs \
+    && cargo build --release --locked --bin ridewire \
+    && rm -rf src
+COPY sql sql
+COPY src src
+RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin ridewire
+
+FROM debian:bookworm-slim
+# For the issuer's keys and the collector of traces, by https.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --no-create-home ridewire
+COPY --from=build /src/target/release/ridewire /usr/local/bin/ridewire
+USER 10001
+ENV RIDEWIRE_LISTEN=0.0.0.0:8080 RIDEWIRE_LOG_FORMAT=json
+EXPOSE 8080
+# Longer than a drain takes: RIDEWIRE_DRAIN_WINDOW and 5 s.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=40s --retries=3 CMD ["ridewire", "healthcheck"]
+ENTRYPOINT ["ridewire"]
+CMD ["serve"]

@@ -1,0 +1,108 @@
+//! D. Readers that do not read: what 500 of them cost 500 others, at a steady 1,000 messages a second.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::sleep;
+
+use crate::client::{Post, find, number_in, request};
+use crate::latency::{Clock, Latency, Senders};
+use crate::platform::{Platform, Ride, Server};
+use crate::streams::Streams;
+use crate::{Plan, process, say};
+
+/// Five live streams on each, and five that are stuck.
+const RIDES: usize = 100;
+const EACH: usize = 5;
+
+/// Long, so that sockets fill in the first second.
+const WORDS: usize = 3_500;
+
+/// One round: alone, and with the stuck ones beside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Round {
+    pub(crate) alone: Side,
+    pub(crate) beside: Side,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Side {
+    pub(crate) latency: Latency,
+    /// Resident MB of the server when it was measured.
+    pub(crate) memory: f64,
+}
+
+pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Round>> {
+    // Cut off after all of it is measured, not before.
+    let server = platform.server_with("slow", &[("RIDEWIRE_WRITE_TIMEOUT", "10m")]).await?;
+    let rides = platform.rides(&server, "slow", RIDES).await?;
+    let mut rounds = Vec::new();
+    let mut base = 0;
+    for number in 1..=plan.rounds {
+        let alone = measure(plan, &server, &rides, &mut base).await?;
+        let stuck = stuck(server.address, &rides).await?;
+        let beside = measure(plan, &server, &rides, &mut base).await?;
+        drop(stuck);
+        say(&format!(
+            "slow {number}: p99 {:.2} ms alone, {:.2} ms beside 500 that do not read; {:.0} and {:.0} MB",
+            alone.latency.p99, beside.latency.p99, alone.memory, beside.memory
+        ));
+        rounds.push(Round { alone, beside });
+        // The server notices, and lets go of them.
+        sleep(Duration::from_secs(1)).await;
+    }
+    server.stop().await?;
+    Ok(rounds)
+}
+
+/// Opens streams with small windows, and reads no further than to their beginning.
+async fn stuck(address: SocketAddr, rides: &[Ride]) -> anyhow::Result<Vec<TcpStream>> {
+    let mut stuck = Vec::new();
+    for ride in rides.iter().flat_map(|ride| std::iter::repeat_n(ride, EACH)) {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4 * 1024)?;
+        let mut socket = socket.connect(address).await?;
+        let path = format!("/api/v1/messages/rides/{}/events?types=message:new", ride.id);
+        socket.write_all(&request("GET", &path, &ride.rider, "")).await?;
+        let mut read = Vec::new();
+        while find(&read, b"event: stream:sync").is_none() {
+            if socket.read_buf(&mut read).await? == 0 {
+                bail!("a stream ended before it began");
+            }
+        }
+        stuck.push(socket);
+    }
+    Ok(stuck)
+}
+
+async fn measure(plan: &Plan, server: &Server, rides: &[Ride], base: &mut u64) -> anyhow::Result<Side> {
+    let span = plan.warm + plan.span;
+    let messages = u64::try_from(span.as_millis())?;
+    let clock: Arc<Mutex<Option<Clock>>> = Arc::default();
+    let from = *base;
+    let on_event = {
+        let clock = Arc::clone(&clock);
+        move |frame: &[u8]| {
+            let clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
+            if let (Some(clock), Some(number)) = (&*clock, number_in(frame)) {
+                clock.read(number - from);
+            }
+        }
+    };
+    // One reader of each ride holds the watch; the others are there.
+    let _watched = Streams::open(server.address, rides.iter().map(|ride| (&*ride.id, &*ride.driver)), on_event).await?;
+    let others = rides.iter().flat_map(|ride| std::iter::repeat_n((&*ride.id, &*ride.driver), EACH - 1));
+    let _others = Streams::open(server.address, others, |_| {}).await?;
+    let words = "all the way round. ".repeat(WORDS / 19);
+    let senders = Senders::ready(server, rides, |ride| Post::saying(&words, &ride.id, &ride.rider), from).await?;
+    let begun = Clock::new(plan.warm)?;
+    clock.lock().unwrap_or_else(PoisonError::into_inner).replace(begun.clone());
+    senders.send(&begun, messages).await?;
+    *base += messages;
+    let latency = begun.result(messages).await.context("the live streams")?;
+    Ok(Side { latency, memory: process::resident(server.pid)? / 1024.0 })
+}
