@@ -1,0 +1,34 @@
+/**
+ * What a browser knows of its network and of who is looking. Elsewhere, all is always well.
+ *
+ * A hidden page keeps its stream: a tab in the background is where a new message wants to be noticed.
+ */
+export class Environment {
+  #callbacks;
+
+  /** @param {{onOffline: () => void, onWake: () => void}} callbacks `onWake`: a good moment to look again */
+  constructor(callbacks) {
+    this.#callbacks = callbacks;
+    this.#each('addEventListener');
+  }
+
+  /** False only where it is certain that there is no network. */
+  get isOnline() {
+    return globalThis.navigator?.onLine !== false;
+  }
+
+  close() {
+    this.#each('removeEventListener');
+  }
+
+  #each(method) {
+    const { window, document } = globalThis;
+    window?.[method]('offline', this.#callbacks.onOffline);
+    window?.[method]('online', this.#callbacks.onWake);
+    document?.[method]('visibilitychange', this.#onVisibility);
+  }
+
+  #onVisibility = () => {
+    if (globalThis.document.visibilityState === 'visible') this.#callbacks.onWake();
+  };
+}

@@ -1,0 +1,5 @@
+/** A new `clientMessageId`. `crypto.randomUUID` is not there on pages without TLS. */
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

@@ -1,0 +1,70 @@
+import { SseParser } from '../src/sse.js';
+
+/**
+ * An `EventSource` as the HTML standard has it (section 9.2), for a platform without one: it comes back by itself when
+ * its stream ends, and is closed for good by an answer that is no stream.
+ */
+export class EventSource extends EventTarget {
+  /** All that were made, for tests to look at. */
+  static made = [];
+
+  readyState = 0;
+  #controller = new AbortController();
+  #lastEventId = '';
+  #retry = 50;
+
+  constructor(url) {
+    super();
+    this.url = url;
+    EventSource.made.push(this);
+    this.#connect();
+  }
+
+  close() {
+    this.readyState = 2;
+    this.#controller.abort();
+  }
+
+  async #connect() {
+    while (this.readyState !== 2) {
+      try {
+        await this.#read();
+      } catch {
+        // A network error, from which it comes back.
+      }
+      if (this.readyState === 2) return;
+      this.readyState = 0;
+      this.#fire('error');
+      await new Promise((resolve) => setTimeout(resolve, this.#retry));
+    }
+  }
+
+  async #read() {
+    const headers = this.#lastEventId ? { 'last-event-id': this.#lastEventId } : {};
+    const response = await fetch(this.url, { headers, signal: this.#controller.signal });
+    if (response.status !== 200 || !response.headers.get('content-type')?.startsWith('text/event-stream')) {
+      this.close();
+      this.#fire('error');
+      return;
+    }
+    this.readyState = 1;
+    this.#fire('open');
+    const parser = new SseParser(
+      ({ type, id, data }) => {
+        this.#lastEventId = id ?? this.#lastEventId;
+        if (this.readyState === 2) return;
+        this.dispatchEvent(Object.assign(new Event(type), { data, lastEventId: this.#lastEventId }));
+      },
+      (ms) => {
+        this.#retry = ms;
+      },
+    );
+    for await (const chunk of response.body) parser.push(chunk);
+  }
+
+  #fire(type) {
+    const event = new Event(type);
+    this[`on${type}`]?.(event);
+    this.dispatchEvent(event);
+  }
+}

@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+
+const PATIENCE = 20_000;
+
+/** Collects what a subscription hands over, and waits for it. */
+export class Follower {
+  durable = [];
+  states = [];
+  syncs = [];
+  #waiting = new Set();
+
+  constructor(subscription) {
+    this.subscription = subscription;
+    subscription.on('*', (event) => {
+      if (event.id !== undefined) this.durable.push(event);
+    });
+    subscription.on('status', ({ state }) => this.states.push(state));
+    subscription.on('sync', (sync) => this.syncs.push(sync));
+    for (const type of ['*', 'status', 'sync', 'error', 'closed']) {
+      subscription.on(type, () => this.#look());
+    }
+  }
+
+  get contents() {
+    return this.durable.filter(({ type }) => type === 'message:new').map(({ data }) => data.content);
+  }
+
+  /** Waits until something holds. */
+  until(what, holds) {
+    return new Promise((resolve, reject) => {
+      const seen = () => `${what}: ${this.durable.length} events, ${this.states}`;
+      const timer = setTimeout(() => reject(new Error(`waited in vain for ${seen()}`)), PATIENCE);
+      this.#waiting.add({ holds, done: () => (clearTimeout(timer), resolve()) });
+      this.#look();
+    });
+  }
+
+  async became(state) {
+    await this.until(state, () => this.subscription.state === state);
+  }
+
+  async got(content) {
+    await this.until(`message ${content}`, () => this.contents.includes(String(content)));
+  }
+
+  #look() {
+    for (const waiting of this.#waiting) {
+      if (!waiting.holds()) continue;
+      this.#waiting.delete(waiting);
+      waiting.done();
+    }
+  }
+
+  /** It must have been handed the log as the server has it: all of it, in order, once. */
+  async hasTheLogOf(client, rideId) {
+    const log = [];
+    for (let page = { cursor: '0', hasMore: true }; page.hasMore; ) {
+      const query = { after: page.cursor, wait: 0 };
+      page = await client.request('GET', `/messages/rides/${rideId}/poll`, { query });
+      log.push(...page.events);
+    }
+    const brief = ({ id, type, data }) => `${id} ${type} ${data.content ?? ''}`;
+    assert.deepEqual(this.durable.map(brief).slice(0, log.length + 9), log.map(brief));
+  }
+}
+
+/** Sends numbered messages, one after the other. */
+export async function sendNumbers(client, rideId, from, to) {
+  for (let number = from; number <= to; number += 1) await client.send(rideId, String(number));
+}

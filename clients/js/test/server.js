@@ -1,0 +1,90 @@
+import { spawn } from 'node:child_process';
+import { createHmac } from 'node:crypto';
+import { once } from 'node:events';
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+import { connect } from '../src/index.js';
+
+const SECRET = 'a secret of the tests, of 32 bytes or more';
+const BINARY = process.env.RIDEWIRE_BIN ?? fileURLToPath(new URL('../../../target/release/ridewire', import.meta.url));
+
+/** A token as a login would give it; its times in seconds from now. */
+export function token(sub, role, ttl = 3_600) {
+  const now = Math.floor(Date.now() / 1_000);
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const text = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ sub, role, iat: now - 60, exp: now + ttl })}`;
+  return `${text}.${createHmac('sha256', SECRET).update(text).digest('base64url')}`;
+}
+
+/** A server with a private Postgres. Its replicas end with it. */
+export async function startServer(env = {}) {
+  const directory = await mkdtemp('/tmp/ridewire-js-');
+  // As root, Postgres runs as somebody else, who has to get there.
+  await chmod(directory, 0o711);
+  const dataDir = `${directory}/data`;
+  const server = await start({ RIDEWIRE_DATA_DIR: dataDir, ...env });
+  const replicas = [];
+  const databaseUrl = (await readFile(`${dataDir}/lock`, 'utf8')).trim();
+  return {
+    ...server,
+    async replica(env = {}) {
+      const replica = await start({ DATABASE_URL: databaseUrl, ...env });
+      replicas.push(replica);
+      return replica;
+    },
+    async stop() {
+      await Promise.all(replicas.map((replica) => replica.stop()));
+      await server.stop();
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+async function start(env) {
+  const child = spawn(BINARY, ['serve'], {
+    env: {
+      PATH: process.env.PATH,
+      RIDEWIRE_LISTEN: '127.0.0.1:0',
+      RIDEWIRE_JWT_SECRET: SECRET,
+      RIDEWIRE_LOG: 'error',
+      RIDEWIRE_DRAIN_WINDOW: '1s',
+      ...env,
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const exited = once(child, 'exit');
+  // Should the test run be ended itself, nothing of it stays behind.
+  process.on('exit', () => child.kill('SIGTERM'));
+  const url = await new Promise((resolve, reject) => {
+    createInterface(child.stdout).on('line', (line) => {
+      const [, address] = /^listening on (\S+)$/.exec(line) ?? [];
+      if (address) resolve(address);
+    });
+    child.on('error', reject);
+    child.on('exit', (code) => reject(new Error(`ridewire ended with ${code}`)));
+  });
+  const end = async (signal) => {
+    child.kill(signal);
+    await exited;
+  };
+  return { url, stop: () => end('SIGTERM'), kill: () => end('SIGKILL') };
+}
+
+/** A ride of its own for each test, with clients for its people. */
+let rides = 0;
+export async function newRide(server, { driverId = 'driver_1' } = {}) {
+  rides += 1;
+  const rideId = `ride_${rides}`;
+  const at = (url, sub, role, options) => connect({ baseUrl: url, token: () => token(sub, role), ...options });
+  const service = at(server.url, 'platform', 'service');
+  await service.request('PUT', `/rides/${rideId}`, { body: { riderId: 'rider_1', driverId } });
+  return {
+    rideId,
+    service,
+    rider: at(server.url, 'rider_1', 'rider'),
+    /** The driver, through whatever is in between. */
+    driver: (options = {}, url = server.url) => at(url, 'driver_1', 'driver', options),
+  };
+}

@@ -1,0 +1,300 @@
+/** Followers get the log in order and once each, whatever lies between them and the server. */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import { EventSource } from './event-source.js';
+import { Follower, sendNumbers } from './follower.js';
+import { buffer, cutAfter, isStream, pass, replay, stallAfter, startProxy } from './proxy.js';
+import { newRide, startServer, token } from './server.js';
+
+let server;
+before(async () => {
+  server = await startServer();
+});
+after(() => server.stop());
+
+const timing = { sync: 400, trial: 600, silence: 1_000, heartbeat: 5, backoff: 50, wait: 5 };
+
+/** The ways to read a stream. */
+const WAYS = { fetch: { EventSource: null, timing }, EventSource: { EventSource, timing } };
+
+/** A test with each way, through a proxy, of a follower from the beginning of a ride. */
+function eachWay(name, run, treatments = () => ({})) {
+  for (const [way, options] of Object.entries(WAYS)) {
+    test(`${name} (${way})`, async () => {
+      const proxy = await startProxy(server.url, treatments());
+      const people = await newRide(server);
+      const driver = people.driver(options, proxy.url);
+      const follower = new Follower(driver.ride(people.rideId, { after: 0 }));
+      try {
+        await run({ proxy, follower, driver, ...people });
+        await follower.hasTheLogOf(people.service, people.rideId);
+      } finally {
+        follower.subscription.close();
+        proxy.close();
+      }
+    });
+  }
+}
+
+describe('a follower of a ride has its log, in order and once,', { concurrency: true }, () => {
+  eachWay('where nothing is in the way', async ({ follower, rider, rideId }) => {
+    await follower.became('live');
+    await sendNumbers(rider, rideId, 1, 20);
+    await follower.got(20);
+    assert.deepEqual(follower.states, ['live']);
+    assert.equal(follower.subscription.cursor, '22');
+  });
+
+  eachWay('behind a proxy that buffers: by polls, and by a stream again when it stops', async ({ proxy, follower, rider, rideId }) => {
+    const sending = sendNumbers(rider, rideId, 1, 40);
+    await follower.became('polling');
+    await follower.got(20);
+    proxy.treat = pass;
+    await follower.became('live');
+    await sending;
+    await sendNumbers(rider, rideId, 41, 50);
+    await follower.got(50);
+    assert.deepEqual(follower.states, ['polling', 'live']);
+  }, () => ({ treat: buffer }));
+
+  eachWay('behind a proxy that cuts streams in the middle of a frame', async ({ proxy, follower, rider, rideId }) => {
+    await sendNumbers(rider, rideId, 1, 30);
+    await follower.got(30);
+    const streams = proxy.requests.filter((line) => line.endsWith('/events'));
+    assert.ok(streams.length > 2, proxy.requests.join());
+  }, () => ({ treat: cutAfter(9) }));
+
+  eachWay('when all connections are cut while messages come', async ({ proxy, follower, rider, rideId }) => {
+    await follower.became('live');
+    for (let from = 1; from <= 30; from += 10) {
+      const sending = sendNumbers(rider, rideId, from, from + 9);
+      await follower.got(from + 4);
+      proxy.cut();
+      await sending;
+    }
+    await follower.got(30);
+  });
+
+  eachWay('after a proxy has answered 502 for a while', async ({ proxy, follower, rider, rideId }) => {
+    await follower.became('live');
+    let refused = 0;
+    const awake = new Promise((resolve) => {
+      proxy.refuse = (_, res) => {
+        refused += 1;
+        if (refused > 5) resolve();
+        res.writeHead(502).end('<h1>Bad gateway</h1>');
+        return true;
+      };
+    });
+    proxy.cut();
+    await sendNumbers(rider, rideId, 1, 10);
+    await awake;
+    proxy.refuse = undefined;
+    await sendNumbers(rider, rideId, 11, 20);
+    await follower.got(20);
+    assert.ok(follower.states.includes('offline'), follower.states.join());
+  });
+
+  eachWay('where a proxy lets polls through and refuses streams', async ({ follower, rider, rideId }) => {
+    await follower.became('polling');
+    await sendNumbers(rider, rideId, 1, 10);
+    await follower.got(10);
+  }, () => ({
+    refuse: (req, res) => req.url.includes('/events') && res.writeHead(502).end(),
+  }));
+
+  eachWay('when a stream goes silent without an end', async ({ proxy, follower, rider, rideId }) => {
+    await follower.became('live');
+    await sendNumbers(rider, rideId, 1, 20);
+    // What is lost is found by the silence, not by a message that comes later.
+    proxy.treat = pass;
+    await follower.got(20);
+    assert.ok(!follower.states.includes('polling'));
+  }, () => ({ treat: stallAfter(8) }));
+
+  eachWay('from a proxy that says the last frames again and again', async ({ follower, proxy, rider, rideId }) => {
+    await follower.became('live');
+    await sendNumbers(rider, rideId, 1, 15);
+    await follower.got(15);
+    proxy.cut();
+    await sendNumbers(rider, rideId, 16, 30);
+    await follower.got(30);
+  }, () => ({ treat: replay(3) }));
+
+  eachWay('when one replica is killed and another takes over', async ({ proxy, follower, rider, rideId }) => {
+    const replica = await server.replica();
+    proxy.target = replica.url;
+    proxy.cut();
+    await follower.became('live');
+    const sending = sendNumbers(rider, rideId, 1, 30);
+    await follower.got(10);
+    await replica.kill();
+    proxy.target = server.url;
+    await sending;
+    await follower.got(30);
+  });
+
+  eachWay('when a replica stops', async ({ proxy, follower, rider, rideId }) => {
+    const replica = await server.replica();
+    proxy.target = replica.url;
+    proxy.cut();
+    await follower.became('live');
+    const sending = sendNumbers(rider, rideId, 1, 30);
+    await follower.got(10);
+    proxy.target = server.url;
+    await replica.stop();
+    await sending;
+    await follower.got(30);
+  });
+
+  for (const [way, options] of Object.entries(WAYS)) {
+    test(`beyond the end of its token (${way})`, async () => {
+      const { rideId, driver, rider, service } = await newRide(server);
+      let asked = 0;
+      const tokens = () => token('driver_1', 'driver', (asked += 1) > 2 ? 60 : 1);
+      const follower = new Follower(driver({ ...options, token: tokens }).ride(rideId, { after: 0 }));
+      await follower.became('live');
+      const sending = sendNumbers(rider, rideId, 1, 30);
+      await follower.until('two more tokens', () => asked > 2);
+      await sending;
+      await sendNumbers(rider, rideId, 31, 40);
+      await follower.got(40);
+      await follower.hasTheLogOf(service, rideId);
+      follower.subscription.close();
+    });
+  }
+
+  test('by polls alone', async () => {
+    const { rideId, driver, rider, service } = await newRide(server);
+    const follower = new Follower(driver({ transport: 'poll' }).ride(rideId, { after: 0 }));
+    await sendNumbers(rider, rideId, 1, 30);
+    await follower.got(30);
+    assert.deepEqual(follower.states, ['polling']);
+    await follower.hasTheLogOf(service, rideId);
+    follower.subscription.close();
+  });
+});
+
+describe('a follower of everything', { concurrency: true }, () => {
+  for (const [way, options] of Object.entries(WAYS)) {
+    test(`gets each ride's log once over streams, polls and cuts (${way})`, async () => {
+      const proxy = await startProxy(server.url, { treat: cutAfter(12) });
+      const driverId = `driver_of_all_${way}`;
+      const [first, second] = [await newRide(server, { driverId }), await newRide(server, { driverId })];
+      const driver = first.driver({ ...options, token: () => token(driverId, 'driver') }, proxy.url);
+      const follower = new Follower(driver.all({ after: 0, types: ['message:*', 'ride:*'] }));
+      const both = async (from, to) => {
+        await Promise.all([first, second].map(({ rider, rideId }) => sendNumbers(rider, rideId, from, to)));
+        await follower.until(`both ${to}`, () => follower.contents.filter((said) => said === `${to}`).length === 2);
+      };
+      await both(1, 10);
+      proxy.treat = buffer;
+      proxy.cut();
+      await follower.became('polling');
+      await both(11, 20);
+      proxy.treat = pass;
+      await follower.became('live');
+      await both(21, 30);
+      const said = Array.from({ length: 30 }, (_, index) => String(index + 1));
+      for (const { rideId } of [first, second]) {
+        const ofRide = follower.durable.filter(({ type, data }) => type === 'message:new' && data.rideId === rideId);
+        assert.deepEqual(ofRide.map(({ data }) => data.content), said);
+      }
+      follower.subscription.close();
+      proxy.close();
+    });
+  }
+});
+
+describe('a subscription', { concurrency: true }, () => {
+  test('tells of what has no id as well', async () => {
+    const { rideId, driver, rider } = await newRide(server);
+    for (const options of Object.values(WAYS)) {
+      const subscription = driver(options).ride(rideId);
+      await new Follower(subscription).became('live');
+      const typing = new Promise((resolve) => subscription.on('typing:indicator', resolve));
+      await rider.typing(rideId, true);
+      const { id, data } = await typing;
+      assert.deepEqual([id, data], [undefined, { rideId, userId: 'rider_1', typing: true }]);
+      await rider.typing(rideId, false);
+      subscription.close();
+    }
+  });
+
+  test('ends with a typed error where there is nothing for its user', async () => {
+    const { driver, rideId } = await newRide(server);
+    for (const options of [...Object.values(WAYS), { transport: 'poll' }]) {
+      const read = async (client) => {
+        for await (const _ of client.ride(rideId));
+      };
+      const stranger = driver({ ...options, token: () => token('stranger', 'driver') });
+      await assert.rejects(read(stranger), { name: 'RidewireError', status: 404, code: 'ride_not_found' });
+      await assert.rejects(read(driver({ ...options, token: () => 'nonsense' })), { status: 401 });
+    }
+  });
+
+  test('ends when the ride is over for good, and does not come back', async () => {
+    const replica = await server.replica({ RIDEWIRE_CHAT_GRACE: '1s' });
+    const ways = [...Object.values(WAYS), { transport: 'poll', timing }];
+    for (const [at, options] of ways.entries()) {
+      const { rideId, driver, rider } = await newRide(replica, { driverId: 'driver_1' });
+      const follower = new Follower(driver(options, replica.url).ride(rideId, { after: 0 }));
+      const closed = new Promise((resolve) => follower.subscription.on('closed', resolve));
+      await rider.send(rideId, 'bye');
+      await rider.cancel(rideId);
+      assert.deepEqual(await closed, { reason: 'ride_over' });
+      const types = follower.durable.map(({ type }) => type);
+      assert.deepEqual(types, ['ride:participants', 'ride:accept', 'message:new', 'ride:cancel'].slice(-types.length), at);
+      assert.equal(follower.subscription.state, 'closed');
+      // At its end there is only the end.
+      const again = driver(options, replica.url).ride(rideId, { after: follower.subscription.cursor });
+      assert.deepEqual(await new Promise((resolve) => again.on('closed', resolve)), { reason: 'ride_over' });
+    }
+  });
+
+  test('ends when its user is taken off the ride', async () => {
+    for (const options of Object.values(WAYS)) {
+      const { rideId, driver, service } = await newRide(server);
+      const follower = new Follower(driver(options).ride(rideId, { after: 0 }));
+      await follower.became('live');
+      const closed = new Promise((resolve) => follower.subscription.on('closed', resolve));
+      await service.request('PUT', `/rides/${rideId}`, { body: { riderId: 'rider_1', driverId: 'driver_2' } });
+      assert.deepEqual(await closed, { reason: 'removed' });
+      assert.equal(follower.durable.at(-1).type, 'ride:participants');
+    }
+  });
+
+  test('leaves no connection behind when it is closed, and hands nothing over', async () => {
+    const { rideId, driver, rider } = await newRide(server);
+    const before = EventSource.made.length;
+    const follower = new Follower(driver(WAYS.EventSource).ride(rideId));
+    await follower.became('live');
+    follower.subscription.on('message:new', () => follower.subscription.close());
+    await sendNumbers(rider, rideId, 1, 3);
+    await follower.became('closed');
+    assert.ok(follower.durable.length <= 1);
+    assert.ok(EventSource.made.slice(before).every(({ url, readyState }) => !url.includes(rideId) || readyState === 2));
+  });
+
+  test('polls on where a proxy buffers, and tries the stream less and less often', async () => {
+    const proxy = await startProxy(server.url, {
+      treat: (req, res, answer) => (isStream(answer) ? undefined : pass(req, res, answer)),
+    });
+    const { rideId, driver, rider } = await newRide(server);
+    const quick = { ...timing, sync: 100, trial: 100, longestTrial: 100_000 };
+    const follower = new Follower(driver({ EventSource: null, timing: quick, random: () => 1 }, proxy.url).ride(rideId));
+    const trials = () => proxy.requests.filter((line) => line.endsWith('/events')).length;
+    const at = [];
+    while (trials() < 5) {
+      const before = trials();
+      await rider.send(rideId, 'wakes the poll, so that it is time to look');
+      if (trials() > before) at.push(Date.now());
+      await follower.until('an answer', () => follower.durable.length > 0);
+    }
+    const pauses = at.slice(1).map((time, index) => time - at[index]);
+    assert.ok(pauses.at(-1) > pauses[0], pauses.join());
+    follower.subscription.close();
+    proxy.close();
+  });
+});
