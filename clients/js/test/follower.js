@@ -4,6 +4,13 @@ const PATIENCE = 20_000;
 
 /** Collects what a subscription hands over, and waits for it. */
 export class Follower {
+  static #all = [];
+
+  /** What a test that failed has left open would keep the process. */
+  static closeAll() {
+    for (const { subscription } of Follower.#all) subscription.close();
+  }
+
   durable = [];
   states = [];
   syncs = [];
@@ -11,6 +18,7 @@ export class Follower {
 
   constructor(subscription) {
     this.subscription = subscription;
+    Follower.#all.push(this);
     subscription.on('*', (event) => {
       if (event.id !== undefined) this.durable.push(event);
     });

@@ -1,6 +1,12 @@
 import { once } from 'node:events';
 import http from 'node:http';
 
+const proxies = [];
+
+export function closeProxies() {
+  for (const proxy of proxies) proxy.close();
+}
+
 /**
  * A proxy that does to each answer what `treat` says: a function of the request, the response, and the upstream's
  * response, which pipes or does not. `refuse` may answer before the upstream is asked.
@@ -28,6 +34,7 @@ export async function startProxy(target, treatments = {}) {
     server.closeAllConnections();
     server.close();
   };
+  proxies.push(proxy);
   return proxy;
 }
 

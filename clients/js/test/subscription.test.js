@@ -1,0 +1,199 @@
+/** What a subscription makes of what it is told, with a server that says what the test wants. */
+import assert from 'node:assert/strict';
+import { afterEach, test } from 'node:test';
+
+import { connect } from '../src/index.js';
+import { Follower } from './follower.js';
+
+const bytes = (text) => new TextEncoder().encode(text);
+const frame = (type, data, id) => `${id ? `id: ${id}\n` : ''}event: ${type}\ndata: ${JSON.stringify(data)}\n\n`;
+const sync = (cursor, data) => frame('stream:sync', { cursor, resumed: true, gap: null, state: {}, ...data }, cursor);
+const message = (id) => frame('message:new', { content: `${id}` }, `${id}`);
+
+/** A server of which the test holds the other end. */
+class Script {
+  streams = [];
+  polls = [];
+  #waiting = [];
+
+  fetch = (url, { signal }) => {
+    const after = new URL(url).searchParams.get('after');
+    const { promise, resolve } = deferred();
+    if (url.includes('/poll')) {
+      this.polls.push({ after, answer: (body) => resolve(Response.json({ resumed: true, gap: null, state: {}, ...body })) });
+    } else {
+      const stream = { after, signal };
+      const body = new ReadableStream({
+        start: (controller) => {
+          stream.say = (...frames) => controller.enqueue(bytes(frames.join('')));
+          stream.end = () => controller.close();
+        },
+      });
+      this.streams.push(stream);
+      resolve(new Response(body, { headers: { 'content-type': 'text/event-stream' } }));
+    }
+    this.#waiting.splice(0).forEach((look) => look());
+    return Promise.race([
+      promise,
+      new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
+    ]);
+  };
+
+  /** The stream, or poll, of this number, once it is asked for. */
+  async stream(number) {
+    while (this.streams.length < number) await new Promise((resolve) => this.#waiting.push(resolve));
+    return this.streams[number - 1];
+  }
+
+  async poll(number) {
+    while (this.polls.length < number) await new Promise((resolve) => this.#waiting.push(resolve));
+    return this.polls[number - 1];
+  }
+
+  follow({ timing, after, EventSource = null, all = false } = {}) {
+    const client = connect({
+      baseUrl: 'http://there',
+      token: () => 'token',
+      fetch: this.fetch,
+      EventSource,
+      timing: { backoff: 1, ...timing },
+    });
+    return new Follower(all ? client.all({ after }) : client.ride('ride_1', { after }));
+  }
+}
+
+function deferred() {
+  const all = {};
+  all.promise = new Promise((resolve, reject) => Object.assign(all, { resolve, reject }));
+  return all;
+}
+
+let script;
+function begin(options) {
+  script = new Script();
+  return script.follow(options);
+}
+afterEach(() => {
+  Follower.closeAll();
+  delete globalThis.window;
+  delete globalThis.document;
+});
+
+test('each connection begins where the one before has ended', async () => {
+  const follower = begin({ after: 3 });
+  const first = await script.stream(1);
+  first.say(sync('3'), message(4), message(5));
+  await follower.got(5);
+  first.end();
+  const second = await script.stream(2);
+  assert.deepEqual([first.after, second.after], ['3', '5']);
+});
+
+test('a stream that is over for us is not heard any more, however late its frames come', async () => {
+  const follower = begin({ after: 0, all: true });
+  const first = await script.stream(1);
+  first.say(sync('a'), frame('stream:closing', { reason: 'shutdown' }), frame('message:new', { content: 'late' }, 'b'));
+  const second = await script.stream(2);
+  assert.equal(second.after, 'a');
+  second.say(frame('message:new', { content: 'before the sync' }, 'z'), sync('a'), frame('notice', {}, 'c'));
+  await follower.until('the notice', () => follower.durable.length > 0);
+  assert.deepEqual(follower.durable.map(({ id }) => id), ['c']);
+});
+
+test('a gap is told, and the position moves behind it', async () => {
+  const follower = begin({ after: 1 });
+  const gap = new Promise((resolve) => follower.subscription.on('gap', resolve));
+  (await script.stream(1)).say(sync('7', { resumed: false, gap: { from: 2, to: 7 } }), message(8));
+  assert.deepEqual(await gap, { from: 2, to: 7 });
+  await follower.got(8);
+  assert.equal(follower.syncs[0].resumed, false);
+});
+
+test('a filter that holds events back moves the position without them', async () => {
+  const follower = begin({ after: 1 });
+  (await script.stream(1)).say(sync('1'), sync('9'), sync('4'));
+  await follower.until('syncs', () => follower.syncs.length === 3);
+  assert.equal(follower.subscription.cursor, '9');
+});
+
+test('a log that does not reach so far is another one, and followed from its end, by streams and polls', async () => {
+  const follower = begin({ after: 90 });
+  const stream = await script.stream(1);
+  stream.say(sync('4', { resumed: false }), message(5));
+  await follower.got(5);
+  assert.equal(follower.subscription.cursor, '5');
+  follower.subscription.close();
+  const polls = begin({ after: 90, timing: { sync: 1 } });
+  (await script.poll(1)).answer({ resumed: false, cursor: '6', events: [{ id: '6', type: 'message:new', data: { content: '6' } }] });
+  await polls.got(6);
+  assert.equal((await script.poll(2)).after, '6');
+});
+
+test('without a network nothing is tried, and all is well at once when it is back', async () => {
+  globalThis.window = new EventTarget();
+  const follower = begin({ after: 0, timing: { backoff: 60_000 } });
+  const stream = await script.stream(1);
+  stream.say(sync('0'), message(1));
+  await follower.got(1);
+  setOnline(false);
+  await follower.became('offline');
+  assert.ok(stream.signal.aborted);
+  assert.equal(script.streams.length, 1);
+  setOnline(true);
+  const second = await script.stream(2);
+  second.say(sync('1'), message(2));
+  await follower.got(2);
+  assert.deepEqual(follower.states, ['live', 'offline', 'live']);
+});
+
+test('a page that is looked at again does not wait for the end of a pause', async () => {
+  globalThis.document = Object.assign(new EventTarget(), { visibilityState: 'visible' });
+  const follower = begin({ after: 0, timing: { backoff: 60_000 } });
+  const stream = await script.stream(1);
+  stream.say(sync('0'));
+  await follower.became('live');
+  stream.end();
+  await follower.became('connecting');
+  globalThis.document.dispatchEvent(new Event('visibilitychange'));
+  (await script.stream(2)).say(sync('0'));
+  await follower.became('live');
+});
+
+test('a silent stream is asked after where comments are not seen; what it tells of has no id', async () => {
+  const made = deferred();
+  class FakeSource extends EventTarget {
+    readyState = 1;
+    constructor(url) {
+      super();
+      assert.equal(new URL(url).searchParams.get('after'), '1');
+      made.resolve(this);
+    }
+    close() {
+      this.readyState = 2;
+    }
+    say(type, data, lastEventId) {
+      this.dispatchEvent(Object.assign(new Event(type), { data: JSON.stringify(data), lastEventId }));
+    }
+  }
+  script = new Script();
+  const live = script.fetch;
+  script.fetch = async (url, init) =>
+    url.endsWith('/stream-tickets') ? Response.json({ ticket: 'ticket' }) : live(url, init);
+  const follower = script.follow({ after: 1, EventSource: FakeSource, timing: { silence: 20 } });
+  const source = await made.promise;
+  source.say('stream:sync', { cursor: '1', resumed: true, gap: null, state: { n: 1 } }, '1');
+  source.say('presence:online', { userId: 'u' }, '1');
+  // Nothing was missed: the stream stays, and what is not in the log is told.
+  (await script.poll(1)).answer({ cursor: '1', events: [], state: { n: 2 } });
+  await follower.until('the state', () => follower.syncs.at(-1)?.state?.n === 2);
+  assert.equal(source.readyState, 1);
+  // Something was: another stream goes on from there.
+  (await script.poll(2)).answer({ cursor: '2', events: [{ id: '2', type: 'message:new', data: {} }] });
+  await follower.became('connecting');
+  assert.deepEqual([source.readyState, follower.durable, follower.subscription.cursor], [2, [], '1']);
+});
+
+function setOnline(onLine) {
+  Object.defineProperty(globalThis, 'navigator', { value: { onLine }, configurable: true });
+  globalThis.window.dispatchEvent(new Event(onLine ? 'online' : 'offline'));
+}
