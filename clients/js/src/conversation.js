@@ -19,6 +19,7 @@ export class Conversation {
   #rideId;
   #state = EMPTY;
   #pending = new Map();
+  #shown;
   #emitter = new Emitter();
   #isTold = true;
   #subscription;
@@ -38,7 +39,8 @@ export class Conversation {
 
   /** Ordered by `seq`; behind them those that are `sending` or have `failed`. A new array whenever something changes. */
   get messages() {
-    return [...this.#state.messages, ...this.#pending.values()];
+    this.#shown ??= [...this.#state.messages, ...this.#pending.values()];
+    return this.#shown;
   }
 
   get ride() {
@@ -158,7 +160,8 @@ export class Conversation {
   #sync({ resumed, state }) {
     this.#forgetTypists(this.#typists.keys());
     if (resumed) return this.#set(withSync(this.#state, state));
-    // A gap, or another log: what is shown cannot be gone on from.
+    // A gap, or another log: what is shown cannot be gone on from, nor can pages that are on their way.
+    this.#pages.clear();
     this.#set(withSync(withoutMessages(this.#state), state));
     return this.#loadPage({}).catch((error) => this.#fail(error));
   }
@@ -175,7 +178,7 @@ export class Conversation {
     this.#pages.add(loading);
     try {
       const page = await this.#patiently(() => this.#client.history(this.#rideId, query));
-      this.#set(withPage(this.#state, page, loading.events));
+      if (this.#pages.has(loading)) this.#set(withPage(this.#state, page, loading.events));
     } finally {
       this.#pages.delete(loading);
     }
@@ -232,6 +235,7 @@ export class Conversation {
   }
 
   #changed() {
+    this.#shown = undefined;
     if (!this.#isTold) return;
     this.#isTold = false;
     queueMicrotask(() => {

@@ -7,13 +7,14 @@ import { RidewireError } from '../src/index.js';
 import { EventSource } from './event-source.js';
 import { newRide, startServer } from './server.js';
 
+const EMPTY_PAGE = { messages: [], cursor: '1', participants: [], receipts: [], hasMore: false };
 const unavailable = new RidewireError({ status: 503, code: 'unavailable' });
 
 /** A conversation whose server is the test. */
 class Scene {
   sends = [];
   #sent = () => {};
-  pages = [{ messages: [], cursor: '1', participants: [], receipts: [], hasMore: false }];
+  pages = [EMPTY_PAGE];
   events = Object.assign(new Emitter(), { state: 'live', close() {} });
 
   constructor(noPage) {
@@ -171,6 +172,21 @@ describe('a conversation', () => {
     assert.equal(it.conversation.hasMore, true);
   });
 
+  test('that has a gap is not given a page that was asked for before', async () => {
+    const answers = [];
+    const it = new Scene(() => new Promise((resolve) => answers.push(resolve)));
+    const page = (seq, hasMore) => ({ ...EMPTY_PAGE, messages: [it.message({ content: `${seq}` }, seq)], hasMore });
+    answers.shift()(page(5, true));
+    await it.until(({ messages }) => messages.length === 1);
+    const loading = it.conversation.loadMore();
+    const state = { asOf: 9, ride: null, participants: [], receipts: [], location: null, typing: [] };
+    it.events.emit('sync', { cursor: '9', resumed: false, gap: { from: 6, to: 9 }, state });
+    answers[1](page(9, true));
+    answers[0](page(4, false));
+    await loading;
+    assert.deepEqual([it.shown, it.conversation.hasMore], [['9 9 sent'], true]);
+  });
+
   test('that cannot be read says why', async () => {
     const it = new Scene(() => Promise.reject(new RidewireError({ status: 404, code: 'ride_not_found' })));
     await it.until(({ state }) => state === 'closed');
@@ -187,6 +203,11 @@ describe('a conversation', () => {
     await it.until(() => told > 0);
     assert.equal(told, 1);
     off();
+    const { messages } = it.conversation;
+    assert.equal(it.conversation.messages, messages, 'the same for as long as nothing changes');
+    it.say({ content: 'x' }, 100);
+    assert.notEqual(it.conversation.messages, messages);
+    assert.equal(told, 1);
   });
 });
 

@@ -20,7 +20,11 @@ class Script {
     const after = new URL(url).searchParams.get('after');
     const { promise, resolve } = deferred();
     if (url.includes('/poll')) {
-      this.polls.push({ after, answer: (body) => resolve(Response.json({ resumed: true, gap: null, state: {}, ...body })) });
+      this.polls.push({
+        after,
+        answer: (body) => resolve(Response.json({ resumed: true, gap: null, state: {}, ...body })),
+        refuse: (status, headers) => resolve(new Response('', { status, headers })),
+      });
     } else {
       const stream = { after, signal };
       const body = new ReadableStream({
@@ -98,6 +102,32 @@ test('a stream that is over for us is not heard any more, however late its frame
   second.say(frame('message:new', { content: 'before the sync' }, 'z'), sync('a'), frame('notice', {}, 'c'));
   await follower.until('the notice', () => follower.durable.length > 0);
   assert.deepEqual(follower.durable.map(({ id }) => id), ['c']);
+});
+
+test('a stream is left alone for as long as the server asks for', async () => {
+  begin({ after: 0 });
+  const first = await script.stream(1);
+  first.say('retry: 300\n', sync('0'));
+  first.end();
+  const before = Date.now();
+  await script.stream(2);
+  assert.ok(Date.now() - before > 250, `${Date.now() - before} ms`);
+});
+
+test('a server that puts streams off is asked by a poll the second time, and polls are put off as well', async () => {
+  const follower = begin({ after: 0, timing: { wait: 3 } });
+  for (const number of [1, 2]) {
+    const stream = await script.stream(number);
+    stream.say('retry: 5\n\n');
+    stream.end();
+  }
+  (await script.poll(1)).answer({ cursor: '1', events: [{ id: '1', type: 'message:new', data: { content: '1' } }] });
+  await follower.got(1);
+  const poll = await script.poll(2);
+  poll.refuse(429, { 'retry-after': '1' });
+  const before = Date.now();
+  assert.equal((await script.poll(3)).after, '1');
+  assert.ok(Date.now() - before > 900, `${Date.now() - before} ms`);
 });
 
 test('a gap is told, and the position moves behind it', async () => {
