@@ -324,6 +324,15 @@ export interface Timing {
   send: number;
 }
 
+/** What is used of an `EventSource`. */
+export interface EventSourceLike {
+  readonly readyState: number;
+  onopen: ((event: any) => void) | null;
+  onerror: ((event: any) => void) | null;
+  addEventListener(type: string, listener: (event: any) => void): void;
+  close(): void;
+}
+
 export interface ConnectOptions {
   /** Where the server is, such as `https://ride.example`. By default, where the page is from. */
   baseUrl?: string;
@@ -333,7 +342,7 @@ export interface ConnectOptions {
   transport?: 'auto' | 'stream' | 'poll';
   fetch?: typeof fetch;
   /** By default the platform's. `null`: streams are read through `fetch`, as where there is none. */
-  EventSource?: (new (url: string) => EventSource) | null;
+  EventSource?: (new (url: string) => EventSourceLike) | null;
   timing?: Partial<Timing>;
   random?: () => number;
 }

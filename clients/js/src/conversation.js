@@ -217,7 +217,8 @@ export class Conversation {
 
   #set(state) {
     this.#state = state;
-    for (const userId of state.typing) if (!this.#typists.has(userId)) this.#endTyping(userId);
+    const isNew = (userId) => !this.#typists.has(userId) && !this.#closing.signal.aborted;
+    for (const userId of state.typing.filter(isNew)) this.#endTyping(userId);
     this.#changed();
   }
 

@@ -62,8 +62,13 @@ export class Http {
     }
   }
 
+  /** The token that is in use. */
+  get token() {
+    return this.#token;
+  }
+
   /** Forgets the token, so that the next request asks for another; not where another has replaced it already. */
-  forget(refused = this.#token) {
+  forget(refused) {
     if (refused === this.#token) this.#token = this.#asked = undefined;
   }
 

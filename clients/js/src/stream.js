@@ -105,7 +105,9 @@ export class Stream {
   }
 
   #take({ type, id, data }) {
-    const frame = { type, id, data: JSON.parse(data) };
+    const frame = { type, id, data: parsed(data) };
+    // Whatever has mangled it may have mangled more.
+    if (frame.data === undefined) return this.end('cut');
     if (type === 'stream:sync') {
       const isFirst = !this.#wasSynced;
       this.#wasSynced = true;
@@ -118,5 +120,14 @@ export class Stream {
     } else if (this.#wasSynced) {
       this.onEvent(frame);
     }
+    return undefined;
+  }
+}
+
+function parsed(json) {
+  try {
+    return JSON.parse(json);
+  } catch {
+    return undefined;
   }
 }

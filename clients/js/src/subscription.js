@@ -29,6 +29,8 @@ export class Subscription extends Emitter {
   /** Ends what is going on now: a connection, or the pause before the next. */
   #turn = new AbortController();
   #stream;
+  /** What the stream was opened with. */
+  #token;
   /** Whether polls stand in for the stream, and until when. */
   #polls;
   #streamAt;
@@ -138,7 +140,8 @@ export class Subscription extends Emitter {
     const { why, reason, retry, wasSynced } = await this.#open();
     if (why === 'left') return;
     if (why === 'over') return this.#finish(reason);
-    if (why === 'expired') this.#http.forget();
+    // Not one that another subscription has been given meanwhile.
+    if (why === 'expired') this.#http.forget(this.#token);
     this.#unsynced = wasSynced ? 0 : this.#unsynced + 1;
     // It was well until now, so the next one can be had at once.
     if (wasSynced && (why === 'expired' || why === 'silent')) return this.#become('connecting');
@@ -191,6 +194,7 @@ export class Subscription extends Emitter {
 
   #synced(data, isFirst) {
     if (isFirst) {
+      this.#token = this.#http.token;
       this.#polls = false;
       this.#trials.reset();
       this.#backoff.reset();

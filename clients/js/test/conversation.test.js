@@ -151,6 +151,8 @@ describe('a message of one\'s own', () => {
     it.conversation.send('two');
     await it.sent(1);
     assert.deepEqual(it.shown, ['- one sending', '- two sending']);
+    await new Promise(setImmediate);
+    assert.equal(it.sends.length, 1);
     it.sends[0].resolve(it.message(it.sends[0], 2));
     await it.sent(2);
     assert.equal(it.sends[1].content, 'two');

@@ -82,8 +82,8 @@ export function cutAfter(count) {
     let seen = 0;
     answer.on('data', (chunk) => {
       seen += 1;
-      if (seen <= count) return res.write(chunk);
-      return res.write(chunk.subarray(0, chunk.length / 2), () => res.destroy());
+      if (seen <= count) res.write(chunk);
+      if (seen === count + 1) res.write(chunk.subarray(0, chunk.length / 2), () => res.destroy());
     });
     return undefined;
   };

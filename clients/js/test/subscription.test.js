@@ -54,15 +54,18 @@ class Script {
     return this.polls[number - 1];
   }
 
-  follow({ timing, after, EventSource = null, all = false } = {}) {
-    const client = connect({
+  follow({ timing, after, EventSource = null, all = false, client = this.client({ timing, EventSource }) } = {}) {
+    return new Follower(all ? client.all({ after }) : client.ride('ride_1', { after }));
+  }
+
+  client({ timing, EventSource = null, token = () => 'token' }) {
+    return connect({
       baseUrl: 'http://there',
-      token: () => 'token',
+      token,
       fetch: this.fetch,
       EventSource,
       timing: { backoff: 1, ...timing },
     });
-    return new Follower(all ? client.all({ after }) : client.ride('ride_1', { after }));
   }
 }
 
@@ -130,6 +133,26 @@ test('a server that puts streams off is asked by a poll the second time, and pol
   assert.ok(Date.now() - before > 900, `${Date.now() - before} ms`);
 });
 
+test('a frame that is mangled is not stepped over: another stream begins before it', async () => {
+  const follower = begin({ after: 0 });
+  (await script.stream(1)).say(sync('0'), 'id: 1\nevent: message:new\ndata: {"content"\n\n', message(2));
+  const second = await script.stream(2);
+  assert.equal(second.after, '0');
+  second.say(sync('0'), message(1), message(2));
+  await follower.got(2);
+  assert.deepEqual(follower.contents, ['1', '2']);
+});
+
+test('a sign of life is no stream: without a sync polls stand in, and only the sync brings it back', async () => {
+  const follower = begin({ after: 0, timing: { sync: 60, trial: 10, silence: 60_000 } });
+  (await script.stream(1)).say(':\n\n', ':\n\n');
+  (await script.poll(1)).answer({ cursor: '0', events: [] });
+  (await script.poll(2)).answer({ cursor: '0', events: [] });
+  await follower.became('polling');
+  (await script.stream(2)).say(':\n\n', sync('0'));
+  await follower.became('live');
+});
+
 test('a gap is told, and the position moves behind it', async () => {
   const follower = begin({ after: 1 });
   const gap = new Promise((resolve) => follower.subscription.on('gap', resolve));
@@ -157,6 +180,25 @@ test('a log that does not reach so far is another one, and followed from its end
   (await script.poll(1)).answer({ resumed: false, cursor: '6', events: [{ id: '6', type: 'message:new', data: { content: '6' } }] });
   await polls.got(6);
   assert.equal((await script.poll(2)).after, '6');
+});
+
+test('a token that ends for several is asked for once', async () => {
+  script = new Script();
+  let asked = 0;
+  const token = () => `token ${(asked += 1)}`;
+  const client = script.client({ token });
+  const followers = [script.follow({ client, after: 0 }), script.follow({ client, after: 0 })];
+  const expire = frame('auth:expired', { reason: 'token_expired' });
+  const [first, second] = [await script.stream(1), await script.stream(2)];
+  first.say(sync('0'));
+  second.say(sync('0'));
+  await Promise.all(followers.map((follower) => follower.became('live')));
+  first.say(expire);
+  (await script.stream(3)).say(sync('0'));
+  second.say(expire);
+  (await script.stream(4)).say(sync('0'));
+  await Promise.all(followers.map((follower) => follower.became('live')));
+  assert.equal(asked, 2);
 });
 
 test('without a network nothing is tried, and all is well at once when it is back', async () => {
@@ -217,10 +259,16 @@ test('a silent stream is asked after where comments are not seen; what it tells 
   (await script.poll(1)).answer({ cursor: '1', events: [], state: { n: 2 } });
   await follower.until('the state', () => follower.syncs.at(-1)?.state?.n === 2);
   assert.equal(source.readyState, 1);
-  // Something was: another stream goes on from there.
-  (await script.poll(2)).answer({ cursor: '2', events: [{ id: '2', type: 'message:new', data: {} }] });
+  // It says itself what the poll has found as well, so it lives.
+  const both = await script.poll(2);
+  source.say('message:new', { content: '2' }, '2');
+  both.answer({ cursor: '2', events: [{ id: '2', type: 'message:new', data: { content: '2' } }] });
+  // Something was missed: another stream goes on from there.
+  const third = await script.poll(3);
+  assert.equal(source.readyState, 1);
+  third.answer({ cursor: '3', events: [{ id: '3', type: 'message:new', data: { content: '3' } }] });
   await follower.became('connecting');
-  assert.deepEqual([source.readyState, follower.durable, follower.subscription.cursor], [2, [], '1']);
+  assert.deepEqual([source.readyState, follower.contents, follower.subscription.cursor], [2, ['2'], '2']);
 });
 
 function setOnline(onLine) {

@@ -17,7 +17,7 @@ after(async () => {
   await server.stop();
 });
 
-const timing = { sync: 1_500, trial: 600, silence: 1_000, heartbeat: 5, backoff: 50, wait: 5 };
+const timing = { sync: 2_500, trial: 600, silence: 1_000, heartbeat: 5, backoff: 50, wait: 5 };
 
 /** The ways to read a stream. */
 const WAYS = { fetch: { EventSource: null, timing }, EventSource: { EventSource, timing } };
@@ -230,7 +230,7 @@ describe('a subscription', { concurrency: true }, () => {
     const replica = await server.replica({ RIDEWIRE_CHAT_GRACE: '1s' });
     for (const options of [...Object.values(WAYS), { transport: 'poll', timing }]) {
       const { rideId, driver, rider } = await newRide(replica);
-      const follower = new Follower(driver(options, replica.url).ride(rideId, { after: 0 }));
+      const follower = new Follower(driver(options, replica.url).ride(rideId, { after: 0, types: ['message:new', 'ride:*'] }));
       const closed = new Promise((resolve) => follower.subscription.on('closed', resolve));
       await rider.send(rideId, 'bye');
       await rider.cancel(rideId);
