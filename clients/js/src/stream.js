@@ -47,7 +47,7 @@ export class Stream {
       this.#reject = reject;
     });
     this.#quietTimer = setTimeout(() => this.end('unsynced'), timing.sync);
-    const { signal } = this.#controller;
+    const { signal } = this;
     const receiver = {
       signal,
       heard: () => this.#heard(),
@@ -63,8 +63,13 @@ export class Stream {
     );
   }
 
+  /** Aborted when it ends. */
+  get signal() {
+    return this.#controller.signal;
+  }
+
   get isOpen() {
-    return !this.#controller.signal.aborted;
+    return !this.signal.aborted;
   }
 
   /** For how long nothing has come. */

@@ -210,7 +210,7 @@ export class Subscription extends Emitter {
   async #check(stream) {
     const asked = this.cursor;
     try {
-      const answer = await this.#ask(0);
+      const answer = await this.#ask(0, stream.signal);
       // It has moved meanwhile, so it lives.
       if (!stream.isOpen || this.cursor !== asked) return;
       if (answer.events.length > 0 || answer.gap || answer.closed) stream.end('silent');
@@ -225,7 +225,7 @@ export class Subscription extends Emitter {
     const { timing } = this.#options;
     const untilTrial = Math.ceil((this.#streamAt - Date.now()) / 1_000);
     const asked = this.cursor;
-    const answer = await this.#ask(wait ?? Math.min(timing.wait, untilTrial));
+    const answer = await this.#ask(wait ?? Math.min(timing.wait, untilTrial), this.#turn.signal);
     if (this.#turn.signal.aborted) return;
     if (wait === undefined) {
       this.#backoff.reset();
@@ -239,10 +239,10 @@ export class Subscription extends Emitter {
     if (answer.closed) this.#finish(answer.state.ride.chat === 'readOnly' ? 'ride_over' : 'removed');
   }
 
-  #ask(wait) {
+  #ask(wait, signal) {
     const query = { after: this.cursor, types: this.#types.join() || undefined, wait };
     const timeout = this.#options.timing.request + wait * 1_000;
-    return this.#http.request('GET', `${this.#path}/poll`, { query, timeout, signal: this.#turn.signal });
+    return this.#http.request('GET', `${this.#path}/poll`, { query, timeout, signal });
   }
 
   #tell({ cursor, resumed, gap, state }) {

@@ -10,6 +10,9 @@ import { connect } from '../src/index.js';
 const SECRET = 'a secret of the tests, of 32 bytes or more';
 const BINARY = process.env.RIDEWIRE_BIN ?? fileURLToPath(new URL('../../../target/release/ridewire', import.meta.url));
 
+// A test file that hangs is sent SIGTERM; servers are ended on exit, which a signal alone is not.
+for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => process.exit(1));
+
 /** A token as a login would give it; its times in seconds from now. */
 export function token(sub, role, ttl = 3_600) {
   const now = Math.floor(Date.now() / 1_000);
@@ -55,7 +58,6 @@ async function start(env) {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const exited = once(child, 'exit');
-  // Should the test run be ended itself, nothing of it stays behind.
   process.on('exit', () => child.kill('SIGTERM'));
   const url = await new Promise((resolve, reject) => {
     createInterface(child.stdout).on('line', (line) => {
