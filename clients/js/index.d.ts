@@ -183,7 +183,7 @@ export interface OwnEvents<State> {
   /** Something is missing, and will not come. */
   gap: Gap;
   status: { state: SubscriptionState };
-  /** It cannot go on: not allowed, or not there (any more). `closed` follows. */
+  /** It cannot go on: not allowed, or not there. `closed` follows. */
   error: RidewireError;
   /** The last one. */
   closed: { reason: 'closed' | 'ride_over' | 'removed' | 'error' };

@@ -26,6 +26,7 @@ export class Subscription extends Emitter {
   #cursor;
   #state = 'connecting';
   #isOver = false;
+  #wasThere = false;
   /** Ends what is going on now: a connection, or the pause before the next. */
   #turn = new AbortController();
   #stream;
@@ -117,6 +118,8 @@ export class Subscription extends Emitter {
         // What was interrupted begins again, unless it is over.
         if (!(error instanceof RidewireError)) continue;
         if (error.isTransient) await this.#pause(error.retryAfter).catch(() => {});
+        // It was there for us before: this is how a poll, or a stream that comes back too late, is told.
+        else if (error.status === 404 && this.#wasThere) this.#finish('removed');
         else this.#finish('error', error);
       }
     }
@@ -246,6 +249,7 @@ export class Subscription extends Emitter {
   }
 
   #tell({ cursor, resumed, gap, state }) {
+    this.#wasThere = true;
     if (!this.#isOver) this.emit('sync', { cursor, resumed, gap, state });
     if (!this.#isOver && gap) this.emit('gap', gap);
   }

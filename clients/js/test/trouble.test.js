@@ -246,10 +246,10 @@ describe('a subscription', { concurrency: true }, () => {
   });
 
   test('ends when its user is taken off the ride', async () => {
-    for (const options of Object.values(WAYS)) {
+    for (const options of [...Object.values(WAYS), { transport: 'poll', timing }]) {
       const { rideId, driver, service } = await newRide(server);
       const follower = new Follower(driver(options).ride(rideId, { after: 0 }));
-      await follower.became('live');
+      await follower.until('a sync', () => follower.syncs.length > 0);
       const closed = new Promise((resolve) => follower.subscription.on('closed', resolve));
       await service.request('PUT', `/rides/${rideId}`, { body: { riderId: 'rider_1', driverId: 'driver_2' } });
       assert.deepEqual(await closed, { reason: 'removed' });
