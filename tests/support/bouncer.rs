@@ -47,7 +47,8 @@ impl Bouncer {
         let settings = format!(
             "[databases]\npooled = host={host} port={port} dbname={name} user={user}\n[pgbouncer]\n\
              listen_addr = 127.0.0.1\nlisten_port = {listen}\nunix_socket_dir =\nauth_type = any\n\
-             pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 500\n"
+             pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 500\n\
+             server_login_retry = 0.2\nserver_tls_sslmode = disable\n"
         );
         fs::write(&file, settings).expect("a file");
         let mut command = vec!["pgbouncer".to_owned(), "-q".to_owned()];

@@ -3,9 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
 
 use ridewire::embedded::{EmbeddedPostgres, Options, StopMode};
+use tokio::process::Command;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
 use super::guard::Guard;
@@ -83,6 +86,26 @@ impl Cluster {
         Self { directory, guard, url: postgres.url(), postgres: Some(postgres), work: None }
     }
 
+    /// The same on a disk of its own, which a test may fill. `None`, and a word about it, where none can be mounted.
+    pub async fn on_a_disk_of(megabytes: usize) -> Option<Self> {
+        let directory = directory();
+        // It unmounts what it removes.
+        let guard = Arc::new(Guard::of(&directory));
+        let options = format!("size={megabytes}m,mode=711");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "ridewire"]).arg(&directory).output();
+        if !mount.await.is_ok_and(|mount| mount.status.success()) {
+            eprintln!("skipped: there is no disk to fill; to mount one takes root");
+            return None;
+        }
+        let postgres = start(&directory, &guard).await;
+        Some(Self { directory, guard, url: postgres.url(), postgres: Some(postgres), work: None })
+    }
+
+    /// Where it is, and the logs of its servers.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The database of a test's own cluster, which the first server migrates.
     pub fn database(&self) -> Database {
         Database {
@@ -104,6 +127,15 @@ impl Cluster {
         let postgres = start(&self.directory, &self.guard).await;
         assert_eq!(postgres.url(), self.url);
         self.postgres = Some(postgres);
+    }
+
+    /// Starts a Postgres again that has ended by itself.
+    pub async fn start_if_ended(&mut self) {
+        let postgres = self.postgres.as_mut().expect("a cluster of one's own");
+        if timeout(Duration::from_millis(10), postgres.exited()).await.is_ok() {
+            self.postgres = None;
+            self.start_again().await;
+        }
     }
 
     /// Both.

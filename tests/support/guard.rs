@@ -8,7 +8,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 
 /// Collects pids until the test process is gone, then ends those that still are what they were: a Postgres with
-/// the directory among its arguments, a server with it in its environment. Then removes the directory.
+/// the directory among its arguments, a server with it in its environment. Then removes the directory, on which a disk
+/// may be mounted.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 while read -r pid; do pids="$pids $pid"; done
@@ -21,6 +22,7 @@ tries=0
 for pid in $pids; do
     while [ $tries -lt 100 ] && grep -qsaF "$0" "/proc/$pid/cmdline"; do tries=$((tries + 1)); sleep 0.1; done
 done
+umount -l "$0"
 rm -rf "$0"
 "#;
 
