@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chaos;
 mod checker;
 mod commits;
 mod crowds;

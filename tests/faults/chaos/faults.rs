@@ -1,0 +1,254 @@
+//! What breaks, at random: the replicas, and independently of them what they stand on.
+//!
+//! Each fault is over after seconds, and what it broke is well again before the next one of its kind of victims; so
+//! at most one replica is gone at a time, while the other may well have lost its database.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+use fastrand::Rng;
+use nix::sys::signal::Signal;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::NoTls;
+
+use super::Clients;
+use crate::proxy::Proxy;
+use crate::support::{Bouncer, Cluster, Database, Server, eventually_within};
+
+/// How long everything may take to be well again after a fault: Postgres may have a log to replay.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    ReplicaKilled,
+    ReplicaStopped,
+    PostgresRestarted,
+    BackendsTerminated,
+    NetworkCut,
+    NetworkAway,
+    NetworkStalled,
+    PoolerRestarted,
+    DiskFull,
+}
+
+/// What the replicas stand on.
+#[derive(Debug)]
+pub(super) struct Ground {
+    cluster: Cluster,
+    has_small_disk: bool,
+    database: Database,
+    /// Between each replica and Postgres: for LISTEN, and behind its pooler.
+    proxies: [Proxy; 2],
+    /// Beside each replica: all its statements go through there.
+    bouncers: Vec<Bouncer>,
+}
+
+impl Ground {
+    pub(super) async fn lay(disk: usize) -> Self {
+        let small = Cluster::on_a_disk_of(disk).await;
+        let has_small_disk = small.is_some();
+        let cluster = match small {
+            Some(cluster) => cluster,
+            None => Cluster::own().await,
+        };
+        let database = cluster.database();
+        let client = database.client().await;
+        for setting in ["max_wal_size = '64MB'", "min_wal_size = '32MB'"] {
+            client.batch_execute(&format!("alter system set {setting}")).await.unwrap();
+        }
+        client.batch_execute("select pg_reload_conf()").await.unwrap();
+        // A pooler of transactions is no place for a lock of a session.
+        ridewire::store::migrate(&database.url.parse().unwrap()).await.unwrap();
+        let proxies = [Proxy::start(&database.url).await, Proxy::start(&database.url).await];
+        let mut bouncers = Vec::new();
+        for proxy in &proxies {
+            let mut behind = cluster.database();
+            behind.url = proxy.url();
+            bouncers.extend(Bouncer::start(&behind).await);
+        }
+        Self { cluster, has_small_disk, database, proxies, bouncers }
+    }
+
+    /// Starts a replica in its place.
+    pub(super) fn replica(&self, number: usize) -> Replica {
+        let direct = self.proxies[number].url();
+        let mut settings = vec![("RIDEWIRE_LISTEN_DATABASE_URL", direct.clone())];
+        if let Some(bouncer) = self.bouncers.get(number) {
+            settings.push(("DATABASE_URL", bouncer.url.clone()));
+            settings.push(("RIDEWIRE_PREPARED_STATEMENTS", "off".to_owned()));
+        } else {
+            settings.push(("DATABASE_URL", direct));
+        }
+        Replica { database: self.cluster.database(), settings }
+    }
+
+    /// Breaks things until the time is over, each after a while.
+    async fn break_until(&mut self, end: Instant, calm: &Mutex<()>, mut rng: Rng) -> Vec<Fault> {
+        let mut kinds = vec![
+            Fault::PostgresRestarted,
+            Fault::BackendsTerminated,
+            Fault::NetworkCut,
+            Fault::NetworkAway,
+            Fault::NetworkStalled,
+        ];
+        kinds.extend((!self.bouncers.is_empty()).then_some(Fault::PoolerRestarted));
+        kinds.extend(self.has_small_disk.then_some(Fault::DiskFull));
+        let (mut struck, mut deck) = (Vec::new(), Vec::new());
+        loop {
+            sleep(Duration::from_millis(rng.u64(500..3_000))).await;
+            if Instant::now() > end {
+                return struck;
+            }
+            // Each kind comes by before one comes again.
+            if deck.is_empty() {
+                deck.clone_from(&kinds);
+                rng.shuffle(&mut deck);
+            }
+            let fault = deck.pop().expect("there are kinds");
+            let _calm = calm.lock().await;
+            self.strike(fault, &mut rng).await;
+            self.recover().await;
+            struck.push(fault);
+        }
+    }
+
+    async fn strike(&mut self, fault: Fault, rng: &mut Rng) {
+        let number = rng.usize(..2);
+        let a_while = Duration::from_millis(rng.u64(500..4_000));
+        match fault {
+            Fault::PostgresRestarted => self.cluster.restart_immediate().await,
+            Fault::BackendsTerminated => {
+                let end = "select pg_terminate_backend(pid) from pg_stat_activity
+                           where pid <> pg_backend_pid() and backend_type = 'client backend'";
+                self.database.client().await.batch_execute(end).await.unwrap();
+            }
+            Fault::NetworkCut => self.proxies[number].cut(),
+            Fault::NetworkAway => {
+                self.proxies[number].close();
+                sleep(a_while).await;
+                self.proxies[number].open();
+            }
+            Fault::NetworkStalled => {
+                self.proxies[number].stall();
+                sleep(a_while).await;
+                self.proxies[number].open();
+            }
+            Fault::PoolerRestarted => self.bouncers[number].restart().await,
+            Fault::DiskFull => self.fill_disk(a_while).await,
+            Fault::ReplicaKilled | Fault::ReplicaStopped => unreachable!("not of the ground"),
+        }
+    }
+
+    /// Leaves not a byte to Postgres, its log, and the replicas' logs.
+    async fn fill_disk(&self, a_while: Duration) {
+        let path = self.cluster.directory().join("ballast");
+        let mut ballast = File::create(&path).unwrap();
+        for size in [1 << 20, 1 << 12, 1] {
+            let chunk = vec![0; size];
+            let full = loop {
+                if let Err(error) = ballast.write_all(&chunk) {
+                    break error;
+                }
+            };
+            assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
+        }
+        sleep(a_while).await;
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    /// Waits until all is well: Postgres, and the way of each replica to it.
+    async fn recover(&mut self) {
+        let mut urls: Vec<_> = self.proxies.iter().map(Proxy::url).collect();
+        urls.extend(self.bouncers.iter().map(|bouncer| bouncer.url.clone()));
+        eventually_within(PATIENCE, Duration::from_millis(50), "Postgres is back", async || {
+            // A Postgres that could not write its log to a full disk may have given up.
+            self.cluster.start_if_ended().await;
+            for url in &urls {
+                let (client, connection) = tokio_postgres::connect(url, NoTls).await.ok()?;
+                let connection = tokio::spawn(connection);
+                let answer = client.simple_query("select 1").await;
+                connection.abort();
+                answer.ok()?;
+            }
+            Some(())
+        })
+        .await;
+    }
+}
+
+/// A replica's place.
+#[derive(Debug)]
+pub(super) struct Replica {
+    database: Database,
+    settings: Vec<(&'static str, String)>,
+}
+
+impl Replica {
+    pub(super) async fn start(&self) -> Server {
+        let settings: Vec<_> = self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        Server::with(&self.database, &settings).await
+    }
+}
+
+/// Kills and stops replicas until the time is over.
+async fn break_replicas_until(
+    end: Instant,
+    places: &[Replica; 2],
+    servers: &mut [Server; 2],
+    clients: &Clients,
+    calm: &Mutex<()>,
+    mut rng: Rng,
+) -> Vec<Fault> {
+    let (mut struck, mut deck) = (Vec::new(), Vec::new());
+    loop {
+        sleep(Duration::from_millis(rng.u64(1_000..4_000))).await;
+        if Instant::now() > end {
+            return struck;
+        }
+        if deck.is_empty() {
+            deck = vec![Fault::ReplicaKilled, Fault::ReplicaStopped];
+            rng.shuffle(&mut deck);
+        }
+        let fault = deck.pop().expect("there are kinds");
+        let number = rng.usize(..2);
+        if fault == Fault::ReplicaKilled {
+            servers[number].signal(Signal::SIGKILL);
+            sleep(Duration::from_millis(rng.u64(..2_000))).await;
+            // One that starts while there is no Postgres ends, and is started again by whoever runs it.
+            let _calm = calm.lock().await;
+            servers[number] = places[number].start().await;
+            clients.tell_address(number, &servers[number]).await;
+        } else {
+            servers[number].signal(Signal::SIGSTOP);
+            sleep(Duration::from_millis(rng.u64(1_000..5_000))).await;
+            servers[number].signal(Signal::SIGCONT);
+        }
+        struck.push(fault);
+    }
+}
+
+/// Strikes for so long; in the end all is well. How often each fault has struck.
+pub(super) async fn strike(
+    duration: Duration,
+    ground: &mut Ground,
+    places: &[Replica; 2],
+    servers: &mut [Server; 2],
+    clients: &Clients,
+    seed: u64,
+) -> BTreeMap<Fault, usize> {
+    let (mut rng, calm, end) = (Rng::with_seed(seed), Mutex::new(()), Instant::now() + duration);
+    let other = rng.fork();
+    let (mut struck, below) = tokio::join!(
+        break_replicas_until(end, places, servers, clients, &calm, rng),
+        ground.break_until(end, &calm, other)
+    );
+    struck.extend(below);
+    let mut counts = BTreeMap::new();
+    for fault in struck {
+        *counts.entry(fault).or_default() += 1;
+    }
+    counts
+}
