@@ -115,6 +115,11 @@ impl Server {
         self.child.id().expect("it runs")
     }
 
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its status").is_none()
+    }
+
     /// Kills it on the spot.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("it was running");

@@ -213,6 +213,15 @@ fn a_message_that_is_there_twice_is_found() {
 }
 
 #[test]
+fn an_event_that_is_there_twice_is_found() {
+    found("1 of ride.0a is 7 of ride.0a again", |journal| {
+        let mut again = frame_of(journal, "ann_0-Stream", "ride.0a", 1).clone();
+        (again.id, again.connection) = (Some("7".to_owned()), 2);
+        journal.push(Entry::Frame(again));
+    });
+}
+
+#[test]
 fn a_swap_is_found() {
     for (client, ride) in EACH {
         found(&format!("{client} got 3 before 2 of {ride}"), |journal| {
@@ -240,6 +249,32 @@ fn a_leak_is_found_wherever_it_is() {
     found_one("dora_0-Poll was told of ride.0a, which is not theirs", |journal| {
         let (client, (event, data)) = ("dora_0-Poll".to_owned(), event("ride.0a", 2));
         journal.push(Entry::Frame(Frame { client, connection: 2, id: None, event, data }));
+    });
+}
+
+#[test]
+fn what_nobody_else_has_is_found_unless_the_others_had_ended() {
+    let receipt = |journal: &mut Entries, place: usize| {
+        let (client, event) = ("dora_0-MergedStream".to_owned(), "message:delivered".to_owned());
+        let data = json!({"rideId": "ride.0b", "seq": 6}).to_string();
+        journal.insert(place, Entry::Frame(Frame { client, connection: 2, id: Some("after".to_owned()), event, data }));
+    };
+    assert_eq!(problems(|journal| receipt(journal, journal.len())), Vec::<String>::new());
+    found_one("dora_0-MergedStream got 7 before 6 of ride.0b", |journal| {
+        receipt(journal, place_of(journal, "dora_0-MergedStream", "ride.0b", 6));
+    });
+    found_one("dora_0-MergedStream got what nobody else has: (\"ride:status\"", |journal| {
+        receipt(journal, journal.len());
+        let Some(Entry::Frame(frame)) = journal.last_mut() else { unreachable!() };
+        frame.event = "ride:status".to_owned();
+    });
+    found_one("somebody has not begun, and got", |journal| {
+        receipt(journal, journal.len());
+        let Some(Entry::Frame(frame)) = journal.last_mut() else { unreachable!() };
+        frame.client = "somebody".to_owned();
+    });
+    found("ann_0-Stream got the id Some(\"x\")", |journal| {
+        frame_of(journal, "ann_0-Stream", "ride.0a", 6).id = Some("x".to_owned());
     });
 }
 

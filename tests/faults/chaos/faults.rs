@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
+use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
 use nix::sys::signal::Signal;
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
 
@@ -32,6 +35,39 @@ pub(super) enum Fault {
     NetworkStalled,
     PoolerRestarted,
     DiskFull,
+}
+
+/// What befalls replicas.
+pub(super) const REPLICA_KINDS: [Fault; 2] = [Fault::ReplicaKilled, Fault::ReplicaStopped];
+
+/// Deals faults at random, each of its kinds once before one comes again.
+#[derive(Debug)]
+struct Deck {
+    kinds: Vec<Fault>,
+    left: Vec<Fault>,
+    rng: Rng,
+}
+
+impl Deck {
+    fn new(kinds: Vec<Fault>, rng: Rng) -> Self {
+        Self { kinds, left: Vec::new(), rng }
+    }
+
+    fn deal(&mut self) -> Fault {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.kinds);
+            self.rng.shuffle(&mut self.left);
+        }
+        self.left.pop().expect("there are kinds")
+    }
+
+    fn one_of_two(&mut self) -> usize {
+        self.rng.usize(..2)
+    }
+
+    fn milliseconds(&mut self, range: Range<u64>) -> Duration {
+        Duration::from_millis(self.rng.u64(range))
+    }
 }
 
 /// What the replicas stand on.
@@ -85,8 +121,8 @@ impl Ground {
         Replica { database: self.cluster.database(), settings }
     }
 
-    /// Breaks things until the time is over, each after a while.
-    async fn break_until(&mut self, end: Instant, calm: &Mutex<()>, mut rng: Rng) -> Vec<Fault> {
+    /// What can break here.
+    pub(super) fn kinds(&self) -> Vec<Fault> {
         let mut kinds = vec![
             Fault::PostgresRestarted,
             Fault::BackendsTerminated,
@@ -96,28 +132,26 @@ impl Ground {
         ];
         kinds.extend((!self.bouncers.is_empty()).then_some(Fault::PoolerRestarted));
         kinds.extend(self.has_small_disk.then_some(Fault::DiskFull));
-        let (mut struck, mut deck) = (Vec::new(), Vec::new());
+        kinds
+    }
+
+    /// Breaks things until the time is over.
+    async fn break_until(&mut self, end: Instant, calm: &Mutex<()>, rng: Rng) -> Vec<Fault> {
+        let (mut struck, mut deck) = (Vec::new(), Deck::new(self.kinds(), rng));
         loop {
-            sleep(Duration::from_millis(rng.u64(500..3_000))).await;
+            sleep(deck.milliseconds(500..3_000)).await;
             if Instant::now() > end {
                 return struck;
             }
-            // Each kind comes by before one comes again.
-            if deck.is_empty() {
-                deck.clone_from(&kinds);
-                rng.shuffle(&mut deck);
-            }
-            let fault = deck.pop().expect("there are kinds");
+            let fault = deck.deal();
             let _calm = calm.lock().await;
-            self.strike(fault, &mut rng).await;
+            self.strike(fault, deck.one_of_two(), deck.milliseconds(500..4_000)).await;
             self.recover().await;
             struck.push(fault);
         }
     }
 
-    async fn strike(&mut self, fault: Fault, rng: &mut Rng) {
-        let number = rng.usize(..2);
-        let a_while = Duration::from_millis(rng.u64(500..4_000));
+    async fn strike(&mut self, fault: Fault, number: usize, a_while: Duration) {
         match fault {
             Fault::PostgresRestarted => self.cluster.restart_immediate().await,
             Fault::BackendsTerminated => {
@@ -137,26 +171,15 @@ impl Ground {
                 self.proxies[number].open();
             }
             Fault::PoolerRestarted => self.bouncers[number].restart().await,
-            Fault::DiskFull => self.fill_disk(a_while).await,
+            Fault::DiskFull => {
+                let path = self.cluster.directory().join("ballast");
+                let ballast = path.clone();
+                spawn_blocking(move || fill_disk(&ballast)).await.unwrap();
+                sleep(a_while).await;
+                std::fs::remove_file(&path).unwrap();
+            }
             Fault::ReplicaKilled | Fault::ReplicaStopped => unreachable!("not of the ground"),
         }
-    }
-
-    /// Leaves not a byte to Postgres, its log, and the replicas' logs.
-    async fn fill_disk(&self, a_while: Duration) {
-        let path = self.cluster.directory().join("ballast");
-        let mut ballast = File::create(&path).unwrap();
-        for size in [1 << 20, 1 << 12, 1] {
-            let chunk = vec![0; size];
-            let full = loop {
-                if let Err(error) = ballast.write_all(&chunk) {
-                    break error;
-                }
-            };
-            assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
-        }
-        sleep(a_while).await;
-        std::fs::remove_file(&path).unwrap();
     }
 
     /// Waits until all is well: Postgres, and the way of each replica to it.
@@ -176,6 +199,20 @@ impl Ground {
             Some(())
         })
         .await;
+    }
+}
+
+/// Leaves not a byte to Postgres, its log, and the replicas' logs.
+fn fill_disk(ballast: &Path) {
+    let mut ballast = File::create(ballast).unwrap();
+    for size in [1 << 20, 1 << 12, 1] {
+        let chunk = vec![0; size];
+        let full = loop {
+            if let Err(error) = ballast.write_all(&chunk) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
     }
 }
 
@@ -200,30 +237,28 @@ async fn break_replicas_until(
     servers: &mut [Server; 2],
     clients: &Clients,
     calm: &Mutex<()>,
-    mut rng: Rng,
+    rng: Rng,
 ) -> Vec<Fault> {
-    let (mut struck, mut deck) = (Vec::new(), Vec::new());
+    let (mut struck, mut deck) = (Vec::new(), Deck::new(REPLICA_KINDS.to_vec(), rng));
     loop {
-        sleep(Duration::from_millis(rng.u64(1_000..4_000))).await;
+        sleep(deck.milliseconds(1_000..4_000)).await;
+        for server in &mut *servers {
+            assert!(server.is_running(), "a replica has ended by itself");
+        }
         if Instant::now() > end {
             return struck;
         }
-        if deck.is_empty() {
-            deck = vec![Fault::ReplicaKilled, Fault::ReplicaStopped];
-            rng.shuffle(&mut deck);
-        }
-        let fault = deck.pop().expect("there are kinds");
-        let number = rng.usize(..2);
+        let (fault, number) = (deck.deal(), deck.one_of_two());
         if fault == Fault::ReplicaKilled {
             servers[number].signal(Signal::SIGKILL);
-            sleep(Duration::from_millis(rng.u64(..2_000))).await;
+            sleep(deck.milliseconds(0..2_000)).await;
             // One that starts while there is no Postgres ends, and is started again by whoever runs it.
             let _calm = calm.lock().await;
             servers[number] = places[number].start().await;
             clients.tell_address(number, &servers[number]).await;
         } else {
             servers[number].signal(Signal::SIGSTOP);
-            sleep(Duration::from_millis(rng.u64(1_000..5_000))).await;
+            sleep(deck.milliseconds(1_000..5_000)).await;
             servers[number].signal(Signal::SIGCONT);
         }
         struck.push(fault);
