@@ -78,12 +78,13 @@ pub(super) struct Ground {
     database: Database,
     /// Between each replica and Postgres: for LISTEN, and behind its pooler.
     proxies: [Proxy; 2],
-    /// Beside each replica: all its statements go through there.
+    /// All statements go through there: one beside each replica, or one for both, which crosses one network.
     bouncers: Vec<Bouncer>,
 }
 
 impl Ground {
-    pub(super) async fn lay(disk: usize) -> Self {
+    /// With a disk of so many megabytes, and so many poolers: one or two.
+    pub(super) async fn lay(disk: usize, poolers: usize) -> Self {
         let small = Cluster::on_a_disk_of(disk).await;
         let has_small_disk = small.is_some();
         let cluster = match small {
@@ -100,7 +101,7 @@ impl Ground {
         ridewire::store::migrate(&database.url.parse().unwrap()).await.unwrap();
         let proxies = [Proxy::start(&database.url).await, Proxy::start(&database.url).await];
         let mut bouncers = Vec::new();
-        for proxy in &proxies {
+        for proxy in &proxies[..poolers] {
             let mut behind = cluster.database();
             behind.url = proxy.url();
             bouncers.extend(Bouncer::start(&behind).await);
@@ -108,11 +109,11 @@ impl Ground {
         Self { cluster, has_small_disk, database, proxies, bouncers }
     }
 
-    /// Starts a replica in its place.
+    /// Where a replica is to be started.
     pub(super) fn replica(&self, number: usize) -> Replica {
         let direct = self.proxies[number].url();
         let mut settings = vec![("RIDEWIRE_LISTEN_DATABASE_URL", direct.clone())];
-        if let Some(bouncer) = self.bouncers.get(number) {
+        if let Some(bouncer) = self.bouncers.iter().cycle().nth(number) {
             settings.push(("DATABASE_URL", bouncer.url.clone()));
             settings.push(("RIDEWIRE_PREPARED_STATEMENTS", "off".to_owned()));
         } else {
@@ -170,7 +171,10 @@ impl Ground {
                 sleep(a_while).await;
                 self.proxies[number].open();
             }
-            Fault::PoolerRestarted => self.bouncers[number].restart().await,
+            Fault::PoolerRestarted => {
+                let number = number % self.bouncers.len();
+                self.bouncers[number].restart().await;
+            }
             Fault::DiskFull => {
                 let path = self.cluster.directory().join("ballast");
                 let ballast = path.clone();
