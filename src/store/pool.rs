@@ -1,6 +1,6 @@
 //! Connections: a pool for everything but LISTEN.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime};
@@ -178,6 +178,10 @@ pub(super) struct Pool {
 /// A connection out of the pool. It goes back when it is dropped, so a transaction begun on it must be ended,
 /// or the session [abandoned](Session::abandon).
 ///
+/// Through a pooler no second statement is sent outside of a transaction while one is under way, nor is a connection given
+/// back with one: a pooler that takes the first answer for the end gives its own connection to the next client, who then
+/// gets the second (`PgBouncer` 1.18 does, where ours is closed at that moment).
+///
 /// A network may forget a connection and tell neither side. So no statement is waited for without end; and where
 /// one connection is lost, by an error or by silence, those that wait in the pool are not trusted either.
 #[derive(Debug)]
@@ -186,11 +190,18 @@ pub struct Session {
     object: Option<Object>,
     pool: Pool,
     is_lost: AtomicBool,
+    /// Statements whose answers have not come.
+    under_way: AtomicUsize,
 }
 
 impl Session {
     async fn get(pool: &Pool) -> Result<Self, StoreError> {
-        Ok(Self { object: Some(pool.connections.get().await?), pool: pool.clone(), is_lost: AtomicBool::new(false) })
+        Ok(Self {
+            object: Some(pool.connections.get().await?),
+            pool: pool.clone(),
+            is_lost: AtomicBool::new(false),
+            under_way: AtomicUsize::new(0),
+        })
     }
 
     /// Does something with the connection, for as long as a request may wait.
@@ -199,15 +210,22 @@ impl Session {
         work: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
         let Some(object) = &self.object else { return Err(StoreError::Stopping) };
+        self.under_way.fetch_add(1, Ordering::Relaxed);
         let done = match self.pool.connections.timeouts().wait {
             Some(patience) => timeout(patience, work(object)).await.map_err(|_| StoreError::Timeout),
             None => Ok(work(object).await),
         };
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
         let done = done.and_then(|done| done.map_err(StoreError::from));
         if done.as_ref().is_err_and(StoreError::is_connection_lost) {
             self.is_lost.store(true, Ordering::Relaxed);
         }
         done
+    }
+
+    /// Whether a statement may be sent after a COMMIT whose answer has not come: the connection is Postgres's own.
+    pub fn may_run_ahead(&self) -> bool {
+        self.pool.prepared == Prepared::On
     }
 
     /// Prepares statements that this connection has not seen. Statements that shall leave in one write (polled
@@ -282,6 +300,9 @@ impl Drop for Session {
         if self.is_lost.load(Ordering::Relaxed) {
             self.object.take().map(Object::take);
             self.pool.connections.retain(|_, _| false);
+        } else if !self.may_run_ahead() && self.under_way.load(Ordering::Relaxed) > 0 {
+            // Whoever waited for it has gone.
+            self.object.take().map(Object::take);
         }
     }
 }

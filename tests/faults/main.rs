@@ -20,6 +20,7 @@ mod failover;
 mod hostile;
 mod load;
 mod outages;
+mod pooled;
 mod promises;
 mod proxy;
 mod races;

@@ -1,7 +1,8 @@
 //! The command line.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
 use crate::support::{Database, PATIENCE, SECRET, Server, ridewire};
@@ -125,4 +126,21 @@ async fn every_setting_is_in_the_help() {
         let flag = setting.trim_start_matches("RIDEWIRE_").to_lowercase().replace('_', "-");
         assert!(help.contains(&format!("--{flag}")), "{flag}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_written_does_not_end_the_server() {
+    let database = Database::create().await;
+    let mut server = ridewire()
+        .env("DATABASE_URL", &database.url)
+        .env("RIDEWIRE_JWT_SECRET", SECRET)
+        .env("RIDEWIRE_LISTEN", "127.0.0.1:0")
+        .stdout(Stdio::piped())
+        .stderr(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(server.stdout.take().unwrap()).lines();
+    let line = timeout(PATIENCE, output.next_line()).await.expect("it starts").unwrap().expect("it does not end");
+    let base = line.strip_prefix("listening on ").unwrap();
+    assert_eq!(reqwest::get(format!("{base}/readyz")).await.unwrap().status(), 200);
 }

@@ -9,8 +9,8 @@ use crate::writer::Ledger;
 /// Stores everything and commits. An error says nothing about the commit when the connection was lost, and that
 /// it did not happen otherwise.
 ///
-/// `hints` are told right after the commit, and only if it happens. Nobody waits for that: a hint that is lost costs the
-/// other replicas the wait for their next look.
+/// `hints` are told right after the commit, and only if it happens. Nobody waits for that where the connection is ours: a
+/// hint that is lost costs the other replicas the wait for their next look.
 pub(super) async fn store_and_commit(
     session: &Session,
     ledger: &Ledger,
@@ -41,7 +41,7 @@ pub(super) async fn store_and_commit(
         erase_events(session, ledger),
         session.batch_execute("commit"),
         async {
-            if !hints.is_empty() {
+            if !hints.is_empty() && session.may_run_ahead() {
                 // Sent when it is first polled.
                 poll_immediate(session.query(sql::TOPICS_NOTIFY_COMMITTED, &[&hints, &xid])).await;
             }
@@ -51,7 +51,11 @@ pub(super) async fn store_and_commit(
     for stored in [rides, participants, receipts, inserted, updated, appended, erased] {
         stored?;
     }
-    committed
+    committed?;
+    if !hints.is_empty() && !session.may_run_ahead() {
+        drop(session.query(sql::TOPICS_NOTIFY_COMMITTED, &[&hints, &xid]).await);
+    }
+    Ok(())
 }
 
 async fn put_rides(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
