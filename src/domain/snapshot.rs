@@ -1,9 +1,10 @@
 //! A ride and all that is known of its people, at one moment of its log.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Caller, Error, LastPresence, Result, Ride, Role, Seq, UserId};
+use super::{Caller, Error, LastPresence, Result, Ride, Role, Seq, Status, Time, UserId};
 
 /// What somebody is on a ride.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
@@ -163,6 +164,41 @@ impl RideSnapshot {
         let goes_on = |own: &&Participant| own.user == caller.user && own.until_seq.is_none_or(|until| until > cursor);
         let next = self.participants.iter().find(goes_on).filter(|_| !is_staff);
         Some(next.map_or(last, |own| Access { role: own.role, from_seq: own.from_seq, until_seq: own.until_seq }))
+    }
+
+    /// Where somebody's time on the ride has ended, if it has; staff's never does.
+    pub fn left_at(&self, caller: &Caller) -> Option<Seq> {
+        self.access(caller)?.until_seq
+    }
+
+    /// The ride as somebody left it, who may not see what it has become. `event` is the data of the event that took them
+    /// off, which says how the ride was then; without it (retention may have taken it) the ride's status is today's.
+    pub fn as_left(mut self, until: Seq, event: Option<&str>) -> Self {
+        #[derive(Deserialize)]
+        struct Event {
+            ride: Then,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Then {
+            status: Status,
+            updated_at: String,
+        }
+        if let Some(Event { ride }) = event.and_then(|event| serde_json::from_str(event).ok()) {
+            let updated_at = ride.updated_at.parse::<Timestamp>().map_or(self.ride.updated_at, Time::from);
+            self.ride = Ride { status: ride.status, updated_at, ended_at: None, closed_at: None, ..self.ride };
+        }
+        self.participants.retain(|person| person.from_seq <= until);
+        for person in &mut self.participants {
+            person.until_seq = person.until_seq.filter(|last| *last <= until);
+            person.presence = None;
+        }
+        let driver = self.present().find(|person| person.role == RideRole::Driver);
+        self.ride.driver = driver.map(|person| person.user.clone());
+        self.head = until;
+        self.location = None;
+        self.receipts.0.clear();
+        self
     }
 
     /// The access of somebody who is on the ride now, or of staff; to everybody else there is no such ride.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Event, Hub, Step, Subscription, Value};
 use crate::domain::{Access, Caller, Error, EventType, RideId, RideSnapshot, Seq, Signal, Time, Topic};
-use crate::store::{Store, StoreError};
+use crate::store::{PageRequest, Store, StoreError};
 
 /// How long to wait before a database that has failed is asked again; jittered.
 const PAUSE_MS: std::ops::Range<u64> = 200..1_000;
@@ -148,7 +148,7 @@ impl Follow {
             resumed: honoured.is_some() && gap.is_none(),
             gap,
             is_over: follow.is_over() && follow.first.is_none() && start >= head,
-            snapshot,
+            snapshot: as_seen(&follow.reader, snapshot).await?,
         };
         Ok((follow, opened))
     }
@@ -187,8 +187,12 @@ impl Follow {
         self.subscription.cursor()
     }
 
-    /// The ride as it is now.
+    /// The ride as it is now, or as the follower has left it.
     pub async fn snapshot(&self) -> Result<RideSnapshot, StoreError> {
+        as_seen(&self.reader, self.look().await?).await
+    }
+
+    async fn look(&self) -> Result<RideSnapshot, StoreError> {
         self.reader.store.snapshot(&self.ride).await?.ok_or(StoreError::Corrupt("a followed ride is gone"))
     }
 
@@ -255,7 +259,7 @@ impl Follow {
             () = over => {}
         }
         // What is still on its way from the database is handed out first: of that, the head knows.
-        let head = self.snapshot().await?.head;
+        let head = self.look().await?.head;
         if self.subscription.cursor() >= head {
             return Ok(None);
         }
@@ -264,7 +268,7 @@ impl Follow {
     }
 
     async fn look_again(&mut self) -> Result<(), StoreError> {
-        let snapshot = self.snapshot().await?;
+        let snapshot = self.look().await?;
         self.closes_at = snapshot.ride.closes_at(self.reader.grace);
         // Who was on the ride has access to a part of it for ever; so `None` cannot be.
         // One who was taken off and is back goes on from there: what lies between is somebody else's.
@@ -275,6 +279,15 @@ impl Follow {
         self.recheck = false;
         Ok(())
     }
+}
+
+/// A ride to somebody who may have left it: what it has become is not theirs to see.
+pub(super) async fn as_seen(reader: &Reader, snapshot: RideSnapshot) -> Result<RideSnapshot, StoreError> {
+    let Some(until) = snapshot.left_at(&reader.caller) else { return Ok(snapshot) };
+    let last = PageRequest { topic: Topic::ride(&snapshot.ride.id), after: until - 1, limit: 1 };
+    let page = reader.store.page(last).await?;
+    let event = page.first().filter(|event| event.seq == until);
+    Ok(snapshot.as_left(until, event.map(|event| event.data.as_str())))
 }
 
 /// Waits before a database that has failed is asked again.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Database, Server, User, data_types};
+use crate::support::{Answer, Database, PATIENCE, Server, User, data_types};
 
 async fn preferring(user: &User, query: &str, prefer: &str) -> Answer {
     let request = user.request(Method::GET, &format!("messages/rides/ride_1/poll?{query}"));
@@ -132,5 +132,19 @@ async fn how_long_to_wait_may_be_preferred() {
     }
     for wrong in ["wait=56", "wait=-1", "wait=x", "wait=", "wait=1.5"] {
         driver.get(&format!("messages/rides/ride_1/poll?after=0&{wrong}")).await.problem(400, "invalid_request");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_past_the_head_is_told_at_once() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let head = database.head("ride_1").await.to_string();
+    for wait in [0, 50] {
+        let query = format!("after=99&wait={wait}");
+        let polled = tokio::time::timeout(PATIENCE, rider.poll("ride_1", &query)).await.expect("it does not wait");
+        assert_eq!((&polled["cursor"], &polled["resumed"]), (&json!(head), &json!(false)));
+        assert_eq!(polled["events"], json!([]));
     }
 }

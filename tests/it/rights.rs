@@ -132,6 +132,7 @@ async fn replace() -> Replaced {
     for poll in polls {
         let polled = poll.await.unwrap();
         assert_eq!(polled["events"].as_array().unwrap().len(), 1, "{polled}");
+        assert_eq!(polled["closed"], true, "{polled}");
         at = polled["events"][0]["id"].as_str().unwrap().parse().unwrap();
         assert_eq!(polled["events"][0]["data"]["left"], json!([{ "userId": "driver_1", "role": "driver" }]));
         assert!(!polled.to_string().contains("for the second"), "{polled}");
@@ -163,6 +164,42 @@ async fn a_replaced_driver_sees_the_event_that_replaced_them_and_nothing_after()
         assert_eq!(old.get("rides").await.expect(200).json()["rides"], json!([]));
         let at_the_end = old.get(&format!("messages/rides/ride_1/poll?after={}&wait=0", replaced.at)).await;
         at_the_end.problem(404, "ride_not_found");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_driver_is_shown_the_ride_as_they_left_it() {
+    let replaced = replace().await;
+    let Replaced { servers, old, new, rider, at, .. } = &replaced;
+    // What the ride has become meanwhile, and who follows it, where the car is, who has read what.
+    let new = new.on(&servers[0]);
+    let _live = [servers[0].live(&new, "ride_1").await, servers[0].live(rider, "ride_1").await];
+    new.post("rides/ride_1/location", json!({ "lat": 52.52, "lng": 13.405 })).await.expect(202);
+    new.set_status("ride_1", "arrived").await.expect(200);
+    let last = rider.send("ride_1", "where are you?").await;
+    new.mark(&last, "read").await.expect(200);
+    let service = servers[0].service();
+    service.put_ride("ride_1", "rider_1", Some("driver_3")).await.expect(200);
+    for server in servers {
+        let old = old.on(server);
+        let sync = old.stream("ride_1", "after=1").await.next_sync().await;
+        let polled = old.poll("ride_1", "after=1&wait=0").await;
+        let whole = old.stream_all("after=0", None).await.next_sync().await;
+        assert!(whole["state"]["rides"].get("ride_1").is_none_or(|state| *state == sync["state"]), "{whole}");
+        for state in [&sync["state"], &polled["state"]] {
+            assert_eq!(state["asOf"], *at);
+            assert_eq!(
+                (&state["ride"]["status"], &state["ride"]["driverId"]),
+                (&json!("accepted"), &json!("driver_2"))
+            );
+            assert_eq!((&state["location"], &state["typing"]), (&Value::Null, &json!([])));
+            let people = state["participants"].as_array().unwrap();
+            let names: Vec<_> = people.iter().map(|person| person["userId"].as_str().unwrap()).collect();
+            assert_eq!(names, ["rider_1", "driver_2"]);
+            assert!(people.iter().all(|person| person["online"] == false && person["since"].is_null()), "{state}");
+            let marks = state["receipts"].as_array().unwrap();
+            assert!(marks.iter().all(|mark| mark["readSeq"] == 0 && mark["deliveredSeq"] == 0), "{state}");
+        }
     }
 }
 

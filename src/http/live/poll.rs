@@ -94,10 +94,13 @@ pub(in crate::http) async fn poll_ride(
     let _attending = (api.attend(&follow, terms.away), api.attend_as_driver(&caller, terms.away));
     let mut found = Found { gap: opened.gap.map(GapView::from), closed: opened.is_over, ..Found::default() };
     let mut state = State::Ride(Box::new(opened.snapshot));
-    // A poll that has nothing to wait for answers with the look that it has.
-    if after.is_some() && found.gap.is_none() && !found.closed {
+    // A poll that has nothing to wait for, or a cursor that is none of this log's, is answered with the look that it has.
+    if opened.resumed && !found.closed {
         found.collect(&mut follow, &api, &terms).await;
-        state = State::Ride(Box::new(follow.snapshot().await?));
+        let snapshot = follow.snapshot().await?;
+        // Who was taken off the ride has come to the end of what is theirs.
+        found.closed |= snapshot.left_at(&caller).is_some_and(|until| follow.cursor() >= until);
+        state = State::Ride(Box::new(snapshot));
     }
     // Where events were found, not a position that the filter has moved further.
     let cursor = follow.cursor().max(opened.cursor);
@@ -135,7 +138,7 @@ pub(in crate::http) async fn poll_all(
     let mut found = Found { gap, ..Found::default() };
     let rides = opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect();
     let mut state = State::All { rides, drivers: opened.drivers };
-    if has_cursor && found.gap.is_none() {
+    if has_cursor && opened.resumed && found.gap.is_none() {
         found.collect(&mut merged, &api, &terms).await;
         state = merged.state().await?;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Merged;
 use crate::domain::{RideId, RideSnapshot, Seq};
-use crate::realtime::follow::pause;
+use crate::realtime::follow::{as_seen, pause};
 use crate::realtime::{Follow, Next, OpenError, Opened, Places, Reader, Step, Subscription};
 
 /// What a topic has for the reader.
@@ -25,7 +25,10 @@ pub(super) enum Found {
 
 pub(super) async fn find(reader: &Arc<Reader>, ride: RideId, given: Option<&Places>) -> Result<Found, OpenError> {
     let place = match given.map(|places| places.of(&ride)) {
-        Some(None) => return Ok(reader.store.snapshot(&ride).await?.map_or(Found::Gone, Found::New)),
+        Some(None) => {
+            let Some(snapshot) = reader.store.snapshot(&ride).await? else { return Ok(Found::Gone) };
+            return Ok(Found::New(as_seen(reader, snapshot).await?));
+        }
         Some(place) => place,
         None => None,
     };
