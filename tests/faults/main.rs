@@ -27,6 +27,7 @@ mod races;
 mod senders;
 mod soak;
 mod subscribers;
+mod vanished;
 mod world;
 
 use tokio::sync::{Mutex, MutexGuard};

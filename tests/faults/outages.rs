@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
+use crate::one_at_a_time;
 use crate::proxy::Proxy;
 use crate::support::{Cluster, Database, Server, eventually};
 use crate::world::log_of;
@@ -250,4 +251,48 @@ async fn while_postgres_is_slow_writes_are_told_to_come_back_in_time_and_are_the
     assert_eq!(stream.next_of("message:new").await.data["id"], second["id"]);
     let log = log_of(&database, "ride").await;
     assert_eq!(log.count("message:new"), 2, "{:?}", log.kinds());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_disk_is_full_writes_are_told_to_come_back_and_streams_stay() {
+    let _turn = one_at_a_time().await;
+    let Some(mut cluster) = Cluster::on_a_disk_of(300).await else { return };
+    let database = cluster.database();
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride").await;
+    let mut stream = driver.stream("ride", "heartbeat=5&types=message:new").await;
+    stream.next_sync().await;
+    let ballast = cluster.fill_disk().await;
+    // What has its pages already still fits for a while.
+    let large = "x".repeat(4_000);
+    let (mut sent, began) = (Vec::new(), Instant::now());
+    let refused = loop {
+        let asked = Instant::now();
+        let answer = rider.send_named("ride", &large, &format!("name-{}", sent.len())).await;
+        assert!(asked.elapsed() < REFUSED_WITHIN, "answered after {:?}", asked.elapsed());
+        if answer.status == 503 {
+            break answer;
+        }
+        sent.push(answer.expect(201).json());
+        assert!(began.elapsed() < Duration::from_secs(60), "the disk is not full: {} sent", sent.len());
+    };
+    assert!(!refused.header("retry-after").is_empty());
+    refused.problem(503, "unavailable");
+    for message in &sent {
+        assert_eq!(stream.next_of("message:new").await.data["id"], message["id"]);
+    }
+    stream.next_comment(Duration::from_secs(8)).await;
+
+    drop(ballast);
+    let last = eventually("writes go on", async || {
+        // A Postgres that could not write its log may have given up.
+        cluster.start_if_ended().await;
+        let answer = rider.send_named("ride", &large, &format!("name-{}", sent.len())).await;
+        (answer.status != 503).then_some(answer)
+    })
+    .await
+    .json();
+    assert_eq!(stream.next_of("message:new").await.data["id"], last["id"], "the same stream");
+    let log = log_of(&database, "ride").await;
+    assert_eq!(log.count("message:new"), sent.len() + 1);
 }

@@ -1,5 +1,7 @@
 //! A private Postgres, and databases in it.
 
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -101,6 +103,26 @@ impl Cluster {
         Some(Self { directory, guard, url: postgres.url(), postgres: Some(postgres), work: None })
     }
 
+    /// Leaves not a byte on that disk to Postgres, its log, and the servers' logs, until what is returned is dropped.
+    pub async fn fill_disk(&self) -> Ballast {
+        let ballast = Ballast(self.directory.join("ballast"));
+        let path = ballast.0.clone();
+        let filled = tokio::task::spawn_blocking(move || {
+            let mut file = File::create(path).expect("a file");
+            for size in [1 << 20, 1 << 12, 1] {
+                let chunk = vec![0; size];
+                let full = loop {
+                    if let Err(error) = file.write_all(&chunk) {
+                        break error;
+                    }
+                };
+                assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
+            }
+        });
+        filled.await.expect("the disk is full");
+        ballast
+    }
+
     /// Where it is, and the logs of its servers.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -142,6 +164,16 @@ impl Cluster {
     pub async fn restart_immediate(&mut self) {
         self.stop_immediate().await;
         self.start_again().await;
+    }
+}
+
+/// What fills a disk.
+#[derive(Debug)]
+pub struct Ballast(PathBuf);
+
+impl Drop for Ballast {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

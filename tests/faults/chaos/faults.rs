@@ -4,16 +4,12 @@
 //! at most one replica is gone at a time, while the other may well have lost its database.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{ErrorKind, Write};
 use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
 use nix::sys::signal::Signal;
 use tokio::sync::Mutex;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
 
@@ -176,11 +172,8 @@ impl Ground {
                 self.bouncers[number].restart().await;
             }
             Fault::DiskFull => {
-                let path = self.cluster.directory().join("ballast");
-                let ballast = path.clone();
-                spawn_blocking(move || fill_disk(&ballast)).await.unwrap();
+                let _ballast = self.cluster.fill_disk().await;
                 sleep(a_while).await;
-                std::fs::remove_file(&path).unwrap();
             }
             Fault::ReplicaKilled | Fault::ReplicaStopped => unreachable!("not of the ground"),
         }
@@ -203,20 +196,6 @@ impl Ground {
             Some(())
         })
         .await;
-    }
-}
-
-/// Leaves not a byte to Postgres, its log, and the replicas' logs.
-fn fill_disk(ballast: &Path) {
-    let mut ballast = File::create(ballast).unwrap();
-    for size in [1 << 20, 1 << 12, 1] {
-        let chunk = vec![0; size];
-        let full = loop {
-            if let Err(error) = ballast.write_all(&chunk) {
-                break error;
-            }
-        };
-        assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
     }
 }
 
