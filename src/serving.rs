@@ -8,8 +8,10 @@
 //! - A stop lets the requests in hand finish, then cuts what is left.
 //!
 //! The loop is our own, around hyper, for what an idle stream costs: salvo's server prepares each connection for HTTP/2
-//! and upgrades, which takes thousands of bytes of every one (docs/performance.md). HTTP/2 is spoken where TLS agrees on it.
+//! and upgrades, and hyper keeps buffers for answers that will not come (docs/performance.md). So an event stream is taken
+//! over from hyper where that is possible ([`handover`]). HTTP/2 is spoken where TLS agrees on it.
 
+mod handover;
 mod tls;
 
 use std::future::pending;
@@ -19,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service as HyperService;
 use hyper::{Request, Response};
@@ -31,12 +32,13 @@ use salvo::http::ResBody;
 use salvo::http::uri::Scheme;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use tls::{Certificate, TlsError};
+use self::handover::{Desk, Handing, Watched};
+pub use self::tls::{Certificate, TlsError};
 
 use crate::config::LimitSettings;
 
@@ -85,6 +87,8 @@ struct Server<A> {
     tls: Option<Arc<Certificate>>,
     head_timeout: Duration,
     write_timeout: Duration,
+    /// Nobody controls a single connection; so one of these is enough for all.
+    control: ConnCtrl,
     connections: Arc<Semaphore>,
     stop: Stop,
 }
@@ -123,6 +127,7 @@ impl<A: Answer> Server<A> {
             tls,
             head_timeout: limits.head_timeout,
             write_timeout: limits.write_timeout,
+            control: ConnCtrl::new(),
             connections: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
             stop,
         }
@@ -139,10 +144,10 @@ impl<A: Answer> Server<A> {
                         let server = Arc::clone(&server);
                         // Two tasks, not one of two kinds: a plain connection is not to be as large as the other.
                         match server.tls.clone() {
-                            None => drop(open.spawn(async move {
-                                server.plain(socket).await;
-                                drop(permit);
-                            })),
+                            None => {
+                                let tasks = open.clone();
+                                drop(open.spawn(async move { server.plain(socket, tasks, permit).await }));
+                            }
                             Some(certificate) => drop(open.spawn(async move {
                                 server.encrypted(socket, &certificate).await;
                                 drop(permit);
@@ -162,9 +167,34 @@ impl<A: Answer> Server<A> {
         open.wait().await;
     }
 
-    async fn plain(&self, socket: TcpStream) {
+    /// A connection without TLS, which becomes an event stream where it is asked for one.
+    async fn plain(self: Arc<Self>, socket: TcpStream, open: TaskTracker, permit: OwnedSemaphorePermit) {
         self.prepare(&socket);
-        self.http1(self.bounded(socket)).await;
+        let desk = Arc::new(Desk::default());
+        let socket = TokioIo::new(Watched::new(self.bounded(socket), Arc::clone(&desk)));
+        let handler = Handing::new(self.handler.clone(), Arc::clone(&desk));
+        let mut connection = self.http1.serve_connection(socket, handler);
+        let mut gently = pin!(self.stop.gently.cancelled());
+        let mut is_stopping = false;
+        let stream = loop {
+            tokio::select! {
+                stream = desk.next(&mut connection) => break stream,
+                () = gently.as_mut(), if !is_stopping => {
+                    is_stopping = true;
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                () = self.stop.now.cancelled() => break None,
+            }
+        };
+        if let Some(stream) = stream {
+            let socket = connection.into_parts().io.into_inner().into_inner();
+            let now = self.stop.now.clone();
+            // In a task of its own: this one is as large as a connection of hyper's.
+            open.spawn(async move {
+                now.run_until_cancelled(handover::write(socket, stream)).await;
+                drop(permit);
+            });
+        }
     }
 
     async fn encrypted(&self, socket: TcpStream, certificate: &Certificate) {
@@ -176,18 +206,14 @@ impl<A: Answer> Server<A> {
             Some(Err(_)) | None => return,
         };
         let is_http2 = socket.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
-        let socket = self.bounded(socket);
+        let socket = TokioIo::new(self.bounded(socket));
         if is_http2 {
             let connection = self.http2.serve_connection(socket, self.handler.clone());
             self.drive(connection, http2::Connection::graceful_shutdown).await;
         } else {
-            self.http1(socket).await;
+            let connection = self.http1.serve_connection(socket, self.handler.clone());
+            self.drive(connection, http1::Connection::graceful_shutdown).await;
         }
-    }
-
-    async fn http1(&self, socket: impl Read + Write + Unpin) {
-        let connection = self.http1.serve_connection(socket, self.handler.clone());
-        self.drive(connection, http1::Connection::graceful_shutdown).await;
     }
 
     /// Runs a connection to its end. What ends it is the client's affair, or was logged by who ended it.
@@ -215,9 +241,9 @@ impl<A: Answer> Server<A> {
     }
 
     /// Cuts off who takes nothing of what is there to be written.
-    fn bounded<S>(&self, socket: S) -> TokioIo<StraightStream<S>> {
+    fn bounded<S>(&self, socket: S) -> StraightStream<S> {
         let fuse = FuseConfig::disabled().with_write_stall_timeout(self.write_timeout);
-        TokioIo::new(StraightStream::new(socket, Some(fuse), ConnCtrl::new(), None))
+        StraightStream::new(socket, Some(fuse), self.control.clone(), None)
     }
 }
 

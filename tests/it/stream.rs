@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use crate::support::{Database, Server, Stream};
+use crate::support::{Database, PATIENCE, Server, Stream, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_reaches_the_streams_of_every_replica() {
@@ -193,4 +196,88 @@ async fn a_reader_who_does_not_read_delays_nobody_and_misses_nothing() {
         assert_eq!(event.seq(), seq);
         assert_eq!(event.data["content"], text);
     }
+}
+
+/// A connection is more than its stream: what came before on it was answered, and what comes after is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_on_a_connection_that_was_used_before_is_its_last_answer() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let mut connection = TcpStream::connect(server.address()).await.unwrap();
+    let request = |path: &str| {
+        let token = &driver.token;
+        format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n")
+    };
+    // Both at once, and more after them, which nobody is to answer.
+    let stream = request("/api/v1/messages/rides/ride_1/events?types=message:new");
+    let pipelined = [request("/api/v1/rides/ride_1"), stream, request("/api/v1/rides")].concat();
+    connection.write_all(pipelined.as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    let mut until = async |what: &str, connection: &mut TcpStream| {
+        let reading = async {
+            while !String::from_utf8_lossy(&read).contains(what) {
+                assert!(
+                    connection.read_buf(&mut read).await.unwrap() > 0,
+                    "{what}: {}",
+                    String::from_utf8_lossy(&read)
+                );
+            }
+        };
+        timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("no {what}"));
+        String::from_utf8_lossy(&read).into_owned()
+    };
+    // The end of the first chunk.
+    let begun = until("}\n\n\r\n", &mut connection).await;
+    let (ride, stream) = begun.split_at(begun.rfind("HTTP/1.1 200 OK").unwrap());
+    assert!(ride.starts_with("HTTP/1.1 200 OK") && ride.contains(r#""rideId":"ride_1""#), "{begun}");
+    let (head, body) = stream.split_once("\r\n\r\n").unwrap();
+    let head = head.to_lowercase();
+    for header in ["content-type: text/event-stream", "cache-control: no-store", "transfer-encoding: chunked", "date: "]
+    {
+        assert!(head.contains(header), "{header}: {head}");
+    }
+    assert!(head.contains("connection: close") && head.contains("x-request-id: "), "{head}");
+    // A chunk is as long as it says.
+    let (size, chunk) = body.split_once("\r\n").unwrap();
+    let size = usize::from_str_radix(size, 16).unwrap();
+    assert!(chunk.starts_with(":\n\n") && chunk.get(size..).is_some_and(|rest| rest.starts_with("\r\n")), "{body:?}");
+    rider.send("ride_1", "to the stream").await;
+    let whole = until("to the stream", &mut connection).await;
+    assert_eq!(whole.matches("HTTP/1.1").count(), 2, "{whole}");
+    // A client that has only stopped sending is still read; one that has gone is not.
+    drop(connection);
+    eventually("it is noticed", async || {
+        let metrics = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
+        metrics.contains("ridewire_open{transport=\"sse\"} 0").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_ends_says_so_and_one_that_is_cut_does_not() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_DRAIN_WINDOW", "1s")];
+    let (ending, dying) = (Server::with(&database, &settings).await, Server::start(&database).await);
+    let (_, driver) = ending.open_ride("ride_1").await;
+    let open = async |server: &Server| {
+        let mut connection = TcpStream::connect(server.address()).await.unwrap();
+        let head = "GET /api/v1/messages/rides/ride_1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer";
+        connection.write_all(format!("{head} {}\r\n\r\n", driver.token).as_bytes()).await.unwrap();
+        let mut begun = vec![0; 64];
+        connection.read_exact(&mut begun).await.unwrap();
+        connection
+    };
+    let (mut ended, mut cut) = (open(&ending).await, open(&dying).await);
+    assert!(ending.terminate().await.success());
+    dying.kill().await;
+    let last = async |connection: &mut TcpStream| {
+        let mut rest = Vec::new();
+        let _ = timeout(PATIENCE, connection.read_to_end(&mut rest)).await.expect("it ends");
+        String::from_utf8(rest).unwrap()
+    };
+    // RFC 9112, section 7.1: the chunk of length 0.
+    let (ended, cut) = (last(&mut ended).await, last(&mut cut).await);
+    assert!(ended.contains("stream:closing") && ended.ends_with("\r\n0\r\n\r\n"), "{ended}");
+    assert!(!cut.contains("stream:closing") && !cut.ends_with("0\r\n\r\n"), "{cut}");
 }
