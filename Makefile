@@ -15,6 +15,7 @@ run: postgres build ## build, then serve on http://127.0.0.1:8080 with a private
 test: postgres test-programs rust ## run all tests, against real Postgres processes; hold the server to openapi.yaml
 	@$(CARGO) test
 	@CARGO=$(CARGO) scripts/schemathesis.sh 15 1
+	@RIDEWIRE_BIN=$(CURDIR)/target/debug/ridewire scripts/js.sh
 
 soak: postgres test-programs rust ## run the tests that are shortened in `make test` at their whole length (an hour and a half)
 	@ulimit -n 65536 2>/dev/null || ulimit -n $$(ulimit -H -n); \
