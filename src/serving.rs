@@ -37,7 +37,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::handover::{Desk, Handing, Watched};
+use self::handover::{Desk, EventStream, Handing, Watched};
 pub use self::tls::{Certificate, TlsError};
 
 use crate::config::LimitSettings;
@@ -188,10 +188,11 @@ impl<A: Answer> Server<A> {
         };
         if let Some(stream) = stream {
             let socket = connection.into_parts().io.into_inner().into_inner();
+            let mut stream = EventStream::new(socket, stream);
             let now = self.stop.now.clone();
             // In a task of its own: this one is as large as a connection of hyper's.
             open.spawn(async move {
-                now.run_until_cancelled(handover::write(socket, stream)).await;
+                now.run_until_cancelled(stream.write()).await;
                 drop(permit);
             });
         }

@@ -4,7 +4,6 @@
 //! the next one is handed out. Such an event and the change of rights are one commit, so who is replaced at seq 9
 //! is handed 9 and never 10, on any replica and whatever the clock says.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,14 +201,14 @@ impl Follow {
         loop {
             match self.step(limit).await {
                 Ok(next) => return next,
-                Err(error) => pause(&error).await,
+                Err(error) => Box::pin(pause(&error)).await,
             }
         }
     }
 
     async fn step(&mut self, limit: usize) -> Result<Next, StoreError> {
         if self.recheck {
-            self.look_again().await?;
+            Box::pin(self.look_again()).await?;
         }
         let cursor = self.subscription.cursor();
         if self.first.is_none() && self.access.until_seq.is_some_and(|until| cursor >= until) {
@@ -252,14 +251,14 @@ impl Follow {
     /// The next step, or `None` when the ride is over for good and all of it was handed out.
     async fn wait(&mut self, limit: usize) -> Result<Option<Step>, StoreError> {
         let Some(closes_at) = self.closes_at else { return self.subscription.next(limit).await.map(Some) };
-        let over = pin!(sleep_until(Instant::now() + closes_at.since(Time::now())));
+        let over = Box::pin(sleep_until(Instant::now() + closes_at.since(Time::now())));
         tokio::select! {
             biased;
             step = self.subscription.next(limit) => return step.map(Some),
             () = over => {}
         }
         // What is still on its way from the database is handed out first: of that, the head knows.
-        let head = self.look().await?.head;
+        let head = Box::pin(self.look()).await?.head;
         if self.subscription.cursor() >= head {
             return Ok(None);
         }

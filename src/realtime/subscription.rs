@@ -102,7 +102,8 @@ impl Subscription {
             None => {
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
                 let request = PageRequest { topic: self.hold.state.name.clone(), after: self.cursor, limit };
-                self.store.page(request).await?.into_iter().map(Event::from).collect()
+                // Boxed, as all that is large and short-lived in what a stream waits with.
+                Box::pin(self.store.page(request)).await?.into_iter().map(Event::from).collect()
             }
         };
         // The log is contiguous but for what retention has taken, always the oldest.

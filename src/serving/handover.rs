@@ -153,32 +153,46 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// Writes a stream to its end, or until the client goes.
-pub(super) async fn write(mut socket: impl AsyncRead + AsyncWrite + Unpin, response: Response<ResBody>) {
-    let (head, mut body) = response.into_parts();
-    if write_all(&mut socket, Bytes::from(encode_head(&head.headers))).await.is_err() {
-        return;
+/// A stream and who takes it.
+#[derive(Debug)]
+pub(super) struct EventStream<S> {
+    socket: S,
+    head: Bytes,
+    body: ResBody,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> EventStream<S> {
+    pub(super) fn new(socket: S, response: Response<ResBody>) -> Self {
+        let (head, body) = response.into_parts();
+        Self { socket, head: encode_head(&head.headers).into(), body }
     }
-    drop(head);
-    loop {
-        let next = tokio::select! {
-            biased;
-            next = body.next() => next,
-            () = gone(&mut socket) => return,
-        };
-        let frames = match next {
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            // Cut short, so that nobody takes it for the end.
-            Some(Err(_)) => return,
-            None => break,
-        };
-        // An empty chunk would be the end.
-        if !frames.is_empty() && write_chunk(&mut socket, frames).await.is_err() {
+
+    /// Writes it to its end, or until the client goes.
+    pub(super) async fn write(&mut self) {
+        let Self { socket, head, body } = self;
+        if write_all(socket, head.split_off(0)).await.is_err() {
             return;
         }
-    }
-    if write_all(&mut socket, Bytes::from_static(b"0\r\n\r\n")).await.is_ok() {
-        drop(socket.shutdown().await);
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = body.next() => next,
+                () = gone(socket) => return,
+            };
+            let frames = match next {
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                // Cut short, so that nobody takes it for the end.
+                Some(Err(_)) => return,
+                None => break,
+            };
+            // An empty chunk would be the end.
+            if !frames.is_empty() && write_chunk(socket, frames).await.is_err() {
+                return;
+            }
+        }
+        if write_all(socket, b"0\r\n\r\n".as_slice()).await.is_ok() {
+            drop(socket.shutdown().await);
+        }
     }
 }
 

@@ -149,7 +149,7 @@ impl<R: Reader> EventStream<R> {
                     }
                     Wake::Turn(Turn::Gap(gap, cursor)) => {
                         // Where the state cannot be had, the client comes back with its last id, and is told then.
-                        let Ok(state) = self.reader.state().await else { break };
+                        let Ok(state) = Box::pin(self.reader.state()).await else { break };
                         yield Ok(self.sync(Beginning { cursor, resumed: false, gap: Some(gap), state }).into());
                     }
                     Wake::Turn(Turn::Closed(closed)) => {
@@ -158,7 +158,7 @@ impl<R: Reader> EventStream<R> {
                     }
                     Wake::Silence => {
                         self.silent_at = Instant::now() + self.heartbeat;
-                        yield Ok(self.break_silence().await);
+                        yield Ok(Box::pin(self.break_silence()).await);
                     }
                     Wake::Expired => {
                         yield Ok(own_frame("auth:expired", None, &ReasonView { reason: "token_expired" }).into());
