@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 pub use self::database::Database;
 use self::signals::Signals;
 use crate::auth::{Tickets, Verifier};
-use crate::config::{Notify, PreparedStatements, Settings};
+use crate::config::{self, Notify, PreparedStatements, Settings};
+use crate::demo::Demo;
 use crate::domain::Signal;
 use crate::embedded::EmbeddedError;
 use crate::http::guard::Origin;
-use crate::http::{Admission, Api, Limits, Metrics, Quota, SendRate, Served, service};
+use crate::http::{Admission, Api, Console, Limits, Metrics, Quota, SendRate, Served, service};
 use crate::jwks::{self, Jwks};
 use crate::keys::{self, KeysError};
 use crate::realtime::{Attendance, Feed, Hub, Revocations};
@@ -78,10 +79,11 @@ struct Given {
     traces: Arc<Traces>,
     origins: Vec<Origin>,
     certificate: Option<Arc<Certificate>>,
+    is_demo: bool,
 }
 
 impl Given {
-    async fn of(settings: &Settings) -> Result<Self, AppError> {
+    async fn of(settings: &Settings, is_demo: bool) -> Result<Self, AppError> {
         let origins = settings.cors_origins.iter().map(|origin| origin.trim().parse());
         let origins = origins.collect::<Result<_, _>>();
         let certificate = match (&settings.tls_certificate, &settings.tls_key) {
@@ -114,6 +116,7 @@ impl Given {
             jwks,
             origins: origins.map_err(|error| AppError::Setting(format!("RIDEWIRE_CORS_ORIGINS: {error}")))?,
             certificate,
+            is_demo,
         })
     }
 }
@@ -133,9 +136,14 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Serves until a signal asks to stop. `ready` is called with the address once requests are answered.
-pub async fn serve(settings: Settings, ready: impl AsyncFnOnce(Address, &Api)) -> Result<(), AppError> {
-    let given = Given::of(&settings).await?;
+/// Serves until a signal asks to stop; with a ride to look at, in a demo. `ready` is called with the address once requests
+/// are answered.
+pub async fn serve(
+    settings: Settings,
+    is_demo: bool,
+    ready: impl AsyncFnOnce(Address, &Api),
+) -> Result<(), AppError> {
+    let given = Given::of(&settings, is_demo).await?;
     let mut signals = Signals::new().map_err(AppError::Signals)?;
     let mut database = tokio::select! {
         database = Database::open(&settings) => database?,
@@ -262,11 +270,29 @@ async fn serve_with(
         admission: Arc::clone(&admission),
         stopping: stopping.clone(),
     });
+    let demo = given.is_demo.then(Demo::default);
+    let console = {
+        let is_on = settings.console.map_or(demo.is_some(), |console| console == config::Console::On);
+        // Whom a demo speaks for is for those on this machine alone.
+        let is_private = admin.as_ref().unwrap_or(&listener).local_addr().is_ok_and(|at| at.ip().is_loopback());
+        let people = demo.as_ref().filter(|_| is_private).and_then(|demo| demo.people(&settings));
+        is_on.then(|| Arc::new(Console::new(people)))
+    };
+    if let Some(demo) = demo {
+        // A handle on the writer, as above.
+        let (driving, stopping) = (demo.run(Arc::clone(&api)), stopping.clone());
+        tasks.spawn(async move { stopping.run_until_cancelled(driving).await.unwrap_or(()) });
+    }
     let stop = Stop::default();
     let mut serving = tokio::spawn({
-        let public =
-            service(Arc::clone(&api), &given.origins, if admin.is_some() { Served::Public } else { Served::All });
-        let for_operators = service(Arc::clone(&api), &[], Served::Operations);
+        let (served, by_public, by_operators) = match (&admin, &console) {
+            (None, console) => (Served::All, console.as_ref(), None),
+            (Some(_), console) => (Served::Public, None, console.as_ref()),
+        };
+        let public = service(Arc::clone(&api), &given.origins, served, by_public);
+        // The console has the interface beside it.
+        let served = if by_operators.is_some() { Served::All } else { Served::Operations };
+        let for_operators = service(Arc::clone(&api), &[], served, by_operators);
         let (certificate, limits, stop) = (given.certificate, settings.limits.clone(), stop.clone());
         async move {
             let public = serving::serve(listener, &public, certificate, &limits, stop.clone());

@@ -39,7 +39,7 @@ enum Command {
 
 #[derive(Debug, Default, Args)]
 struct Serve {
-    /// Make a ride, and print lines to try.
+    /// Make a ride and print lines to try; drive another one while somebody follows it, for the console to show.
     #[arg(long, env = "RIDEWIRE_DEMO")]
     demo: bool,
 }
@@ -97,7 +97,7 @@ async fn serve(settings: Settings, serve: Serve) -> anyhow::Result<()> {
             tracing::warn!(%error, "could not say that the server is ready");
         }
     };
-    Ok(app::serve(settings, ready).await?)
+    Ok(app::serve(settings, serve.demo, ready).await?)
 }
 
 /// Asks a server on the configured address, as its container would.

@@ -32,6 +32,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// Whether the console is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Console {
+    /// At `/`.
+    On,
+    /// It is not.
+    Off,
+}
+
 /// All settings.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
@@ -56,6 +65,11 @@ pub struct Settings {
     /// An address for operators alone: `/metrics` is served there, and no longer where everything else is.
     #[arg(long, env = "RIDEWIRE_ADMIN_LISTEN", global = true)]
     pub admin_listen: Option<String>,
+
+    /// Whether the console, a page to try the interface with, is served at `/`: where the operators' address is, if there is
+    /// one, and the interface with it [default: off; on in a demo].
+    #[arg(long, env = "RIDEWIRE_CONSOLE", global = true, value_enum)]
+    pub console: Option<Console>,
 
     /// The certificate of the server, with its chain: a PEM file. With it, TLS is spoken, HTTP/2 where the client can; it is
     /// read again when it changes.

@@ -1,10 +1,15 @@
-//! A ride to try things on, and lines to paste.
+//! A ride to try things on, and lines to paste; and another one that is driven, for the console to show.
+
+mod drive;
+mod route;
+mod script;
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::Context;
 
+pub(crate) use self::drive::Demo;
 use crate::auth::Signer;
 use crate::config::Settings;
 use crate::domain::{Caller, Chat, RideId, Role, Time, UserId};
@@ -18,7 +23,7 @@ const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Makes a ride with an open chat, and says what to try on it.
 pub(crate) async fn lines(settings: &Settings, address: &str, api: &Api) -> anyhow::Result<String> {
     let ride = open_ride(api).await?;
-    let signer = Signer::new(keys::signing(settings)?.as_bytes())?.with(&keys::expectations(settings));
+    let signer = signer(settings)?;
     let token = |user: &str, role| anyhow::Ok(signer.sign(&UserId::parse(user)?, role, TTL)?);
     let (rider, driver) = (token("rider_1", Role::Rider)?, token("driver_1", Role::Driver)?);
     let base = format!("{address}/api/v1");
@@ -36,14 +41,17 @@ pub(crate) async fn lines(settings: &Settings, address: &str, api: &Api) -> anyh
     Ok(lines)
 }
 
+fn signer(settings: &Settings) -> anyhow::Result<Signer> {
+    Ok(Signer::new(keys::signing(settings)?.as_bytes())?.with(&keys::expectations(settings)))
+}
+
+fn caller(user: UserId, role: Role) -> Caller {
+    Caller { user, role, issued_at: None, expires_at: Time::now().plus(TTL) }
+}
+
 /// `ride_123`, or the next number whose chat is not over.
 async fn open_ride(api: &Api) -> anyhow::Result<RideId> {
-    let service = Caller {
-        user: UserId::parse("demo")?,
-        role: Role::Service,
-        issued_at: None,
-        expires_at: Time::now().plus(TTL),
-    };
+    let service = caller(UserId::parse("demo")?, Role::Service);
     for number in 123..1_000 {
         let ride = RideId::parse(&format!("ride_{number}"))?;
         let put = PutRide {

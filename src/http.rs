@@ -3,6 +3,7 @@
 mod admission;
 mod body;
 mod broadcasts;
+mod console;
 mod context;
 mod drivers;
 pub mod guard;
@@ -28,7 +29,10 @@ mod typing;
 mod users;
 
 pub use admission::{Admission, Quota};
+pub use console::{Console, DemoPeople};
 pub use context::{Api, Limits};
+pub(crate) use location::{Fix, locate};
 pub use metrics::Metrics;
 pub use rate::SendRate;
 pub use router::{Served, service};
+pub(crate) use typing::say_typing;

@@ -7,11 +7,11 @@ use salvo::{Response, Writer as _};
 use serde::Deserialize;
 
 use super::body::{Body, Json, REQUIRED};
-use super::context::Session;
+use super::context::{Api, Session};
 use super::params::RidePath;
 use super::refusal::Refusal;
 use super::schema;
-use crate::domain::{Error, FieldErrors, Location, Position, RideRole, Time};
+use crate::domain::{Caller, Error, FieldErrors, Location, Position, RideId, RideRole, Time};
 
 /// Where the driver is.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -69,20 +69,36 @@ pub(super) async fn put_location(
         return Err(errors.into_error().into());
     };
     let position = Position::parse(lat, lng).map_err(|(pointer, detail)| Error::invalid(pointer, detail))?;
-    let snapshot = api.store.snapshot(&ride.0).await?.ok_or(Error::RideNotFound)?;
-    if snapshot.admit(&caller)?.role != RideRole::Driver {
+    locate(&api, &caller, ride.0, Fix { position, heading, speed, accuracy, at }).await?;
+    res.status_code(StatusCode::ACCEPTED);
+    Ok(())
+}
+
+/// Where a driver says they are.
+pub(crate) struct Fix {
+    pub(crate) position: Position,
+    pub(crate) heading: Option<f64>,
+    pub(crate) speed: Option<f64>,
+    pub(crate) accuracy: Option<f64>,
+    pub(crate) at: Option<Time>,
+}
+
+/// Judges where a driver says they are, and tells it.
+pub(crate) async fn locate(api: &Api, caller: &Caller, ride: RideId, fix: Fix) -> Result<(), Refusal> {
+    let snapshot = api.store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
+    if snapshot.admit(caller)?.role != RideRole::Driver {
         return Err(Error::Forbidden("only the ride's driver can say where they are").into());
     }
     if snapshot.ride.status.is_ended() {
         return Err(Error::RideConflict("the ride is over").into());
     }
+    let Fix { position, heading, speed, accuracy, at } = fix;
     let now = Time::now();
     let at = at.map_or(now, |at| at.min(now));
-    let location = Location { ride: ride.0, driver: caller.user, position, heading, speed, accuracy, at };
+    let location = Location { ride, driver: caller.user.clone(), position, heading, speed, accuracy, at };
     if let Some(signal) = api.store.put_location(&location, snapshot.head).await? {
         api.tell(signal);
     }
-    res.status_code(StatusCode::ACCEPTED);
     Ok(())
 }
 

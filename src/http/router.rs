@@ -7,6 +7,7 @@ use salvo::http::header::{ALLOW, HeaderValue};
 use salvo::http::{Method, StatusCode};
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Service, Writer, async_trait};
 
+use super::console::Console;
 use super::context::{Api, Provide};
 use super::guard::{Origin, cors};
 use super::live::{poll, sse};
@@ -28,9 +29,13 @@ pub enum Served {
     Operations,
 }
 
-/// What answers at an address.
-pub fn service(api: Arc<Api>, origins: &[Origin], served: Served) -> Service {
-    let service = Service::new(router(served)).catcher(Catcher::default().hoop(Nothing)).hoop(Provide(api)).hoop(Trace);
+/// What answers at an address; with the console, where it is served there.
+pub fn service(api: Arc<Api>, origins: &[Origin], served: Served, console: Option<&Arc<Console>>) -> Service {
+    let mut root = router(served);
+    if let Some(console) = console {
+        root = root.push(console.router());
+    }
+    let service = Service::new(root).catcher(Catcher::default().hoop(Nothing)).hoop(Provide(api)).hoop(Trace);
     match cors(origins) {
         Some(cors) => service.hoop(cors),
         None => service,

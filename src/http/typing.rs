@@ -11,7 +11,7 @@ use super::body::{Body, REQUIRED};
 use super::context::{Api, Session};
 use super::params::RidePath;
 use super::refusal::Refusal;
-use crate::domain::{Chat, Error, RideRole, Seq, Time, Topic, UserId};
+use crate::domain::{Caller, Chat, Error, RideId, RideRole, Seq, Time, Topic, UserId};
 
 /// Whether the caller is typing.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -39,15 +39,21 @@ pub(super) async fn set_typing(
 ) -> Result<(), Refusal> {
     let Session { caller, api, .. } = session;
     let types = body.0.typing.ok_or_else(|| Error::invalid("/typing", REQUIRED))?;
-    let snapshot = api.store.snapshot(&ride.0).await?.ok_or(Error::RideNotFound)?;
-    if snapshot.admit(&caller)?.role == RideRole::System {
+    say_typing(&api, &caller, &ride.0, types).await?;
+    res.status_code(StatusCode::ACCEPTED);
+    Ok(())
+}
+
+/// Judges and tells that somebody types, or has stopped.
+pub(crate) async fn say_typing(api: &Arc<Api>, caller: &Caller, ride: &RideId, types: bool) -> Result<(), Refusal> {
+    let snapshot = api.store.snapshot(ride).await?.ok_or(Error::RideNotFound)?;
+    if snapshot.admit(caller)?.role == RideRole::System {
         return Err(Error::Forbidden("the platform itself does not type").into());
     }
     if snapshot.ride.chat(Time::now(), api.limits.chat_grace) != Chat::Open {
         return Err(Error::ChatClosed.into());
     }
-    tell(&api, &Topic::ride(&ride.0), &caller.user, types, snapshot.head);
-    res.status_code(StatusCode::ACCEPTED);
+    tell(api, &Topic::ride(ride), &caller.user, types, snapshot.head);
     Ok(())
 }
 

@@ -1,0 +1,77 @@
+import { h } from './dom.js';
+
+const EMOJI = [['👍', 'thumbs up'], ['❤️', 'heart'], ['😂', 'laughing'], ['😮', 'surprised'], ['🙏', 'thanks']];
+
+/** What can be done with a message: one menu for a phone, opened beside the message. */
+export class MessageMenu {
+  #message;
+  #opener;
+  #me;
+  #actions;
+
+  /** @param {{me: string, actions: {react: Function, edit: Function, remove: Function}, canDelete: boolean}} options */
+  constructor({ me, actions, canDelete }) {
+    this.#me = me;
+    this.#actions = actions;
+    this.canDelete = canDelete;
+    this.element = h('div', { class: 'menu', role: 'menu', popover: 'auto', 'aria-label': 'Message', onkeydown: (event) => this.#key(event) });
+    this.element.addEventListener('toggle', ({ newState }) => {
+      if (newState === 'closed' && this.element.contains(document.activeElement)) this.#opener?.focus();
+    });
+  }
+
+  open(message, opener) {
+    this.#message = message;
+    this.#opener = opener;
+    const isMine = message.senderId === this.#me;
+    this.element.replaceChildren(...[
+      h('div', { class: 'menu__emoji', role: 'group', 'aria-label': 'React' }, EMOJI.map((emoji) => this.#emoji(...emoji))),
+      isMine && this.#item('Edit', () => this.#actions.edit(this.#message)),
+      (isMine || this.canDelete) && this.#item('Delete', () => this.#actions.remove(this.#message.id), 'is-grave'),
+    ].filter(Boolean));
+    this.element.showPopover();
+    this.#place(opener.getBoundingClientRect());
+    this.#items[0].focus();
+  }
+
+  get #items() {
+    return [...this.element.querySelectorAll('button')];
+  }
+
+  #emoji(emoji, name) {
+    const has = this.#message.reactions.some((reaction) => reaction.emoji === emoji && reaction.userIds.includes(this.#me));
+    const act = () => this.#choose(() => this.#actions.react(this.#message.id, emoji, !has));
+    const props = { role: 'menuitemcheckbox', 'aria-checked': String(has), 'aria-label': name, tabindex: '-1' };
+    return h('button', { ...props, onclick: act }, emoji);
+  }
+
+  #item(label, act, name = '') {
+    const onclick = () => this.#choose(act);
+    return h('button', { role: 'menuitem', class: `menu__item ${name}`, tabindex: '-1', onclick }, label);
+  }
+
+  #choose(act) {
+    this.element.hidePopover();
+    act();
+  }
+
+  #place({ left, right, top, bottom }) {
+    const { offsetWidth: width, offsetHeight: height } = this.element;
+    const isRight = left + width > innerWidth - 8;
+    const isUp = bottom + height > innerHeight - 8;
+    this.element.style.left = `${Math.max(8, isRight ? right - width : left)}px`;
+    this.element.style.top = `${isUp ? top - height - 4 : bottom + 4}px`;
+  }
+
+  #key(event) {
+    const items = this.#items;
+    const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
+    const at = items.indexOf(document.activeElement);
+    if (step) items.at((at + step) % items.length).focus();
+    else if (event.key === 'Home') items[0].focus();
+    else if (event.key === 'End') items.at(-1).focus();
+    else if (event.key === 'Tab') this.element.hidePopover();
+    else return;
+    event.preventDefault();
+  }
+}

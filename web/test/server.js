@@ -1,0 +1,55 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+const BINARY = process.env.RIDEWIRE_BIN ?? fileURLToPath(new URL('../../target/release/ridewire', import.meta.url));
+
+// A test file that hangs is sent SIGTERM; servers are ended on exit, which a signal alone is not.
+for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => process.exit(1));
+
+/** A server of the demo, with a private Postgres. */
+export async function startServer(env = {}) {
+  const directory = await mkdtemp('/tmp/ridewire-console-');
+  // As root, Postgres runs as somebody else, who has to get there.
+  await chmod(directory, 0o755);
+  const dataDir = `${directory}/data`;
+  const server = await start(['serve', '--demo'], { RIDEWIRE_DATA_DIR: dataDir, ...env });
+  return {
+    ...server,
+    /** Another replica on the same database, that scripts of the first one's pages may use. */
+    async replica() {
+      const [url, secret] = await Promise.all([readFile(`${dataDir}/lock`, 'utf8'), readFile(`${dataDir}/jwt-secret`, 'utf8')]);
+      return start(['serve'], { DATABASE_URL: url.trim(), RIDEWIRE_JWT_SECRET: secret, RIDEWIRE_CORS_ORIGINS: server.url });
+    },
+    async stop() {
+      await server.stop();
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+async function start(args, env) {
+  const child = spawn(BINARY, args, {
+    env: { PATH: process.env.PATH, RIDEWIRE_LISTEN: '127.0.0.1:0', RIDEWIRE_LOG: 'warn', RIDEWIRE_DRAIN_WINDOW: '1s', ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const exited = once(child, 'exit');
+  process.on('exit', () => child.kill('SIGTERM'));
+  const url = await new Promise((resolve, reject) => {
+    createInterface(child.stdout).on('line', (line) => {
+      const [, address] = /^listening on (\S+)$/.exec(line) ?? [];
+      if (address) resolve(address);
+    });
+    child.on('error', reject);
+    child.on('exit', (code) => reject(new Error(`ridewire ended with ${code}`)));
+  });
+  return {
+    url,
+    async stop() {
+      child.kill('SIGTERM');
+      await exited;
+    },
+  };
+}
