@@ -19,6 +19,9 @@ use crate::{demo, http, keys, telemetry, web};
 pub struct Cli {
     #[command(flatten)]
     settings: Settings,
+    /// Make a ride and print lines to try; drive another one while somebody follows it, for the console to show.
+    #[arg(long, env = "RIDEWIRE_DEMO", global = true)]
+    demo: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -26,7 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve (the default). Prints `listening on http://…` once requests are answered.
-    Serve(Serve),
+    Serve,
     /// Print a token signed with the configured secret.
     Token(Token),
     /// Run the migrations and exit.
@@ -35,13 +38,6 @@ enum Command {
     Openapi,
     /// Exit 0 when /readyz of a running server is fine: for containers.
     Healthcheck,
-}
-
-#[derive(Debug, Default, Args)]
-struct Serve {
-    /// Make a ride and print lines to try; drive another one while somebody follows it, for the console to show.
-    #[arg(long, env = "RIDEWIRE_DEMO")]
-    demo: bool,
 }
 
 #[derive(Debug, Args)]
@@ -59,9 +55,9 @@ struct Token {
 
 /// Parses the command line and does what it says.
 pub async fn run() -> anyhow::Result<()> {
-    let Cli { settings, command } = Cli::parse();
-    match command.unwrap_or_else(|| Command::Serve(Serve::default())) {
-        Command::Serve(serve) => self::serve(settings, serve).await,
+    let Cli { settings, demo, command } = Cli::parse();
+    match command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(settings, demo).await,
         Command::Token(token) => print(&self::token(&settings, &token.sub, token.role, token.ttl)?),
         Command::Migrate => {
             telemetry::start(&settings);
@@ -84,12 +80,12 @@ fn token(settings: &Settings, user: &str, role: Role, ttl: Duration) -> anyhow::
     Ok(signer.sign(&user, role, ttl)?)
 }
 
-async fn serve(settings: Settings, serve: Serve) -> anyhow::Result<()> {
+async fn serve(settings: Settings, is_demo: bool) -> anyhow::Result<()> {
     telemetry::start(&settings);
     let asked = settings.clone();
     let ready = async |address: Address, api: &http::Api| {
         let listening = print(&format!("listening on {address}"));
-        let shown = match serve.demo {
+        let shown = match is_demo {
             true => demo::lines(&asked, &address.to_string(), api).await.and_then(|lines| print(&lines)),
             false => Ok(()),
         };
@@ -97,7 +93,7 @@ async fn serve(settings: Settings, serve: Serve) -> anyhow::Result<()> {
             tracing::warn!(%error, "could not say that the server is ready");
         }
     };
-    Ok(app::serve(settings, serve.demo, ready).await?)
+    Ok(app::serve(settings, is_demo, ready).await?)
 }
 
 /// Asks a server on the configured address, as its container would.

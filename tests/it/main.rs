@@ -17,6 +17,7 @@ mod bad_input;
 mod browsers;
 mod cli;
 mod closing;
+mod console;
 mod curl;
 mod docs;
 mod drivers;

@@ -223,12 +223,13 @@ export class Subscription extends Emitter {
     }
   }
 
-  /** One long poll. Without an argument it stands in for the stream. */
+  /** One long poll. Without an argument it stands in for the stream: the first of those is answered at once, with how things are. */
   async #poll(wait) {
     const { timing } = this.#options;
     const untilTrial = Math.ceil((this.#streamAt - Date.now()) / 1_000);
+    const longest = this.#state === 'polling' ? Math.min(timing.wait, untilTrial) : 0;
     const asked = this.cursor;
-    const answer = await this.#ask(wait ?? Math.min(timing.wait, untilTrial), this.#turn.signal);
+    const answer = await this.#ask(wait ?? longest, this.#turn.signal);
     if (this.#turn.signal.aborted) return;
     if (wait === undefined) {
       this.#backoff.reset();

@@ -1,0 +1,258 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { NARROW, WIDE, launch, open } from './browser.js';
+import { startServer } from './server.js';
+
+const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+let server;
+let browser;
+
+before(async () => {
+  server = await startServer();
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.stop();
+});
+
+/** A ride that nobody drives, with the phones of its people. */
+async function onNewRide(options) {
+  const opened = await open(browser, server.url, options);
+  const { page } = opened;
+  const driven = await page.locator('#ride').textContent({ timeout: 15_000 });
+  await page.getByRole('button', { name: 'New ride' }).click();
+  await page.waitForFunction((driven) => /^ride_/.test(document.getElementById('ride').textContent), driven);
+  const [rider, driver, support] = ['Rider', 'Driver', 'Support'].map((name) => phone(page, name));
+  for (const each of [rider, driver, support]) await each.state('Live');
+  return { ...opened, rider, driver, support };
+}
+
+/** What a person does with a phone, and sees on it. */
+function phone(page, name) {
+  const panel = page.locator(`#panel-${name.toLowerCase()}`);
+  const message = (text) => panel.getByRole('listitem').filter({ has: page.getByText(text, { exact: true }) });
+  const menu = async (text, item) => {
+    await message(text).getByRole('button', { name: /^Actions for/ }).press('Enter');
+    await panel.getByRole(item.role ?? 'menuitem', { name: item.name }).press('Enter');
+  };
+  return {
+    panel,
+    message,
+    state: (state) => panel.locator('.state', { hasText: state }).waitFor({ state: 'attached' }),
+    input: panel.getByRole('textbox', { name: /^Message as/ }),
+    async send(text) {
+      await this.input.fill(text);
+      await this.input.press('Enter');
+    },
+    sees: (text) => message(text).waitFor(),
+    ticks: (text, tick) => message(text).locator('.ticks', { hasText: tick }).waitFor(),
+    react: (text, name) => menu(text, { role: 'menuitemcheckbox', name }),
+    edit: async function edit(text, to) {
+      await menu(text, { name: 'Edit' });
+      await this.send(to);
+    },
+    delete: (text) => menu(text, { name: 'Delete' }),
+    toggleOnline: () => panel.getByRole('switch', { name: 'Online' }).press('Enter'),
+    via: (transport) => panel.getByRole('radio', { name: transport, exact: true }).check({ force: true }),
+    texts: () => panel.locator('.message__text').allTextContents(),
+  };
+}
+
+test('the first look moves: the driven ride goes on by itself', async () => {
+  const { page, troubles } = await open(browser, server.url);
+  const rider = phone(page, 'Rider');
+  await rider.panel.locator('[aria-current="step"]', { hasText: 'Accepted' }).waitFor();
+  const car = rider.panel.locator('.map__car');
+  const place = () => car.evaluate((element) => element.style.transform);
+  await page.waitForFunction(() => document.querySelector('.map__car').style.transform !== '');
+  const before = await place();
+  await page.waitForFunction((before) => document.querySelector('.map__car').style.transform !== before, before);
+  await rider.sees('Hi Lena, Amir here. Grey estate, HB 204.');
+  await page.locator('.wire__row', { hasText: 'ride:location' }).first().waitFor();
+  assert.match(await page.locator('.stat').first().textContent(), /live · SSE · cursor \d+/);
+  assert.deepEqual(troubles, []);
+  await page.context().close();
+});
+
+test('two phones and support chat with every feature', async () => {
+  const { page, troubles, rider, driver, support } = await onNewRide();
+  await rider.input.pressSequentially('At the ga');
+  await driver.panel.locator('.chat__typing', { hasText: 'Lena is typing' }).waitFor();
+  await rider.send('At the gate');
+  await driver.sees('At the gate');
+  await support.sees('At the gate');
+  await rider.ticks('At the gate', 'Read');
+  assert.equal(await driver.panel.locator('.chat__typing').textContent(), '');
+
+  // Put away, it is reached and does not read.
+  await driver.panel.getByRole('button', { name: 'Put the phone away' }).press('Enter');
+  await rider.send('Are you there?');
+  await rider.ticks('Are you there?', 'Delivered');
+  await driver.panel.locator('.badge', { hasText: '1 unread' }).waitFor();
+  assert.equal(await page.title(), '(1) Ridewire');
+  await driver.panel.getByRole('button', { name: 'Put the phone away' }).press('Enter');
+  await rider.ticks('Are you there?', 'Read');
+  await page.waitForFunction(() => document.title === 'Ridewire');
+
+  await driver.react('Are you there?', 'thumbs up');
+  await rider.message('Are you there?').getByRole('button', { name: '👍 from Amir' }).click();
+  await driver.message('Are you there?').getByRole('button', { name: '👍 from you and Lena' }).waitFor();
+  await driver.send('On my wya');
+  await driver.edit('On my wya', 'On my way');
+  await rider.message('On my way').getByText('edited').waitFor();
+  await driver.send('Wrong window');
+  await rider.sees('Wrong window');
+  await driver.delete('Wrong window');
+  await rider.sees('This message was deleted');
+  await support.send('Support is here');
+  await rider.sees('Support is here');
+  await rider.send('שלום, אני בשער');
+  assert.equal(await driver.message('שלום, אני בשער').locator('p').evaluate((text) => getComputedStyle(text).direction), 'rtl');
+
+  await driver.panel.getByRole('button', { name: 'I have arrived' }).click();
+  await rider.panel.locator('[aria-current="step"]', { hasText: 'Arrived' }).waitFor();
+  assert.deepEqual(troubles, []);
+  await page.context().close();
+});
+
+test('nothing is lost or repeated by a reload, a time offline, and other transports', async () => {
+  const { page, troubles, rider, driver } = await onNewRide();
+  const sent = [];
+  const send = async (text) => {
+    sent.push(text);
+    await driver.send(text);
+  };
+  await send('one');
+  await rider.sees('one');
+
+  await page.reload();
+  await rider.state('Live');
+  await driver.state('Live');
+  await send('two');
+  await rider.sees('two');
+
+  await rider.toggleOnline();
+  await rider.state('Offline');
+  await send('three');
+  await rider.input.fill('from the tunnel');
+  await rider.input.press('Enter');
+  await rider.ticks('from the tunnel', 'Sending');
+  await driver.ticks('three', 'Sent');
+  await page.waitForTimeout(3_000);
+  await send('four');
+  assert.equal(await rider.message('four').count(), 0);
+  await rider.toggleOnline();
+  await rider.sees('four');
+  sent.push('from the tunnel');
+  await driver.sees('from the tunnel');
+
+  await rider.via('Poll');
+  await rider.state('Polling');
+  await send('five');
+  await rider.sees('five');
+  assert.ok(await page.locator('.wire__row[data-role="rider"]', { hasText: 'poll answered' }).count());
+  await rider.via('SSE');
+  await rider.state('Live');
+  await send('six');
+  await rider.sees('six');
+
+  for (const each of [rider, driver]) assert.deepEqual(await each.texts(), sent);
+  assert.deepEqual(troubles, []);
+  await page.context().close();
+});
+
+test('a phone goes on at another replica', async () => {
+  const replica = await server.replica();
+  try {
+    const { page, rider, driver } = await onNewRide();
+    await rider.send('here');
+    await driver.sees('here');
+    await driver.panel.getByRole('combobox', { name: 'Server' }).selectOption('other');
+    await driver.panel.getByRole('textbox', { name: 'Address of another server' }).fill(replica.url);
+    await driver.panel.getByRole('button', { name: 'Use' }).click();
+    await rider.send('there');
+    await driver.sees('there');
+    await driver.send('from the other side');
+    await rider.sees('from the other side');
+    assert.deepEqual(await driver.texts(), ['here', 'there', 'from the other side']);
+    await page.context().close();
+  } finally {
+    await replica.stop();
+  }
+});
+
+test('it is worked by keyboard alone', async () => {
+  const { page, rider, driver } = await onNewRide({ viewport: NARROW });
+  await page.getByRole('tab', { name: 'Rider' }).focus();
+  await page.keyboard.press('ArrowRight');
+  await driver.input.waitFor();
+  assert.equal(await page.getByRole('tab', { name: 'Driver' }).getAttribute('aria-selected'), 'true');
+  await page.keyboard.press('ArrowLeft');
+  await rider.send('By keys');
+  await page.keyboard.press('Shift+Tab');
+  await rider.message('By keys').getByRole('button', { name: /^Actions for/ }).focus();
+  await page.keyboard.press('Enter');
+  await page.keyboard.press('ArrowRight');
+  await page.keyboard.press('Enter');
+  await rider.message('By keys').getByRole('button', { name: '❤️ from you' }).waitFor();
+  await rider.message('By keys').getByRole('button', { name: /^Actions for/ }).press('Enter');
+  await page.keyboard.press('Escape');
+  const focused = await page.evaluate(() => document.activeElement.getAttribute('aria-label'));
+  assert.match(focused, /^Actions for/);
+  await page.context().close();
+});
+
+test('axe finds nothing, in light and dark, wide and narrow, and from right to left', async () => {
+  const { page, rider, driver } = await onNewRide();
+  await rider.send('Hello');
+  await driver.sees('Hello');
+  await driver.react('Hello', 'heart');
+  await rider.ticks('Hello', 'Read');
+  await page.evaluate(AXE);
+  for (const colorScheme of ['light', 'dark']) {
+    for (const viewport of [WIDE, NARROW]) {
+      await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+      await page.setViewportSize(viewport);
+      const tabs = viewport === NARROW ? ['Rider', 'Support', 'Wire'] : [undefined];
+      for (const name of tabs) {
+        if (name) await page.getByRole('tab', { name }).click();
+        const { violations } = await page.evaluate(() => globalThis.axe.run());
+        const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('\n')}`);
+        assert.deepEqual(found, [], `${colorScheme} ${name ?? 'wide'}`);
+      }
+    }
+  }
+  await page.evaluate(() => {
+    document.documentElement.dir = 'rtl';
+  });
+  const isWide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+  assert.equal(isWide, false, 'nothing sticks out from right to left');
+  await page.context().close();
+});
+
+test('pictures for the documentation', { skip: !process.env.RIDEWIRE_SCREENSHOTS && 'RIDEWIRE_SCREENSHOTS=1 takes them' }, async () => {
+  const fresh = await startServer();
+  try {
+    const { page } = await open(browser, fresh.url);
+    await phone(page, 'Rider').sees('No hurry, I have two suitcases with me.');
+    for (const [name, viewport] of [['wide', { ...WIDE, height: 960 }], ['narrow', NARROW]]) {
+      for (const colorScheme of ['light', 'dark']) {
+        await page.emulateMedia({ colorScheme });
+        await page.setViewportSize(viewport);
+        await page.waitForTimeout(1_500);
+        const path = fileURLToPath(new URL(`../../docs/console-${name}-${colorScheme}.png`, import.meta.url));
+        await page.screenshot({ path });
+      }
+    }
+    await page.context().close();
+  } finally {
+    await fresh.stop();
+  }
+});
