@@ -11,6 +11,8 @@ RUN mkdir -p src benches/ridewire tests/it tests/faults \
     && cargo build --release --locked --bin ridewire \
     && rm -rf src
 COPY sql sql
+COPY web web
+COPY clients clients
 COPY src src
 RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin ridewire
 

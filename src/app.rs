@@ -138,11 +138,7 @@ impl std::fmt::Display for Address {
 
 /// Serves until a signal asks to stop; with a ride to look at, in a demo. `ready` is called with the address once requests
 /// are answered.
-pub async fn serve(
-    settings: Settings,
-    is_demo: bool,
-    ready: impl AsyncFnOnce(Address, &Api),
-) -> Result<(), AppError> {
+pub async fn serve(settings: Settings, is_demo: bool, ready: impl AsyncFnOnce(Address, &Api)) -> Result<(), AppError> {
     let given = Given::of(&settings, is_demo).await?;
     let mut signals = Signals::new().map_err(AppError::Signals)?;
     let mut database = tokio::select! {

@@ -52,7 +52,8 @@ pub(crate) struct Demo {
 impl Demo {
     /// Its people as the console may speak for them; nobody, where there is no secret to sign with.
     pub(crate) fn people(&self, settings: &Settings) -> Option<DemoPeople> {
-        let people = [(Role::Rider, RIDER), (Role::Driver, DRIVER), (Role::Support, SUPPORT), (Role::Service, PLATFORM)];
+        let people =
+            [(Role::Rider, RIDER), (Role::Driver, DRIVER), (Role::Support, SUPPORT), (Role::Service, PLATFORM)];
         let people = people.into_iter().map(|(role, user)| Some((role, UserId::parse(user).ok()?)));
         let (people, signer) = (people.collect::<Option<_>>()?, signer(settings).ok()?);
         Some(DemoPeople { people, signer, ride: self.ride.subscribe() })

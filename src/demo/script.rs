@@ -28,10 +28,8 @@ pub(super) const APPROACH: &[Line] = &[
 ];
 
 /// The driver is there.
-pub(super) const PICKUP: &[Line] = &[
-    line(3, Who::Driver, "I am here, on the side of the bakery."),
-    line(8, Who::Rider, "I can see you 👋"),
-];
+pub(super) const PICKUP: &[Line] =
+    &[line(3, Who::Driver, "I am here, on the side of the bakery."), line(8, Who::Rider, "I can see you 👋")];
 
 /// On the way.
 pub(super) const TRIP: &[Line] = &[

@@ -26,7 +26,10 @@ fn named(at: &str, text: &str) -> Vec<String> {
         Some(beside) => format!("{directory}/{beside}"),
         None => path.to_owned(),
     };
-    quoted.filter(|path| is_file(path) && path.starts_with(['/', '.']) && !path.starts_with("../")).map(absolute).collect()
+    quoted
+        .filter(|path| is_file(path) && path.starts_with(['/', '.']) && !path.starts_with("../"))
+        .map(absolute)
+        .collect()
 }
 
 fn files_below(directory: &str, served: &str) -> BTreeSet<String> {

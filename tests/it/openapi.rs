@@ -149,6 +149,15 @@ async fn the_document_is_current_and_served() {
     assert_eq!(served.text().await.unwrap(), file);
 }
 
+/// The console's paths are a page's, not the interface's: nobody is to build on them, so the document leaves them out.
+#[test]
+fn the_console_is_no_part_of_the_interface() {
+    for (_, path, _) in operations(&document()) {
+        let is_ours = path.starts_with("/api/v1/") || ["/healthz", "/readyz", "/metrics"].contains(&path.as_str());
+        assert!(is_ours, "{path}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_route_is_documented_and_every_documented_route_is_there() {
     let document = document();

@@ -37,4 +37,4 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-export const time = (at) => new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+export const time = (at) => new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hour12: false });

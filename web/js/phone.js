@@ -57,7 +57,8 @@ export class Phone {
       who: h('p', { class: 'bar__who' }, 'No ride yet'),
       there: h('p', { class: 'bar__there' }),
       avatar: h('span', { class: 'avatar', 'aria-hidden': 'true' }),
-      badge: h('span', { class: 'badge', hidden: true }),
+      badge: h('span', { class: 'badge', hidden: true, dir: 'auto' }),
+      away: h('p', { class: 'away', hidden: true, role: 'status' }),
       trouble: h('p', { class: 'trouble', role: 'alert', hidden: true }),
     };
     this.element = this.#build(isDesk, rides, menu);
@@ -114,9 +115,10 @@ export class Phone {
   }
 
   #count() {
-    const { badge } = this.#parts;
+    const { away, badge } = this.#parts;
     badge.hidden = this.unread === 0;
     say(badge, this.unread > 0 ? `${this.unread} unread` : '');
+    say(away, this.unread > 0 ? `${this.unread} new` : 'Put away: what comes is delivered, and not read');
     this.#onUnread();
   }
 
@@ -135,7 +137,7 @@ export class Phone {
 
   #build(isDesk, rides, menu) {
     const { line, title } = this;
-    const { avatar, chat, composer, controls, map, steps, state, who, there, badge, trouble } = this.#parts;
+    const { avatar, chat, composer, controls, map, steps, state, who, there, away, badge, trouble } = this.#parts;
     const lock = h('button', { class: 'lock', 'aria-pressed': 'false', 'aria-label': 'Put the phone away', title: 'Put the phone away: what comes is delivered, and not read', onclick: () => this.#toggleLock(lock) }, icon('lock'));
     const screen = h('div', { class: 'screen' }, steps.element, map?.element, chat.element, composer.element, trouble);
     return h('section', { class: `phone phone--${line.role}`, id: `panel-${line.role}`, 'aria-labelledby': `title-${line.role}` },
@@ -146,15 +148,14 @@ export class Phone {
       h('div', { class: isDesk ? 'device device--desk' : 'device' },
         rides?.element,
         h('div', { class: 'bar' }, avatar, h('div', { class: 'bar__names' }, who, there), state, lock),
-        screen, menu.element));
+        screen, away, menu.element));
   }
 
   #toggleLock(lock) {
     this.#isLocked = !this.#isLocked;
     lock.setAttribute('aria-pressed', String(this.#isLocked));
-    const screen = this.element.querySelector('.screen');
-    this.element.classList.toggle('is-locked', this.#isLocked);
-    screen.inert = this.#isLocked;
+    this.element.querySelector('.screen').hidden = this.#isLocked;
+    this.#parts.away.hidden = !this.#isLocked;
     this.update();
   }
 }

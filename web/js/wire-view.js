@@ -27,7 +27,7 @@ export class WireView {
     this.#wire = wire;
     this.#stats = new Map(phones.map((phone) => [phone, this.#stat(phone)]));
     this.#scroll = h('div', { class: 'wire__scroll', tabindex: '0', role: 'region', 'aria-label': 'Frames' },
-      h('table', { class: 'wire__table' },
+      h('table', { class: 'wire__table', dir: 'ltr' },
         h('thead', {}, h('tr', {}, COLUMNS.map((name) => h('th', { scope: 'col' }, name)))),
         this.#body));
     this.element = h('section', { class: 'wire', id: 'panel-wire', 'aria-labelledby': 'title-wire' },
@@ -62,7 +62,7 @@ export class WireView {
   }
 
   #stat(phone) {
-    const text = h('span', { class: 'stat__text' });
+    const text = h('span', { class: 'stat__text', dir: 'ltr' });
     const onclick = async ({ currentTarget }) => {
       await navigator.clipboard.writeText(this.#wire.phone(phone).curl);
       currentTarget.classList.add('is-done');

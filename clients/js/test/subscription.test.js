@@ -17,11 +17,12 @@ class Script {
   #waiting = [];
 
   fetch = (url, { signal }) => {
-    const after = new URL(url).searchParams.get('after');
+    const [after, wait] = ['after', 'wait'].map((name) => new URL(url).searchParams.get(name));
     const { promise, resolve } = deferred();
     if (url.includes('/poll')) {
       this.polls.push({
         after,
+        wait,
         answer: (body) => resolve(Response.json({ resumed: true, gap: null, state: {}, ...body })),
         refuse: (status, headers) => resolve(new Response('', { status, headers })),
       });
@@ -148,6 +149,18 @@ test('a sign of life is no stream: without a sync, polls stand in', async () => 
   (await script.stream(1)).say(':\n\n', ':\n\n');
   for (const number of [1, 2]) (await script.poll(number)).answer({ cursor: '0', events: [] });
   await follower.became('polling');
+});
+
+test('the first poll that stands in for a stream says at once how things are, and the next ones wait', async () => {
+  const follower = begin({ after: 0, timing: { sync: 100 } });
+  // The one that asks whether polls get through, and the first of those.
+  for (const number of [1, 2]) {
+    const { wait, answer } = await script.poll(number);
+    assert.equal(wait, '0');
+    answer({ cursor: '0', events: [] });
+  }
+  await follower.became('polling');
+  assert.ok(Number((await script.poll(3)).wait) > 0);
 });
 
 test('a gap is told, and the position moves behind it', async () => {
