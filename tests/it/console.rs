@@ -20,7 +20,7 @@ async fn get(server: &Server, path: &str, headers: &[(&str, &str)]) -> Answer {
 /// The paths that a file names: what it imports, links or fetches.
 fn named(at: &str, text: &str) -> Vec<String> {
     let directory = at.rsplit_once('/').unwrap().0;
-    let quoted = text.split(['\'', '"']).skip(1).step_by(1);
+    let quoted = text.split(['\'', '"']);
     let is_file = |path: &str| [".js", ".css", ".svg", ".json"].iter().any(|end| path.ends_with(end));
     let absolute = |path: &str| match path.strip_prefix("./") {
         Some(beside) => format!("{directory}/{beside}"),

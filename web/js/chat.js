@@ -16,6 +16,7 @@ export class Chat {
   #typing = h('p', { class: 'chat__typing', role: 'status' });
   #down;
   #isAtEnd = true;
+  #firstId;
 
   /** @param {{me: string, actions: object, onEarlier: () => void, onScroll: () => void}} options */
   constructor({ me, actions, onEarlier, onScroll }) {
@@ -62,7 +63,7 @@ export class Chat {
 
   update({ messages, typing, hasMore }, unread) {
     const before = this.#distance;
-    const isOlder = messages[0]?.id !== this.#firstId && this.#rows.size > 0 && hasMore !== undefined;
+    const isOlder = this.#rows.size > 0 && messages[0]?.id !== this.#firstId;
     this.#firstId = messages[0]?.id;
     this.#show(messages);
     this.#earlier.hidden = !hasMore;
@@ -76,8 +77,6 @@ export class Chat {
     // What was in view stays there when older ones come above it.
     else if (isOlder) this.log.scrollTop = this.log.scrollHeight - this.log.clientHeight - before;
   }
-
-  #firstId;
 
   #show(messages) {
     const keys = new Set();

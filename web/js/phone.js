@@ -21,6 +21,8 @@ export class Phone {
   #shownRide;
   #parts;
   #onUnread;
+  /** Takes a complaint away again. */
+  #calm;
 
   /** @param {import('./line.js').Line} line @param {{town: object, rides?: object, onUnread: () => void}} options */
   constructor(line, { town, rides, onUnread }) {
@@ -58,7 +60,7 @@ export class Phone {
       there: h('p', { class: 'bar__there' }),
       avatar: h('span', { class: 'avatar', 'aria-hidden': 'true' }),
       badge: h('span', { class: 'badge', hidden: true, dir: 'auto' }),
-      away: h('p', { class: 'away', hidden: true, role: 'status' }),
+      away: h('p', { class: 'away', hidden: true, role: 'status', dir: 'auto' }),
       trouble: h('p', { class: 'trouble', role: 'alert', hidden: true }),
     };
     this.element = this.#build(isDesk, rides, menu);
@@ -118,7 +120,7 @@ export class Phone {
     const { away, badge } = this.#parts;
     badge.hidden = this.unread === 0;
     say(badge, this.unread > 0 ? `${this.unread} unread` : '');
-    say(away, this.unread > 0 ? `${this.unread} new` : 'Put away: what comes is delivered, and not read');
+    say(away, this.unread > 0 ? `${this.unread} unread` : 'Put away: what comes is delivered, and not read');
     this.#onUnread();
   }
 
@@ -132,8 +134,6 @@ export class Phone {
       trouble.hidden = true;
     }, 6_000);
   }
-
-  #calm;
 
   #build(isDesk, rides, menu) {
     const { line, title } = this;

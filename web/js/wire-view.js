@@ -106,7 +106,8 @@ export class WireView {
   #summary({ state, via, cursor, connects, latencies }) {
     const sorted = latencies.toSorted((one, other) => one - other);
     const median = sorted.length > 0 ? `${sorted[Math.floor(sorted.length / 2)]} ms` : '–';
-    return `${state}${via ? ` · ${VIAS[via]}` : ''} · cursor ${cursor || '–'} · ${Math.max(0, connects - 1)} reconnects · ${median}`;
+    const line = state === 'live' ? `${VIAS[via]} live` : state;
+    return `${line} · cursor ${cursor || '–'} · ${Math.max(0, connects - 1)} reconnects · ${median}`;
   }
 
   #row(entry) {

@@ -76,7 +76,7 @@ test('the first look moves: the driven ride goes on by itself', async () => {
   await page.waitForFunction((before) => document.querySelector('.map__car').style.transform !== before, before);
   await rider.sees('Hi Lena, Amir here. Grey estate, HB 204.');
   await page.locator('.wire__row', { hasText: 'ride:location' }).first().waitFor();
-  assert.match(await page.locator('.stat').first().textContent(), /live · SSE · cursor \d+/);
+  assert.match(await page.locator('.stat').first().textContent(), /SSE live · cursor \d+/);
   assert.deepEqual(troubles, []);
   await page.context().close();
 });
@@ -114,7 +114,7 @@ test('two phones and support chat with every feature', async () => {
   await support.send('Support is here');
   await rider.sees('Support is here');
   await rider.send('שלום, אני בשער');
-  assert.equal(await driver.message('שלום, אני בשער').locator('p').evaluate((text) => getComputedStyle(text).direction), 'rtl');
+  await driver.panel.locator('.message__text:dir(rtl)', { hasText: 'שלום' }).waitFor();
 
   await driver.panel.getByRole('button', { name: 'I have arrived' }).click();
   await rider.panel.locator('[aria-current="step"]', { hasText: 'Arrived' }).waitFor();
@@ -241,7 +241,8 @@ test('pictures for the documentation', { skip: !process.env.RIDEWIRE_SCREENSHOTS
   const fresh = await startServer();
   try {
     const { page } = await open(browser, fresh.url);
-    await phone(page, 'Rider').sees('No hurry, I have two suitcases with me.');
+    const halfway = phone(page, 'Rider').message('Yes, I take the street behind it.');
+    await halfway.waitFor({ timeout: 120_000 });
     for (const [name, viewport] of [['wide', { ...WIDE, height: 960 }], ['narrow', NARROW]]) {
       for (const colorScheme of ['light', 'dark']) {
         await page.emulateMedia({ colorScheme });
