@@ -65,6 +65,14 @@ function phone(page, name) {
   };
 }
 
+/** What axe finds wrong with a page as it is. */
+async function violations(page) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => globalThis.axe.run());
+  const where = ({ html, failureSummary }) => `${html} ${failureSummary}`;
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(where).join('\n')}`);
+}
+
 test('the first look moves: the driven ride goes on by itself', async () => {
   const { page, troubles } = await open(browser, server.url);
   const rider = phone(page, 'Rider');
@@ -188,6 +196,36 @@ test('a phone goes on at another replica', async () => {
   }
 });
 
+test('without a demo it asks for tokens, and shows the phones of those that it is given', async () => {
+  const plain = await startServer({ args: ['serve'], env: { RIDEWIRE_CONSOLE: 'on' } });
+  try {
+    const [platform, driver, support] = await Promise.all(
+      [['platform', 'service'], ['noor', 'driver'], ['sam', 'support']].map((who) => plain.token(...who)),
+    );
+    const headers = { authorization: `Bearer ${platform}` };
+    const body = JSON.stringify({ riderId: 'ada', driverId: 'noor' });
+    await fetch(`${plain.url}/api/v1/rides/ride_7`, { method: 'PUT', headers, body });
+    const { page } = await open(browser, plain.url);
+    const field = (name) => page.getByRole('textbox', { name, exact: true });
+    await field('Ride').fill('ride_7');
+    await field('Driver’s token').fill('no token');
+    await page.getByRole('button', { name: 'Connect' }).click();
+    await page.getByRole('alert').filter({ hasText: 'Paste at least one token' }).waitFor();
+    assert.deepEqual(await violations(page), []);
+    await field('Driver’s token').fill(driver);
+    await field('Support’s token').fill(support);
+    await page.getByRole('button', { name: 'Connect' }).click();
+    await phone(page, 'Driver').state('Live');
+    await phone(page, 'Driver').send('Hello');
+    await phone(page, 'Support').sees('Hello');
+    assert.equal(await page.locator('#panel-rider').count(), 0);
+    await page.getByRole('button', { name: 'Copy driver’s connection as a curl command' }).waitFor();
+    await page.context().close();
+  } finally {
+    await plain.stop();
+  }
+});
+
 test('it is worked by keyboard alone', async () => {
   const { page, rider, driver } = await onNewRide({ viewport: NARROW });
   await page.getByRole('tab', { name: 'Rider' }).focus();
@@ -215,7 +253,6 @@ test('axe finds nothing, in light and dark, wide and narrow, and from right to l
   await driver.sees('Hello');
   await driver.react('Hello', 'heart');
   await rider.ticks('Hello', 'Read');
-  await page.evaluate(AXE);
   for (const colorScheme of ['light', 'dark']) {
     for (const viewport of [WIDE, NARROW]) {
       await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
@@ -223,9 +260,7 @@ test('axe finds nothing, in light and dark, wide and narrow, and from right to l
       const tabs = viewport === NARROW ? ['Rider', 'Support', 'Wire'] : [undefined];
       for (const name of tabs) {
         if (name) await page.getByRole('tab', { name }).click();
-        const { violations } = await page.evaluate(() => globalThis.axe.run());
-        const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('\n')}`);
-        assert.deepEqual(found, [], `${colorScheme} ${name ?? 'wide'}`);
+        assert.deepEqual(await violations(page), [], `${colorScheme} ${name ?? 'wide'}`);
       }
     }
   }

@@ -1,23 +1,30 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 
 const BINARY = process.env.RIDEWIRE_BIN ?? fileURLToPath(new URL('../../target/release/ridewire', import.meta.url));
 
 // A test file that hangs is sent SIGTERM; servers are ended on exit, which a signal alone is not.
 for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => process.exit(1));
 
-/** A server of the demo, with a private Postgres. */
-export async function startServer(env = {}) {
+/** A server, of the demo where nothing else is said, with a private Postgres. */
+export async function startServer({ args = ['serve', '--demo'], env = {} } = {}) {
   const directory = await mkdtemp('/tmp/ridewire-console-');
   // As root, Postgres runs as somebody else, who has to get there.
   await chmod(directory, 0o755);
   const dataDir = `${directory}/data`;
-  const server = await start(['serve', '--demo'], { RIDEWIRE_DATA_DIR: dataDir, ...env });
+  const server = await start(args, { RIDEWIRE_DATA_DIR: dataDir, ...env });
   return {
     ...server,
+    /** A token as a login would give it. */
+    async token(sub, role) {
+      const settings = { env: { PATH: process.env.PATH, RIDEWIRE_DATA_DIR: dataDir } };
+      const { stdout } = await promisify(execFile)(BINARY, ['token', '--sub', sub, '--role', role], settings);
+      return stdout.trim();
+    },
     /** Another replica on the same database, that scripts of the first one's pages may use. */
     async replica() {
       const [url, secret] = await Promise.all([readFile(`${dataDir}/lock`, 'utf8'), readFile(`${dataDir}/jwt-secret`, 'utf8')]);
