@@ -144,7 +144,8 @@ impl Handler for Session {
 /// where it is from; one that has had its own name lead to this machine (DNS rebinding) is known by that name.
 fn is_own_page(req: &Request) -> bool {
     let header = |name: HeaderName| req.headers().get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = header(HOST).unwrap_or_default();
+    // HTTP/2 has it in the address.
+    let host = header(HOST).or_else(|| req.uri().authority().map(|host| host.as_str())).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let is_here = matches!(name, "127.0.0.1" | "localhost" | "[::1]");
     let site = header(HeaderName::from_static("sec-fetch-site"));

@@ -66,7 +66,7 @@ export class Tap {
     const text = await response.text().catch(() => undefined);
     if (text === undefined) return;
     const { events, cursor } = JSON.parse(text);
-    this.#note('poll answered', `${events.length} events, cursor ${cursor}`, 'poll', text.length);
+    this.#note('poll answered', `${events.length} events, cursor ${cursor}`, 'poll', new Blob([text]).size);
     for (const event of events) this.#wire.frame(this.#phone, 'poll', event, JSON.stringify(event).length);
     this.#wire.update(this.#phone, { cursor });
   }
