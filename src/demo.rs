@@ -11,7 +11,7 @@ use anyhow::Context;
 
 pub(crate) use self::drive::Demo;
 use crate::auth::Signer;
-use crate::config::Settings;
+use crate::config::{Console, Settings};
 use crate::domain::{Caller, Chat, RideId, Role, Time, UserId};
 use crate::http::Api;
 use crate::keys;
@@ -27,7 +27,14 @@ pub(crate) async fn lines(settings: &Settings, address: &str, api: &Api) -> anyh
     let token = |user: &str, role| anyhow::Ok(signer.sign(&UserId::parse(user)?, role, TTL)?);
     let (rider, driver) = (token("rider_1", Role::Rider)?, token("driver_1", Role::Driver)?);
     let base = format!("{address}/api/v1");
-    let mut lines = String::from("\nTry it. Stream the ride as its driver, in this terminal's neighbour:\n\n");
+    let mut lines = String::from("\n");
+    if settings.console != Some(Console::Off) {
+        // Where operators have an address of their own, it is theirs.
+        let place =
+            settings.admin_listen.as_ref().map_or_else(|| address.to_owned(), |admin| format!("http://{admin}"));
+        writeln!(lines, "A ride that is being driven, to be seen in a browser: {place}/\n")?;
+    }
+    writeln!(lines, "By hand. Stream a ride as its driver, in this terminal's neighbour:\n")?;
     writeln!(lines, "  curl -N {base}/messages/rides/{ride}/events -H 'Authorization: Bearer {driver}'\n")?;
     writeln!(lines, "Send a message as its rider, from another:\n")?;
     writeln!(
