@@ -19,8 +19,11 @@ use crate::{Plan, process, say};
 const RIDES: usize = 100;
 const EACH: usize = 5;
 
-/// Long, so that sockets fill in the first second.
+/// Long, so that sockets fill soon.
 const WORDS: usize = 3_500;
+
+/// How long that takes: the kernel holds some 200 kB for each, at 35 kB a second.
+const FILLING: Duration = Duration::from_secs(9);
 
 /// One round: alone, and with the stuck ones beside.
 #[derive(Debug, Clone, Copy)]
@@ -43,9 +46,10 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<
     let mut rounds = Vec::new();
     let mut base = 0;
     for number in 1..=plan.rounds {
-        let alone = measure(plan, &server, &rides, &mut base).await?;
+        let alone = measure(plan, plan.warm, &server, &rides, &mut base).await?;
         let stuck = stuck(server.address, &rides).await?;
-        let beside = measure(plan, &server, &rides, &mut base).await?;
+        // As long as it takes until their sockets are full: until then they are readers like others.
+        let beside = measure(plan, FILLING, &server, &rides, &mut base).await?;
         drop(stuck);
         say(&format!(
             "slow {number}: p99 {:.2} ms alone, {:.2} ms beside 500 that do not read; {:.0} and {:.0} MB",
@@ -79,8 +83,8 @@ async fn stuck(address: SocketAddr, rides: &[Ride]) -> anyhow::Result<Vec<TcpStr
     Ok(stuck)
 }
 
-async fn measure(plan: &Plan, server: &Server, rides: &[Ride], base: &mut u64) -> anyhow::Result<Side> {
-    let span = plan.warm + plan.span;
+async fn measure(plan: &Plan, warm: Duration, server: &Server, rides: &[Ride], base: &mut u64) -> anyhow::Result<Side> {
+    let span = warm + plan.span;
     let messages = u64::try_from(span.as_millis())?;
     let clock: Arc<Mutex<Option<Clock>>> = Arc::default();
     let from = *base;
@@ -99,7 +103,7 @@ async fn measure(plan: &Plan, server: &Server, rides: &[Ride], base: &mut u64) -
     let _others = Streams::open(server.address, others, |_| {}).await?;
     let words = "all the way round. ".repeat(WORDS / 19);
     let senders = Senders::ready(server, rides, |ride| Post::saying(&words, &ride.id, &ride.rider), from).await?;
-    let begun = Clock::new(plan.warm)?;
+    let begun = Clock::new(warm)?;
     clock.lock().unwrap_or_else(PoisonError::into_inner).replace(begun.clone());
     senders.send(&begun, messages).await?;
     *base += messages;
