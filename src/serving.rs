@@ -9,7 +9,7 @@
 //!
 //! The loop is our own, around hyper, for what an idle stream costs: salvo's server prepares each connection for HTTP/2
 //! and upgrades, and hyper keeps buffers for answers that will not come (docs/performance.md). So an event stream is taken
-//! over from hyper where that is possible ([`handover`]). HTTP/2 is spoken where TLS agrees on it.
+//! over from hyper where that is possible (`handover`). HTTP/2 is spoken where TLS agrees on it.
 
 mod handover;
 mod tls;
