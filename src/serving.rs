@@ -48,9 +48,6 @@ const BACKLOG: u32 = 4_096;
 /// After an error of `accept`, such as no more file descriptors: some have to be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The most bytes that the kernel holds for a client and has not sent: more than a page of the log.
-const MOST_UNSENT: u32 = 128 * 1024;
-
 /// How often a quiet HTTP/2 connection is asked whether it is still there. HTTP/1 streams have their heartbeats.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 
@@ -238,13 +235,9 @@ impl<A: Answer> Server<A> {
 
     /// Has the kernel give up a connection whose other machine answers nothing, as after a phone's battery: a heartbeat that
     /// is not acknowledged (RFC 5482). Without it that takes a quarter of an hour.
-    ///
-    /// And has it hold little of what a client does not take: it would grow its buffer to megabytes for each.
     fn prepare(&self, socket: &TcpStream) {
-        let socket = SockRef::from(socket);
-        let given_up = socket.set_tcp_user_timeout(Some(self.write_timeout));
-        if let Err(error) = given_up.and_then(|()| socket.set_tcp_notsent_lowat(MOST_UNSENT)) {
-            tracing::debug!(%error, "a connection cannot be bounded");
+        if let Err(error) = SockRef::from(socket).set_tcp_user_timeout(Some(self.write_timeout)) {
+            tracing::debug!(%error, "TCP_USER_TIMEOUT");
         }
     }
 
