@@ -23,7 +23,7 @@ use crate::http::guard::Origin;
 use crate::http::{Admission, Api, Console, Limits, Metrics, Quota, SendRate, Served, service};
 use crate::jwks::{self, Jwks};
 use crate::keys::{self, KeysError};
-use crate::realtime::{Attendance, Feed, Hub, Revocations};
+use crate::realtime::{Attendance, Feed, Heeding, Hub, Revocations};
 use crate::serving::{self, Certificate, Stop, TlsError};
 use crate::store::{Prepared, Retention, Store, StoreConfig, StoreError};
 use crate::traces::Traces;
@@ -170,7 +170,6 @@ async fn serve_with(
     let hub = Arc::new(Hub::default());
     let revocations = Arc::new(Revocations::default());
     revocations.refresh(&store).await?;
-    let feed = Arc::new(Feed::new(Arc::clone(&hub), Arc::clone(&store), Arc::clone(&revocations)));
     let stopping = CancellationToken::new();
     let notify = settings.notify == Notify::On;
     let notifier = Arc::new(Notifier::new(notify));
@@ -187,6 +186,12 @@ async fn serve_with(
             }
         }
     });
+
+    let heeding = {
+        let known = writer.known();
+        Heeding::new(move |heads| known.hear(heads))
+    };
+    let feed = Arc::new(Feed::new(Arc::clone(&hub), Arc::clone(&store), Arc::clone(&revocations), heeding));
 
     let listener = listen(&settings.listen).await?;
     let admin = match &settings.admin_listen {

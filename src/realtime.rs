@@ -20,7 +20,7 @@ mod topic;
 mod typing;
 
 pub use event::Event;
-pub use feed::{Feed, FeedState};
+pub use feed::{Feed, FeedState, Heeding};
 pub use follow::{Closed, Follow, Gap, Next, OpenError, Opened, Reader};
 pub use hub::Hub;
 pub use merged::{Attend, MOST_RIDES, Merged, MergedNext, MergedOpened, Placed};

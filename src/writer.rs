@@ -16,6 +16,7 @@ mod batch;
 pub mod closer;
 mod command;
 mod commands;
+mod known;
 mod ledger;
 mod notifier;
 pub mod retention;
@@ -34,9 +35,11 @@ pub use commands::{
     AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, EraseMessage, Mark, MarkKind, PutRide,
     React, SendMessage, Sent, SetStatus,
 };
+pub use known::Known;
 pub use ledger::Ledger;
 pub use notifier::Notifier;
 
+use self::batch::Desk;
 use self::command::Job;
 use crate::domain::{Error, Result, TraceContext};
 use crate::store::Store;
@@ -60,6 +63,7 @@ pub struct Terms {
 #[derive(Debug, Clone)]
 pub struct Writer {
     queue: mpsc::Sender<Box<dyn Job>>,
+    known: Arc<Known>,
     patience: Duration,
     trace: Option<TraceContext>,
 }
@@ -76,13 +80,20 @@ impl Writer {
         committed: impl Fn(Committed) + Send + Sync + 'static,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, mut waiting) = mpsc::channel::<Box<dyn Job>>(QUEUE);
+        let known = Arc::<Known>::default();
+        let desk = Desk { store, terms, known: Arc::clone(&known) };
         let work = async move {
             let mut jobs = Vec::new();
             while waiting.recv_many(&mut jobs, LARGEST_BATCH).await > 0 {
-                batch::run(&store, &terms, std::mem::take(&mut jobs), &committed).await;
+                batch::run(&desk, std::mem::take(&mut jobs), &committed).await;
             }
         };
-        (Self { queue, patience, trace: None }, work)
+        (Self { queue, known, patience, trace: None }, work)
+    }
+
+    /// What it knows of rides; to be told of what others write.
+    pub fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known)
     }
 
     /// The same, for commands that are traced there.

@@ -1,5 +1,6 @@
 //! Identifiers: a ride's and a user's are the caller's own words, a message's is ours.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -31,6 +32,13 @@ macro_rules! caller_given_id {
 
             /// The identifier as it was given.
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        // Equal and hashed as its text is: a map of these is searched by text.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

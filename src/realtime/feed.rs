@@ -6,6 +6,8 @@
 //! seconds, and by the same comparison after each time that the listener was away, made after LISTEN has been
 //! committed, so that nothing falls between.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{AsyncMessage, Config, NoTls};
 
 use super::{Hub, Revocations};
+use crate::domain::{Seq, Topic};
 use crate::store::{Store, StoreError, hints};
 
 /// How long to wait before connecting again: doubled each time, jittered, back to the first after success.
@@ -70,12 +73,31 @@ pub struct Feed {
     lag: AtomicU64,
     /// Counts what was heard, to tell silence.
     heard: watch::Sender<u64>,
+    /// Who else is told of hints.
+    heeding: Heeding,
+}
+
+/// Told where logs are said to end.
+pub struct Heeding(Box<dyn Fn(&BTreeMap<Topic, Seq>) + Send + Sync>);
+
+impl Heeding {
+    /// Calls this with each hint.
+    pub fn new(heeding: impl Fn(&BTreeMap<Topic, Seq>) + Send + Sync + 'static) -> Self {
+        Self(Box::new(heeding))
+    }
+}
+
+impl fmt::Debug for Heeding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Heeding")
+    }
 }
 
 impl Feed {
     /// A feed that is not running yet.
-    pub fn new(hub: Arc<Hub>, store: Arc<Store>, revocations: Arc<Revocations>) -> Self {
+    pub fn new(hub: Arc<Hub>, store: Arc<Store>, revocations: Arc<Revocations>, heeding: Heeding) -> Self {
         Self {
+            heeding,
             hub,
             store,
             revocations,
@@ -170,6 +192,7 @@ impl Feed {
         self.heard.send_modify(|count| *count += 1);
         match hints::decode(payload) {
             Some(hints) => {
+                (self.heeding.0)(&hints.heads);
                 self.hub.hint(hints.heads);
                 hints.values.iter().for_each(|value| self.hub.offer(value));
                 if hints.revoked {

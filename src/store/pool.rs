@@ -24,13 +24,15 @@ pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 /// then on, until ANALYZE next comes by) and others anew at each execution. JIT is off because a plan that has to
 /// read a whole table after all would look dear enough for it.
 ///
-/// And no commit answers before it is durable, however the database is configured or comes to be.
+/// A transaction whose replica stops in the middle (SIGSTOP, a lost network) does not hold its locks for long. And no commit
+/// answers before it is durable, however the database is configured or comes to be.
 pub const SETTINGS: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
     set plan_cache_mode = force_generic_plan; set jit = off;
+    set idle_in_transaction_session_timeout = '5s';
     select set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)";
 
 /// The part of [`SETTINGS`] that a transaction needs, where a connection is another with each.
-const LOCAL_SETTINGS: &str = "set local jit = off;
+const LOCAL_SETTINGS: &str = "set local jit = off; set local idle_in_transaction_session_timeout = '5s';
     select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'";
 
 /// Whether statements are prepared on their connection and used again.

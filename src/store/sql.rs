@@ -12,7 +12,6 @@ macro_rules! statements {
 statements! {
     TOPICS_CREATE = "topics/create.sql";
     TOPICS_LOCK = "topics/lock.sql";
-    TOPICS_FATE = "topics/fate.sql";
     TOPICS_HEADS = "topics/heads.sql";
     TOPICS_NOTIFY = "topics/notify.sql";
     TOPICS_NOTIFY_COMMITTED = "topics/notify_committed.sql";
@@ -23,7 +22,7 @@ statements! {
     EVENTS_FORGET_USER = "events/forget_user.sql";
     EVENTS_ERASE = "events/erase.sql";
     EVENTS_PAGES = "events/pages.sql";
-    EVENTS_IS_THERE = "events/is_there.sql";
+    EVENTS_ARE_THERE = "events/are_there.sql";
     RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PEOPLE = "rides/people.sql";
     RIDES_PUT = "rides/put.sql";
@@ -50,7 +49,6 @@ statements! {
     RECEIPTS_PUT = "receipts/put.sql";
     LOCATIONS_PUT = "locations/put.sql";
     LOCATIONS_NEWER = "locations/newer.sql";
-    MESSAGES_INSERT = "messages/insert.sql";
     MESSAGES_UPDATE = "messages/update.sql";
     MESSAGES_TRIM = "messages/trim.sql";
     MESSAGES_OF_SENDER = "messages/of_sender.sql";

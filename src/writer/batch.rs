@@ -5,12 +5,17 @@
 //!   aborted: nothing happened, so the batch may run again;
 //! - a statement was refused: the commands run again one by one, so that the one to blame fails alone;
 //! - COMMIT was sent and its answer was lost: the transaction's fate is asked for. Where that cannot be
-//!   learnt, the askers are told that they do not know either (503). It is never rerun blindly.
+//!   learnt, the askers are told that they do not know either (503). It is never rerun blindly;
+//! - the same of a flight whose locks were never seen: it may still be on its way. The batch runs again, and what it
+//!   writes is the end of the straggler, which finds the heads moved. Where it writes nothing the askers do not know.
+//!
+//! A batch that was judged by what is known, in vain, is judged again under the locks.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Terms;
 use super::command::{Job, Needs};
+use super::{Known, Ledger, Terms};
 use super::transaction::{Attempt, Failed};
 use crate::domain::{Error, NewEvent};
 use crate::store::{Store, StoreError};
@@ -26,31 +31,43 @@ pub struct Committed {
     pub took: Duration,
 }
 
+/// What batches are carried out with.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) store: Arc<Store>,
+    pub(super) terms: Terms,
+    pub(super) known: Arc<Known>,
+}
+
 /// Carries out a batch, and answers everyone in it.
-pub(super) async fn run(store: &Store, terms: &Terms, jobs: Vec<Box<dyn Job>>, committed: &impl Fn(Committed)) {
-    let Err((jobs, error)) = attempt(store, terms, jobs, committed).await else { return };
+pub(super) async fn run(desk: &Desk, jobs: Vec<Box<dyn Job>>, committed: &impl Fn(Committed)) {
+    let Err((jobs, error)) = attempt(desk, jobs, committed).await else { return };
     if jobs.len() == 1 || error.is_connection_lost() {
         return fail(jobs, &error);
     }
     tracing::warn!(%error, jobs = jobs.len(), "a batch was refused; its commands run one by one");
     for job in jobs {
-        if let Err((job, error)) = attempt(store, terms, vec![job], committed).await {
+        if let Err((job, error)) = attempt(desk, vec![job], committed).await {
             fail(job, &error);
         }
     }
 }
 
-/// Tries a batch, a second time if the first certainly came to nothing because its connection was lost.
+/// Tries a batch, a second time if the first came to nothing because its connection was lost.
 async fn attempt(
-    store: &Store,
-    terms: &Terms,
+    desk: &Desk,
     mut jobs: Vec<Box<dyn Job>>,
     committed: &impl Fn(Committed),
 ) -> Result<(), (Vec<Box<dyn Job>>, StoreError)> {
     let mut lost = None;
+    let mut has_straggler = false;
     for _ in 0..2 {
         let began = Instant::now();
-        match once(store, terms, &mut jobs).await {
+        match once(desk, &mut jobs).await {
+            Ok(events) if has_straggler && events.is_empty() => {
+                unknown(jobs, &lost.unwrap_or(StoreError::Timeout));
+                return Ok(());
+            }
             Ok(events) => {
                 // The hub is told before the askers, so that who has an answer finds it in the hub.
                 committed(Committed { events, jobs: jobs.len(), took: began.elapsed() });
@@ -58,26 +75,73 @@ async fn attempt(
                 return Ok(());
             }
             Err(Failed::Unknown(error)) => {
-                tracing::error!(%error, jobs = jobs.len(), "a commit's fate is unknown");
-                jobs.into_iter().for_each(|job| job.fail(Error::Unavailable));
+                unknown(jobs, &error);
                 return Ok(());
             }
-            Err(Failed::NothingDone(error)) if error.is_connection_lost() => {
-                tracing::debug!(%error, "the writer lost its connection");
+            Err(Failed::NotYet(error)) => {
+                has_straggler = true;
                 lost = Some(error);
+            }
+            Err(Failed::NothingDone(error)) if error.is_connection_lost() => lost = Some(error),
+            Err(Failed::NothingDone(error)) if has_straggler => {
+                unknown(jobs, &error);
+                return Ok(());
             }
             Err(Failed::NothingDone(error)) => return Err((jobs, error)),
         }
+        // What was known may be of a database that is no more.
+        desk.known.forget();
+        tracing::debug!(error = ?lost, "the writer lost its connection");
     }
     Err((jobs, lost.unwrap_or(StoreError::Timeout)))
 }
 
-async fn once(store: &Store, terms: &Terms, jobs: &mut [Box<dyn Job>]) -> Result<Vec<NewEvent>, Failed> {
+async fn once(desk: &Desk, jobs: &mut [Box<dyn Job>]) -> Result<Vec<NewEvent>, Failed> {
     let mut needs = Needs::default();
     jobs.iter().for_each(|job| job.needs(&mut needs));
-    let (attempt, mut ledger) = Attempt::begin(store, &needs, terms).await.map_err(Failed::NothingDone)?;
-    jobs.iter_mut().for_each(|job| job.judge(&mut ledger));
-    attempt.finish(store, terms, ledger).await
+    let mut ledger = match ahead(desk, &needs, jobs).await? {
+        Some(ledger) => ledger,
+        None => {
+            let begun = Attempt::begin(&desk.store, &needs, &desk.terms).await;
+            let (attempt, mut ledger) = begun.map_err(Failed::NothingDone)?;
+            desk.known.set_clock(ledger.now());
+            jobs.iter_mut().for_each(|job| job.judge(&mut ledger));
+            attempt.finish(&desk.store, &desk.terms, &mut ledger).await?;
+            ledger
+        }
+    };
+    desk.known.learn(&mut ledger);
+    Ok(ledger.take_events())
+}
+
+/// Judges by what is known, and stores that in one flight: `None` where not enough is known, or it is no longer so.
+async fn ahead(desk: &Desk, needs: &Needs, jobs: &mut [Box<dyn Job>]) -> Result<Option<Ledger>, Failed> {
+    let Some(mut ledger) = desk.known.take(needs, desk.terms.chat_grace) else { return Ok(None) };
+    for job in jobs {
+        let before = ledger.events();
+        job.judge(&mut ledger);
+        // What writes nothing is not checked by the flight.
+        if ledger.events() == before || ledger.tells() {
+            return Ok(None);
+        }
+    }
+    let attempt = Attempt::ahead(&desk.store).await.map_err(Failed::NothingDone)?;
+    match attempt.finish(&desk.store, &desk.terms, &mut ledger).await {
+        Err(Failed::NothingDone(error)) if !error.is_connection_lost() => {
+            desk.known.proved(false);
+            tracing::debug!(%error, "a batch was judged by what is no longer so");
+            Ok(None)
+        }
+        finished => {
+            desk.known.proved(finished.is_ok());
+            finished.map(|()| Some(ledger))
+        }
+    }
+}
+
+fn unknown(jobs: Vec<Box<dyn Job>>, error: &StoreError) {
+    tracing::error!(%error, jobs = jobs.len(), "a commit's fate is unknown");
+    jobs.into_iter().for_each(|job| job.fail(Error::Unavailable));
 }
 
 fn fail(jobs: Vec<Box<dyn Job>>, error: &StoreError) {

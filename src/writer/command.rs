@@ -24,8 +24,9 @@ pub trait Command: Send + 'static {
 /// What a batch needs from the database.
 #[derive(Debug, Default)]
 pub struct Needs {
-    /// Rides, locked and loaded.
-    pub rides: BTreeSet<RideId>,
+    /// Rides, locked and loaded; or known, if for all of them that will do.
+    pub(super) rides: BTreeSet<RideId>,
+    is_strict: bool,
     /// Those of them that may have to be created.
     pub new_rides: BTreeSet<RideId>,
     /// Messages by id.
@@ -34,6 +35,25 @@ pub struct Needs {
     pub sent: Vec<(RideId, UserId, ClientMessageId)>,
     /// The last message of somebody else than the user, at or before a seq.
     pub last_of_others: Vec<(RideId, UserId, Seq)>,
+}
+
+impl Needs {
+    /// A ride, locked and loaded.
+    pub fn ride(&mut self, ride: &RideId) {
+        self.rides.insert(ride.clone());
+        self.is_strict = true;
+    }
+
+    /// A ride of which no more matters than who may speak there, and where its log ends.
+    pub fn chat(&mut self, ride: &RideId) {
+        self.rides.insert(ride.clone());
+    }
+
+    /// Whether the database has to be asked. It is not asked whether a message was sent before: that the index of names
+    /// finds.
+    pub(super) fn is_strict(&self) -> bool {
+        self.is_strict || self.rides.is_empty() || !self.messages.is_empty() || !self.last_of_others.is_empty()
+    }
 }
 
 /// A command of any kind, on its way.

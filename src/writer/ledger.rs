@@ -229,6 +229,37 @@ impl Ledger {
         Ok(())
     }
 
+    /// How many events there are.
+    pub(super) fn events(&self) -> usize {
+        self.changes.events.len()
+    }
+
+    /// Whether somebody is told something on a topic of their own.
+    pub(super) fn tells(&self) -> bool {
+        !self.changes.told.is_empty()
+    }
+
+    /// The events that say in the log what they say here: all but those of messages that the same batch deletes.
+    pub(super) fn lasting_events(&self) -> Vec<&NewEvent> {
+        let erased: Vec<_> = self.tombstones().map(|(message, _)| message).collect();
+        let is_of = |event: &NewEvent, message: &Message| {
+            event.message == Some(message.id) || event.seq == message.seq && event.topic == Topic::ride(&message.ride)
+        };
+        let lasts = |event: &&NewEvent| !erased.iter().any(|message| is_of(event, message));
+        self.changes.events.iter().filter(lasts).collect()
+    }
+
+    /// The events, once they are stored.
+    pub(super) fn take_events(&mut self) -> Vec<NewEvent> {
+        std::mem::take(&mut self.changes.events)
+    }
+
+    /// The rides as the batch has left them; but those whose people or state it has changed are better loaded anew.
+    pub(super) fn take_settled(&mut self) -> impl Iterator<Item = RideSnapshot> {
+        let changed = &self.changes.rides;
+        std::mem::take(&mut self.rides).into_values().filter(|snapshot| !changed.contains(&snapshot.ride.id))
+    }
+
     /// Where logs end then.
     pub(super) fn hints(&self) -> Hints {
         // Later events of a topic overwrite earlier ones.

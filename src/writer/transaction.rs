@@ -1,4 +1,4 @@
-//! The transaction of one batch: two flights of statements, rarely three, each sent in one write.
+//! The transaction of one batch: two flights of statements, rarely three, or one, each sent in one write.
 //!
 //! The first flight begins, locks the topics, and loads what the commands need. Locking is a statement of its
 //! own: under READ COMMITTED each statement has its own snapshot, so what is loaded after the lock is younger
@@ -11,6 +11,9 @@
 //!
 //! The last flight stores everything and commits. Sending COMMIT before the answers to what precedes it are
 //! known is safe: when one of those fails, Postgres turns the COMMIT into a ROLLBACK.
+//!
+//! A batch that was judged by what is [known](super::known) has this flight alone, which fails where what was known is no
+//! longer so.
 
 mod store;
 
@@ -22,31 +25,30 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::{Ledger, Needs, Terms};
-use crate::domain::{ClientMessageId, MessageId, NewEvent, Receipts, RideId, RideSnapshot, Time, Topic, UserId};
+use crate::domain::{ClientMessageId, MessageId, Receipts, RideId, RideSnapshot, Time, Topic, UserId};
 use crate::store::{Person, Session, Store, StoreError, hints, message_from_row, person_from_row, ride_from_row, sql};
 
-/// Besides beginning: a batch whose replica stops in the middle (SIGSTOP, a lost network) does not hold its locks for
-/// long.
-const SETTINGS: &str = "set local idle_in_transaction_session_timeout = '5s'";
-
-/// How long to ask what became of a commit.
+/// How long to ask what became of a commit, and how long one asks who has it locked.
 const FATE_PATIENCE: Duration = Duration::from_millis(1_500);
 const FATE_PAUSE: Duration = Duration::from_millis(50);
+const FATE_SETTINGS: &str = "set local lock_timeout = '500ms'";
 
 /// Why a batch was not committed, or may not have been.
 #[derive(Debug)]
 pub(super) enum Failed {
     /// Nothing has happened, and nothing will.
     NothingDone(StoreError),
+    /// Nothing has happened, but the flight may still arrive: whatever is written to its topics before it is its end.
+    NotYet(StoreError),
     /// It may have been committed.
     Unknown(StoreError),
 }
 
-/// A transaction whose locks are held.
+/// A transaction, with its locks held; or one that is still to begin, of a batch that was judged without.
 #[derive(Debug)]
 pub(super) struct Attempt {
     session: Session,
-    xid: String,
+    has_begun: bool,
 }
 
 impl Attempt {
@@ -54,7 +56,7 @@ impl Attempt {
     pub(super) async fn begin(store: &Store, needs: &Needs, terms: &Terms) -> Result<(Self, Ledger), StoreError> {
         let session = store.session().await?;
         match load(&session, needs, terms.chat_grace).await {
-            Ok((xid, ledger)) => Ok((Self { session, xid }, ledger)),
+            Ok(ledger) => Ok((Self { session, has_begun: true }, ledger)),
             Err(error) => {
                 session.abandon();
                 Err(error)
@@ -62,40 +64,44 @@ impl Attempt {
         }
     }
 
+    /// For a ledger of what is known.
+    pub(super) async fn ahead(store: &Store) -> Result<Self, StoreError> {
+        Ok(Self { session: store.session().await?, has_begun: false })
+    }
+
     /// Stores and commits what the ledger says, or lets go of everything where it says nothing.
-    pub(super) async fn finish(
-        self,
-        store: &Store,
-        terms: &Terms,
-        mut ledger: Ledger,
-    ) -> Result<Vec<NewEvent>, Failed> {
+    pub(super) async fn finish(self, store: &Store, terms: &Terms, ledger: &mut Ledger) -> Result<(), Failed> {
         if ledger.is_unchanged() {
             if self.session.batch_execute("rollback").await.is_err() {
                 self.session.abandon();
             }
-            return Ok(Vec::new());
+            return Ok(());
         }
-        if let Err(error) = lock_told(&self.session, &mut ledger).await {
+        if let Err(error) = lock_told(&self.session, ledger).await {
             self.session.abandon();
             return Err(Failed::NothingDone(error));
         }
         let hints = if terms.notify { hints::encode(&ledger.hints()) } else { Vec::new() };
-        let Err(error) = store::store_and_commit(&self.session, &ledger, &self.xid, &hints).await else {
-            return Ok(ledger.changes.events);
+        let error = match store::store_and_commit(&self.session, self.has_begun, ledger, &hints).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(Failed::NothingDone(StoreError::Stale)),
+            Err(error) => error,
         };
         self.session.abandon();
         if !error.is_connection_lost() {
             return Err(Failed::NothingDone(error));
         }
-        match fate(store, &self.xid, &ledger).await {
-            Some(true) => Ok(ledger.changes.events),
-            Some(false) => Err(Failed::NothingDone(error)),
+        match fate(store, ledger).await {
+            Some(true) => Ok(()),
+            // Its locks were held, and now they are not.
+            Some(false) if self.has_begun => Err(Failed::NothingDone(error)),
+            Some(false) => Err(Failed::NotYet(error)),
             None => Err(Failed::Unknown(error)),
         }
     }
 }
 
-async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(String, Ledger), StoreError> {
+async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<Ledger, StoreError> {
     session
         .prepare(&[
             sql::TOPICS_CREATE,
@@ -123,7 +129,7 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Stri
     // A statement with nothing to do is not sent.
     let (begun, created, locked, rides, people, by_id, by_name, marks) = tokio::join!(
         biased;
-        session.begin(SETTINGS),
+        session.begin(""),
         async {
             if new_topics.is_empty() { Ok(0) } else { session.execute(sql::TOPICS_CREATE, &[&new_topics]).await }
         },
@@ -158,8 +164,7 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Stri
         let user = UserId::parse(row.try_get("user_id")?).map_err(|_| StoreError::Corrupt("user_id"))?;
         places.insert((ride, user, row.try_get("up_to")?), (row.try_get("seq")?, MessageId(row.try_get("id")?)));
     }
-    let ledger = Ledger::new(now, grace, snapshots, by_id.into_iter().chain(by_name), places);
-    Ok((transaction.try_get("xid")?, ledger))
+    Ok(Ledger::new(now, grace, snapshots, by_id.into_iter().chain(by_name), places))
 }
 
 /// Locks the topics of those who are told something, and numbers what they are told.
@@ -213,17 +218,13 @@ fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<RideSna
     Ok(snapshots.into_values().collect())
 }
 
-/// Whether a transaction whose COMMIT was sent was committed; `None` where nobody can tell.
-async fn fate(store: &Store, xid: &str, ledger: &Ledger) -> Option<bool> {
+/// Whether a batch whose COMMIT was sent was committed; `None` where nobody can tell.
+async fn fate(store: &Store, ledger: &Ledger) -> Option<bool> {
     let deadline = Instant::now() + FATE_PATIENCE;
     while Instant::now() < deadline {
-        match ask_for_fate(store, xid, ledger).await {
-            Ok(Fate::Committed) => return Some(true),
-            Ok(Fate::Aborted) => return Some(false),
-            Ok(Fate::Unknown) => return None,
-            // The old session has not noticed yet that nobody is there.
-            Ok(Fate::InProgress) => {}
-            Err(error) if error.is_connection_lost() => {}
+        match is_stored(store, ledger).await {
+            Ok(is_stored) => return Some(is_stored),
+            Err(error) if error.is_connection_lost() || error.is_lock_timeout() => {}
             Err(_) => return None,
         }
         tokio::time::sleep(FATE_PAUSE).await;
@@ -231,29 +232,28 @@ async fn fate(store: &Store, xid: &str, ledger: &Ledger) -> Option<bool> {
     None
 }
 
-enum Fate {
-    Committed,
-    Aborted,
-    InProgress,
-    Unknown,
-}
-
-/// Postgres' word, and a look whether it is meant for us: a crash takes the numbers of transactions that had not
-/// reached the disk, and they are given out again. So one of that number is committed if its event is there.
-async fn ask_for_fate(store: &Store, xid: &str, ledger: &Ledger) -> Result<Fate, StoreError> {
+/// Whether the log has the events of a batch, once nobody holds their topics any more: the old session may not have
+/// noticed yet that nobody is there.
+async fn is_stored(store: &Store, ledger: &Ledger) -> Result<bool, StoreError> {
     let session = store.session().await?;
-    let rows = session.query(sql::TOPICS_FATE, &[&xid]).await?;
-    let status = rows.first().map(|row| row.try_get::<_, Option<String>>("status")).transpose()?.flatten();
-    match status.as_deref() {
-        Some("committed") => {}
-        Some("aborted") => return Ok(Fate::Aborted),
-        Some(_) => return Ok(Fate::InProgress),
-        None => return Ok(Fate::Unknown),
+    session.prepare(&[sql::TOPICS_LOCK, sql::EVENTS_ARE_THERE]).await?;
+    let events = ledger.lasting_events();
+    let topics: Vec<_> = events.iter().map(|event| event.topic.as_str()).collect();
+    let seqs: Vec<_> = events.iter().map(|event| event.seq).collect();
+    let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
+    let now = ledger.now().timestamp();
+    let (begun, locked, found, ended) = tokio::join!(
+        biased;
+        session.begin(FATE_SETTINGS),
+        async { session.query(sql::TOPICS_LOCK, &[&topics]).await },
+        // A statement of its own, whose snapshot is younger than the commit.
+        async { session.query(sql::EVENTS_ARE_THERE, &[&topics, &seqs, &data, &now]).await },
+        session.batch_execute("rollback"),
+    );
+    if ended.is_err() {
+        session.abandon();
     }
-    // A statement of its own, whose snapshot is younger than the commit.
-    let Some(event) = ledger.changes.events.first() else { return Ok(Fate::Unknown) };
-    let (topic, seq, now) = (event.topic.as_str(), event.seq, ledger.now().timestamp());
-    let rows = session.query(sql::EVENTS_IS_THERE, &[&topic, &seq, &now]).await?;
-    let is_there = rows.first().map_or(Ok(false), |row| row.try_get("is_there"))?;
-    Ok(if is_there { Fate::Committed } else { Fate::Aborted })
+    begun?;
+    locked?;
+    found?.first().map_or(Ok(false), |row| Ok(row.try_get("are_there")?))
 }

@@ -35,7 +35,7 @@ impl Command for CloseRide {
     type Output = ();
 
     fn needs(&self, needs: &mut Needs) {
-        needs.rides.insert(self.ride.clone());
+        needs.ride(&self.ride);
     }
 
     fn judge(&self, ledger: &mut Ledger) -> Result<()> {

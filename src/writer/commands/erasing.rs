@@ -19,7 +19,7 @@ impl Command for EraseMessage {
     type Output = ();
 
     fn needs(&self, needs: &mut Needs) {
-        needs.rides.insert(self.ride.clone());
+        needs.ride(&self.ride);
         needs.messages.push(self.message);
     }
 

@@ -41,7 +41,7 @@ impl Command for Mark {
     type Output = Receipt;
 
     fn needs(&self, needs: &mut Needs) {
-        needs.rides.insert(self.ride.clone());
+        needs.ride(&self.ride);
         needs.last_of_others.push((self.ride.clone(), self.caller.user.clone(), self.up_to));
     }
 

@@ -40,7 +40,7 @@ impl Command for SendMessage {
     type Output = Sent;
 
     fn needs(&self, needs: &mut Needs) {
-        needs.rides.insert(self.ride.clone());
+        needs.chat(&self.ride);
         if let Some(name) = &self.client_message_id {
             needs.sent.push((self.ride.clone(), self.caller.user.clone(), name.clone()));
         }
@@ -106,7 +106,7 @@ impl Command for EditMessage {
     type Output = String;
 
     fn needs(&self, needs: &mut Needs) {
-        needs.rides.insert(self.ride.clone());
+        needs.ride(&self.ride);
         needs.messages.push(self.message);
     }
 
@@ -162,7 +162,7 @@ impl Command for DeleteMessage {
     type Output = ();
 
     fn needs(&self, needs: &mut Needs) {
-        needs.rides.insert(self.ride.clone());
+        needs.ride(&self.ride);
         needs.messages.push(self.message);
     }
 

@@ -36,7 +36,7 @@ impl Command for React {
     type Output = ();
 
     fn needs(&self, needs: &mut Needs) {
-        needs.rides.insert(self.ride.clone());
+        needs.ride(&self.ride);
         needs.messages.push(self.message);
     }
 

@@ -52,7 +52,7 @@ impl Command for PutRide {
     type Output = (Ride, bool);
 
     fn needs(&self, needs: &mut Needs) {
-        needs.rides.insert(self.ride.clone());
+        needs.ride(&self.ride);
         needs.new_rides.insert(self.ride.clone());
     }
 
@@ -141,7 +141,7 @@ impl Command for AcceptRide {
     type Output = Ride;
 
     fn needs(&self, needs: &mut Needs) {
-        needs.rides.insert(self.ride.clone());
+        needs.ride(&self.ride);
     }
 
     fn judge(&self, ledger: &mut Ledger) -> Result<Ride> {
@@ -187,7 +187,7 @@ impl Command for CancelRide {
     type Output = Ride;
 
     fn needs(&self, needs: &mut Needs) {
-        needs.rides.insert(self.ride.clone());
+        needs.ride(&self.ride);
     }
 
     fn judge(&self, ledger: &mut Ledger) -> Result<Ride> {
@@ -212,7 +212,7 @@ impl Command for SetStatus {
     type Output = Ride;
 
     fn needs(&self, needs: &mut Needs) {
-        needs.rides.insert(self.ride.clone());
+        needs.ride(&self.ride);
     }
 
     fn judge(&self, ledger: &mut Ledger) -> Result<Ride> {

@@ -1,61 +1,96 @@
 //! The last flight: what a ledger says, as set-based statements, and COMMIT.
 
 use futures_util::future::poll_immediate;
+use tokio_postgres::types::ToSql;
 
 use crate::domain::{ClientMessageId, Content, Message, Metadata, Participant, Ride, RideSnapshot, Topic, UserId};
 use crate::store::{Session, StoreError, sql};
 use crate::writer::Ledger;
 
-/// Stores everything and commits. An error says nothing about the commit when the connection was lost, and that
-/// it did not happen otherwise.
+/// Stores everything and commits; begins first, where nothing has. Says whether everything was as it was judged to be,
+/// which it is under locks; if not, nothing is stored. An error says nothing about the commit when the connection was
+/// lost, and that it did not happen otherwise.
 ///
 /// `hints` are told right after the commit, and only if it happens. Nobody waits for that where the connection is ours: a
 /// hint that is lost costs the other replicas the wait for their next look.
 pub(super) async fn store_and_commit(
     session: &Session,
+    has_begun: bool,
     ledger: &Ledger,
-    xid: &str,
     hints: &[String],
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     session
         .prepare(&[
+            sql::EVENTS_APPEND,
             sql::RIDES_PUT,
             sql::PARTICIPANTS_PUT,
             sql::RECEIPTS_PUT,
-            sql::MESSAGES_INSERT,
             sql::MESSAGES_UPDATE,
-            sql::EVENTS_APPEND,
             sql::EVENTS_ERASE,
             sql::TOPICS_NOTIFY_COMMITTED,
         ])
         .await?;
-    // In this order: an erasure finds the events of its own batch as well.
-    let (rides, participants, receipts, inserted, updated, appended, erased, committed, ()) = tokio::join!(
+    let first = ledger.changes.events.first().map(|event| (event.topic.as_str(), event.seq));
+    let (topic, seq) = first.ok_or(StoreError::Corrupt("a batch without an event"))?;
+    let now = ledger.now().timestamp();
+    let of_first: [&(dyn ToSql + Sync); 4] = [&hints, &topic, &seq, &now];
+    // An erasure finds the events of its own batch as well.
+    let (begun, appended, rides, participants, receipts, updated, erased, committed, ()) = tokio::join!(
         biased;
+        async { if has_begun { Ok(()) } else { session.begin("").await } },
+        append(session, ledger),
         put_rides(session, ledger),
         put_participants(session, ledger),
         put_receipts(session, ledger),
-        insert_messages(session, ledger),
         update_messages(session, ledger),
-        append_events(session, ledger),
         erase_events(session, ledger),
         session.batch_execute("commit"),
         async {
             if !hints.is_empty() && session.may_run_ahead() {
                 // Sent when it is first polled.
-                poll_immediate(session.query(sql::TOPICS_NOTIFY_COMMITTED, &[&hints, &xid])).await;
+                poll_immediate(session.query(sql::TOPICS_NOTIFY_COMMITTED, &of_first)).await;
             }
         },
     );
     // The first that failed is the cause; those after it only say that the transaction is aborted.
-    for stored in [rides, participants, receipts, inserted, updated, appended, erased] {
+    begun?;
+    let is_stored = appended?;
+    for stored in [rides, participants, receipts, updated, erased] {
         stored?;
     }
     committed?;
     if !hints.is_empty() && !session.may_run_ahead() {
-        drop(session.query(sql::TOPICS_NOTIFY_COMMITTED, &[&hints, &xid]).await);
+        drop(session.query(sql::TOPICS_NOTIFY_COMMITTED, &of_first).await);
     }
-    Ok(())
+    Ok(is_stored)
+}
+
+/// Appends the events and the messages that some of them are.
+async fn append(session: &Session, ledger: &Ledger) -> Result<bool, StoreError> {
+    let events = &ledger.changes.events;
+    let topics: Vec<_> = events.iter().map(|event| event.topic.as_str()).collect();
+    let seqs: Vec<_> = events.iter().map(|event| event.seq).collect();
+    let types: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
+    let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
+    let edited: Vec<_> = events.iter().map(|event| event.message.map(|id| id.0)).collect();
+    let traces: Vec<_> = events.iter().map(|event| event.trace.map(|trace| trace.to_string())).collect();
+    let now = ledger.now().timestamp();
+    let messages: Vec<&Message> = ledger.new_messages().collect();
+    let ids: Vec<_> = messages.iter().map(|message| message.id.0).collect();
+    let rides: Vec<_> = messages.iter().map(|message| message.ride.as_str()).collect();
+    let places: Vec<_> = messages.iter().map(|message| message.seq).collect();
+    let senders: Vec<_> = messages.iter().map(|message| message.sender.as_str()).collect();
+    let roles: Vec<_> = messages.iter().map(|message| message.sender_role.as_str()).collect();
+    let (contents, metadata) = words(&messages);
+    let names: Vec<_> =
+        messages.iter().map(|message| message.client_message_id.as_ref().map(ClientMessageId::as_str)).collect();
+    let hashes: Vec<_> = messages.iter().map(|message| message.content_hash.as_bytes()).collect();
+    let params: [&(dyn ToSql + Sync); 16] = [
+        &topics, &seqs, &types, &data, &edited, &traces, &now, &ids, &rides, &places, &senders, &roles, &contents,
+        &metadata, &names, &hashes,
+    ];
+    let rows = session.query(sql::EVENTS_APPEND, &params).await?;
+    Ok(rows.first().ok_or(StoreError::Corrupt("no answer"))?.try_get("is_stored")?)
 }
 
 async fn put_rides(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
@@ -109,29 +144,6 @@ async fn put_receipts(session: &Session, ledger: &Ledger) -> Result<u64, StoreEr
     session.execute(sql::RECEIPTS_PUT, &[&rides, &users, &roles, &delivered, &read]).await
 }
 
-async fn insert_messages(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
-    let messages: Vec<&Message> = ledger.new_messages().collect();
-    let ids: Vec<_> = messages.iter().map(|message| message.id.0).collect();
-    let rides: Vec<_> = messages.iter().map(|message| message.ride.as_str()).collect();
-    let seqs: Vec<_> = messages.iter().map(|message| message.seq).collect();
-    let senders: Vec<_> = messages.iter().map(|message| message.sender.as_str()).collect();
-    let roles: Vec<_> = messages.iter().map(|message| message.sender_role.as_str()).collect();
-    let (contents, metadata) = words(&messages);
-    let names: Vec<_> =
-        messages.iter().map(|message| message.client_message_id.as_ref().map(ClientMessageId::as_str)).collect();
-    let hashes: Vec<_> = messages.iter().map(|message| message.content_hash.as_bytes()).collect();
-    let created: Vec<_> = messages.iter().map(|message| message.created_at.timestamp()).collect();
-    if messages.is_empty() {
-        return Ok(0);
-    }
-    session
-        .execute(
-            sql::MESSAGES_INSERT,
-            &[&ids, &rides, &seqs, &senders, &roles, &contents, &metadata, &names, &hashes, &created],
-        )
-        .await
-}
-
 async fn update_messages(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
     let messages: Vec<&Message> = ledger.changed_messages().collect();
     let ids: Vec<_> = messages.iter().map(|message| message.id.0).collect();
@@ -149,18 +161,6 @@ fn words<'a>(messages: &[&'a Message]) -> (Vec<Option<&'a str>>, Vec<Option<&'a 
     let contents = messages.iter().map(|message| message.content.as_ref().map(Content::as_str));
     let metadata = messages.iter().map(|message| message.metadata.as_ref().map(Metadata::as_json));
     (contents.collect(), metadata.collect())
-}
-
-async fn append_events(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
-    let events = &ledger.changes.events;
-    let topics: Vec<_> = events.iter().map(|event| event.topic.as_str()).collect();
-    let seqs: Vec<_> = events.iter().map(|event| event.seq).collect();
-    let types: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
-    let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
-    let messages: Vec<_> = events.iter().map(|event| event.message.map(|id| id.0)).collect();
-    let traces: Vec<_> = events.iter().map(|event| event.trace.map(|trace| trace.to_string())).collect();
-    let now = ledger.now().timestamp();
-    session.execute(sql::EVENTS_APPEND, &[&topics, &seqs, &types, &data, &messages, &now, &traces]).await
 }
 
 async fn erase_events(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
