@@ -190,6 +190,10 @@ impl Feed {
 
     fn hear(&self, payload: &str) {
         self.heard.send_modify(|count| *count += 1);
+        // What was committed here is published here.
+        if self.store.origin.has_told(payload) {
+            return;
+        }
         match hints::decode(payload) {
             Some(hints) => {
                 (self.heeding.0)(&hints.heads);

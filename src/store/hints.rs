@@ -1,8 +1,12 @@
 //! The payload of a NOTIFY: where some topics' logs end now, and values that are told and not logged.
 //!
-//! `{"v":1,"heads":{"ride/ride_123":42},"values":[["ride/ride_123","typing:indicator","rider_1",1,42,"{…}"]]}`, the
-//! members of a value being its topic, type, user, version, seq and data. A replica ignores what it cannot read:
-//! hints are only hints, and a newer version may say more.
+//! `{"v":1,"by":"k3v9x0aq","heads":{"ride/ride_123":42}}`, or
+//! `{"v":1,"values":[["ride/ride_123","typing:indicator","rider_1",1,42,"{…}"]]}`, the members of a value being its topic,
+//! type, user, version, seq and data. A replica ignores what it cannot read: hints are only hints, and a newer version may
+//! say more.
+//!
+//! Heads say whose commit they tell of, because Postgres tells everybody, and who has committed may hear of it before the
+//! COMMIT's own answer: it would read from the database what it is about to publish.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +23,28 @@ pub const PROBE: &str = r#"{"v":1,"heads":{}}"#;
 /// Postgres takes payloads of less than 8000 bytes.
 const LARGEST: usize = 7_900;
 
+/// Who tells of a commit: a replica, from its start to its end.
+#[derive(Debug)]
+pub struct Origin(String);
+
+impl Origin {
+    /// One that no other replica has.
+    pub fn new() -> Self {
+        Self(format!(r#"{{"v":1,"by":"{:016x}","#, fastrand::u64(..)))
+    }
+
+    /// Whether a payload tells of its own commit.
+    pub fn has_told(&self, payload: &str) -> bool {
+        payload.starts_with(&self.0)
+    }
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// What is told.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Hints {
@@ -31,14 +57,14 @@ pub struct Hints {
 }
 
 /// As many payloads as it takes.
-pub fn encode(hints: &Hints) -> Vec<String> {
+pub fn encode(hints: &Hints, by: &Origin) -> Vec<String> {
     // No escaping: the characters of an id are all plain.
     let heads = hints.heads.iter().map(|(topic, seq)| format!(r#""{topic}":{seq}"#));
     let values = hints.values.iter().filter_map(|value| {
         let Signal { topic, kind, user, version, seq, data } = value;
         serde_json::to_string(&(topic.as_str(), kind.as_str(), user, version, seq, data)).ok()
     });
-    let heads = payloads(heads, r#"{"v":1,"heads":{"#, "}}");
+    let heads = payloads(heads, &format!(r#"{}"heads":{{"#, by.0), "}}");
     let revoked = hints.revoked.then(|| r#"{"v":1,"revoked":true}"#.to_owned());
     heads.into_iter().chain(payloads(values, r#"{"v":1,"values":["#, "]}")).chain(revoked).collect()
 }
@@ -105,7 +131,8 @@ mod tests {
     fn hints_survive_the_way_in_payloads_that_postgres_takes() {
         let heads = (0..2_000).map(|n| (topic(n), n)).collect();
         let hints = Hints { heads, values: (0..500).map(value).collect(), revoked: true };
-        let payloads = encode(&hints);
+        let (own, other) = (Origin::new(), Origin::new());
+        let payloads = encode(&hints, &own);
         assert!(payloads.len() > 2 && payloads.iter().all(|payload| payload.len() < 8_000));
         let mut decoded = Hints::default();
         for part in payloads.iter().map(|payload| decode(payload).unwrap()) {
@@ -114,7 +141,10 @@ mod tests {
             decoded.revoked |= part.revoked;
         }
         assert_eq!(decoded, hints);
-        assert!(encode(&Hints::default()).is_empty());
+        assert!(encode(&Hints::default(), &own).is_empty());
+        let heads = payloads.iter().filter(|payload| !decode(payload).unwrap().heads.is_empty());
+        assert!(heads.clone().all(|payload| own.has_told(payload) && !other.has_told(payload)));
+        assert!(payloads.iter().any(|payload| !own.has_told(payload)), "values are for all");
     }
 
     #[test]
@@ -122,7 +152,7 @@ mod tests {
         for other in ["", "{}", "nonsense", r#"{"v":2,"heads":{}}"#, r#"{"v":1,"heads":[1]}"#] {
             assert_eq!(decode(other), None, "{other}");
         }
-        assert_eq!(decode(r#"{"v":1,"heads":{"a":1},"more":true}"#).unwrap().heads.len(), 1);
+        assert_eq!(decode(r#"{"v":1,"by":"somebody","heads":{"a":1},"more":true}"#).unwrap().heads.len(), 1);
         assert_eq!(decode(PROBE), Some(Hints::default()));
         assert_eq!(decode(r#"{"v":1,"values":[["t","new:type","u",1,1,""]]}"#), Some(Hints::default()));
     }

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, NoTls, Row};
 
+use super::hints::Origin;
 use super::{Batcher, StoreError, drivers, locations, parameter_types, reads, sql};
 use crate::domain::{DriverState, RideId, RideSnapshot, Signal};
 
@@ -72,6 +73,8 @@ pub struct PoolStatus {
 #[derive(Debug)]
 pub struct Store {
     pool: Pool,
+    /// Who tells of what is committed through this.
+    pub origin: Origin,
     pub(super) snapshots: Batcher<RideId, Option<RideSnapshot>>,
     pub(super) pages: Batcher<reads::PageRequest, Vec<reads::StoredEvent>>,
     pub(super) locations: Batcher<locations::NewLocation, Option<Signal>>,
@@ -114,7 +117,7 @@ impl Store {
             let pool = pool.clone();
             move |news| drivers::put(pool.clone(), news)
         });
-        Ok(Self { pool, snapshots, pages, locations, drivers })
+        Ok(Self { pool, origin: Origin::new(), snapshots, pages, locations, drivers })
     }
 
     /// A connection, for statements that must be on the same one.

@@ -64,7 +64,7 @@ impl Notifier {
             self.more.notified().await;
             let Waiting { values, revoked } = std::mem::take(&mut *self.waiting());
             let values = values.into_values().collect();
-            let payloads = hints::encode(&Hints { values, revoked, ..Hints::default() });
+            let payloads = hints::encode(&Hints { values, revoked, ..Hints::default() }, &store.origin);
             let told = store.notify(&payloads);
             if let Err(error) = told.await {
                 tracing::debug!(%error, "values were lost; the other replicas will look by themselves");

@@ -81,7 +81,7 @@ impl Attempt {
             self.session.abandon();
             return Err(Failed::NothingDone(error));
         }
-        let hints = if terms.notify { hints::encode(&ledger.hints()) } else { Vec::new() };
+        let hints = if terms.notify { hints::encode(&ledger.hints(), &store.origin) } else { Vec::new() };
         let error = match store::store_and_commit(&self.session, self.has_begun, ledger, &hints).await {
             Ok(true) => return Ok(()),
             Ok(false) => return Err(Failed::NothingDone(StoreError::Stale)),

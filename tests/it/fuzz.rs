@@ -9,7 +9,7 @@ use reqwest::Method;
 use ridewire::auth::{Expect, Keys, Signer, Tickets, Verifier};
 use ridewire::domain::{ClientMessageId, Content, EventType, Filter, Metadata, RideId, Role, Topic, UserId};
 use ridewire::realtime::Places;
-use ridewire::store::hints::{self, Hints};
+use ridewire::store::hints::{self, Hints, Origin};
 
 use crate::support::{Database, SECRET, Server};
 
@@ -58,7 +58,7 @@ proptest! {
         let heads = heads.iter().map(|(ride, seq)| (Topic::ride(&RideId::parse(ride).unwrap()), *seq));
         let told = Hints { heads: heads.collect(), ..Hints::default() };
         let mut heard = Hints::default();
-        for payload in hints::encode(&told) {
+        for payload in hints::encode(&told, &Origin::new()) {
             prop_assert!(payload.len() < 8_000);
             heard.heads.extend(hints::decode(&payload).unwrap().heads);
         }

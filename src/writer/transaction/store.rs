@@ -34,17 +34,20 @@ pub(super) async fn store_and_commit(
     let (topic, seq) = first.ok_or(StoreError::Corrupt("a batch without an event"))?;
     let now = ledger.now().timestamp();
     let of_first: [&(dyn ToSql + Sync); 4] = [&hints, &topic, &seq, &now];
+    // Where nothing has begun there is nothing to store but by one statement, which is a transaction of its own; its answer
+    // is complete after its commit. Through a pooler it needs a BEGIN for the transaction's settings.
+    let is_whole = !has_begun && session.may_run_ahead();
     // An erasure finds the events of its own batch as well.
     let (begun, appended, rides, participants, receipts, updated, erased, committed, ()) = tokio::join!(
         biased;
-        async { if has_begun { Ok(()) } else { session.begin("").await } },
+        async { if has_begun || is_whole { Ok(()) } else { session.begin("").await } },
         append(session, ledger),
         put_rides(session, ledger),
         put_participants(session, ledger),
         put_receipts(session, ledger),
         update_messages(session, ledger),
         erase_events(session, ledger),
-        session.batch_execute("commit"),
+        async { if is_whole { Ok(()) } else { session.batch_execute("commit").await } },
         async {
             if !hints.is_empty() && session.may_run_ahead() {
                 // Sent when it is first polled.
