@@ -153,3 +153,144 @@ impl Rides {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Receipts, Ride, Status, UserId};
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    fn id(name: &str) -> RideId {
+        RideId::parse(name).unwrap()
+    }
+
+    fn snapshot(name: &str, head: Seq) -> RideSnapshot {
+        let ride = Ride {
+            id: id(name),
+            status: Status::Requested,
+            rider: UserId::parse("rider").unwrap(),
+            driver: None,
+            accepted: false,
+            ended_at: None,
+            closed_at: None,
+            created_at: Time::now(),
+            updated_at: Time::now(),
+        };
+        RideSnapshot { head, ride, participants: Vec::new(), receipts: Receipts::default(), location: None }
+    }
+
+    fn ledger(rides: &[(&str, Seq)]) -> Ledger {
+        let rides = rides.iter().map(|(name, head)| snapshot(name, *head));
+        Ledger::new(Time::now(), GRACE, rides, [], HashMap::new())
+    }
+
+    fn chats(names: &[&str]) -> Needs {
+        let mut needs = Needs::default();
+        names.iter().for_each(|name| needs.chat(&id(name)));
+        needs
+    }
+
+    fn knowing(rides: &[(&str, Seq)]) -> Known {
+        let known = Known::default();
+        known.set_clock(Time::now());
+        known.learn(&mut ledger(rides));
+        known
+    }
+
+    fn head(known: &Known, name: &str) -> Option<Seq> {
+        known.take(&chats(&[name]), GRACE).map(|ledger| ledger.ride(&id(name)).unwrap().head)
+    }
+
+    #[test]
+    fn a_batch_is_known_if_all_of_it_is_and_is_taken_with_it() {
+        let known = knowing(&[("a", 1), ("b", 2)]);
+        assert!(known.take(&chats(&["a", "c"]), GRACE).is_none());
+        let both = known.take(&chats(&["a", "b"]), GRACE).unwrap();
+        assert_eq!(both.ride(&id("b")).unwrap().head, 2);
+        assert_eq!(head(&known, "a"), None, "somebody has it");
+    }
+
+    #[test]
+    fn what_needs_more_than_the_chat_is_asked_for() {
+        let known = knowing(&[("a", 1)]);
+        let mut needs = chats(&["a"]);
+        needs.ride(&id("a"));
+        assert!(known.take(&needs, GRACE).is_none());
+        assert!(known.take(&Needs::default(), GRACE).is_none());
+        assert_eq!(head(&known, "a"), Some(1));
+    }
+
+    #[test]
+    fn a_ride_is_forgotten_when_its_log_is_heard_to_go_on() {
+        let known = knowing(&[("a", 5), ("b", 5), ("c", 5)]);
+        let heads = [("a", 4), ("b", 5), ("c", 6)].map(|(name, head)| (Topic::ride(&id(name)), head));
+        known.hear(heads.iter().map(|(topic, head)| (topic, head)));
+        assert_eq!((head(&known, "a"), head(&known, "b"), head(&known, "c")), (Some(5), Some(5), None));
+    }
+
+    #[test]
+    fn without_the_databases_clock_nothing_is_known() {
+        let known = Known::default();
+        known.learn(&mut ledger(&[("a", 1)]));
+        assert_eq!(head(&known, "a"), None);
+        known.set_clock(Time::now());
+        assert_eq!(head(&known, "a"), Some(1));
+    }
+
+    #[test]
+    fn no_event_is_older_than_the_one_before_it() {
+        let known = knowing(&[("a", 1)]);
+        // The clock that is asked later may be another machine's, after a failover.
+        known.set_clock(Time::from_unix_seconds(0).unwrap());
+        let last = known.rides().find("a").unwrap().at;
+        assert_eq!(known.take(&chats(&["a"]), GRACE).unwrap().now(), last);
+    }
+
+    #[test]
+    fn a_ride_whose_state_has_changed_is_loaded_anew() {
+        let known = Known::default();
+        known.set_clock(Time::now());
+        let mut ledger = ledger(&[("a", 1), ("b", 1)]);
+        let changed = ledger.ride(&id("a")).unwrap().ride.clone();
+        ledger.change_ride(changed).unwrap();
+        known.learn(&mut ledger);
+        assert_eq!((head(&known, "a"), head(&known, "b")), (None, Some(1)));
+    }
+
+    #[test]
+    fn what_is_in_vain_again_and_again_is_tried_less_and_less() {
+        let known = knowing(&[("a", 1)]);
+        let mut spared = Vec::new();
+        for _ in 0..8 {
+            let mut tries = 0;
+            while head(&known, "a").is_none() {
+                tries += 1;
+            }
+            spared.push(tries);
+            known.learn(&mut ledger(&[("a", 1)]));
+            known.proved(false);
+        }
+        assert_eq!(spared, [0, 0, 1, 3, 7, 15, 31, 63]);
+        for _ in 0..200 {
+            let _ = known.take(&chats(&["a"]), GRACE);
+            known.learn(&mut ledger(&[("a", 1)]));
+            known.proved(true);
+        }
+        known.proved(false);
+        assert_eq!(head(&known, "a"), Some(1), "what has been right for long is tried again at once");
+    }
+
+    #[test]
+    fn who_is_not_written_to_is_forgotten_when_others_come() {
+        let known = knowing(&[("kept", 1), ("gone", 1)]);
+        for generation in 0..2 {
+            known.learn(&mut ledger(&[("kept", 1)]));
+            let names: Vec<_> = (0..GENERATION).map(|number| format!("{generation}-{number}")).collect();
+            let rides: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+            known.learn(&mut ledger(&rides));
+            known.learn(&mut ledger(&[("kept", 1)]));
+        }
+        assert_eq!((head(&known, "kept"), head(&known, "gone")), (Some(1), None));
+    }
+}

@@ -168,6 +168,51 @@ async fn a_commit_whose_fate_cannot_be_learnt_is_answered_503_and_delivered_all_
     assert!(scene.server.log().contains("a commit's fate is unknown"));
 }
 
+/// A batch that was judged by what was known, kept by the network until long after its sender has given it up, sent again
+/// and gone on: it comes to nothing, whatever it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_arrives_late_comes_to_nothing() {
+    let database = Database::create().await;
+    let mut scene = Scene::set(&database).await;
+    let mut answers = Vec::new();
+    for round in 0..5 {
+        // What is known is written at once.
+        scene.rider.send("ride", &format!("round {round} begins")).await;
+        let before = database.head("ride").await;
+        answers.extend(scene.send_while_cut(round, Cut::Late).await);
+        let after = database.head("ride").await;
+        assert_eq!(after - before, 10, "each is there");
+        scene.proxy.release().await;
+        assert_eq!(database.head("ride").await, after, "and nothing more");
+    }
+    let (created, unknown) = scene.check(&database, &answers).await;
+    assert_eq!((created, unknown), (50, 0), "the fate of each can be learnt");
+}
+
+/// The same where nobody can send it again: then it may come, and its sender was told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_is_given_up_may_still_come_and_is_there_once() {
+    let database = Database::create().await;
+    let mut scene = Scene::set(&database).await;
+    scene.rider.send("ride", "so that the ride is known").await;
+    let rider = scene.rider.clone();
+    let struck = scene.proxy.close_at_commit(Cut::Late);
+    let sending = tokio::spawn(async move { rider.send_named("ride", "who knows", "a name").await });
+    struck.await.unwrap();
+    sending.await.unwrap().problem(503, "unavailable");
+    scene.proxy.release().await;
+    scene.proxy.open();
+    let again = eventually("the server is back", async || {
+        let again = scene.rider.send_named("ride", "who knows", "a name").await;
+        (again.status != 503).then_some(again)
+    })
+    .await;
+    assert_eq!(again.expect(200).json()["seq"], START + 2);
+    assert_eq!(log_of(&database, "ride").await.count("message:new"), 2);
+    let answers = [];
+    scene.check(&database, &answers).await;
+}
+
 /// After a crash Postgres gives out the numbers of transactions again that had not reached the disk. A stranger that
 /// gets the number of ours, and commits, does not make ours committed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,12 +12,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::unix::{OwnedReadHalf as UnixRead, OwnedWriteHalf as UnixWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
-/// Where a connection is cut, once, by the next COMMIT on any of them.
+/// Where a connection is cut, once, by the writer's next commit on any of them: its COMMIT, or the end of a statement that
+/// is a transaction of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// Postgres gets all that precedes COMMIT, but not COMMIT.
@@ -26,6 +27,9 @@ pub(crate) enum Cut {
     After,
     /// COMMIT is handed to Postgres and both sides are cut at once: it may or may not happen.
     During,
+    /// The client's side is cut. Postgres gets the whole statement, with all that was held back, when [`Proxy::release`]
+    /// says so: as when a network, or a Postgres that stands still, has kept it.
+    Late,
 }
 
 /// What becomes of bytes and of new connections.
@@ -47,6 +51,9 @@ struct Trap {
     struck: oneshot::Sender<()>,
 }
 
+/// The text by which the writer's statement is known that is a transaction of its own.
+const APPENDING: &[u8] = b"-- Appends events";
+
 #[derive(Debug)]
 struct Shared {
     socket: PathBuf,
@@ -54,6 +61,10 @@ struct Shared {
     /// Raised to cut all connections.
     cuts: watch::Sender<usize>,
     trap: Mutex<Option<Trap>>,
+    /// Lets those go on that are late.
+    released: Notify,
+    /// How many of them Postgres has had, and answered.
+    late: watch::Sender<usize>,
     accepted: AtomicUsize,
     commits: AtomicUsize,
 }
@@ -80,6 +91,8 @@ impl Proxy {
             way: watch::Sender::new(Way::Open),
             cuts: watch::Sender::new(0),
             trap: Mutex::default(),
+            released: Notify::new(),
+            late: watch::Sender::new(0),
             accepted: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
         });
@@ -132,7 +145,15 @@ impl Proxy {
         answer
     }
 
-    /// How many of the writer's COMMITs have come by.
+    /// Hands Postgres what was held back for [`Cut::Late`], and waits until it has dealt with that.
+    pub(crate) async fn release(&self) {
+        let mut late = self.shared.late.subscribe();
+        late.mark_unchanged();
+        self.shared.released.notify_one();
+        late.changed().await.unwrap();
+    }
+
+    /// How many of the writer's commits have come by.
     pub(crate) fn commits(&self) -> usize {
         self.shared.commits.load(Ordering::SeqCst)
     }
@@ -174,8 +195,8 @@ async fn serve(client: TcpStream, number: usize, shared: &Shared) {
     let Ok(postgres) = UnixStream::connect(&shared.socket).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_postgres, to_postgres) = postgres.into_split();
-    // Set once the trap has struck here: nothing more is told to the client.
-    let (silence, silenced) = watch::channel(false);
+    // Set once the trap has struck here.
+    let (silence, silenced) = watch::channel(None);
     let struck: Mutex<Option<oneshot::Sender<()>>> = Mutex::default();
     tokio::select! {
         () = upstream(from_client, to_postgres, number, shared, &silence, &struck) => {}
@@ -198,28 +219,33 @@ async fn upstream(
     mut to: UnixWrite,
     number: usize,
     shared: &Shared,
-    silence: &watch::Sender<bool>,
+    silence: &watch::Sender<Option<Silence>>,
     struck: &Mutex<Option<oneshot::Sender<()>>>,
 ) {
     let mut frames = Frames { buffer: Vec::new(), is_started: false };
-    let mut is_writing = false;
+    let mut follower = Follower::default();
     while frames.read(&mut from).await {
         pass(number, shared).await;
         let mut ready = Vec::new();
         while let Some(frame) = frames.next() {
-            if let Some(begin) = text_of(&frame).filter(|text| text.starts_with(b"begin")) {
-                // Others have transactions, too.
-                is_writing = begin.starts_with(b"begin isolation level read committed;");
-            }
-            if is_writing && text_of(&frame) == Some(b"commit\0") {
+            if follower.commits(&frame) {
                 shared.commits.fetch_add(1, Ordering::SeqCst);
                 let trap = shared.trap.lock().unwrap().take();
                 if let Some(Trap { cut, closes, struck: cue }) = trap {
-                    *struck.lock().unwrap() = Some(cue);
                     if closes {
                         shared.way.send_replace(Way::Closed);
                     }
-                    silence.send_replace(true);
+                    silence.send_replace(Some(Silence { asked: follower.asked, is_cut: cut == Cut::Late }));
+                    if cut == Cut::Late {
+                        // What was ready has not been sent either.
+                        ready.extend(frame);
+                        drop(from);
+                        let _ = cue.send(());
+                        shared.released.notified().await;
+                        let _ = to.write_all(&ready).await;
+                        return std::future::pending().await;
+                    }
+                    *struck.lock().unwrap() = Some(cue);
                     if cut == Cut::Before {
                         let _ = to.write_all(&ready).await;
                         return;
@@ -241,35 +267,113 @@ async fn upstream(
     }
 }
 
-async fn downstream(
-    mut from: UnixRead,
-    mut to: OwnedWriteHalf,
-    number: usize,
-    shared: &Shared,
-    silenced: watch::Receiver<bool>,
-) {
-    let mut frames = Frames { buffer: Vec::new(), is_started: true };
-    while frames.read(&mut from).await {
-        pass(number, shared).await;
-        let mut ready = Vec::new();
-        while let Some(frame) = frames.next() {
-            if *silenced.borrow() {
-                if frame.first() == Some(&b'C') && frame.get(5..) == Some(b"COMMIT\0") {
-                    return;
+/// From when on nothing more is told to the client.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    /// When Postgres has given so many answers it has committed.
+    asked: usize,
+    /// Whether the client is to notice.
+    is_cut: bool,
+}
+
+/// What a client has asked for, by its frames.
+#[derive(Debug, Default)]
+struct Follower {
+    /// The name of the statement that is a transaction of its own.
+    appending: Option<Vec<u8>>,
+    is_in_transaction: bool,
+    /// Whether that transaction is the writer's.
+    is_writing: bool,
+    /// Whether that statement has been given its parameters, so that the end of the message commits it.
+    is_bound: bool,
+    /// How many answers Postgres owes, the one to the connection's begin included.
+    asked: usize,
+}
+
+impl Follower {
+    /// Whether a frame commits what the writer has written.
+    fn commits(&mut self, frame: &[u8]) -> bool {
+        let body = frame.get(5..).unwrap_or_default();
+        match frame.first() {
+            Some(b'Q') => {
+                self.asked += 1;
+                let commits = body == b"commit\0" && self.is_writing;
+                if body.starts_with(b"begin") {
+                    self.is_in_transaction = true;
+                    // Others have transactions, too.
+                    self.is_writing = body.starts_with(b"begin isolation level read committed;");
+                } else if body == b"commit\0" || body == b"rollback\0" {
+                    self.is_in_transaction = false;
                 }
-            } else {
-                ready.extend(frame);
+                commits
             }
-        }
-        if to.write_all(&ready).await.is_err() {
-            return;
+            Some(b'P') => {
+                let mut parts = body.splitn(2, |byte| *byte == 0);
+                let (name, text) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+                if text.starts_with(APPENDING) {
+                    self.appending = Some(name.to_vec());
+                }
+                false
+            }
+            Some(b'B') => {
+                // The portal's name, then the statement's.
+                let name = body.split(|byte| *byte == 0).nth(1);
+                self.is_bound = name.is_some() && name == self.appending.as_deref() && !self.is_in_transaction;
+                false
+            }
+            Some(b'S') => {
+                self.asked += 1;
+                std::mem::take(&mut self.is_bound)
+            }
+            // The connection's begin, whose frame has no type.
+            Some(0) => {
+                self.asked += 1;
+                false
+            }
+            _ => false,
         }
     }
 }
 
-/// The text of a simple query.
-fn text_of(frame: &[u8]) -> Option<&[u8]> {
-    (frame.first() == Some(&b'Q')).then(|| frame.get(5..)).flatten()
+async fn downstream(
+    mut from: UnixRead,
+    to: OwnedWriteHalf,
+    number: usize,
+    shared: &Shared,
+    mut silenced: watch::Receiver<Option<Silence>>,
+) {
+    let mut frames = Frames { buffer: Vec::new(), is_started: true };
+    let mut to = Some(to);
+    let mut answered = 0;
+    loop {
+        tokio::select! {
+            is_more = frames.read(&mut from) => if !is_more { return },
+            Ok(()) = silenced.changed() => {}
+        }
+        pass(number, shared).await;
+        let silence = *silenced.borrow();
+        if silence.is_some_and(|silence| silence.is_cut) {
+            to = None;
+        }
+        let mut ready = Vec::new();
+        while let Some(frame) = frames.next() {
+            answered += usize::from(frame.first() == Some(&b'Z'));
+            match silence {
+                Some(silence) if answered >= silence.asked => {
+                    shared.late.send_modify(|late| *late += usize::from(silence.is_cut));
+                    return;
+                }
+                Some(_) => {}
+                None => ready.extend(frame),
+            }
+        }
+        if let Some(to) = to.as_mut()
+            && !ready.is_empty()
+            && to.write_all(&ready).await.is_err()
+        {
+            return;
+        }
+    }
 }
 
 /// Messages of the protocol: a type, a length that counts itself, and the rest. A client's first has no type.

@@ -26,6 +26,7 @@ mod health;
 mod history;
 mod idempotency;
 mod jwks;
+mod known;
 mod limits;
 mod live;
 mod merged;
