@@ -43,7 +43,7 @@ async fn who_was_taken_off_the_ride_elsewhere_can_no_longer_write_and_who_joined
     another.send_named("ride", "Hello", "too early").await.problem(404, "ride_not_found");
     scene.know().await;
     scene.two.service().put_ride("ride", "rider_1", Some("driver_2")).await.expect(200);
-    scene.driver.send_named("ride", "Hello", "too late").await.problem(403, "forbidden");
+    scene.driver.send_named("ride", "Hello", "too late").await.problem(404, "ride_not_found");
     scene.say(&another).await;
 }
 
