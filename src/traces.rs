@@ -6,7 +6,7 @@
 //! | span | is | ends |
 //! |---|---|---|
 //! | `POST /api/v1/messages` and the like | a request | with the head of its answer |
-//! | `commit` | its event in a batch: two flights to Postgres, NOTIFY in the second | committed |
+//! | `commit` | its event in a batch: one or two flights to Postgres, NOTIFY in the last | committed |
 //! | `deliver` | its event on the way to one reader, from when the replica had it | handed to the socket |
 
 use std::sync::atomic::{AtomicBool, Ordering};

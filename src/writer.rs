@@ -22,9 +22,11 @@ mod notifier;
 pub mod retention;
 mod transaction;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::poll_immediate;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -39,7 +41,7 @@ pub use known::Known;
 pub use ledger::Ledger;
 pub use notifier::Notifier;
 
-use self::batch::Desk;
+use self::batch::{Desk, Done};
 use self::command::Job;
 use crate::domain::{Error, Result, TraceContext};
 use crate::store::Store;
@@ -84,8 +86,23 @@ impl Writer {
         let desk = Desk { store, terms, known: Arc::clone(&known) };
         let work = async move {
             let mut jobs = Vec::new();
-            while waiting.recv_many(&mut jobs, LARGEST_BATCH).await > 0 {
-                batch::run(&desk, std::mem::take(&mut jobs), &committed).await;
+            let mut done: Option<Done> = None;
+            loop {
+                // Nobody waits for a next batch that is not there.
+                if waiting.is_empty() {
+                    done.take().into_iter().for_each(|done| done.tell(&committed));
+                }
+                if waiting.recv_many(&mut jobs, LARGEST_BATCH).await == 0 {
+                    break;
+                }
+                let mut flight = pin!(batch::run(&desk, std::mem::take(&mut jobs), &committed));
+                // Sent before anybody is told of the last one: Postgres works meanwhile.
+                let landed = poll_immediate(&mut flight).await;
+                done.take().into_iter().for_each(|done| done.tell(&committed));
+                done = match landed {
+                    Some(done) => done,
+                    None => flight.await,
+                };
             }
         };
         (Self { queue, known, patience, trace: None }, work)

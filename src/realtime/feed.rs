@@ -6,7 +6,6 @@
 //! seconds, and by the same comparison after each time that the listener was away, made after LISTEN has been
 //! committed, so that nothing falls between.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{AsyncMessage, Config, NoTls};
 
 use super::{Hub, Revocations};
-use crate::domain::{Seq, Topic};
-use crate::store::{Store, StoreError, hints};
+use crate::store::hints::{self, Heads};
+use crate::store::{Store, StoreError};
 
 /// How long to wait before connecting again: doubled each time, jittered, back to the first after success.
 const BACKOFF_MS: (u64, u64) = (100, 10_000);
@@ -78,11 +77,11 @@ pub struct Feed {
 }
 
 /// Told where logs are said to end.
-pub struct Heeding(Box<dyn Fn(&BTreeMap<Topic, Seq>) + Send + Sync>);
+pub struct Heeding(Box<dyn Fn(&Heads) + Send + Sync>);
 
 impl Heeding {
     /// Calls this with each hint.
-    pub fn new(heeding: impl Fn(&BTreeMap<Topic, Seq>) + Send + Sync + 'static) -> Self {
+    pub fn new(heeding: impl Fn(&Heads) + Send + Sync + 'static) -> Self {
         Self(Box::new(heeding))
     }
 }

@@ -45,11 +45,14 @@ impl Default for Origin {
     }
 }
 
+/// Where logs end.
+pub type Heads = BTreeMap<Topic, Seq>;
+
 /// What is told.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Hints {
     /// Where logs end.
-    pub heads: BTreeMap<Topic, Seq>,
+    pub heads: Heads,
     /// The last value of each kind and user.
     pub values: Vec<Signal>,
     /// Whether there are new revocations to be read.

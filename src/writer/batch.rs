@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::{Job, Needs};
-use super::{Known, Ledger, Terms};
 use super::transaction::{Attempt, Failed};
+use super::{Known, Ledger, Terms};
 use crate::domain::{Error, NewEvent};
 use crate::store::{Store, StoreError};
 
@@ -39,26 +39,43 @@ pub(super) struct Desk {
     pub(super) known: Arc<Known>,
 }
 
-/// Carries out a batch, and answers everyone in it.
-pub(super) async fn run(desk: &Desk, jobs: Vec<Box<dyn Job>>, committed: &impl Fn(Committed)) {
-    let Err((jobs, error)) = attempt(desk, jobs, committed).await else { return };
-    if jobs.len() == 1 || error.is_connection_lost() {
-        return fail(jobs, &error);
-    }
-    tracing::warn!(%error, jobs = jobs.len(), "a batch was refused; its commands run one by one");
-    for job in jobs {
-        if let Err((job, error)) = attempt(desk, vec![job], committed).await {
-            fail(job, &error);
-        }
+/// A batch that is stored, and of which nobody has been told.
+#[derive(Debug)]
+pub(super) struct Done {
+    jobs: Vec<Box<dyn Job>>,
+    committed: Committed,
+}
+
+impl Done {
+    /// Tells the hub, then the askers: who has an answer finds it in the hub.
+    pub(super) fn tell(self, committed: &impl Fn(Committed)) {
+        committed(self.committed);
+        self.jobs.into_iter().for_each(Job::answer);
     }
 }
 
+/// Carries out a batch. Everyone in it was answered, or is to be [told](Done::tell).
+pub(super) async fn run(desk: &Desk, jobs: Vec<Box<dyn Job>>, committed: &impl Fn(Committed)) -> Option<Done> {
+    let (jobs, error) = match attempt(desk, jobs).await {
+        Ok(done) => return done,
+        Err(refused) => refused,
+    };
+    if jobs.len() == 1 || error.is_connection_lost() {
+        fail(jobs, &error);
+        return None;
+    }
+    tracing::warn!(%error, jobs = jobs.len(), "a batch was refused; its commands run one by one");
+    for job in jobs {
+        match attempt(desk, vec![job]).await {
+            Ok(done) => done.into_iter().for_each(|done| done.tell(committed)),
+            Err((job, error)) => fail(job, &error),
+        }
+    }
+    None
+}
+
 /// Tries a batch, a second time if the first came to nothing because its connection was lost.
-async fn attempt(
-    desk: &Desk,
-    mut jobs: Vec<Box<dyn Job>>,
-    committed: &impl Fn(Committed),
-) -> Result<(), (Vec<Box<dyn Job>>, StoreError)> {
+async fn attempt(desk: &Desk, mut jobs: Vec<Box<dyn Job>>) -> Result<Option<Done>, (Vec<Box<dyn Job>>, StoreError)> {
     let mut lost = None;
     let mut has_straggler = false;
     for _ in 0..2 {
@@ -66,17 +83,15 @@ async fn attempt(
         match once(desk, &mut jobs).await {
             Ok(events) if has_straggler && events.is_empty() => {
                 unknown(jobs, &lost.unwrap_or(StoreError::Timeout));
-                return Ok(());
+                return Ok(None);
             }
             Ok(events) => {
-                // The hub is told before the askers, so that who has an answer finds it in the hub.
-                committed(Committed { events, jobs: jobs.len(), took: began.elapsed() });
-                jobs.into_iter().for_each(Job::answer);
-                return Ok(());
+                let committed = Committed { events, jobs: jobs.len(), took: began.elapsed() };
+                return Ok(Some(Done { jobs, committed }));
             }
             Err(Failed::Unknown(error)) => {
                 unknown(jobs, &error);
-                return Ok(());
+                return Ok(None);
             }
             Err(Failed::NotYet(error)) => {
                 has_straggler = true;
@@ -85,7 +100,7 @@ async fn attempt(
             Err(Failed::NothingDone(error)) if error.is_connection_lost() => lost = Some(error),
             Err(Failed::NothingDone(error)) if has_straggler => {
                 unknown(jobs, &error);
-                return Ok(());
+                return Ok(None);
             }
             Err(Failed::NothingDone(error)) => return Err((jobs, error)),
         }
