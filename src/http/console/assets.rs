@@ -22,6 +22,7 @@ pub(super) const ALL: &[(&str, &str)] = &[
     of_the_page!("icon.svg"),
     of_the_page!("route.json"),
     of_the_page!("js/bubble.js"),
+    of_the_page!("js/cancel.js"),
     of_the_page!("js/chat.js"),
     of_the_page!("js/composer.js"),
     of_the_page!("js/controls.js"),
