@@ -1,12 +1,14 @@
 //! Behind each proxy that `ops` has a configuration for; and `compose.yaml`, which puts one there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{Balancer, Database, Kind, PATIENCE, Server, User, eventually, ridewire};
+use crate::support::{Balancer, Database, Kind, PATIENCE, Server, User, eventually, eventually_within, ridewire};
 
 /// Less than three heartbeats of the shortest kind.
 const IDLE: &str = "7s";
@@ -29,13 +31,22 @@ async fn passes_everything_on(kind: Kind) {
     stream.next_sync().await;
     let sent = rider.send("ride", "through a proxy").await;
     assert_eq!(stream.next_of("message:new").await.data["id"], sent["id"]);
-    stream.next_comment(Duration::from_secs(8)).await;
+    stream.next_comment(PATIENCE * 2).await;
     drop(stream);
-    eventually("the servers hear that the driver has gone", async || {
-        let presence = rider.get("messages/rides/ride/presence").await.expect(200).json();
-        let driver = presence["participants"].as_array().unwrap().iter().find(|who| who["userId"] == "driver_1");
-        (driver.unwrap()["online"] == false).then_some(())
-    })
+
+    // Told by the proxy, and not by a heartbeat that cannot be written.
+    let silent = driver.stream("ride", "heartbeat=60").await.expect(200);
+    drop(silent);
+    eventually_within(
+        PATIENCE * 3,
+        Duration::from_millis(100),
+        "the servers hear that the driver has gone",
+        async || {
+            let presence = rider.get("messages/rides/ride/presence").await.expect(200).json();
+            let driver = presence["participants"].as_array().unwrap().iter().find(|who| who["userId"] == "driver_1");
+            (driver.unwrap()["online"] == false).then_some(())
+        },
+    )
     .await;
 
     let polling = tokio::spawn({
@@ -82,7 +93,7 @@ async fn is_held_open_by_heartbeats(kind: Kind) {
     silent.next_sync().await;
     assert!(silent.try_next().await.is_none(), "it is ended for its silence");
     for _ in 0..3 {
-        beating.next_comment(Duration::from_secs(8)).await;
+        beating.next_comment(PATIENCE * 2).await;
     }
     let sent = rider.send("ride", "still there").await;
     assert_eq!(beating.next_of("message:new").await.data["id"], sent["id"]);
@@ -136,4 +147,31 @@ async fn compose_names_settings_and_services_that_there_are() {
     }
     let rust = include_str!("../../Cargo.toml").lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap();
     assert!(dockerfile.contains(&format!("FROM rust:{}-", rust.trim_matches('"'))), "{rust}");
+}
+
+/// What is built into the program has to be where the image is built: copied there, and not kept out before.
+#[test]
+fn the_image_has_what_the_program_is_built_from() {
+    let mut sources = String::new();
+    let mut waiting = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let included = sources.split("include_").skip(1).filter_map(|rest| rest.split('"').nth(1));
+    let outside = included.filter_map(|path| path.rsplit_once("../").map(|(_, rest)| rest.split('/').next().unwrap()));
+    // The keys of unit tests are not for the program.
+    let outside: BTreeSet<_> = outside.filter(|name| *name != "tests").collect();
+    assert_eq!(outside, BTreeSet::from(["clients", "openapi.yaml", "sql", "web"]));
+    for name in outside {
+        let is_copied = include_str!("../../Dockerfile").lines().any(|line| line.starts_with(&format!("COPY {name} ")));
+        let is_let_in = include_str!("../../.dockerignore").lines().any(|line| line == format!("!{name}"));
+        assert!(is_copied && is_let_in, "{name}");
+    }
 }
