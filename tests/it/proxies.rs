@@ -59,7 +59,8 @@ async fn passes_everything_on(kind: Kind) {
     assert_eq!(polled["events"][0]["data"]["content"], "to a poll");
     assert!(began.elapsed() < Duration::from_secs(20));
     // What a proxy would refuse in its own words is refused in ours.
-    let body = "x".repeat(100_000);
+    // It fits into the sockets' buffers: who is answered before they have sent it all may be cut off before they read that.
+    let body = "x".repeat(70_000);
     rider.send_bytes(reqwest::Method::POST, "messages", body).await.problem(413, "body_too_large");
     assert_eq!(reqwest::get(format!("{}/metrics", balancer.base)).await.unwrap().status(), 404);
 
