@@ -10,6 +10,7 @@ RUN mkdir -p src benches/ridewire tests/it tests/faults \
     && touch src/lib.rs \
     && cargo build --release --locked --bin ridewire \
     && rm -rf src
+COPY openapi.yaml ./
 COPY sql sql
 COPY web web
 COPY clients clients

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Runs the tests of the console in Chromium, against a real server: $RIDEWIRE_BIN, or what has been built here.
+# Runs the tests of the console and of the reference in Chromium, against a real server: $RIDEWIRE_BIN, or what has been built here.
 # Where Node or Chromium cannot be had, it says so and leaves it at that.
 #
 #   scripts/browser.sh [files, all where none is given]
-#   RIDEWIRE_SCREENSHOTS=1 scripts/browser.sh     takes docs/console-*.png anew
+#   RIDEWIRE_SCREENSHOTS=1 scripts/browser.sh     takes docs/console-*.png and docs/reference-*.png anew
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,15 +13,15 @@ skip() {
 }
 
 major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\)\..*/\1/p')
-[ "${major:-0}" -ge 20 ] || skip "the console's tests need Node 20 or newer (https://nodejs.org)"
-command -v npm >/dev/null || skip "the console's tests need npm"
+[ "${major:-0}" -ge 20 ] || skip "the pages' tests need Node 20 or newer (https://nodejs.org)"
+command -v npm >/dev/null || skip "the pages' tests need npm"
 
 CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || true)}
 if [ -z "$CHROMIUM" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     { apt-get update && apt-get install -y --no-install-recommends chromium fonts-noto-color-emoji; } >/dev/null 2>&1 || true
     CHROMIUM=$(command -v chromium || true)
 fi
-[ -n "$CHROMIUM" ] || skip "the console's tests need Chromium (apt install chromium)"
+[ -n "$CHROMIUM" ] || skip "the pages' tests need Chromium (apt install chromium)"
 export CHROMIUM
 
 if [ -z "${RIDEWIRE_BIN:-}" ]; then
@@ -37,11 +37,12 @@ export RIDEWIRE_BIN
 
 cd web
 [ -d node_modules/playwright-core ] && [ -d node_modules/axe-core ] || npm ci --silent ||
-    skip "what the console's tests need cannot be installed (npm ci)"
+    skip "what the pages' tests need cannot be installed (npm ci)"
 
 # A file that hangs is ended, where this Node can do that.
 limit=--test-timeout=300000
 node "$limit" -e 0 2>/dev/null || limit=
 
+[ $# -gt 0 ] || set -- test/console.test.js test/reference.test.js test/migrate.test.js
 # shellcheck disable=SC2086 # an empty limit is no argument
-exec node --test $limit --test-reporter=spec "${@:-test/console.test.js}"
+exec node --test $limit --test-reporter=spec "$@"

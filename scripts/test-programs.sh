@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure that the programs are installed which some tests put around the servers: PgBouncer before Postgres, nginx before
-# the servers. Says nothing when they are. Where one cannot be had, it says so, and its tests are skipped.
+# Makes sure that the programs are installed which some tests put around the servers: PgBouncer before Postgres, nginx,
+# Caddy and HAProxy before the servers. Says nothing when they are. Where one cannot be had, it says so, and its tests are skipped.
 set -eu
 
 say() {
@@ -12,7 +12,7 @@ installed() {
 }
 
 missing=
-for program in pgbouncer nginx; do
+for program in pgbouncer nginx caddy haproxy; do
     installed "$program" || missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0

@@ -66,8 +66,8 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_ADMIN_LISTEN", global = true)]
     pub admin_listen: Option<String>,
 
-    /// Whether the console, a page to try the interface with, is served at `/`: where the operators' address is, if there is
-    /// one, and the interface with it [default: off; on in a demo].
+    /// Whether the console, a page to try the interface with, is served at `/`, and the reference at `/docs`: where the
+    /// operators' address is, if there is one, and the interface with them [default: off; on in a demo].
     #[arg(long, env = "RIDEWIRE_CONSOLE", global = true, value_enum)]
     pub console: Option<Console>,
 

@@ -32,7 +32,8 @@ pub(crate) async fn lines(settings: &Settings, address: &str, api: &Api) -> anyh
         // Where operators have an address of their own, it is theirs.
         let place =
             settings.admin_listen.as_ref().map_or_else(|| address.to_owned(), |admin| format!("http://{admin}"));
-        writeln!(lines, "A ride that is being driven, to be seen in a browser: {place}/\n")?;
+        writeln!(lines, "A ride that is being driven, to be seen in a browser: {place}/")?;
+        writeln!(lines, "Every call, to try there: {place}/docs\n")?;
     }
     writeln!(lines, "By hand. Stream a ride as its driver, in this terminal's neighbour:\n")?;
     writeln!(lines, "  curl -N {base}/messages/rides/{ride}/events -H 'Authorization: Bearer {driver}'\n")?;

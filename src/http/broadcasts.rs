@@ -34,13 +34,13 @@ const TYPE_CHARS: usize = 64;
 #[salvo(schema(name = "NewBroadcast"))]
 pub(super) struct BroadcastBody {
     /// To whom: 1 to 10000 users, who need not be known here. Each gets it once.
-    #[salvo(schema(required = true, nullable = false, value_type = Vec<schema::Id>, min_items = 1, max_items = 10000, example = json!(["rider_1", "driver_1"])))]
+    #[salvo(schema(required = true, nullable = false, value_type = Vec<schema::Person>, min_items = 1, max_items = 10000, example = json!(["rider_1", "driver_1"])))]
     user_ids: Option<Vec<String>>,
     /// What kind of notice it is, in the platform's words: at most 64 characters.
     #[salvo(schema(min_length = 1, max_length = 64, example = "surge"))]
     r#type: Option<String>,
     /// What it says: at most 8 KiB, 32 levels deep.
-    #[salvo(schema(required = true, nullable = false))]
+    #[salvo(schema(required = true, nullable = false, example = json!({"text": "Heavy rain: drivers may be late"})))]
     data: Option<Map<String, Value>>,
 }
 

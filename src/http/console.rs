@@ -1,7 +1,8 @@
-//! The console: a page with the phones of a ride's people, to see the interface at work. Off unless asked for.
+//! The console: a page with the phones of a ride's people, to see the interface at work; and the reference, which shows
+//! every operation and tries it. Off unless asked for.
 //!
-//! Its files are a part of the program. They hold no secret; what they can do depends on the tokens that are pasted into
-//! the page. A demo gives it some, but only to a page of its own, on the machine that it runs on.
+//! Their files are a part of the program. They hold no secret; what they can do depends on the tokens that are pasted into
+//! the pages. A demo gives them some, but only to pages of its own, on the machine that it runs on.
 
 mod assets;
 
@@ -81,6 +82,7 @@ impl Console {
             .push(Router::with_path("console/session").get(Session(Arc::clone(self))))
             .push(Router::with_path("console/{**file}").get(files()))
             .push(Router::with_path("client/{**file}").get(files()))
+            .push(Router::with_path("docs/{**file}").get(files()))
     }
 }
 
@@ -90,7 +92,10 @@ struct Files(Arc<Console>);
 #[async_trait]
 impl Handler for Files {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, _ctrl: &mut FlowCtrl) {
-        let Some(file) = self.0.files.get(req.uri().path()) else {
+        let path = req.uri().path();
+        // `/docs/` is `/docs`.
+        let path = path.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(path);
+        let Some(file) = self.0.files.get(path) else {
             return Refusal::NotFound.write(req, depot, res).await;
         };
         let is_known = req.headers().get(IF_NONE_MATCH) == Some(&file.etag);

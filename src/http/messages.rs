@@ -224,7 +224,7 @@ pub(super) async fn get_message(session: Session, message: MessagePath) -> Resul
 #[salvo(schema(name = "EditMessage"))]
 pub(super) struct EditBody {
     /// The new text; left out or null, it stays.
-    #[salvo(schema(min_length = 1, max_length = 4000, pattern = r"\S"))]
+    #[salvo(schema(min_length = 1, max_length = 4000, pattern = r"\S", example = "I am at the side gate"))]
     content: Option<String>,
     /// The new metadata; left out, it stays; null takes it away.
     #[serde(default, deserialize_with = "present")]

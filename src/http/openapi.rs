@@ -1,12 +1,17 @@
 //! openapi.yaml, made from the handlers.
 
-use salvo::http::header::{CONTENT_TYPE, HeaderValue};
-use salvo::oapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme};
-use salvo::oapi::{Content, Info, License, OpenApi, RefOr, Response, Schema, SecurityScheme, Tag, ToSchema};
-use salvo::{Depot, FlowCtrl, Handler, Request, async_trait};
+use std::sync::OnceLock;
 
-use super::problem::ProblemBody;
+use salvo::http::header::{CONTENT_TYPE, HeaderValue};
+use salvo::oapi::schema::Ref;
+use salvo::oapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme};
+use salvo::oapi::{Content, Example, Info, License, OpenApi, RefOr, Response, Schema, SecurityScheme, Tag, ToSchema};
+use salvo::{Depot, FlowCtrl, Handler, Request, Writer as _, async_trait};
+
+use super::problem::{self, ProblemBody};
+use super::refusal::Refusal;
 use super::router::{Served, router};
+use crate::domain::Error;
 
 const DESCRIPTION: &str = "\
 Real-time messaging for the people of a ride, over plain HTTP: REST for writing and history, Server-Sent Events for \
@@ -48,10 +53,14 @@ pub fn document() -> OpenApi {
             Tag::new("messages").description("What is said on a ride, and who has received and read it."),
             Tag::new("live").description("A ride's events, as they happen."),
             Tag::new("rides").description("What messaging has to know of a ride's life."),
+            Tag::new("drivers").description("Who of the drivers takes rides."),
             Tag::new("operations").description("For those who run it."),
         ])
         .merge_router(&router(Served::All));
     let problem = ProblemBody::to_schema(&mut document.components);
+    for (code, body) in problem::examples() {
+        document.components.examples.insert(code.to_owned(), Example::new().value(body).into());
+    }
     describe_refusals(&mut document, &problem);
     document
 }
@@ -60,6 +69,10 @@ pub fn document() -> OpenApi {
 fn describe_refusals(document: &mut OpenApi, problem: &RefOr<Schema>) {
     for (_, item) in document.paths.iter_mut().filter(|(path, _)| path.starts_with("/api/")) {
         for operation in item.operations.values_mut() {
+            // What the framework says of handlers that return nothing; ours say what they answer themselves.
+            operation.responses.retain(|_, response| {
+                !matches!(response, RefOr::Type(response) if response.description == "Ok" && response.contents.is_empty())
+            });
             for (status, description) in COMMON {
                 // An operation without a body has none that is too large.
                 if status != "413" || operation.request_body.is_some() {
@@ -70,7 +83,15 @@ fn describe_refusals(document: &mut OpenApi, problem: &RefOr<Schema>) {
                 if let RefOr::Type(response) = response
                     && status.starts_with(['4', '5'])
                 {
-                    response.contents.insert("application/problem+json".into(), Content::new(problem.clone()));
+                    let mut content = Content::new(problem.clone());
+                    // The codes are what a description has between backticks, and an example is there of each.
+                    for code in response.description.split('`').skip(1).step_by(2) {
+                        if document.components.examples.contains_key(code) {
+                            let example = Ref::new(format!("#/components/examples/{code}"));
+                            content.examples.insert(code.to_owned(), RefOr::Ref(example));
+                        }
+                    }
+                    response.contents.insert("application/problem+json".into(), content);
                 }
             }
         }
@@ -90,5 +111,23 @@ impl Handler for Yaml {
     async fn handle(&self, _req: &mut Request, _depot: &mut Depot, res: &mut salvo::Response, _ctrl: &mut FlowCtrl) {
         res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/yaml"));
         res.body(include_str!("../../openapi.yaml"));
+    }
+}
+
+/// Serves the same as JSON, for programs that read no YAML, such as the reference in a browser.
+#[derive(Default)]
+pub(super) struct Json(OnceLock<Option<String>>);
+
+#[async_trait]
+impl Handler for Json {
+    async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut salvo::Response, _ctrl: &mut FlowCtrl) {
+        // Made when it is first asked for: the document is made from the routes, and this is one of them.
+        match self.0.get_or_init(|| serde_json::to_string(&document()).ok()) {
+            Some(text) => {
+                res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                res.body(text.clone());
+            }
+            None => Refusal::from(Error::Internal).write(req, depot, res).await,
+        }
     }
 }

@@ -47,7 +47,7 @@ path_parameter! {
 
 path_parameter! {
     /// `{userId}`
-    UserPath(UserId) = "userId", schema::Id, |text| UserId::parse(text).map_err(|error| error.to_string())
+    UserPath(UserId) = "userId", schema::Person, |text| UserId::parse(text).map_err(|error| error.to_string())
 }
 
 path_parameter! {

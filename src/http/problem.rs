@@ -7,11 +7,12 @@ use salvo::http::{Problem, StatusCode, Version};
 use salvo::oapi::{Components, EndpointOutRegister, Operation, ToSchema};
 use salvo::{Depot, Request, Response, Writer, async_trait};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::context::Api;
 use super::refusal::Refusal;
 use super::trace::RequestId;
-use crate::domain::{Code, Error};
+use crate::domain::{Code, Error, FieldError, FieldErrors, Status};
 
 /// The members that our problems have beside the standard ones.
 #[derive(Debug, Clone, Serialize)]
@@ -90,6 +91,47 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
     }
 }
 
+/// The URI of a kind of problem.
+fn kind(code: &str) -> String {
+    format!("urn:ridewire:problem:{code}")
+}
+
+/// One problem of each kind that an operation may answer with, by its code: for openapi.yaml.
+pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
+    let domain = [
+        Error::invalid("/content", "must not be empty"),
+        Error::RideNotFound,
+        Error::MessageNotFound,
+        Error::LocationUnknown,
+        Error::Forbidden("only the service may do this"),
+        Error::ChatClosed,
+        Error::IdempotencyConflict,
+        Error::MessageDeleted,
+        Error::TooManyReactions,
+        Error::InvalidTransition { from: Status::Completed, to: Status::Accepted },
+        Error::RideConflict("another driver has the ride"),
+        Error::Unavailable,
+        Error::Internal,
+    ];
+    let http = [Refusal::Unauthorized(None), Refusal::BodyTooLarge, Refusal::TooMany { what: "messages", seconds: 1 }];
+    domain.map(Refusal::Domain).into_iter().chain(http).map(|refusal| {
+        let (status, code, title) = table(&refusal);
+        let mut body = json!({
+            "type": kind(code),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": refusal.to_string(),
+            "code": code,
+            "requestId": "01a2064a-3f01-7521-8e7a-2efe52754594",
+        });
+        if let (Some(members), Refusal::Domain(Error::Invalid(FieldErrors(fields)))) = (body.as_object_mut(), refusal) {
+            let wrong = |field: FieldError| json!({ "pointer": field.pointer, "detail": field.detail });
+            members.insert("errors".to_owned(), fields.into_iter().map(wrong).collect());
+        }
+        (code, body)
+    })
+}
+
 /// When to try again, in whole seconds: jittered, so that those who were refused together do not come back
 /// together.
 pub(super) fn retry_after() -> HeaderValue {
@@ -135,13 +177,11 @@ impl Writer for Refusal {
             _ => Vec::new(),
         };
         let errors = errors.into_iter().map(|field| WrongField { pointer: field.pointer, detail: field.detail });
-        res.render(
-            Problem::new(status)
-                .kind(format!("urn:ridewire:problem:{code}"))
-                .title(title)
-                .detail(detail)
-                .with_extensions(Extensions { code, request_id: request_id.to_string(), errors: errors.collect() }),
-        );
+        res.render(Problem::new(status).kind(kind(code)).title(title).detail(detail).with_extensions(Extensions {
+            code,
+            request_id: request_id.to_string(),
+            errors: errors.collect(),
+        }));
         if let Some(retry) = retry {
             res.headers_mut().insert(RETRY_AFTER, retry);
         }

@@ -176,7 +176,7 @@ pub(super) async fn cancel_ride(
 #[salvo(schema(name = "SetStatus"))]
 pub(super) struct StatusBody {
     /// The next step.
-    #[salvo(schema(required = true, nullable = false))]
+    #[salvo(schema(required = true, nullable = false, example = "arrived"))]
     status: Option<Status>,
 }
 

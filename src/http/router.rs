@@ -48,7 +48,10 @@ pub(super) fn router(served: Served) -> Router {
         .push(Router::with_path("healthz").get(health::get_health))
         .push(Router::with_path("readyz").get(health::get_readiness));
     if served != Served::Operations {
-        root = root.push(interface()).push(Router::with_path("openapi.yaml").get(openapi::Yaml));
+        root = root
+            .push(interface())
+            .push(Router::with_path("openapi.yaml").get(openapi::Yaml))
+            .push(Router::with_path("openapi.json").get(openapi::Json::default()));
     }
     if served != Served::Public {
         root = root.push(Router::with_path("metrics").get(metrics::get_metrics));

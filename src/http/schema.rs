@@ -11,12 +11,30 @@ use serde_json::Value;
 pub(super) use self::live::{Poll, PollAll};
 use crate::domain::{Chat, RideRole, Status};
 
-/// A ride's or user's id.
+/// A ride's id.
 pub(super) struct Id;
 
 impl ToSchema for Id {
     fn to_schema(_components: &mut Components) -> RefOr<Schema> {
         Object::new().schema_type(BasicType::String).pattern("^[A-Za-z0-9_.-]{1,64}$").example("ride_123").into()
+    }
+}
+
+/// A user's id.
+pub(super) struct Person;
+
+impl ToSchema for Person {
+    fn to_schema(_components: &mut Components) -> RefOr<Schema> {
+        Object::new().schema_type(BasicType::String).pattern("^[A-Za-z0-9_.-]{1,64}$").example("rider_1").into()
+    }
+}
+
+/// The id of a user who drives.
+pub(super) struct DriverId;
+
+impl ToSchema for DriverId {
+    fn to_schema(_components: &mut Components) -> RefOr<Schema> {
+        Object::new().schema_type(BasicType::String).pattern("^[A-Za-z0-9_.-]{1,64}$").example("driver_1").into()
     }
 }
 
@@ -60,13 +78,13 @@ pub(super) struct Message {
     id: Uuid,
     ride_id: Id,
     /// The seq of its `message:new`.
-    #[salvo(schema(minimum = 1))]
+    #[salvo(schema(minimum = 1, example = 4))]
     seq: i64,
-    sender_id: Id,
+    sender_id: Person,
     /// What the sender was on this ride; `system` is the platform.
     sender_role: RideRole,
     /// As sent, byte for byte.
-    #[salvo(schema(required = true))]
+    #[salvo(schema(required = true, example = "I am at the main gate"))]
     content: Option<String>,
     /// What the app attached.
     #[salvo(schema(required = true))]
@@ -91,8 +109,9 @@ pub(super) struct Message {
 #[salvo(schema(name = "Reaction", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Reaction {
+    #[salvo(schema(example = "👍"))]
     emoji: String,
-    user_ids: Vec<Id>,
+    user_ids: Vec<Person>,
 }
 
 /// How far a user has received and read a ride.
@@ -101,12 +120,12 @@ pub(super) struct Reaction {
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Receipt {
     ride_id: Id,
-    user_id: Id,
+    user_id: Person,
     /// The seq of the last message that has reached them; 0 for none.
-    #[salvo(schema(minimum = 0))]
+    #[salvo(schema(minimum = 0, example = 4))]
     delivered_seq: i64,
     /// The seq of the last message that they have read; 0 for none.
-    #[salvo(schema(minimum = 0))]
+    #[salvo(schema(minimum = 0, example = 4))]
     read_seq: i64,
 }
 
@@ -115,10 +134,10 @@ pub(super) struct Receipt {
 #[salvo(schema(name = "Mark", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Mark {
-    user_id: Id,
-    #[salvo(schema(minimum = 0))]
+    user_id: Person,
+    #[salvo(schema(minimum = 0, example = 4))]
     delivered_seq: i64,
-    #[salvo(schema(minimum = 0))]
+    #[salvo(schema(minimum = 0, example = 4))]
     read_seq: i64,
 }
 
@@ -127,7 +146,7 @@ pub(super) struct Mark {
 #[salvo(schema(name = "Participant", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Participant {
-    user_id: Id,
+    user_id: Person,
     role: RideRole,
     online: bool,
     /// Since when they are online, or offline; null where that is not known.
@@ -142,9 +161,9 @@ pub(super) struct Participant {
 pub(super) struct Ride {
     ride_id: Id,
     status: Status,
-    rider_id: Id,
+    rider_id: Person,
     #[salvo(schema(required = true))]
-    driver_id: Option<Id>,
+    driver_id: Option<DriverId>,
     chat: Chat,
     created_at: DateTime,
     updated_at: DateTime,
@@ -157,9 +176,9 @@ pub(super) struct Ride {
 pub(super) struct InboxRide {
     ride_id: Id,
     status: Status,
-    rider_id: Id,
+    rider_id: Person,
     #[salvo(schema(required = true))]
-    driver_id: Option<Id>,
+    driver_id: Option<DriverId>,
     chat: Chat,
     created_at: DateTime,
     updated_at: DateTime,
@@ -232,10 +251,10 @@ pub(super) struct Presence {
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Location {
     ride_id: Id,
-    driver_id: Id,
-    #[salvo(schema(minimum = -90, maximum = 90))]
+    driver_id: DriverId,
+    #[salvo(schema(minimum = -90, maximum = 90, example = 52.52))]
     lat: f64,
-    #[salvo(schema(minimum = -180, maximum = 180))]
+    #[salvo(schema(minimum = -180, maximum = 180, example = 13.405))]
     lng: f64,
     #[salvo(schema(required = true))]
     heading: Option<f64>,
@@ -251,7 +270,7 @@ pub(super) struct Location {
 #[salvo(schema(name = "Driver", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Driver {
-    driver_id: Id,
+    driver_id: DriverId,
     available: bool,
     #[salvo(schema(required = true, minimum = -90, maximum = 90))]
     lat: Option<f64>,
@@ -270,7 +289,7 @@ pub(super) struct AvailableDrivers {
     has_more: bool,
     /// What to give as `after` for the next page.
     #[salvo(schema(required = true))]
-    next: Option<Id>,
+    next: Option<DriverId>,
 }
 
 /// How many users a broadcast is for.
@@ -289,7 +308,7 @@ pub(super) struct BroadcastCount {
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Erased {
     /// Whose.
-    user_id: Id,
+    user_id: Person,
     /// How many messages, this time.
     #[salvo(schema(minimum = 0))]
     messages: usize,
@@ -301,7 +320,7 @@ pub(super) struct Erased {
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Revoked {
     /// Whose.
-    user_id: Id,
+    user_id: Person,
     /// Tokens issued until then are refused.
     revoked_at: DateTime,
 }
@@ -323,9 +342,11 @@ pub(super) struct StreamTicket {
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Ready {
     /// `ok` or `unavailable`.
+    #[salvo(schema(example = "ok"))]
     status: String,
     /// Whether Postgres answers.
     database: bool,
     /// How hints of other replicas arrive: `listening`, `connecting`, `deaf`, `off`.
+    #[salvo(schema(example = "listening"))]
     listen: String,
 }

@@ -127,7 +127,7 @@ async fn the_scheme_has_no_case_and_an_unauthenticated_path_needs_no_token() {
         let request = rider.clone().with_token("").request(Method::GET, "rides/ride_1");
         rider.ask(request.header("authorization", format!("{scheme} {}", rider.token))).await.expect(200);
     }
-    for path in ["healthz", "readyz", "openapi.yaml"] {
+    for path in ["healthz", "readyz", "openapi.yaml", "openapi.json"] {
         assert_eq!(reqwest::get(format!("{}/{path}", server.base)).await.unwrap().status(), 200, "{path}");
     }
 }

@@ -62,7 +62,15 @@ async fn no_answer_is_to_be_guessed_at_framed_or_told_of() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
-    for path in ["api/v1/rides/ride_1", "api/v1/rides/ride_9", "api/v1/events", "nothing", "metrics", "openapi.yaml"] {
+    for path in [
+        "api/v1/rides/ride_1",
+        "api/v1/rides/ride_9",
+        "api/v1/events",
+        "nothing",
+        "metrics",
+        "openapi.yaml",
+        "openapi.json",
+    ] {
         let request = reqwest::Client::new().get(format!("{}/{path}", server.base)).bearer_auth(&rider.token);
         let answer = request.send().await.unwrap();
         let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());

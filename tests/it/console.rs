@@ -1,4 +1,4 @@
-//! The console: off unless asked for, whole where it is on, and silent about tokens wherever it is not a demo's own.
+//! The console and the reference: off unless asked for, whole where it is on, and silent about tokens wherever it is not a demo's own.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -45,11 +45,13 @@ fn files_below(directory: &str, served: &str) -> BTreeSet<String> {
 async fn it_is_not_there_unless_it_is_asked_for() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
-    for path in ["/", "/console/style.css", "/console/session", "/client/index.js"] {
+    for path in ["/", "/console/style.css", "/console/session", "/client/index.js", "/docs", "/docs/", "/docs/page.css"]
+    {
         get(&server, path, &[]).await.problem(404, "not_found");
     }
     let without = Server::with(&database, &[DEMO, ("RIDEWIRE_CONSOLE", "off")]).await;
     get(&without, "/", &[]).await.problem(404, "not_found");
+    get(&without, "/docs", &[]).await.problem(404, "not_found");
     get(&without, "/console/session", &[]).await.problem(404, "not_found");
 }
 
@@ -57,13 +59,16 @@ async fn it_is_not_there_unless_it_is_asked_for() {
 async fn every_file_that_is_named_is_served_as_what_it_is() {
     let database = Database::create().await;
     let server = Server::with(&database, &[("RIDEWIRE_CONSOLE", "on")]).await;
-    let mut waiting = vec!["/".to_owned()];
+    let mut waiting = vec!["/".to_owned(), "/docs".to_owned()];
     let mut found = BTreeSet::new();
     while let Some(path) = waiting.pop() {
         if !found.insert(path.clone()) {
             continue;
         }
         let answer = get(&server, &path, &[]).await.expect(200);
+        if path == "/openapi.json" {
+            continue;
+        }
         let kind = match path.rsplit_once('.') {
             Some((_, "js")) => "text/javascript; charset=utf-8",
             Some((_, "css")) => "text/css; charset=utf-8",
@@ -86,13 +91,21 @@ async fn every_file_that_is_named_is_served_as_what_it_is() {
         waiting.extend(named(&path, &text));
     }
     // What is in the directories is used, and what is used is there.
-    let mut there = BTreeSet::from(["/".to_owned()]);
-    for (directory, at) in [("web", "/console"), ("web/js", "/console/js"), ("clients/js/src", "/client")] {
+    let mut there = BTreeSet::from(["/", "/docs", "/openapi.json"].map(str::to_owned));
+    for (directory, at) in [
+        ("web", "/console"),
+        ("web/js", "/console/js"),
+        ("web/reference", "/docs"),
+        ("web/reference/js", "/docs/js"),
+        ("clients/js/src", "/client"),
+    ] {
         there.extend(files_below(directory, at));
     }
     assert_eq!(found, there);
     get(&server, "/console/other.js", &[]).await.problem(404, "not_found");
     get(&server, "/console/../secret", &[]).await.problem(404, "not_found");
+    get(&server, "/docs/index.html", &[]).await.problem(404, "not_found");
+    assert_eq!(get(&server, "/docs/", &[]).await.expect(200).text(), get(&server, "/docs", &[]).await.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,9 +189,11 @@ async fn with_an_address_for_operators_it_is_there_and_not_at_the_public_one() {
     let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let settings = [("RIDEWIRE_CONSOLE", "on"), ("RIDEWIRE_ADMIN_LISTEN", admin.as_str())];
     let server = Server::with(&database, &settings).await;
-    get(&server, "/", &[]).await.problem(404, "not_found");
-    let page = reqwest::get(format!("http://{admin}/")).await.unwrap();
-    assert_eq!(page.status(), 200);
+    for path in ["/", "/docs"] {
+        get(&server, path, &[]).await.problem(404, "not_found");
+        let page = reqwest::get(format!("http://{admin}{path}")).await.unwrap();
+        assert_eq!(page.status(), 200);
+    }
     // And the interface beside it, for its scripts.
     let asked = reqwest::get(format!("http://{admin}/api/v1/rides")).await.unwrap();
     assert_eq!(asked.status(), 401);

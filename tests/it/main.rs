@@ -33,6 +33,7 @@ mod merged;
 mod messages;
 mod metrics;
 mod openapi;
+mod pages;
 mod poll;
 mod pooler;
 mod proxies;

@@ -147,6 +147,32 @@ async fn the_document_is_current_and_served() {
     let served = reqwest::get(format!("{}/openapi.yaml", server.base)).await.unwrap();
     assert_eq!(served.status(), 200);
     assert_eq!(served.text().await.unwrap(), file);
+    let json = reqwest::get(format!("{}/openapi.json", server.base)).await.unwrap();
+    assert_eq!(json.headers()["content-type"], "application/json");
+    assert_eq!(json.json::<Value>().await.unwrap(), document());
+}
+
+/// What a problem looks like is shown for each code that a refusal names, as the server says it.
+#[test]
+fn every_code_has_an_example() {
+    let document = document();
+    let mut shown = BTreeSet::new();
+    for (method, path, operation) in operations(&document) {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let Some(content) = response["content"].get("application/problem+json") else { continue };
+            let examples = content["examples"].as_object().unwrap_or_else(|| panic!("{method} {path} {status}: none"));
+            for (code, reference) in examples {
+                let example = document.pointer(reference["$ref"].as_str().unwrap().trim_start_matches('#')).unwrap();
+                let body = &example["value"];
+                assert_eq!((&body["code"], &body["status"]), (&json!(code), &json!(status.parse::<u16>().unwrap())));
+                let schema = json!({ "$ref": "#/components/schemas/Problem" });
+                assert_eq!(problems(&document, &schema, body, ""), Vec::<String>::new(), "{code}");
+                shown.insert(code.as_str());
+            }
+        }
+    }
+    let all: BTreeSet<_> = document["components"]["examples"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(shown, all, "each is named somewhere");
 }
 
 /// The console's paths are a page's, not the interface's: nobody is to build on them, so the document leaves them out.

@@ -1,31 +1,54 @@
-//! Behind nginx, as `compose.yaml` puts it there; and that file itself.
+//! Behind each proxy that `ops` has a configuration for; and `compose.yaml`, which puts one there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{Database, Nginx, PATIENCE, Server, User, eventually, ridewire};
+use crate::support::{Balancer, Database, Kind, PATIENCE, Server, User, eventually, eventually_within, ridewire};
 
-fn through(nginx: &Nginx, user: &User) -> User {
+/// Less than three heartbeats of the shortest kind.
+const IDLE: &str = "7s";
+
+fn through(balancer: &Balancer, user: &User) -> User {
     let mut user = user.clone();
-    user.base.clone_from(&nginx.base);
+    user.base.clone_from(&balancer.base);
     user
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_nginx_events_come_at_once_and_a_server_that_goes_is_not_missed() {
+/// Events come at once, who goes is missed, and a server that goes is not.
+async fn passes_everything_on(kind: Kind) {
     let database = Database::create().await;
-    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
-    let Some(nginx) = Nginx::before(&database, [&one, &two]).await else { return };
+    let settings = [("RIDEWIRE_PRESENCE_GRACE", "1s")];
+    let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+    let Some(balancer) = Balancer::before(kind, &database, [&one, &two], None).await else { return };
     let (rider, driver) = one.open_ride("ride").await;
-    let (rider, driver) = (through(&nginx, &rider), through(&nginx, &driver));
+    let (rider, driver) = (through(&balancer, &rider), through(&balancer, &driver));
     let mut stream = driver.stream("ride", "heartbeat=5").await.expect(200);
     stream.next_sync().await;
     let sent = rider.send("ride", "through a proxy").await;
     assert_eq!(stream.next_of("message:new").await.data["id"], sent["id"]);
-    stream.next_comment(Duration::from_secs(8)).await;
+    stream.next_comment(PATIENCE * 2).await;
+    drop(stream);
+
+    // Told by the proxy, and not by a heartbeat that cannot be written.
+    let silent = driver.stream("ride", "heartbeat=60").await.expect(200);
+    drop(silent);
+    eventually_within(
+        PATIENCE * 3,
+        Duration::from_millis(100),
+        "the servers hear that the driver has gone",
+        async || {
+            let presence = rider.get("messages/rides/ride/presence").await.expect(200).json();
+            let driver = presence["participants"].as_array().unwrap().iter().find(|who| who["userId"] == "driver_1");
+            (driver.unwrap()["online"] == false).then_some(())
+        },
+    )
+    .await;
+
     let polling = tokio::spawn({
         let driver = driver.clone();
         async move { driver.poll("ride", "after=2&wait=30&types=message:new").await }
@@ -35,10 +58,11 @@ async fn behind_nginx_events_come_at_once_and_a_server_that_goes_is_not_missed()
     let polled = timeout(PATIENCE, polling).await.expect("it does not wait for its time-out").unwrap();
     assert_eq!(polled["events"][0]["data"]["content"], "to a poll");
     assert!(began.elapsed() < Duration::from_secs(20));
-    // What nginx would refuse in its own words is refused in ours.
-    let body = "x".repeat(100_000);
+    // What a proxy would refuse in its own words is refused in ours.
+    // It fits into the sockets' buffers: who is answered before they have sent it all may be cut off before they read that.
+    let body = "x".repeat(70_000);
     rider.send_bytes(reqwest::Method::POST, "messages", body).await.problem(413, "body_too_large");
-    assert_eq!(reqwest::get(format!("{}/metrics", nginx.base)).await.unwrap().status(), 404);
+    assert_eq!(reqwest::get(format!("{}/metrics", balancer.base)).await.unwrap().status(), 404);
 
     let head = database.head("ride").await;
     one.kill().await;
@@ -55,6 +79,46 @@ async fn behind_nginx_events_come_at_once_and_a_server_that_goes_is_not_missed()
     for _ in 0..10 {
         assert_eq!(again.next_of("message:new").await.data["content"], "without the first");
     }
+}
+
+/// A stream outlives the proxy's time-out by its heartbeats, and by nothing else.
+async fn is_held_open_by_heartbeats(kind: Kind) {
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    let Some(balancer) = Balancer::before(kind, &database, [&one, &two], Some(IDLE)).await else { return };
+    let (rider, driver) = one.open_ride("ride").await;
+    let (rider, driver) = (through(&balancer, &rider), through(&balancer, &driver));
+    let mut beating = driver.stream("ride", "heartbeat=5&types=message:new").await.expect(200);
+    let mut silent = driver.stream("ride", "heartbeat=60&types=message:new").await.expect(200);
+    beating.next_sync().await;
+    silent.next_sync().await;
+    assert!(silent.try_next().await.is_none(), "it is ended for its silence");
+    for _ in 0..3 {
+        beating.next_comment(PATIENCE * 2).await;
+    }
+    let sent = rider.send("ride", "still there").await;
+    assert_eq!(beating.next_of("message:new").await.data["id"], sent["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_nginx_events_come_at_once_and_a_server_that_goes_is_not_missed() {
+    passes_everything_on(Kind::Nginx).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_caddy_events_come_at_once_and_a_server_that_goes_is_not_missed() {
+    passes_everything_on(Kind::Caddy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_haproxy_events_come_at_once_and_a_server_that_goes_is_not_missed() {
+    passes_everything_on(Kind::HaProxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_hold_streams_open_behind_every_proxy() {
+    let [nginx, caddy, haproxy] = Kind::ALL.map(is_held_open_by_heartbeats);
+    tokio::join!(nginx, caddy, haproxy);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,4 +148,31 @@ async fn compose_names_settings_and_services_that_there_are() {
     }
     let rust = include_str!("../../Cargo.toml").lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap();
     assert!(dockerfile.contains(&format!("FROM rust:{}-", rust.trim_matches('"'))), "{rust}");
+}
+
+/// What is built into the program has to be where the image is built: copied there, and not kept out before.
+#[test]
+fn the_image_has_what_the_program_is_built_from() {
+    let mut sources = String::new();
+    let mut waiting = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let included = sources.split("include_").skip(1).filter_map(|rest| rest.split('"').nth(1));
+    let outside = included.filter_map(|path| path.rsplit_once("../").map(|(_, rest)| rest.split('/').next().unwrap()));
+    // The keys of unit tests are not for the program.
+    let outside: BTreeSet<_> = outside.filter(|name| *name != "tests").collect();
+    assert_eq!(outside, BTreeSet::from(["clients", "openapi.yaml", "sql", "web"]));
+    for name in outside {
+        let is_copied = include_str!("../../Dockerfile").lines().any(|line| line.starts_with(&format!("COPY {name} ")));
+        let is_let_in = include_str!("../../.dockerignore").lines().any(|line| line == format!("!{name}"));
+        assert!(is_copied && is_let_in, "{name}");
+    }
 }

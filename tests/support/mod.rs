@@ -24,10 +24,10 @@
 )]
 
 mod answer;
+mod balancer;
 mod bouncer;
 mod cluster;
 mod guard;
-mod nginx;
 mod server;
 mod sse;
 mod standby;
@@ -37,9 +37,9 @@ mod user;
 use std::time::Duration;
 
 pub use answer::Answer;
+pub use balancer::{Balancer, Kind};
 pub use bouncer::Bouncer;
 pub use cluster::{Cluster, Database};
-pub use nginx::Nginx;
 pub use server::{SECRET, Server, ridewire};
 pub use sse::{Item, Parser};
 pub use standby::Standby;

@@ -81,7 +81,7 @@ lines[0].subscribe(() => {
   say(document.getElementById('ride'), text);
   if (status) listRides();
   if (driver && driver !== lines[0] && driver.rideId !== rideId && conversation?.ride?.driverId === driver.userId) driver.open(rideId);
-  if (status === 'completed' && follows) awaitNext(rideId);
+  if (['completed', 'cancelled'].includes(status) && follows) awaitNext(rideId);
 });
 support?.subscribe(() => support.rideId !== listed && listRides());
 

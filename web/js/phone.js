@@ -1,3 +1,4 @@
+import { Cancel } from './cancel.js';
 import { Chat } from './chat.js';
 import { Composer } from './composer.js';
 import { Controls } from './controls.js';
@@ -49,12 +50,14 @@ export class Phone {
       onTyping: (typing) => line.client.typing(line.rideId, typing).catch(() => {}),
     });
     const takeStep = (status) => api((client) => client.status(line.rideId, status))();
+    const cancel = new Cancel(line.role, (reason) => api((client) => client.cancel(line.rideId, reason))());
     this.#parts = {
+      cancel,
       chat,
       composer,
       controls: new Controls(line),
       map: isDesk ? undefined : new RideMap(town),
-      steps: new Steps(line.role === 'driver' ? takeStep : undefined),
+      steps: new Steps(line.role === 'driver' ? takeStep : undefined, cancel.button),
       state: h('span', { class: 'state' }),
       who: h('p', { class: 'bar__who' }, 'No ride yet'),
       there: h('p', { class: 'bar__there' }),
@@ -85,7 +88,7 @@ export class Phone {
 
   update() {
     const { line } = this;
-    const { avatar, chat, composer, controls, map, steps, state, who, there } = this.#parts;
+    const { avatar, cancel, chat, composer, controls, map, steps, state, who, there } = this.#parts;
     if (!line.conversation) return;
     controls.update();
     const shown = line.isOffline ? 'offline' : line.conversation.state;
@@ -102,6 +105,7 @@ export class Phone {
     if (!ride) return;
     composer.isOpen = ride.chat === 'open';
     steps.update(ride.status);
+    cancel.update(ride.status);
     map?.update(ride.status, location);
     const others = participants.filter(({ userId }) => userId !== line.userId);
     say(who, others.map(({ userId }) => nameOf(userId)).join(', ') || (ride.driverId ? '' : 'Looking for a driver'));
@@ -137,9 +141,9 @@ export class Phone {
 
   #build(isDesk, rides, menu) {
     const { line, title } = this;
-    const { avatar, chat, composer, controls, map, steps, state, who, there, away, badge, trouble } = this.#parts;
+    const { avatar, cancel, chat, composer, controls, map, steps, state, who, there, away, badge, trouble } = this.#parts;
     const lock = h('button', { class: 'lock', 'aria-pressed': 'false', 'aria-label': 'Put the phone away', title: 'Put the phone away: what comes is delivered, and not read', onclick: () => this.#toggleLock(lock) }, icon('lock'));
-    const screen = h('div', { class: 'screen' }, steps.element, map?.element, chat.element, composer.element, trouble);
+    const screen = h('div', { class: 'screen' }, steps.element, map?.element, chat.element, composer.element, trouble, cancel.sheet);
     return h('section', { class: `phone phone--${line.role}`, id: `panel-${line.role}`, 'aria-labelledby': `title-${line.role}` },
       h('div', { class: 'phone__head' },
         h('h2', { class: 'phone__title', id: `title-${line.role}` }, title, h('span', { class: 'phone__user' }, nameOf(line.userId))),

@@ -1,13 +1,9 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { NARROW, WIDE, launch, open } from './browser.js';
+import { NARROW, WIDE, launch, open, violations } from './browser.js';
 import { startServer } from './server.js';
-
-const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 let server;
 let browser;
@@ -65,14 +61,6 @@ function phone(page, name) {
   };
 }
 
-/** What axe finds wrong with a page as it is. */
-async function violations(page) {
-  await page.evaluate(AXE);
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
-  const where = ({ html, failureSummary }) => `${html} ${failureSummary}`;
-  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(where).join('\n')}`);
-}
-
 test('the first look moves: the driven ride goes on by itself', async () => {
   const { page, troubles } = await open(browser, server.url);
   const rider = phone(page, 'Rider');
@@ -126,6 +114,38 @@ test('two phones and support chat with every feature', async () => {
 
   await driver.panel.getByRole('button', { name: 'I have arrived' }).click();
   await rider.panel.locator('[aria-current="step"]', { hasText: 'Arrived' }).waitFor();
+  assert.deepEqual(troubles, []);
+  await page.context().close();
+});
+
+test('a ride is cancelled after a question, where it still can be', async () => {
+  const { page, troubles, rider, driver, support } = await onNewRide();
+  const cancel = (of) => of.panel.getByRole('button', { name: 'Cancel ride' });
+  const question = rider.panel.getByRole('dialog', { name: 'Cancel this ride?' });
+  await cancel(rider).click();
+  await question.waitFor();
+  await page.keyboard.press('Escape');
+  await question.waitFor({ state: 'hidden' });
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Cancel ride', 'the focus is where it was');
+  await cancel(rider).press('Enter');
+  await question.getByRole('button', { name: 'Keep the ride' }).click();
+  await question.waitFor({ state: 'hidden' });
+  await cancel(driver).waitFor();
+
+  await cancel(rider).click();
+  await question.getByRole('textbox', { name: 'Reason' }).fill('The train is late');
+  assert.deepEqual(await violations(page), []);
+  const told = page.waitForRequest((request) => request.url().endsWith('/cancel'));
+  await question.getByRole('button', { name: 'Cancel the ride' }).click();
+  assert.deepEqual((await told).postDataJSON(), { reason: 'The train is late' });
+  await page.locator('.top__ride', { hasText: 'Cancelled' }).waitFor();
+  for (const phone of [rider, driver, support]) {
+    await phone.panel.locator('.steps--cancelled').waitFor();
+    await cancel(phone).waitFor({ state: 'hidden' });
+  }
+  // What is over can be talked about for a while.
+  await driver.send('No problem');
+  await rider.sees('No problem');
   assert.deepEqual(troubles, []);
   await page.context().close();
 });

@@ -6,6 +6,12 @@ macro_rules! of_the_page {
     };
 }
 
+macro_rules! of_the_reference {
+    ($name:literal) => {
+        (concat!("/docs/", $name), include_str!(concat!("../../../web/reference/", $name)))
+    };
+}
+
 macro_rules! of_the_client {
     ($name:literal) => {
         (concat!("/client/", $name), include_str!(concat!("../../../clients/js/src/", $name)))
@@ -22,6 +28,7 @@ pub(super) const ALL: &[(&str, &str)] = &[
     of_the_page!("icon.svg"),
     of_the_page!("route.json"),
     of_the_page!("js/bubble.js"),
+    of_the_page!("js/cancel.js"),
     of_the_page!("js/chat.js"),
     of_the_page!("js/composer.js"),
     of_the_page!("js/controls.js"),
@@ -40,6 +47,22 @@ pub(super) const ALL: &[(&str, &str)] = &[
     of_the_page!("js/tap.js"),
     of_the_page!("js/wire.js"),
     of_the_page!("js/wire-view.js"),
+    ("/docs", include_str!("../../../web/reference/index.html")),
+    of_the_reference!("page.css"),
+    of_the_reference!("operation.css"),
+    of_the_reference!("try.css"),
+    of_the_reference!("js/answer.js"),
+    of_the_reference!("js/exchange.js"),
+    of_the_reference!("js/fields.js"),
+    of_the_reference!("js/known.js"),
+    of_the_reference!("js/main.js"),
+    of_the_reference!("js/nav.js"),
+    of_the_reference!("js/operation.js"),
+    of_the_reference!("js/prose.js"),
+    of_the_reference!("js/request.js"),
+    of_the_reference!("js/spec.js"),
+    of_the_reference!("js/try.js"),
+    of_the_reference!("js/who.js"),
     of_the_client!("backoff.js"),
     of_the_client!("client.js"),
     of_the_client!("conversation.js"),

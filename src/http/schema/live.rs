@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use salvo::oapi::ToSchema;
 use serde_json::Value;
 
-use super::{Driver, Id, Location, Mark, Participant, Ride};
+use super::{Driver, Location, Mark, Participant, Person, Ride};
 use crate::realtime::Gap;
 
 /// A ride as a stream's `stream:sync` and a poll's answer show it, read in one snapshot with the log's head.
@@ -14,7 +14,7 @@ use crate::realtime::Gap;
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct State {
     /// The head of the log at that moment: events up to here do not change this any more.
-    #[salvo(schema(minimum = 0))]
+    #[salvo(schema(minimum = 0, example = 4))]
     as_of: i64,
     ride: Ride,
     participants: Vec<Participant>,
@@ -23,7 +23,7 @@ pub(in crate::http) struct State {
     #[salvo(schema(required = true))]
     location: Option<Location>,
     /// Who is typing.
-    typing: Vec<Id>,
+    typing: Vec<Person>,
 }
 
 /// The first event of a stream, and one that comes again where the position has to be told.
@@ -75,6 +75,7 @@ pub(in crate::http) struct GapOf {
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct Event {
     /// Its position in the log.
+    #[salvo(schema(example = "4"))]
     id: String,
     #[salvo(schema(rename = "type", example = "message:new"))]
     r#type: String,
@@ -89,6 +90,7 @@ pub(in crate::http) struct Event {
 pub(in crate::http) struct Poll {
     events: Vec<Event>,
     /// What to give as `after` next time.
+    #[salvo(schema(example = "4"))]
     cursor: String,
     /// Whether a cursor was given, and honoured without a gap.
     resumed: bool,

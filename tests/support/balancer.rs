@@ -1,0 +1,137 @@
+//! A proxy before two servers, of each kind with the configuration in `ops` that the documents tell people to use.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::process::{Child, Command};
+
+use super::cluster::Database;
+use super::eventually;
+use super::server::Server;
+
+/// Which program stands before the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Nginx,
+    Caddy,
+    HaProxy,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Nginx, Self::Caddy, Self::HaProxy];
+
+    /// What Debian's package puts on the disk.
+    fn program(self) -> &'static str {
+        match self {
+            Self::Nginx => "/usr/sbin/nginx",
+            Self::Caddy => "/usr/bin/caddy",
+            Self::HaProxy => "/usr/sbin/haproxy",
+        }
+    }
+
+    /// The configuration as it is shipped, and how it says at which port it is.
+    fn shipped(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Nginx => (include_str!("../../ops/nginx/ridewire.conf"), "listen 80;"),
+            Self::Caddy => (include_str!("../../ops/caddy/Caddyfile"), "\n:80 {"),
+            Self::HaProxy => (include_str!("../../ops/haproxy/haproxy.cfg"), "bind :80"),
+        }
+    }
+
+    /// The same at a port of its own.
+    fn at(self, port: u16) -> String {
+        match self {
+            Self::Nginx => format!("listen 127.0.0.1:{port};"),
+            Self::Caddy => format!("\nhttp://127.0.0.1:{port} {{"),
+            Self::HaProxy => format!("bind 127.0.0.1:{port}"),
+        }
+    }
+}
+
+/// A running one.
+#[derive(Debug)]
+pub struct Balancer {
+    /// `http://127.0.0.1:…`
+    pub base: String,
+    _child: Child,
+}
+
+impl Balancer {
+    /// Starts one before these. `None`, and a word about it, where there is no such program. What is silent for longer than
+    /// `idle` is ended, where that is given instead of what the configuration says.
+    pub async fn before(kind: Kind, database: &Database, servers: [&Server; 2], idle: Option<&str>) -> Option<Self> {
+        let program = kind.program();
+        if !Path::new(program).exists() {
+            eprintln!("skipped: there is no {program}; scripts/test-programs.sh installs it");
+            return None;
+        }
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let directory = database.directory.join(format!("balancer-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir(&directory).expect("a directory");
+        // Free now; nobody else takes ports so fast.
+        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let (ours, listens) = kind.shipped();
+        let mut replaced = ours
+            .replace("one:8080", servers[0].address())
+            .replace("two:8080", servers[1].address())
+            .replace(listens, &kind.at(port));
+        assert_eq!(replaced.matches("127.0.0.1:").count(), 3, "the configuration has other names now:\n{ours}");
+        if let Some(idle) = idle {
+            assert!(replaced.contains("75s"), "the configuration has another time-out now:\n{ours}");
+            replaced = replaced.replace("75s", idle);
+        }
+        let mut command = command(kind, &directory, &replaced);
+        let child = command
+            // The guard knows the process by it.
+            .env("RIDEWIRE_DATA_DIR", &database.directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(directory.join("log")).expect("a log file"))
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it starts");
+        database.guard.watch(child.id().expect("it runs"));
+        let base = format!("http://127.0.0.1:{port}");
+        eventually("the balancer answers", async || {
+            reqwest::get(format!("{base}/readyz")).await.ok().filter(|answer| answer.status() == 200)
+        })
+        .await;
+        Some(Self { base, _child: child })
+    }
+}
+
+/// Puts what is around ours into a directory, and says what runs it, in the foreground and as one process.
+fn command(kind: Kind, directory: &Path, ours: &str) -> Command {
+    let path = directory.display();
+    let write = |name: &str, text: String| -> PathBuf {
+        let file = directory.join(name);
+        fs::write(&file, text).expect("a file");
+        file
+    };
+    let mut command = Command::new(kind.program());
+    match kind {
+        Kind::Nginx => {
+            let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+            let temporary: String = temporary.iter().map(|name| format!("{name}_temp_path {path}/{name};\n")).collect();
+            let user = if nix::unistd::geteuid().is_root() { "user root;\n" } else { "" };
+            let whole = format!(
+                "{user}daemon off;\nmaster_process off;\npid {path}/pid;\nerror_log {path}/error.log;\n\
+                 events {{ worker_connections 1024; }}\nhttp {{\naccess_log off;\n{temporary}{ours}\n}}\n"
+            );
+            command.arg("-c").arg(write("nginx.conf", whole)).args(["-e", &format!("{path}/error.log")]);
+        }
+        Kind::Caddy => {
+            let file = write("Caddyfile", format!("{{\n\tadmin off\n}}\n{ours}"));
+            command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
+            // What it would keep in somebody's home.
+            command.env("HOME", directory).env("XDG_DATA_HOME", directory).env("XDG_CONFIG_HOME", directory);
+        }
+        Kind::HaProxy => {
+            command.arg("-db").arg("-f").arg(write("haproxy.cfg", ours.to_owned()));
+        }
+    }
+    command
+}

@@ -1,0 +1,112 @@
+/** What openapi.yaml says, in the shape that the page needs. */
+
+const METHODS = ['get', 'post', 'put', 'patch', 'delete'];
+
+/** The groups in the order in which they are read; others follow. */
+const ORDER = ['messages', 'live', 'rides', 'drivers', 'operations'];
+
+/** Stands for what the document gives no example of. */
+const SAMPLES = { 'date-time': '2026-01-22T22:45:00.123Z', uuid: '01a2064a-3f01-7521-8e7a-2efe52754594' };
+
+/**
+ * @typedef {object} Operation
+ * @property {string} id
+ * @property {string} method in capitals
+ * @property {string} path
+ * @property {string} summary
+ * @property {string} [description]
+ * @property {object[]} parameters
+ * @property {{schema: object, isRequired: boolean} | undefined} body
+ * @property {{status: string, description: string, type?: string, schema?: object, examples: [string, object][]}[]} answers
+ * @property {boolean} isStream
+ * @property {boolean} isOpen whether it needs no token
+ */
+
+export class Spec {
+  #document;
+
+  constructor(document) {
+    this.#document = document;
+    this.info = document.info;
+    const operations = Object.entries(document.paths).flatMap(([path, item]) =>
+      METHODS.filter((method) => item[method]).map((method) => this.#operation(method, path, item[method])));
+    const rank = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
+    const tags = document.tags.toSorted((one, other) => rank(one.name) - rank(other.name));
+    /** @type {{name: string, description: string, operations: Operation[]}[]} */
+    this.groups = tags.map(({ name, description }) => ({
+      name,
+      description,
+      operations: operations.filter(({ tag }) => tag === name),
+    }));
+  }
+
+  static async load() {
+    const response = await fetch('/openapi.json');
+    if (!response.ok) throw new Error(`openapi.json: ${response.status}`);
+    return new Spec(await response.json());
+  }
+
+  #operation(method, path, { operationId, summary, description, tags, parameters = [], requestBody, responses, security }) {
+    const answers = Object.entries(responses).map(([status, said]) => this.#answer(status, said));
+    return {
+      id: operationId,
+      tag: tags[0],
+      method: method.toUpperCase(),
+      path,
+      summary,
+      description,
+      parameters,
+      body: requestBody && { schema: requestBody.content['application/json'].schema, isRequired: requestBody.required },
+      answers,
+      isStream: answers.some(({ type }) => type === 'text/event-stream'),
+      isOpen: !security,
+    };
+  }
+
+  #answer(status, { description, content = {} }) {
+    const [[type, { schema, examples = {} }] = [undefined, {}]] = Object.entries(content);
+    const named = Object.entries(examples).map(([name, { $ref, value }]) => [name, $ref ? this.#find($ref).value : value]);
+    return { status, description, type, schema, examples: named };
+  }
+
+  #find(reference) {
+    return reference.slice(2).split('/').reduce((place, name) => place[name], this.#document);
+  }
+
+  /** A schema with what it refers to in place, and its `null` as a flag. */
+  shape(schema) {
+    if (schema.$ref) return { name: schema.$ref.split('/').at(-1), ...this.shape(this.#find(schema.$ref)) };
+    if (schema.allOf) {
+      const parts = schema.allOf.map((part) => this.shape(part));
+      return { ...Object.assign({}, ...parts), isNullable: parts.some(({ isNullable }) => isNullable) };
+    }
+    if (schema.oneOf) return { ...this.shape(schema.oneOf.find(({ type }) => type !== 'null')), isNullable: true };
+    const types = [schema.type ?? []].flat();
+    const shape = { ...schema, isNullable: types.includes('null') };
+    if (types.length > 0) shape.type = types.find((type) => type !== 'null');
+    return shape;
+  }
+
+  /**
+   * A value as the schema wants it: its examples where it has some.
+   * @param {boolean} [isBrief] only what is required, and what an example is given of
+   */
+  example(schema, isBrief = false) {
+    const shape = this.shape(schema);
+    const given = shape.example ?? shape.examples?.[0];
+    if (given !== undefined) return given;
+    if (shape.isNullable) return null;
+    if (shape.enum) return shape.enum[0];
+    const { type, format, pattern, minimum, items, properties, required = [], additionalProperties } = shape;
+    if (type === 'array') return [this.example(items)];
+    if (type === 'integer' || type === 'number') return minimum > 0 ? minimum : 0;
+    if (type === 'boolean') return true;
+    if (type === 'string') return SAMPLES[format] ?? (pattern === '^[0-9]+$' ? '4' : '…');
+    const isShown = ([name, part]) => !isBrief || required.includes(name) || this.shape(part).examples;
+    const members = Object.entries(properties ?? {}).filter(isShown).map(([name, part]) => [name, this.example(part)]);
+    if (additionalProperties?.$ref) members.push(['ride_123', this.example(additionalProperties)]);
+    // As people read it: who and what before how.
+    const place = ([name]) => (required.includes(name) ? required.indexOf(name) : required.length);
+    return Object.fromEntries(members.sort((one, other) => place(one) - place(other)));
+  }
+}
