@@ -17,6 +17,7 @@ test: postgres test-programs rust ## run all tests, against real Postgres proces
 	@CARGO=$(CARGO) scripts/schemathesis.sh 15 1
 	@RIDEWIRE_BIN=$(CURDIR)/target/debug/ridewire scripts/js.sh
 	@RIDEWIRE_BIN=$(CURDIR)/target/debug/ridewire scripts/browser.sh
+	@RIDEWIRE_BIN=$(CURDIR)/target/debug/ridewire scripts/quickstarts.sh
 
 soak: postgres test-programs rust ## run the tests that are shortened in `make test` at their whole length (an hour and a half)
 	@ulimit -n 65536 2>/dev/null || ulimit -n $$(ulimit -H -n); \

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes sure that the programs are installed which some tests put around the servers: PgBouncer before Postgres, nginx,
-# Caddy and HAProxy before the servers. Says nothing when they are. Where one cannot be had, it says so, and its tests are skipped.
+# Caddy and HAProxy before the servers; jq and a JDK, which clients of the quick starts need. Says nothing when they are.
+# Where one cannot be had, it says so, and its tests are skipped.
 set -eu
 
 say() {
@@ -8,11 +9,16 @@ say() {
 }
 
 installed() {
-    PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" >/dev/null
+    # Some systems have a javac that only says where to get one.
+    if [ "$1" = javac ]; then
+        javac -version >/dev/null 2>&1
+    else
+        PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" >/dev/null
+    fi
 }
 
 missing=
-for program in pgbouncer nginx caddy haproxy; do
+for program in pgbouncer nginx caddy haproxy jq javac; do
     installed "$program" || missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0
@@ -35,12 +41,20 @@ fi
 if [ "$(id -u)" -ne 0 ] && [ "${command%% *}" != brew ]; then
     command="sudo -n $command"
 fi
-say "installing what some tests need ($command$missing)"
+# A JDK has another name everywhere.
+case $command in
+*apt-get*) jdk=default-jdk-headless ;;
+*dnf*) jdk=java-latest-openjdk-devel ;;
+*apk*) jdk=openjdk17-jdk ;;
+*) jdk=openjdk ;;
+esac
+packages=$(printf '%s' "$missing" | sed "s/ javac/ $jdk/")
+say "installing what some tests need ($command$packages)"
 # shellcheck disable=SC2086  # a command and its arguments
-$command $missing >&2 </dev/null || {
+$command $packages >&2 </dev/null || {
     # The lists may be older than what the archive has now.
     case $command in
-    *apt-get*) ${command%%env *}apt-get -qq -o DPkg::Lock::Timeout=120 update >&2 && $command $missing >&2 </dev/null || true ;;
+    *apt-get*) ${command%%env *}apt-get -qq -o DPkg::Lock::Timeout=120 update >&2 && $command $packages >&2 </dev/null || true ;;
     esac
 }
 for program in $missing; do

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 import { connect } from '../src/index.js';
 
-const SECRET = 'a secret of the tests, of 32 bytes or more';
+export const SECRET = 'a secret of the tests, of 32 bytes or more';
 const BINARY = process.env.RIDEWIRE_BIN ?? fileURLToPath(new URL('../../../target/release/ridewire', import.meta.url));
 
 // A test file that hangs is sent SIGTERM; servers are ended on exit, which a signal alone is not.
