@@ -16,6 +16,7 @@ use crate::client::{Client, Post, number_in};
 use crate::floor;
 use crate::platform::{Platform, Ride, Server};
 use crate::streams::Streams;
+use crate::table::Table;
 use crate::{Plan, peer, say};
 
 const RIDES: usize = 100;
@@ -26,10 +27,10 @@ const SENDERS: usize = 50;
 
 /// One round, in milliseconds.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Round {
-    pub(crate) other: Latency,
-    pub(crate) same: Latency,
-    pub(crate) floor: Latency,
+struct Round {
+    other: Latency,
+    same: Latency,
+    floor: Latency,
 }
 
 /// In milliseconds.
@@ -105,7 +106,7 @@ impl Clock {
     }
 }
 
-pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Round>> {
+pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Table>> {
     peer::create_table(platform).await?;
     let (one, two) = (platform.server("one").await?, platform.server("two").await?);
     let rides = platform.rides(&one, "latency", RIDES).await?;
@@ -122,7 +123,19 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<
     }
     one.stop().await?;
     two.stop().await?;
-    Ok(rounds)
+    Ok(vec![table(&rounds)])
+}
+
+fn table(rounds: &[Round]) -> Table {
+    let title = "Latency at 1,000 messages a second";
+    let mut table = Table::new(title, &["POST to frame", "Ridewire", "Postgres alone", "ratio", "wanted"]);
+    let millis = |figure: f64| format!("{figure:.2} ms");
+    let (p50, p99) = (|round: &Round| round.floor.p50, |round: &Round| round.floor.p99);
+    table.beside("other replica, p50", rounds, (|round| round.other.p50, p50), millis, "≤ 2 ×");
+    table.beside("other replica, p99", rounds, (|round| round.other.p99, p99), millis, "≤ 5 ×");
+    table.beside("same replica, p50", rounds, (|round| round.same.p50, p50), millis, "≤ 2 ×");
+    table.beside("same replica, p99", rounds, (|round| round.same.p99, p99), millis, "≤ 5 ×");
+    table
 }
 
 async fn ours(

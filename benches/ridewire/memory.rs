@@ -6,6 +6,7 @@ use tokio::time::sleep;
 
 use crate::platform::Platform;
 use crate::streams::Streams;
+use crate::table::Table;
 use crate::{Plan, process, say};
 
 /// Two streams on each.
@@ -16,15 +17,15 @@ const SPARE: usize = 500;
 
 /// So many streams cost so much.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Idle {
-    pub(crate) streams: usize,
+struct Idle {
+    streams: usize,
     /// Resident kB, of each.
-    pub(crate) each: f64,
+    each: f64,
     /// Resident MB, of the server in all.
-    pub(crate) all: f64,
+    all: f64,
 }
 
-pub(crate) async fn run(plan: &Plan, platform: &Platform, limit: usize) -> anyhow::Result<Vec<Idle>> {
+pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Table>> {
     // A server that has done nothing else, so the rides are made by another.
     let maker = platform.server("maker").await?;
     let rides = platform.rides(&maker, "memory", RIDES).await?;
@@ -36,7 +37,7 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform, limit: usize) -> anyho
     let mut count = 0;
     let mut figures = Vec::new();
     for wanted in &plan.idle {
-        let wanted = (*wanted).min(limit.saturating_sub(SPARE));
+        let wanted = (*wanted).min(plan.files.saturating_sub(SPARE));
         let people = rides.iter().flat_map(|ride| [(&*ride.id, &*ride.rider), (&*ride.id, &*ride.driver)]);
         let more = people.skip(count).take(wanted - count);
         open.push(Streams::open(server.address, more, |_| {}).await?);
@@ -49,5 +50,9 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform, limit: usize) -> anyho
     }
     drop(open);
     server.stop().await?;
-    Ok(figures)
+    let mut table = Table::new("Memory of an idle stream", &["resident", "each", "the server in all"]);
+    for idle in figures {
+        table.row([format!("{} streams", idle.streams), format!("{:.1} kB", idle.each), format!("{:.0} MB", idle.all)]);
+    }
+    Ok(vec![table])
 }

@@ -110,3 +110,14 @@ pub(crate) fn load() -> String {
     let load = read_to_string("/proc/loadavg").unwrap_or_default();
     load.split(' ').next().unwrap_or("?").to_owned()
 }
+
+/// What kept it from being faster.
+pub(crate) fn saturated(total: f64, generator: f64) -> &'static str {
+    if total > 0.9 * cores() as f64 {
+        "all cores"
+    } else if generator > 0.9 {
+        "the generator"
+    } else {
+        "none: it waits for the disk, for locks, or for others on this machine"
+    }
+}

@@ -16,7 +16,9 @@ use crate::client::{Client, Post};
 use crate::peer::{self, Peer};
 use crate::platform::{Platform, Ride, Server};
 use crate::process::Cpu;
+use crate::stats::median;
 use crate::streams::Streams;
+use crate::table::Table;
 use crate::{Plan, say};
 
 const CLIENTS: usize = 64;
@@ -24,24 +26,24 @@ const RIDES: usize = 1_000;
 
 /// One round.
 #[derive(Debug, Clone)]
-pub(crate) struct Round {
-    pub(crate) with_streams: Sent,
-    pub(crate) alone: Sent,
-    pub(crate) notify: peer::Done,
-    pub(crate) insert: peer::Done,
+struct Round {
+    with_streams: Sent,
+    alone: Sent,
+    notify: peer::Done,
+    insert: peer::Done,
 }
 
 /// What was acknowledged.
 #[derive(Debug, Clone)]
-pub(crate) struct Sent {
-    pub(crate) per_second: f64,
+struct Sent {
+    per_second: f64,
     /// In milliseconds.
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-    pub(crate) cpu: Cpu,
+    p50: f64,
+    p99: f64,
+    cpu: Cpu,
 }
 
-pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Round>> {
+pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Table>> {
     let server = platform.server("sends").await?;
     let rides = platform.rides(&server, "sends", RIDES).await?;
     peer::create_table(platform).await?;
@@ -61,7 +63,39 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<
         rounds.push(Round { with_streams, alone, notify, insert });
     }
     server.stop().await?;
-    Ok(rounds)
+    Ok(tables(&rounds))
+}
+
+fn tables(rounds: &[Round]) -> Vec<Table> {
+    let mut table = Table::new("Durable sends", &["sends/s", "Ridewire", "Postgres alone", "ratio", "wanted"]);
+    let with_streams = |round: &Round| round.with_streams.per_second;
+    let alone = |round: &Round| round.alone.per_second;
+    let notify = |round: &Round| round.notify.per_second;
+    let insert = |round: &Round| round.insert.per_second;
+    let whole = |figure: f64| format!("{figure:.0}");
+    table.beside("two streams a ride; beside: insert + NOTIFY", rounds, (with_streams, notify), whole, "≥ 3.5 ×");
+    table.beside("no streams; beside: insert + NOTIFY", rounds, (alone, notify), whole, "≥ 3.5 ×");
+    table.beside("two streams a ride; beside: insert alone", rounds, (with_streams, insert), whole, "");
+    table.beside("no streams; beside: insert alone", rounds, (alone, insert), whole, "");
+    for (what, sent) in [
+        ("two streams a ride", (|round| &round.with_streams) as fn(&Round) -> &Sent),
+        ("no streams", |round| &round.alone),
+    ] {
+        let p50 = median(rounds.iter().map(|round| sent(round).p50));
+        let p99 = median(rounds.iter().map(|round| sent(round).p99));
+        table.row([format!("a send at that load, {what}, p50 / p99"), format!("{p50:.1} / {p99:.1} ms")]);
+    }
+    let busy = Table::busy(
+        "Durable sends: who is busy",
+        rounds,
+        &[
+            ("two streams a ride", |round| round.with_streams.cpu),
+            ("no streams", |round| round.alone.cpu),
+            ("pgbench, insert + NOTIFY", |round| round.notify.cpu),
+            ("pgbench, insert", |round| round.insert.cpu),
+        ],
+    );
+    vec![table, busy]
 }
 
 /// Two streams for each ride, and how many events they have had.

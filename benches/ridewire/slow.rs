@@ -13,6 +13,7 @@ use crate::client::{Post, find, number_in, request};
 use crate::latency::{Clock, Latency, Senders};
 use crate::platform::{Platform, Ride, Server};
 use crate::streams::Streams;
+use crate::table::Table;
 use crate::{Plan, process, say};
 
 /// Five live streams on each, and five that are stuck.
@@ -27,19 +28,19 @@ const FILLING: Duration = Duration::from_secs(9);
 
 /// One round: alone, and with the stuck ones beside.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Round {
-    pub(crate) alone: Side,
-    pub(crate) beside: Side,
+struct Round {
+    alone: Side,
+    beside: Side,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Side {
-    pub(crate) latency: Latency,
+struct Side {
+    latency: Latency,
     /// Resident MB of the server when it was measured.
-    pub(crate) memory: f64,
+    memory: f64,
 }
 
-pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Round>> {
+pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Table>> {
     // Cut off after all of it is measured, not before.
     let server = platform.server_with("slow", &[("RIDEWIRE_WRITE_TIMEOUT", "10m")]).await?;
     let rides = platform.rides(&server, "slow", RIDES).await?;
@@ -60,7 +61,22 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<
         sleep(Duration::from_secs(1)).await;
     }
     server.stop().await?;
-    Ok(rounds)
+    Ok(vec![table(&rounds)])
+}
+
+fn table(rounds: &[Round]) -> Table {
+    let header =
+        ["500 streams at 1,000 messages/s of 3.5 kB", "beside 500 that do not read", "alone", "ratio", "wanted"];
+    let mut table = Table::new("Readers that do not read", &header);
+    let millis = |figure: f64| format!("{figure:.2} ms");
+    let megabytes = |figure: f64| format!("{figure:.2} MB");
+    let p50 = (|round: &Round| round.beside.latency.p50, |round: &Round| round.alone.latency.p50);
+    let p99 = (|round: &Round| round.beside.latency.p99, |round: &Round| round.alone.latency.p99);
+    let memory = (|round: &Round| round.beside.memory, |round: &Round| round.alone.memory);
+    table.beside("POST to frame, p50", rounds, (p50.0, p50.1), millis, "");
+    table.beside("POST to frame, p99", rounds, (p99.0, p99.1), millis, "≤ 1.2 ×");
+    table.beside("memory of the server in all", rounds, (memory.0, memory.1), megabytes, "");
+    table
 }
 
 /// Opens streams with small windows, and reads no further than to their beginning.
