@@ -14,16 +14,23 @@
 //! Each scenario is a module, which returns its tables; the report prints them.
 
 mod client;
+mod compared;
+mod fanout;
 mod floor;
 mod latency;
 mod memory;
-mod peer;
+mod paced;
+mod peers;
+mod pgbench;
 mod platform;
+mod plot;
 mod process;
 mod report;
 mod sends;
+mod server;
 mod slow;
 mod stats;
+mod storm;
 mod streams;
 mod table;
 
@@ -51,6 +58,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("latency", |plan, platform| Box::pin(latency::run(plan, platform))),
     ("slow", |plan, platform| Box::pin(slow::run(plan, platform))),
     ("memory", |plan, platform| Box::pin(memory::run(plan, platform))),
+    ("fanout", |plan, platform| Box::pin(fanout::run(plan, platform))),
+    ("paced", |plan, platform| Box::pin(paced::run(plan, platform))),
+    ("storm", |plan, platform| Box::pin(storm::run(plan, platform))),
 ];
 
 /// How much is measured.
@@ -65,6 +75,10 @@ pub(crate) struct Plan {
     pub(crate) span: Duration,
     /// Idle streams to open, in steps.
     pub(crate) idle: Vec<usize>,
+    /// Subscribers of one ride.
+    pub(crate) followers: usize,
+    /// Streams that come back at once.
+    pub(crate) storm: usize,
     /// How many files this process and those it starts may have open.
     pub(crate) files: usize,
 }
@@ -74,12 +88,12 @@ impl Plan {
         let quick = arguments.iter().any(|argument| argument == "--quick")
             || std::env::var("RIDEWIRE_BENCH").is_ok_and(|value| value == "quick");
         let only = arguments.iter().find(|argument| !argument.starts_with('-')).cloned();
-        let (rounds, warm, span, idle) = match quick {
-            true => (1, 300, 1_000, vec![200]),
-            false => (5, 1_000, 4_000, vec![2_000, 9_000]),
+        let (rounds, warm, span, idle, followers, storm) = match quick {
+            true => (1, 300, 1_000, vec![200], 100, 200),
+            false => (5, 1_000, 4_000, vec![2_000, 9_000], 1_000, 9_000),
         };
         let (warm, span) = (Duration::from_millis(warm), Duration::from_millis(span));
-        Self { quick, only, rounds, warm, span, idle, files: process::raise_file_limit() }
+        Self { quick, only, rounds, warm, span, idle, followers, storm, files: process::raise_file_limit() }
     }
 
     fn includes(&self, scenario: &str) -> bool {

@@ -43,7 +43,7 @@ impl Report {
         parts.join("\n")
     }
 
-    /// Replaces the figures in docs/performance.md.
+    /// Replaces the figures in docs/performance.md, and the pictures beside it.
     pub(crate) fn write(&self) -> anyhow::Result<()> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
         let page = std::fs::read_to_string(&path).unwrap_or_else(|_| format!("# Performance\n\n{BEGIN}{END}"));
@@ -51,6 +51,11 @@ impl Report {
         let (_, after) = rest.split_once(END).context("no end of the figures")?;
         let figures = format!("{BEGIN}\n`cargo bench --bench ridewire` on: {}\n{END}", self.text());
         std::fs::write(&path, [before, &figures, after].concat())?;
+        let pictures = path.with_extension("");
+        std::fs::create_dir_all(&pictures)?;
+        for plot in self.tables.iter().filter_map(|table| table.plot.as_ref()) {
+            std::fs::write(pictures.join(plot.file()), plot.svg())?;
+        }
         Ok(())
     }
 }

@@ -10,8 +10,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use crate::client::{Post, find, number_in, request};
-use crate::latency::{Clock, Latency, Senders};
-use crate::platform::{Platform, Ride, Server};
+use crate::latency::{Clock, EVERY, Latency, Senders};
+use crate::platform::{Platform, Ride};
+use crate::server::Server;
 use crate::streams::Streams;
 use crate::table::Table;
 use crate::{Plan, process, say};
@@ -106,7 +107,7 @@ async fn measure(plan: &Plan, warm: Duration, server: &Server, rides: &[Ride], b
     let from = *base;
     let on_event = {
         let clock = Arc::clone(&clock);
-        move |frame: &[u8]| {
+        move |_: usize, frame: &[u8]| {
             let clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
             if let (Some(clock), Some(number)) = (&*clock, number_in(frame)) {
                 clock.read(number - from);
@@ -114,15 +115,15 @@ async fn measure(plan: &Plan, warm: Duration, server: &Server, rides: &[Ride], b
         }
     };
     // One reader of each ride holds the watch; the others are there.
-    let _watched = Streams::open(server.address, rides.iter().map(|ride| (&*ride.id, &*ride.driver)), on_event).await?;
+    let _watched = Streams::open(server, rides.iter().map(|ride| (&*ride.id, &*ride.driver)), on_event).await?;
     let others = rides.iter().flat_map(|ride| std::iter::repeat_n((&*ride.id, &*ride.driver), EACH - 1));
-    let _others = Streams::open(server.address, others, |_| {}).await?;
+    let _others = Streams::open(server, others, |_, _| {}).await?;
     let words = "all the way round. ".repeat(WORDS / 19);
     let senders = Senders::ready(server, rides, |ride| Post::saying(&words, &ride.id, &ride.rider), from).await?;
-    let begun = Clock::new(warm)?;
+    let begun = Clock::new(warm, EVERY)?;
     clock.lock().unwrap_or_else(PoisonError::into_inner).replace(begun.clone());
     senders.send(&begun, messages).await?;
     *base += messages;
-    let latency = begun.result(messages).await.context("the live streams")?;
+    let latency = begun.result(messages, 1).await.context("the live streams")?;
     Ok(Side { latency, memory: process::resident(server.pid)? / 1024.0 })
 }

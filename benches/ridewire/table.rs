@@ -1,5 +1,6 @@
 //! What a scenario reports: tables of text, each figure with its unit and its peer.
 
+use crate::plot::Plot;
 use crate::process::{self, Cpu};
 use crate::stats::median;
 
@@ -9,6 +10,8 @@ pub(crate) struct Table {
     pub(crate) title: String,
     header: Vec<String>,
     rows: Vec<Vec<String>>,
+    /// The same as a picture, where it has one.
+    pub(crate) plot: Option<Plot>,
 }
 
 /// What is taken from a round, in the unit of its row.
@@ -17,12 +20,17 @@ pub(crate) type Figure<R> = fn(&R) -> f64;
 impl Table {
     pub(crate) fn new(title: &str, header: &[&str]) -> Self {
         let header = header.iter().map(|&name| name.to_owned()).collect();
-        Self { title: title.to_owned(), header, rows: Vec::new() }
+        Self { title: title.to_owned(), header, rows: Vec::new(), plot: None }
     }
 
     /// One row; cells that are left out are empty.
     pub(crate) fn row<C: Into<String>>(&mut self, cells: impl IntoIterator<Item = C>) {
         self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    /// Has a picture beneath it.
+    pub(crate) fn plot(&mut self, plot: Plot) {
+        self.plot = Some(plot);
     }
 
     /// A row of ours, the peer's and the ratio: medians over the rounds. That of the ratio is of the rounds' own
@@ -41,11 +49,11 @@ impl Table {
     }
 
     /// How many cores were busy with what, and what kept it from being faster: medians over the rounds.
-    pub(crate) fn busy<R>(title: &str, rounds: &[R], rows: &[(&str, fn(&R) -> Cpu)]) -> Self {
+    pub(crate) fn busy(title: &str, rows: &[(&str, Vec<Cpu>)]) -> Self {
         let header = ["cores busy", "server", "Postgres", "generator", "in all", "saturated"];
         let mut table = Self::new(title, &header);
-        for (what, cpu) in rows {
-            let middle = |part: fn(Cpu) -> f64| median(rounds.iter().map(|round| part(cpu(round))));
+        for (what, rounds) in rows {
+            let middle = |part: fn(Cpu) -> f64| median(rounds.iter().map(|cpu| part(*cpu)));
             let (total, generator) = (middle(Cpu::total), middle(|cpu| cpu.generator));
             let cores = [middle(|cpu| cpu.server), middle(|cpu| cpu.postgres), generator, total];
             let cells = cores.iter().map(|cores| format!("{cores:.2}"));
@@ -65,8 +73,9 @@ impl Table {
         };
         let rule = format!("|---|{}", "---:|".repeat(self.header.len().saturating_sub(1)));
         let rows = self.rows.iter().map(|row| line(row));
+        let plot = self.plot.iter().map(|plot| format!("\n{}", plot.link()));
         let lines: Vec<String> =
-            [format!("### {}\n", self.title), line(&self.header), rule].into_iter().chain(rows).collect();
+            [format!("### {}\n", self.title), line(&self.header), rule].into_iter().chain(rows).chain(plot).collect();
         lines.join("\n") + "\n"
     }
 }
