@@ -5,6 +5,7 @@
 //! cargo bench --bench ridewire                          everything; writes docs/performance.md
 //! cargo bench --bench ridewire -- --quick               a look whether it runs; writes nothing
 //! cargo bench --bench ridewire -- sends             one scenario of those below; writes nothing
+//! cargo bench --bench ridewire -- sends --rounds=1  and fewer rounds
 //! ```
 //!
 //! A private Postgres with fsync on, real server processes of the release build, and this process as all of their
@@ -29,6 +30,7 @@ mod report;
 mod sends;
 mod server;
 mod slow;
+mod statements;
 mod stats;
 mod storm;
 mod streams;
@@ -40,6 +42,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use futures_util::future::LocalBoxFuture;
 use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use self::platform::Platform;
@@ -92,6 +95,8 @@ impl Plan {
             true => (1, 300, 1_000, vec![200], 100, 200),
             false => (5, 1_000, 4_000, vec![2_000, 9_000], 1_000, 9_000),
         };
+        let asked = arguments.iter().find_map(|argument| argument.strip_prefix("--rounds=")?.parse().ok());
+        let rounds = asked.unwrap_or(rounds);
         let (warm, span) = (Duration::from_millis(warm), Duration::from_millis(span));
         Self { quick, only, rounds, warm, span, idle, followers, storm, files: process::raise_file_limit() }
     }
@@ -121,10 +126,12 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(plan: Plan) -> anyhow::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
     let platform = Platform::start().await?;
     let measured = tokio::select! {
         measured = timeout(PATIENCE, measure(&plan, &platform)) => measured.context("this took too long"),
         _ = ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        _ = terminated.recv() => Err(anyhow::anyhow!("terminated")),
     };
     // Postgres is stopped and its files are removed whatever happened.
     platform.stop().await?;

@@ -26,7 +26,7 @@ const MAKERS: usize = 64;
 /// The database of a run.
 #[derive(Debug)]
 pub(crate) struct Platform {
-    postgres: EmbeddedPostgres,
+    pub(crate) postgres: EmbeddedPostgres,
     directory: TempDir,
     signer: Signer,
 }
@@ -50,28 +50,6 @@ impl Platform {
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
         let postgres = EmbeddedPostgres::start(&directory.path().join("data"), Options::default()).await?;
         Ok(Self { postgres, directory, signer: Signer::new(SECRET.as_bytes())? })
-    }
-
-    /// One whose Postgres counts statements, where it can.
-    pub(crate) async fn counting() -> anyhow::Result<Self> {
-        let mut platform = Self::start().await?;
-        let client = platform.connect().await?;
-        let query = "select from pg_available_extensions where name = 'pg_stat_statements'";
-        if client.query_opt(query, &[]).await?.is_some() {
-            client.batch_execute("alter system set shared_preload_libraries = 'pg_stat_statements'").await?;
-            let data = platform.directory.path().join("data");
-            platform.postgres.stop(StopMode::Fast).await?;
-            platform.postgres = EmbeddedPostgres::start(&data, Options::default()).await?;
-            platform.connect().await?.batch_execute("create extension pg_stat_statements").await?;
-        }
-        Ok(platform)
-    }
-
-    /// How many statements Postgres has executed, transactions' own among them; no number where it does not count.
-    pub(crate) async fn statements(&self) -> anyhow::Result<f64> {
-        let client = self.connect().await?;
-        let query = "select sum(calls)::float8 from pg_stat_statements where query not like '%pg_stat_statements%'";
-        Ok(client.query_one(query, &[]).await.map_or(f64::NAN, |row| row.get(0)))
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ use crate::compared::{Compared, Comparison};
 use crate::platform::{Platform, Ride};
 use crate::process::Cpu;
 use crate::server::{Kind, Server};
+use crate::statements::Statements;
 use crate::streams::Streams;
 use crate::table::Table;
 use crate::{Plan, say};
@@ -34,14 +35,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 3;
 
 /// What a storm took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Weathered {
     /// Seconds until all had begun, and until all had what they missed.
     begun: f64,
     caught_up: f64,
     streams: f64,
     /// Of the database, where it counts them and is asked at all.
-    statements: f64,
+    statements: Statements,
     cpu: Cpu,
 }
 
@@ -57,11 +58,15 @@ pub(crate) async fn run(plan: &Plan, _platform: &Platform) -> anyhow::Result<Vec
     storm.row("until all have begun", |one| one.begun, seconds, "");
     storm.row("until all have caught up", |one| one.caught_up, seconds, "");
     storm.row("connects/s", |one| one.streams / one.begun, whole, "≥ 1 × nchan");
-    storm.row("statements of Postgres", |one| one.statements, whole, "");
-    let each = |one: &Weathered| one.statements / one.streams * 50.0;
+    storm.row("statements of Postgres", |one| one.statements.total(), whole, "");
+    let each = |one: &Weathered| one.statements.total() / one.streams * 50.0;
     storm.row("statements for 50 streams", each, |each| format!("{each:.2}"), "≤ 1");
     let busy = storm.busy("The storm: who is busy until all have caught up", |one| one.cpu);
-    Ok(vec![storm.table, busy])
+    let mut tables = vec![storm.table, busy];
+    if let Some(last) = rounds.last().filter(|last| last.ours.statements.total().is_finite()) {
+        tables.push(last.ours.statements.table("The storm: our statements, most frequent first"));
+    }
+    Ok(tables)
 }
 
 async fn weather(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Compared<Weathered>>> {
@@ -80,7 +85,10 @@ async fn weather(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Compare
             let one = measure(platform, server, rides, &mut numbers).await.context(name)?;
             say(&format!(
                 "storm {number}: {name}: {:.0} begun after {:.2} s, caught up after {:.2} s, {:.0} statements",
-                one.streams, one.begun, one.caught_up, one.statements
+                one.streams,
+                one.begun,
+                one.caught_up,
+                one.statements.total()
             ));
             round.push((server.kind, one));
         }
@@ -151,8 +159,8 @@ async fn measure(platform: &Platform, server: &Server, rides: &[Ride], numbers: 
     let caught_up = from.elapsed().as_secs_f64();
     let cpu = Cpu::now(Some(server.pid), postgres)?.since(busy, caught_up);
     let statements = match server.kind {
-        Kind::Nchan => f64::NAN,
-        _ => platform.statements().await? - statements,
+        Kind::Nchan => Statements::default(),
+        _ => platform.statements().await?.since(&statements),
     };
     drop(back);
     Ok(Weathered { begun, caught_up, streams: streams as f64, statements, cpu })
