@@ -18,6 +18,7 @@ mod client;
 mod compared;
 mod fanout;
 mod floor;
+mod history;
 mod latency;
 mod memory;
 mod paced;
@@ -64,6 +65,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("fanout", |plan, platform| Box::pin(fanout::run(plan, platform))),
     ("paced", |plan, platform| Box::pin(paced::run(plan, platform))),
     ("storm", |plan, platform| Box::pin(storm::run(plan, platform))),
+    ("history", |plan, platform| Box::pin(history::run(plan, platform))),
 ];
 
 /// How much is measured.

@@ -45,11 +45,23 @@ pub(crate) struct Ride {
 
 impl Platform {
     pub(crate) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(Options::default()).await
+    }
+
+    pub(crate) async fn start_with(options: Options) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("rw-bench-").tempdir()?;
         // Postgres may run as another user, who has to get in.
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
-        let postgres = EmbeddedPostgres::start(&directory.path().join("data"), Options::default()).await?;
+        let postgres = EmbeddedPostgres::start(&directory.path().join("data"), options).await?;
         Ok(Self { postgres, directory, signer: Signer::new(SECRET.as_bytes())? })
+    }
+
+    /// The same files under a Postgres with other options.
+    pub(crate) async fn restart_with(self, options: Options) -> anyhow::Result<Self> {
+        let Self { postgres, directory, signer } = self;
+        postgres.stop(StopMode::Fast).await?;
+        let postgres = EmbeddedPostgres::start(&directory.path().join("data"), options).await?;
+        Ok(Self { postgres, directory, signer })
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {

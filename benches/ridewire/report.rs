@@ -45,17 +45,22 @@ impl Report {
 
     /// Replaces the figures in docs/performance.md, and the pictures beside it.
     pub(crate) fn write(&self) -> anyhow::Result<()> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
-        let page = std::fs::read_to_string(&path).unwrap_or_else(|_| format!("# Performance\n\n{BEGIN}{END}"));
-        let (before, rest) = page.split_once(BEGIN).context("no place for the figures")?;
-        let (_, after) = rest.split_once(END).context("no end of the figures")?;
-        let figures = format!("{BEGIN}\n`cargo bench --bench ridewire` on: {}\n{END}", self.text());
-        std::fs::write(&path, [before, &figures, after].concat())?;
-        let pictures = path.with_extension("");
+        replace("performance.md", &format!("`cargo bench --bench ridewire` on: {}", self.text()))?;
+        let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance");
         std::fs::create_dir_all(&pictures)?;
         for plot in self.tables.iter().filter_map(|table| table.plot.as_ref()) {
             std::fs::write(pictures.join(plot.file()), plot.svg())?;
         }
         Ok(())
     }
+}
+
+/// Replaces the figures of a page in docs/.
+pub(crate) fn replace(page: &str, figures: &str) -> anyhow::Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page);
+    let text = std::fs::read_to_string(&path).with_context(|| page.to_owned())?;
+    let (before, rest) = text.split_once(BEGIN).context("no place for the figures")?;
+    let (_, after) = rest.split_once(END).context("no end of the figures")?;
+    std::fs::write(&path, [before, BEGIN, "\n", figures, "\n", END, after].concat())?;
+    Ok(())
 }

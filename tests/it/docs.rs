@@ -1,4 +1,5 @@
-//! `docs/events.md` shows every event as it is; `docs/security.md` names tests that there are.
+//! `docs/events.md` shows every event as it is; `docs/security.md` names tests that there are; `docs/plans.md` has every
+//! statement that might grow.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -143,4 +144,27 @@ fn the_tests_that_are_to_show_what_is_safe_are_there() {
     for point in 1..=10 {
         assert!(text.contains(&format!("**API{point},")), "nothing on API{point}");
     }
+}
+
+#[test]
+fn every_statement_that_touches_messages_or_events_has_its_plan() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/plans.md")).unwrap();
+    let mut looked_at = 0;
+    for directory in fs::read_dir(root.join("sql")).unwrap().map(|entry| entry.unwrap().path()) {
+        if directory.ends_with("migrations") {
+            continue;
+        }
+        for file in fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()) {
+            let text = fs::read_to_string(&file).unwrap();
+            let code = text.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join(" ");
+            let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+            if words.any(|word| ["messages", "events", "ride_snapshots"].contains(&word)) {
+                let name = file.strip_prefix(root.join("sql")).unwrap().display().to_string();
+                assert!(page.contains(&format!("| `{name}` |")), "docs/plans.md has nothing on sql/{name}");
+                looked_at += 1;
+            }
+        }
+    }
+    assert!(looked_at > 20, "{looked_at}");
 }
