@@ -12,7 +12,7 @@ const DIGITS: usize = 12;
 
 /// Where that number stands in what is sent and in every frame that carries it: before it, the name and, with some
 /// servers, spaces.
-const BEFORE: &[u8] = br#""m-"#;
+pub(crate) const BEFORE: &[u8] = br#""m-"#;
 
 /// A connection that is kept.
 #[derive(Debug)]
@@ -42,6 +42,12 @@ impl Client {
                 return status(head).context("an answer without a status");
             }
         }
+    }
+
+    /// The body of the last answer.
+    pub(crate) fn body(&self) -> &[u8] {
+        let head = find(&self.buffer, b"\r\n\r\n").map_or(self.buffer.len(), |head| head + 4);
+        self.buffer.get(head..).unwrap_or_default()
     }
 }
 

@@ -6,6 +6,7 @@
 //! cargo bench --bench ridewire -- --quick               a look whether it runs; writes nothing
 //! cargo bench --bench ridewire -- sends             one scenario of those below; writes nothing
 //! cargo bench --bench ridewire -- sends --rounds=1  and fewer rounds
+//! cargo bench --bench ridewire -- history           that one writes docs/plans.md, whole run or not
 //! ```
 //!
 //! A private Postgres with fsync on, real server processes of the release build, and this process as all of their
@@ -26,7 +27,10 @@ mod peers;
 mod pgbench;
 mod platform;
 mod plot;
+mod polls;
+mod positions;
 mod process;
+mod replicas;
 mod report;
 mod sends;
 mod server;
@@ -66,6 +70,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("paced", |plan, platform| Box::pin(paced::run(plan, platform))),
     ("storm", |plan, platform| Box::pin(storm::run(plan, platform))),
     ("history", |plan, platform| Box::pin(history::run(plan, platform))),
+    ("replicas", |plan, platform| Box::pin(replicas::run(plan, platform))),
+    ("positions", |plan, platform| Box::pin(positions::run(plan, platform))),
+    ("polls", |plan, platform| Box::pin(polls::run(plan, platform))),
 ];
 
 /// How much is measured.

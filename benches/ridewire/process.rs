@@ -41,7 +41,7 @@ impl Cpu {
 }
 
 /// Seconds of a process; with those of its children that have ended and were waited for.
-fn used(pid: u32, with_ended_children: bool) -> anyhow::Result<f64> {
+pub(crate) fn used(pid: u32, with_ended_children: bool) -> anyhow::Result<f64> {
     let fields = stat(pid).context("a process is gone")?;
     let ticks = fields.iter().skip(11).take(if with_ended_children { 4 } else { 2 });
     Ok(ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND)
@@ -54,7 +54,7 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 }
 
 /// A process with its children, such as Postgres' and nginx's; of those that have ended it knows.
-fn of_family(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn of_family(pid: u32) -> anyhow::Result<f64> {
     let children = children(pid)?.into_iter().map(|child| used(child, false).unwrap_or(0.0));
     Ok(used(pid, true)? + children.sum::<f64>())
 }
