@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes sure that the programs are installed which some tests put around the servers: PgBouncer before Postgres, nginx before
-# the servers. Says nothing when they are. Where one cannot be had, it says so, and its tests are skipped.
+# the servers; and Python, which computes docs/scaling.md. Says nothing when they are. Where one cannot be had, it says so,
+# and its tests are skipped.
 set -eu
 
 say() {
@@ -12,7 +13,7 @@ installed() {
 }
 
 missing=
-for program in pgbouncer nginx; do
+for program in pgbouncer nginx python3; do
     installed "$program" || missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0

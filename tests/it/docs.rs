@@ -1,9 +1,10 @@
 //! `docs/events.md` shows every event as it is; `docs/security.md` names tests that there are; `docs/plans.md` has every
-//! statement that might grow.
+//! statement that grows, and `docs/scaling.md` says what its model computes.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -167,4 +168,26 @@ fn every_statement_that_touches_messages_or_events_has_its_plan() {
         }
     }
     assert!(looked_at > 20, "{looked_at}");
+}
+
+#[test]
+fn the_page_on_growth_says_what_its_model_computes() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let model = docs.join("scaling/model.py");
+    let Ok(checked) = Command::new("python3").arg(&model).arg("--check").output() else {
+        eprintln!("there is no python3, so docs/scaling.md is not checked");
+        return;
+    };
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    // What is checked is the page: with other costs it would have to say something else.
+    let page = fs::read_to_string(docs.join("scaling.md")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("scaling")).unwrap();
+    let copy = directory.path().join("scaling/model.py");
+    fs::copy(&model, &copy).unwrap();
+    let (before, after) = page.split_once("| `send_postgres_us` | ").unwrap();
+    let dearer = format!("{before}| `send_postgres_us` | 1{after}");
+    fs::write(directory.path().join("scaling.md"), dearer).unwrap();
+    let checked = Command::new("python3").arg(&copy).arg("--check").output().unwrap();
+    assert!(!checked.status.success(), "the model does not read the page's costs");
 }
