@@ -4,7 +4,7 @@
 CARGO ?= $(shell command -v cargo 2>/dev/null || echo "$(HOME)/.cargo/bin/cargo")
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak build fmt lint openapi bench clean rust postgres test-programs
+.PHONY: help run test soak build fmt lint openapi bench clean rust postgres test-programs bench-programs
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -39,7 +39,7 @@ lint: rust ## check format, lints and documentation
 openapi: rust ## write openapi.yaml from the code
 	@$(CARGO) run -q -- openapi > openapi.yaml.new && mv openapi.yaml.new openapi.yaml || { rm -f openapi.yaml.new; exit 1; }
 
-bench: postgres rust ## run the benchmarks
+bench: postgres bench-programs rust ## run the benchmarks: beside Postgres alone, nchan and a server on Express
 	@$(CARGO) bench --bench ridewire
 
 clean: rust ## remove what was built (not .ridewire, which holds data)
@@ -54,3 +54,6 @@ postgres:
 
 test-programs:
 	@scripts/test-programs.sh
+
+bench-programs:
+	@scripts/bench-programs.sh

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure that the programs are installed which some tests put around the servers: PgBouncer before Postgres, nginx,
-# Caddy and HAProxy before the servers; jq and a JDK, which clients of the quick starts need. Says nothing when they are.
-# Where one cannot be had, it says so, and its tests are skipped.
+# Caddy and HAProxy before the servers; jq and a JDK, which clients of the quick starts need; Python, which
+# computes docs/scaling.md. Says nothing when they are. Where one cannot be had, it says so, and its tests are skipped.
 set -eu
 
 say() {
@@ -18,7 +18,7 @@ installed() {
 }
 
 missing=
-for program in pgbouncer nginx caddy haproxy jq javac; do
+for program in pgbouncer nginx caddy haproxy jq javac python3; do
     installed "$program" || missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0

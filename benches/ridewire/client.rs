@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
+use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Digits of the number that tells one message from another.
 const DIGITS: usize = 12;
 
-/// Where that number stands in what is sent and in every frame that carries it.
-const NAME: &str = r#""clientMessageId":"m-"#;
+/// Where that number stands in what is sent and in every frame that carries it: before it, the name and, with some
+/// servers, spaces.
+pub(crate) const BEFORE: &[u8] = br#""m-"#;
 
 /// A connection that is kept.
 #[derive(Debug)]
@@ -41,11 +43,17 @@ impl Client {
             }
         }
     }
+
+    /// The body of the last answer.
+    pub(crate) fn body(&self) -> &[u8] {
+        let head = find(&self.buffer, b"\r\n\r\n").map_or(self.buffer.len(), |head| head + 4);
+        self.buffer.get(head..).unwrap_or_default()
+    }
 }
 
 /// The first place of `needle`.
 pub(crate) fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
-    hay.windows(needle.len()).position(|window| window == needle)
+    memmem::find(hay, needle)
 }
 
 fn status(head: &[u8]) -> Option<u16> {
@@ -61,9 +69,14 @@ fn content_length(head: &[u8]) -> usize {
 
 /// A request's bytes.
 pub(crate) fn request(method: &str, path: &str, token: &str, body: &str) -> Vec<u8> {
+    request_with(method, path, token, "", body)
+}
+
+/// The same with further headers, each of which ends its line.
+pub(crate) fn request_with(method: &str, path: &str, token: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{headers}\
          Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
@@ -77,16 +90,24 @@ pub(crate) struct Post {
 }
 
 impl Post {
+    pub(crate) const WORDS: &str = "I am at the main gate, beside the taxi stand. Where are you?";
+
     pub(crate) fn new(ride: &str, token: &str) -> Self {
-        Self::saying("I am at the main gate, beside the taxi stand. Where are you?", ride, token)
+        Self::saying(Self::WORDS, ride, token)
     }
 
     /// One of plain words.
     pub(crate) fn saying(content: &str, ride: &str, token: &str) -> Self {
-        let number = "0".repeat(DIGITS);
-        let body = format!(r#"{{"rideId":"{ride}","content":"{content}",{NAME}{number}"}}"#);
-        let bytes = request("POST", "/api/v1/messages", token, &body);
-        let number_at = find(&bytes, NAME.as_bytes()).unwrap_or(0) + NAME.len();
+        Self::with(|number| {
+            let body = format!(r#"{{"rideId":"{ride}","content":"{content}","clientMessageId":"m-{number}"}}"#);
+            request("POST", "/api/v1/messages", token, &body)
+        })
+    }
+
+    /// Any request that carries its number behind `"m-`.
+    pub(crate) fn with(request: impl FnOnce(&str) -> Vec<u8>) -> Self {
+        let bytes = request(&"0".repeat(DIGITS));
+        let number_at = find(&bytes, BEFORE).unwrap_or(0) + BEFORE.len();
         Self { bytes, number_at }
     }
 
@@ -103,6 +124,6 @@ impl Post {
 
 /// The number that a frame carries, if it is that of a message.
 pub(crate) fn number_in(frame: &[u8]) -> Option<u64> {
-    let digits = find(frame, NAME.as_bytes())? + NAME.len();
+    let digits = find(frame, BEFORE)? + BEFORE.len();
     std::str::from_utf8(frame.get(digits..digits + DIGITS)?).ok()?.parse().ok()
 }

@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::Plan;
-use crate::latency::{Clock, Latency};
-use crate::peer::INSERT;
+use crate::latency::{Clock, EVERY, Latency};
+use crate::pgbench::INSERT;
 use crate::platform::Platform;
 
 /// Like ours: the commit of a hint waits for no disk.
@@ -33,7 +33,7 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform, messages: u64, senders
         });
     }
     let (listener, mut connection) = tokio_postgres::connect(&platform.url(), NoTls).await?;
-    let clock = Clock::new(plan.warm)?;
+    let clock = Clock::new(plan.warm, EVERY)?;
     let hearing = {
         let clock = clock.clone();
         tokio::spawn(async move {
@@ -53,7 +53,7 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform, messages: u64, senders
     while let Some(sent) = sending.join_next().await {
         sent??;
     }
-    let latency = clock.result(messages).await;
+    let latency = clock.result(messages, 1).await;
     hearing.abort();
     latency
 }

@@ -1,28 +1,24 @@
 //! What is measured: a private Postgres with fsync on, and servers on it.
 
 use std::fs::{File, Permissions};
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use anyhow::{Context, ensure};
 use ridewire::auth::Signer;
 use ridewire::domain::{Role, UserId};
 use ridewire::embedded::{EmbeddedPostgres, Options, StopMode};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
 use crate::client::{Client, request};
+use crate::server::{Kind, Server};
 
-const SECRET: &str = "the secret of a benchmark, of no use anywhere else";
+pub(crate) const SECRET: &str = "the secret of a benchmark, of no use anywhere else";
 
 /// Clients that make rides at the same time.
 const MAKERS: usize = 64;
@@ -30,7 +26,7 @@ const MAKERS: usize = 64;
 /// The database of a run.
 #[derive(Debug)]
 pub(crate) struct Platform {
-    postgres: EmbeddedPostgres,
+    pub(crate) postgres: EmbeddedPostgres,
     directory: TempDir,
     signer: Signer,
 }
@@ -39,17 +35,33 @@ pub(crate) struct Platform {
 #[derive(Debug, Clone)]
 pub(crate) struct Ride {
     pub(crate) id: String,
+    pub(crate) rider_id: String,
+    pub(crate) driver_id: String,
+    /// The rider's token.
     pub(crate) rider: String,
+    /// The driver's token.
     pub(crate) driver: String,
 }
 
 impl Platform {
     pub(crate) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(Options::default()).await
+    }
+
+    pub(crate) async fn start_with(options: Options) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("rw-bench-").tempdir()?;
         // Postgres may run as another user, who has to get in.
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
-        let postgres = EmbeddedPostgres::start(&directory.path().join("data"), Options::default()).await?;
+        let postgres = EmbeddedPostgres::start(&directory.path().join("data"), options).await?;
         Ok(Self { postgres, directory, signer: Signer::new(SECRET.as_bytes())? })
+    }
+
+    /// The same files under a Postgres with other options.
+    pub(crate) async fn restart_with(self, options: Options) -> anyhow::Result<Self> {
+        let Self { postgres, directory, signer } = self;
+        postgres.stop(StopMode::Fast).await?;
+        let postgres = EmbeddedPostgres::start(&directory.path().join("data"), options).await?;
+        Ok(Self { postgres, directory, signer })
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
@@ -63,6 +75,10 @@ impl Platform {
 
     pub(crate) fn postgres_pid(&self) -> anyhow::Result<u32> {
         self.postgres.pid().context("Postgres has ended")
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -101,29 +117,32 @@ impl Platform {
         command.env("RIDEWIRE_LISTEN", "127.0.0.1:0").env_remove("RIDEWIRE_JWT_PUBLIC_KEY");
         command.envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
-        let mut child = command.spawn().context("the server's program")?;
-        let output = child.stdout.take().context("its output")?;
-        let mut lines = BufReader::new(output).lines();
-        let line = timeout(Duration::from_secs(30), lines.next_line()).await.context("the server says nothing")??;
-        let address = line.as_deref().and_then(|line| line.strip_prefix("listening on http://")?.parse().ok());
-        let address = address.with_context(|| format!("the server did not start: {line:?}"))?;
-        let pid = child.id().context("the server has ended")?;
-        Ok(Server { child, pid, address })
+        Server::start(Kind::Ridewire, command).await
+    }
+
+    /// Rides, each with a rider and a driver, as they are or will be known.
+    pub(crate) fn people(&self, prefix: &str, count: usize) -> anyhow::Result<Vec<Ride>> {
+        let rides = (0..count).map(|number| {
+            let (rider_id, driver_id) = (format!("rider_{number:06}"), format!("driver_{number:06}"));
+            let (rider, driver) = (self.token(&rider_id, Role::Rider)?, self.token(&driver_id, Role::Driver)?);
+            Ok(Ride { id: format!("{prefix}_{number:06}"), rider_id, driver_id, rider, driver })
+        });
+        rides.collect()
     }
 
     /// Makes rides known, each with a rider and a driver.
     pub(crate) async fn rides(&self, server: &Server, prefix: &str, count: usize) -> anyhow::Result<Vec<Ride>> {
+        let rides = self.people(prefix, count)?;
+        if server.kind != Kind::Ridewire {
+            self.rides_of_peer(server, &rides).await?;
+            return Ok(rides);
+        }
         let service = self.token("platform", Role::Service)?;
-        let mut rides = Vec::new();
         let mut requests: Vec<Vec<Vec<u8>>> = vec![Vec::new(); MAKERS];
-        for (number, maker) in (0..count).zip((0..MAKERS).cycle()) {
-            let id = format!("{prefix}_{number:06}");
-            let (rider, driver) = (format!("rider_{number:06}"), format!("driver_{number:06}"));
-            let body = format!(r#"{{"riderId":"{rider}","driverId":"{driver}"}}"#);
-            let request = request("PUT", &format!("/api/v1/rides/{id}"), &service, &body);
+        for (ride, maker) in rides.iter().zip((0..MAKERS).cycle()) {
+            let body = format!(r#"{{"riderId":"{}","driverId":"{}"}}"#, ride.rider_id, ride.driver_id);
+            let request = request("PUT", &format!("/api/v1/rides/{}", ride.id), &service, &body);
             requests.get_mut(maker).context("a maker")?.push(request);
-            let (rider, driver) = (self.token(&rider, Role::Rider)?, self.token(&driver, Role::Driver)?);
-            rides.push(Ride { id, rider, driver });
         }
         let mut makers = JoinSet::new();
         for requests in requests {
@@ -140,25 +159,5 @@ impl Platform {
             made??;
         }
         Ok(rides)
-    }
-}
-
-/// A server process. Killed when dropped.
-#[derive(Debug)]
-pub(crate) struct Server {
-    child: Child,
-    pub(crate) pid: u32,
-    pub(crate) address: SocketAddr,
-}
-
-impl Server {
-    /// Asks it to stop and waits for that.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.pid)?), Signal::SIGTERM)?;
-        match timeout(Duration::from_secs(20), self.child.wait()).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(ended) => bail!("the server ended badly: {ended:?}"),
-            Err(_) => bail!("the server does not stop"),
-        }
     }
 }

@@ -20,8 +20,8 @@ pub(crate) struct Cpu {
 impl Cpu {
     pub(crate) fn now(server: Option<u32>, postgres: u32) -> anyhow::Result<Self> {
         Ok(Self {
-            server: server.map_or(Ok(0.0), |pid| used(pid, false))?,
-            postgres: of_postgres(postgres)?,
+            server: server.map_or(Ok(0.0), of_family)?,
+            postgres: of_family(postgres)?,
             generator: used(std::process::id(), true)?,
         })
     }
@@ -41,7 +41,7 @@ impl Cpu {
 }
 
 /// Seconds of a process; with those of its children that have ended and were waited for.
-fn used(pid: u32, with_ended_children: bool) -> anyhow::Result<f64> {
+pub(crate) fn used(pid: u32, with_ended_children: bool) -> anyhow::Result<f64> {
     let fields = stat(pid).context("a process is gone")?;
     let ticks = fields.iter().skip(11).take(if with_ended_children { 4 } else { 2 });
     Ok(ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND)
@@ -53,21 +53,31 @@ fn stat(pid: u32) -> Option<Vec<String>> {
     Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
 }
 
-/// Postgres with its children; of those that have ended it knows.
-fn of_postgres(postmaster: u32) -> anyhow::Result<f64> {
-    let mut seconds = used(postmaster, true)?;
+/// A process with its children, such as Postgres' and nginx's; of those that have ended it knows.
+pub(crate) fn of_family(pid: u32) -> anyhow::Result<f64> {
+    let children = children(pid)?.into_iter().map(|child| used(child, false).unwrap_or(0.0));
+    Ok(used(pid, true)? + children.sum::<f64>())
+}
+
+fn children(of: u32) -> anyhow::Result<Vec<u32>> {
+    let mut children = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let parent = stat(pid).and_then(|fields| fields.get(1)?.parse::<u32>().ok());
-        if parent == Some(postmaster) {
-            seconds += used(pid, false).unwrap_or(0.0);
+        if parent == Some(of) {
+            children.push(pid);
         }
     }
-    Ok(seconds)
+    Ok(children)
 }
 
-/// Resident memory of a process in kB.
+/// Resident memory of a process and its children in kB.
 pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {
+    let children = children(pid)?;
+    std::iter::once(pid).chain(children).map(resident_alone).sum()
+}
+
+fn resident_alone(pid: u32) -> anyhow::Result<f64> {
     let status = read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
@@ -87,7 +97,7 @@ pub(crate) fn raise_file_limit() -> usize {
     file_limit().0
 }
 
-fn file_limit() -> (usize, usize) {
+pub(crate) fn file_limit() -> (usize, usize) {
     let limits = read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap_or_default();
     let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap_or(1_024));
@@ -109,4 +119,15 @@ pub(crate) fn cores() -> usize {
 pub(crate) fn load() -> String {
     let load = read_to_string("/proc/loadavg").unwrap_or_default();
     load.split(' ').next().unwrap_or("?").to_owned()
+}
+
+/// What kept it from being faster.
+pub(crate) fn saturated(total: f64, generator: f64) -> &'static str {
+    if total > 0.9 * cores() as f64 {
+        "all cores"
+    } else if generator > 0.9 {
+        "the generator"
+    } else {
+        "none: it waits for the disk, for locks, or for others on this machine"
+    }
 }

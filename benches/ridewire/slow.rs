@@ -10,9 +10,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use crate::client::{Post, find, number_in, request};
-use crate::latency::{Clock, Latency, Senders};
-use crate::platform::{Platform, Ride, Server};
+use crate::latency::{Clock, EVERY, Latency, Senders};
+use crate::platform::{Platform, Ride};
+use crate::server::Server;
 use crate::streams::Streams;
+use crate::table::Table;
 use crate::{Plan, process, say};
 
 /// Five live streams on each, and five that are stuck.
@@ -27,19 +29,19 @@ const FILLING: Duration = Duration::from_secs(9);
 
 /// One round: alone, and with the stuck ones beside.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Round {
-    pub(crate) alone: Side,
-    pub(crate) beside: Side,
+struct Round {
+    alone: Side,
+    beside: Side,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Side {
-    pub(crate) latency: Latency,
+struct Side {
+    latency: Latency,
     /// Resident MB of the server when it was measured.
-    pub(crate) memory: f64,
+    memory: f64,
 }
 
-pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Round>> {
+pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Table>> {
     // Cut off after all of it is measured, not before.
     let server = platform.server_with("slow", &[("RIDEWIRE_WRITE_TIMEOUT", "10m")]).await?;
     let rides = platform.rides(&server, "slow", RIDES).await?;
@@ -60,7 +62,22 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<
         sleep(Duration::from_secs(1)).await;
     }
     server.stop().await?;
-    Ok(rounds)
+    Ok(vec![table(&rounds)])
+}
+
+fn table(rounds: &[Round]) -> Table {
+    let header =
+        ["500 streams at 1,000 messages/s of 3.5 kB", "beside 500 that do not read", "alone", "ratio", "wanted"];
+    let mut table = Table::new("Readers that do not read", &header);
+    let millis = |figure: f64| format!("{figure:.2} ms");
+    let megabytes = |figure: f64| format!("{figure:.2} MB");
+    let p50 = (|round: &Round| round.beside.latency.p50, |round: &Round| round.alone.latency.p50);
+    let p99 = (|round: &Round| round.beside.latency.p99, |round: &Round| round.alone.latency.p99);
+    let memory = (|round: &Round| round.beside.memory, |round: &Round| round.alone.memory);
+    table.beside("POST to frame, p50", rounds, (p50.0, p50.1), millis, "");
+    table.beside("POST to frame, p99", rounds, (p99.0, p99.1), millis, "≤ 1.2 ×");
+    table.beside("memory of the server in all", rounds, (memory.0, memory.1), megabytes, "");
+    table
 }
 
 /// Opens streams with small windows, and reads no further than to their beginning.
@@ -90,7 +107,7 @@ async fn measure(plan: &Plan, warm: Duration, server: &Server, rides: &[Ride], b
     let from = *base;
     let on_event = {
         let clock = Arc::clone(&clock);
-        move |frame: &[u8]| {
+        move |_: usize, frame: &[u8]| {
             let clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
             if let (Some(clock), Some(number)) = (&*clock, number_in(frame)) {
                 clock.read(number - from);
@@ -98,15 +115,15 @@ async fn measure(plan: &Plan, warm: Duration, server: &Server, rides: &[Ride], b
         }
     };
     // One reader of each ride holds the watch; the others are there.
-    let _watched = Streams::open(server.address, rides.iter().map(|ride| (&*ride.id, &*ride.driver)), on_event).await?;
+    let _watched = Streams::open(server, rides.iter().map(|ride| (&*ride.id, &*ride.driver)), on_event).await?;
     let others = rides.iter().flat_map(|ride| std::iter::repeat_n((&*ride.id, &*ride.driver), EACH - 1));
-    let _others = Streams::open(server.address, others, |_| {}).await?;
+    let _others = Streams::open(server, others, |_, _| {}).await?;
     let words = "all the way round. ".repeat(WORDS / 19);
     let senders = Senders::ready(server, rides, |ride| Post::saying(&words, &ride.id, &ride.rider), from).await?;
-    let begun = Clock::new(warm)?;
+    let begun = Clock::new(warm, EVERY)?;
     clock.lock().unwrap_or_else(PoisonError::into_inner).replace(begun.clone());
     senders.send(&begun, messages).await?;
     *base += messages;
-    let latency = begun.result(messages).await.context("the live streams")?;
+    let latency = begun.result(messages, 1).await.context("the live streams")?;
     Ok(Side { latency, memory: process::resident(server.pid)? / 1024.0 })
 }

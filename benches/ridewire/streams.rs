@@ -9,9 +9,10 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::client::{find, request};
+use crate::client::find;
+use crate::server::{Kind, Server};
 
-/// How many streams are being opened at the same time.
+/// How many streams are being opened at the same time, where it does not matter.
 const OPENING: usize = 128;
 
 /// Open streams. Dropping it closes them.
@@ -22,28 +23,36 @@ pub(crate) struct Streams {
 
 impl Streams {
     /// Opens a stream for each ride and token, waits until all of them have begun, and from then on gives every
-    /// event's frame to `on_event`.
+    /// event's frame to `on_event`, with the number of its stream.
     pub(crate) async fn open<'a>(
-        address: SocketAddr,
+        server: &Server,
         wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
-        on_event: impl Fn(&[u8]) + Send + Sync + 'static,
+        on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        let kind = server.kind;
+        let requests = wanted.into_iter().map(|(ride, token)| kind.follow(ride, token, None));
+        Self::ask(server, requests, OPENING, on_event).await
+    }
+
+    /// The same with requests that are ready, `at_once` of them at the same time.
+    pub(crate) async fn ask(
+        server: &Server,
+        requests: impl IntoIterator<Item = Vec<u8>>,
+        at_once: usize,
+        on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let on_event = Arc::new(on_event);
-        let (opening, opened) = (Arc::new(Semaphore::new(OPENING)), Arc::new(Semaphore::new(0)));
+        let (opening, opened) = (Arc::new(Semaphore::new(at_once)), Arc::new(Semaphore::new(0)));
         let mut readers = JoinSet::new();
-        for (ride, token) in wanted {
-            // Messages alone are counted; the other reader's coming would be told as well.
-            let path = format!("/api/v1/messages/rides/{ride}/events?types=message:new");
-            let request = request("GET", &path, token, "");
+        let (address, kind) = (server.address, server.kind);
+        for (number, request) in requests.into_iter().enumerate() {
             let (opening, opened, on_event) = (Arc::clone(&opening), Arc::clone(&opened), Arc::clone(&on_event));
             readers.spawn(async move {
                 let turn = opening.acquire().await?;
-                let mut socket = TcpStream::connect(address).await.context("connecting")?;
-                socket.write_all(&request).await?;
-                let buffer = begin(&mut socket).await?;
-                drop(turn);
+                let (socket, buffer) = begin(address, kind, &request).await?;
+                drop((turn, request));
                 opened.add_permits(1);
-                read(socket, buffer, &*on_event).await
+                read(socket, buffer, |frame| on_event(number, frame)).await
             });
         }
         let count = u32::try_from(readers.len())?;
@@ -66,21 +75,23 @@ impl Streams {
     }
 }
 
-/// Reads up to and including `stream:sync`; what was read beyond it is returned.
-async fn begin(socket: &mut TcpStream) -> anyhow::Result<Vec<u8>> {
+/// Reads up to and including what a stream says first; what was read beyond it is returned.
+async fn begin(address: SocketAddr, kind: Kind, request: &[u8]) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+    let mut socket = TcpStream::connect(address).await.context("connecting")?;
+    socket.write_all(request).await?;
     let mut buffer = Vec::with_capacity(2 * 1024);
     loop {
         if socket.read_buf(&mut buffer).await? == 0 {
-            bail!("a stream ended before it began");
+            bail!("a stream ended before it began: {}", String::from_utf8_lossy(&buffer));
         }
-        let Some(sync) = find(&buffer, b"event: stream:sync\n") else { continue };
-        let Some(end) = buffer.get(sync..).and_then(|rest| find(rest, b"\n\n")) else { continue };
-        buffer.drain(..sync + end + 2);
-        return Ok(buffer);
+        let Some(first) = find(&buffer, kind.beginning()) else { continue };
+        let Some(end) = buffer.get(first..).and_then(|rest| find(rest, b"\n\n")) else { continue };
+        buffer.drain(..first + end + 2);
+        return Ok((socket, buffer));
     }
 }
 
-async fn read(mut socket: TcpStream, mut buffer: Vec<u8>, on_event: &impl Fn(&[u8])) -> anyhow::Result<()> {
+async fn read(mut socket: TcpStream, mut buffer: Vec<u8>, on_event: impl Fn(&[u8])) -> anyhow::Result<()> {
     loop {
         let mut done = 0;
         // The chunks' own lines, between frames, end in CR LF, so none looks like a frame's end.
@@ -88,8 +99,8 @@ async fn read(mut socket: TcpStream, mut buffer: Vec<u8>, on_event: &impl Fn(&[u
             && let Some(end) = find(rest, b"\n\n")
         {
             let frame = rest.get(..end).unwrap_or_default();
-            // A heartbeat is a lone colon.
-            if !frame.ends_with(b":") {
+            // A heartbeat is a comment, of one colon or of a word.
+            if find(frame, b"data:").is_some() {
                 on_event(frame);
             }
             done += end + 2;

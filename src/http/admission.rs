@@ -116,6 +116,12 @@ impl Admission {
         let _ = tokio::time::timeout_at(began + window, emptied).await;
     }
 
+    /// Waits until the server drains.
+    pub(super) async fn drains(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.drain.subscribe().wait_for(Option::is_some).await;
+    }
+
     /// Waits until the server drains, and takes a moment to leave at.
     pub(super) async fn leaves_at(&self, is_going_on: bool) -> Instant {
         let mut drain = self.drain.subscribe();

@@ -1,9 +1,9 @@
 //! Connections: a pool for everything but LISTEN.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Metrics, Object, RecyclingMethod, Runtime};
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, NoTls, Row};
@@ -31,6 +31,13 @@ pub const SETTINGS: &str = "set enable_seqscan = off; set enable_hashjoin = off;
     set plan_cache_mode = force_generic_plan; set jit = off;
     set idle_in_transaction_session_timeout = '5s';
     select set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)";
+
+/// How long a connection keeps its plans, at least.
+///
+/// Where an ANALYZE has found a table empty, Postgres plans as if it were for ever: to read the whole of it costs no more then
+/// than to look one row up. Such a plan would stay until the next ANALYZE, whatever has been written meanwhile. One that is
+/// made anew goes by how large the table is now.
+const PLANS_AGE: Duration = Duration::from_secs(10);
 
 /// The part of [`SETTINGS`] that a transaction needs, where a connection is another with each.
 const LOCAL_SETTINGS: &str = "set local jit = off; set local idle_in_transaction_session_timeout = '5s';
@@ -90,11 +97,20 @@ impl Store {
             .max_size(config.connections)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(config.patience))
-            .create_timeout(Some(config.patience));
+            .create_timeout(Some(config.patience))
+            .recycle_timeout(Some(config.patience));
         let connections = match config.prepared {
-            Prepared::On => connections.post_create(Hook::async_fn(|client, _| {
-                Box::pin(async { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })
-            })),
+            Prepared::On => connections
+                .post_create(Hook::async_fn(|client, _| {
+                    Box::pin(async { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })
+                }))
+                .post_recycle(Hook::async_fn(|client, metrics| {
+                    let are_old = plans_are_old(metrics, Instant::now());
+                    Box::pin(async move {
+                        let discarded = if are_old { client.batch_execute("discard plans").await } else { Ok(()) };
+                        discarded.map_err(HookError::Backend)
+                    })
+                })),
             Prepared::Off => connections,
         };
         let connections = connections.build().map_err(|_| StoreError::Corrupt("the pool's configuration"))?;
@@ -171,6 +187,12 @@ pub(super) async fn read(pool: &Pool, statement: &str, params: Params<'_>) -> Re
         Err(error) if error.is_connection_lost() => Session::get(pool).await?.query(statement, params).await,
         answer => answer,
     }
+}
+
+/// Whether a connection has begun another [`PLANS_AGE`] of its life since it was last given out.
+fn plans_are_old(metrics: &Metrics, now: Instant) -> bool {
+    let ages = |at: Instant| at.saturating_duration_since(metrics.created).as_secs() / PLANS_AGE.as_secs();
+    ages(now) > ages(metrics.recycled.unwrap_or(metrics.created))
 }
 
 /// Connections, and how they are used.

@@ -1,8 +1,10 @@
-//! `docs/events.md` shows every event as it is; `docs/security.md` names tests that there are.
+//! `docs/events.md` shows every event as it is; `docs/security.md` names tests that there are; `docs/plans.md` has every
+//! statement that grows, and `docs/scaling.md` says what its model computes.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -143,4 +145,49 @@ fn the_tests_that_are_to_show_what_is_safe_are_there() {
     for point in 1..=10 {
         assert!(text.contains(&format!("**API{point},")), "nothing on API{point}");
     }
+}
+
+#[test]
+fn every_statement_that_touches_messages_or_events_has_its_plan() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/plans.md")).unwrap();
+    let mut looked_at = 0;
+    for directory in fs::read_dir(root.join("sql")).unwrap().map(|entry| entry.unwrap().path()) {
+        if directory.ends_with("migrations") {
+            continue;
+        }
+        for file in fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()) {
+            let text = fs::read_to_string(&file).unwrap();
+            let code = text.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join(" ");
+            let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+            if words.any(|word| ["messages", "events", "ride_snapshots"].contains(&word)) {
+                let name = file.strip_prefix(root.join("sql")).unwrap().display().to_string();
+                assert!(page.contains(&format!("| `{name}` |")), "docs/plans.md has nothing on sql/{name}");
+                looked_at += 1;
+            }
+        }
+    }
+    assert!(looked_at > 20, "{looked_at}");
+}
+
+#[test]
+fn the_page_on_growth_says_what_its_model_computes() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let model = docs.join("scaling/model.py");
+    let Ok(checked) = Command::new("python3").arg(&model).arg("--check").output() else {
+        eprintln!("there is no python3, so docs/scaling.md is not checked");
+        return;
+    };
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    // What is checked is the page: with other costs it would have to say something else.
+    let page = fs::read_to_string(docs.join("scaling.md")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("scaling")).unwrap();
+    let copy = directory.path().join("scaling/model.py");
+    fs::copy(&model, &copy).unwrap();
+    let (before, after) = page.split_once("| `send_postgres_us` | ").unwrap();
+    let dearer = format!("{before}| `send_postgres_us` | 1{after}");
+    fs::write(directory.path().join("scaling.md"), dearer).unwrap();
+    let checked = Command::new("python3").arg(&copy).arg("--check").output().unwrap();
+    assert!(!checked.status.success(), "the model does not read the page's costs");
 }

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::support::Database;
+use ridewire::store::{Prepared, Store, StoreConfig, sql};
+
+use crate::support::{Database, PATIENCE, eventually_within};
 
 /// The statements' files below `sql/`, by path, without the migrations.
 fn statements() -> BTreeMap<String, String> {
@@ -88,6 +91,40 @@ fn readers_of_everything(node: &serde_json::Value, leading: &BTreeMap<String, St
     for child in node["Plans"].as_array().into_iter().flatten() {
         readers_of_everything(child, leading, found);
     }
+}
+
+/// How the one connection of a store looks up what was sent before, by the plan that it keeps.
+async fn kept_plan(store: &Store) -> String {
+    let session = store.session().await.unwrap();
+    session.prepare(&[sql::MESSAGES_BY_CLIENT_ID]).await.unwrap();
+    let name = "select name from pg_prepared_statements where statement = $1";
+    let name: String = session.query(name, &[&sql::MESSAGES_BY_CLIENT_ID]).await.unwrap()[0].get(0);
+    let plan = session.query(&format!("explain execute {name} ('{{}}', '{{}}', '{{}}')"), &[]).await.unwrap();
+    plan.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
+}
+
+/// After `analyze` an empty table is known to be empty, and to read all of it costs nothing. Such plans are not kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_made_when_a_table_was_known_to_be_empty_is_not_kept() {
+    let database = Database::create().await;
+    let client = database.client().await;
+    // It would have the plan made anew within a minute, and hide what is tested.
+    client.batch_execute("alter table messages set (autovacuum_enabled = off); analyze").await.unwrap();
+    let postgres = database.url.parse().unwrap();
+    let config = StoreConfig { postgres, connections: 1, patience: PATIENCE, prepared: Prepared::On };
+    let store = Store::new(config).unwrap();
+    let looks_up = |plan: &str| plan.contains("Index Cond: (((");
+    let plan = kept_plan(&store).await;
+    assert!(!looks_up(&plan), "then there is nothing to be seen here: {plan}");
+    let fill =
+        "insert into messages (id, ride_id, seq, sender_id, sender_role, client_message_id, content_hash, created_at)
+                select gen_random_uuid(), 'ride', seq, 'rider', 'rider', 'm-' || seq, '', now()
+                from generate_series(1, 1000) as seq";
+    client.batch_execute(fill).await.unwrap();
+    eventually_within(3 * PATIENCE, Duration::from_millis(200), "a plan that looks up", async || {
+        looks_up(&kept_plan(&store).await).then_some(())
+    })
+    .await;
 }
 
 #[test]

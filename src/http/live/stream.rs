@@ -4,6 +4,7 @@
 //! the next events: a slow client holds one page of the log and nothing else.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,7 +82,6 @@ fn own_frame(kind: &str, id: Option<&str>, data: &impl Serialize) -> String {
 pub(super) struct EventStream<R> {
     reader: R,
     api: Arc<Api>,
-    caller: Caller,
     filter: Filter,
     heartbeat: Duration,
     ends_at: Instant,
@@ -102,6 +102,8 @@ type Held = (Open, [Option<Attending>; 2]);
 enum Wake {
     Turn(Turn),
     Silence,
+    Early,
+    Draining,
     Expired,
     Revoked,
     Stopping,
@@ -116,24 +118,42 @@ impl<R: Reader> EventStream<R> {
             filter: terms.filter,
             heartbeat: terms.heartbeat,
             ends_at: Instant::now() + terms.caller.expires_at.since(Time::now()),
-            caller: terms.caller,
             told: beginning.cursor.clone(),
             _held: held,
             leaves_at: None,
             silent_at: Instant::now() + terms.heartbeat,
         };
         event_stream_headers(res);
-        res.body(ResBody::stream(stream.run(beginning)));
+        res.body(ResBody::stream(stream.run(terms.caller, beginning)));
     }
 
-    fn run(mut self, beginning: Beginning) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static {
+    fn run(
+        mut self,
+        caller: Caller,
+        beginning: Beginning,
+    ) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static {
         stream! {
             let opening = self.sync(beginning);
             // A comment at once, so that the client sees an open stream; and with the sync, in one write.
             yield Ok(Bytes::from([":\n\n", &retry_line(), &opening].concat()));
             drop(opening);
+            // What ends a stream, or breaks its silence, is waited for from here to its end. To begin and to end these waits
+            // with each frame, in lists that all streams share, costs as much as the frame.
+            let api = Arc::clone(&self.api);
+            let mut stopping = pin!(api.stopping.cancelled());
+            let mut draining = pin!(api.admission.drains());
+            let mut revoked = pin!(api.revocations.revoked(&caller));
+            let mut alarm = pin!(sleep_until(self.due_at()));
             loop {
-                match self.wake().await {
+                let wake = tokio::select! {
+                    biased;
+                    () = stopping.as_mut() => Wake::Stopping,
+                    () = draining.as_mut(), if self.leaves_at.is_none() => Wake::Draining,
+                    () = alarm.as_mut() => self.alarmed(),
+                    () = revoked.as_mut() => Wake::Revoked,
+                    turn = self.reader.next(PAGE) => Wake::Turn(turn),
+                };
+                match wake {
                     Wake::Turn(Turn::Events(events)) => {
                         // Events that the filter holds back break no silence.
                         if let Some(frames) = self.frames(events) {
@@ -156,8 +176,15 @@ impl<R: Reader> EventStream<R> {
                         yield Ok(self.closing(closed).into());
                         break;
                     }
+                    Wake::Draining => {
+                        self.leaves_at = Some(api.admission.leaves_at(self.reader.is_going_on()).await);
+                        alarm.as_mut().reset(self.due_at());
+                    }
+                    // It has been heard since the alarm was set.
+                    Wake::Early => alarm.as_mut().reset(self.due_at()),
                     Wake::Silence => {
                         self.silent_at = Instant::now() + self.heartbeat;
+                        alarm.as_mut().reset(self.due_at());
                         yield Ok(Box::pin(self.break_silence()).await);
                     }
                     Wake::Expired => {
@@ -179,27 +206,23 @@ impl<R: Reader> EventStream<R> {
         }
     }
 
-    async fn wake(&mut self) -> Wake {
-        loop {
-            let is_going_on = self.reader.is_going_on();
-            let leaves_at = self.leaves_at.unwrap_or(self.ends_at);
-            tokio::select! {
-                biased;
-                () = self.api.stopping.cancelled() => return Wake::Stopping,
-                at = self.api.admission.leaves_at(is_going_on), if self.leaves_at.is_none() => self.leaves_at = Some(at),
-                () = sleep_until(self.silent_at.min(self.ends_at).min(leaves_at)) => {
-                    let now = Instant::now();
-                    return if now >= self.ends_at {
-                        Wake::Expired
-                    } else if now >= leaves_at {
-                        Wake::Stopping
-                    } else {
-                        Wake::Silence
-                    };
-                }
-                () = self.api.revocations.revoked(&self.caller) => return Wake::Revoked,
-                turn = self.reader.next(PAGE) => return Wake::Turn(turn),
-            }
+    /// When something is due though nobody has said anything.
+    fn due_at(&self) -> Instant {
+        let leaves_at = self.leaves_at.unwrap_or(self.ends_at);
+        self.silent_at.min(self.ends_at).min(leaves_at)
+    }
+
+    /// What is due now.
+    fn alarmed(&self) -> Wake {
+        let now = Instant::now();
+        if now >= self.ends_at {
+            Wake::Expired
+        } else if self.leaves_at.is_some_and(|at| now >= at) {
+            Wake::Stopping
+        } else if now >= self.silent_at {
+            Wake::Silence
+        } else {
+            Wake::Early
         }
     }
 

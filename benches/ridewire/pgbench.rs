@@ -43,7 +43,7 @@ pub(crate) const INSERT: &str = "
 
 /// A script of pgbench.
 #[derive(Debug)]
-pub(crate) struct Peer {
+pub(crate) struct Pgbench {
     program: PathBuf,
     script: PathBuf,
     url: String,
@@ -65,7 +65,7 @@ pub(crate) async fn create_table(platform: &Platform) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Peer {
+impl Pgbench {
     /// Inserts, and with `notify` says so within the transaction, as one would who relies on NOTIFY.
     pub(crate) fn new(platform: &Platform, notify: bool) -> anyhow::Result<Self> {
         let (name, text) = match notify {

@@ -1,0 +1,212 @@
+//! What each statement is called with when its plan is looked at: what the server calls it with, on rides that there are.
+
+use tokio_postgres::Client;
+
+use super::fill::CROWD_RIDES;
+
+/// What the writer takes at once, on as many rides; their numbers in the crowd, which has the log of these.
+const BATCH: std::ops::Range<usize> = 100..164;
+
+/// A ride with 87 messages.
+const LONG: usize = 490;
+
+/// Rides, users and messages of a log of so many crowds.
+#[derive(Debug)]
+pub(super) struct Sample {
+    /// The first ride of the last crowd, which is on its way.
+    first: usize,
+    /// The first message of each of a batch of rides.
+    ids: Vec<String>,
+}
+
+/// What a statement is called with.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// In words.
+    pub(super) what: &'static str,
+    /// As SQL.
+    pub(super) arguments: Vec<String>,
+}
+
+impl Sample {
+    pub(super) async fn of(client: &Client, crowds: usize) -> anyhow::Result<Self> {
+        let first = (crowds - 1) * CROWD_RIDES;
+        let mut sample = Self { first, ids: Vec::new() };
+        let rides: Vec<String> = BATCH.map(|number| sample.ride(number)).collect();
+        let ids = "select id::text from messages where ride_id = any ($1::text[]) and seq = 2 order by ride_id";
+        for row in client.query(ids, &[&rides]).await? {
+            sample.ids.push(row.try_get(0)?);
+        }
+        Ok(sample)
+    }
+
+    fn ride(&self, number: usize) -> String {
+        format!("ride_{:07}", self.first + number)
+    }
+
+    /// An array with something for each ride of a batch.
+    fn batch(&self, kind: &str, one: impl Fn(&Self, usize) -> String) -> String {
+        let all: Vec<String> = BATCH.map(|number| one(self, number)).collect();
+        format!("array[{}]::{kind}[]", all.join(", "))
+    }
+
+    fn all(&self, kind: &str, value: &str) -> String {
+        self.batch(kind, |_, _| value.to_owned())
+    }
+
+    fn rides(&self) -> String {
+        self.batch("text", |sample, number| text(&sample.ride(number)))
+    }
+
+    fn topics(&self) -> String {
+        self.batch("text", |sample, number| text(&format!("ride/{}", sample.ride(number))))
+    }
+
+    fn drivers(&self) -> String {
+        self.batch("text", |_, number| text(&format!("driver_{number}")))
+    }
+
+    fn ids(&self) -> String {
+        let ids: Vec<String> = self.ids.iter().map(|id| text(id)).collect();
+        format!("array[{}]::uuid[]", ids.join(", "))
+    }
+
+    /// Ids and seqs that no message has.
+    fn new_ids(&self) -> String {
+        self.batch("uuid", |_, number| text(&format!("ffffffff-ffff-7fff-8fff-{number:012}")))
+    }
+
+    fn new_seqs(&self) -> String {
+        self.batch("bigint", |_, number| (1_000_000 + number).to_string())
+    }
+
+    /// The call of `sql/<name>`; `None` where it looks at neither rides nor logs.
+    pub(super) fn call(&self, name: &str) -> Option<Call> {
+        let (driver, long) = (text(&format!("driver_{LONG}")), self.ride(LONG));
+        let (ride, topic) = (text(&long), text(&format!("ride/{long}")));
+        let (log, year) = ("259200".to_owned(), "15552000".to_owned());
+        let page = "1000".to_owned();
+        let (what, arguments) = match name {
+            "events/append.sql" => (
+                "64 sends",
+                vec![
+                    self.topics(),
+                    self.new_seqs(),
+                    self.all("text", "'message:new'"),
+                    self.all("text", "'{}'"),
+                    self.all("uuid", "null"),
+                    "now()".to_owned(),
+                    self.all("text", "null"),
+                ],
+            ),
+            "events/erase.sql" => {
+                ("64 deletions", vec![self.topics(), self.all("bigint", "2"), self.ids(), self.all("text", "'{}'")])
+            }
+            "events/forget_user.sql" => ("a person erased", vec![driver]),
+            "events/is_there.sql" => ("a lost COMMIT", vec![topic, "2".to_owned(), "now()".to_owned()]),
+            "events/pages.sql" => {
+                ("64 readers, 10 events behind", vec![self.topics(), self.all("bigint", "3"), self.all("bigint", "10")])
+            }
+            "events/trim.sql" => ("retention, 1,000 rows", vec![log, page]),
+            "events/trim_users.sql" => ("retention, users", vec![log, page]),
+            "messages/by_client_id.sql" => ("64 sends", vec![self.rides(), self.drivers(), self.all("text", "'m-1'")]),
+            "messages/by_id.sql" => ("64 messages", vec![self.ids()]),
+            "messages/insert.sql" => (
+                "64 sends",
+                vec![
+                    self.new_ids(),
+                    self.rides(),
+                    self.new_seqs(),
+                    self.drivers(),
+                    self.all("text", "'driver'"),
+                    self.all("text", "'Hello'"),
+                    self.all("text", "null"),
+                    self.all("text", "'a name of its own'"),
+                    self.all("bytea", r"'\x000102030405060708090a0b0c0d0e0f'"),
+                    self.all("timestamptz", "now()"),
+                ],
+            ),
+            "messages/last_of_others.sql" => ("64 marks", vec![self.rides(), self.drivers(), self.all("bigint", "20")]),
+            "messages/of_sender.sql" => {
+                ("a person erased, 100 messages", vec![text("rider_7"), text(&uuid_zero()), "100".to_owned()])
+            }
+            "messages/page_after.sql" => ("page of 50", vec![ride, driver, "50".to_owned(), "51".to_owned()]),
+            "messages/page_before.sql" => ("page of 50", vec![ride, driver, i64::MAX.to_string(), "51".to_owned()]),
+            "messages/trim.sql" => ("retention, 1,000 rows", vec![year, page]),
+            "messages/unread_of_ride.sql" => ("20 messages behind", vec![ride, "200".to_owned(), driver]),
+            "messages/unread_of_user.sql" => ("a rider's ten rides", vec![text("rider_7")]),
+            "messages/update.sql" => (
+                "64 edits",
+                vec![
+                    self.ids(),
+                    self.all("text", "'Hello'"),
+                    self.all("text", "null"),
+                    self.all("timestamptz", "now()"),
+                    self.all("timestamptz", "null"),
+                    self.all("text", "'[]'"),
+                ],
+            ),
+            "participants/going_on.sql" => ("a driver's rides that go on", vec![driver, "64".to_owned()]),
+            "participants/put.sql" => (
+                "64 joined",
+                vec![
+                    self.rides(),
+                    self.all("text", "'somebody'"),
+                    self.all("text", "'driver'"),
+                    self.all("bigint", "5"),
+                    self.all("bigint", "null"),
+                    self.all("timestamptz", "now()"),
+                    self.all("boolean", "false"),
+                ],
+            ),
+            "receipts/put.sql" => (
+                "64 marks",
+                vec![
+                    self.rides(),
+                    self.drivers(),
+                    self.all("text", "'driver'"),
+                    self.all("bigint", "20"),
+                    self.all("bigint", "20"),
+                ],
+            ),
+            "rides/by_id.sql" => ("64 rides", vec![self.rides()]),
+            "rides/forget.sql" => ("retention, 50 rides", vec![year]),
+            "rides/of_user.sql" => {
+                ("a rider's ten rides", vec![text("rider_7"), "null".to_owned(), "null".to_owned(), "50".to_owned()])
+            }
+            "rides/people.sql" => ("64 rides", vec![self.rides()]),
+            "rides/put.sql" => (
+                "64 rides",
+                vec![
+                    self.rides(),
+                    self.all("text", "'arrived'"),
+                    self.all("text", "'rider_1'"),
+                    self.drivers(),
+                    self.all("boolean", "true"),
+                    self.all("timestamptz", "null"),
+                    self.all("timestamptz", "null"),
+                    self.all("timestamptz", "now()"),
+                    self.all("timestamptz", "now()"),
+                ],
+            ),
+            "rides/to_close.sql" => ("rides over for good", vec!["86400".to_owned(), "100".to_owned()]),
+            "rides/trimmed.sql" => ("retention, 50 rides", vec![log]),
+            "snapshots/load.sql" => ("64 rides", vec![self.rides()]),
+            "topics/create.sql" => {
+                ("64 rides", vec![self.batch("text", |_, number| text(&format!("ride/new_{number}")))])
+            }
+            "topics/heads.sql" => ("64 rides", vec![self.topics()]),
+            "topics/lock.sql" => ("64 rides", vec![self.topics()]),
+            _ => return None,
+        };
+        Some(Call { what, arguments })
+    }
+}
+
+fn text(value: &str) -> String {
+    format!("'{value}'")
+}
+
+fn uuid_zero() -> String {
+    "00000000-0000-0000-0000-000000000000".to_owned()
+}

@@ -1,0 +1,137 @@
+//! F. The same 1,000 subscribers at a fixed rate, the highest that nchan sustains here: how late their frames come.
+//!
+//! The rate is doubled until nchan falls behind, then halved in between. An open loop, as everywhere: what comes late
+//! because the server was behind is late.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::compared::{Compared, Comparison};
+use crate::fanout::followers;
+use crate::latency::{Clock, Latency, Senders};
+use crate::platform::{Platform, Ride};
+use crate::process::Cpu;
+use crate::server::{Kind, Server};
+use crate::streams::Streams;
+use crate::table::Table;
+use crate::{Plan, say};
+
+/// Messages a second: what the search begins with, and what is taken where there is no nchan.
+const FIRST: f64 = 20.0;
+
+/// A server that is later than this at p99 does not sustain the rate.
+const LATE: f64 = 100.0;
+
+/// How often the search looks between the last rate that was sustained and the first that was not.
+const HALVINGS: usize = 2;
+
+/// One server at the rate.
+#[derive(Debug, Clone, Copy)]
+struct Paced {
+    latency: Latency,
+    cpu: Cpu,
+}
+
+pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Table>> {
+    let mut servers = Vec::new();
+    for kind in [Kind::Ridewire, Kind::Nchan] {
+        if let Some(server) = platform.serve(kind, "paced").await? {
+            let rides = platform.rides(&server, "paced", 1).await?;
+            servers.push((server, rides));
+        }
+    }
+    let mut base = 0;
+    let rate = match servers.iter().find(|(server, _)| server.kind == Kind::Nchan) {
+        Some((nchan, rides)) => highest(plan, platform, nchan, rides, &mut base).await?,
+        None => FIRST,
+    };
+    let mut rounds = Vec::new();
+    for number in 1..=plan.rounds {
+        let mut round = Vec::new();
+        for (server, rides) in &servers {
+            let name = server.kind.name();
+            let paced = measure(plan, platform, server, rides, rate, &mut base).await.context(name)?;
+            let Latency { p50, p99 } = paced.latency;
+            say(&format!("paced {number}: {name} at {rate:.0}/s: p50 {p50:.2} ms, p99 {p99:.2} ms"));
+            round.push((server.kind, paced));
+        }
+        rounds.push(Compared::of(round)?);
+    }
+    for (server, _) in servers {
+        server.stop().await?;
+    }
+    let title = format!("{} subscribers of one ride at {rate:.0} messages a second", plan.followers);
+    let mut paced = Comparison::new(&title, "message due to frame", &rounds, &[Kind::Nchan]);
+    let millis = |millis: f64| format!("{millis:.2} ms");
+    paced.row("p50", |one| one.latency.p50, millis, "");
+    paced.row("p99", |one| one.latency.p99, millis, "≤ 1 × nchan");
+    let busy = paced.busy("The same: who is busy", |one| one.cpu);
+    Ok(vec![paced.table, busy])
+}
+
+/// The highest rate that a server sustains.
+async fn highest(
+    plan: &Plan,
+    platform: &Platform,
+    server: &Server,
+    rides: &[Ride],
+    base: &mut u64,
+) -> anyhow::Result<f64> {
+    let (mut sustained, mut rate, mut failed) = (FIRST, FIRST, None);
+    for _ in 0..12 {
+        let late = match measure(plan, platform, server, rides, rate, base).await {
+            Ok(paced) => paced.latency.p99,
+            // Not all was read in time.
+            Err(_) => f64::INFINITY,
+        };
+        say(&format!("paced: {} at {rate:.0}/s: p99 {late:.1} ms", server.kind.name()));
+        if late <= LATE {
+            sustained = rate;
+        } else {
+            failed = Some(rate);
+        }
+        rate = match failed {
+            None => rate * 2.0,
+            Some(failed) if failed / sustained < 1.0 + 0.5_f64.powi(HALVINGS as i32) => break,
+            Some(failed) => f64::midpoint(sustained, failed),
+        };
+    }
+    Ok(sustained)
+}
+
+async fn measure(
+    plan: &Plan,
+    platform: &Platform,
+    server: &Server,
+    rides: &[Ride],
+    rate: f64,
+    base: &mut u64,
+) -> anyhow::Result<Paced> {
+    let every = Duration::from_secs_f64(1.0 / rate);
+    let messages = u64::try_from((plan.warm + plan.span).as_nanos() / every.as_nanos())?;
+    let clock: Arc<Mutex<Option<Clock>>> = Arc::default();
+    let from = *base;
+    *base += messages;
+    let on_event = {
+        let clock = Arc::clone(&clock);
+        move |_: usize, frame: &[u8]| {
+            let clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
+            if let (Some(clock), Some(number)) = (&*clock, crate::client::number_in(frame)) {
+                clock.read(number.saturating_sub(from));
+            }
+        }
+    };
+    let ride = rides.first().context("a ride")?;
+    let _streams = Streams::open(server, followers(plan, ride), on_event).await?;
+    let senders = Senders::ready(server, rides, |ride| server.kind.post(&ride.id, &ride.rider), from).await?;
+    let begun = Clock::new(plan.warm, every)?;
+    clock.lock().unwrap_or_else(PoisonError::into_inner).replace(begun.clone());
+    let postgres = platform.postgres_pid()?;
+    let before = Cpu::now(Some(server.pid), postgres)?;
+    senders.send(&begun, messages).await?;
+    let cpu = Cpu::now(Some(server.pid), postgres)?.since(before, (plan.warm + plan.span).as_secs_f64());
+    let latency = begun.result(messages, plan.followers as u64).await?;
+    Ok(Paced { latency, cpu })
+}
