@@ -24,8 +24,9 @@ const FIRST: f64 = 20.0;
 /// A server that is later than this at p99 does not sustain the rate.
 const LATE: f64 = 100.0;
 
-/// How often the search looks between the last rate that was sustained and the first that was not.
-const HALVINGS: usize = 2;
+/// How near the first rate that is not sustained comes to the last that is, as a ratio; and the most looks for it.
+const NEAR: f64 = 1.25;
+const LOOKS: usize = 14;
 
 /// One server at the rate.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +72,7 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<
     Ok(vec![paced.table, busy])
 }
 
-/// The highest rate that a server sustains.
+/// The highest rate that a server sustains, as near as the search comes.
 async fn highest(
     plan: &Plan,
     platform: &Platform,
@@ -79,8 +80,8 @@ async fn highest(
     rides: &[Ride],
     base: &mut u64,
 ) -> anyhow::Result<f64> {
-    let (mut sustained, mut rate, mut failed) = (FIRST, FIRST, None);
-    for _ in 0..12 {
+    let (mut sustained, mut failed, mut rate) = (None, None, FIRST);
+    for _ in 0..LOOKS {
         let late = match measure(plan, platform, server, rides, rate, base).await {
             Ok(paced) => paced.latency.p99,
             // Not all was read in time.
@@ -88,17 +89,18 @@ async fn highest(
         };
         say(&format!("paced: {} at {rate:.0}/s: p99 {late:.1} ms", server.kind.name()));
         if late <= LATE {
-            sustained = rate;
+            sustained = Some(rate);
         } else {
             failed = Some(rate);
         }
-        rate = match failed {
-            None => rate * 2.0,
-            Some(failed) if failed / sustained < 1.0 + 0.5_f64.powi(HALVINGS as i32) => break,
-            Some(failed) => f64::midpoint(sustained, failed),
+        rate = match (sustained, failed) {
+            (Some(sustained), None) => sustained * 2.0,
+            (Some(sustained), Some(failed)) if failed / sustained > NEAR => f64::midpoint(sustained, failed),
+            (Some(sustained), Some(_)) => return Ok(sustained),
+            (None, _) => rate / 2.0,
         };
     }
-    Ok(sustained)
+    sustained.context("nchan sustains no rate on this machine")
 }
 
 async fn measure(

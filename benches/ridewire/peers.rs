@@ -53,7 +53,8 @@ impl Platform {
         std::fs::write(&configuration, text)?;
         let mut command = Command::new(nginx);
         command.arg("-p").arg(&directory).arg("-c").arg(configuration).arg("-e").arg(directory.join("error.log"));
-        command.stdin(Stdio::null()).kill_on_drop(true);
+        // Not killed when dropped: its worker would be left behind. It is asked to stop.
+        command.stdin(Stdio::null()).stderr(File::create(directory.join("output.log"))?);
         let child = command.spawn()?;
         accepts(address).await?;
         Ok(Some(Server::running(Kind::Nchan, child, address)?))

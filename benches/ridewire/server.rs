@@ -76,7 +76,7 @@ impl Kind {
     }
 }
 
-/// A server process. Killed when dropped.
+/// A server process. Asked to stop when dropped, and most are killed then.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
@@ -110,6 +110,15 @@ impl Server {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(ended) => bail!("the server ended badly: {ended:?}"),
             Err(_) => bail!("the server does not stop"),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Whoever has been waited for has no id any more.
+        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::client::find;
 use crate::server::{Kind, Server};
@@ -49,7 +51,13 @@ impl Streams {
             let (opening, opened, on_event) = (Arc::clone(&opening), Arc::clone(&opened), Arc::clone(&on_event));
             readers.spawn(async move {
                 let turn = opening.acquire().await?;
-                let (socket, buffer) = begin(address, kind, &request).await?;
+                let (socket, buffer) = loop {
+                    match begin(address, kind, &request).await? {
+                        Begun::Open(socket, buffer) => break (socket, buffer),
+                        // As a browser would: a server that cannot answer in time says when to come back.
+                        Begun::PutOff(pause) => sleep(pause).await,
+                    }
+                };
                 drop((turn, request));
                 opened.add_permits(1);
                 read(socket, buffer, |frame| on_event(number, frame)).await
@@ -75,8 +83,15 @@ impl Streams {
     }
 }
 
-/// Reads up to and including what a stream says first; what was read beyond it is returned.
-async fn begin(address: SocketAddr, kind: Kind, request: &[u8]) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+/// How a stream answers.
+enum Begun {
+    /// With what was read beyond its beginning.
+    Open(TcpStream, Vec<u8>),
+    PutOff(Duration),
+}
+
+/// Reads up to and including what a stream says first.
+async fn begin(address: SocketAddr, kind: Kind, request: &[u8]) -> anyhow::Result<Begun> {
     let mut socket = TcpStream::connect(address).await.context("connecting")?;
     socket.write_all(request).await?;
     let mut buffer = Vec::with_capacity(2 * 1024);
@@ -84,11 +99,26 @@ async fn begin(address: SocketAddr, kind: Kind, request: &[u8]) -> anyhow::Resul
         if socket.read_buf(&mut buffer).await? == 0 {
             bail!("a stream ended before it began: {}", String::from_utf8_lossy(&buffer));
         }
-        let Some(first) = find(&buffer, kind.beginning()) else { continue };
+        let Some(first) = find(&buffer, kind.beginning()) else {
+            // Nothing but a pause, in an answer that has a length.
+            if find(&buffer, b"content-length:").is_some()
+                && let Some(pause) = put_off(&buffer)
+            {
+                return Ok(Begun::PutOff(pause));
+            }
+            continue;
+        };
         let Some(end) = buffer.get(first..).and_then(|rest| find(rest, b"\n\n")) else { continue };
         buffer.drain(..first + end + 2);
-        return Ok((socket, buffer));
+        return Ok(Begun::Open(socket, buffer));
     }
+}
+
+fn put_off(answer: &[u8]) -> Option<Duration> {
+    const RETRY: &[u8] = b"\r\n\r\nretry: ";
+    let pause = answer.get(find(answer, RETRY)? + RETRY.len()..)?;
+    let pause = pause.get(..find(pause, b"\n")?)?;
+    Some(Duration::from_millis(std::str::from_utf8(pause).ok()?.parse().ok()?))
 }
 
 async fn read(mut socket: TcpStream, mut buffer: Vec<u8>, on_event: impl Fn(&[u8])) -> anyhow::Result<()> {
