@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
@@ -24,7 +25,10 @@ const EACH: usize = 5;
 /// Long, so that sockets fill soon.
 const WORDS: usize = 3_500;
 
-/// How long that takes: the kernel holds some 200 kB for each, at 35 kB a second.
+/// Of a network, in bytes.
+const SEGMENT: u32 = 1_400;
+
+/// How long that takes: the kernel holds some 100 kB for each, at 35 kB a second.
 const FILLING: Duration = Duration::from_secs(9);
 
 /// One round: alone, and with the stuck ones beside.
@@ -86,6 +90,8 @@ async fn stuck(address: SocketAddr, rides: &[Ride]) -> anyhow::Result<Vec<TcpStr
     for ride in rides.iter().flat_map(|ride| std::iter::repeat_n(ride, EACH)) {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(4 * 1024)?;
+        // As on a network: by the loopback's segments of 64 kB the server's kernel would size its buffers.
+        SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
         let mut socket = socket.connect(address).await?;
         let path = format!("/api/v1/messages/rides/{}/events?types=message:new", ride.id);
         socket.write_all(&request("GET", &path, &ride.rider, "")).await?;

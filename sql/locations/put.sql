@@ -10,6 +10,6 @@ on conflict (ride_id) do update
         seq       = excluded.seq,
         at        = excluded.at,
         data      = excluded.data
-    where excluded.at > ride_locations.at
+    where excluded.at >= ride_locations.at
        or excluded.driver_id <> ride_locations.driver_id
 returning ride_id, version

@@ -40,27 +40,30 @@ struct Known {
 impl Signals {
     /// Takes a value, unless a later one is known. Returns whether it is news.
     pub(super) fn offer(&mut self, signal: &Signal) -> bool {
-        self.take(signal, true)
-    }
-
-    /// Takes a value that readers know already, from where they have begun.
-    pub(super) fn seed(&mut self, signal: &Signal) {
-        self.take(signal, false);
-    }
-
-    fn take(&mut self, signal: &Signal, is_news: bool) -> bool {
         let Some(kind) = signal.kind.signal() else { return false };
         let key = (kind, signal.user.clone());
         if self.known.get(&key).is_some_and(|known| known.version >= signal.version) {
             return false;
         }
-        self.serial += u64::from(is_news);
-        // Seeds are older than all news.
-        let serial = if is_news { self.serial } else { 0 };
+        self.serial += 1;
         let frame = format!("event: {}\ndata: {}\n\n", signal.kind.as_str(), signal.data).into();
         let value = Value { kind: signal.kind, user: signal.user.clone(), seq: signal.seq, frame };
-        self.known.insert(key, Known { version: signal.version, serial, value });
-        is_news
+        self.known.insert(key, Known { version: signal.version, serial: self.serial, value });
+        true
+    }
+
+    /// Takes values that a reader has just found in the database, and knows from there; those who read already may hear
+    /// of them here first. Returns the number of the last change that this reader knows, who knew those up to `read`.
+    pub(super) fn seed(&mut self, values: &[Signal], read: u64) -> u64 {
+        for value in values {
+            self.offer(value);
+        }
+        let is_one = |(kind, user): &(SignalKind, UserId), known: &Known, value: &Signal| {
+            value.kind.signal() == Some(*kind) && value.user == *user && value.version == known.version
+        };
+        let mut unread = self.known.iter().filter(|(_, known)| known.serial > read);
+        let knows_all = unread.all(|(key, known)| values.iter().any(|value| is_one(key, known, value)));
+        if knows_all { self.serial } else { read }
     }
 
     /// The number of the last change.
@@ -120,12 +123,26 @@ mod tests {
     }
 
     #[test]
-    fn what_readers_began_with_is_no_news() {
+    fn what_a_reader_began_with_is_news_to_the_others_alone() {
         let mut signals = Signals::default();
-        signals.seed(&signal(EventType::RideLocation, "d", 5));
-        assert_eq!(since(&signals, 0), Vec::<String>::new());
-        assert!(!signals.offer(&signal(EventType::RideLocation, "d", 5)));
-        assert!(signals.offer(&signal(EventType::RideLocation, "d", 6)));
-        assert_eq!(since(&signals, 0), ["data: 6"]);
+        let first = signals.seed(&[signal(EventType::RideLocation, "d", 5)], 0);
+        assert_eq!(since(&signals, first), Vec::<String>::new());
+        // One that comes later finds what nobody has been told of yet.
+        let second = signals.seed(&[signal(EventType::RideLocation, "d", 6)], first);
+        assert_eq!(since(&signals, second), Vec::<String>::new());
+        assert_eq!(since(&signals, first), ["data: 6"]);
+        assert!(!signals.offer(&signal(EventType::RideLocation, "d", 6)), "told already");
+    }
+
+    #[test]
+    fn what_comes_while_a_reader_begins_is_not_taken_for_what_it_began_with() {
+        let mut signals = Signals::default();
+        let registered = signals.serial();
+        signals.offer(&signal(EventType::TypingIndicator, "d", 1));
+        signals.offer(&signal(EventType::RideLocation, "d", 7));
+        let began = signals.seed(&[signal(EventType::RideLocation, "d", 6)], registered);
+        assert_eq!(since(&signals, began), ["data: 1", "data: 7"]);
+        let began = signals.seed(&[signal(EventType::RideLocation, "d", 7)], registered);
+        assert_eq!(since(&signals, began), ["data: 1", "data: 7"], "7 again rather than not 1");
     }
 }

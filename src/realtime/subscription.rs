@@ -49,7 +49,7 @@ impl Subscription {
     /// `values` are those that it holds beside the log.
     pub fn start(&mut self, cursor: Seq, head: Seq, values: &[Signal]) {
         self.cursor = cursor;
-        values.iter().for_each(|value| self.hold.state.seed(value));
+        self.signals = self.hold.state.seed(values, self.signals);
         self.hold.observe(head);
     }
 

@@ -149,9 +149,12 @@ impl TopicState {
         }
     }
 
-    /// Takes a value that a reader has just found in the database.
-    pub(super) fn seed(&self, signal: &Signal) {
-        self.ring().signals.seed(signal);
+    /// Takes values that a reader has just found in the database; see [`Signals::seed`].
+    pub(super) fn seed(&self, values: &[Signal], read: u64) -> u64 {
+        let mut ring = self.ring();
+        let known = ring.signals.seed(values, read);
+        self.settle(ring);
+        known
     }
 
     /// The values that have changed since, and the number of the last change.

@@ -51,7 +51,7 @@ pub(super) async fn put(pool: Pool, news: Vec<NewLocation>) -> Result<Vec<Option
     let mut latest: HashMap<&RideId, &NewLocation> = HashMap::new();
     for location in &news {
         let known = latest.entry(&location.ride).or_insert(location);
-        if location.at > known.at {
+        if location.at >= known.at {
             *known = location;
         }
     }
