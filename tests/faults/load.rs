@@ -71,6 +71,11 @@ impl Load {
         load
     }
 
+    /// What the senders have been answered so far.
+    pub(crate) fn answers(&self) -> Arc<Answers> {
+        Arc::clone(&self.answers)
+    }
+
     async fn wait(&self, what: &str, mut is_there: impl FnMut(&Subscriber) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
