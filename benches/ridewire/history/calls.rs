@@ -10,6 +10,9 @@ const BATCH: std::ops::Range<usize> = 100..164;
 /// A ride with 87 messages.
 const LONG: usize = 490;
 
+/// A seq that no event has yet.
+const NEXT: &str = "1000000";
+
 /// Rides, users and messages of a log of so many crowds.
 #[derive(Debug)]
 pub(super) struct Sample {
@@ -26,6 +29,8 @@ pub(super) struct Call {
     pub(super) what: &'static str,
     /// As SQL.
     pub(super) arguments: Vec<String>,
+    /// What makes it fit, in the same transaction.
+    pub(super) before: Option<String>,
 }
 
 impl Sample {
@@ -71,13 +76,9 @@ impl Sample {
         format!("array[{}]::uuid[]", ids.join(", "))
     }
 
-    /// Ids and seqs that no message has.
+    /// Ids that no message has.
     fn new_ids(&self) -> String {
         self.batch("uuid", |_, number| text(&format!("ffffffff-ffff-7fff-8fff-{number:012}")))
-    }
-
-    fn new_seqs(&self) -> String {
-        self.batch("bigint", |_, number| (1_000_000 + number).to_string())
     }
 
     /// The call of `sql/<name>`; `None` where it looks at neither rides nor logs.
@@ -91,19 +92,31 @@ impl Sample {
                 "64 sends",
                 vec![
                     self.topics(),
-                    self.new_seqs(),
+                    self.all("bigint", NEXT),
                     self.all("text", "'message:new'"),
                     self.all("text", "'{}'"),
                     self.all("uuid", "null"),
-                    "now()".to_owned(),
                     self.all("text", "null"),
+                    "now()".to_owned(),
+                    self.new_ids(),
+                    self.rides(),
+                    self.all("bigint", NEXT),
+                    self.drivers(),
+                    self.all("text", "'driver'"),
+                    self.all("text", "'Hello'"),
+                    self.all("text", "null"),
+                    self.all("text", "'a name of its own'"),
+                    self.all("bytea", r"'\x000102030405060708090a0b0c0d0e0f'"),
                 ],
+            ),
+            "events/are_there.sql" => (
+                "a lost COMMIT",
+                vec![self.topics(), self.all("bigint", "2"), self.all("text", "'{}'"), "now()".to_owned()],
             ),
             "events/erase.sql" => {
                 ("64 deletions", vec![self.topics(), self.all("bigint", "2"), self.ids(), self.all("text", "'{}'")])
             }
             "events/forget_user.sql" => ("a person erased", vec![driver]),
-            "events/is_there.sql" => ("a lost COMMIT", vec![topic, "2".to_owned(), "now()".to_owned()]),
             "events/pages.sql" => {
                 ("64 readers, 10 events behind", vec![self.topics(), self.all("bigint", "3"), self.all("bigint", "10")])
             }
@@ -111,21 +124,6 @@ impl Sample {
             "events/trim_users.sql" => ("retention, users", vec![log, page]),
             "messages/by_client_id.sql" => ("64 sends", vec![self.rides(), self.drivers(), self.all("text", "'m-1'")]),
             "messages/by_id.sql" => ("64 messages", vec![self.ids()]),
-            "messages/insert.sql" => (
-                "64 sends",
-                vec![
-                    self.new_ids(),
-                    self.rides(),
-                    self.new_seqs(),
-                    self.drivers(),
-                    self.all("text", "'driver'"),
-                    self.all("text", "'Hello'"),
-                    self.all("text", "null"),
-                    self.all("text", "'a name of its own'"),
-                    self.all("bytea", r"'\x000102030405060708090a0b0c0d0e0f'"),
-                    self.all("timestamptz", "now()"),
-                ],
-            ),
             "messages/last_of_others.sql" => ("64 marks", vec![self.rides(), self.drivers(), self.all("bigint", "20")]),
             "messages/of_sender.sql" => {
                 ("a person erased, 100 messages", vec![text("rider_7"), text(&uuid_zero()), "100".to_owned()])
@@ -197,9 +195,15 @@ impl Sample {
             }
             "topics/heads.sql" => ("64 rides", vec![self.topics()]),
             "topics/lock.sql" => ("64 rides", vec![self.topics()]),
+            "topics/notify_committed.sql" => {
+                ("a batch's hints", vec!["array['{}']".to_owned(), topic, "2".to_owned(), "now()".to_owned()])
+            }
             _ => return None,
         };
-        Some(Call { what, arguments })
+        // What is appended goes where the logs end.
+        let before = (name == "events/append.sql")
+            .then(|| format!("update topics set last_seq = {NEXT} - 1 where name = any ({})", self.topics()));
+        Some(Call { what, arguments, before })
     }
 }
 

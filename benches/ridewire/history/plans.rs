@@ -9,7 +9,7 @@ use ridewire::store::SETTINGS;
 use serde_json::Value;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::calls::Sample;
+use super::calls::{Call, Sample};
 use super::fill::size;
 use crate::platform::Platform;
 use crate::report;
@@ -52,8 +52,8 @@ pub(super) async fn table(small: &Platform, large: &Platform, sizes: [usize; 2])
             ensure!(idle || name.starts_with("presence/") || name.starts_with("topics/"), "how is {name} called?");
             continue;
         };
-        let short = look(&few, &statement, &one.arguments).await.with_context(|| name.clone())?;
-        let long = look(&many, &statement, &other.arguments).await.with_context(|| name.clone())?;
+        let short = look(&few, &statement, &one).await.with_context(|| name.clone())?;
+        let long = look(&many, &statement, &other).await.with_context(|| name.clone())?;
         looked.push((name, one.what, short, long));
     }
     Ok(Plans { sizes, looked })
@@ -80,12 +80,12 @@ fn statements() -> anyhow::Result<Vec<(String, String)>> {
     Ok(found)
 }
 
-async fn look(client: &Client, statement: &str, arguments: &[String]) -> anyhow::Result<Look> {
+async fn look(client: &Client, statement: &str, called: &Call) -> anyhow::Result<Look> {
     client.batch_execute(&format!("prepare looked_at as {statement}")).await?;
-    let call = format!("execute looked_at ({})", arguments.join(", "));
+    let call = format!("execute looked_at ({})", called.arguments.join(", "));
     let mut look = Look::default();
     for _ in 0..3 {
-        client.batch_execute("begin").await?;
+        client.batch_execute(&format!("begin; {}", called.before.as_deref().unwrap_or_default())).await?;
         let answer = client.simple_query(&format!("explain (analyze, buffers, format json) {call}")).await?;
         client.batch_execute("rollback").await?;
         let row = answer.iter().find_map(|message| match message {
@@ -95,17 +95,32 @@ async fn look(client: &Client, statement: &str, arguments: &[String]) -> anyhow:
         let plan: Value = serde_json::from_str(row.context("no plan")?)?;
         let plan = plan.get(0).context("no plan")?;
         look = Look { millis: plan["Execution Time"].as_f64().context("no time")?, ..Look::default() };
+        look.buffers = pages(&plan["Plan"]);
         read(&plan["Plan"], &mut look);
     }
     client.batch_execute("deallocate looked_at").await?;
     Ok(look)
 }
 
-/// The pages that the whole plan touched, and how it went to its tables.
+/// The pages that a plan touched: a node counts those below it, but not those of parts that write beside it.
+fn pages(plan: &Value) -> u64 {
+    let below = plan["Plans"].as_array().into_iter().flatten();
+    own_pages(plan) + below.map(written_beside).sum::<u64>()
+}
+
+fn written_beside(node: &Value) -> u64 {
+    let own = if node["Node Type"] == "ModifyTable" { own_pages(node) } else { 0 };
+    own + node["Plans"].as_array().into_iter().flatten().map(written_beside).sum::<u64>()
+}
+
+fn own_pages(node: &Value) -> u64 {
+    let count = |key: &str| node[key].as_u64().unwrap_or(0);
+    count("Shared Hit Blocks") + count("Shared Read Blocks")
+}
+
+/// How a plan went to its tables.
 fn read(node: &Value, look: &mut Look) {
     let count = |key: &str| node[key].as_u64().unwrap_or(0);
-    // A node counts those below it, but not those of statements that write beside it.
-    look.buffers = look.buffers.max(count("Shared Hit Blocks") + count("Shared Read Blocks"));
     let text = |key: &str| node[key].as_str().unwrap_or_default();
     let ran = count("Actual Loops") > 0;
     match text("Node Type") {
