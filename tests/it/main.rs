@@ -32,6 +32,7 @@ mod live;
 mod merged;
 mod messages;
 mod metrics;
+mod newer;
 mod openapi;
 mod pages;
 mod poll;

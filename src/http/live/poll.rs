@@ -38,7 +38,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 #[derive(Serialize)]
 struct EventView<'a> {
     id: String,
-    r#type: &'static str,
+    r#type: &'a str,
     data: &'a RawValue,
 }
 
