@@ -12,6 +12,7 @@
 //! over from hyper where that is possible (`handover`). HTTP/2 is spoken where TLS agrees on it.
 
 mod handover;
+mod idle;
 mod tls;
 
 use std::future::pending;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::handover::{Desk, EventStream, Handing, Watched};
+use self::idle::{Open, Watching};
 pub use self::tls::{Certificate, TlsError};
 
 use crate::config::LimitSettings;
@@ -209,26 +211,39 @@ impl<A: Answer> Server<A> {
         let is_http2 = socket.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
         let socket = TokioIo::new(self.bounded(socket));
         if is_http2 {
-            let connection = self.http2.serve_connection(socket, self.handler.clone());
-            self.drive(connection, http2::Connection::graceful_shutdown).await;
+            let open = Open::default();
+            let connection = self.http2.serve_connection(socket, Watching::new(self.handler.clone(), open.clone()));
+            let idle = || async {
+                tokio::select! {
+                    () = open.none_for(self.head_timeout) => {}
+                    () = open.one_stalls_for(self.write_timeout) => {}
+                }
+            };
+            self.drive(connection, http2::Connection::graceful_shutdown, idle).await;
         } else {
             let connection = self.http1.serve_connection(socket, self.handler.clone());
-            self.drive(connection, http1::Connection::graceful_shutdown).await;
+            // hyper ends one that is idle itself, and one that takes nothing is told by its socket.
+            self.drive(connection, http1::Connection::graceful_shutdown, pending).await;
         }
     }
 
-    /// Runs a connection to its end. What ends it is the client's affair, or was logged by who ended it.
-    async fn drive<C>(&self, connection: C, finish: impl FnOnce(Pin<&mut C>))
+    /// Runs a connection to its end. What ends it is the client's affair, or was logged by who ended it. One that is idle, or
+    /// stalls, is asked to end, and cut where that does not help.
+    async fn drive<C, I>(&self, connection: C, finish: impl Fn(Pin<&mut C>), idle: impl Fn() -> I)
     where
         C: Future<Output = hyper::Result<()>>,
+        I: Future<Output = ()>,
     {
         let mut connection = pin!(connection);
         tokio::select! {
             _ = connection.as_mut() => return,
-            () = self.stop.gently.cancelled() => finish(connection.as_mut()),
+            () = idle() => {}
+            () = self.stop.gently.cancelled() => {}
         }
+        finish(connection.as_mut());
         tokio::select! {
             _ = connection => {}
+            () = idle() => {}
             () = self.stop.now.cancelled() => {}
         }
     }
