@@ -46,6 +46,7 @@ mod revocation;
 mod rides;
 mod rights;
 mod scripted;
+mod secure;
 mod sql;
 mod stream;
 mod tickets;
