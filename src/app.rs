@@ -140,6 +140,7 @@ impl std::fmt::Display for Address {
 /// are answered.
 pub async fn serve(settings: Settings, is_demo: bool, ready: impl AsyncFnOnce(Address, &Api)) -> Result<(), AppError> {
     let given = Given::of(&settings, is_demo).await?;
+    serving::allow_files(settings.limits.max_connections);
     let mut signals = Signals::new().map_err(AppError::Signals)?;
     let mut database = tokio::select! {
         database = Database::open(&settings) => database?,

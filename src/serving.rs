@@ -26,6 +26,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service as HyperService;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use salvo::Service;
 use salvo::conn::{ConnCtrl, StraightStream};
 use salvo::fuse::FuseConfig;
@@ -46,6 +47,9 @@ use crate::config::LimitSettings;
 
 /// Connections that wait to be accepted: a storm of reconnecting streams is not to be turned away.
 const BACKLOG: u32 = 4_096;
+
+/// Files that are no connections: the database, the log, and more.
+const OTHER_FILES: u64 = 1_000;
 
 /// After an error of `accept`, such as no more file descriptors: some have to be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -260,6 +264,19 @@ impl<A: Answer> Server<A> {
     fn bounded<S>(&self, socket: S) -> StraightStream<S> {
         let fuse = FuseConfig::disabled().with_write_stall_timeout(self.write_timeout);
         StraightStream::new(socket, Some(fuse), self.control.clone(), None)
+    }
+}
+
+/// Has the operating system allow the files that so many connections need, as far as it lets us: what a login or service begins
+/// with, 1,024 on most, is for programs that use `select`.
+pub fn allow_files(connections: usize) {
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(now, most)| match wanted.min(most) {
+        enough if enough > now => setrlimit(Resource::RLIMIT_NOFILE, enough, most),
+        _ => Ok(()),
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

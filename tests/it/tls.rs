@@ -201,9 +201,13 @@ async fn who_asks_for_nothing_by_http_2_or_takes_nothing_is_let_go_and_who_follo
     let (settings, no_window) = ((4, 0, 0, Vec::new()), (4, 0, 0, vec![0, 4, 0, 0, 0, 0]));
     let head = head("/api/v1/messages/rides/ride/events", &rider.token);
     let (half, whole) = ((1, 0, 1, head[..9].to_vec()), (1, 5, 1, head));
-    for said in
-        [Vec::new(), frames(&[]), frames(&[settings.clone()]), frames(&[settings, half]), frames(&[no_window, whole])]
-    {
+    for said in [
+        Vec::new(),
+        frames(&[]),
+        frames(std::slice::from_ref(&settings)),
+        frames(&[settings, half]),
+        frames(&[no_window, whole]),
+    ] {
         let mut connection = http2(&server, &ca).await;
         connection.write_all(&said).await.unwrap();
         let ended = timeout(PATIENCE, connection.read_to_end(&mut Vec::new())).await;
