@@ -6,6 +6,9 @@ CARGO ?= $(shell command -v cargo 2>/dev/null || echo "$(HOME)/.cargo/bin/cargo"
 .DEFAULT_GOAL := help
 .PHONY: help run test soak build fmt lint openapi bench clean rust postgres test-programs bench-programs
 
+# Thousands of streams are more files than a login has to begin with.
+MANY_FILES = ulimit -n 65536 2>/dev/null || ulimit -n $$(ulimit -H -n)
+
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
@@ -13,14 +16,14 @@ run: postgres build ## build, then serve on http://127.0.0.1:8080 with a private
 	@exec target/release/ridewire serve --demo
 
 test: postgres test-programs rust ## run all tests, against real Postgres processes; hold the server to openapi.yaml
-	@$(CARGO) test
+	@$(MANY_FILES); $(CARGO) test
 	@CARGO=$(CARGO) scripts/schemathesis.sh 15 1
 	@RIDEWIRE_BIN=$(CURDIR)/target/debug/ridewire scripts/js.sh
 	@RIDEWIRE_BIN=$(CURDIR)/target/debug/ridewire scripts/browser.sh
 	@RIDEWIRE_BIN=$(CURDIR)/target/debug/ridewire scripts/quickstarts.sh
 
 soak: postgres test-programs rust ## run the tests that are shortened in `make test` at their whole length (an hour and a half)
-	@ulimit -n 65536 2>/dev/null || ulimit -n $$(ulimit -H -n); \
+	@$(MANY_FILES); \
 	RIDEWIRE_SOAK=1 $(CARGO) test --release --test faults -- --nocapture hostile chaos soak
 	@CARGO=$(CARGO) scripts/schemathesis.sh 200
 

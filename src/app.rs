@@ -140,6 +140,7 @@ impl std::fmt::Display for Address {
 /// are answered.
 pub async fn serve(settings: Settings, is_demo: bool, ready: impl AsyncFnOnce(Address, &Api)) -> Result<(), AppError> {
     let given = Given::of(&settings, is_demo).await?;
+    serving::allow_files(settings.limits.max_connections);
     let mut signals = Signals::new().map_err(AppError::Signals)?;
     let mut database = tokio::select! {
         database = Database::open(&settings) => database?,
@@ -158,7 +159,7 @@ async fn serve_with(
     ready: impl AsyncFnOnce(Address, &Api),
 ) -> Result<(), AppError> {
     let store = Arc::new(Store::new(StoreConfig {
-        postgres: database.config.clone(),
+        postgres: database.address.clone(),
         connections: settings.database_connections,
         patience: settings.database_timeout,
         prepared: match settings.prepared_statements {
@@ -212,8 +213,8 @@ async fn serve_with(
         tasks.spawn(async move { fallback.0.run_fallback(fallback.1).await });
     }
     if notify {
-        let (feed, config) = (Arc::clone(&feed), database.listen.clone());
-        tasks.spawn(async move { feed.run_listener(config).await });
+        let (feed, address) = (Arc::clone(&feed), database.listen.clone());
+        tasks.spawn(async move { feed.run_listener(address).await });
         let store = Arc::clone(&store);
         let notifier = Arc::clone(&notifier);
         tasks.spawn(async move { notifier.run(store).await });

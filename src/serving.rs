@@ -12,6 +12,7 @@
 //! over from hyper where that is possible (`handover`). HTTP/2 is spoken where TLS agrees on it.
 
 mod handover;
+mod idle;
 mod tls;
 
 use std::future::pending;
@@ -25,6 +26,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service as HyperService;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use salvo::Service;
 use salvo::conn::{ConnCtrl, StraightStream};
 use salvo::fuse::FuseConfig;
@@ -38,12 +40,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::handover::{Desk, EventStream, Handing, Watched};
+use self::idle::{Open, Watching};
 pub use self::tls::{Certificate, TlsError};
 
 use crate::config::LimitSettings;
 
 /// Connections that wait to be accepted: a storm of reconnecting streams is not to be turned away.
 const BACKLOG: u32 = 4_096;
+
+/// Files that are no connections: the database, the log, and more.
+const OTHER_FILES: u64 = 1_000;
 
 /// After an error of `accept`, such as no more file descriptors: some have to be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -209,26 +215,39 @@ impl<A: Answer> Server<A> {
         let is_http2 = socket.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
         let socket = TokioIo::new(self.bounded(socket));
         if is_http2 {
-            let connection = self.http2.serve_connection(socket, self.handler.clone());
-            self.drive(connection, http2::Connection::graceful_shutdown).await;
+            let open = Open::default();
+            let connection = self.http2.serve_connection(socket, Watching::new(self.handler.clone(), open.clone()));
+            let idle = || async {
+                tokio::select! {
+                    () = open.none_for(self.head_timeout) => {}
+                    () = open.one_stalls_for(self.write_timeout) => {}
+                }
+            };
+            self.drive(connection, http2::Connection::graceful_shutdown, idle).await;
         } else {
             let connection = self.http1.serve_connection(socket, self.handler.clone());
-            self.drive(connection, http1::Connection::graceful_shutdown).await;
+            // hyper ends one that is idle itself, and one that takes nothing is told by its socket.
+            self.drive(connection, http1::Connection::graceful_shutdown, pending).await;
         }
     }
 
-    /// Runs a connection to its end. What ends it is the client's affair, or was logged by who ended it.
-    async fn drive<C>(&self, connection: C, finish: impl FnOnce(Pin<&mut C>))
+    /// Runs a connection to its end. What ends it is the client's affair, or was logged by who ended it. One that is idle, or
+    /// stalls, is asked to end, and cut where that does not help.
+    async fn drive<C, I>(&self, connection: C, finish: impl Fn(Pin<&mut C>), idle: impl Fn() -> I)
     where
         C: Future<Output = hyper::Result<()>>,
+        I: Future<Output = ()>,
     {
         let mut connection = pin!(connection);
         tokio::select! {
             _ = connection.as_mut() => return,
-            () = self.stop.gently.cancelled() => finish(connection.as_mut()),
+            () = idle() => {}
+            () = self.stop.gently.cancelled() => {}
         }
+        finish(connection.as_mut());
         tokio::select! {
             _ = connection => {}
+            () = idle() => {}
             () = self.stop.now.cancelled() => {}
         }
     }
@@ -245,6 +264,19 @@ impl<A: Answer> Server<A> {
     fn bounded<S>(&self, socket: S) -> StraightStream<S> {
         let fuse = FuseConfig::disabled().with_write_stall_timeout(self.write_timeout);
         StraightStream::new(socket, Some(fuse), self.control.clone(), None)
+    }
+}
+
+/// Has the operating system allow the files that so many connections need, as far as it lets us: what a login or service begins
+/// with, 1,024 on most, is for programs that use `select`.
+pub fn allow_files(connections: usize) {
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(now, most)| match wanted.min(most) {
+        enough if enough > now => setrlimit(Resource::RLIMIT_NOFILE, enough, most),
+        _ => Ok(()),
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every statement is a file under `sql/`. Nothing here decides anything: it turns rows into the domain's types
 //! and the database's errors into [`StoreError`], told by SQLSTATE, never by text.
 
+mod address;
 mod batcher;
 mod drivers;
 mod error;
@@ -18,6 +19,7 @@ mod rows;
 pub mod sql;
 mod types;
 
+pub use address::{Address, AddressError};
 pub use batcher::Batcher;
 pub use error::StoreError;
 pub use migrations::migrate;

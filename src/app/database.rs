@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tokio_postgres::Config;
 
 use super::AppError;
 use crate::config::Settings;
 use crate::embedded::{EmbeddedPostgres, Options, StopMode};
-use crate::store::{StoreError, migrate};
+use crate::store::{Address, StoreError, migrate};
 
 /// How long the database may take to be there when we start.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
@@ -16,8 +15,8 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 /// The database, and our hand on it where it is ours.
 #[derive(Debug)]
 pub struct Database {
-    pub(super) config: Config,
-    pub(super) listen: Config,
+    pub(super) address: Address,
+    pub(super) listen: Address,
     embedded: Option<EmbeddedPostgres>,
 }
 
@@ -33,12 +32,12 @@ impl Database {
             (None, Some(embedded)) => embedded.url(),
             (None, None) => String::new(),
         };
-        let config = parse(&url, "DATABASE_URL")?;
+        let address = parse(&url, "DATABASE_URL")?;
         let listen = match &settings.listen_database_url {
             Some(url) => parse(url, "RIDEWIRE_LISTEN_DATABASE_URL")?,
-            None => config.clone(),
+            None => address.clone(),
         };
-        let database = Self { config, listen, embedded };
+        let database = Self { address, listen, embedded };
         match database.migrate().await {
             Ok(()) => Ok(database),
             Err(error) => {
@@ -84,15 +83,7 @@ impl Database {
     }
 }
 
-fn parse(url: &str, setting: &str) -> Result<Config, AppError> {
-    let mut config: Config = url.parse().map_err(|error| {
-        AppError::Setting(format!("{setting} must be a Postgres URL or a list of key=value: {error}"))
-    })?;
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(Duration::from_secs(2));
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("ridewire");
-    }
-    Ok(config)
+fn parse(url: &str, setting: &str) -> Result<Address, AppError> {
+    url.parse()
+        .map_err(|error| AppError::Setting(format!("{setting} must be a Postgres URL or a list of key=value: {error}")))
 }

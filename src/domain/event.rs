@@ -56,17 +56,20 @@ macro_rules! event_types {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum EventType {
             $($(#[$docs])* $name,)*
+            /// What only a newer version knows, whose replicas write to the same log: handed out as it is.
+            Other(Name),
         }
 
         impl EventType {
             /// The type as it is stored and sent.
-            pub fn as_str(self) -> &'static str {
+            pub fn as_str(&self) -> &str {
                 match self {
                     $(Self::$name => $text,)*
+                    Self::Other(name) => name.as_str(),
                 }
             }
 
-            /// Parses what [`EventType::as_str`] says.
+            /// Parses what [`EventType::as_str`] says, of those that this version knows.
             pub fn parse(text: &str) -> Option<Self> {
                 match text {
                     $($text => Some(Self::$name),)*
@@ -117,15 +120,45 @@ event_types! {
 }
 
 impl EventType {
-    /// Whether what a reader may see can change here: whoever hands out this event looks at rights again before
-    /// handing out the next.
-    pub fn moves_rights(self) -> bool {
-        matches!(self, Self::RideParticipants | Self::RideCancel | Self::RideStatus)
+    /// A type as the log has it; `None` where it is longer than any that there will be, or would break a frame.
+    pub fn from_stored(text: &str) -> Option<Self> {
+        Self::parse(text).or_else(|| Name::parse(text).map(Self::Other))
     }
 
-    /// Whether earlier events of the topic are no longer what they were.
+    /// Whether what a reader may see can change here: whoever hands out this event looks at rights again before
+    /// handing out the next. What is not known here may well move them.
+    pub fn moves_rights(self) -> bool {
+        matches!(self, Self::RideParticipants | Self::RideCancel | Self::RideStatus | Self::Other(_))
+    }
+
+    /// Whether earlier events of the topic are no longer what they were, or may be.
     pub fn erases(self) -> bool {
-        self == Self::MessageDeleted
+        matches!(self, Self::MessageDeleted | Self::Other(_))
+    }
+}
+
+/// The name of a type that this version does not know. Small enough to be copied, as all types are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Name {
+    bytes: [u8; Self::LONGEST],
+    length: u8,
+}
+
+impl Name {
+    /// The most bytes.
+    const LONGEST: usize = 31;
+
+    /// Takes words of ASCII, as ours are: nothing that could end a line.
+    fn parse(text: &str) -> Option<Self> {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut bytes = [0; Self::LONGEST];
+        bytes.get_mut(..text.len()).filter(|_| is_plain && !text.is_empty())?.copy_from_slice(text.as_bytes());
+        Some(Self { bytes, length: u8::try_from(text.len()).ok()? })
+    }
+
+    fn as_str(&self) -> &str {
+        let name = self.bytes.get(..self.length.into()).unwrap_or_default();
+        std::str::from_utf8(name).unwrap_or_default()
     }
 }
 
@@ -190,5 +223,19 @@ mod tests {
         assert!(!passes("message:new*,nonsense", EventType::MessageRead));
         assert!(!passes("", EventType::MessageRead));
         assert!(!passes("message", EventType::MessageRead));
+        let newer = EventType::from_stored("message:pinned").unwrap();
+        assert!(passes("message:*", newer) && passes("message:pinned", newer) && !passes("message:new", newer));
+    }
+
+    #[test]
+    fn a_type_of_a_newer_version_is_what_it_is_called() {
+        let newer = EventType::from_stored("ride:shared").unwrap();
+        assert_eq!((newer.as_str(), EventType::parse("ride:shared")), ("ride:shared", None));
+        assert!(newer.moves_rights() && newer.erases());
+        assert_eq!(EventType::from_stored("message:new"), Some(EventType::MessageNew));
+        assert!(EventType::from_stored(&"x".repeat(31)).is_some());
+        for none in ["", "two words", "a\nb", "r\u{f6}d", &"x".repeat(32)] {
+            assert_eq!(EventType::from_stored(none), None, "{none:?}");
+        }
     }
 }

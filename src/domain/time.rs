@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::fmt::temporal::Pieces;
 use jiff::{Timestamp, Unit};
 use serde::{Serialize, Serializer};
 
@@ -23,6 +24,14 @@ impl Time {
     /// The moment `milliseconds` after 1970, or `None` when it lies outside of the calendar.
     pub fn from_unix_milliseconds(milliseconds: i64) -> Option<Self> {
         Timestamp::from_millisecond(milliseconds).ok().map(Self)
+    }
+
+    /// Parses RFC 3339, which knows the years 0 to 9999. What lies past the calendar's end, a day before theirs, is that end.
+    pub fn parse(text: &str) -> Option<Self> {
+        let pieces = Pieces::parse(text).ok().filter(|pieces| pieces.time_zone_annotation().is_none())?;
+        let (date, time, offset) = (pieces.date(), pieces.time()?, pieces.to_numeric_offset()?);
+        let is_of_those = date.year() >= 0 && text.as_bytes().first().is_some_and(u8::is_ascii_digit);
+        is_of_those.then(|| offset.to_timestamp(date.to_datetime(time)).map_or(Self(Timestamp::MAX), Self::from))
     }
 
     /// Seconds since 1970, rounded down.
@@ -78,5 +87,25 @@ mod tests {
         assert_eq!(whole.to_string(), "2026-01-22T22:45:00.000Z");
         assert_eq!(time.since(whole).as_millis(), 123);
         assert_eq!(whole.since(time).as_millis(), 0);
+    }
+
+    #[test]
+    fn what_rfc_3339_can_write_is_read() {
+        let read = |text: &str| Time::parse(text).map(|time| time.to_string());
+        assert_eq!(read("2026-01-22T23:45:00.1239+01:00").unwrap(), "2026-01-22T22:45:00.123Z");
+        assert_eq!(read("0000-01-01T00:00:00Z").unwrap(), "0000-01-01T00:00:00.000Z");
+        assert_eq!(Time::parse("9999-12-31T23:59:59Z"), Some(Time(Timestamp::MAX)));
+        for other in [
+            "",
+            "now",
+            "2026-01-22",
+            "2026-01-22T22:45:00",
+            "-004800-01-01T00:00:00Z",
+            "+002026-01-01T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-22T22:45:00Z[Europe/Berlin]",
+        ] {
+            assert_eq!(read(other), None, "{other}");
+        }
     }
 }

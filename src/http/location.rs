@@ -1,6 +1,5 @@
 //! `/rides/{rideId}/location`.
 
-use jiff::Timestamp;
 use salvo::http::StatusCode;
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::{Response, Writer as _};
@@ -61,8 +60,8 @@ pub(super) async fn put_location(
     let heading = errors.take("/heading", within(body.heading, 360.0, "must be 0 to 360 degrees"));
     let speed = errors.take("/speed", within(body.speed, f64::MAX, "must be 0 or more metres a second"));
     let accuracy = errors.take("/accuracy", within(body.accuracy, f64::MAX, "must be 0 or more metres"));
-    let at = body.at.map(|at| at.parse::<Timestamp>().map(Time::from)).transpose();
-    let at = errors.take("/at", at.map_err(|_| "must be a time as RFC 3339 writes it"));
+    let at = body.at.map(|at| Time::parse(&at).ok_or("must be a time as RFC 3339 writes it"));
+    let at = errors.take("/at", at.transpose());
     let (Some(lat), Some(lng), Some(heading), Some(speed), Some(accuracy), Some(at)) =
         (lat, lng, heading, speed, accuracy, at)
     else {

@@ -15,11 +15,11 @@ use futures_util::StreamExt;
 use futures_util::stream::poll_fn;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::{AsyncMessage, Config, NoTls};
+use tokio_postgres::AsyncMessage;
 
 use super::{Hub, Revocations};
 use crate::store::hints::{self, Heads};
-use crate::store::{Store, StoreError};
+use crate::store::{Address, Store, StoreError};
 
 /// How long to wait before connecting again: doubled each time, jittered, back to the first after success.
 const BACKOFF_MS: (u64, u64) = (100, 10_000);
@@ -143,12 +143,12 @@ impl Feed {
     }
 
     /// Listens, for ever.
-    pub async fn run_listener(&self, config: Config) {
+    pub async fn run_listener(&self, address: Address) {
         let (first, longest) = BACKOFF_MS;
         let mut pause = first;
         loop {
             self.state.send_replace(FeedState::Connecting);
-            match self.listen(&config, || pause = first).await {
+            match self.listen(&address, || pause = first).await {
                 Ok(()) => tracing::info!("the listener's connection was closed"),
                 Err(error) => tracing::warn!(%error, "the listener's connection failed"),
             }
@@ -158,8 +158,8 @@ impl Feed {
     }
 
     /// Listens on one connection, to its end.
-    async fn listen(&self, config: &Config, connected: impl FnOnce()) -> Result<(), StoreError> {
-        let connected_in_time = timeout(CONNECT_PATIENCE, config.connect(NoTls)).await;
+    async fn listen(&self, address: &Address, connected: impl FnOnce()) -> Result<(), StoreError> {
+        let connected_in_time = timeout(CONNECT_PATIENCE, address.connect()).await;
         let (client, mut connection) = connected_in_time.map_err(|_| StoreError::Timeout)??;
         let mut messages = poll_fn(move |context| connection.poll_message(context));
         let receiving = async {

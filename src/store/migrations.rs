@@ -1,8 +1,8 @@
 //! Brings the schema up to date, one replica at a time.
 
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
-use super::StoreError;
+use super::{Address, StoreError};
 
 mod embedded {
     refinery::embed_migrations!("sql/migrations");
@@ -16,9 +16,9 @@ const LOCK: &str = "begin; set local idle_in_transaction_session_timeout = 0;
 ///
 /// The lock is held by a transaction on a connection of its own: it is released by its end, whatever happens, also where a
 /// pooler would give a session's lock to others.
-pub async fn migrate(config: &Config) -> Result<usize, StoreError> {
-    let (lock, holding) = config.connect(NoTls).await?;
-    let (mut client, connection) = config.connect(NoTls).await?;
+pub async fn migrate(address: &Address) -> Result<usize, StoreError> {
+    let (lock, holding) = address.connect().await?;
+    let (mut client, connection) = address.connect().await?;
     let drivers = [tokio::spawn(holding), tokio::spawn(connection)];
     let applied = async {
         lock.batch_execute(LOCK).await?;

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Metrics, Object, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, ManagerConfig, Metrics, Object, RecyclingMethod, Runtime};
 use tokio::time::timeout;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Config, NoTls, Row};
 
 use super::hints::Origin;
-use super::{Batcher, StoreError, drivers, locations, parameter_types, reads, sql};
+use super::{Address, Batcher, StoreError, drivers, locations, parameter_types, reads, sql};
 use crate::domain::{DriverState, RideId, RideSnapshot, Signal};
 
 /// A parameter, and what it is.
@@ -56,7 +56,7 @@ pub enum Prepared {
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
     /// Where it is, and as whom.
-    pub postgres: Config,
+    pub postgres: Address,
     /// The most connections at once.
     pub connections: usize,
     /// How long a request may wait for the database.
@@ -92,7 +92,7 @@ impl Store {
     /// A store that connects when it is first asked.
     pub fn new(config: StoreConfig) -> Result<Self, StoreError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(config.postgres, NoTls, recycling);
+        let manager = config.postgres.manager(recycling);
         let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(config.connections)
             .runtime(Runtime::Tokio1)

@@ -225,7 +225,7 @@ fn group_pages(rows: &[tokio_postgres::Row], requests: usize) -> Result<Vec<Vec<
     for row in rows {
         let request = usize::try_from(row.try_get::<_, i32>("request")? - 1).unwrap_or(usize::MAX);
         let page = pages.get_mut(request).ok_or(StoreError::Corrupt("ordinality"))?;
-        let kind = EventType::parse(row.try_get("type")?).ok_or(StoreError::Corrupt("type"))?;
+        let kind = EventType::from_stored(row.try_get("type")?).ok_or(StoreError::Corrupt("type"))?;
         let trace = row.try_get::<_, Option<&str>>("trace")?.and_then(|trace| trace.parse().ok());
         page.push(StoredEvent { seq: row.try_get("seq")?, kind, data: row.try_get("data")?, trace });
     }

@@ -104,7 +104,7 @@ impl Proxy {
     pub(crate) fn url(&self) -> String {
         let user = self.config.get_user().unwrap_or("postgres");
         let database = self.config.get_dbname().unwrap_or(user);
-        format!("postgresql://{user}@{}/{database}?application_name=through-the-proxy", self.address)
+        format!("postgresql://{user}@{}/{database}?application_name=through-the-proxy&sslmode=disable", self.address)
     }
 
     /// Cuts all connections.

@@ -90,7 +90,11 @@ async fn those_who_follow_a_ride_are_told_when_it_is_over_for_good() {
     assert_eq!(service.stream_from("ride_1", "", Some(&late.last_id)).await.status, 204);
     assert_eq!(service.stream("ride_1", "after=3").await.status, 204);
     let poll = service.poll("ride_1", "after=0").await;
-    assert_eq!(poll["events"].as_array().unwrap().len(), 3);
+    assert_eq!((poll["events"].as_array().unwrap().len(), &poll["closed"]), (3, &json!(true)));
+    // One that is past the end does not know where that is.
+    let past = service.stream("ride_1", "after=99").await.expect(200).until_end().await;
+    assert_eq!(past.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["stream:sync", "stream:closing"]);
+    assert_eq!((&past[0].data["cursor"], &past[0].data["resumed"]), (&json!("3"), &json!(false)));
     let at_the_head = service.poll("ride_1", "after=3&wait=20").await;
     assert_eq!((&at_the_head["closed"], &at_the_head["cursor"]), (&json!(true), &json!("3")));
     assert_eq!(at_the_head["state"]["ride"]["chat"], "readOnly");

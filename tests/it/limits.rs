@@ -1,15 +1,16 @@
 //! What one user, one client and one connection may take of the server; and how streams leave one that stops.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use reqwest::StatusCode;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::support::{Database, PATIENCE, Server, eventually};
+use crate::support::{Database, PATIENCE, SECRET, Server, eventually, ridewire};
 
 /// Bytes until the server closes the connection.
 async fn until_closed(connection: &mut TcpStream) -> String {
@@ -213,4 +214,20 @@ async fn a_client_that_takes_nothing_is_cut_off_and_the_others_miss_nothing() {
     let all = *sent.borrow();
     drop(sent);
     assert_eq!(reading.await.unwrap(), all, "the one that reads misses nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_started_with_few_files_takes_what_it_may_have() {
+    let database = Database::create().await;
+    let server = ridewire();
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", "ulimit -S -n 256 && exec \"$0\""]).arg(server.as_std().get_program()).kill_on_drop(true);
+    command.env("DATABASE_URL", &database.url).env("RIDEWIRE_JWT_SECRET", SECRET).env("RIDEWIRE_LISTEN", "127.0.0.1:0");
+    command.env("RIDEWIRE_MAX_CONNECTIONS", "100").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    timeout(PATIENCE, said.next_line()).await.expect("it listens").unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id().unwrap())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().next(), Some("1100"), "{files}");
 }

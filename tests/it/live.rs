@@ -110,6 +110,7 @@ async fn a_position_that_is_none_or_of_another_is_refused() {
         ("/heading", json!({"lat": 0, "lng": 0, "heading": 361})),
         ("/speed", json!({"lat": 0, "lng": 0, "speed": -1})),
         ("/at", json!({"lat": 0, "lng": 0, "at": "yesterday"})),
+        ("/at", json!({"lat": 0, "lng": 0, "at": "-004800-01-01T00:00:00Z"})),
         ("/lat", json!({"lat": "0", "lng": 0})),
     ];
     for (field, body) in wrong {
@@ -118,10 +119,11 @@ async fn a_position_that_is_none_or_of_another_is_refused() {
     let here = json!({"lat": 0, "lng": 0});
     rider.post("rides/ride_1/location", here.clone()).await.problem(403, "forbidden");
     server.driver("driver_2").post("rides/ride_1/location", here.clone()).await.problem(404, "ride_not_found");
-    let future = json!({"lat": 0, "lng": 0, "at": "2999-01-01T00:00:00Z"});
-    driver.post("rides/ride_1/location", future).await.expect(202);
-    let kept = rider.get("rides/ride_1/location").await.expect(200).json();
-    assert!(kept["at"].as_str().unwrap() < "2900", "{kept}");
+    for future in ["2999-01-01T00:00:00Z", "9999-12-31T23:59:59Z"] {
+        driver.post("rides/ride_1/location", json!({"lat": 0, "lng": 0, "at": future})).await.expect(202);
+        let kept = rider.get("rides/ride_1/location").await.expect(200).json();
+        assert!(kept["at"].as_str().unwrap() < "2900", "{kept}");
+    }
     // What the driver before has said is nothing of the next one's.
     server.service().put_ride("ride_1", "rider_1", Some("driver_2")).await.expect(200);
     rider.get("rides/ride_1/location").await.problem(404, "location_unknown");

@@ -14,7 +14,7 @@ async fn a_revoked_login_is_refused_and_what_is_open_with_it_ends_on_every_repli
     let mut kept = other.live(&rider, "ride_1").await;
     let waiting = {
         let driver = driver.on(&other);
-        tokio::spawn(async move { driver.get("messages/rides/ride_1/poll?after=99&wait=50").await })
+        tokio::spawn(async move { driver.get("messages/rides/ride_1/poll?after=1&wait=50").await })
     };
     for user in [&rider, &driver, &server.support()] {
         user.post_nothing("users/driver_1/revoke").await.problem(403, "forbidden");
@@ -26,7 +26,7 @@ async fn a_revoked_login_is_refused_and_what_is_open_with_it_ends_on_every_repli
         let last = stream.until_end().await.pop().unwrap();
         assert_eq!((last.kind.as_str(), last.data), ("auth:expired", json!({ "reason": "token_revoked" })));
     }
-    waiting.await.unwrap();
+    waiting.await.unwrap().problem(401, "unauthorized");
     for server in [&server, &other] {
         let driver = driver.on(server);
         driver.get("rides").await.problem(401, "unauthorized");

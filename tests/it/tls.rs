@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tempfile::TempDir;
@@ -9,6 +10,12 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::support::{Database, PATIENCE, SECRET, Server, User, eventually, ridewire};
 
@@ -138,6 +145,79 @@ async fn who_does_not_speak_tls_is_let_go_and_the_server_is_healthy() {
     let environment = [&settings[..], &[("RIDEWIRE_LISTEN", address)]].concat();
     let healthy = ridewire().arg("healthcheck").envs(environment).output().await.unwrap();
     assert!(healthy.status.success(), "{healthy:?}");
+}
+
+/// A connection on which HTTP/2 was agreed on.
+async fn http2(server: &Server, ca: &Path) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let socket = TcpStream::connect(server.base.trim_start_matches("https://")).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), socket).await.unwrap()
+}
+
+/// Frames of HTTP/2 (RFC 9113, section 4.1), after its preface.
+fn frames(frames: &[(u8, u8, u32, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    for (kind, flags, stream, payload) in frames {
+        bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_be_bytes()[1..]);
+        bytes.extend_from_slice(&[*kind, *flags]);
+        bytes.extend_from_slice(&stream.to_be_bytes());
+        bytes.extend_from_slice(payload);
+    }
+    bytes
+}
+
+/// A request's head (RFC 7541): GET and https by their numbers, the rest as literals that are not kept.
+fn head(path: &str, token: &str) -> Vec<u8> {
+    let mut head = vec![0x82, 0x87];
+    for (name, value) in [(&[0x01][..], "localhost"), (&[0x04], path), (&[0x0f, 0x08], &format!("Bearer {token}"))] {
+        head.extend_from_slice(name);
+        match value.len().checked_sub(127) {
+            None => head.push(value.len() as u8),
+            Some(rest) => head.extend_from_slice(&[127, (rest % 128) as u8 | 0x80, (rest / 128) as u8]),
+        }
+        head.extend_from_slice(value.as_bytes());
+    }
+    head
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_nothing_by_http_2_or_takes_nothing_is_let_go_and_who_follows_a_ride_is_not() {
+    let database = Database::create().await;
+    let certificate = Certificate::new();
+    let hasty = [("RIDEWIRE_HEAD_TIMEOUT", "1s"), ("RIDEWIRE_WRITE_TIMEOUT", "1s")];
+    let server = Server::with(&database, &[&certificate.settings()[..], &hasty].concat()).await;
+    let (service, rider, driver) = (server.service(), server.rider("rider_1"), server.driver("driver_1"));
+    let ca = certificate.path("ca.pem");
+    let body = r#"{"riderId": "rider_1", "driverId": "driver_1"}"#;
+    run(curl(&ca, &service, "/rides/ride", &["-X", "PUT", "-d", body])).await;
+    let mut stream = curl(&ca, &driver, "/messages/rides/ride/events", &["-N", "--http2"]).spawn().unwrap();
+    let mut lines = BufReader::new(stream.stdout.take().unwrap()).lines();
+
+    let (settings, no_window) = ((4, 0, 0, Vec::new()), (4, 0, 0, vec![0, 4, 0, 0, 0, 0]));
+    let head = head("/api/v1/messages/rides/ride/events", &rider.token);
+    let (half, whole) = ((1, 0, 1, head[..9].to_vec()), (1, 5, 1, head));
+    for said in [
+        Vec::new(),
+        frames(&[]),
+        frames(std::slice::from_ref(&settings)),
+        frames(&[settings, half]),
+        frames(&[no_window, whole]),
+    ] {
+        let mut connection = http2(&server, &ca).await;
+        connection.write_all(&said).await.unwrap();
+        let ended = timeout(PATIENCE, connection.read_to_end(&mut Vec::new())).await;
+        drop(ended.unwrap_or_else(|_| panic!("it is let go: {said:?}")));
+    }
+
+    run(curl(&ca, &rider, "/messages", &["-d", r#"{"rideId": "ride", "content": "still there"}"#])).await;
+    let following =
+        async { while !lines.next_line().await.unwrap().expect("the stream goes on").contains("still there") {} };
+    timeout(PATIENCE, following).await.expect("the message");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@
 //! | [`Cluster`] | a private Postgres: one for the whole test process, or one for a single test |
 //! | [`Database`] | a migrated database of one's own, since NOTIFY is per database |
 //! | [`Standby`] | a standby of it, to be promoted |
+//! | [`SecurePostgres`] | one that is reached over TLS alone |
 //! | [`Server`] | a running `ridewire`; several on one database are replicas |
 //! | [`User`] | somebody with a token, at one server |
 //! | [`Stream`] | an open event stream, parsed strictly |
@@ -28,6 +29,7 @@ mod balancer;
 mod bouncer;
 mod cluster;
 mod guard;
+mod secure;
 mod server;
 mod sse;
 mod standby;
@@ -40,6 +42,7 @@ pub use answer::Answer;
 pub use balancer::{Balancer, Kind};
 pub use bouncer::Bouncer;
 pub use cluster::{Cluster, Database};
+pub use secure::SecurePostgres;
 pub use server::{SECRET, Server, ridewire};
 pub use sse::{Item, Parser};
 pub use standby::Standby;

@@ -81,7 +81,7 @@ impl Standby {
 }
 
 /// The directory of the PostgreSQL programs, by one that runs.
-async fn beside_postgres(database: &Database) -> PathBuf {
+pub(super) async fn beside_postgres(database: &Database) -> PathBuf {
     let row = database.client().await.query_one("select setting from pg_config where name = 'BINDIR'", &[]).await;
     PathBuf::from(row.expect("a superuser").get::<_, &str>(0))
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::reader::{Handed, Reader, Turn, trace};
 use super::request::{acknowledge, filter, merged_attend, places};
 use super::state::{AnyStateView, GapView, State};
+use crate::auth::TokenError;
 use crate::domain::{Caller, Error, Filter, Time};
 use crate::http::body::Json;
 use crate::http::context::{Api, LiveSession, Session};
@@ -38,7 +39,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 #[derive(Serialize)]
 struct EventView<'a> {
     id: String,
-    r#type: &'static str,
+    r#type: &'a str,
     data: &'a RawValue,
 }
 
@@ -96,10 +97,14 @@ pub(in crate::http) async fn poll_ride(
     let mut state = State::Ride(Box::new(opened.snapshot));
     // A poll that has nothing to wait for, or a cursor that is none of this log's, is answered with the look that it has.
     if opened.resumed && !found.closed {
-        found.collect(&mut follow, &api, &terms).await;
+        found.collect(&mut follow, &api, &terms).await?;
         let snapshot = follow.snapshot().await?;
-        // Who was taken off the ride has come to the end of what is theirs.
-        found.closed |= snapshot.left_at(&caller).is_some_and(|until| follow.cursor() >= until);
+        // The end of what there will be for them: of what is theirs, or of a ride that is over for good.
+        let end = match snapshot.left_at(&caller) {
+            Some(until) => Some(until),
+            None => snapshot.ride.is_closed(Time::now(), api.limits.chat_grace).then_some(snapshot.head),
+        };
+        found.closed |= end.is_some_and(|end| follow.cursor() >= end);
         state = State::Ride(Box::new(snapshot));
     }
     // Where events were found, not a position that the filter has moved further.
@@ -139,7 +144,7 @@ pub(in crate::http) async fn poll_all(
     let rides = opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect();
     let mut state = State::All { rides, drivers: opened.drivers };
     if has_cursor && opened.resumed && found.gap.is_none() {
-        found.collect(&mut merged, &api, &terms).await;
+        found.collect(&mut merged, &api, &terms).await?;
         state = merged.state().await?;
     }
     let cursor = merged.cursor();
@@ -177,15 +182,17 @@ impl Terms {
 
 impl Found {
     /// Waits until there is something to answer with, and takes along what else is there already.
-    async fn collect(&mut self, reader: &mut impl Reader, api: &Api, terms: &Terms) {
+    /// Refused where the login was revoked meanwhile: not even the state is theirs to see then.
+    async fn collect(&mut self, reader: &mut impl Reader, api: &Api, terms: &Terms) -> Result<(), Refusal> {
         let is_going_on = reader.is_going_on();
         let drained = async { sleep_until(api.admission.leaves_at(is_going_on).await).await };
         tokio::select! {
             () = api.stopping.cancelled() => {}
             () = drained => {}
-            () = api.revocations.revoked(&terms.caller) => {}
+            () = api.revocations.revoked(&terms.caller) => return Err(Refusal::Unauthorized(Some(TokenError::Revoked))),
             () = self.collect_until(reader, terms) => {}
         }
+        Ok(())
     }
 
     async fn collect_until<R: Reader>(&mut self, reader: &mut R, terms: &Terms) {

@@ -53,7 +53,8 @@ pub(in crate::http) async fn stream_ride(
     if last_id.is_some() && !opened.is_over {
         acknowledge(&api, &caller, &opened.snapshot, &terms.filter, cursor);
     }
-    if opened.is_over && cursor.is_some() {
+    // Not one that lies past the log's end, whose reader has yet to be told where that is.
+    if opened.is_over && opened.resumed {
         res.status_code(StatusCode::NO_CONTENT);
         return Ok(());
     }
