@@ -80,6 +80,7 @@ pub(super) const ALL: &[(&str, &str)] = &[
     of_the_client!("sse.js"),
     of_the_client!("stream.js"),
     of_the_client!("subscription.js"),
+    of_the_client!("tickets.js"),
     of_the_client!("timing.js"),
 ];
 
