@@ -6,6 +6,7 @@ import { RidewireError } from './error.js';
 import { eventSourceStream } from './event-source.js';
 import { fetchStream } from './fetch-stream.js';
 import { asRidewireError } from './http.js';
+import { placesAt } from './places.js';
 import { Stream } from './stream.js';
 import { Tickets } from './tickets.js';
 
@@ -41,6 +42,7 @@ export class Subscription extends Emitter {
   #backoff;
   #trials;
   #environment;
+  #places;
   #tickets;
 
   /**
@@ -61,6 +63,7 @@ export class Subscription extends Emitter {
     this.#streamAt = this.#polls ? Infinity : 0;
     this.#backoff = new Backoff(timing.backoff, timing.longestBackoff, random);
     this.#trials = new Backoff(timing.trial, timing.longestTrial, random);
+    this.#places = placesAt(http.base);
     this.#tickets = new Tickets(http, ride, timing);
     this.#environment = new Environment({
       onOffline: () => this.#turn.abort('offline'),
@@ -112,9 +115,13 @@ export class Subscription extends Emitter {
     await null;
     while (!this.#isOver) {
       this.#turn = new AbortController();
+      let leave;
       try {
         await this.#online();
-        if (this.#polls && Date.now() < this.#streamAt) await this.#poll(this.#wait);
+        leave = await this.#places.take(() => this.#turn.abort('wanted'));
+        this.#turn.signal.throwIfAborted();
+        if (!leave) await this.#look();
+        else if (this.#polls && Date.now() < this.#streamAt) await this.#poll(this.#wait);
         else await this.#follow();
       } catch (thrown) {
         const error = asRidewireError(thrown, this.#turn.signal);
@@ -124,6 +131,8 @@ export class Subscription extends Emitter {
         // It was there for us before: this is how a poll, or a stream that comes back too late, is told.
         else if (error.status === 404 && this.#wasThere) this.#finish('removed');
         else this.#finish('error', error);
+      } finally {
+        leave?.();
       }
     }
   }
@@ -223,6 +232,13 @@ export class Subscription extends Emitter {
     } catch (error) {
       if (error.status === 0) stream.end('silent');
     }
+  }
+
+  /** Instead of waiting, where there is no place for that. */
+  async #look() {
+    const { look, hiddenLook } = this.#options.timing;
+    await this.#poll(0);
+    await sleep(this.#environment.isHidden ? hiddenLook : look, this.#turn.signal);
   }
 
   /** For how long a poll waits that stands in for the stream. The first one is answered at once, with how things are. */
