@@ -108,7 +108,7 @@ export class WireView {
     const median = sorted.length > 0 ? duration(sorted[Math.floor(sorted.length / 2)]) : '–';
     const line = state === 'live' ? `${VIAS[via]} live` : state;
     const again = connects > 1 ? ` · ${connects - 1} reconnect${connects > 2 ? 's' : ''}` : '';
-    return `${line} · cursor ${cursor || '–'}${again} · ${median}`;
+    return `${line} · cursor ${cursor || '–'} · ${median}${again}`;
   }
 
   #row(entry) {
