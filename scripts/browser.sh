@@ -43,6 +43,6 @@ cd web
 limit=--test-timeout=300000
 node "$limit" -e 0 2>/dev/null || limit=
 
-[ $# -gt 0 ] || set -- test/console.test.js test/reference.test.js test/migrate.test.js
+[ $# -gt 0 ] || set -- test/console.test.js test/windows.test.js test/reference.test.js test/migrate.test.js
 # shellcheck disable=SC2086 # an empty limit is no argument
 exec node --test $limit --test-reporter=spec "$@"

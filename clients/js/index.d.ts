@@ -319,6 +319,9 @@ export interface Timing {
   wait: number;
   trial: number;
   longestTrial: number;
+  look: number;
+  hiddenLook: number;
+  renewal: number;
   backoff: number;
   longestBackoff: number;
   send: number;

@@ -16,7 +16,7 @@ use super::{caller, signer};
 use crate::config::Settings;
 use crate::domain::{Caller, Content, RideId, Role, Status, UserId};
 use crate::http::{Api, DemoPeople, Fix, locate, say_typing};
-use crate::writer::{AcceptRide, PutRide, SendMessage, SetStatus};
+use crate::writer::{AcceptRide, CancelRide, PutRide, SendMessage, SetStatus};
 
 /// Between two positions.
 const TICK: Duration = Duration::from_secs(1);
@@ -62,8 +62,15 @@ impl Demo {
     /// Drives one ride after the other, for ever.
     pub(crate) async fn run(self, api: Arc<Api>) {
         let mut number = 1;
+        let mut has_ended_others = false;
         loop {
-            let driven = async { self.next(&api, &mut number).await?.drive().await };
+            let driven = async {
+                if !has_ended_others {
+                    end_left_over(&api, &mut number).await?;
+                    has_ended_others = true;
+                }
+                self.next(&api, &mut number).await?.drive().await
+            };
             if let Err(error) = driven.await {
                 tracing::debug!(%error, "the demo's ride did not go on");
                 sleep(PAUSE).await;
@@ -89,6 +96,21 @@ impl Demo {
             }
             *number += 1;
         }
+    }
+}
+
+/// Cancels the ride that an earlier run was stopped in: nobody drives it any more. Done once, at the start, since another
+/// replica's demo goes on to its next ride then, and the two would cancel each other's for ever.
+async fn end_left_over(api: &Api, number: &mut u32) -> anyhow::Result<()> {
+    loop {
+        let id = RideId::parse(&format!("demo_{number}"))?;
+        let Some(known) = api.store.snapshot(&id).await? else { return Ok(()) };
+        if known.ride.rider.as_str() == RIDER && !known.ride.status.is_ended() {
+            let platform = caller(UserId::parse(PLATFORM)?, Role::Service);
+            let reason = Some("The demo was stopped".to_owned());
+            api.writer.submit(CancelRide { caller: platform, ride: id, reason }).await?;
+        }
+        *number += 1;
     }
 }
 

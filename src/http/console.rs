@@ -18,6 +18,7 @@ use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Scribe, Writer 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::body::Json;
 use super::refusal::Refusal;
@@ -26,6 +27,9 @@ use crate::domain::{Error, RideId, Role, UserId};
 
 /// How long a demo's tokens are good for; the page asks for others then.
 const TTL: Duration = Duration::from_secs(60 * 60);
+
+/// How long a page waits for the demo's first ride.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the page may do: what is its own. It may ask servers that are named in it, since other replicas can be chosen
 /// there: those on this machine in a demo, which has no TLS; elsewhere those with TLS.
@@ -119,29 +123,34 @@ struct Given<'a> {
     tokens: HashMap<&'static str, String>,
 }
 
-/// Gives a demo's tokens to its own page.
+/// Gives a demo's tokens to its own page. Every other page is told that there is nothing for it: a refusal would stand in
+/// its console as an error.
 struct Session(Arc<Console>);
 
 impl Session {
-    fn given(&self, req: &Request) -> Result<Json<()>, Refusal> {
-        let demo = self.0.demo.as_ref().filter(|_| is_own_page(req)).ok_or(Refusal::NotFound)?;
-        let ride = demo.ride.borrow().clone().ok_or(Error::Unavailable)?;
+    async fn given(&self, req: &Request) -> Result<Option<Json<()>>, Refusal> {
+        let Some(demo) = self.0.demo.as_ref().filter(|_| is_own_page(req)) else { return Ok(None) };
+        // The page may be quicker than the first ride.
+        let mut rides = demo.ride.clone();
+        let ride = timeout(PATIENCE, rides.wait_for(Option::is_some)).await.ok().and_then(Result::ok);
+        let ride = ride.and_then(|ride| ride.clone()).ok_or(Error::Unavailable)?;
         let tokens = demo.people.iter().map(|(role, user)| Ok((role.as_str(), demo.signer.sign(user, *role, TTL)?)));
         let tokens = tokens.collect::<Result<_, SignError>>().map_err(|_| Error::Internal)?;
-        Json::ok(&Given { ride: &ride, tokens })
+        Json::ok(&Given { ride: &ride, tokens }).map(Some)
     }
 }
 
 #[async_trait]
 impl Handler for Session {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, _ctrl: &mut FlowCtrl) {
-        match self.given(req) {
-            Ok(given) => {
-                given.render(res);
-                res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match self.given(req).await {
+            Ok(Some(given)) => given.render(res),
+            Ok(None) => {
+                res.status_code(StatusCode::NO_CONTENT);
             }
-            Err(refusal) => refusal.write(req, depot, res).await,
+            Err(refusal) => return refusal.write(req, depot, res).await,
         }
+        res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Database, SECRET, Server, eventually, ridewire};
+use crate::support::{Answer, Database, SECRET, Server, ridewire};
 
 const DEMO: (&str, &str) = ("RIDEWIRE_DEMO", "true");
 
@@ -123,12 +123,12 @@ async fn a_file_that_is_known_is_not_sent_again() {
 async fn nobody_but_a_demos_own_page_is_given_tokens() {
     let database = Database::create().await;
     let plain = Server::with(&database, &[("RIDEWIRE_CONSOLE", "on")]).await;
-    get(&plain, "/console/session", &[]).await.problem(404, "not_found");
+    nothing_for_it(get(&plain, "/console/session", &[]).await);
     // Not even a demo gives them to who is not on this machine.
     let open = Server::with(&database, &[DEMO, ("RIDEWIRE_LISTEN", "0.0.0.0:0")]).await;
     let address = open.base.replace("0.0.0.0", "127.0.0.1");
     let answer = reqwest::get(format!("{address}/console/session")).await.unwrap();
-    assert_eq!(answer.status(), 404);
+    assert_eq!(answer.status(), 204);
 
     let demo = Server::with(&database, &[DEMO, ("RIDEWIRE_CORS_ORIGINS", "*")]).await;
     let given = session(&demo).await;
@@ -146,21 +146,21 @@ async fn nobody_but_a_demos_own_page_is_given_tokens() {
         // A name of the attacker's that leads to this machine.
         [("host", "rebound.example"), ("sec-fetch-site", "same-origin")],
     ] {
-        let refused = get(&demo, "/console/session", &foreign).await;
-        assert!(!refused.text().contains("tokens"), "{foreign:?}");
-        refused.problem(404, "not_found");
+        nothing_for_it(get(&demo, "/console/session", &foreign).await);
     }
     let headers: HeaderMap = reqwest::get(format!("{own}/console/session")).await.unwrap().headers().clone();
     assert_eq!(headers["cache-control"], "no-store");
 }
 
-/// What a demo's page is given, once the ride is there.
+/// What a demo's page is given. It may be quicker than the first ride, and waits for it.
 async fn session(server: &Server) -> Value {
-    eventually("the demo has a ride", async || {
-        let answer = get(server, "/console/session", &[]).await;
-        (answer.status == 200).then(|| answer.json())
-    })
-    .await
+    get(server, "/console/session", &[]).await.expect(200).json()
+}
+
+/// No token, and no refusal either: a browser would show that as an error of the page.
+fn nothing_for_it(answer: Answer) {
+    let answer = answer.expect(204);
+    assert_eq!((answer.text().as_str(), answer.header("cache-control")), ("", "no-store"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,6 +180,19 @@ async fn the_demos_ride_is_driven_while_somebody_looks() {
     assert_ne!([&first["lat"], &first["lng"]], [&second["lat"], &second["lng"]]);
     assert_eq!(stream.find("typing:indicator").await.data, json!({ "rideId": ride, "userId": "amir", "typing": true }));
     assert_eq!(stream.find("message:new").await.data["senderId"], "amir");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ride_that_a_stop_has_cut_off_is_cancelled_at_the_next_start() {
+    let database = Database::create().await;
+    let first = Server::with(&database, &[DEMO]).await;
+    let cut_off = session(&first).await["ride"].as_str().unwrap().to_owned();
+    first.kill().await;
+    let second = Server::with(&database, &[DEMO]).await;
+    let given = session(&second).await;
+    assert_ne!(given["ride"], *cut_off);
+    let rider = second.rider("lena").with_token(given["tokens"]["rider"].as_str().unwrap());
+    assert_eq!(rider.get(&format!("rides/{cut_off}")).await.expect(200).json()["status"], "cancelled");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

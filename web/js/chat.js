@@ -111,7 +111,8 @@ export class Chat {
     known.element.className = fresh.className;
     known.element.replaceChildren(...fresh.childNodes);
     known.message = message;
-    if (focus) [...known.element.querySelectorAll('[data-focus]')].find(({ dataset }) => dataset.focus === focus)?.focus();
+    // What had it may be gone, as with a message that is deleted.
+    if (focus) ([...known.element.querySelectorAll('[data-focus]')].find(({ dataset }) => dataset.focus === focus) ?? this.log).focus();
     return known.element;
   }
 }

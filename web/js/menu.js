@@ -5,7 +5,9 @@ const EMOJI = [['👍', 'thumbs up'], ['❤️', 'heart'], ['😂', 'laughing'],
 /** What can be done with a message: one menu for a phone, opened beside the message. */
 export class MessageMenu {
   #message;
-  #opener;
+  /** The message's, which stays while what is in it may be drawn anew. */
+  #row;
+  #hadFocus = false;
   #me;
   #actions;
 
@@ -15,14 +17,15 @@ export class MessageMenu {
     this.#actions = actions;
     this.canDelete = canDelete;
     this.element = h('div', { class: 'menu', role: 'menu', popover: 'auto', 'aria-label': 'Message', onkeydown: (event) => this.#key(event) });
-    this.element.addEventListener('toggle', ({ newState }) => {
-      if (newState === 'closed' && this.element.contains(document.activeElement)) this.#opener?.focus();
+    this.element.addEventListener('beforetoggle', () => {
+      this.#hadFocus = this.element.contains(document.activeElement);
     });
+    this.element.addEventListener('toggle', ({ newState }) => newState === 'closed' && this.#giveFocusBack());
   }
 
   open(message, opener) {
     this.#message = message;
-    this.#opener = opener;
+    this.#row = opener.closest('li');
     const isMine = message.senderId === this.#me;
     this.element.replaceChildren(...[
       h('div', { class: 'menu__emoji', role: 'group', 'aria-label': 'React' }, EMOJI.map((emoji) => this.#emoji(...emoji))),
@@ -32,6 +35,12 @@ export class MessageMenu {
     this.element.showPopover();
     this.#place(opener.getBoundingClientRect());
     this.#items[0].focus();
+  }
+
+  /** To the message's button, or, where it has none any more, to the list; not from where it has gone meanwhile. */
+  #giveFocusBack() {
+    if (!this.#hadFocus || document.activeElement !== document.body) return;
+    (this.#row.querySelector('[data-focus="more"]') ?? this.#row.closest('[role="log"]'))?.focus();
   }
 
   get #items() {

@@ -22,7 +22,7 @@ export async function openSession(stage) {
 export async function demo() {
   for (;;) {
     const response = await fetch('/console/session', { cache: 'no-store' });
-    if (response.ok) return response.json();
+    if (response.status === 200) return response.json();
     if (response.status !== 503) return undefined;
     await new Promise((resolve) => setTimeout(resolve, 300));
   }

@@ -48,12 +48,13 @@ export class Tap {
     const { path, isPoll } = this.#name(url);
     const signal = AbortSignal.any([this.#cable.signal, ...(init.signal ? [init.signal] : [])]);
     const began = performance.now();
-    if (isPoll) this.#connecting('poll', url);
+    // A stream that has been silent for long is asked after by a poll; it stays the connection.
+    if (isPoll && this.#wire.phone(this.#phone).state !== 'live') this.#connecting('poll', url);
     const method = init.method ?? 'GET';
     const request = { phone: this.#phone, kind: 'request', via: isPoll ? 'poll' : 'rest', type: `${method} ${path}` };
     try {
       const response = await fetch(url, { ...init, signal });
-      if (isPoll && response.ok) this.#polled(response.clone());
+      if (isPoll && response.ok) this.#polled(response.clone(), url);
       else this.#wire.add({ ...request, text: String(response.status), ms: performance.now() - began });
       return response;
     } catch (error) {
@@ -62,11 +63,13 @@ export class Tap {
     }
   };
 
-  async #polled(response) {
+  async #polled(response, url) {
     const text = await response.text().catch(() => undefined);
     if (text === undefined) return;
     const { events, cursor } = JSON.parse(text);
-    this.#note('poll answered', `${events.length} events, cursor ${cursor}`, 'poll', new Blob([text]).size);
+    // One that looks in every other second, and finds nothing, would be most of the log.
+    const isGlance = events.length === 0 && new URL(url, location.href).searchParams.get('wait') === '0';
+    if (!isGlance) this.#note('poll answered', `${events.length} events, cursor ${cursor}`, 'poll', new Blob([text]).size);
     for (const event of events) this.#wire.frame(this.#phone, 'poll', event, JSON.stringify(event).length);
     this.#wire.update(this.#phone, { cursor });
   }

@@ -105,9 +105,10 @@ export class WireView {
 
   #summary({ state, via, cursor, connects, latencies }) {
     const sorted = latencies.toSorted((one, other) => one - other);
-    const median = sorted.length > 0 ? `${sorted[Math.floor(sorted.length / 2)]} ms` : '–';
+    const median = sorted.length > 0 ? duration(sorted[Math.floor(sorted.length / 2)]) : '–';
     const line = state === 'live' ? `${VIAS[via]} live` : state;
-    return `${line} · cursor ${cursor || '–'} · ${Math.max(0, connects - 1)} reconnects · ${median}`;
+    const again = connects > 1 ? ` · ${connects - 1} reconnect${connects > 2 ? 's' : ''}` : '';
+    return `${line} · cursor ${cursor || '–'} · ${median}${again}`;
   }
 
   #row(entry) {
@@ -116,9 +117,11 @@ export class WireView {
   }
 }
 
+const duration = (ms) => (ms < 1_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`);
+
 function row({ at, phone, kind, via, id, type, text, bytes, ms }) {
   const clock = new Date(at).toLocaleTimeString([], { hour12: false }) + `.${String(at % 1_000).padStart(3, '0')}`;
-  const cells = [clock, NAMES[phone], VIAS[via] ?? '', id ?? '', type, text, bytes ?? '', ms === undefined ? '' : `${Math.round(ms)} ms`];
+  const cells = [clock, NAMES[phone], VIAS[via] ?? '', id ?? '', type, text, bytes ?? '', ms === undefined ? '' : duration(ms)];
   return h('tr', { class: `wire__row is-${kind}`, 'data-role': phone },
     cells.map((cell, place) => h('td', place === 5 ? { title: text, dir: 'auto' } : {}, String(cell))));
 }

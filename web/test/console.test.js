@@ -3,6 +3,7 @@ import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { NARROW, WIDE, launch, open, violations } from './browser.js';
+import { everyFeature, phone } from './phone.js';
 import { startServer } from './server.js';
 
 let server;
@@ -30,37 +31,6 @@ async function onNewRide(options) {
   return { ...opened, rider, driver, support };
 }
 
-/** What a person does with a phone, and sees on it. */
-function phone(page, name) {
-  const panel = page.locator(`#panel-${name.toLowerCase()}`);
-  const message = (text) => panel.getByRole('listitem').filter({ has: page.getByText(text, { exact: true }) });
-  const menu = async (text, item) => {
-    await message(text).getByRole('button', { name: /^Actions for/ }).press('Enter');
-    await panel.getByRole(item.role ?? 'menuitem', { name: item.name }).press('Enter');
-  };
-  return {
-    panel,
-    message,
-    state: (state) => panel.locator('.state', { hasText: state }).waitFor({ state: 'attached' }),
-    input: panel.getByRole('textbox', { name: /^Message as/ }),
-    async send(text) {
-      await this.input.fill(text);
-      await this.input.press('Enter');
-    },
-    sees: (text) => message(text).waitFor(),
-    ticks: (text, tick) => message(text).locator('.ticks', { hasText: tick }).waitFor(),
-    react: (text, name) => menu(text, { role: 'menuitemcheckbox', name }),
-    edit: async function edit(text, to) {
-      await menu(text, { name: 'Edit' });
-      await this.send(to);
-    },
-    delete: (text) => menu(text, { name: 'Delete' }),
-    toggleOnline: () => panel.getByRole('switch', { name: 'Online' }).press('Enter'),
-    via: (transport) => panel.getByRole('radio', { name: transport, exact: true }).check({ force: true }),
-    texts: () => panel.locator('.message__text').allTextContents(),
-  };
-}
-
 test('the first look moves: the driven ride goes on by itself', async () => {
   const { page, troubles } = await open(browser, server.url);
   const rider = phone(page, 'Rider');
@@ -79,41 +49,7 @@ test('the first look moves: the driven ride goes on by itself', async () => {
 
 test('two phones and support chat with every feature', async () => {
   const { page, troubles, rider, driver, support } = await onNewRide();
-  await rider.input.pressSequentially('At the ga');
-  await driver.panel.locator('.chat__typing', { hasText: 'Lena is typing' }).waitFor();
-  await rider.send('At the gate');
-  await driver.sees('At the gate');
-  await support.sees('At the gate');
-  await rider.ticks('At the gate', 'Read');
-  assert.equal(await driver.panel.locator('.chat__typing').textContent(), '');
-
-  // Put away, it is reached and does not read.
-  await driver.panel.getByRole('button', { name: 'Put the phone away' }).press('Enter');
-  await rider.send('Are you there?');
-  await rider.ticks('Are you there?', 'Delivered');
-  await driver.panel.locator('.badge', { hasText: '1 unread' }).waitFor();
-  assert.equal(await page.title(), '(1) Ridewire');
-  await driver.panel.getByRole('button', { name: 'Put the phone away' }).press('Enter');
-  await rider.ticks('Are you there?', 'Read');
-  await page.waitForFunction(() => document.title === 'Ridewire');
-
-  await driver.react('Are you there?', 'thumbs up');
-  await rider.message('Are you there?').getByRole('button', { name: '👍 from Amir' }).click();
-  await driver.message('Are you there?').getByRole('button', { name: '👍 from you and Lena' }).waitFor();
-  await driver.send('On my wya');
-  await driver.edit('On my wya', 'On my way');
-  await rider.message('On my way').getByText('edited').waitFor();
-  await driver.send('Wrong window');
-  await rider.sees('Wrong window');
-  await driver.delete('Wrong window');
-  await rider.sees('This message was deleted');
-  await support.send('Support is here');
-  await rider.sees('Support is here');
-  await rider.send('שלום, אני בשער');
-  await driver.panel.locator('.message__text:dir(rtl)', { hasText: 'שלום' }).waitFor();
-
-  await driver.panel.getByRole('button', { name: 'I have arrived' }).click();
-  await rider.panel.locator('[aria-current="step"]', { hasText: 'Arrived' }).waitFor();
+  await everyFeature({ rider, driver, support });
   assert.deepEqual(troubles, []);
   await page.context().close();
 });
@@ -225,7 +161,7 @@ test('without a demo it asks for tokens, and shows the phones of those that it i
     const headers = { authorization: `Bearer ${platform}` };
     const body = JSON.stringify({ riderId: 'ada', driverId: 'noor' });
     await fetch(`${plain.url}/api/v1/rides/ride_7`, { method: 'PUT', headers, body });
-    const { page } = await open(browser, plain.url);
+    const { page, troubles } = await open(browser, plain.url);
     const field = (name) => page.getByRole('textbox', { name, exact: true });
     await field('Ride').fill('ride_7');
     await field('Driver’s token').fill('no token');
@@ -240,6 +176,7 @@ test('without a demo it asks for tokens, and shows the phones of those that it i
     await phone(page, 'Support').sees('Hello');
     assert.equal(await page.locator('#panel-rider').count(), 0);
     await page.getByRole('button', { name: 'Copy driver’s connection as a curl command' }).waitFor();
+    assert.deepEqual(troubles, []);
     await page.context().close();
   } finally {
     await plain.stop();
@@ -248,22 +185,49 @@ test('without a demo it asks for tokens, and shows the phones of those that it i
 
 test('it is worked by keyboard alone', async () => {
   const { page, rider, driver } = await onNewRide({ viewport: NARROW });
-  await page.getByRole('tab', { name: 'Rider' }).focus();
-  await page.keyboard.press('ArrowRight');
+  const { keyboard } = page;
+  const focused = () => page.evaluate(() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent);
+  const go = async (key, label) => {
+    for (let steps = 0; steps < 40; steps += 1) {
+      await keyboard.press(key);
+      if (label.test(await focused())) return;
+    }
+    assert.fail(`${key} does not lead to ${label}`);
+  };
+  await go('Tab', /^Rider/);
+  await keyboard.press('ArrowRight');
   await driver.input.waitFor();
   assert.equal(await page.getByRole('tab', { name: 'Driver' }).getAttribute('aria-selected'), 'true');
-  await page.keyboard.press('ArrowLeft');
-  await rider.send('By keys');
-  await page.keyboard.press('Shift+Tab');
-  await rider.message('By keys').getByRole('button', { name: /^Actions for/ }).focus();
-  await page.keyboard.press('Enter');
-  await page.keyboard.press('ArrowRight');
-  await page.keyboard.press('Enter');
+  await keyboard.press('ArrowLeft');
+  await go('Tab', /^Message as/);
+  await keyboard.type('By keys');
+  await keyboard.press('Enter');
+  await rider.sees('By keys');
+
+  await go('Shift+Tab', /^Actions for: By keys/);
+  await keyboard.press('Enter');
+  await keyboard.press('ArrowRight');
+  await keyboard.press('Enter');
   await rider.message('By keys').getByRole('button', { name: '❤️ from you' }).waitFor();
-  await rider.message('By keys').getByRole('button', { name: /^Actions for/ }).press('Enter');
-  await page.keyboard.press('Escape');
-  const focused = await page.evaluate(() => document.activeElement.getAttribute('aria-label'));
-  assert.match(focused, /^Actions for/);
+  // The focus comes back, though the tick was drawn anew meanwhile.
+  const isBack = (label) => page.waitForFunction((label) => document.activeElement.getAttribute('aria-label')?.startsWith(label), label);
+  await isBack('Actions for');
+  await keyboard.press('Enter');
+  await keyboard.press('Escape');
+  await isBack('Actions for');
+  await keyboard.press('Enter');
+  await keyboard.press('End');
+  await keyboard.press('Enter');
+  await rider.sees('This message was deleted');
+  await isBack('Messages');
+
+  await go('Tab', /^Message as/);
+  await go('Shift+Tab', /^Online/);
+  await keyboard.press('Space');
+  await rider.state('Offline');
+  await keyboard.press('Space');
+  await rider.state('Live');
+  await go('Shift+Tab', /^New ride/);
   await page.context().close();
 });
 

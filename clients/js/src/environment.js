@@ -1,7 +1,8 @@
 /**
  * What a browser knows of its network and of who is looking. Elsewhere, all is always well.
  *
- * A hidden page keeps its stream: a tab in the background is where a new message wants to be noticed.
+ * A hidden page keeps its stream, as long as no other wants its place: a tab in the background is where a new message wants
+ * to be noticed.
  */
 export class Environment {
   #callbacks;
@@ -15,6 +16,10 @@ export class Environment {
   /** False only where it is certain that there is no network. */
   get isOnline() {
     return globalThis.navigator?.onLine !== false;
+  }
+
+  get isHidden() {
+    return globalThis.document?.visibilityState === 'hidden';
   }
 
   close() {

@@ -4,6 +4,7 @@ import { RidewireError, errorOf } from './error.js';
 export class Http {
   #token;
   #asked;
+  #renewal;
 
   /** @param {{baseUrl: string, token: () => string | Promise<string>, fetch: typeof fetch, timing: object}} options */
   constructor({ baseUrl, token, fetch, timing }) {
@@ -65,6 +66,21 @@ export class Http {
   /** The token that is in use. */
   get token() {
     return this.#token;
+  }
+
+  /** Asks for another token while the one in use still counts: that is kept until there is one. */
+  renew() {
+    this.#renewal ??= this.#replace();
+    return this.#renewal;
+  }
+
+  async #replace() {
+    try {
+      this.#token = await this.askToken();
+      this.#asked = Promise.resolve(this.#token);
+    } finally {
+      this.#renewal = undefined;
+    }
   }
 
   /** Forgets the token, so that the next request asks for another; not where another has replaced it already. */

@@ -6,7 +6,9 @@ import { RidewireError } from './error.js';
 import { eventSourceStream } from './event-source.js';
 import { fetchStream } from './fetch-stream.js';
 import { asRidewireError } from './http.js';
+import { placesAt } from './places.js';
 import { Stream } from './stream.js';
+import { Tickets } from './tickets.js';
 
 /** After how many streams in a row that were never synced a poll is tried instead. */
 const PATIENCE = 2;
@@ -40,6 +42,8 @@ export class Subscription extends Emitter {
   #backoff;
   #trials;
   #environment;
+  #places;
+  #tickets;
 
   /**
    * @param {import('./http.js').Http} http
@@ -59,6 +63,8 @@ export class Subscription extends Emitter {
     this.#streamAt = this.#polls ? Infinity : 0;
     this.#backoff = new Backoff(timing.backoff, timing.longestBackoff, random);
     this.#trials = new Backoff(timing.trial, timing.longestTrial, random);
+    this.#places = placesAt(http.base);
+    this.#tickets = new Tickets(http, ride, timing);
     this.#environment = new Environment({
       onOffline: () => this.#turn.abort('offline'),
       onWake: () => this.#wake(),
@@ -109,9 +115,13 @@ export class Subscription extends Emitter {
     await null;
     while (!this.#isOver) {
       this.#turn = new AbortController();
+      let leave;
       try {
         await this.#online();
-        if (this.#polls && Date.now() < this.#streamAt) await this.#poll();
+        leave = await this.#places.take(() => this.#turn.abort('wanted'));
+        this.#turn.signal.throwIfAborted();
+        if (!leave) await this.#look();
+        else if (this.#polls && Date.now() < this.#streamAt) await this.#poll(this.#wait);
         else await this.#follow();
       } catch (thrown) {
         const error = asRidewireError(thrown, this.#turn.signal);
@@ -121,6 +131,8 @@ export class Subscription extends Emitter {
         // It was there for us before: this is how a poll, or a stream that comes back too late, is told.
         else if (error.status === 404 && this.#wasThere) this.#finish('removed');
         else this.#finish('error', error);
+      } finally {
+        leave?.();
       }
     }
   }
@@ -151,7 +163,7 @@ export class Subscription extends Emitter {
     if (this.#polls) return this.#tryLater();
     // A stream without a word sits in the buffer of a proxy, if a poll gets through.
     const isInVain = this.#options.transport === 'auto' && (why === 'unsynced' || this.#unsynced >= PATIENCE);
-    if (isInVain || why === 'refused') await this.#poll(0);
+    if (isInVain || why === 'refused') await this.#poll(0, false);
     if (isInVain) this.#tryLater();
     else await this.#pause(retry);
   }
@@ -189,8 +201,7 @@ export class Subscription extends Emitter {
     const query = { after: this.cursor, types: this.#types.join() || undefined, heartbeat: timing.heartbeat };
     const path = `${this.#path}/events`;
     if (!EventSource) return fetchStream(this.#http, this.#http.url(path, query), receiver);
-    const { signal } = receiver;
-    const { ticket } = await this.#http.request('POST', '/stream-tickets', { body: { rideId: this.#ride }, signal });
+    const ticket = await this.#tickets.take(receiver.signal, () => this.#stream?.end('expired'));
     const how = { EventSource, types: this.#types, isOneRide: this.#ride !== undefined };
     return eventSourceStream(how, this.#http.url(path, { ...query, ticket }), receiver);
   }
@@ -223,15 +234,25 @@ export class Subscription extends Emitter {
     }
   }
 
-  /** One long poll. Without an argument it stands in for the stream: the first of those is answered at once, with how things are. */
-  async #poll(wait) {
-    const { timing } = this.#options;
+  /** Instead of waiting, where there is no place for that. */
+  async #look() {
+    const { look, hiddenLook } = this.#options.timing;
+    await this.#poll(0);
+    await sleep(this.#environment.isHidden ? hiddenLook : look, this.#turn.signal);
+  }
+
+  /** For how long a poll waits that stands in for the stream. The first one is answered at once, with how things are. */
+  get #wait() {
     const untilTrial = Math.ceil((this.#streamAt - Date.now()) / 1_000);
-    const longest = this.#state === 'polling' ? Math.min(timing.wait, untilTrial) : 0;
+    return this.#state === 'polling' ? Math.min(this.#options.timing.wait, untilTrial) : 0;
+  }
+
+  /** One long poll: it stands in for the stream, or is to tell whether polls get through. */
+  async #poll(wait, standsIn = true) {
     const asked = this.cursor;
-    const answer = await this.#ask(wait ?? longest, this.#turn.signal);
+    const answer = await this.#ask(wait, this.#turn.signal);
     if (this.#turn.signal.aborted) return;
-    if (wait === undefined) {
+    if (standsIn) {
       this.#backoff.reset();
       this.#become('polling');
     }

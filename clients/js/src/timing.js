@@ -13,6 +13,11 @@ export const TIMING = Object.freeze({
   /** Until a stream is tried again where there are polls instead; it doubles each time, up to the longest. */
   trial: 30_000,
   longestTrial: 600_000,
+  /** How often it is looked for events where there is no place to wait for them, and where nobody looks at the page either. */
+  look: 2_000,
+  hiddenLook: 10_000,
+  /** How long before a ticket's end the next one is asked for. */
+  renewal: 30_000,
   /** The first pause before coming back, and the longest. */
   backoff: 1_000,
   longestBackoff: 30_000,

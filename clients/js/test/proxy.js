@@ -89,6 +89,14 @@ export function cutAfter(count) {
   };
 }
 
+/** Cuts each stream when it is so old, in milliseconds. */
+export function cutEvery(age) {
+  return (req, res, answer) => {
+    pass(req, res, answer);
+    if (isStream(answer)) setTimeout(() => res.destroy(), age).unref();
+  };
+}
+
 /** Says the last few frames of a stream again, behind each chunk and at the beginning of the next stream. */
 export function replay(count) {
   let last = [];

@@ -76,16 +76,16 @@ async function start(env) {
 
 /** A ride of its own for each test, with clients for its people. */
 let rides = 0;
-export async function newRide(server, { driverId = 'driver_1' } = {}) {
+export async function newRide(server, { riderId = 'rider_1', driverId = 'driver_1' } = {}) {
   rides += 1;
   const rideId = `ride_${rides}`;
   const at = (url, sub, role, options) => connect({ baseUrl: url, token: () => token(sub, role), ...options });
   const service = at(server.url, 'platform', 'service');
-  await service.request('PUT', `/rides/${rideId}`, { body: { riderId: 'rider_1', driverId } });
+  await service.request('PUT', `/rides/${rideId}`, { body: { riderId, driverId } });
   return {
     rideId,
     service,
-    rider: at(server.url, 'rider_1', 'rider'),
+    rider: at(server.url, riderId, 'rider'),
     /** The driver, through whatever is in between. */
     driver: (options = {}, url = server.url) => at(url, 'driver_1', 'driver', options),
   };

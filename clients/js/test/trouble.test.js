@@ -2,9 +2,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
+import { sleep } from '../src/backoff.js';
 import { EventSource } from './event-source.js';
 import { Follower, sendNumbers } from './follower.js';
-import { buffer, closeProxies, cutAfter, isStream, pass, replay, stallAfter, startProxy } from './proxy.js';
+import { hasNginx, startNginx } from './nginx.js';
+import { buffer, closeProxies, cutAfter, cutEvery, isStream, pass, replay, stallAfter, startProxy } from './proxy.js';
 import { newRide, startServer, token } from './server.js';
 
 let server;
@@ -62,6 +64,38 @@ describe('a follower of a ride has its log, in order and once,', { concurrency: 
     const streams = proxy.requests.filter((line) => line.endsWith('/events'));
     assert.ok(streams.length > 1, proxy.requests.join());
   }, () => ({ treat: cutAfter(3) }));
+
+  eachWay('behind a proxy that cuts every three seconds', async ({ proxy, follower, rider, rideId }) => {
+    for (let number = 1; number <= 16; number += 1) {
+      await sendNumbers(rider, rideId, number, number);
+      await sleep(500);
+    }
+    await follower.got(16);
+    const streams = proxy.requests.filter((line) => line.endsWith('/events'));
+    assert.ok(streams.length >= 3, proxy.requests.join());
+    assert.ok(!follower.states.includes('polling'), follower.states.join());
+  }, () => ({ treat: cutEvery(3_000) }));
+
+  for (const [way, options] of Object.entries(WAYS)) {
+    test(`behind nginx that buffers, and when it no longer does (${way})`, { skip: !hasNginx && 'there is no nginx' }, async () => {
+      const nginx = await startNginx(server.url);
+      try {
+        const { rideId, driver, rider, service } = await newRide(server);
+        const follower = new Follower(driver(options, nginx.url).ride(rideId, { after: 0 }));
+        const sending = sendNumbers(rider, rideId, 1, 20);
+        await follower.became('polling');
+        await follower.got(20);
+        await sending;
+        await nginx.setBuffering(false);
+        await follower.became('live');
+        await sendNumbers(rider, rideId, 21, 30);
+        await follower.got(30);
+        await follower.hasTheLogOf(service, rideId);
+      } finally {
+        await nginx.stop();
+      }
+    });
+  }
 
   eachWay('when all connections are cut while messages come', async ({ proxy, follower, rider, rideId }) => {
     await follower.became('live');

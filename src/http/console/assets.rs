@@ -77,9 +77,11 @@ pub(super) const ALL: &[(&str, &str)] = &[
     of_the_client!("id.js"),
     of_the_client!("index.js"),
     of_the_client!("log.js"),
+    of_the_client!("places.js"),
     of_the_client!("sse.js"),
     of_the_client!("stream.js"),
     of_the_client!("subscription.js"),
+    of_the_client!("tickets.js"),
     of_the_client!("timing.js"),
 ];
 
