@@ -42,7 +42,8 @@ struct Here {
     users: HashMap<Presence, Attendee>,
     /// Whose registration may have to change.
     unsettled: HashSet<Presence>,
-    /// When the graces of those who have left end. One who has come back is found to be here then.
+    /// When to look whether those who have left are still gone. One for each, however often they come and go: who polls does
+    /// with each answer. One who has come back is found to be here then.
     leaving: BinaryHeap<Reverse<(Instant, Presence)>>,
 }
 
@@ -51,6 +52,8 @@ struct Attendee {
     connections: usize,
     /// When they go, having no connection.
     gone_at: Option<Instant>,
+    /// When that is looked at next.
+    looked_at: Option<Instant>,
     is_registered: bool,
 }
 
@@ -86,9 +89,13 @@ impl Attendance {
         let mut here = self.here();
         let Some(attendee) = here.users.get_mut(presence) else { return };
         attendee.connections -= 1;
-        if attendee.connections == 0 {
-            let gone_at = Instant::now() + grace;
-            attendee.gone_at = Some(gone_at);
+        if attendee.connections > 0 {
+            return;
+        }
+        let gone_at = Instant::now() + grace;
+        attendee.gone_at = Some(gone_at);
+        if attendee.looked_at.is_none_or(|at| gone_at < at) {
+            attendee.looked_at = Some(gone_at);
             here.leaving.push(Reverse((gone_at, presence.clone())));
             self.changed.notify_one();
         }
@@ -171,12 +178,7 @@ impl Attendance {
     fn unsettled(&self) -> (Vec<Presence>, Vec<Presence>) {
         let now = Instant::now();
         let mut here = self.here();
-        while let Some(Reverse((gone_at, _))) = here.leaving.peek()
-            && *gone_at <= now
-            && let Some(Reverse((_, presence))) = here.leaving.pop()
-        {
-            here.unsettled.insert(presence);
-        }
+        here.look(now);
         let (mut came, mut gone) = (Vec::new(), Vec::new());
         let some: Vec<_> = here.unsettled.iter().take(SETTLE).cloned().collect();
         for presence in some {
@@ -213,8 +215,79 @@ impl Attendance {
     }
 }
 
+impl Here {
+    /// Those whose grace has ended are unsettled; who came and left again meanwhile is looked at later.
+    fn look(&mut self, now: Instant) {
+        while let Some(Reverse((at, _))) = self.leaving.peek()
+            && *at <= now
+            && let Some(Reverse((at, presence))) = self.leaving.pop()
+        {
+            // One that was put off for an earlier one has nothing to say.
+            let Some(attendee) = self.users.get_mut(&presence).filter(|attendee| attendee.looked_at == Some(at)) else {
+                continue;
+            };
+            attendee.looked_at = attendee.gone_at.filter(|gone_at| *gone_at > now);
+            match attendee.looked_at {
+                Some(later) => self.leaving.push(Reverse((later, presence))),
+                None => {
+                    self.unsettled.insert(presence);
+                }
+            }
+        }
+    }
+}
+
 impl Drop for Attending {
     fn drop(&mut self) {
         self.attendance.leave(&self.presence, self.grace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(15);
+
+    fn user() -> Presence {
+        (Topic::drivers(), UserId::parse("driver").unwrap())
+    }
+
+    /// Comes and goes.
+    fn call(attendance: &Arc<Attendance>, grace: Duration) {
+        let (topic, user) = user();
+        drop(attendance.attend(topic, user, grace));
+    }
+
+    fn looks(attendance: &Attendance, after: Duration) -> bool {
+        let mut here = attendance.here();
+        here.unsettled.clear();
+        here.look(Instant::now() + after);
+        here.unsettled.contains(&user())
+    }
+
+    #[test]
+    fn who_polls_again_and_again_is_remembered_once() {
+        let attendance = Arc::new(Attendance::default());
+        (0..1_000).for_each(|_| call(&attendance, GRACE));
+        assert_eq!(attendance.here().leaving.len(), 1);
+    }
+
+    #[test]
+    fn who_comes_and_goes_again_within_the_grace_has_all_of_it() {
+        let attendance = Arc::new(Attendance::default());
+        call(&attendance, GRACE / 2);
+        call(&attendance, GRACE);
+        assert!(!looks(&attendance, GRACE / 2));
+        assert!(looks(&attendance, GRACE));
+    }
+
+    #[test]
+    fn who_goes_for_a_shorter_time_than_before_is_missed_sooner() {
+        let attendance = Arc::new(Attendance::default());
+        call(&attendance, GRACE * 4);
+        call(&attendance, GRACE);
+        assert!(looks(&attendance, GRACE));
+        assert!(!looks(&attendance, GRACE * 4), "that was all");
     }
 }
