@@ -100,7 +100,8 @@ impl Subscription {
         let mut events = match self.hold.state.after(self.cursor, limit) {
             Some(events) => events,
             None => {
-                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+                // No more than there are: many are read in one statement, as far as they are short.
+                let limit = i64::try_from(limit).unwrap_or(i64::MAX).min(head - self.cursor);
                 let request = PageRequest { topic: self.hold.state.name.clone(), after: self.cursor, limit };
                 // Boxed, as all that is large and short-lived in what a stream waits with.
                 Box::pin(self.store.page(request)).await?.into_iter().map(Event::from).collect()

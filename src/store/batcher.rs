@@ -27,13 +27,35 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
         F: Fn(Vec<Q>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Vec<A>, StoreError>> + Send,
     {
+        Self::weighing(largest, (|_| 0, usize::MAX), patience, answer)
+    }
+
+    /// The same, where questions weigh differently: none is added to a batch that weighs so much already.
+    pub fn weighing<F, Fut>(
+        largest: usize,
+        (weight, heaviest): (fn(&Q) -> usize, usize),
+        patience: Duration,
+        answer: F,
+    ) -> Self
+    where
+        F: Fn(Vec<Q>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Vec<A>, StoreError>> + Send,
+    {
         let (queue, mut waiting) = mpsc::channel::<Question<Q, A>>(largest);
         tokio::spawn(async move {
-            let mut batch = Vec::new();
-            while waiting.recv_many(&mut batch, largest).await > 0 {
+            while let Some(first) = waiting.recv().await {
+                let mut weighs = weight(&first.0);
+                let mut batch = vec![first];
+                while batch.len() < largest
+                    && weighs < heaviest
+                    && let Ok(next) = waiting.try_recv()
+                {
+                    weighs = weight(&next.0).saturating_add(weighs);
+                    batch.push(next);
+                }
                 // Those whose askers have gone need no answer.
                 let (questions, askers): (Vec<_>, Vec<_>) =
-                    batch.drain(..).filter(|(_, asker)| !asker.is_closed()).unzip();
+                    batch.into_iter().filter(|(_, asker)| !asker.is_closed()).unzip();
                 if questions.is_empty() {
                     continue;
                 }

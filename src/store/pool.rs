@@ -120,8 +120,9 @@ impl Store {
             let pool = pool.clone();
             move |rides| reads::snapshots(pool.clone(), rides)
         });
-        // Few at a time: each may bring a page of events.
-        let pages = Batcher::start(50, patience, {
+        // Many short pages, or a few whole ones: what is read at once has to fit into memory.
+        let weight = |request: &reads::PageRequest| usize::try_from(request.limit).unwrap_or(usize::MAX);
+        let pages = Batcher::weighing(500, (weight, 5_000), patience, {
             let pool = pool.clone();
             move |requests| reads::pages(pool.clone(), requests)
         });

@@ -1,6 +1,6 @@
 //! What is read for requests, streams and polls.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::pool::{Pool, Store, read};
@@ -22,7 +22,7 @@ pub struct StoredEvent {
 }
 
 /// The events of `topic` after `after`, at most `limit`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PageRequest {
     /// The topic.
     pub topic: Topic,
@@ -207,15 +207,14 @@ pub(super) async fn snapshots(pool: Pool, rides: Vec<RideId>) -> Result<Vec<Opti
 
 /// Answers a batch of questions for pages.
 pub(super) async fn pages(pool: Pool, requests: Vec<PageRequest>) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-    let (topics, afters, limits) = columns(&requests);
+    // Those who come back to one ride mostly ask for the same page: it is read once.
+    let wanted: BTreeSet<&PageRequest> = requests.iter().collect();
+    let topics: Vec<_> = wanted.iter().map(|request| request.topic.as_str()).collect();
+    let afters: Vec<_> = wanted.iter().map(|request| request.after).collect();
+    let limits: Vec<_> = wanted.iter().map(|request| request.limit).collect();
     let rows = read(&pool, sql::EVENTS_PAGES, &[&topics, &afters, &limits]).await?;
-    group_pages(&rows, requests.len())
-}
-
-fn columns(requests: &[PageRequest]) -> (Vec<&str>, Vec<Seq>, Vec<i64>) {
-    let topics = requests.iter().map(|request| request.topic.as_str()).collect();
-    let afters = requests.iter().map(|request| request.after).collect();
-    (topics, afters, requests.iter().map(|request| request.limit).collect())
+    let pages: BTreeMap<_, _> = wanted.iter().copied().zip(group_pages(&rows, wanted.len())?).collect();
+    Ok(requests.iter().map(|request| pages.get(request).cloned().unwrap_or_default()).collect())
 }
 
 /// Rows of `events/pages.sql`, by the request (counted from 1) they answer.
