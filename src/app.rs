@@ -241,6 +241,12 @@ async fn serve_with(
             (closer::run(writer.clone(), Arc::clone(&store), settings.chat_grace), stopping.clone());
         tasks.spawn(async move { stopping.run_until_cancelled(closing).await.unwrap_or(()) });
     }
+    let acknowledger = Arc::new(Acknowledger::default());
+    {
+        // As above.
+        let (acknowledger, writer, stopping) = (Arc::clone(&acknowledger), writer.clone(), stopping.clone());
+        tasks.spawn(async move { stopping.run_until_cancelled(acknowledger.run(writer)).await.unwrap_or(()) });
+    }
     let tickets = Tickets::new(&store.secret("stream_tickets").await?);
     let mut writing = tokio::spawn(writing);
 
@@ -255,7 +261,7 @@ async fn serve_with(
     }));
     let api = Arc::new(Api {
         store,
-        acknowledger: Acknowledger::new(writer.clone()),
+        acknowledger,
         writer,
         attendance,
         notifier,

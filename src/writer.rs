@@ -1,13 +1,14 @@
 //! The one way in: every durable event is committed here.
 //!
 //! Handlers turn a request into a [`Command`] and hand it to the [`Writer`], a queue with one task behind it. The
-//! task takes whatever has queued while the previous commit ran, judges it all under the locks of the topics
+//! task takes whatever has queued while the commits before it ran, judges it all under the locks of the topics
 //! concerned, commits it in one transaction, and answers each. Alone, a command waits for nobody; under load one
-//! commit serves hundreds.
+//! commit serves hundreds. Two batches may be under way, of different rides (`queue.rs`).
 //!
 //! Invariants:
 //! - A command is answered `Ok` only after its commit.
 //! - A topic's row is locked from before the judging to the commit, so `seq` order is commit order, without holes.
+//! - What is said on one ride is carried out, told and answered in the order in which it came.
 //! - A refusal is a value: it takes nobody else's command along.
 //! - A command, once queued, is carried out even if whoever sent it has gone.
 
@@ -19,14 +20,17 @@ mod commands;
 mod known;
 mod ledger;
 mod notifier;
+mod queue;
 pub mod retention;
 mod transaction;
 
-use std::pin::pin;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::poll_immediate;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -43,14 +47,19 @@ pub use notifier::Notifier;
 
 use self::batch::{Desk, Done};
 use self::command::Job;
-use crate::domain::{Error, Result, TraceContext};
+use self::queue::{Batch, Queue};
+use crate::domain::{Error, Result, RideId, TraceContext};
 use crate::store::Store;
 
 /// The most commands in one transaction.
 const LARGEST_BATCH: usize = 256;
 
-/// The most commands that wait for the transaction before theirs.
+/// The most commands that wait for their batch, besides those that wait for their ride.
 const QUEUE: usize = 4 * LARGEST_BATCH;
+
+/// The most batches under way. While one waits, for the disk or for what another replica has locked, the next need not. More
+/// would be smaller, and cost more each.
+const FLIGHTS: usize = 2;
 
 /// How commands are carried out.
 #[derive(Debug, Clone)]
@@ -81,30 +90,10 @@ impl Writer {
         patience: Duration,
         committed: impl Fn(Committed) + Send + Sync + 'static,
     ) -> (Self, impl Future<Output = ()> + Send) {
-        let (queue, mut waiting) = mpsc::channel::<Box<dyn Job>>(QUEUE);
+        let (queue, jobs) = mpsc::channel(QUEUE);
         let known = Arc::<Known>::default();
         let desk = Desk { store, terms, known: Arc::clone(&known) };
-        let work = async move {
-            let mut jobs = Vec::new();
-            let mut done: Option<Done> = None;
-            loop {
-                // Nobody waits for a next batch that is not there.
-                if waiting.is_empty() {
-                    done.take().into_iter().for_each(|done| done.tell(&committed));
-                }
-                if waiting.recv_many(&mut jobs, LARGEST_BATCH).await == 0 {
-                    break;
-                }
-                let mut flight = pin!(batch::run(&desk, std::mem::take(&mut jobs), &committed));
-                // Sent before anybody is told of the last one: Postgres works meanwhile.
-                let landed = poll_immediate(&mut flight).await;
-                done.take().into_iter().for_each(|done| done.tell(&committed));
-                done = match landed {
-                    Some(done) => done,
-                    None => flight.await,
-                };
-            }
-        };
+        let work = async move { carry_out(jobs, &desk, &committed).await };
         (Self { queue, known, patience, trace: None }, work)
     }
 
@@ -128,4 +117,52 @@ impl Writer {
         };
         timeout(self.patience, answered).await.map_err(|_| Error::Unavailable)?
     }
+}
+
+/// Carries out all jobs that come, until no more can come.
+async fn carry_out(mut jobs: mpsc::Receiver<Box<dyn Job>>, desk: &Desk, committed: &impl Fn(Committed)) {
+    let mut queue = Queue::default();
+    let mut flights = FuturesUnordered::new();
+    let (mut last, mut may_come) = (1, true);
+    let mut landed = Vec::new();
+    while may_come || !flights.is_empty() {
+        let may_leave = flights.len() < FLIGHTS && queue.room() > 0;
+        tokio::select! {
+            biased;
+            Some((rides, done)) = flights.next(), if !flights.is_empty() => {
+                queue.landed(&rides);
+                landed.extend(done);
+            }
+            job = jobs.recv(), if may_come && may_leave => match job {
+                Some(job) => queue.push(job),
+                None => may_come = false,
+            },
+        }
+        while flights.len() < FLIGHTS {
+            while queue.room() > 0
+                && let Ok(job) = jobs.try_recv()
+            {
+                queue.push(job);
+            }
+            // Beside another, one leaves that is no smaller: what each costs by itself, all that are in it share.
+            let least = if flights.is_empty() { 1 } else { last };
+            let Some(batch) = queue.batch(least) else { break };
+            last = batch.jobs.len();
+            let mut flight = Box::pin(fly(desk, batch, committed));
+            // Sent before anybody is told of the one before: Postgres works meanwhile.
+            match poll_immediate(&mut flight).await {
+                Some((rides, done)) => {
+                    queue.landed(&rides);
+                    landed.extend(done);
+                }
+                None => flights.push(flight),
+            }
+        }
+        landed.drain(..).for_each(|done: Done| done.tell(committed));
+    }
+}
+
+/// Carries out a batch; its rides are taken meanwhile.
+async fn fly(desk: &Desk, batch: Batch, committed: &impl Fn(Committed)) -> (BTreeSet<RideId>, Option<Done>) {
+    (batch.needs.rides.clone(), batch::run(desk, batch, committed).await)
 }

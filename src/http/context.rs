@@ -31,7 +31,7 @@ pub struct Api {
     /// Writes.
     pub writer: Writer,
     /// Deliveries that cursors acknowledge.
-    pub acknowledger: Acknowledger,
+    pub acknowledger: Arc<Acknowledger>,
     /// Who follows which ride.
     pub attendance: Arc<Attendance>,
     /// Hints to the other replicas.

@@ -1,21 +1,27 @@
 //! Deliveries that a reader's cursor acknowledges.
 //!
-//! Whoever asks for what lies past 7 has what lies before it. The first such acknowledgement of a reader is
-//! written at once; those that follow within a second are one write after it. What was written is remembered for
-//! a while, so that a poll that comes back with the same cursor costs nothing. An acknowledgement is never waited
-//! for, and one that is lost comes again with the reader's next cursor.
+//! Whoever asks for what lies past 7 has what lies before it. An acknowledgement is never waited for, and one that is lost
+//! comes again with the reader's next cursor; so they are written many at a time. One that comes alone is written at once;
+//! those that come within a moment of it are one command after it, which is what makes thousands of readers that come back
+//! at once cheap. A reader is written for once a second at most. What was written is remembered for a while, so that a poll
+//! that comes back with the same cursor costs nothing.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Mark, MarkKind, Writer};
 use crate::domain::{Caller, RideId, RideRole, RideSnapshot, Seq, UserId};
 
-/// The shortest time between two writes for one reader.
+/// The shortest time between two writes, and between two for one reader.
+const MOMENT: Duration = Duration::from_millis(200);
 const PACE: Duration = Duration::from_secs(1);
+
+/// The most readers in one write.
+const LARGEST: usize = 1_000;
 
 /// For how long a reader that has gone is remembered: longer than a poll may wait.
 const MEMORY: Duration = Duration::from_secs(120);
@@ -23,37 +29,39 @@ const MEMORY: Duration = Duration::from_secs(120);
 /// The fewest readers that are worth forgetting.
 const FORGET_FROM: usize = 1_024;
 
-/// Writes deliveries, each reader's at its pace.
-#[derive(Debug, Clone)]
+/// Somebody who reads a ride.
+type Key = (RideId, UserId);
+
+/// Gathers deliveries, and writes them.
+#[derive(Debug, Default)]
 pub struct Acknowledger {
-    writer: Writer,
-    readers: Arc<Mutex<Readers>>,
+    readers: Mutex<Readers>,
+    more: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Readers {
-    known: HashMap<(RideId, UserId), Reader>,
+    known: HashMap<Key, Reader>,
+    /// Those with something to write, by when it may be written.
+    waiting: BTreeSet<(Instant, Key)>,
     forget_at: usize,
 }
 
 #[derive(Debug)]
 struct Reader {
+    caller: Caller,
     /// How far it has acknowledged.
     up_to: Seq,
-    /// Whether a task writes for it.
-    is_writing: bool,
-    /// Whether `up_to` has moved since that task looked.
-    has_more: bool,
+    /// Whether it waits to be written for.
+    waits: bool,
+    /// When it may be written for next.
+    due: Instant,
     seen: Instant,
 }
 
 impl Acknowledger {
-    /// Acknowledgements through `writer`.
-    pub fn new(writer: Writer) -> Self {
-        Self { writer, readers: Arc::default() }
-    }
-
     fn readers(&self) -> MutexGuard<'_, Readers> {
+        // A std lock: held for a few moves in maps, never across an await.
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -63,50 +71,155 @@ impl Acknowledger {
         if snapshot.receipts.of(&caller.user, access.role).delivered_seq >= up_to {
             return;
         }
-        let key = (snapshot.ride.id.clone(), caller.user.clone());
-        let mut readers = self.readers();
-        readers.forget();
-        let fresh = Reader { up_to: 0, is_writing: false, has_more: false, seen: Instant::now() };
-        let reader = readers.known.entry(key.clone()).or_insert(fresh);
-        reader.seen = Instant::now();
-        if up_to <= reader.up_to {
-            return;
-        }
-        reader.up_to = up_to;
-        if std::mem::replace(&mut reader.is_writing, true) {
-            reader.has_more = true;
-        } else {
-            tokio::spawn(self.clone().write(key, caller.clone(), up_to));
+        if self.readers().note((snapshot.ride.id.clone(), caller.user.clone()), caller, up_to) {
+            self.more.notify_one();
         }
     }
 
-    async fn write(self, key: (RideId, UserId), caller: Caller, mut up_to: Seq) {
+    /// Writes, for ever.
+    pub async fn run(&self, writer: Writer) {
         loop {
-            let mark = Mark { caller: caller.clone(), ride: key.0.clone(), kind: MarkKind::Delivered, up_to };
-            if let Err(error) = self.writer.submit(mark).await {
-                tracing::debug!(%error, ride.id = %key.0, "an acknowledgement was not written");
-                self.readers().known.remove(&key);
-                return;
+            let began = Instant::now();
+            let (marks, next) = self.readers().take(began);
+            if marks.is_empty() {
+                let more = self.more.notified();
+                match next {
+                    Some(due) => drop(timeout_at(due, more).await),
+                    None => more.await,
+                }
+                continue;
             }
-            sleep(PACE).await;
-            let mut readers = self.readers();
-            let Some(reader) = readers.known.get_mut(&key) else { return };
-            if !std::mem::take(&mut reader.has_more) {
-                reader.is_writing = false;
-                return;
+            let keys: Vec<Key> = marks.iter().map(|mark| (mark.ride.clone(), mark.caller.user.clone())).collect();
+            if let Err(error) = writer.submit(marks).await {
+                tracing::debug!(%error, readers = keys.len(), "acknowledgements were not written");
+                self.readers().forget_all(&keys);
             }
-            up_to = reader.up_to;
+            sleep_until(began + MOMENT).await;
         }
     }
 }
 
 impl Readers {
+    /// Whether there is more to write now.
+    fn note(&mut self, key: Key, caller: &Caller, up_to: Seq) -> bool {
+        self.forget();
+        let now = Instant::now();
+        let reader = self.known.entry(key.clone()).or_insert_with(|| Reader {
+            caller: caller.clone(),
+            up_to: 0,
+            waits: false,
+            due: now,
+            seen: now,
+        });
+        reader.seen = now;
+        if up_to <= reader.up_to {
+            return false;
+        }
+        reader.up_to = up_to;
+        reader.caller.clone_from(caller);
+        if std::mem::replace(&mut reader.waits, true) {
+            return false;
+        }
+        self.waiting.insert((reader.due.max(now), key))
+    }
+
+    /// What may be written now, and when the next may be that waits longer.
+    fn take(&mut self, now: Instant) -> (Vec<Mark>, Option<Instant>) {
+        let mut marks = Vec::new();
+        while marks.len() < LARGEST
+            && let Some((due, _)) = self.waiting.first()
+            && *due <= now
+            && let Some((_, key)) = self.waiting.pop_first()
+        {
+            let Some(reader) = self.known.get_mut(&key) else { continue };
+            reader.waits = false;
+            reader.due = now + PACE;
+            let (caller, up_to) = (reader.caller.clone(), reader.up_to);
+            marks.push(Mark { caller, ride: key.0, kind: MarkKind::Delivered, up_to });
+        }
+        (marks, self.waiting.first().map(|(due, _)| *due))
+    }
+
+    /// Forgets readers for whom could not be written: they say it again.
+    fn forget_all(&mut self, keys: &[Key]) {
+        for key in keys {
+            if self.known.get(key).is_some_and(|reader| !reader.waits) {
+                self.known.remove(key);
+            }
+        }
+    }
+
     /// Forgets those who have gone, each time that as many have come as there were.
     fn forget(&mut self) {
         if self.known.len() < self.forget_at.max(FORGET_FROM) {
             return;
         }
-        self.known.retain(|_, reader| reader.is_writing || reader.seen.elapsed() < MEMORY);
+        self.known.retain(|_, reader| reader.waits || reader.seen.elapsed() < MEMORY);
         self.forget_at = self.known.len() * 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Role, Time, UserId};
+
+    fn caller(name: &str) -> Caller {
+        Caller { user: UserId::parse(name).unwrap(), role: Role::Rider, issued_at: None, expires_at: Time::now() }
+    }
+
+    fn key(name: &str) -> Key {
+        (RideId::parse("ride").unwrap(), UserId::parse(name).unwrap())
+    }
+
+    fn note(readers: &mut Readers, name: &str, up_to: Seq) -> bool {
+        readers.note(key(name), &caller(name), up_to)
+    }
+
+    fn places(marks: &[Mark]) -> Vec<(&str, Seq)> {
+        marks.iter().map(|mark| (mark.caller.user.as_str(), mark.up_to)).collect()
+    }
+
+    #[test]
+    fn those_who_wait_are_one_write_each_with_the_last_that_it_said() {
+        let mut readers = Readers::default();
+        assert!(note(&mut readers, "a", 3));
+        assert!(note(&mut readers, "b", 4));
+        assert!(!note(&mut readers, "a", 5), "it waits already");
+        let (marks, next) = readers.take(Instant::now());
+        assert_eq!(places(&marks), [("a", 5), ("b", 4)]);
+        assert_eq!(next, None);
+    }
+
+    #[test]
+    fn a_reader_is_written_for_at_its_pace_and_not_twice_for_the_same() {
+        let mut readers = Readers::default();
+        note(&mut readers, "a", 3);
+        let now = Instant::now();
+        readers.take(now);
+        assert!(!note(&mut readers, "a", 3));
+        assert!(note(&mut readers, "a", 4));
+        assert_eq!(readers.take(now).1, Some(now + PACE));
+        assert_eq!(places(&readers.take(now + PACE).0), [("a", 4)]);
+    }
+
+    #[test]
+    fn one_write_is_no_larger_than_it_may_be() {
+        let mut readers = Readers::default();
+        for number in 0..LARGEST + 1 {
+            note(&mut readers, &format!("user-{number}"), 1);
+        }
+        let now = Instant::now();
+        assert_eq!([readers.take(now).0.len(), readers.take(now).0.len()], [LARGEST, 1]);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_when_it_is_said_again() {
+        let mut readers = Readers::default();
+        note(&mut readers, "a", 3);
+        let now = Instant::now();
+        readers.take(now);
+        readers.forget_all(&[key("a")]);
+        assert!(note(&mut readers, "a", 3));
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::{Job, Needs};
+use super::queue::Batch;
 use super::transaction::{Attempt, Failed};
 use super::{Known, Ledger, Terms};
 use crate::domain::{Error, NewEvent};
@@ -55,8 +56,8 @@ impl Done {
 }
 
 /// Carries out a batch. Everyone in it was answered, or is to be [told](Done::tell).
-pub(super) async fn run(desk: &Desk, jobs: Vec<Box<dyn Job>>, committed: &impl Fn(Committed)) -> Option<Done> {
-    let (jobs, error) = match attempt(desk, jobs).await {
+pub(super) async fn run(desk: &Desk, batch: Batch, committed: &impl Fn(Committed)) -> Option<Done> {
+    let (jobs, error) = match attempt(desk, batch).await {
         Ok(done) => return done,
         Err(refused) => refused,
     };
@@ -66,7 +67,7 @@ pub(super) async fn run(desk: &Desk, jobs: Vec<Box<dyn Job>>, committed: &impl F
     }
     tracing::warn!(%error, jobs = jobs.len(), "a batch was refused; its commands run one by one");
     for job in jobs {
-        match attempt(desk, vec![job]).await {
+        match attempt(desk, Batch::of(vec![job])).await {
             Ok(done) => done.into_iter().for_each(|done| done.tell(committed)),
             Err((job, error)) => fail(job, &error),
         }
@@ -75,12 +76,13 @@ pub(super) async fn run(desk: &Desk, jobs: Vec<Box<dyn Job>>, committed: &impl F
 }
 
 /// Tries a batch, a second time if the first came to nothing because its connection was lost.
-async fn attempt(desk: &Desk, mut jobs: Vec<Box<dyn Job>>) -> Result<Option<Done>, (Vec<Box<dyn Job>>, StoreError)> {
+async fn attempt(desk: &Desk, batch: Batch) -> Result<Option<Done>, (Vec<Box<dyn Job>>, StoreError)> {
+    let Batch { mut jobs, needs } = batch;
     let mut lost = None;
     let mut has_straggler = false;
     for _ in 0..2 {
         let began = Instant::now();
-        match once(desk, &mut jobs).await {
+        match once(desk, &needs, &mut jobs).await {
             Ok(events) if has_straggler && events.is_empty() => {
                 unknown(jobs, &lost.unwrap_or(StoreError::Timeout));
                 return Ok(None);
@@ -111,13 +113,12 @@ async fn attempt(desk: &Desk, mut jobs: Vec<Box<dyn Job>>) -> Result<Option<Done
     Err((jobs, lost.unwrap_or(StoreError::Timeout)))
 }
 
-async fn once(desk: &Desk, jobs: &mut [Box<dyn Job>]) -> Result<Vec<NewEvent>, Failed> {
-    let mut needs = Needs::default();
-    jobs.iter().for_each(|job| job.needs(&mut needs));
-    let mut ledger = match ahead(desk, &needs, jobs).await? {
+async fn once(desk: &Desk, needs: &Needs, jobs: &mut [Box<dyn Job>]) -> Result<Vec<NewEvent>, Failed> {
+    let era = desk.known.era();
+    let mut ledger = match ahead(desk, needs, jobs).await? {
         Some(ledger) => ledger,
         None => {
-            let begun = Attempt::begin(&desk.store, &needs, &desk.terms).await;
+            let begun = Attempt::begin(&desk.store, needs, &desk.terms).await;
             let (attempt, mut ledger) = begun.map_err(Failed::NothingDone)?;
             desk.known.set_clock(ledger.now());
             jobs.iter_mut().for_each(|job| job.judge(&mut ledger));
@@ -125,7 +126,7 @@ async fn once(desk: &Desk, jobs: &mut [Box<dyn Job>]) -> Result<Vec<NewEvent>, F
             ledger
         }
     };
-    desk.known.learn(&mut ledger);
+    desk.known.learn(&mut ledger, era);
     Ok(ledger.take_events())
 }
 

@@ -21,6 +21,19 @@ pub trait Command: Send + 'static {
     fn judge(&self, ledger: &mut Ledger) -> Result<Self::Output>;
 }
 
+/// Many of a kind in one place of the queue; each is judged by itself.
+impl<C: Command> Command for Vec<C> {
+    type Output = Vec<Result<C::Output>>;
+
+    fn needs(&self, needs: &mut Needs) {
+        self.iter().for_each(|command| command.needs(needs));
+    }
+
+    fn judge(&self, ledger: &mut Ledger) -> Result<Self::Output> {
+        Ok(self.iter().map(|command| command.judge(ledger)).collect())
+    }
+}
+
 /// What a batch needs from the database.
 #[derive(Debug, Default)]
 pub struct Needs {

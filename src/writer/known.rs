@@ -41,6 +41,8 @@ struct Rides {
     old: HashMap<RideId, KnownRide>,
     aged: Option<Instant>,
     clock: Option<(Time, Instant)>,
+    /// How often everything was forgotten.
+    era: u64,
     /// How many batches are not to be judged by what is known, and how many after the next in vain.
     spare: u32,
     next_spare: u32,
@@ -83,10 +85,19 @@ impl Known {
         Some(Ledger::new(now, chat_grace, snapshots, [], HashMap::new()))
     }
 
-    /// Takes over what a batch has left behind, which was committed.
-    pub(super) fn learn(&self, ledger: &mut Ledger) {
+    /// What ends when everything is forgotten.
+    pub(super) fn era(&self) -> u64 {
+        self.rides().era
+    }
+
+    /// Takes over what a batch that began in this era has left behind, which was committed. Where everything was forgotten
+    /// meanwhile, it may have been committed in a database that is no more.
+    pub(super) fn learn(&self, ledger: &mut Ledger, era: u64) {
         let at = ledger.now();
         let mut rides = self.rides();
+        if rides.era != era {
+            return;
+        }
         rides.age();
         for snapshot in ledger.take_settled() {
             rides.young.insert(snapshot.ride.id.clone(), KnownRide { snapshot, at });
@@ -124,7 +135,8 @@ impl Known {
 
     /// Forgets everything.
     pub(super) fn forget(&self) {
-        *self.rides() = Rides::default();
+        let mut rides = self.rides();
+        *rides = Rides { era: rides.era + 1, ..Rides::default() };
     }
 }
 
@@ -194,7 +206,7 @@ mod tests {
     fn knowing(rides: &[(&str, Seq)]) -> Known {
         let known = Known::default();
         known.set_clock(Time::now());
-        known.learn(&mut ledger(rides));
+        known.learn(&mut ledger(rides), 0);
         known
     }
 
@@ -232,9 +244,21 @@ mod tests {
     #[test]
     fn without_the_databases_clock_nothing_is_known() {
         let known = Known::default();
-        known.learn(&mut ledger(&[("a", 1)]));
+        known.learn(&mut ledger(&[("a", 1)]), 0);
         assert_eq!(head(&known, "a"), None);
         known.set_clock(Time::now());
+        assert_eq!(head(&known, "a"), Some(1));
+    }
+
+    #[test]
+    fn what_was_committed_before_everything_was_forgotten_is_not_learnt() {
+        let known = knowing(&[("a", 1)]);
+        let era = known.era();
+        known.forget();
+        known.set_clock(Time::now());
+        known.learn(&mut ledger(&[("a", 2)]), era);
+        assert_eq!(head(&known, "a"), None);
+        known.learn(&mut ledger(&[("a", 1)]), known.era());
         assert_eq!(head(&known, "a"), Some(1));
     }
 
@@ -254,7 +278,7 @@ mod tests {
         let mut ledger = ledger(&[("a", 1), ("b", 1)]);
         let changed = ledger.ride(&id("a")).unwrap().ride.clone();
         ledger.change_ride(changed).unwrap();
-        known.learn(&mut ledger);
+        known.learn(&mut ledger, 0);
         assert_eq!((head(&known, "a"), head(&known, "b")), (None, Some(1)));
     }
 
@@ -268,13 +292,13 @@ mod tests {
                 tries += 1;
             }
             spared.push(tries);
-            known.learn(&mut ledger(&[("a", 1)]));
+            known.learn(&mut ledger(&[("a", 1)]), 0);
             known.proved(false);
         }
         assert_eq!(spared, [0, 0, 1, 3, 7, 15, 31, 63]);
         for _ in 0..200 {
             let _ = known.take(&chats(&["a"]), GRACE);
-            known.learn(&mut ledger(&[("a", 1)]));
+            known.learn(&mut ledger(&[("a", 1)]), 0);
             known.proved(true);
         }
         known.proved(false);
@@ -285,11 +309,11 @@ mod tests {
     fn who_is_not_written_to_is_forgotten_when_others_come() {
         let known = knowing(&[("kept", 1), ("gone", 1)]);
         for generation in 0..2 {
-            known.learn(&mut ledger(&[("kept", 1)]));
+            known.learn(&mut ledger(&[("kept", 1)]), 0);
             let names: Vec<_> = (0..GENERATION).map(|number| format!("{generation}-{number}")).collect();
             let rides: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
-            known.learn(&mut ledger(&rides));
-            known.learn(&mut ledger(&[("kept", 1)]));
+            known.learn(&mut ledger(&rides), 0);
+            known.learn(&mut ledger(&[("kept", 1)]), 0);
         }
         assert_eq!((head(&known, "kept"), head(&known, "gone")), (Some(1), None));
     }
