@@ -66,13 +66,14 @@ describe('a follower of a ride has its log, in order and once,', { concurrency: 
   }, () => ({ treat: cutAfter(3) }));
 
   eachWay('behind a proxy that cuts every three seconds', async ({ proxy, follower, rider, rideId }) => {
-    for (let number = 1; number <= 16; number += 1) {
+    const streams = () => proxy.requests.filter((line) => line.endsWith('/events')).length;
+    let number = 0;
+    while (streams() < 4) {
+      number += 1;
       await sendNumbers(rider, rideId, number, number);
-      await sleep(500);
+      await sleep(250);
     }
-    await follower.got(16);
-    const streams = proxy.requests.filter((line) => line.endsWith('/events'));
-    assert.ok(streams.length >= 3, proxy.requests.join());
+    await follower.got(number);
     assert.ok(!follower.states.includes('polling'), follower.states.join());
   }, () => ({ treat: cutEvery(3_000) }));
 
