@@ -54,7 +54,7 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<
         for (server, rides) in &servers {
             let name = server.kind.name();
             let paced = measure(plan, platform, server, rides, rate, &mut base).await.context(name)?;
-            let Latency { p50, p99 } = paced.latency;
+            let Latency { p50, p99, .. } = paced.latency;
             say(&format!("paced {number}: {name} at {rate:.0}/s: p50 {p50:.2} ms, p99 {p99:.2} ms"));
             round.push((server.kind, paced));
         }
