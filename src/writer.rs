@@ -25,6 +25,7 @@ pub mod retention;
 mod transaction;
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use futures_util::StreamExt;
 use futures_util::future::poll_immediate;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 pub use acknowledger::Acknowledger;
 pub use batch::Committed;
@@ -60,6 +61,9 @@ const QUEUE: usize = 4 * LARGEST_BATCH;
 /// The most batches under way. While one waits, for the disk or for what another replica has locked, the next need not. More
 /// would be smaller, and cost more each.
 const FLIGHTS: usize = 2;
+
+/// For how long a batch waits to be as large as the one under way: longer than one takes that waits for the disk alone.
+const GATHERING: Duration = Duration::from_millis(10);
 
 /// How commands are carried out.
 #[derive(Debug, Clone)]
@@ -125,18 +129,20 @@ async fn carry_out(mut jobs: mpsc::Receiver<Box<dyn Job>>, desk: &Desk, committe
     let mut flights = FuturesUnordered::new();
     let (mut last, mut may_come) = (1, true);
     let mut landed = Vec::new();
+    let mut gathering = pin!(sleep(GATHERING));
     while may_come || !flights.is_empty() {
-        let may_leave = flights.len() < FLIGHTS && queue.room() > 0;
+        let may_leave = flights.len() < FLIGHTS;
         tokio::select! {
             biased;
             Some((rides, done)) = flights.next(), if !flights.is_empty() => {
                 queue.landed(&rides);
                 landed.extend(done);
             }
-            job = jobs.recv(), if may_come && may_leave => match job {
+            job = jobs.recv(), if may_come && may_leave && queue.room() > 0 => match job {
                 Some(job) => queue.push(job),
                 None => may_come = false,
             },
+            () = &mut gathering, if may_leave && !gathering.is_elapsed() && !queue.is_empty() => {}
         }
         while flights.len() < FLIGHTS {
             while queue.room() > 0
@@ -145,9 +151,10 @@ async fn carry_out(mut jobs: mpsc::Receiver<Box<dyn Job>>, desk: &Desk, committe
                 queue.push(job);
             }
             // Beside another, one leaves that is no smaller: what each costs by itself, all that are in it share.
-            let least = if flights.is_empty() { 1 } else { last };
+            let least = if flights.is_empty() || gathering.is_elapsed() { 1 } else { last };
             let Some(batch) = queue.batch(least) else { break };
             last = batch.jobs.len();
+            gathering.as_mut().reset(Instant::now() + GATHERING);
             let mut flight = Box::pin(fly(desk, batch, committed));
             // Sent before anybody is told of the one before: Postgres works meanwhile.
             match poll_immediate(&mut flight).await {

@@ -39,6 +39,10 @@ impl Queue {
         LARGEST_BATCH.saturating_sub(self.waiting.len())
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     pub(super) fn push(&mut self, job: Box<dyn Job>) {
         let mut needs = Needs::default();
         job.needs(&mut needs);

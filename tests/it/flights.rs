@@ -1,6 +1,26 @@
 //! Batches of different rides go beside each other, those of one ride one after the other.
 
+use tokio_postgres::{Client, Transaction};
+
 use crate::support::{Database, Server, eventually};
+
+/// Holds a ride as another replica would.
+async fn lock<'a>(client: &'a mut Client, ride: &str) -> Transaction<'a> {
+    let lock = client.transaction().await.unwrap();
+    lock.execute("select from topics where name = 'ride/' || $1 for update", &[&ride]).await.unwrap();
+    lock
+}
+
+const MANY: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+/// Until so many batches wait for locks.
+async fn until_waiting(observer: &Client, batches: i64) {
+    let query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    eventually("they wait for locks", async || {
+        (observer.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == batches).then_some(())
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ride_that_another_replica_has_locked_holds_up_nobody_else() {
@@ -11,18 +31,12 @@ async fn a_ride_that_another_replica_has_locked_holds_up_nobody_else() {
     let mut stream = server.live(&driver, "other").await;
 
     let mut elsewhere = database.client().await;
-    let lock = elsewhere.transaction().await.unwrap();
-    lock.execute("select from topics where name = 'ride/locked' for update", &[]).await.unwrap();
+    let lock = lock(&mut elsewhere, "locked").await;
     let waiting = [1, 2].map(|number| {
         let rider = rider.clone();
         tokio::spawn(async move { rider.send_named("locked", "Hello", &format!("waits {number}")).await })
     });
-    let observer = database.client().await;
-    eventually("it waits for the lock", async || {
-        let query = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-        observer.query_opt(query, &[]).await.unwrap()
-    })
-    .await;
+    until_waiting(&database.client().await, 1).await;
     for _ in 0..20 {
         let sent = other.send("other", "Hello").await;
         assert_eq!(stream.next_of("message:new").await.data["id"], sent["id"]);
@@ -37,4 +51,48 @@ async fn a_ride_that_another_replica_has_locked_holds_up_nobody_else() {
     seqs.sort_unstable();
     let head = database.head("locked").await;
     assert_eq!(seqs, [head - 1, head]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_batch_that_is_held_up_is_not_waited_for_until_another_is_as_large() {
+    let database = Database::create().await;
+    let server = Server::with(&database, &[("RIDEWIRE_DATABASE_TIMEOUT", "60s")]).await;
+    let mut rider = None;
+    for ride in ["one", "two", "three", "free"].into_iter().chain(MANY) {
+        rider = Some(server.open_ride(ride).await.0);
+    }
+    let rider = rider.unwrap();
+    let send = |ride: &'static str| {
+        let rider = rider.clone();
+        tokio::spawn(async move { rider.send(ride, "Hello").await })
+    };
+    let observer = database.client().await;
+    let mut elsewhere = [database.client().await, database.client().await, database.client().await];
+    let [one, two, three] = &mut elsewhere;
+    let (one, two, three) = (lock(one, "one").await, lock(two, "two").await, lock(three, "three").await);
+
+    // While both wait, a large batch gathers.
+    let mut sent = vec![send("one")];
+    until_waiting(&observer, 1).await;
+    sent.push(send("two"));
+    until_waiting(&observer, 2).await;
+    sent.extend(["three"].into_iter().chain(MANY).map(send));
+    // What is asked after them is answered after they have come.
+    for ride in MANY {
+        rider.history(ride, "").await;
+    }
+    one.rollback().await.unwrap();
+    sent.remove(0).await.unwrap();
+    until_waiting(&observer, 2).await;
+    two.rollback().await.unwrap();
+    sent.remove(0).await.unwrap();
+    until_waiting(&observer, 1).await;
+
+    send("free").await.unwrap();
+    let held_up = sent.iter().filter(|sent| !sent.is_finished()).count();
+    assert!(held_up > 1, "the batch was to be a large one: {held_up}");
+    three.rollback().await.unwrap();
+    for sent in sent {
+        sent.await.unwrap();
+    }
 }
