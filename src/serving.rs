@@ -13,6 +13,7 @@
 
 mod handover;
 mod idle;
+mod joined;
 mod tls;
 
 use std::future::pending;
@@ -41,6 +42,7 @@ use tokio_util::task::TaskTracker;
 
 use self::handover::{Desk, EventStream, Handing, Watched};
 use self::idle::{Open, Watching};
+use self::joined::Joined;
 pub use self::tls::{Certificate, TlsError};
 
 use crate::config::LimitSettings;
@@ -177,7 +179,7 @@ impl<A: Answer> Server<A> {
     async fn plain(self: Arc<Self>, socket: TcpStream, open: TaskTracker, permit: OwnedSemaphorePermit) {
         self.prepare(&socket);
         let desk = Arc::new(Desk::default());
-        let socket = TokioIo::new(Watched::new(self.bounded(socket), Arc::clone(&desk)));
+        let socket = TokioIo::new(Watched::new(self.bounded(Joined::new(socket)), Arc::clone(&desk)));
         let handler = Handing::new(self.handler.clone(), Arc::clone(&desk));
         let mut connection = self.http1.serve_connection(socket, handler);
         let mut gently = pin!(self.stop.gently.cancelled());
