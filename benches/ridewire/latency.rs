@@ -72,14 +72,19 @@ impl Clock {
     }
 
     /// The same schedule for another reader.
-    fn twin(&self) -> Self {
+    pub(crate) fn twin(&self) -> Self {
         Self { seen: Arc::default(), ..self.clone() }
     }
 
     /// Message `number` has been read.
     pub(crate) fn read(&self, number: u64) {
+        self.there(number, Instant::now());
+    }
+
+    /// Message `number` was there at this moment.
+    pub(crate) fn there(&self, number: u64, at: Instant) {
         let Some(counted) = number.checked_sub(self.counted_from) else { return };
-        let late = self.due(number).elapsed().as_micros();
+        let late = at.saturating_duration_since(self.due(number)).as_micros();
         let second = (u128::from(counted) * self.every.as_nanos() / Duration::from_secs(1).as_nanos()) as usize;
         let mut seconds = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         while seconds.len() <= second {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::arrival::Timed;
 use crate::client::find;
 use crate::server::{Kind, Server};
 
@@ -31,9 +32,23 @@ impl Streams {
         wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
         on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        let kind = server.kind;
-        let requests = wanted.into_iter().map(|(ride, token)| kind.follow(ride, token, None));
-        Self::ask(server, requests, OPENING, on_event).await
+        Self::ask(server, requests(server, wanted), OPENING, on_event).await
+    }
+
+    /// The same, and says with each frame when it arrived.
+    pub(crate) async fn open_timed<'a>(
+        server: &Server,
+        wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
+        on_event: impl Fn(usize, &[u8], Instant) + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        Self::follow(
+            server,
+            requests(server, wanted),
+            OPENING,
+            |socket| Ok(Source::Timed(Timed::new(socket)?)),
+            on_event,
+        )
+        .await
     }
 
     /// The same with requests that are ready, `at_once` of them at the same time.
@@ -42,6 +57,17 @@ impl Streams {
         requests: impl IntoIterator<Item = Vec<u8>>,
         at_once: usize,
         on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        let on_event = move |number: usize, frame: &[u8], _| on_event(number, frame);
+        Self::follow(server, requests, at_once, |socket| Ok(Source::Plain(socket)), on_event).await
+    }
+
+    async fn follow(
+        server: &Server,
+        requests: impl IntoIterator<Item = Vec<u8>>,
+        at_once: usize,
+        source: fn(TcpStream) -> anyhow::Result<Source>,
+        on_event: impl Fn(usize, &[u8], Instant) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let on_event = Arc::new(on_event);
         let (opening, opened) = (Arc::new(Semaphore::new(at_once)), Arc::new(Semaphore::new(0)));
@@ -60,7 +86,7 @@ impl Streams {
                 };
                 drop((turn, request));
                 opened.add_permits(1);
-                read(socket, buffer, |frame| on_event(number, frame)).await
+                read(source(socket)?, buffer, |frame, at| on_event(number, frame, at)).await
             });
         }
         let count = u32::try_from(readers.len())?;
@@ -79,6 +105,31 @@ impl Streams {
             Some(Ok(Err(error))) => error.context("a stream failed"),
             Some(Err(error)) => error.into(),
             None => std::future::pending().await,
+        }
+    }
+}
+
+fn requests<'a>(
+    server: &Server,
+    wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> impl Iterator<Item = Vec<u8>> {
+    let kind = server.kind;
+    wanted.into_iter().map(move |(ride, token)| kind.follow(ride, token, None))
+}
+
+/// Where a stream is read from.
+#[derive(Debug)]
+enum Source {
+    Plain(TcpStream),
+    Timed(Timed),
+}
+
+impl Source {
+    /// How much was read, and when it was there: when it was read, where the kernel is not asked.
+    async fn read(&mut self, buffer: &mut Vec<u8>) -> anyhow::Result<(usize, Instant)> {
+        match self {
+            Self::Plain(socket) => Ok((socket.read_buf(buffer).await?, Instant::now())),
+            Self::Timed(socket) => socket.read(buffer).await,
         }
     }
 }
@@ -121,7 +172,8 @@ fn put_off(answer: &[u8]) -> Option<Duration> {
     Some(Duration::from_millis(std::str::from_utf8(pause).ok()?.parse().ok()?))
 }
 
-async fn read(mut socket: TcpStream, mut buffer: Vec<u8>, on_event: impl Fn(&[u8])) -> anyhow::Result<()> {
+async fn read(mut source: Source, mut buffer: Vec<u8>, on_event: impl Fn(&[u8], Instant)) -> anyhow::Result<()> {
+    let mut at = Instant::now();
     loop {
         let mut done = 0;
         // The chunks' own lines, between frames, end in CR LF, so none looks like a frame's end.
@@ -131,12 +183,14 @@ async fn read(mut socket: TcpStream, mut buffer: Vec<u8>, on_event: impl Fn(&[u8
             let frame = rest.get(..end).unwrap_or_default();
             // A heartbeat is a comment, of one colon or of a word.
             if find(frame, b"data:").is_some() {
-                on_event(frame);
+                on_event(frame, at);
             }
             done += end + 2;
         }
         buffer.drain(..done);
-        if socket.read_buf(&mut buffer).await? == 0 {
+        let read;
+        (read, at) = source.read(&mut buffer).await?;
+        if read == 0 {
             return Ok(());
         }
     }
