@@ -260,10 +260,18 @@ impl Ledger {
         std::mem::take(&mut self.rides).into_values().filter(|snapshot| !changed.contains(&snapshot.ride.id))
     }
 
+    /// The first and the last event that each topic is given.
+    pub(super) fn ends(&self) -> BTreeMap<&Topic, (Seq, Seq)> {
+        let mut ends = BTreeMap::new();
+        for event in &self.changes.events {
+            ends.entry(&event.topic).or_insert((event.seq, event.seq)).1 = event.seq;
+        }
+        ends
+    }
+
     /// Where logs end then.
     pub(super) fn hints(&self) -> Hints {
-        // Later events of a topic overwrite earlier ones.
-        let heads = self.changes.events.iter().map(|event| (event.topic.clone(), event.seq));
+        let heads = self.ends().into_iter().map(|(topic, (_, last))| (topic.clone(), last));
         Hints { heads: heads.collect(), ..Hints::default() }
     }
 

@@ -78,6 +78,10 @@ async fn append(session: &Session, ledger: &Ledger) -> Result<bool, StoreError> 
     let edited: Vec<_> = events.iter().map(|event| event.message.map(|id| id.0)).collect();
     let traces: Vec<_> = events.iter().map(|event| event.trace.map(|trace| trace.to_string())).collect();
     let now = ledger.now().timestamp();
+    let ends = ledger.ends();
+    let ended: Vec<_> = ends.keys().map(|topic| topic.as_str()).collect();
+    let judged_at: Vec<_> = ends.values().map(|(first, _)| first - 1).collect();
+    let heads: Vec<_> = ends.values().map(|(_, last)| *last).collect();
     let messages: Vec<&Message> = ledger.new_messages().collect();
     let ids: Vec<_> = messages.iter().map(|message| message.id.0).collect();
     let rides: Vec<_> = messages.iter().map(|message| message.ride.as_str()).collect();
@@ -88,9 +92,9 @@ async fn append(session: &Session, ledger: &Ledger) -> Result<bool, StoreError> 
     let names: Vec<_> =
         messages.iter().map(|message| message.client_message_id.as_ref().map(ClientMessageId::as_str)).collect();
     let hashes: Vec<_> = messages.iter().map(|message| message.content_hash.as_bytes()).collect();
-    let params: [&(dyn ToSql + Sync); 16] = [
-        &topics, &seqs, &types, &data, &edited, &traces, &now, &ids, &rides, &places, &senders, &roles, &contents,
-        &metadata, &names, &hashes,
+    let params: [&(dyn ToSql + Sync); 19] = [
+        &topics, &seqs, &types, &data, &edited, &traces, &now, &ended, &judged_at, &heads, &ids, &rides, &places,
+        &senders, &roles, &contents, &metadata, &names, &hashes,
     ];
     let rows = session.query(sql::EVENTS_APPEND, &params).await?;
     Ok(rows.first().ok_or(StoreError::Corrupt("no answer"))?.try_get("is_stored")?)
