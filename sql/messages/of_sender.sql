@@ -1,8 +1,28 @@
--- What somebody has said and not taken back, after the message `$2`.
-select id, ride_id
-from messages
-where sender_id = $1::text
-  and id > $2::uuid
-  and deleted_at is null
-order by id
-limit $3::bigint
+-- What somebody has said and not taken back, ride by ride, after the message `$3` of the ride `$2`: on the rides that they were
+-- on, and as staff on any.
+select id, ride_id, seq
+from (
+    (select said.id, said.ride_id, said.seq
+     from (select distinct ride_id
+           from participants
+           where user_id = $1::text
+             and ride_id >= $2::text) as mine
+     join messages said on said.ride_id = mine.ride_id
+     where said.sender_id = $1::text
+       and said.sender_role in ('rider', 'driver')
+       and said.deleted_at is null
+       and (said.ride_id, said.seq) > ($2::text, $3::bigint)
+     order by mine.ride_id, said.seq
+     limit $4::bigint)
+    union all
+    (select id, ride_id, seq
+     from messages
+     where sender_id = $1::text
+       and sender_role in ('support', 'system')
+       and deleted_at is null
+       and (ride_id, seq) > ($2::text, $3::bigint)
+     order by ride_id, seq
+     limit $4::bigint)
+) as said
+order by ride_id, seq
+limit $4::bigint

@@ -9,7 +9,7 @@ use super::context::Session;
 use super::params::UserPath;
 use super::refusal::Refusal;
 use super::schema;
-use crate::domain::{Caller, Error, MessageId, Role, Time, UserId};
+use crate::domain::{Caller, Error, Role, Time, UserId};
 use crate::writer::EraseMessage;
 
 /// How many messages are erased together: a batch that holds everybody else up for milliseconds.
@@ -46,15 +46,15 @@ pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Respo
     let Session { caller, api, writer } = session;
     let UserPath(user) = user;
     require_service(&caller)?;
-    let (mut after, mut messages) = (MessageId(uuid::Uuid::nil()), 0);
+    let (mut after, mut messages) = (None, 0);
     loop {
-        let page = api.store.messages_of_sender(&user, after, PART).await?;
-        let Some((_, last)) = page.last() else { break };
-        after = *last;
+        let page = api.store.messages_of_sender(&user, after.as_ref(), PART).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(last.clone());
         messages += page.len();
         let erasing = page
             .into_iter()
-            .map(|(ride, message)| writer.submit(EraseMessage { by: caller.user.clone(), ride, message }));
+            .map(|((ride, _), message)| writer.submit(EraseMessage { by: caller.user.clone(), ride, message }));
         futures_util::future::try_join_all(erasing).await?;
     }
     api.store.forget_user(&user).await?;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::pool::{Params, Session, Store};
-use super::rows::message_id_from_row;
+use super::rows::message_place_from_row;
 use super::{StoreError, sql};
-use crate::domain::{MessageId, RideId, UserId};
+use crate::domain::{MessageId, RideId, Seq, UserId};
 
 /// The most rows of one statement: what it holds up is held up for milliseconds.
 const PAGE: i64 = 1_000;
@@ -18,6 +18,9 @@ pub struct Retention {
     /// Messages, and with them the ride itself.
     pub messages: Duration,
 }
+
+/// Where a message is: the ride, and its number there.
+pub type Place = (RideId, Seq);
 
 impl Store {
     /// Takes away some of what is too old, in one short transaction, and says how many rows that were. Nothing where
@@ -33,15 +36,16 @@ impl Store {
         }
     }
 
-    /// Some of what a user has said and not taken back, in the order of the messages' ids, after one of them.
+    /// Some of what a user has said and not taken back, ride by ride, after one of them.
     pub async fn messages_of_sender(
         &self,
         user: &UserId,
-        after: MessageId,
+        after: Option<&Place>,
         limit: i64,
-    ) -> Result<Vec<(RideId, MessageId)>, StoreError> {
-        let rows = self.read(sql::MESSAGES_OF_SENDER, &[&user.as_str(), &after.0, &limit]).await?;
-        rows.iter().map(message_id_from_row).collect()
+    ) -> Result<Vec<(Place, MessageId)>, StoreError> {
+        let (ride, seq) = after.map_or(("", 0), |(ride, seq)| (ride.as_str(), *seq));
+        let rows = self.read(sql::MESSAGES_OF_SENDER, &[&user.as_str(), &ride, &seq, &limit]).await?;
+        rows.iter().map(message_place_from_row).collect()
     }
 
     /// Takes away what a user was told on their own topic, and where they were.

@@ -7,6 +7,7 @@ use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use super::StoreError;
+use super::retention::Place;
 use crate::domain::{
     ClientMessageId, Content, ContentHash, LastPresence, LastValue, Message, MessageId, Metadata, Participant,
     Reactions, Receipt, Receipts, Ride, RideId, RideRole, RideSnapshot, Seq, Status, Time, UserId,
@@ -90,8 +91,8 @@ pub fn person_from_row(row: &Row) -> Result<(RideId, Person), StoreError> {
 }
 
 /// A message's id, and on which ride it is.
-pub(super) fn message_id_from_row(row: &Row) -> Result<(RideId, MessageId), StoreError> {
-    Ok((ride_id(row.try_get("ride_id")?)?, MessageId(row.try_get("id")?)))
+pub(super) fn message_place_from_row(row: &Row) -> Result<(Place, MessageId), StoreError> {
+    Ok(((ride_id(row.try_get("ride_id")?)?, row.try_get("seq")?), MessageId(row.try_get("id")?)))
 }
 
 /// A snapshot, from a row of the view `ride_snapshots`.

@@ -132,3 +132,40 @@ async fn a_person_is_erased_from_messages_logs_and_the_memory_of_every_replica()
         assert_eq!(message["content"].is_null(), message["id"] != kept["id"], "{message}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_is_erased_from_all_rides_they_were_on_and_from_where_they_spoke_as_staff() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (service, support) = (server.service(), server.support());
+    for ride in ["ride_1", "ride_2", "ride_3"] {
+        let (rider, driver) = server.open_ride(ride).await;
+        rider.send(ride, "mine").await;
+        support.send(ride, "secret of support").await;
+        driver.send(ride, "secret of the driver").await;
+        driver.send(ride, "secret of the driver, again").await;
+    }
+    // Who was taken off a ride has spoken there all the same.
+    service.put_ride("ride_1", "rider_1", Some("driver_2")).await.expect(200);
+    let another = server.driver("driver_2");
+    another.send("ride_1", "secret of another").await;
+    service.put_ride("ride_1", "rider_1", Some("driver_1")).await.expect(200);
+    server.driver("driver_1").send("ride_1", "secret of who came back").await;
+
+    let messages_of = async |user: &str| {
+        let erased = service.delete(&format!("users/{user}")).await.expect(200).json();
+        erased["messages"].as_u64().unwrap()
+    };
+    assert_eq!(messages_of("driver_1").await, 7);
+    assert!(!database.contents().await.contains("secret of the driver"));
+    assert!(!database.contents().await.contains("secret of who came back"));
+    assert_eq!(messages_of("support_1").await, 3);
+    assert!(!database.contents().await.contains("secret of support"));
+    assert!(database.contents().await.contains("secret of another"));
+    assert_eq!(messages_of("driver_2").await, 1);
+    assert_eq!(messages_of("nobody").await, 0);
+    assert!(!database.contents().await.contains("secret"));
+    for ride in ["ride_1", "ride_2", "ride_3"] {
+        assert_eq!(server.rider("rider_1").history(ride, "").await["messages"][0]["content"], "mine");
+    }
+}

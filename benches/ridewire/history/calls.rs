@@ -98,6 +98,9 @@ impl Sample {
                     self.all("uuid", "null"),
                     self.all("text", "null"),
                     "now()".to_owned(),
+                    self.topics(),
+                    self.all("bigint", &format!("{NEXT} - 1")),
+                    self.all("bigint", NEXT),
                     self.new_ids(),
                     self.rides(),
                     self.all("bigint", NEXT),
@@ -126,7 +129,8 @@ impl Sample {
             "messages/by_id.sql" => ("64 messages", vec![self.ids()]),
             "messages/last_of_others.sql" => ("64 marks", vec![self.rides(), self.drivers(), self.all("bigint", "20")]),
             "messages/of_sender.sql" => {
-                ("a person erased, 100 messages", vec![text("rider_7"), text(&uuid_zero()), "100".to_owned()])
+                let page = vec![text("rider_7"), text(""), "0".to_owned(), "100".to_owned()];
+                ("a person erased, 100 messages", page)
             }
             "messages/page_after.sql" => ("page of 50", vec![ride, driver, "50".to_owned(), "51".to_owned()]),
             "messages/page_before.sql" => ("page of 50", vec![ride, driver, i64::MAX.to_string(), "51".to_owned()]),
@@ -209,8 +213,4 @@ impl Sample {
 
 fn text(value: &str) -> String {
     format!("'{value}'")
-}
-
-fn uuid_zero() -> String {
-    "00000000-0000-0000-0000-000000000000".to_owned()
 }
