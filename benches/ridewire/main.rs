@@ -4,7 +4,7 @@
 //! ```text
 //! cargo bench --bench ridewire                          everything; writes docs/performance.md
 //! cargo bench --bench ridewire -- --quick               a look whether it runs; writes nothing
-//! cargo bench --bench ridewire -- sends             one scenario of those below; writes nothing
+//! cargo bench --bench ridewire -- sends latency     some scenarios of those below; writes nothing
 //! cargo bench --bench ridewire -- sends --rounds=1  and fewer rounds
 //! cargo bench --bench ridewire -- history           that one writes docs/plans.md, whole run or not
 //! ```
@@ -80,7 +80,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) quick: bool,
-    only: Option<String>,
+    /// The scenarios that were asked for; all, where none was.
+    only: Vec<String>,
     pub(crate) rounds: usize,
     /// Of each measurement, before it counts.
     pub(crate) warm: Duration,
@@ -100,7 +101,7 @@ impl Plan {
     fn from_arguments(arguments: &[String]) -> Self {
         let quick = arguments.iter().any(|argument| argument == "--quick")
             || std::env::var("RIDEWIRE_BENCH").is_ok_and(|value| value == "quick");
-        let only = arguments.iter().find(|argument| !argument.starts_with('-')).cloned();
+        let only = arguments.iter().filter(|argument| !argument.starts_with('-')).cloned().collect();
         let (rounds, warm, span, idle, followers, storm) = match quick {
             true => (1, 300, 1_000, vec![200], 100, 200),
             false => (5, 1_000, 4_000, vec![2_000, 9_000], 1_000, 9_000),
@@ -112,7 +113,7 @@ impl Plan {
     }
 
     fn includes(&self, scenario: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| only == scenario)
+        self.only.is_empty() || self.only.iter().any(|only| only == scenario)
     }
 }
 
@@ -147,7 +148,7 @@ async fn run(plan: Plan) -> anyhow::Result<()> {
     platform.stop().await?;
     let report = measured??;
     say(&report.text());
-    if plan.quick || plan.only.is_some() {
+    if plan.quick || !plan.only.is_empty() {
         return Ok(());
     }
     report.write()
