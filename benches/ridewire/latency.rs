@@ -19,7 +19,7 @@ use crate::plot::{Bar, Plot};
 use crate::server::Server;
 use crate::stats::median;
 use crate::streams::Streams;
-use crate::table::Table;
+use crate::table::{Figure, Table};
 use crate::{Plan, pgbench, say};
 
 const RIDES: usize = 100;
@@ -152,31 +152,35 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<
     Ok(vec![table(&rounds)])
 }
 
+/// A latency of a round.
+type Side<R> = fn(&R) -> &Latency;
+
+/// The rows of a latency beside another's, with what is wanted of the p50 and of the p99. Where the machine stands still for a
+/// moment, the p99 of all is that moment's, on either side as it comes: so nothing is wanted of it.
+pub(crate) fn compare<R>(
+    table: &mut Table,
+    what: &str,
+    rounds: &[R],
+    (ours, beside): (Side<R>, Side<R>),
+    [p50, p99]: [&str; 2],
+) {
+    let rows: [(&str, Figure<Latency>, &str); 3] = [
+        ("p50", |latency| latency.p50, p50),
+        ("p99 of a second, the median", |latency| latency.p99_of_a_second, p99),
+        ("p99 of all", |latency| latency.p99, ""),
+    ];
+    for (figure, of, wanted) in rows {
+        let figures = (|round: &R| of(ours(round)), |round: &R| of(beside(round)));
+        let millis = |millis: f64| format!("{millis:.2} ms");
+        table.beside(&format!("{what}, {figure}"), rounds, figures, millis, wanted);
+    }
+}
+
 fn table(rounds: &[Round]) -> Table {
     let title = "Latency at 1,000 messages a second";
     let mut table = Table::new(title, &["POST to frame", "Ridewire", "Postgres alone", "ratio", "wanted"]);
-    let millis = |figure: f64| format!("{figure:.2} ms");
-    // Where the machine stands still for a moment, the p99 of all is that moment's: ours or the floor's, as it comes.
-    let p50 = |round: &Round| round.floor.p50;
-    let (p99, p99_of_all) = (|round: &Round| round.floor.p99_of_a_second, |round: &Round| round.floor.p99);
-    table.beside("other replica, p50", rounds, (|round| round.other.p50, p50), millis, "≤ 2 ×");
-    table.beside(
-        "other replica, p99 of a second, the median",
-        rounds,
-        (|round| round.other.p99_of_a_second, p99),
-        millis,
-        "≤ 5 ×",
-    );
-    table.beside("other replica, p99 of all", rounds, (|round| round.other.p99, p99_of_all), millis, "");
-    table.beside("same replica, p50", rounds, (|round| round.same.p50, p50), millis, "≤ 2 ×");
-    table.beside(
-        "same replica, p99 of a second, the median",
-        rounds,
-        (|round| round.same.p99_of_a_second, p99),
-        millis,
-        "≤ 5 ×",
-    );
-    table.beside("same replica, p99 of all", rounds, (|round| round.same.p99, p99_of_all), millis, "");
+    compare(&mut table, "other replica", rounds, (|round| &round.other, |round| &round.floor), ["≤ 2 ×", "≤ 5 ×"]);
+    compare(&mut table, "same replica", rounds, (|round| &round.same, |round| &round.floor), ["≤ 2 ×", "≤ 5 ×"]);
     let middle = |figure: fn(&Round) -> f64| median(rounds.iter().map(figure));
     table.plot(Plot::new("latency", "POST to frame at 1,000 messages a second", "ms").with([
         Bar::ours("same replica, p50", middle(|round| round.same.p50)),

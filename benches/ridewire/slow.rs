@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use crate::client::{Post, find, number_in, request};
-use crate::latency::{Clock, EVERY, Latency, Senders};
+use crate::latency::{Clock, EVERY, Latency, Senders, compare};
 use crate::platform::{Platform, Ride};
 use crate::server::Server;
 use crate::streams::Streams;
@@ -73,16 +73,10 @@ fn table(rounds: &[Round]) -> Table {
     let header =
         ["500 streams at 1,000 messages/s of 3.5 kB", "beside 500 that do not read", "alone", "ratio", "wanted"];
     let mut table = Table::new("Readers that do not read", &header);
-    let millis = |figure: f64| format!("{figure:.2} ms");
     let megabytes = |figure: f64| format!("{figure:.2} MB");
-    let p50 = (|round: &Round| round.beside.latency.p50, |round: &Round| round.alone.latency.p50);
-    let p99 = (|round: &Round| round.beside.latency.p99, |round: &Round| round.alone.latency.p99);
-    let second =
-        (|round: &Round| round.beside.latency.p99_of_a_second, |round: &Round| round.alone.latency.p99_of_a_second);
     let memory = (|round: &Round| round.beside.memory, |round: &Round| round.alone.memory);
-    table.beside("POST to frame, p50", rounds, (p50.0, p50.1), millis, "");
-    table.beside("POST to frame, p99 of a second, the median", rounds, (second.0, second.1), millis, "≤ 1.2 ×");
-    table.beside("POST to frame, p99 of all", rounds, (p99.0, p99.1), millis, "");
+    let wanted = ["", "≤ 1.2 ×"];
+    compare(&mut table, "POST to frame", rounds, (|round| &round.beside.latency, |round| &round.alone.latency), wanted);
     table.beside("memory of the server in all", rounds, (memory.0, memory.1), megabytes, "");
     table
 }

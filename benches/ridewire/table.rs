@@ -39,13 +39,13 @@ impl Table {
         &mut self,
         what: &str,
         rounds: &[R],
-        (ours, peer): (Figure<R>, Figure<R>),
+        (ours, peer): (impl Fn(&R) -> f64, impl Fn(&R) -> f64),
         unit: impl Fn(f64) -> String,
         wanted: &str,
     ) {
-        let middle = |figure: Figure<R>| unit(median(rounds.iter().map(figure)));
+        let middle = |figure: &dyn Fn(&R) -> f64| unit(median(rounds.iter().map(figure)));
         let ratio = median(rounds.iter().map(|round| ours(round) / peer(round)));
-        self.row([what.to_owned(), middle(ours), middle(peer), format!("{ratio:.2} ×"), wanted.to_owned()]);
+        self.row([what.to_owned(), middle(&ours), middle(&peer), format!("{ratio:.2} ×"), wanted.to_owned()]);
     }
 
     /// How many cores were busy with what, and what kept it from being faster: medians over the rounds.

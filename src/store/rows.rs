@@ -90,7 +90,7 @@ pub fn person_from_row(row: &Row) -> Result<(RideId, Person), StoreError> {
     Ok((ride_id(row.try_get("ride_id")?)?, person))
 }
 
-/// A message's id, and on which ride it is.
+/// Where a message is, and its id.
 pub(super) fn message_place_from_row(row: &Row) -> Result<(Place, MessageId), StoreError> {
     Ok(((ride_id(row.try_get("ride_id")?)?, row.try_get("seq")?), MessageId(row.try_get("id")?)))
 }
