@@ -174,7 +174,7 @@ async fn serve_with(
     let stopping = CancellationToken::new();
     let notify = settings.notify == Notify::On;
     let notifier = Arc::new(Notifier::new(notify));
-    let terms = Terms { chat_grace: settings.chat_grace, notify };
+    let terms = Terms { chat_grace: settings.chat_grace, notifier: Arc::clone(&notifier) };
     let (writer, writing) = Writer::new(Arc::clone(&store), terms, settings.database_timeout, {
         let (hub, metrics, traces) = (Arc::clone(&hub), Arc::clone(&metrics), Arc::clone(&given.traces));
         move |committed| {
@@ -260,11 +260,11 @@ async fn serve_with(
         of_user: settings.limits.streams_per_user,
     }));
     let api = Arc::new(Api {
-        store,
+        store: Arc::clone(&store),
         acknowledger,
         writer,
         attendance,
-        notifier,
+        notifier: Arc::clone(&notifier),
         hub,
         feed,
         verifier: given.verifier,
@@ -342,6 +342,8 @@ async fn serve_with(
     if !writing.is_finished() && timeout_at(deadline, writing).await.is_err() {
         tracing::warn!("the writer did not end in time");
     }
+    // Where the last commits were large, nobody has been told yet.
+    drop(timeout_at(deadline, notifier.tell_all(&store)).await);
     tasks.shutdown().await;
     drop(spawn_blocking(move || given.traces.finish()).await);
     tracing::info!("stopped");

@@ -70,8 +70,8 @@ const GATHERING: Duration = Duration::from_millis(10);
 pub struct Terms {
     /// How long a chat stays open after its ride's end.
     pub chat_grace: Duration,
-    /// Whether the other replicas are told of commits.
-    pub notify: bool,
+    /// Who tells the other replicas of large commits, and knows whether they are told of any.
+    pub notifier: Arc<Notifier>,
 }
 
 /// Hands commands to the task that commits them.

@@ -20,7 +20,7 @@ use crate::plot::{Bar, Plot};
 use crate::process::Cpu;
 use crate::server::{Kind, Server};
 use crate::stats::median;
-use crate::streams::Streams;
+use crate::streams::{Apart, Streams};
 use crate::table::Table;
 use crate::{Plan, say};
 
@@ -138,11 +138,11 @@ fn tables(rounds: &[Round]) -> Vec<Table> {
 }
 
 /// Two streams for each ride, and how many events they have had.
-async fn open(server: &Server, rides: &[Ride]) -> anyhow::Result<(Streams, Arc<AtomicU64>)> {
+async fn open(server: &Server, rides: &[Ride]) -> anyhow::Result<(Apart, Arc<AtomicU64>)> {
     let received = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&received);
     let wanted = rides.iter().flat_map(|ride| [(&*ride.id, &*ride.rider), (&*ride.id, &*ride.driver)]);
-    let streams = Streams::open(server, wanted, move |_, _| {
+    let streams = Streams::open_apart(server, wanted, move |_, _| {
         counter.fetch_add(1, Ordering::Relaxed);
     });
     Ok((streams.await?, received))
@@ -162,7 +162,7 @@ async fn send(
     server: &Server,
     rides: &[Ride],
     numbers: &mut u64,
-    streams: Option<(Streams, Arc<AtomicU64>)>,
+    streams: Option<(Apart, Arc<AtomicU64>)>,
 ) -> anyhow::Result<Sent> {
     let progress = Arc::new(Progress::default());
     let mut clients = JoinSet::new();

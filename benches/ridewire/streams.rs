@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -17,6 +17,16 @@ use crate::server::{Kind, Server};
 
 /// How many streams are being opened at the same time, where it does not matter.
 const OPENING: usize = 128;
+
+/// How often streams are looked at that are read apart.
+const TURN: Duration = Duration::from_millis(1);
+
+/// Open streams that are read on a thread of their own, which ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Apart {
+    _streams: Streams,
+    _end: oneshot::Sender<()>,
+}
 
 /// Open streams. Dropping it closes them.
 #[derive(Debug)]
@@ -35,6 +45,33 @@ impl Streams {
         Self::ask(server, requests(server, wanted), OPENING, on_event).await
     }
 
+    /// The same, on a thread of their own that looks at its sockets once in a [`TURN`]. Readers elsewhere would take nothing of
+    /// this machine; so these are not woken for each frame, and no sender waits for its turn behind them.
+    pub(crate) async fn open_apart<'a>(
+        server: &Server,
+        wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
+        on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
+    ) -> anyhow::Result<Apart> {
+        let requests: Vec<_> = requests(server, wanted).collect();
+        let (address, kind) = (server.address, server.kind);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(|| std::thread::sleep(TURN))
+            .build()?;
+        let (opened, open) = oneshot::channel();
+        let (end, ended) = oneshot::channel::<()>();
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                let on_event = move |number: usize, frame: &[u8], _| on_event(number, frame);
+                let streams =
+                    Self::follow((address, kind), requests, OPENING, |socket| Ok(Source::Plain(socket)), on_event);
+                let _ = opened.send(streams.await);
+                let _ = ended.await;
+            });
+        });
+        Ok(Apart { _streams: open.await??, _end: end })
+    }
+
     /// The same, and says with each frame when it arrived.
     pub(crate) async fn open_timed<'a>(
         server: &Server,
@@ -42,7 +79,7 @@ impl Streams {
         on_event: impl Fn(usize, &[u8], Instant) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         Self::follow(
-            server,
+            (server.address, server.kind),
             requests(server, wanted),
             OPENING,
             |socket| Ok(Source::Timed(Timed::new(socket)?)),
@@ -59,11 +96,12 @@ impl Streams {
         on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let on_event = move |number: usize, frame: &[u8], _| on_event(number, frame);
-        Self::follow(server, requests, at_once, |socket| Ok(Source::Plain(socket)), on_event).await
+        Self::follow((server.address, server.kind), requests, at_once, |socket| Ok(Source::Plain(socket)), on_event)
+            .await
     }
 
     async fn follow(
-        server: &Server,
+        (address, kind): (SocketAddr, Kind),
         requests: impl IntoIterator<Item = Vec<u8>>,
         at_once: usize,
         source: fn(TcpStream) -> anyhow::Result<Source>,
@@ -72,7 +110,6 @@ impl Streams {
         let on_event = Arc::new(on_event);
         let (opening, opened) = (Arc::new(Semaphore::new(at_once)), Arc::new(Semaphore::new(0)));
         let mut readers = JoinSet::new();
-        let (address, kind) = (server.address, server.kind);
         for (number, request) in requests.into_iter().enumerate() {
             let (opening, opened, on_event) = (Arc::clone(&opening), Arc::clone(&opened), Arc::clone(&on_event));
             readers.spawn(async move {

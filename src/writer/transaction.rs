@@ -33,6 +33,9 @@ const FATE_PATIENCE: Duration = Duration::from_millis(1_500);
 const FATE_PAUSE: Duration = Duration::from_millis(50);
 const FATE_SETTINGS: &str = "set local lock_timeout = '500ms'";
 
+/// From how many topics on a commit's hints wait for those of the next.
+const MANY: usize = 4;
+
 /// Why a batch was not committed, or may not have been.
 #[derive(Debug)]
 pub(super) enum Failed {
@@ -81,9 +84,23 @@ impl Attempt {
             self.session.abandon();
             return Err(Failed::NothingDone(error));
         }
-        let hints = if terms.notify { hints::encode(&ledger.hints(), &store.origin) } else { Vec::new() };
-        let error = match store::store_and_commit(&self.session, self.has_begun, ledger, &hints).await {
-            Ok(true) => return Ok(()),
+        let hints = ledger.hints();
+        // Under load a NOTIFY for several commits saves more than it delays.
+        let is_told_at_once = hints.heads.len() < MANY && self.session.may_run_ahead();
+        let payloads = match terms.notifier.is_on() && is_told_at_once {
+            true => hints::encode(&hints, &store.origin),
+            false => Vec::new(),
+        };
+        let tell_later = || {
+            if !is_told_at_once {
+                terms.notifier.tell_heads(hints.heads)
+            }
+        };
+        let error = match store::store_and_commit(&self.session, self.has_begun, ledger, &payloads).await {
+            Ok(true) => {
+                tell_later();
+                return Ok(());
+            }
             Ok(false) => return Err(Failed::NothingDone(StoreError::Stale)),
             Err(error) => error,
         };
@@ -92,7 +109,10 @@ impl Attempt {
             return Err(Failed::NothingDone(error));
         }
         match fate(store, ledger).await {
-            Some(true) => Ok(()),
+            Some(true) => {
+                tell_later();
+                Ok(())
+            }
             // Its locks were held, and now they are not.
             Some(false) if self.has_begun => Err(Failed::NothingDone(error)),
             Some(false) => Err(Failed::NotYet(error)),

@@ -53,6 +53,53 @@ async fn a_ride_that_another_replica_has_locked_holds_up_nobody_else() {
     assert_eq!(seqs, [head - 1, head]);
 }
 
+/// A large commit's hints are gathered, a small one's go with it; neither waits for the fallback.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_other_replicas_are_told_of_large_batches_and_of_small_ones() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_DATABASE_TIMEOUT", "60s"), ("RIDEWIRE_FALLBACK_POLL", "10m")];
+    let (server, other) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+    let mut streams = Vec::new();
+    let mut rider = None;
+    for ride in ["one", "two"].into_iter().chain(MANY) {
+        let (first, driver) = server.open_ride(ride).await;
+        streams.push(other.live(&driver, ride).await);
+        rider = Some(first);
+    }
+    let rider = rider.unwrap();
+    let send = |ride: &'static str| {
+        let rider = rider.clone();
+        tokio::spawn(async move { rider.send(ride, "Hello").await })
+    };
+    let observer = database.client().await;
+    let mut elsewhere = [database.client().await, database.client().await];
+    for _ in 0..3 {
+        let [one, two] = &mut elsewhere;
+        let (one, two) = (lock(one, "one").await, lock(two, "two").await);
+        let mut sent = vec![send("one")];
+        until_waiting(&observer, 1).await;
+        sent.push(send("two"));
+        until_waiting(&observer, 2).await;
+        sent.extend(MANY.map(send));
+        for ride in MANY {
+            rider.history(ride, "").await;
+        }
+        one.rollback().await.unwrap();
+        two.rollback().await.unwrap();
+        for (sent, stream) in sent.into_iter().zip(&mut streams) {
+            let sent = sent.await.unwrap();
+            assert_eq!(stream.next_of("message:new").await.data["id"], sent["id"]);
+        }
+    }
+    let metrics = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
+    let number = |name: &str| {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}"));
+        value.trim().parse::<u64>().unwrap()
+    };
+    let of_four_at_most = number(r#"ridewire_batch_commands_bucket{le="4"}"#);
+    assert!(of_four_at_most < number("ridewire_batch_commands_count"), "no batch was large");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_batch_that_is_held_up_is_not_waited_for_until_another_is_as_large() {
     let database = Database::create().await;

@@ -11,8 +11,8 @@ use crate::writer::Ledger;
 /// which it is under locks; if not, nothing is stored. An error says nothing about the commit when the connection was
 /// lost, and that it did not happen otherwise.
 ///
-/// `hints` are told right after the commit, and only if it happens. Nobody waits for that where the connection is ours: a
-/// hint that is lost costs the other replicas the wait for their next look.
+/// `hints` are told right after the commit, and only if it happens. Nobody waits for that, so there may be none where the
+/// connection is not ours; one that is lost costs the other replicas the wait for their next look.
 pub(super) async fn store_and_commit(
     session: &Session,
     has_begun: bool,
@@ -49,7 +49,7 @@ pub(super) async fn store_and_commit(
         erase_events(session, ledger),
         async { if is_whole { Ok(()) } else { session.batch_execute("commit").await } },
         async {
-            if !hints.is_empty() && session.may_run_ahead() {
+            if !hints.is_empty() {
                 // Sent when it is first polled.
                 poll_immediate(session.query(sql::TOPICS_NOTIFY_COMMITTED, &of_first)).await;
             }
@@ -62,9 +62,6 @@ pub(super) async fn store_and_commit(
         stored?;
     }
     committed?;
-    if !hints.is_empty() && !session.may_run_ahead() {
-        drop(session.query(sql::TOPICS_NOTIFY_COMMITTED, &of_first).await);
-    }
     Ok(is_stored)
 }
 
