@@ -62,10 +62,7 @@ impl Streams {
         let (end, ended) = oneshot::channel::<()>();
         std::thread::spawn(move || {
             runtime.block_on(async {
-                let on_event = move |number: usize, frame: &[u8], _| on_event(number, frame);
-                let streams =
-                    Self::follow((address, kind), requests, OPENING, |socket| Ok(Source::Plain(socket)), on_event);
-                let _ = opened.send(streams.await);
+                let _ = opened.send(Self::plain((address, kind), requests, OPENING, on_event).await);
                 let _ = ended.await;
             });
         });
@@ -95,9 +92,17 @@ impl Streams {
         at_once: usize,
         on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
+        Self::plain((server.address, server.kind), requests, at_once, on_event).await
+    }
+
+    async fn plain(
+        server: (SocketAddr, Kind),
+        requests: impl IntoIterator<Item = Vec<u8>>,
+        at_once: usize,
+        on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
         let on_event = move |number: usize, frame: &[u8], _| on_event(number, frame);
-        Self::follow((server.address, server.kind), requests, at_once, |socket| Ok(Source::Plain(socket)), on_event)
-            .await
+        Self::follow(server, requests, at_once, |socket| Ok(Source::Plain(socket)), on_event).await
     }
 
     async fn follow(

@@ -65,7 +65,7 @@ impl Notifier {
 
     /// Notes where logs end, which only grow.
     pub fn tell_heads(&self, heads: Heads) {
-        if self.is_on {
+        if self.is_on && !heads.is_empty() {
             let mut waiting = self.waiting();
             for (topic, seq) in heads {
                 let known = waiting.heads.entry(topic).or_insert(seq);

@@ -26,7 +26,8 @@ use tokio_postgres::types::ToSql;
 
 use super::{Ledger, Needs, Terms};
 use crate::domain::{ClientMessageId, MessageId, Receipts, RideId, RideSnapshot, Time, Topic, UserId};
-use crate::store::{Person, Session, Store, StoreError, hints, message_from_row, person_from_row, ride_from_row, sql};
+use crate::store::hints::{self, Heads, Hints};
+use crate::store::{Person, Session, Store, StoreError, message_from_row, person_from_row, ride_from_row, sql};
 
 /// How long to ask what became of a commit, and how long one asks who has it locked.
 const FATE_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -84,23 +85,21 @@ impl Attempt {
             self.session.abandon();
             return Err(Failed::NothingDone(error));
         }
-        let hints = ledger.hints();
+        let hints = if terms.notifier.is_on() { ledger.hints() } else { Hints::default() };
         // Under load a NOTIFY for several commits saves more than it delays.
-        let is_told_at_once = hints.heads.len() < MANY && self.session.may_run_ahead();
-        let payloads = match terms.notifier.is_on() && is_told_at_once {
-            true => hints::encode(&hints, &store.origin),
-            false => Vec::new(),
+        let (at_once, later) = match hints.heads.len() < MANY && self.session.may_run_ahead() {
+            true => (hints::encode(&hints, &store.origin), Heads::new()),
+            false => (Vec::new(), hints.heads),
         };
-        let tell_later = || {
-            if !is_told_at_once {
-                terms.notifier.tell_heads(hints.heads)
-            }
-        };
-        let error = match store::store_and_commit(&self.session, self.has_begun, ledger, &payloads).await {
-            Ok(true) => {
-                tell_later();
-                return Ok(());
-            }
+        self.commit(store, ledger, &at_once).await?;
+        terms.notifier.tell_heads(later);
+        Ok(())
+    }
+
+    /// Stores and commits, or finds out what became of it.
+    async fn commit(self, store: &Store, ledger: &Ledger, hints: &[String]) -> Result<(), Failed> {
+        let error = match store::store_and_commit(&self.session, self.has_begun, ledger, hints).await {
+            Ok(true) => return Ok(()),
             Ok(false) => return Err(Failed::NothingDone(StoreError::Stale)),
             Err(error) => error,
         };
@@ -109,10 +108,7 @@ impl Attempt {
             return Err(Failed::NothingDone(error));
         }
         match fate(store, ledger).await {
-            Some(true) => {
-                tell_later();
-                Ok(())
-            }
+            Some(true) => Ok(()),
             // Its locks were held, and now they are not.
             Some(false) if self.has_begun => Err(Failed::NothingDone(error)),
             Some(false) => Err(Failed::NotYet(error)),

@@ -1,8 +1,11 @@
 //! Batches of different rides go beside each other, those of one ride one after the other.
 
+use serde_json::Value;
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Transaction};
 
-use crate::support::{Database, Server, eventually};
+use crate::metrics::scrape;
+use crate::support::{Database, Server, User, eventually};
 
 /// Holds a ride as another replica would.
 async fn lock<'a>(client: &'a mut Client, ride: &str) -> Transaction<'a> {
@@ -20,6 +23,29 @@ async fn until_waiting(observer: &Client, batches: i64) {
         (observer.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == batches).then_some(())
     })
     .await;
+}
+
+fn send(rider: &User, ride: &'static str) -> JoinHandle<Value> {
+    let rider = rider.clone();
+    tokio::spawn(async move { rider.send(ride, "Hello").await })
+}
+
+/// Sends to the rides "one" and "two", which are locked, and then to others: while both wait, those gather to a large batch.
+async fn gather(
+    rider: &User,
+    observer: &Client,
+    others: impl IntoIterator<Item = &'static str>,
+) -> Vec<JoinHandle<Value>> {
+    let mut sent = vec![send(rider, "one")];
+    until_waiting(observer, 1).await;
+    sent.push(send(rider, "two"));
+    until_waiting(observer, 2).await;
+    sent.extend(others.into_iter().map(|ride| send(rider, ride)));
+    // What is asked after them is answered after they have come.
+    for ride in MANY {
+        rider.history(ride, "").await;
+    }
+    sent
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,23 +93,12 @@ async fn the_other_replicas_are_told_of_large_batches_and_of_small_ones() {
         rider = Some(first);
     }
     let rider = rider.unwrap();
-    let send = |ride: &'static str| {
-        let rider = rider.clone();
-        tokio::spawn(async move { rider.send(ride, "Hello").await })
-    };
     let observer = database.client().await;
     let mut elsewhere = [database.client().await, database.client().await];
     for _ in 0..3 {
         let [one, two] = &mut elsewhere;
         let (one, two) = (lock(one, "one").await, lock(two, "two").await);
-        let mut sent = vec![send("one")];
-        until_waiting(&observer, 1).await;
-        sent.push(send("two"));
-        until_waiting(&observer, 2).await;
-        sent.extend(MANY.map(send));
-        for ride in MANY {
-            rider.history(ride, "").await;
-        }
+        let sent = gather(&rider, &observer, MANY).await;
         one.rollback().await.unwrap();
         two.rollback().await.unwrap();
         for (sent, stream) in sent.into_iter().zip(&mut streams) {
@@ -91,13 +106,9 @@ async fn the_other_replicas_are_told_of_large_batches_and_of_small_ones() {
             assert_eq!(stream.next_of("message:new").await.data["id"], sent["id"]);
         }
     }
-    let metrics = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
-    let number = |name: &str| {
-        let value = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}"));
-        value.trim().parse::<u64>().unwrap()
-    };
-    let of_four_at_most = number(r#"ridewire_batch_commands_bucket{le="4"}"#);
-    assert!(of_four_at_most < number("ridewire_batch_commands_count"), "no batch was large");
+    let metrics = scrape(&server).await;
+    let of_four_at_most = metrics[r#"ridewire_batch_commands_bucket{le="4"}"#];
+    assert!(of_four_at_most < metrics["ridewire_batch_commands_count"], "no batch was large");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,25 +120,12 @@ async fn a_large_batch_that_is_held_up_is_not_waited_for_until_another_is_as_lar
         rider = Some(server.open_ride(ride).await.0);
     }
     let rider = rider.unwrap();
-    let send = |ride: &'static str| {
-        let rider = rider.clone();
-        tokio::spawn(async move { rider.send(ride, "Hello").await })
-    };
     let observer = database.client().await;
     let mut elsewhere = [database.client().await, database.client().await, database.client().await];
     let [one, two, three] = &mut elsewhere;
     let (one, two, three) = (lock(one, "one").await, lock(two, "two").await, lock(three, "three").await);
 
-    // While both wait, a large batch gathers.
-    let mut sent = vec![send("one")];
-    until_waiting(&observer, 1).await;
-    sent.push(send("two"));
-    until_waiting(&observer, 2).await;
-    sent.extend(["three"].into_iter().chain(MANY).map(send));
-    // What is asked after them is answered after they have come.
-    for ride in MANY {
-        rider.history(ride, "").await;
-    }
+    let mut sent = gather(&rider, &observer, ["three"].into_iter().chain(MANY)).await;
     one.rollback().await.unwrap();
     sent.remove(0).await.unwrap();
     until_waiting(&observer, 2).await;
@@ -135,7 +133,7 @@ async fn a_large_batch_that_is_held_up_is_not_waited_for_until_another_is_as_lar
     sent.remove(0).await.unwrap();
     until_waiting(&observer, 1).await;
 
-    send("free").await.unwrap();
+    send(&rider, "free").await.unwrap();
     let held_up = sent.iter().filter(|sent| !sent.is_finished()).count();
     assert!(held_up > 1, "the batch was to be a large one: {held_up}");
     three.rollback().await.unwrap();

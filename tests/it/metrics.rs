@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::support::{Database, Server, eventually};
 
 /// All samples, by name and labels as they stand there.
-async fn scrape(server: &Server) -> BTreeMap<String, f64> {
+pub(crate) async fn scrape(server: &Server) -> BTreeMap<String, f64> {
     let answer = reqwest::get(format!("{}/metrics", server.base)).await.unwrap();
     assert_eq!(answer.status(), 200);
     assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
