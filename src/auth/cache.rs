@@ -1,4 +1,4 @@
-//! Tokens that were verified, so that a public-key signature is checked once and not with each request.
+//! Tokens that were verified, so that each is parsed once, and its signature checked once, and not with each request.
 //!
 //! Only what was verified gets in. Whether an entry has expired meanwhile is the reader's to judge.
 

@@ -58,13 +58,6 @@ impl Verifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong);
         }
-        let jws = Jws::split(token)?;
-        let (algorithm, key) = jws.signed_with()?;
-        let algorithm = Algorithm::from_str(&algorithm).map_err(|_| TokenError::UnsupportedAlgorithm)?;
-        // An HMAC is a few short hashes: not worth the cache's lock and memory.
-        if algorithm == Algorithm::HS256 {
-            return self.check(&jws, algorithm, key.as_deref(), now);
-        }
         let digest = Cache::digest(token);
         // An expired entry is refused by the full check, which knows how to say so.
         let known = self.cache.get(&digest).filter(|caller| self.expect.is_current(caller.expires_at, now));
@@ -72,13 +65,16 @@ impl Verifier {
             return Ok(caller);
         }
         let generation = self.cache.generation();
-        let caller = self.check(&jws, algorithm, key.as_deref(), now)?;
+        let caller = self.check(token, now)?;
         self.cache.put(generation, digest, caller.clone());
         Ok(caller)
     }
 
-    fn check(&self, jws: &Jws<'_>, algorithm: Algorithm, key: Option<&str>, now: Time) -> Result<Caller, TokenError> {
-        self.check_signature(jws, algorithm, key)?;
+    fn check(&self, token: &str, now: Time) -> Result<Caller, TokenError> {
+        let jws = Jws::split(token)?;
+        let (algorithm, key) = jws.signed_with()?;
+        let algorithm = Algorithm::from_str(&algorithm).map_err(|_| TokenError::UnsupportedAlgorithm)?;
+        self.check_signature(&jws, algorithm, key.as_deref())?;
         let claims: Claims = jws.claims(Claims::WRONG)?;
         claims.into_caller(&self.expect, now)
     }

@@ -90,20 +90,24 @@ async fn read(req: &mut Request, most: usize) -> Result<&[u8], Refusal> {
 
 /// Parses a body; where it is not what it should be, the error says which field.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let pointer = pointer(error.path());
-        (pointer, error.into_inner())
-    });
-    let parsed = parsed.and_then(|value| reader.end().map(|()| value).map_err(|error| (String::new(), error)));
-    // Serde would fill a struct from an array as well.
-    if parsed.is_ok() && !bytes.trim_ascii_start().starts_with(b"{") {
-        return Err(Error::invalid("", "must be a JSON object").into());
+    match serde_json::from_slice(bytes) {
+        // Serde would fill a struct from an array as well.
+        Ok(_) if !bytes.trim_ascii_start().starts_with(b"{") => {
+            Err(Error::invalid("", "must be a JSON object").into())
+        }
+        Ok(parsed) => Ok(parsed),
+        Err(error) => {
+            let detail = if error.is_data() { error.to_string() } else { format!("must be JSON: {error}") };
+            Err(Error::invalid(wrong_field::<T>(bytes), detail).into())
+        }
     }
-    parsed.map_err(|(pointer, error)| {
-        let detail = if error.is_data() { error.to_string() } else { format!("must be JSON: {error}") };
-        Error::invalid(pointer, detail).into()
-    })
+}
+
+/// Where a body is wrong. It is parsed once more for that: to keep track of it costs as much as the parsing.
+fn wrong_field<T: DeserializeOwned>(bytes: &[u8]) -> String {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize::<_, T>(&mut reader);
+    parsed.err().map(|error| pointer(error.path())).unwrap_or_default()
 }
 
 /// RFC 6901.

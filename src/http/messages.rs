@@ -90,7 +90,7 @@ pub(super) async fn send_message(
     // Who has sent it types no more.
     typing::tell(&session.api, &topic, &user, false, sent.seq);
     let status = if sent.created { StatusCode::CREATED } else { StatusCode::OK };
-    if let Ok(location) = HeaderValue::try_from(format!("/api/v1/messages/{}", sent.id)) {
+    if let Ok(location) = HeaderValue::try_from(["/api/v1/messages/", &sent.id.to_string()].concat()) {
         res.headers_mut().insert(LOCATION, location);
     }
     Json::<schema::Message>::text(status, sent.json).render(res);

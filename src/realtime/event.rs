@@ -28,10 +28,10 @@ impl Event {
     /// Encodes an event. `data` is one line of JSON, in which a line break can only be an escape, so none can
     /// end the frame early.
     pub fn new(seq: Seq, kind: EventType, data: &str) -> Self {
-        let head = format!("id: {seq}\nevent: {}\ndata: ", kind.as_str());
-        let from = head.len();
-        let frame = [head.as_str(), data, "\n\n"].concat().into();
-        Self { seq, kind, arrived: Instant::now(), trace: None, frame, data: from..from + data.len() }
+        let frame = ["id: ", &seq.to_string(), "\nevent: ", kind.as_str(), "\ndata: ", data, "\n\n"].concat();
+        let to = frame.len() - "\n\n".len();
+        let (frame, data) = (frame.into(), to - data.len()..to);
+        Self { seq, kind, arrived: Instant::now(), trace: None, frame, data }
     }
 
     fn traced(self, trace: Option<TraceContext>) -> Self {

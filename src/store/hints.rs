@@ -62,7 +62,7 @@ pub struct Hints {
 /// As many payloads as it takes.
 pub fn encode(hints: &Hints, by: &Origin) -> Vec<String> {
     // No escaping: the characters of an id are all plain.
-    let heads = hints.heads.iter().map(|(topic, seq)| format!(r#""{topic}":{seq}"#));
+    let heads = hints.heads.iter().map(|(topic, seq)| ["\"", topic.as_str(), "\":", &seq.to_string()].concat());
     let values = hints.values.iter().filter_map(|value| {
         let Signal { topic, kind, user, version, seq, data } = value;
         serde_json::to_string(&(topic.as_str(), kind.as_str(), user, version, seq, data)).ok()
