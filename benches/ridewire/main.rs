@@ -15,6 +15,7 @@
 //!
 //! Each scenario is a module, which returns its tables; the report prints them.
 
+mod apart;
 mod arrival;
 mod client;
 mod compared;

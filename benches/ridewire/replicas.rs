@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::apart::Apart;
 use crate::client::{Client, Post};
 use crate::platform::{Platform, Ride};
 use crate::process;
@@ -164,10 +165,10 @@ async fn send(
         let behind = (number + servers.len() - 1) % servers.len();
         let drivers = rides.iter().skip(behind).step_by(servers.len()).map(|ride| (&*ride.id, &*ride.driver));
         let counter = Arc::clone(&received);
-        let count = move |_: usize, _: &[u8]| {
+        let count = move || {
             counter.fetch_add(1, Ordering::Relaxed);
         };
-        streams.push(Streams::open(server, riders.chain(drivers), count).await?);
+        streams.push(Apart::open(server, riders.chain(drivers), count).await?);
     }
     let progress = Arc::new(Progress::default());
     let mut clients = JoinSet::new();

@@ -13,6 +13,7 @@ use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::apart::Apart;
 use crate::client::{Client, Post};
 use crate::pgbench::{self, Pgbench};
 use crate::platform::{Platform, Ride};
@@ -20,7 +21,6 @@ use crate::plot::{Bar, Plot};
 use crate::process::Cpu;
 use crate::server::{Kind, Server};
 use crate::stats::median;
-use crate::streams::{Apart, Streams};
 use crate::table::Table;
 use crate::{Plan, say};
 
@@ -142,7 +142,7 @@ async fn open(server: &Server, rides: &[Ride]) -> anyhow::Result<(Apart, Arc<Ato
     let received = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&received);
     let wanted = rides.iter().flat_map(|ride| [(&*ride.id, &*ride.rider), (&*ride.id, &*ride.driver)]);
-    let streams = Streams::open_apart(server, wanted, move |_, _| {
+    let streams = Apart::open(server, wanted, move || {
         counter.fetch_add(1, Ordering::Relaxed);
     });
     Ok((streams.await?, received))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -16,17 +16,7 @@ use crate::client::find;
 use crate::server::{Kind, Server};
 
 /// How many streams are being opened at the same time, where it does not matter.
-const OPENING: usize = 128;
-
-/// How often streams are looked at that are read apart.
-const TURN: Duration = Duration::from_millis(1);
-
-/// Open streams that are read on a thread of their own, which ends when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Apart {
-    _streams: Streams,
-    _end: oneshot::Sender<()>,
-}
+pub(crate) const OPENING: usize = 128;
 
 /// Open streams. Dropping it closes them.
 #[derive(Debug)]
@@ -42,31 +32,7 @@ impl Streams {
         wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
         on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        Self::ask(server, requests(server, wanted), OPENING, on_event).await
-    }
-
-    /// The same, on a thread of their own that looks at its sockets once in a [`TURN`]. Readers elsewhere would take nothing of
-    /// this machine; so these are not woken for each frame, and no sender waits for its turn behind them.
-    pub(crate) async fn open_apart<'a>(
-        server: &Server,
-        wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
-        on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
-    ) -> anyhow::Result<Apart> {
-        let requests: Vec<_> = requests(server, wanted).collect();
-        let (address, kind) = (server.address, server.kind);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .on_thread_park(|| std::thread::sleep(TURN))
-            .build()?;
-        let (opened, open) = oneshot::channel();
-        let (end, ended) = oneshot::channel::<()>();
-        std::thread::spawn(move || {
-            runtime.block_on(async {
-                let _ = opened.send(Self::plain((address, kind), requests, OPENING, on_event).await);
-                let _ = ended.await;
-            });
-        });
-        Ok(Apart { _streams: open.await??, _end: end })
+        Self::ask(server, requests(server.kind, wanted), OPENING, on_event).await
     }
 
     /// The same, and says with each frame when it arrived.
@@ -77,7 +43,7 @@ impl Streams {
     ) -> anyhow::Result<Self> {
         Self::follow(
             (server.address, server.kind),
-            requests(server, wanted),
+            requests(server.kind, wanted),
             OPENING,
             |socket| Ok(Source::Timed(Timed::new(socket)?)),
             on_event,
@@ -92,21 +58,13 @@ impl Streams {
         at_once: usize,
         on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        Self::plain((server.address, server.kind), requests, at_once, on_event).await
-    }
-
-    async fn plain(
-        server: (SocketAddr, Kind),
-        requests: impl IntoIterator<Item = Vec<u8>>,
-        at_once: usize,
-        on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
-    ) -> anyhow::Result<Self> {
         let on_event = move |number: usize, frame: &[u8], _| on_event(number, frame);
+        let server = (server.address, server.kind);
         Self::follow(server, requests, at_once, |socket| Ok(Source::Plain(socket)), on_event).await
     }
 
     async fn follow(
-        (address, kind): (SocketAddr, Kind),
+        server: (SocketAddr, Kind),
         requests: impl IntoIterator<Item = Vec<u8>>,
         at_once: usize,
         source: fn(TcpStream) -> anyhow::Result<Source>,
@@ -119,13 +77,7 @@ impl Streams {
             let (opening, opened, on_event) = (Arc::clone(&opening), Arc::clone(&opened), Arc::clone(&on_event));
             readers.spawn(async move {
                 let turn = opening.acquire().await?;
-                let (socket, buffer) = loop {
-                    match begin(address, kind, &request).await? {
-                        Begun::Open(socket, buffer) => break (socket, buffer),
-                        // As a browser would: a server that cannot answer in time says when to come back.
-                        Begun::PutOff(pause) => sleep(pause).await,
-                    }
-                };
+                let (socket, buffer) = begin(server, &request).await?;
                 drop((turn, request));
                 opened.add_permits(1);
                 read(source(socket)?, buffer, |frame, at| on_event(number, frame, at)).await
@@ -151,11 +103,11 @@ impl Streams {
     }
 }
 
-fn requests<'a>(
-    server: &Server,
+/// What asks for a stream of each ride, with each token.
+pub(crate) fn requests<'a>(
+    kind: Kind,
     wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> impl Iterator<Item = Vec<u8>> {
-    let kind = server.kind;
     wanted.into_iter().map(move |(ride, token)| kind.follow(ride, token, None))
 }
 
@@ -183,8 +135,18 @@ enum Begun {
     PutOff(Duration),
 }
 
-/// Reads up to and including what a stream says first.
-async fn begin(address: SocketAddr, kind: Kind, request: &[u8]) -> anyhow::Result<Begun> {
+/// Asks for a stream until it begins, and reads up to and including what it says first. With what was read beyond that.
+pub(crate) async fn begin(server: (SocketAddr, Kind), request: &[u8]) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+    loop {
+        match ask(server, request).await? {
+            Begun::Open(socket, buffer) => return Ok((socket, buffer)),
+            // As a browser would: a server that cannot answer in time says when to come back.
+            Begun::PutOff(pause) => sleep(pause).await,
+        }
+    }
+}
+
+async fn ask((address, kind): (SocketAddr, Kind), request: &[u8]) -> anyhow::Result<Begun> {
     let mut socket = TcpStream::connect(address).await.context("connecting")?;
     socket.write_all(request).await?;
     let mut buffer = Vec::with_capacity(2 * 1024);
@@ -214,22 +176,27 @@ fn put_off(answer: &[u8]) -> Option<Duration> {
     Some(Duration::from_millis(std::str::from_utf8(pause).ok()?.parse().ok()?))
 }
 
+/// Takes whole frames of events off the front of what was read.
+pub(crate) fn take_frames(buffer: &mut Vec<u8>, on_event: impl Fn(&[u8])) {
+    let mut done = 0;
+    // The chunks' own lines, between frames, end in CR LF, so none looks like a frame's end.
+    while let Some(rest) = buffer.get(done..)
+        && let Some(end) = find(rest, b"\n\n")
+    {
+        let frame = rest.get(..end).unwrap_or_default();
+        // A heartbeat is a comment, of one colon or of a word.
+        if find(frame, b"data:").is_some() {
+            on_event(frame);
+        }
+        done += end + 2;
+    }
+    buffer.drain(..done);
+}
+
 async fn read(mut source: Source, mut buffer: Vec<u8>, on_event: impl Fn(&[u8], Instant)) -> anyhow::Result<()> {
     let mut at = Instant::now();
     loop {
-        let mut done = 0;
-        // The chunks' own lines, between frames, end in CR LF, so none looks like a frame's end.
-        while let Some(rest) = buffer.get(done..)
-            && let Some(end) = find(rest, b"\n\n")
-        {
-            let frame = rest.get(..end).unwrap_or_default();
-            // A heartbeat is a comment, of one colon or of a word.
-            if find(frame, b"data:").is_some() {
-                on_event(frame, at);
-            }
-            done += end + 2;
-        }
-        buffer.drain(..done);
+        take_frames(&mut buffer, |frame| on_event(frame, at));
         let read;
         (read, at) = source.read(&mut buffer).await?;
         if read == 0 {

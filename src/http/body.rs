@@ -92,9 +92,7 @@ async fn read(req: &mut Request, most: usize) -> Result<&[u8], Refusal> {
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     match serde_json::from_slice(bytes) {
         // Serde would fill a struct from an array as well.
-        Ok(_) if !bytes.trim_ascii_start().starts_with(b"{") => {
-            Err(Error::invalid("", "must be a JSON object").into())
-        }
+        Ok(_) if !bytes.trim_ascii_start().starts_with(b"{") => Err(Error::invalid("", "must be a JSON object").into()),
         Ok(parsed) => Ok(parsed),
         Err(error) => {
             let detail = if error.is_data() { error.to_string() } else { format!("must be JSON: {error}") };

@@ -62,7 +62,9 @@ impl SendRate {
         // Whole seconds, up: who comes back then is not too early.
         let seconds = wait.map_or(1, |wait| wait.as_secs() + 1);
         res.headers_mut().insert(RATE_LIMIT_POLICY, policy.clone());
-        if let Ok(value) = HeaderValue::try_from([r#""sends";r="#, &left.to_string(), ";t=", &seconds.to_string()].concat()) {
+        if let Ok(value) =
+            HeaderValue::try_from([r#""sends";r="#, &left.to_string(), ";t=", &seconds.to_string()].concat())
+        {
             res.headers_mut().insert(RATE_LIMIT, value);
         }
         match wait {
