@@ -61,6 +61,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long Postgres may say nothing at all when it starts.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// How much memory a process of Postgres may keep that it does not use now, in bytes.
+const KEPT_BYTES: &str = "8388608";
+
 /// What of the private Postgres may be chosen.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -261,6 +264,8 @@ fn spawn(
     ] {
         command.arg("-c").arg(format!("{name}={value}"));
     }
+    // glibc's allocator would give back what each larger statement has used, and ask for it again with the next.
+    command.env("MALLOC_TRIM_THRESHOLD_", KEPT_BYTES).env("MALLOC_MMAP_THRESHOLD_", KEPT_BYTES);
     let errors = output.try_clone().map_err(EmbeddedError::io("run", &program))?;
     // A group of its own keeps the terminal's Ctrl-C from it, which would end sessions that are still in use.
     command.stdout(output).stderr(Stdio::from(errors)).process_group(0);
