@@ -153,6 +153,23 @@ mod tests {
     }
 
     #[test]
+    fn a_token_of_a_shared_secret_is_remembered_as_well_and_no_forgery_of_it_is() {
+        let (secret, another) = ([7; 32], [8; 32]);
+        let sign = |secret: &[u8]| {
+            let claims = json!({"sub": "u", "role": "driver", "exp": 2_000});
+            encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret)).unwrap()
+        };
+        let mut verifier = Verifier::new(Keys::from_secret(&secret).unwrap(), Expect::default());
+        assert!(verifier.verify_at(&sign(&secret), at(1_000)).is_ok());
+        assert_eq!(verifier.verify_at(&sign(&another), at(1_000)), Err(TokenError::BadSignature));
+
+        // From here on, only the cache can know the first.
+        verifier.keys = Keys::from_secret(&another).unwrap();
+        assert!(verifier.verify_at(&sign(&secret), at(1_000)).is_ok());
+        assert_eq!(verifier.verify_at(&sign(&secret), at(2_030)), Err(TokenError::BadSignature));
+    }
+
+    #[test]
     fn a_token_of_a_key_that_is_published_no_longer_counts_no_longer() {
         let published = |keys: &[serde_json::Value]| Keys::from_jwks(json!({"keys": keys}).to_string().as_bytes());
         let (mine, another) = (jwk(MINE, json!({"kid": "mine"})), jwk(ANOTHER, json!({"kid": "another"})));
