@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use salvo::extract::Metadata;
-use salvo::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use salvo::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
 use salvo::http::{ParseError, StatusCode, Version};
 use salvo::oapi::{Components, Content, EndpointArgRegister, EndpointOutRegister, Operation, RequestBody, ToSchema};
 use salvo::{Depot, Extractible, Request, Response, Scribe};
@@ -74,9 +74,11 @@ async fn read(req: &mut Request, most: usize) -> Result<&[u8], Refusal> {
     // Told beforehand that it is too long, there is no need to read it.
     let length = req.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if let Some(length) = length.filter(|length| *length > most) {
-        // But in HTTP/2 there is no closing the connection after the answer, and a client that is still sending may take the
-        // end of its stream for a failure and miss the answer (curl 7 does).
-        if req.version() >= Version::HTTP_2 && length <= MAX_IGNORED {
+        // But whoever is still sending may miss the answer: in HTTP/2 a client may take the end of its stream for a failure (curl 7
+        // does), and in HTTP/1.1 what was sent and not read resets the connection, answer and all (RFC 9112, section 9.6). Who asks
+        // first (`Expect: 100-continue`) has not begun.
+        let is_sent = req.version() >= Version::HTTP_2 || !req.headers().contains_key(EXPECT);
+        if is_sent && length <= MAX_IGNORED {
             drop(req.payload_with_max_size(MAX_IGNORED).await);
         }
         return Err(Refusal::BodyTooLarge);
