@@ -7,17 +7,10 @@ use crate::domain::{ClientMessageId, Content, Message, Metadata, Participant, Ri
 use crate::store::{Session, StoreError, sql};
 use crate::writer::Ledger;
 
-/// All that a flight may be of; and one that was judged by what is known.
-const STATEMENTS: [&str; 7] = [
-    sql::EVENTS_APPEND,
-    sql::TOPICS_NOTIFY_COMMITTED,
-    sql::RIDES_PUT,
-    sql::PARTICIPANTS_PUT,
-    sql::RECEIPTS_PUT,
-    sql::MESSAGES_UPDATE,
-    sql::EVENTS_ERASE,
-];
-const ONE_STATEMENT: [&str; 2] = [sql::EVENTS_APPEND, sql::TOPICS_NOTIFY_COMMITTED];
+/// What any flight may be of, and what else where a transaction has begun.
+const OF_ANY: [&str; 2] = [sql::EVENTS_APPEND, sql::TOPICS_NOTIFY_COMMITTED];
+const OF_BEGUN: [&str; 5] =
+    [sql::RIDES_PUT, sql::PARTICIPANTS_PUT, sql::RECEIPTS_PUT, sql::MESSAGES_UPDATE, sql::EVENTS_ERASE];
 
 /// Stores everything and commits; begins first, where nothing has. Says whether everything was as it was judged to be,
 /// which it is under locks; if not, nothing is stored. An error says nothing about the commit when the connection was
@@ -31,7 +24,10 @@ pub(super) async fn store_and_commit(
     ledger: &Ledger,
     hints: &[String],
 ) -> Result<bool, StoreError> {
-    session.prepare(if has_begun { &STATEMENTS } else { &ONE_STATEMENT }).await?;
+    session.prepare(&OF_ANY).await?;
+    if has_begun {
+        session.prepare(&OF_BEGUN).await?;
+    }
     let first = ledger.changes.events.first().map(|event| (event.topic.as_str(), event.seq));
     let (topic, seq) = first.ok_or(StoreError::Corrupt("a batch without an event"))?;
     let now = ledger.now().timestamp();
