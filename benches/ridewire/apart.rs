@@ -7,10 +7,12 @@
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::bail;
 use futures_util::{StreamExt, TryStreamExt};
+use tokio::time::sleep;
 
 use crate::server::Server;
 use crate::streams::{OPENING, begin, requests, take_frames};
@@ -29,12 +31,11 @@ pub(crate) struct Apart {
 }
 
 impl Apart {
-    /// Opens a stream for each ride and token, waits until all of them have begun, and from then on calls `on_event` for
-    /// every event.
+    /// Opens a stream for each ride and token, waits until all of them have begun, and from then on counts their events.
     pub(crate) async fn open<'a>(
         server: &Server,
         wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
-        on_event: impl Fn() + Send + 'static,
+        received: Arc<AtomicU64>,
     ) -> anyhow::Result<Self> {
         let server = (server.address, server.kind);
         let opening = requests(server.1, wanted).map(|request| async move {
@@ -44,7 +45,7 @@ impl Apart {
         let streams = futures_util::stream::iter(opening).buffer_unordered(OPENING).try_collect().await?;
         let ends = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ends);
-        std::thread::spawn(move || read_in_turns(streams, &told, on_event));
+        std::thread::spawn(move || read_in_turns(streams, &told, &received));
         Ok(Self { ends })
     }
 }
@@ -55,8 +56,22 @@ impl Drop for Apart {
     }
 }
 
+/// Whatever was acknowledged has to arrive.
+pub(crate) async fn expect(events: u64, received: &AtomicU64) -> anyhow::Result<()> {
+    for _ in 0..1_000 {
+        if received.load(Ordering::Relaxed) >= events {
+            break;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    match received.load(Ordering::Relaxed) {
+        all if all == events => Ok(()),
+        other => bail!("{other} events arrived, of {events}"),
+    }
+}
+
 /// Reads until it is told to end, or one of them has ended: then events are missed, which is found where they are counted.
-fn read_in_turns(mut streams: Vec<(TcpStream, Vec<u8>)>, ends: &AtomicBool, on_event: impl Fn()) {
+fn read_in_turns(mut streams: Vec<(TcpStream, Vec<u8>)>, ends: &AtomicBool, received: &AtomicU64) {
     let at_once = streams.len().div_ceil(TURNS).max(1);
     let mut room = vec![0; ROOM];
     loop {
@@ -65,8 +80,10 @@ fn read_in_turns(mut streams: Vec<(TcpStream, Vec<u8>)>, ends: &AtomicBool, on_e
                 match socket.read(&mut room) {
                     Ok(0) => return,
                     Ok(read) => {
-                        buffer.extend(room.iter().take(read));
-                        take_frames(buffer, |_| on_event());
+                        buffer.extend_from_slice(room.get(..read).unwrap_or_default());
+                        take_frames(buffer, |_| {
+                            received.fetch_add(1, Ordering::Relaxed);
+                        });
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Err(_) => return,

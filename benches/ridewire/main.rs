@@ -34,6 +34,7 @@ mod positions;
 mod process;
 mod replicas;
 mod report;
+mod senders;
 mod sends;
 mod server;
 mod slow;

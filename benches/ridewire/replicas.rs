@@ -4,18 +4,16 @@
 //! have to hear of. A run fails unless every message reaches both streams.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use hdrhistogram::Histogram;
-use tokio::task::JoinSet;
+use anyhow::Context;
 use tokio::time::{Instant, sleep};
 
-use crate::apart::Apart;
-use crate::client::{Client, Post};
+use crate::apart::{self, Apart};
 use crate::platform::{Platform, Ride};
 use crate::process;
+use crate::senders::Senders;
 use crate::server::Server;
 use crate::stats::median;
 use crate::streams::Streams;
@@ -23,7 +21,6 @@ use crate::table::Table;
 use crate::{Plan, say};
 
 const MOST: usize = 3;
-const CLIENTS: usize = 64;
 const RIDES: usize = 1_000;
 
 /// With one stream each.
@@ -142,14 +139,6 @@ async fn watch(platform: &Platform, servers: &[Server], span: Duration) -> anyho
     Ok(Busy::now(platform, servers)?.since(&before, from.elapsed().as_secs_f64()))
 }
 
-/// What the clients share.
-#[derive(Debug, Default)]
-struct Progress {
-    acknowledged: AtomicU64,
-    counts: AtomicBool,
-    ends: AtomicBool,
-}
-
 async fn send(
     plan: &Plan,
     platform: &Platform,
@@ -164,74 +153,21 @@ async fn send(
         let riders = rides.iter().skip(number).step_by(servers.len()).map(|ride| (&*ride.id, &*ride.rider));
         let behind = (number + servers.len() - 1) % servers.len();
         let drivers = rides.iter().skip(behind).step_by(servers.len()).map(|ride| (&*ride.id, &*ride.driver));
-        let counter = Arc::clone(&received);
-        let count = move || {
-            counter.fetch_add(1, Ordering::Relaxed);
-        };
-        streams.push(Apart::open(server, riders.chain(drivers), count).await?);
+        streams.push(Apart::open(server, riders.chain(drivers), Arc::clone(&received)).await?);
     }
-    let progress = Arc::new(Progress::default());
-    let mut clients = JoinSet::new();
-    for (client, server) in (0..CLIENTS).zip(servers.iter().cycle()) {
-        let mine = rides.iter().skip(client).step_by(CLIENTS);
-        let posts =
-            mine.flat_map(|ride| [Post::new(&ride.id, &ride.rider), Post::new(&ride.id, &ride.driver)]).collect();
-        let first = *numbers + (client as u64) * 10_000_000;
-        clients.spawn(talk(Client::connect(server.address).await?, posts, first, Arc::clone(&progress)));
-    }
-    *numbers += CLIENTS as u64 * 10_000_000;
-
+    let senders = Senders::start(servers, rides, numbers).await?;
     sleep(plan.warm).await;
     let (from, before) = (Instant::now(), Busy::now(platform, servers)?);
-    let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
-    progress.counts.store(true, Ordering::Relaxed);
+    let acknowledged = senders.acknowledged();
+    senders.count();
     sleep(plan.span).await;
-    let acknowledged = progress.acknowledged.load(Ordering::Relaxed) - acknowledged;
+    let acknowledged = senders.acknowledged() - acknowledged;
     let seconds = from.elapsed().as_secs_f64();
     let busy = Busy::now(platform, servers)?.since(&before, seconds);
-    progress.ends.store(true, Ordering::Relaxed);
-
-    let mut latencies = Histogram::<u64>::new(3)?;
-    while let Some(talked) = clients.join_next().await {
-        latencies.add(talked??)?;
-    }
-    let events = 2 * progress.acknowledged.load(Ordering::Relaxed);
-    for _ in 0..1_000 {
-        if received.load(Ordering::Relaxed) >= events {
-            break;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    let arrived = received.load(Ordering::Relaxed);
-    if arrived != events {
-        bail!("{arrived} events arrived, of {events}");
-    }
+    let (all, latencies) = senders.end().await?;
+    apart::expect(2 * all, &received).await?;
     let millis = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
     Ok(Sent { per_second: acknowledged as f64 / seconds, p50: millis(0.5), p99: millis(0.99), busy })
-}
-
-/// One client: sends, waits for the answer, sends.
-async fn talk(
-    mut client: Client,
-    mut posts: Vec<Post>,
-    mut number: u64,
-    progress: Arc<Progress>,
-) -> anyhow::Result<Histogram<u64>> {
-    let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
-    for turn in (0..posts.len()).cycle() {
-        if progress.ends.load(Ordering::Relaxed) {
-            break;
-        }
-        number += 1;
-        let sent = Instant::now();
-        let status = client.exchange(posts.get_mut(turn).context("a ride")?.numbered(number)).await?;
-        ensure!(status == 201, "a message was answered {status}");
-        progress.acknowledged.fetch_add(1, Ordering::Relaxed);
-        if progress.counts.load(Ordering::Relaxed) {
-            latencies.saturating_record(u64::try_from(sent.elapsed().as_micros())?);
-        }
-    }
-    Ok(latencies)
 }
 
 fn sends_table(rounds: &[Vec<Sent>]) -> Table {

@@ -5,26 +5,21 @@
 //! Beside it pgbench, and the Express server under the same load.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
 
-use anyhow::{bail, ensure};
-use hdrhistogram::Histogram;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::apart::Apart;
-use crate::client::{Client, Post};
+use crate::apart::{self, Apart};
 use crate::pgbench::{self, Pgbench};
 use crate::platform::{Platform, Ride};
 use crate::plot::{Bar, Plot};
 use crate::process::Cpu;
+use crate::senders::Senders;
 use crate::server::{Kind, Server};
 use crate::stats::median;
 use crate::table::Table;
 use crate::{Plan, say};
 
-const CLIENTS: usize = 64;
 const RIDES: usize = 1_000;
 
 /// One round.
@@ -140,20 +135,9 @@ fn tables(rounds: &[Round]) -> Vec<Table> {
 /// Two streams for each ride, and how many events they have had.
 async fn open(server: &Server, rides: &[Ride]) -> anyhow::Result<(Apart, Arc<AtomicU64>)> {
     let received = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&received);
     let wanted = rides.iter().flat_map(|ride| [(&*ride.id, &*ride.rider), (&*ride.id, &*ride.driver)]);
-    let streams = Apart::open(server, wanted, move || {
-        counter.fetch_add(1, Ordering::Relaxed);
-    });
+    let streams = Apart::open(server, wanted, Arc::clone(&received));
     Ok((streams.await?, received))
-}
-
-/// What the clients share.
-#[derive(Debug, Default)]
-struct Progress {
-    acknowledged: AtomicU64,
-    counts: AtomicBool,
-    ends: AtomicBool,
 }
 
 async fn send(
@@ -164,80 +148,21 @@ async fn send(
     numbers: &mut u64,
     streams: Option<(Apart, Arc<AtomicU64>)>,
 ) -> anyhow::Result<Sent> {
-    let progress = Arc::new(Progress::default());
-    let mut clients = JoinSet::new();
-    for client in 0..CLIENTS {
-        // Each ride belongs to one client's turn, but any client may be the next; both people talk.
-        let posts: Vec<Post> = rides
-            .iter()
-            .skip(client)
-            .step_by(CLIENTS)
-            .flat_map(|ride| [Post::new(&ride.id, &ride.rider), Post::new(&ride.id, &ride.driver)])
-            .collect();
-        // A number is a client's own for ever.
-        let first = *numbers + (client as u64) * 10_000_000;
-        clients.spawn(talk(Client::connect(server.address).await?, posts, first, Arc::clone(&progress)));
-    }
-    *numbers += CLIENTS as u64 * 10_000_000;
-
+    let senders = Senders::start(std::slice::from_ref(server), rides, numbers).await?;
     sleep(plan.warm).await;
     let postgres = platform.postgres_pid()?;
     let (from, before) = (Instant::now(), Cpu::now(Some(server.pid), postgres)?);
-    let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
-    progress.counts.store(true, Ordering::Relaxed);
+    let acknowledged = senders.acknowledged();
+    senders.count();
     sleep(plan.span).await;
-    let acknowledged = progress.acknowledged.load(Ordering::Relaxed) - acknowledged;
+    let acknowledged = senders.acknowledged() - acknowledged;
     let seconds = from.elapsed().as_secs_f64();
     let cpu = Cpu::now(Some(server.pid), postgres)?.since(before, seconds);
-    progress.ends.store(true, Ordering::Relaxed);
-
-    let mut latencies = Histogram::<u64>::new(3)?;
-    while let Some(talked) = clients.join_next().await {
-        latencies.add(talked??)?;
-    }
+    let (all, latencies) = senders.end().await?;
     if let Some((streams, received)) = streams {
-        expect(2 * progress.acknowledged.load(Ordering::Relaxed), &received).await?;
+        apart::expect(2 * all, &received).await?;
         drop(streams);
     }
     let millis = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
     Ok(Sent { per_second: acknowledged as f64 / seconds, p50: millis(0.5), p99: millis(0.99), cpu })
-}
-
-/// One client: sends, waits for the answer, sends.
-async fn talk(
-    mut client: Client,
-    mut posts: Vec<Post>,
-    mut number: u64,
-    progress: Arc<Progress>,
-) -> anyhow::Result<Histogram<u64>> {
-    let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
-    loop {
-        for post in &mut posts {
-            if progress.ends.load(Ordering::Relaxed) {
-                return Ok(latencies);
-            }
-            number += 1;
-            let sent = Instant::now();
-            let status = client.exchange(post.numbered(number)).await?;
-            ensure!(status == 201, "a message was answered {status}");
-            progress.acknowledged.fetch_add(1, Ordering::Relaxed);
-            if progress.counts.load(Ordering::Relaxed) {
-                latencies.record(u64::try_from(sent.elapsed().as_micros())?)?;
-            }
-        }
-    }
-}
-
-/// Whatever was acknowledged has to arrive.
-async fn expect(events: u64, received: &AtomicU64) -> anyhow::Result<()> {
-    for _ in 0..1_000 {
-        if received.load(Ordering::Relaxed) >= events {
-            break;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    match received.load(Ordering::Relaxed) {
-        all if all == events => Ok(()),
-        other => bail!("{other} events arrived, of {events}"),
-    }
 }
