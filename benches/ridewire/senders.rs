@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -33,16 +33,22 @@ struct Progress {
 }
 
 impl Senders {
-    /// Starts them, spread over the servers. `numbers` is the first number that nobody has used.
+    /// Starts them. Where there are several servers each ride's driver writes to another than its rider, as from behind a load
+    /// balancer, and in turns: who is answered has read. `numbers` is the first number that nobody has used.
     pub(crate) async fn start(servers: &[Server], rides: &[Ride], numbers: &mut u64) -> anyhow::Result<Self> {
         let progress = Arc::<Progress>::default();
         let mut clients = JoinSet::new();
-        for (client, server) in (0..CLIENTS).zip(servers.iter().cycle()) {
+        for client in 0..CLIENTS {
             // Each ride belongs to one client's turn, but any client may be the next; both people talk.
-            let mine = rides.iter().skip(client).step_by(CLIENTS);
-            let posts =
-                mine.flat_map(|ride| [Post::new(&ride.id, &ride.rider), Post::new(&ride.id, &ride.driver)]).collect();
-            clients.spawn(talk(Client::connect(server.address).await?, posts, *numbers, Arc::clone(&progress)));
+            let mine = || rides.iter().skip(client).step_by(CLIENTS).enumerate();
+            let riders = mine().map(|(place, ride)| (place + client, Post::new(&ride.id, &ride.rider)));
+            let drivers = mine().map(|(place, ride)| (place + client + 1, Post::new(&ride.id, &ride.driver)));
+            let posts = riders.chain(drivers).map(|(place, post)| (place % servers.len(), post)).collect();
+            let mut connections = Vec::new();
+            for server in servers {
+                connections.push(Client::connect(server.address).await?);
+            }
+            clients.spawn(talk(connections, posts, *numbers, Arc::clone(&progress)));
             *numbers += NUMBERS;
         }
         Ok(Self { clients, progress })
@@ -71,15 +77,16 @@ impl Senders {
 
 /// One client: sends, waits for the answer, sends.
 async fn talk(
-    mut client: Client,
-    mut posts: Vec<Post>,
+    mut connections: Vec<Client>,
+    mut posts: Vec<(usize, Post)>,
     mut number: u64,
     progress: Arc<Progress>,
 ) -> anyhow::Result<Histogram<u64>> {
     let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
     ensure!(!posts.is_empty(), "fewer rides than clients");
     loop {
-        for post in &mut posts {
+        for (connection, post) in &mut posts {
+            let client = connections.get_mut(*connection).context("no such server")?;
             if progress.ends.load(Ordering::Relaxed) {
                 return Ok(latencies);
             }
