@@ -23,7 +23,7 @@ use crate::http::guard::Origin;
 use crate::http::{Admission, Api, Console, Limits, Metrics, Quota, SendRate, Served, service};
 use crate::jwks::{self, Jwks};
 use crate::keys::{self, KeysError};
-use crate::realtime::{Attendance, Feed, Heeding, Hub, Revocations};
+use crate::realtime::{Attendance, Feed, Heard, Heeding, Hub, Revocations};
 use crate::serving::{self, Certificate, Stop, TlsError};
 use crate::store::{Prepared, Retention, Store, StoreConfig, StoreError};
 use crate::traces::Traces;
@@ -190,9 +190,13 @@ async fn serve_with(
 
     let heeding = {
         let known = writer.known();
-        Heeding::new(move |heads| known.hear(heads))
+        Arc::new(Heeding::new(move |heard| match heard {
+            Heard::Heads(heads) => known.hear(heads),
+            Heard::Events { topic, after, events, asked } => known.follow(topic, after, events, asked),
+        }))
     };
-    let feed = Arc::new(Feed::new(Arc::clone(&hub), Arc::clone(&store), Arc::clone(&revocations), heeding));
+    let feed =
+        Arc::new(Feed::new(Arc::clone(&hub), Arc::clone(&store), Arc::clone(&revocations), Arc::clone(&heeding)));
 
     let listener = listen(&settings.listen).await?;
     let admin = match &settings.admin_listen {
@@ -208,7 +212,7 @@ async fn serve_with(
         let (hub, store) = (Arc::clone(&hub), Arc::clone(&store));
         let typing = Arc::clone(&hub);
         tasks.spawn(async move { typing.run_typing().await });
-        tasks.spawn(async move { hub.run_loader(store).await });
+        tasks.spawn(async move { hub.run_loader(store, heeding).await });
         let fallback = (Arc::clone(&feed), settings.fallback_poll);
         tasks.spawn(async move { fallback.0.run_fallback(fallback.1).await });
     }

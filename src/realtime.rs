@@ -9,6 +9,7 @@
 mod event;
 mod feed;
 mod follow;
+mod heeding;
 mod hub;
 mod merged;
 mod places;
@@ -20,8 +21,9 @@ mod topic;
 mod typing;
 
 pub use event::Event;
-pub use feed::{Feed, FeedState, Heeding};
+pub use feed::{Feed, FeedState};
 pub use follow::{Closed, Follow, Gap, Next, OpenError, Opened, Reader};
+pub use heeding::{Heard, Heeding};
 pub use hub::Hub;
 pub use merged::{Attend, MOST_RIDES, Merged, MergedNext, MergedOpened, Placed};
 pub use places::Places;

@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - A command is answered `Ok` only after its commit.
-//! - A topic's row is locked from before the judging to the commit, so `seq` order is commit order, without holes.
+//! - A topic's row is locked from before the judging to the commit, or found unmoved since the judging when it is; so `seq`
+//!   order is commit order, without holes.
 //! - What is said on one ride is carried out, told and answered in the order in which it came.
 //! - A refusal is a value: it takes nobody else's command along.
 //! - A command, once queued, is carried out even if whoever sent it has gone.
@@ -171,5 +172,5 @@ async fn carry_out(mut jobs: mpsc::Receiver<Box<dyn Job>>, desk: &Desk, committe
 
 /// Carries out a batch; its rides are taken meanwhile.
 async fn fly(desk: &Desk, batch: Batch, committed: &impl Fn(Committed)) -> (BTreeSet<RideId>, Option<Done>) {
-    (batch.needs.rides.clone(), batch::run(desk, batch, committed).await)
+    (batch.rides, batch::run(desk, batch.jobs, committed).await)
 }

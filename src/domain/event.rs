@@ -131,6 +131,19 @@ impl EventType {
         matches!(self, Self::RideParticipants | Self::RideCancel | Self::RideStatus | Self::Other(_))
     }
 
+    /// Whether the ride, its people and their rights are as they were before: only something was said, or received.
+    pub fn leaves_ride(self) -> bool {
+        matches!(
+            self,
+            Self::MessageNew
+                | Self::MessageEdited
+                | Self::MessageDeleted
+                | Self::MessageReaction
+                | Self::MessageDelivered
+                | Self::MessageRead
+        )
+    }
+
     /// Whether earlier events of the topic are no longer what they were, or may be.
     pub fn erases(self) -> bool {
         matches!(self, Self::MessageDeleted | Self::Other(_))

@@ -6,7 +6,6 @@
 //! seconds, and by the same comparison after each time that the listener was away, made after LISTEN has been
 //! committed, so that nothing falls between.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,8 +16,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::AsyncMessage;
 
-use super::{Hub, Revocations};
-use crate::store::hints::{self, Heads};
+use super::{Heard, Heeding, Hub, Revocations};
+use crate::store::hints;
 use crate::store::{Address, Store, StoreError};
 
 /// How long to wait before connecting again: doubled each time, jittered, back to the first after success.
@@ -73,28 +72,12 @@ pub struct Feed {
     /// Counts what was heard, to tell silence.
     heard: watch::Sender<u64>,
     /// Who else is told of hints.
-    heeding: Heeding,
-}
-
-/// Told where logs are said to end.
-pub struct Heeding(Box<dyn Fn(&Heads) + Send + Sync>);
-
-impl Heeding {
-    /// Calls this with each hint.
-    pub fn new(heeding: impl Fn(&Heads) + Send + Sync + 'static) -> Self {
-        Self(Box::new(heeding))
-    }
-}
-
-impl fmt::Debug for Heeding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Heeding")
-    }
+    heeding: Arc<Heeding>,
 }
 
 impl Feed {
     /// A feed that is not running yet.
-    pub fn new(hub: Arc<Hub>, store: Arc<Store>, revocations: Arc<Revocations>, heeding: Heeding) -> Self {
+    pub fn new(hub: Arc<Hub>, store: Arc<Store>, revocations: Arc<Revocations>, heeding: Arc<Heeding>) -> Self {
         Self {
             heeding,
             hub,
@@ -195,7 +178,7 @@ impl Feed {
         }
         match hints::decode(payload) {
             Some(hints) => {
-                (self.heeding.0)(&hints.heads);
+                self.heeding.heed(Heard::Heads(&hints.heads));
                 self.hub.hint(hints.heads);
                 hints.values.iter().for_each(|value| self.hub.offer(value));
                 if hints.revoked {

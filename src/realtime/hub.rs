@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::Event;
 use super::topic::{Missing, TopicState};
 use super::typing::{self, Typing};
+use super::{Event, Heard, Heeding};
 use crate::domain::{EventType, NewEvent, Seq, Signal, SignalKind, Topic, UserId};
 use crate::store::{PageRequest, Store, StoreError, StoredEvent};
 
@@ -145,12 +146,12 @@ impl Hub {
     }
 
     /// Reads what is missing, for ever: the next page of many topics in one statement, once for all readers.
-    pub async fn run_loader(&self, store: Arc<Store>) {
+    pub async fn run_loader(&self, store: Arc<Store>, heeding: Arc<Heeding>) {
         loop {
             self.work.notified().await;
             loop {
                 let Some(behind) = self.take_behind() else { break };
-                if let Err(error) = self.load(&store, &behind).await {
+                if let Err(error) = self.load(&store, &behind, &heeding).await {
                     tracing::debug!(%error, topics = behind.len(), "the log cannot be read now");
                     behind.into_iter().for_each(|(state, _)| self.load_later(state.name.clone()));
                     tokio::time::sleep(LOAD_PAUSE).await;
@@ -177,7 +178,13 @@ impl Hub {
         Some(found.filter_map(|state| state.missing().map(|missing| (state, missing))).collect())
     }
 
-    async fn load(&self, store: &Store, behind: &[(Arc<TopicState>, Missing)]) -> Result<(), StoreError> {
+    async fn load(
+        &self,
+        store: &Store,
+        behind: &[(Arc<TopicState>, Missing)],
+        heeding: &Heeding,
+    ) -> Result<(), StoreError> {
+        let asked = Instant::now();
         let request = |(state, missing): &(Arc<TopicState>, Missing)| PageRequest {
             topic: state.name.clone(),
             after: missing.after,
@@ -186,6 +193,7 @@ impl Hub {
         let pages = store.pages(behind.iter().map(request).collect()).await?;
         let (empty, found): (Vec<_>, Vec<_>) = behind.iter().zip(pages).partition(|(_, page)| page.is_empty());
         for ((state, missing), page) in found {
+            heeding.heed(Heard::Events { topic: &state.name, after: missing.after, events: &page, asked });
             self.fill(state, *missing, page);
         }
         if empty.is_empty() {

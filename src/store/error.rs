@@ -19,9 +19,6 @@ pub enum StoreError {
     /// A row holds what this program would never have written.
     #[error("unreadable row: {0}")]
     Corrupt(&'static str),
-    /// A log does not end where it was thought to.
-    #[error("somebody else has written to the log meanwhile")]
-    Stale,
     /// The database took longer than a request may wait.
     #[error("the database did not answer in time")]
     Timeout,
@@ -47,7 +44,7 @@ impl StoreError {
         match self {
             Self::Pool(_) | Self::Timeout => true,
             Self::Database(error) => error.is_closed() || error.code().is_none_or(is_shutdown),
-            Self::Migration(_) | Self::Corrupt(_) | Self::Stale | Self::Stopping => false,
+            Self::Migration(_) | Self::Corrupt(_) | Self::Stopping => false,
         }
     }
 

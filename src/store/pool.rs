@@ -39,8 +39,10 @@ pub const SETTINGS: &str = "set enable_seqscan = off; set enable_hashjoin = off;
 /// made anew goes by how large the table is now.
 const PLANS_AGE: Duration = Duration::from_secs(10);
 
-/// The part of [`SETTINGS`] that a transaction needs, where a connection is another with each.
+/// The part of [`SETTINGS`] that a transaction needs, where a connection is another with each: rows that are locked by being
+/// written are looked up one after the other, in their order.
 const LOCAL_SETTINGS: &str = "set local jit = off; set local idle_in_transaction_session_timeout = '5s';
+    set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off;
     select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'";
 
 /// Whether statements are prepared on their connection and used again.

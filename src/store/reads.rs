@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::pool::{Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, message_from_row, sql};
-use crate::domain::{EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Topic, TraceContext, UserId};
+use crate::domain::{
+    EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Time, Topic, TraceContext, UserId,
+};
 
 /// An event as the log keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct StoredEvent {
     pub data: String,
     /// Where what comes of it is traced.
     pub trace: Option<TraceContext>,
+    /// When it was written.
+    pub at: Time,
 }
 
 /// The events of `topic` after `after`, at most `limit`.
@@ -226,7 +230,8 @@ fn group_pages(rows: &[tokio_postgres::Row], requests: usize) -> Result<Vec<Vec<
         let page = pages.get_mut(request).ok_or(StoreError::Corrupt("ordinality"))?;
         let kind = EventType::from_stored(row.try_get("type")?).ok_or(StoreError::Corrupt("type"))?;
         let trace = row.try_get::<_, Option<&str>>("trace")?.and_then(|trace| trace.parse().ok());
-        page.push(StoredEvent { seq: row.try_get("seq")?, kind, data: row.try_get("data")?, trace });
+        let at = Time::from(row.try_get::<_, jiff::Timestamp>("created_at")?);
+        page.push(StoredEvent { seq: row.try_get("seq")?, kind, data: row.try_get("data")?, trace, at });
     }
     Ok(pages)
 }

@@ -1,24 +1,29 @@
 //! One batch: judged, committed, published and answered; and what is done when that fails.
 //!
+//! What is said on rides that the writer [knows](super::known) is judged by that and sent in one flight, before the others; of
+//! what somebody else has written to meanwhile nothing is stored. All that is left is judged under the locks.
+//!
 //! What is known when an error comes decides what may be done:
 //! - before anything was stored (locking, loading, judging), or when Postgres says that the transaction was
 //!   aborted: nothing happened, so the batch may run again;
 //! - a statement was refused: the commands run again one by one, so that the one to blame fails alone;
 //! - COMMIT was sent and its answer was lost: the transaction's fate is asked for. Where that cannot be
 //!   learnt, the askers are told that they do not know either (503). It is never rerun blindly;
-//! - the same of a flight whose locks were never seen: it may still be on its way. The batch runs again, and what it
-//!   writes is the end of the straggler, which finds the heads moved. Where it writes nothing the askers do not know.
-//!
-//! A batch that was judged by what is known, in vain, is judged again under the locks.
+//! - the same of a flight whose locks were never seen: it may still be on its way. The batch runs again, and what is
+//!   written then is the end of the straggler there, which finds that head moved. Who writes nothing then is told that nobody
+//!   knows.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::command::{Job, Needs};
-use super::queue::Batch;
-use super::transaction::{Attempt, Failed};
+use super::queue::Queued;
+use super::transaction::{Attempt, Failed, Stored};
 use super::{Known, Ledger, Terms};
-use crate::domain::{Error, NewEvent};
+use crate::domain::{Error, NewEvent, RideId};
 use crate::store::{Store, StoreError};
 
 /// The events of one commit.
@@ -43,21 +48,34 @@ pub(super) struct Desk {
 /// A batch that is stored, and of which nobody has been told.
 #[derive(Debug)]
 pub(super) struct Done {
-    jobs: Vec<Box<dyn Job>>,
+    jobs: Vec<Queued>,
     committed: Committed,
 }
 
 impl Done {
+    fn new(jobs: Vec<Queued>, events: Vec<NewEvent>, began: Instant) -> Self {
+        let committed = Committed { events, jobs: jobs.len(), took: began.elapsed() };
+        Self { jobs, committed }
+    }
+
     /// Tells the hub, then the askers: who has an answer finds it in the hub.
     pub(super) fn tell(self, committed: &impl Fn(Committed)) {
         committed(self.committed);
-        self.jobs.into_iter().for_each(Job::answer);
+        self.jobs.into_iter().for_each(|queued| queued.job.answer());
     }
 }
 
 /// Carries out a batch. Everyone in it was answered, or is to be [told](Done::tell).
-pub(super) async fn run(desk: &Desk, batch: Batch, committed: &impl Fn(Committed)) -> Option<Done> {
-    let (jobs, error) = match attempt(desk, batch).await {
+pub(super) async fn run(desk: &Desk, mut jobs: Vec<Queued>, committed: &impl Fn(Committed)) -> Option<Done> {
+    let lost = match ahead(desk, &mut jobs).await {
+        Ok(done) if jobs.is_empty() => return done,
+        Ok(done) => {
+            done.into_iter().for_each(|done| done.tell(committed));
+            None
+        }
+        Err(error) => Some(error),
+    };
+    let (jobs, error) = match under_locks(desk, jobs, lost).await {
         Ok(done) => return done,
         Err(refused) => refused,
     };
@@ -66,8 +84,8 @@ pub(super) async fn run(desk: &Desk, batch: Batch, committed: &impl Fn(Committed
         return None;
     }
     tracing::warn!(%error, jobs = jobs.len(), "a batch was refused; its commands run one by one");
-    for job in jobs {
-        match attempt(desk, Batch::of(vec![job])).await {
+    for queued in jobs {
+        match under_locks(desk, vec![queued], None).await {
             Ok(done) => done.into_iter().for_each(|done| done.tell(committed)),
             Err((job, error)) => fail(job, &error),
         }
@@ -75,95 +93,129 @@ pub(super) async fn run(desk: &Desk, batch: Batch, committed: &impl Fn(Committed
     None
 }
 
-/// Tries a batch, a second time if the first came to nothing because its connection was lost.
-async fn attempt(desk: &Desk, batch: Batch) -> Result<Option<Done>, (Vec<Box<dyn Job>>, StoreError)> {
-    let Batch { mut jobs, needs } = batch;
-    let mut lost = None;
-    let mut has_straggler = false;
-    for _ in 0..2 {
+/// Judges by what is known, and stores in one flight, those commands with which that can be done. What is done is taken out
+/// of the jobs; the others are for the locks. An error is that of a connection which was lost.
+///
+/// A ride's commands keep their order: those after one that is for the locks are so as well.
+async fn ahead(desk: &Desk, jobs: &mut Vec<Queued>) -> Result<Option<Done>, StoreError> {
+    let began = Instant::now();
+    let is_chat = |queued: &&Queued| queued.needs.only_chat().is_some();
+    let mut for_locks: HashSet<RideId> =
+        jobs.iter().filter(|queued| !is_chat(queued)).flat_map(|queued| &queued.needs.rides).cloned().collect();
+    let chats = jobs.iter().filter_map(|queued| queued.needs.only_chat()).filter(|ride| !for_locks.contains(*ride));
+    let Some(mut ledger) = desk.known.take(chats, desk.terms.chat_grace) else { return Ok(None) };
+    for queued in &mut *jobs {
+        let ride = queued.needs.only_chat().filter(|ride| ledger.find_ride(ride).is_some());
+        let Some(ride) = ride.filter(|ride| !for_locks.contains(*ride)) else { continue };
+        queued.wrote = judge(&mut *queued.job, &mut ledger);
+        // What writes nothing is not checked by the flight.
+        if !queued.wrote {
+            for_locks.insert(ride.clone());
+        }
+    }
+    if ledger.is_unchanged() || ledger.tells() {
+        return Ok(None);
+    }
+    let attempt = Attempt::ahead(&desk.store).await.inspect_err(|error| lose(desk, error))?;
+    let finished = attempt.finish(&desk.store, &desk.terms, &mut ledger).await;
+    desk.known.proved(finished.as_ref().is_ok_and(Stored::has_any));
+    let error = match finished {
+        Ok(stored) => {
+            let is_done =
+                |queued: &mut Queued| queued.wrote && queued.needs.only_chat().is_some_and(|ride| stored.has(ride));
+            let done: Vec<_> = jobs.extract_if(.., is_done).collect();
+            desk.known.learn(&mut ledger, began);
+            return Ok((!done.is_empty()).then(|| Done::new(done, ledger.take_events(), began)));
+        }
+        Err(Failed::NothingDone(error)) if !error.is_connection_lost() => {
+            tracing::debug!(%error, "what is known was refused");
+            return Ok(None);
+        }
+        Err(Failed::NothingDone(error)) => error,
+        Err(Failed::NotYet(error)) => {
+            jobs.iter_mut().for_each(|queued| queued.straggles = queued.wrote);
+            error
+        }
+        Err(Failed::Unknown(error)) => {
+            unknown(jobs.extract_if(.., |queued| queued.wrote), &error);
+            return Ok(None);
+        }
+    };
+    lose(desk, &error);
+    Err(error)
+}
+
+/// Judges and stores under the locks; a second time if the first, which may have been [ahead], came to nothing because its
+/// connection was lost.
+async fn under_locks(
+    desk: &Desk,
+    mut jobs: Vec<Queued>,
+    mut lost: Option<StoreError>,
+) -> Result<Option<Done>, (Vec<Queued>, StoreError)> {
+    for _ in usize::from(lost.is_some())..2 {
         let began = Instant::now();
-        match once(desk, &needs, &mut jobs).await {
-            Ok(events) if has_straggler && events.is_empty() => {
-                unknown(jobs, &lost.unwrap_or(StoreError::Timeout));
-                return Ok(None);
-            }
+        match once(desk, &mut jobs).await {
             Ok(events) => {
-                let committed = Committed { events, jobs: jobs.len(), took: began.elapsed() };
-                return Ok(Some(Done { jobs, committed }));
+                let unsure: Vec<_> = jobs.extract_if(.., |queued| queued.straggles && !queued.wrote).collect();
+                unknown(unsure, lost.as_ref().unwrap_or(&StoreError::Timeout));
+                return Ok(Some(Done::new(jobs, events, began)));
             }
             Err(Failed::Unknown(error)) => {
                 unknown(jobs, &error);
                 return Ok(None);
             }
-            Err(Failed::NotYet(error)) => {
-                has_straggler = true;
+            Err(Failed::NothingDone(error) | Failed::NotYet(error)) if error.is_connection_lost() => {
+                lose(desk, &error);
                 lost = Some(error);
             }
-            Err(Failed::NothingDone(error)) if error.is_connection_lost() => lost = Some(error),
-            Err(Failed::NothingDone(error)) if has_straggler => {
-                unknown(jobs, &error);
-                return Ok(None);
+            Err(Failed::NothingDone(error) | Failed::NotYet(error)) => {
+                unknown(jobs.extract_if(.., |queued| queued.straggles), &error);
+                return Err((jobs, error));
             }
-            Err(Failed::NothingDone(error)) => return Err((jobs, error)),
         }
-        // What was known may be of a database that is no more.
-        desk.known.forget();
-        tracing::debug!(error = ?lost, "the writer lost its connection");
     }
     Err((jobs, lost.unwrap_or(StoreError::Timeout)))
 }
 
-async fn once(desk: &Desk, needs: &Needs, jobs: &mut [Box<dyn Job>]) -> Result<Vec<NewEvent>, Failed> {
-    let era = desk.known.era();
-    let mut ledger = match ahead(desk, needs, jobs).await? {
-        Some(ledger) => ledger,
-        None => {
-            let begun = Attempt::begin(&desk.store, needs, &desk.terms).await;
-            let (attempt, mut ledger) = begun.map_err(Failed::NothingDone)?;
-            desk.known.set_clock(ledger.now());
-            jobs.iter_mut().for_each(|job| job.judge(&mut ledger));
-            attempt.finish(&desk.store, &desk.terms, &mut ledger).await?;
-            ledger
-        }
-    };
-    desk.known.learn(&mut ledger, era);
+async fn once(desk: &Desk, jobs: &mut [Queued]) -> Result<Vec<NewEvent>, Failed> {
+    let began = Instant::now();
+    let mut needs = Needs::default();
+    jobs.iter().for_each(|queued| queued.job.needs(&mut needs));
+    let begun = Attempt::begin(&desk.store, &needs, &desk.terms).await;
+    let (attempt, mut ledger) = begun.map_err(Failed::NothingDone)?;
+    desk.known.set_clock(ledger.now());
+    jobs.iter_mut().for_each(|queued| queued.wrote = judge(&mut *queued.job, &mut ledger));
+    attempt.finish(&desk.store, &desk.terms, &mut ledger).await?;
+    desk.known.learn(&mut ledger, began);
     Ok(ledger.take_events())
 }
 
-/// Judges by what is known, and stores that in one flight: `None` where not enough is known, or it is no longer so.
-async fn ahead(desk: &Desk, needs: &Needs, jobs: &mut [Box<dyn Job>]) -> Result<Option<Ledger>, Failed> {
-    let Some(mut ledger) = desk.known.take(needs, desk.terms.chat_grace) else { return Ok(None) };
-    for job in jobs {
-        let before = ledger.events();
-        job.judge(&mut ledger);
-        // What writes nothing is not checked by the flight.
-        if ledger.events() == before || ledger.tells() {
-            return Ok(None);
-        }
-    }
-    let attempt = Attempt::ahead(&desk.store).await.map_err(Failed::NothingDone)?;
-    match attempt.finish(&desk.store, &desk.terms, &mut ledger).await {
-        Err(Failed::NothingDone(error)) if !error.is_connection_lost() => {
-            desk.known.proved(false);
-            tracing::debug!(%error, "a batch was judged by what is no longer so");
-            Ok(None)
-        }
-        finished => {
-            desk.known.proved(finished.is_ok());
-            finished.map(|()| Some(ledger))
-        }
+/// Whether a command writes anything.
+fn judge(job: &mut dyn Job, ledger: &mut Ledger) -> bool {
+    let before = ledger.said();
+    job.judge(ledger);
+    ledger.said() > before
+}
+
+/// What was known may be of a database that is no more.
+fn lose(desk: &Desk, error: &StoreError) {
+    desk.known.forget();
+    tracing::debug!(%error, "the writer lost its connection");
+}
+
+/// Says of commands that nobody knows whether they were carried out.
+fn unknown(jobs: impl IntoIterator<Item = Queued>, error: &StoreError) {
+    let asked = jobs.into_iter().map(|queued| queued.job.fail(Error::Unavailable)).count();
+    if asked > 0 {
+        tracing::error!(%error, jobs = asked, "a commit's fate is unknown");
     }
 }
 
-fn unknown(jobs: Vec<Box<dyn Job>>, error: &StoreError) {
-    tracing::error!(%error, jobs = jobs.len(), "a commit's fate is unknown");
-    jobs.into_iter().for_each(|job| job.fail(Error::Unavailable));
-}
-
-fn fail(jobs: Vec<Box<dyn Job>>, error: &StoreError) {
+/// Says of commands that nothing was done.
+fn fail(jobs: Vec<Queued>, error: &StoreError) {
     match Error::from(error) {
         Error::Internal => tracing::error!(%error, ?jobs, "the writer failed"),
         _ => tracing::warn!(%error, jobs = jobs.len(), "the writer cannot reach the database"),
     }
-    jobs.into_iter().for_each(|job| job.fail(Error::from(error)));
+    jobs.into_iter().for_each(|queued| queued.job.fail(Error::from(error)));
 }

@@ -62,10 +62,12 @@ impl Needs {
         self.rides.insert(ride.clone());
     }
 
-    /// Whether the database has to be asked. It is not asked whether a message was sent before: that the index of names
-    /// finds.
-    pub(super) fn is_strict(&self) -> bool {
-        self.is_strict || self.rides.is_empty() || !self.messages.is_empty() || !self.last_of_others.is_empty()
+    /// The ride whose chat is all that matters, if one's is. Whether a message was sent before need not be asked: that the
+    /// index of names finds.
+    pub(super) fn only_chat(&self) -> Option<&RideId> {
+        let asks =
+            self.is_strict || self.rides.len() > 1 || !self.messages.is_empty() || !self.last_of_others.is_empty();
+        self.rides.first().filter(|_| !asks)
     }
 }
 

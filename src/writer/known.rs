@@ -1,11 +1,14 @@
 //! What the writer knows of rides without asking: how they were at the head of their log, when it last wrote there.
 //!
-//! A batch of which all rides are known is judged by that, and stored in one flight instead of two. This cannot be
-//! wrong, only in vain: everything that changes what a ride's people may say has an event in its log, and a batch
-//! is stored only where the heads of its logs are what they were judged to be (`sql/events/append.sql`). So
-//! - whatever is known is known with its head, and forgotten when that is heard to have moved;
-//! - a verdict that writes nothing, a refusal first of all, rests on nothing then and is not given: its batch is judged
+//! What is said on known rides is judged by that, and stored in one flight instead of two. This cannot be wrong, only
+//! in vain: everything that changes what a ride's people may say has an event in its log, and events are stored only
+//! where the head of their log is what it was judged to be (`sql/events/append.sql`). So
+//! - whatever is known is known with its head, and not used when that is heard to have moved;
+//! - a verdict that writes nothing, a refusal first of all, rests on nothing then and is not given: its command is judged
 //!   again under the locks.
+//!
+//! What others say on a ride that is known, and read here as well, moves its head along: that changes nothing of what is known
+//! but where the log ends.
 //!
 //! Times grow with seq also here, where the database's clock is not asked: it was not long ago, and a ride's next event is
 //! never older than its last.
@@ -16,8 +19,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Ledger, Needs};
+use super::Ledger;
 use crate::domain::{RideId, RideSnapshot, Seq, Time, Topic};
+use crate::store::StoredEvent;
 
 /// The most rides that are known, in each of two generations; and for how long one is kept that nobody writes to, at
 /// least, and at most twice that.
@@ -41,8 +45,8 @@ struct Rides {
     old: HashMap<RideId, KnownRide>,
     aged: Option<Instant>,
     clock: Option<(Time, Instant)>,
-    /// How often everything was forgotten.
-    era: u64,
+    /// When everything was forgotten.
+    forgotten: Option<Instant>,
     /// How many batches are not to be judged by what is known, and how many after the next in vain.
     spare: u32,
     next_spare: u32,
@@ -53,6 +57,8 @@ struct KnownRide {
     snapshot: RideSnapshot,
     /// Not before its last event.
     at: Time,
+    /// Where its log is said to end, if that is further.
+    heard: Seq,
 }
 
 impl Known {
@@ -61,22 +67,28 @@ impl Known {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a batch needs, if it is all known; then it is no longer, until it is [learnt](Self::learn) again.
-    pub(super) fn take(&self, needs: &Needs, chat_grace: Duration) -> Option<Ledger> {
-        if needs.is_strict() {
-            return None;
-        }
+    /// Those of some rides that are known, if any; then they are no longer, until they are [learnt](Self::learn) again.
+    pub(super) fn take<'a>(
+        &self,
+        wanted: impl IntoIterator<Item = &'a RideId>,
+        chat_grace: Duration,
+    ) -> Option<Ledger> {
         let mut rides = self.rides();
         let mut now = rides.now()?;
-        if !needs.rides.iter().all(|ride| rides.find(ride.as_str()).is_some()) {
-            return None;
-        }
         if rides.spare > 0 {
             rides.spare -= 1;
             return None;
         }
-        let taken: Vec<_> = needs.rides.iter().filter_map(|ride| rides.remove(ride.as_str())).collect();
+        let is_there = |rides: &Rides, ride: &RideId| rides.find(ride.as_str()).is_some_and(KnownRide::is_up_to_date);
+        let wanted = wanted.into_iter().filter_map(|ride| {
+            let known = is_there(&rides, ride).then(|| rides.remove(ride.as_str()));
+            known.flatten()
+        });
+        let taken: Vec<_> = wanted.collect();
         drop(rides);
+        if taken.is_empty() {
+            return None;
+        }
         let mut snapshots = Vec::with_capacity(taken.len());
         for ride in taken {
             now = now.max(ride.at);
@@ -85,22 +97,17 @@ impl Known {
         Some(Ledger::new(now, chat_grace, snapshots, [], HashMap::new()))
     }
 
-    /// What ends when everything is forgotten.
-    pub(super) fn era(&self) -> u64 {
-        self.rides().era
-    }
-
-    /// Takes over what a batch that began in this era has left behind, which was committed. Where everything was forgotten
-    /// meanwhile, it may have been committed in a database that is no more.
-    pub(super) fn learn(&self, ledger: &mut Ledger, era: u64) {
+    /// Takes over what a batch has left behind, which was committed. Where everything was forgotten since it began, it may
+    /// have been committed in a database that is no more.
+    pub(super) fn learn(&self, ledger: &mut Ledger, began: Instant) {
         let at = ledger.now();
         let mut rides = self.rides();
-        if rides.era != era {
+        if !rides.remember(began) {
             return;
         }
         rides.age();
         for snapshot in ledger.take_settled() {
-            rides.young.insert(snapshot.ride.id.clone(), KnownRide { snapshot, at });
+            rides.young.insert(snapshot.ride.id.clone(), KnownRide { snapshot, at, heard: 0 });
         }
     }
 
@@ -109,7 +116,7 @@ impl Known {
         self.rides().clock = Some((now, Instant::now()));
     }
 
-    /// A batch that was judged by what was known has been stored, or was judged in vain. Where others keep writing to the
+    /// Of what was judged by what was known some has been stored, or all was in vain. Where others keep writing to the
     /// same rides unheard, that is tried less and less.
     pub(super) fn proved(&self, right: bool) {
         let mut rides = self.rides();
@@ -121,28 +128,63 @@ impl Known {
         }
     }
 
-    /// Forgets rides whose logs are heard to end later than is known.
+    /// Notes where logs are said to end.
     pub fn hear<'a>(&self, heads: impl IntoIterator<Item = (&'a Topic, &'a Seq)>) {
         let mut rides = self.rides();
         for (topic, head) in heads {
-            if let Some(ride) = topic.ride_id()
-                && rides.find(ride).is_some_and(|known| known.snapshot.head < *head)
-            {
-                rides.remove(ride);
+            if let Some(known) = topic.ride_id().and_then(|ride| rides.find_mut(ride)) {
+                known.heard = known.heard.max(*head);
             }
+        }
+    }
+
+    /// Goes along with what a topic's log has after `after`, as the database said when it was asked, not before `asked`.
+    pub fn follow(&self, topic: &Topic, after: Seq, events: &[StoredEvent], asked: Instant) {
+        let mut rides = self.rides();
+        if !rides.remember(asked) {
+            return;
+        }
+        let Some(ride) = topic.ride_id() else { return };
+        let Some(known) = rides.find_mut(ride).filter(|known| known.snapshot.head >= after) else { return };
+        for event in events {
+            if event.seq <= known.snapshot.head {
+                continue;
+            }
+            if event.seq != known.snapshot.head + 1 || !event.kind.leaves_ride() {
+                rides.remove(ride);
+                return;
+            }
+            known.snapshot.head = event.seq;
+            known.at = known.at.max(event.at);
         }
     }
 
     /// Forgets everything.
     pub(super) fn forget(&self) {
         let mut rides = self.rides();
-        *rides = Rides { era: rides.era + 1, ..Rides::default() };
+        *rides = Rides { forgotten: Some(Instant::now()), ..Rides::default() };
+    }
+}
+
+impl KnownRide {
+    /// Whether nobody is heard to have gone on.
+    fn is_up_to_date(&self) -> bool {
+        self.heard <= self.snapshot.head
     }
 }
 
 impl Rides {
+    /// Whether what began then is still worth remembering.
+    fn remember(&self, began: Instant) -> bool {
+        self.forgotten.is_none_or(|forgotten| began > forgotten)
+    }
+
     fn find(&self, ride: &str) -> Option<&KnownRide> {
         self.young.get(ride).or_else(|| self.old.get(ride))
+    }
+
+    fn find_mut(&mut self, ride: &str) -> Option<&mut KnownRide> {
+        self.young.get_mut(ride).or_else(|| self.old.get_mut(ride))
     }
 
     fn remove(&mut self, ride: &str) -> Option<KnownRide> {
@@ -167,154 +209,4 @@ impl Rides {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{Receipts, Ride, Status, UserId};
-
-    const GRACE: Duration = Duration::from_secs(60);
-
-    fn id(name: &str) -> RideId {
-        RideId::parse(name).unwrap()
-    }
-
-    fn snapshot(name: &str, head: Seq) -> RideSnapshot {
-        let ride = Ride {
-            id: id(name),
-            status: Status::Requested,
-            rider: UserId::parse("rider").unwrap(),
-            driver: None,
-            accepted: false,
-            ended_at: None,
-            closed_at: None,
-            created_at: Time::now(),
-            updated_at: Time::now(),
-        };
-        RideSnapshot { head, ride, participants: Vec::new(), receipts: Receipts::default(), location: None }
-    }
-
-    fn ledger(rides: &[(&str, Seq)]) -> Ledger {
-        let rides = rides.iter().map(|(name, head)| snapshot(name, *head));
-        Ledger::new(Time::now(), GRACE, rides, [], HashMap::new())
-    }
-
-    fn chats(names: &[&str]) -> Needs {
-        let mut needs = Needs::default();
-        names.iter().for_each(|name| needs.chat(&id(name)));
-        needs
-    }
-
-    fn knowing(rides: &[(&str, Seq)]) -> Known {
-        let known = Known::default();
-        known.set_clock(Time::now());
-        known.learn(&mut ledger(rides), 0);
-        known
-    }
-
-    fn head(known: &Known, name: &str) -> Option<Seq> {
-        known.take(&chats(&[name]), GRACE).map(|ledger| ledger.ride(&id(name)).unwrap().head)
-    }
-
-    #[test]
-    fn a_batch_is_known_if_all_of_it_is_and_is_taken_with_it() {
-        let known = knowing(&[("a", 1), ("b", 2)]);
-        assert!(known.take(&chats(&["a", "c"]), GRACE).is_none());
-        let both = known.take(&chats(&["a", "b"]), GRACE).unwrap();
-        assert_eq!(both.ride(&id("b")).unwrap().head, 2);
-        assert_eq!(head(&known, "a"), None, "somebody has it");
-    }
-
-    #[test]
-    fn what_needs_more_than_the_chat_is_asked_for() {
-        let known = knowing(&[("a", 1)]);
-        let mut needs = chats(&["a"]);
-        needs.ride(&id("a"));
-        assert!(known.take(&needs, GRACE).is_none());
-        assert!(known.take(&Needs::default(), GRACE).is_none());
-        assert_eq!(head(&known, "a"), Some(1));
-    }
-
-    #[test]
-    fn a_ride_is_forgotten_when_its_log_is_heard_to_go_on() {
-        let known = knowing(&[("a", 5), ("b", 5), ("c", 5)]);
-        let heads = [("a", 4), ("b", 5), ("c", 6)].map(|(name, head)| (Topic::ride(&id(name)), head));
-        known.hear(heads.iter().map(|(topic, head)| (topic, head)));
-        assert_eq!((head(&known, "a"), head(&known, "b"), head(&known, "c")), (Some(5), Some(5), None));
-    }
-
-    #[test]
-    fn without_the_databases_clock_nothing_is_known() {
-        let known = Known::default();
-        known.learn(&mut ledger(&[("a", 1)]), 0);
-        assert_eq!(head(&known, "a"), None);
-        known.set_clock(Time::now());
-        assert_eq!(head(&known, "a"), Some(1));
-    }
-
-    #[test]
-    fn what_was_committed_before_everything_was_forgotten_is_not_learnt() {
-        let known = knowing(&[("a", 1)]);
-        let era = known.era();
-        known.forget();
-        known.set_clock(Time::now());
-        known.learn(&mut ledger(&[("a", 2)]), era);
-        assert_eq!(head(&known, "a"), None);
-        known.learn(&mut ledger(&[("a", 1)]), known.era());
-        assert_eq!(head(&known, "a"), Some(1));
-    }
-
-    #[test]
-    fn no_event_is_older_than_the_one_before_it() {
-        let known = knowing(&[("a", 1)]);
-        // The clock that is asked later may be another machine's, after a failover.
-        known.set_clock(Time::from_unix_seconds(0).unwrap());
-        let last = known.rides().find("a").unwrap().at;
-        assert_eq!(known.take(&chats(&["a"]), GRACE).unwrap().now(), last);
-    }
-
-    #[test]
-    fn a_ride_whose_state_has_changed_is_loaded_anew() {
-        let known = Known::default();
-        known.set_clock(Time::now());
-        let mut ledger = ledger(&[("a", 1), ("b", 1)]);
-        let changed = ledger.ride(&id("a")).unwrap().ride.clone();
-        ledger.change_ride(changed).unwrap();
-        known.learn(&mut ledger, 0);
-        assert_eq!((head(&known, "a"), head(&known, "b")), (None, Some(1)));
-    }
-
-    #[test]
-    fn what_is_in_vain_again_and_again_is_tried_less_and_less() {
-        let known = knowing(&[("a", 1)]);
-        let mut spared = Vec::new();
-        for _ in 0..8 {
-            let mut tries = 0;
-            while head(&known, "a").is_none() {
-                tries += 1;
-            }
-            spared.push(tries);
-            known.learn(&mut ledger(&[("a", 1)]), 0);
-            known.proved(false);
-        }
-        assert_eq!(spared, [0, 0, 1, 3, 7, 15, 31, 63]);
-        for _ in 0..200 {
-            let _ = known.take(&chats(&["a"]), GRACE);
-            known.learn(&mut ledger(&[("a", 1)]), 0);
-            known.proved(true);
-        }
-        known.proved(false);
-        assert_eq!(head(&known, "a"), Some(1), "what has been right for long is tried again at once");
-    }
-
-    #[test]
-    fn who_is_not_written_to_is_forgotten_when_others_come() {
-        let known = knowing(&[("kept", 1), ("gone", 1)]);
-        for generation in 0..2 {
-            known.learn(&mut ledger(&[("kept", 1)]), 0);
-            let names: Vec<_> = (0..GENERATION).map(|number| format!("{generation}-{number}")).collect();
-            let rides: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
-            known.learn(&mut ledger(&rides), 0);
-            known.learn(&mut ledger(&[("kept", 1)]), 0);
-        }
-        assert_eq!((head(&known, "kept"), head(&known, "gone")), (Some(1), None));
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 //! one batch that are the same message, or two that want the same ride, meet here as they would meet in two
 //! transactions. Nothing here touches the database.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -229,9 +229,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// How many events there are.
-    pub(super) fn events(&self) -> usize {
-        self.changes.events.len()
+    /// How much the commands have said so far: one that says nothing leaves this as it was.
+    pub(super) fn said(&self) -> usize {
+        self.changes.events.len() + self.changes.told.len()
     }
 
     /// Whether somebody is told something on a topic of their own.
@@ -247,6 +247,12 @@ impl Ledger {
         };
         let lasts = |event: &&NewEvent| !erased.iter().any(|message| is_of(event, message));
         self.changes.events.iter().filter(lasts).collect()
+    }
+
+    /// Forgets what was not stored.
+    pub(super) fn keep_only(&mut self, topics: &HashSet<Topic>) {
+        self.changes.events.retain(|event| topics.contains(&event.topic));
+        self.rides.retain(|ride, _| topics.contains(&Topic::ride(ride)));
     }
 
     /// The events, once they are stored.

@@ -10,26 +10,29 @@ use super::LARGEST_BATCH;
 use super::command::{Job, Needs};
 use crate::domain::RideId;
 
-/// What is carried out in one transaction.
+/// A command on its way.
 #[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) jobs: Vec<Box<dyn Job>>,
-    /// Of all of them.
+pub(super) struct Queued {
+    pub(super) job: Box<dyn Job>,
     pub(super) needs: Needs,
+    /// Whether it wrote something when it was last judged.
+    pub(super) wrote: bool,
+    /// What it wrote then may still arrive.
+    pub(super) straggles: bool,
 }
 
-impl Batch {
-    pub(super) fn of(jobs: Vec<Box<dyn Job>>) -> Self {
-        let mut needs = Needs::default();
-        jobs.iter().for_each(|job| job.needs(&mut needs));
-        Self { jobs, needs }
-    }
+/// What is carried out together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) jobs: Vec<Queued>,
+    /// Of all of them.
+    pub(super) rides: BTreeSet<RideId>,
 }
 
 /// Those that wait, and whose rides are taken.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    waiting: Vec<(Box<dyn Job>, BTreeSet<RideId>)>,
+    waiting: Vec<Queued>,
     taken: HashSet<RideId>,
 }
 
@@ -46,7 +49,7 @@ impl Queue {
     pub(super) fn push(&mut self, job: Box<dyn Job>) {
         let mut needs = Needs::default();
         job.needs(&mut needs);
-        self.waiting.push((job, needs.rides));
+        self.waiting.push(Queued { job, needs, wrote: false, straggles: false });
     }
 
     /// All that can be carried out now, if it is so much: their rides are taken until the batch [lands](Self::landed).
@@ -57,16 +60,17 @@ impl Queue {
         let taken = &self.taken;
         // Rides that somebody waits for: others wait behind them.
         let mut wanted = HashSet::new();
-        let free = self.waiting.extract_if(.., |(_, rides)| {
-            let waits = rides.iter().any(|ride| taken.contains(ride) || wanted.contains(ride));
+        let free = self.waiting.extract_if(.., |Queued { needs, .. }| {
+            let waits = needs.rides.iter().any(|ride| taken.contains(ride) || wanted.contains(ride));
             if waits {
-                wanted.extend(rides.iter().cloned());
+                wanted.extend(needs.rides.iter().cloned());
             }
             !waits
         });
-        let batch = Batch::of(free.map(|(job, _)| job).collect());
-        self.taken.extend(batch.needs.rides.iter().cloned());
-        (!batch.jobs.is_empty()).then_some(batch)
+        let jobs: Vec<_> = free.collect();
+        let rides: BTreeSet<_> = jobs.iter().flat_map(|queued| &queued.needs.rides).cloned().collect();
+        self.taken.extend(rides.iter().cloned());
+        (!jobs.is_empty()).then_some(Batch { jobs, rides })
     }
 
     /// A batch with these rides is no longer under way.
@@ -114,13 +118,13 @@ mod tests {
         fn batch(&mut self, least: usize) -> Option<(BTreeSet<RideId>, Vec<&'static str>)> {
             let batch = self.queue.batch(least)?;
             let answers = &mut self.answers;
-            let names = batch.jobs.into_iter().map(|job| {
-                job.fail(Error::Unavailable);
+            let names = batch.jobs.into_iter().map(|queued| {
+                queued.job.fail(Error::Unavailable);
                 let place = answers.iter_mut().position(|(_, answer)| answer.try_recv().is_ok()).unwrap();
                 answers.remove(place).0
             });
             let names = names.collect();
-            Some((batch.needs.rides, names))
+            Some((batch.rides, names))
         }
     }
 

@@ -12,12 +12,12 @@
 //! The last flight stores everything and commits. Sending COMMIT before the answers to what precedes it are
 //! known is safe: when one of those fails, Postgres turns the COMMIT into a ROLLBACK.
 //!
-//! A batch that was judged by what is [known](super::known) has this flight alone, which fails where what was known is no
-//! longer so.
+//! What was judged by what is [known](super::known) has this flight alone, which stores nothing of a topic where what was known
+//! is no longer so.
 
 mod store;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -48,6 +48,30 @@ pub(super) enum Failed {
     Unknown(StoreError),
 }
 
+/// What of a batch is in the log.
+#[derive(Debug)]
+pub(super) enum Stored {
+    /// All of it, which under locks it always is.
+    All,
+    /// What was judged of these topics; to the others somebody else has written meanwhile.
+    Only(HashSet<Topic>),
+}
+
+impl Stored {
+    /// Whether anything is.
+    pub(super) fn has_any(&self) -> bool {
+        !matches!(self, Self::Only(topics) if topics.is_empty())
+    }
+
+    /// Whether what was judged of a ride is.
+    pub(super) fn has(&self, ride: &RideId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(topics) => topics.contains(&Topic::ride(ride)),
+        }
+    }
+}
+
 /// A transaction, with its locks held; or one that is still to begin, of a batch that was judged without.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -73,13 +97,14 @@ impl Attempt {
         Ok(Self { session: store.session().await?, has_begun: false })
     }
 
-    /// Stores and commits what the ledger says, or lets go of everything where it says nothing.
-    pub(super) async fn finish(self, store: &Store, terms: &Terms, ledger: &mut Ledger) -> Result<(), Failed> {
+    /// Stores and commits what the ledger says, or lets go of everything where it says nothing. Afterwards the ledger says no
+    /// more than what was stored.
+    pub(super) async fn finish(self, store: &Store, terms: &Terms, ledger: &mut Ledger) -> Result<Stored, Failed> {
         if ledger.is_unchanged() {
             if self.session.batch_execute("rollback").await.is_err() {
                 self.session.abandon();
             }
-            return Ok(());
+            return Ok(Stored::All);
         }
         if let Err(error) = lock_told(&self.session, ledger).await {
             self.session.abandon();
@@ -91,16 +116,24 @@ impl Attempt {
             true => (hints::encode(&hints, &store.origin), Heads::new()),
             false => (Vec::new(), hints.heads),
         };
-        self.commit(store, ledger, &at_once).await?;
-        terms.notifier.tell_heads(later);
-        Ok(())
+        let stored = self.commit(store, ledger, &at_once).await?;
+        match &stored {
+            Stored::All => terms.notifier.tell_heads(later),
+            // The flight itself has told of all, or of none.
+            Stored::Only(topics) => {
+                ledger.keep_only(topics);
+                terms.notifier.tell_heads(ledger.hints().heads);
+            }
+        }
+        Ok(stored)
     }
 
     /// Stores and commits, or finds out what became of it.
-    async fn commit(self, store: &Store, ledger: &Ledger, hints: &[String]) -> Result<(), Failed> {
+    async fn commit(self, store: &Store, ledger: &Ledger, hints: &[String]) -> Result<Stored, Failed> {
         let error = match store::store_and_commit(&self.session, self.has_begun, ledger, hints).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => return Err(Failed::NothingDone(StoreError::Stale)),
+            Ok(None) => return Ok(Stored::All),
+            Ok(Some(topics)) if !self.has_begun => return Ok(Stored::Only(topics)),
+            Ok(Some(_)) => return Err(Failed::Unknown(StoreError::Corrupt("a log that was locked has moved"))),
             Err(error) => error,
         };
         self.session.abandon();
@@ -108,10 +141,12 @@ impl Attempt {
             return Err(Failed::NothingDone(error));
         }
         match fate(store, ledger).await {
-            Some(true) => Ok(()),
+            Some(Stored::All) => Ok(Stored::All),
             // Its locks were held, and now they are not.
-            Some(false) if self.has_begun => Err(Failed::NothingDone(error)),
-            Some(false) => Err(Failed::NotYet(error)),
+            Some(_) if self.has_begun => Err(Failed::NothingDone(error)),
+            // What has arrived has arrived as a whole.
+            Some(some) if some.has_any() => Ok(some),
+            Some(_) => Err(Failed::NotYet(error)),
             None => Err(Failed::Unknown(error)),
         }
     }
@@ -234,12 +269,12 @@ fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<RideSna
     Ok(snapshots.into_values().collect())
 }
 
-/// Whether a batch whose COMMIT was sent was committed; `None` where nobody can tell.
-async fn fate(store: &Store, ledger: &Ledger) -> Option<bool> {
+/// What of a batch whose COMMIT was sent was committed; `None` where nobody can tell.
+async fn fate(store: &Store, ledger: &Ledger) -> Option<Stored> {
     let deadline = Instant::now() + FATE_PATIENCE;
     while Instant::now() < deadline {
-        match is_stored(store, ledger).await {
-            Ok(is_stored) => return Some(is_stored),
+        match stored(store, ledger).await {
+            Ok(stored) => return Some(stored),
             Err(error) if error.is_connection_lost() || error.is_lock_timeout() => {}
             Err(_) => return None,
         }
@@ -248,9 +283,9 @@ async fn fate(store: &Store, ledger: &Ledger) -> Option<bool> {
     None
 }
 
-/// Whether the log has the events of a batch, once nobody holds their topics any more: the old session may not have
+/// Of which topics the log has the events of a batch, once nobody holds them any more: the old session may not have
 /// noticed yet that nobody is there.
-async fn is_stored(store: &Store, ledger: &Ledger) -> Result<bool, StoreError> {
+async fn stored(store: &Store, ledger: &Ledger) -> Result<Stored, StoreError> {
     let session = store.session().await?;
     session.prepare(&[sql::TOPICS_LOCK, sql::EVENTS_ARE_THERE]).await?;
     let events = ledger.lasting_events();
@@ -271,5 +306,7 @@ async fn is_stored(store: &Store, ledger: &Ledger) -> Result<bool, StoreError> {
     }
     begun?;
     locked?;
-    found?.first().map_or(Ok(false), |row| Ok(row.try_get("are_there")?))
+    let topic = |row: &Row| Ok(Topic::from_stored(row.try_get("topic")?));
+    let found = found?.iter().map(topic).collect::<Result<HashSet<_>, StoreError>>()?;
+    Ok(if events.iter().all(|event| found.contains(&event.topic)) { Stored::All } else { Stored::Only(found) })
 }

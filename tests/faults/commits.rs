@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_postgres::{Client, Transaction};
 
 use crate::proxy::{Cut, Proxy};
 use crate::support::{Answer, Cluster, Database, Server, Stream, User, eventually};
@@ -211,6 +212,100 @@ async fn a_commit_that_is_given_up_may_still_come_and_is_there_once() {
     assert_eq!(log_of(&database, "ride").await.count("message:new"), 2);
     let answers = [];
     scene.check(&database, &answers).await;
+}
+
+/// Sends on two rides in one batch, which is cut; after something that the replica does not hear of was done to the second.
+async fn send_on_both(scene: &Scene, database: &Database, cut: Cut, unheard: &str) -> [Answer; 2] {
+    for ride in ["other", "one", "two"] {
+        scene.server.open_ride(ride).await;
+    }
+    // What is known is written at once.
+    for ride in ["ride", "other", "one", "two"] {
+        scene.rider.send(ride, "so that the ride is known").await;
+    }
+    let send = |ride: &'static str| {
+        let rider = scene.rider.clone();
+        tokio::spawn(async move { rider.send_named(ride, "Hello", "a name").await })
+    };
+    // While two batches wait for locks, two messages gather to a third.
+    let observer = database.client().await;
+    let mut elsewhere = [database.client().await, database.client().await];
+    let [one, two] = &mut elsewhere;
+    let locks = [lock(one, "one").await, lock(two, "two").await];
+    let first = send("one");
+    until_waiting(&observer, 1).await;
+    let second = send("two");
+    until_waiting(&observer, 2).await;
+    let struck = scene.proxy.cut_at_commit(cut);
+    let sent = [send("ride"), send("other")];
+    for ride in ["ride", "other"] {
+        // What is asked after them is answered after they have come.
+        scene.rider.history(ride, "").await;
+    }
+    observer.batch_execute(unheard).await.unwrap();
+    for lock in locks {
+        lock.rollback().await.unwrap();
+    }
+    struck.await.unwrap();
+    for sent in [first, second] {
+        sent.await.unwrap().expect(201);
+    }
+    let [on_ride, on_other] = sent;
+    [on_ride.await.unwrap(), on_other.await.unwrap()]
+}
+
+/// Sent again, one of them is written to, and the other must not be: there the first may still come, so its sender is told
+/// that nobody knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_arrives_late_comes_to_nothing_only_where_it_was_sent_again() {
+    let database = Database::create().await;
+    let scene = Scene::set(&database).await;
+    // A chat that is closed, and a log that has not moved: nothing that a replica would do.
+    let close = "update rides set status = 'cancelled', ended_at = 'epoch' where ride_id = 'other'";
+    let [on_ride, on_other] = send_on_both(&scene, &database, Cut::Late, close).await;
+    assert_eq!(on_ride.expect(201).json()["seq"], START + 2);
+    on_other.problem(503, "unavailable");
+    scene.proxy.release().await;
+    let again = scene.rider.send_named("other", "Hello", "a name").await.expect(200).json();
+    assert_eq!(again["seq"], START + 2, "it did come");
+    is_there_once(&database).await;
+}
+
+/// The rest of it is not sent twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_and_that_was_in_vain_in_part_is_made_up_for_in_that_part() {
+    let database = Database::create().await;
+    let scene = Scene::set(&database).await;
+    let write = "update topics set last_seq = last_seq + 1 where name = 'ride/other';
+        insert into events (topic, seq, type, data, created_at)
+        select name, last_seq, 'message:read', '{}', now() from topics where name = 'ride/other'";
+    let [on_ride, on_other] = send_on_both(&scene, &database, Cut::After, write).await;
+    assert_eq!(on_ride.expect(201).json()["seq"], START + 2);
+    assert_eq!(on_other.expect(201).json()["seq"], START + 3);
+    is_there_once(&database).await;
+}
+
+async fn is_there_once(database: &Database) {
+    for ride in ["ride", "other"] {
+        let log = log_of(database, ride).await;
+        assert_eq!(log.messages().filter(|message| message["content"] == "Hello").count(), 1, "on {ride}");
+    }
+}
+
+/// Holds a ride as another replica would.
+async fn lock<'a>(client: &'a mut Client, ride: &str) -> Transaction<'a> {
+    let lock = client.transaction().await.unwrap();
+    lock.execute("select from topics where name = 'ride/' || $1 for update", &[&ride]).await.unwrap();
+    lock
+}
+
+/// Until so many batches wait for locks.
+async fn until_waiting(observer: &Client, batches: i64) {
+    let query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    eventually("they wait for locks", async || {
+        (observer.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == batches).then_some(())
+    })
+    .await;
 }
 
 /// After a crash Postgres gives out the numbers of transactions again that had not reached the disk. A stranger that

@@ -40,9 +40,10 @@ async fn gather(
     until_waiting(observer, 1).await;
     sent.push(send(rider, "two"));
     until_waiting(observer, 2).await;
-    sent.extend(others.into_iter().map(|ride| send(rider, ride)));
+    let others: Vec<_> = others.into_iter().collect();
+    sent.extend(others.iter().map(|ride| send(rider, ride)));
     // What is asked after them is answered after they have come.
-    for ride in MANY {
+    for ride in others {
         rider.history(ride, "").await;
     }
     sent
@@ -137,6 +138,74 @@ async fn a_large_batch_that_is_held_up_is_not_waited_for_until_another_is_as_lar
     let held_up = sent.iter().filter(|sent| !sent.is_finished()).count();
     assert!(held_up > 1, "the batch was to be a large one: {held_up}");
     three.rollback().await.unwrap();
+    for sent in sent {
+        sent.await.unwrap();
+    }
+}
+
+/// What of a batch was judged by what is no longer so is judged again; the rest is stored at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rides_that_another_replica_has_written_to_unheard_take_no_others_along() {
+    let database = Database::create().await;
+    let settings =
+        [("RIDEWIRE_DATABASE_TIMEOUT", "60s"), ("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "10m")];
+    let (server, other) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+    let mut rider = None;
+    for ride in ["one", "two"].into_iter().chain(MANY) {
+        let (first, _) = server.open_ride(ride).await;
+        first.send(ride, "so that the ride is known").await;
+        rider = Some(first);
+    }
+    let rider = rider.unwrap();
+    for ride in ["b", "d", "g"] {
+        rider.on(&other).send(ride, "unheard").await;
+    }
+    let observer = database.client().await;
+    let mut elsewhere = [database.client().await, database.client().await];
+    let [one, two] = &mut elsewhere;
+    let (one, two) = (lock(one, "one").await, lock(two, "two").await);
+    let sent = gather(&rider, &observer, MANY).await;
+    one.rollback().await.unwrap();
+    two.rollback().await.unwrap();
+    for sent in sent {
+        let message = sent.await.unwrap();
+        let ride = message["rideId"].as_str().unwrap();
+        assert_eq!(message["seq"], database.head(ride).await, "on {ride}");
+    }
+    // Which transactions they came by.
+    let query = "select string_agg(ride_id, '' order by ride_id) from messages where content = 'Hello' and \
+                 ride_id = any ($1) group by xmin::text order by 1";
+    let rows = observer.query(query, &[&MANY.as_slice()]).await.unwrap();
+    let transactions: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(transactions, ["acefh", "bdg"]);
+}
+
+/// By bytes, as everybody who locks several: in another order two replicas would wait for each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rides_are_locked_in_the_order_of_their_bytes_however_the_database_sorts() {
+    let database = Database::sorted_for_people().await;
+    let server = Server::with(&database, &[("RIDEWIRE_DATABASE_TIMEOUT", "60s")]).await;
+    let mut rider = None;
+    for ride in ["one", "two", "a", "B"] {
+        let (first, _) = server.open_ride(ride).await;
+        first.send(ride, "so that the ride is known").await;
+        rider = Some(first);
+    }
+    let rider = rider.unwrap();
+    let observer = database.client().await;
+    let a_is_less: bool = observer.query_one("select 'a' < 'B'", &[]).await.unwrap().get(0);
+    assert!(a_is_less, "as people sort");
+    let mut elsewhere = [database.client().await, database.client().await, database.client().await];
+    let [one, two, a] = &mut elsewhere;
+    let (one, two, a) = (lock(one, "one").await, lock(two, "two").await, lock(a, "a").await);
+    let mut sent = gather(&rider, &observer, ["a", "B"]).await;
+    one.rollback().await.unwrap();
+    sent.remove(0).await.unwrap();
+    until_waiting(&observer, 2).await;
+    let free = "select from topics where name = 'ride/B' for update skip locked";
+    assert!(observer.query(free, &[]).await.unwrap().is_empty(), "who waits for a has B");
+    two.rollback().await.unwrap();
+    a.rollback().await.unwrap();
     for sent in sent {
         sent.await.unwrap();
     }

@@ -1,26 +1,42 @@
-//! What a replica knows of rides is only ever in vain, never wrong: another writes to them unheard.
+//! What a replica knows of rides is only ever in vain, never wrong: another writes to them, unheard or heard a moment later.
 
 use serde_json::{Value, json};
 
-use crate::support::{Database, Server, User};
+use crate::support::{Database, Server, Stream, User};
 
-/// Two replicas that do not hear each other, and a ride that the first knows: it has written there.
+/// Whether two replicas hear each other.
+#[derive(Clone, Copy, PartialEq)]
+enum Hearing {
+    Nothing,
+    /// And what they hear is read on both.
+    Everything,
+}
+
+const BOTH: [Hearing; 2] = [Hearing::Nothing, Hearing::Everything];
+
+/// Two replicas, and a ride that the first knows: it has written there.
 struct Scene {
     database: Database,
     one: Server,
     two: Server,
     rider: User,
     driver: User,
+    _readers: Vec<Stream>,
 }
 
 impl Scene {
-    async fn set() -> Self {
+    async fn set(hearing: Hearing) -> Self {
         let database = Database::create().await;
-        let settings = [("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_CHAT_GRACE", "0s")];
+        let notify = if hearing == Hearing::Nothing { "off" } else { "on" };
+        let settings = [("RIDEWIRE_NOTIFY", notify), ("RIDEWIRE_CHAT_GRACE", "0s")];
         let one = Server::with(&database, &settings).await;
         let two = Server::with(&database, &settings).await;
         let (rider, driver) = one.open_ride("ride").await;
-        let scene = Self { database, one, two, rider, driver };
+        let mut readers = Vec::new();
+        if hearing == Hearing::Everything {
+            readers = vec![one.live(&driver, "ride").await, two.live(&rider, "ride").await];
+        }
+        let scene = Self { database, one, two, rider, driver, _readers: readers };
         scene.know().await;
         scene
     }
@@ -38,40 +54,46 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_taken_off_the_ride_elsewhere_can_no_longer_write_and_who_joined_can() {
-    let scene = Scene::set().await;
-    let another = scene.one.driver("driver_2");
-    another.send_named("ride", "Hello", "too early").await.problem(404, "ride_not_found");
-    scene.know().await;
-    scene.two.service().put_ride("ride", "rider_1", Some("driver_2")).await.expect(200);
-    scene.driver.send_named("ride", "Hello", "too late").await.problem(404, "ride_not_found");
-    scene.say(&another).await;
+    for hearing in BOTH {
+        let scene = Scene::set(hearing).await;
+        let another = scene.one.driver("driver_2");
+        another.send_named("ride", "Hello", "too early").await.problem(404, "ride_not_found");
+        scene.know().await;
+        scene.two.service().put_ride("ride", "rider_1", Some("driver_2")).await.expect(200);
+        scene.driver.send_named("ride", "Hello", "too late").await.problem(404, "ride_not_found");
+        scene.say(&another).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chat_that_was_closed_elsewhere_is_closed() {
-    let scene = Scene::set().await;
-    scene.two.service().set_status("ride", "cancelled").await.expect(200);
-    scene.rider.send_named("ride", "Hello", "too late").await.problem(409, "chat_closed");
+    for hearing in BOTH {
+        let scene = Scene::set(hearing).await;
+        scene.two.service().set_status("ride", "cancelled").await.expect(200);
+        scene.rider.send_named("ride", "Hello", "too late").await.problem(409, "chat_closed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_sent_elsewhere_is_not_sent_again() {
-    let scene = Scene::set().await;
-    for number in 0..10 {
-        let (name, text) = (format!("m-{number}"), format!("message {number}"));
-        let sent = scene.rider.on(&scene.two).send_named("ride", &text, &name).await.expect(201).json();
-        let again = scene.rider.send_named("ride", &text, &name).await.expect(200).json();
-        assert_eq!(again, sent);
-        scene.rider.send_named("ride", "Other", &name).await.problem(409, "idempotency_conflict");
-        scene.know().await;
-        // Nothing was written there since, and the name was used all the same.
-        assert_eq!(scene.rider.send_named("ride", &text, &name).await.expect(200).json()["id"], sent["id"]);
+    for hearing in BOTH {
+        let scene = Scene::set(hearing).await;
+        for number in 0..10 {
+            let (name, text) = (format!("m-{number}"), format!("message {number}"));
+            let sent = scene.rider.on(&scene.two).send_named("ride", &text, &name).await.expect(201).json();
+            let again = scene.rider.send_named("ride", &text, &name).await.expect(200).json();
+            assert_eq!(again, sent);
+            scene.rider.send_named("ride", "Other", &name).await.problem(409, "idempotency_conflict");
+            scene.know().await;
+            // Nothing was written there since, and the name was used all the same.
+            assert_eq!(scene.rider.send_named("ride", &text, &name).await.expect(200).json()["id"], sent["id"]);
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_do_not_hear_each_other_write_one_log_and_never_lock_each_other_out() {
-    let scene = Scene::set().await;
+    let scene = Scene::set(Hearing::Nothing).await;
     for number in 0..20 {
         scene.one.service().put_ride(&format!("ride_{number}"), "rider_1", Some("driver_1")).await.expect(201);
     }
@@ -106,17 +128,20 @@ async fn two_that_do_not_hear_each_other_write_one_log_and_never_lock_each_other
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn times_grow_with_seq_whoever_writes() {
-    let scene = Scene::set().await;
-    for number in 0..30 {
-        let user = if number % 3 == 0 { scene.rider.on(&scene.two) } else { scene.rider.clone() };
-        user.post("messages", json!({"rideId": "ride", "content": "Hello"})).await.expect(201);
+    for hearing in BOTH {
+        let scene = Scene::set(hearing).await;
+        for number in 0..30 {
+            let user = if number % 3 == 0 { scene.rider.on(&scene.two) } else { scene.rider.clone() };
+            user.post("messages", json!({"rideId": "ride", "content": "Hello"})).await.expect(201);
+        }
+        let history = scene.rider.history("ride", "?limit=100").await;
+        let mut messages: Vec<(i64, String)> =
+            history["messages"].as_array().unwrap().iter().map(place_and_time).collect();
+        messages.sort_unstable();
+        let times: Vec<_> = messages.iter().map(|(_, time)| time).collect();
+        assert!(times.is_sorted(), "{times:?}");
+        assert!(times.len() > 30);
     }
-    let history = scene.rider.history("ride", "?limit=100").await;
-    let mut messages: Vec<(i64, String)> = history["messages"].as_array().unwrap().iter().map(place_and_time).collect();
-    messages.sort_unstable();
-    let times: Vec<_> = messages.iter().map(|(_, time)| time).collect();
-    assert!(times.is_sorted(), "{times:?}");
-    assert!(times.len() > 30);
 }
 
 fn place_and_time(message: &Value) -> (i64, String) {

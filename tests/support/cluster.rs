@@ -30,7 +30,8 @@ pub struct Cluster {
 
 #[derive(Debug)]
 enum Work {
-    Create(String, oneshot::Sender<String>),
+    /// Named so, made so.
+    Create(String, String, oneshot::Sender<String>),
     Drop(String),
 }
 
@@ -179,9 +180,8 @@ impl Drop for Ballast {
 
 async fn carry_out(admin: &Client, postgres: &EmbeddedPostgres, order: Work) {
     match order {
-        Work::Create(name, done) => {
-            let create = format!("create database {name} template {TEMPLATE}");
-            admin.batch_execute(&create).await.expect("a database");
+        Work::Create(name, how, done) => {
+            admin.batch_execute(&format!("create database {name} {how}")).await.expect("a database");
             let _ = done.send(postgres.url_for(&name));
         }
         // One that stays is removed with the cluster.
@@ -207,12 +207,21 @@ pub struct Database {
 impl Database {
     /// A migrated, empty one in the shared cluster, dropped when this is.
     pub async fn create() -> Self {
+        Self::created(format!("template {TEMPLATE}")).await
+    }
+
+    /// A wholly empty one that sorts as people do, not by bytes. (`PostgreSQL` 15 or newer.)
+    pub async fn sorted_for_people() -> Self {
+        Self::created("template template0 locale_provider icu icu_locale 'en'".to_owned()).await
+    }
+
+    async fn created(how: String) -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let cluster = Cluster::shared();
         let name = format!("test_{}", COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         let (done, url) = oneshot::channel();
         let work = cluster.work.clone().expect("the shared cluster takes orders");
-        work.send(Work::Create(name.clone(), done)).expect("the shared cluster runs");
+        work.send(Work::Create(name.clone(), how, done)).expect("the shared cluster runs");
         let url = url.await.expect("a database");
         let (directory, guard) = (cluster.directory.clone(), Arc::clone(&cluster.guard));
         Self { url, directory, guard, dropped: Some((name, work)) }

@@ -1,5 +1,7 @@
 //! The last flight: what a ledger says, as set-based statements, and COMMIT.
 
+use std::collections::HashSet;
+
 use futures_util::future::poll_immediate;
 use tokio_postgres::types::ToSql;
 
@@ -12,9 +14,8 @@ const OF_ANY: [&str; 2] = [sql::EVENTS_APPEND, sql::TOPICS_NOTIFY_COMMITTED];
 const OF_BEGUN: [&str; 5] =
     [sql::RIDES_PUT, sql::PARTICIPANTS_PUT, sql::RECEIPTS_PUT, sql::MESSAGES_UPDATE, sql::EVENTS_ERASE];
 
-/// Stores everything and commits; begins first, where nothing has. Says whether everything was as it was judged to be,
-/// which it is under locks; if not, nothing is stored. An error says nothing about the commit when the connection was
-/// lost, and that it did not happen otherwise.
+/// Stores everything and commits; begins first, where nothing has. Says of which topics, unless of all, which it is under
+/// locks. An error says nothing about the commit when the connection was lost, and that it did not happen otherwise.
 ///
 /// `hints` are told right after the commit, and only if it happens. Nobody waits for that, so there may be none where the
 /// connection is not ours; one that is lost costs the other replicas the wait for their next look.
@@ -23,7 +24,7 @@ pub(super) async fn store_and_commit(
     has_begun: bool,
     ledger: &Ledger,
     hints: &[String],
-) -> Result<bool, StoreError> {
+) -> Result<Option<HashSet<Topic>>, StoreError> {
     session.prepare(&OF_ANY).await?;
     if has_begun {
         session.prepare(&OF_BEGUN).await?;
@@ -55,16 +56,16 @@ pub(super) async fn store_and_commit(
     );
     // The first that failed is the cause; those after it only say that the transaction is aborted.
     begun?;
-    let is_stored = appended?;
+    let only = appended?;
     for stored in [rides, participants, receipts, updated, erased] {
         stored?;
     }
     committed?;
-    Ok(is_stored)
+    Ok(only)
 }
 
-/// Appends the events and the messages that some of them are.
-async fn append(session: &Session, ledger: &Ledger) -> Result<bool, StoreError> {
+/// Appends the events and the messages that some of them are. Says of which topics, unless of all.
+async fn append(session: &Session, ledger: &Ledger) -> Result<Option<HashSet<Topic>>, StoreError> {
     let events = &ledger.changes.events;
     let topics: Vec<_> = events.iter().map(|event| event.topic.as_str()).collect();
     let seqs: Vec<_> = events.iter().map(|event| event.seq).collect();
@@ -92,7 +93,8 @@ async fn append(session: &Session, ledger: &Ledger) -> Result<bool, StoreError> 
         &senders, &roles, &contents, &metadata, &names, &hashes,
     ];
     let rows = session.query(sql::EVENTS_APPEND, &params).await?;
-    Ok(rows.first().ok_or(StoreError::Corrupt("no answer"))?.try_get("is_stored")?)
+    let only: Option<Vec<&str>> = rows.first().ok_or(StoreError::Corrupt("no answer"))?.try_get("only")?;
+    Ok(only.map(|topics| topics.into_iter().map(Topic::from_stored).collect()))
 }
 
 async fn put_rides(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
