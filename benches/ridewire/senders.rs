@@ -34,7 +34,8 @@ struct Progress {
 
 impl Senders {
     /// Starts them. Where there are several servers each ride's driver writes to another than its rider, as from behind a load
-    /// balancer, and in turns: who is answered has read. `numbers` is the first number that nobody has used.
+    /// balancer; and drivers write after the riders, since people read before they answer. `numbers` is the first number that
+    /// nobody has used.
     pub(crate) async fn start(servers: &[Server], rides: &[Ride], numbers: &mut u64) -> anyhow::Result<Self> {
         let progress = Arc::<Progress>::default();
         let mut clients = JoinSet::new();

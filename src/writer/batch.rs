@@ -99,9 +99,8 @@ pub(super) async fn run(desk: &Desk, mut jobs: Vec<Queued>, committed: &impl Fn(
 /// A ride's commands keep their order: those after one that is for the locks are so as well.
 async fn ahead(desk: &Desk, jobs: &mut Vec<Queued>) -> Result<Option<Done>, StoreError> {
     let began = Instant::now();
-    let is_chat = |queued: &&Queued| queued.needs.only_chat().is_some();
-    let mut for_locks: HashSet<RideId> =
-        jobs.iter().filter(|queued| !is_chat(queued)).flat_map(|queued| &queued.needs.rides).cloned().collect();
+    let others = jobs.iter().filter(|queued| queued.needs.only_chat().is_none());
+    let mut for_locks: HashSet<RideId> = others.flat_map(|queued| &queued.needs.rides).cloned().collect();
     let chats = jobs.iter().filter_map(|queued| queued.needs.only_chat()).filter(|ride| !for_locks.contains(*ride));
     let Some(mut ledger) = desk.known.take(chats, desk.terms.chat_grace) else { return Ok(None) };
     for queued in &mut *jobs {

@@ -79,12 +79,7 @@ impl Known {
             rides.spare -= 1;
             return None;
         }
-        let is_there = |rides: &Rides, ride: &RideId| rides.find(ride.as_str()).is_some_and(KnownRide::is_up_to_date);
-        let wanted = wanted.into_iter().filter_map(|ride| {
-            let known = is_there(&rides, ride).then(|| rides.remove(ride.as_str()));
-            known.flatten()
-        });
-        let taken: Vec<_> = wanted.collect();
+        let taken: Vec<_> = wanted.into_iter().filter_map(|ride| rides.take(ride.as_str())).collect();
         drop(rides);
         if taken.is_empty() {
             return None;
@@ -166,13 +161,6 @@ impl Known {
     }
 }
 
-impl KnownRide {
-    /// Whether nobody is heard to have gone on.
-    fn is_up_to_date(&self) -> bool {
-        self.heard <= self.snapshot.head
-    }
-}
-
 impl Rides {
     /// Whether what began then is still worth remembering.
     fn remember(&self, began: Instant) -> bool {
@@ -185,6 +173,12 @@ impl Rides {
 
     fn find_mut(&mut self, ride: &str) -> Option<&mut KnownRide> {
         self.young.get_mut(ride).or_else(|| self.old.get_mut(ride))
+    }
+
+    /// Removes a ride whose log nobody is heard to have moved.
+    fn take(&mut self, ride: &str) -> Option<KnownRide> {
+        let known = self.find(ride)?;
+        if known.heard > known.snapshot.head { None } else { self.remove(ride) }
     }
 
     fn remove(&mut self, ride: &str) -> Option<KnownRide> {

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_postgres::{Client, Transaction};
 
 use crate::proxy::{Cut, Proxy};
-use crate::support::{Answer, Cluster, Database, Server, Stream, User, eventually};
+use crate::support::{Answer, Cluster, Database, Server, Stream, User, eventually, lock, until_waiting};
 use crate::world::{START, log_of};
 
 /// A replica behind a proxy, one that is not, and a reader on each.
@@ -290,22 +289,6 @@ async fn is_there_once(database: &Database) {
         let log = log_of(database, ride).await;
         assert_eq!(log.messages().filter(|message| message["content"] == "Hello").count(), 1, "on {ride}");
     }
-}
-
-/// Holds a ride as another replica would.
-async fn lock<'a>(client: &'a mut Client, ride: &str) -> Transaction<'a> {
-    let lock = client.transaction().await.unwrap();
-    lock.execute("select from topics where name = 'ride/' || $1 for update", &[&ride]).await.unwrap();
-    lock
-}
-
-/// Until so many batches wait for locks.
-async fn until_waiting(observer: &Client, batches: i64) {
-    let query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-    eventually("they wait for locks", async || {
-        (observer.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == batches).then_some(())
-    })
-    .await;
 }
 
 /// After a crash Postgres gives out the numbers of transactions again that had not reached the disk. A stranger that

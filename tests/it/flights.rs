@@ -2,28 +2,12 @@
 
 use serde_json::Value;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::Client;
 
 use crate::metrics::scrape;
-use crate::support::{Database, Server, User, eventually};
-
-/// Holds a ride as another replica would.
-async fn lock<'a>(client: &'a mut Client, ride: &str) -> Transaction<'a> {
-    let lock = client.transaction().await.unwrap();
-    lock.execute("select from topics where name = 'ride/' || $1 for update", &[&ride]).await.unwrap();
-    lock
-}
+use crate::support::{Database, Server, User, lock, until_waiting};
 
 const MANY: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
-
-/// Until so many batches wait for locks.
-async fn until_waiting(observer: &Client, batches: i64) {
-    let query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-    eventually("they wait for locks", async || {
-        (observer.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == batches).then_some(())
-    })
-    .await;
-}
 
 fn send(rider: &User, ride: &'static str) -> JoinHandle<Value> {
     let rider = rider.clone();
