@@ -8,14 +8,14 @@ COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches/ridewire tests/it tests/faults \
     && echo 'fn main() {}' | tee src/main.rs benches/ridewire/main.rs tests/it/main.rs tests/faults/main.rs > /dev/null \
     && touch src/lib.rs \
-    && cargo build --release --locked --bin ridewire \
+    && cargo build --profile dist --features jemalloc --locked --bin ridewire \
     && rm -rf src
 COPY openapi.yaml ./
 COPY sql sql
 COPY web web
 COPY clients clients
 COPY src src
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin ridewire
+RUN touch src/main.rs src/lib.rs && cargo build --profile dist --features jemalloc --locked --bin ridewire
 
 FROM debian:bookworm-slim
 # For the issuer's keys and the collector of traces, by https.
@@ -23,7 +23,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --no-create-home ridewire
-COPY --from=build /src/target/release/ridewire /usr/local/bin/ridewire
+COPY --from=build /src/target/dist/ridewire /usr/local/bin/ridewire
 USER 10001
 ENV RIDEWIRE_LISTEN=0.0.0.0:8080 RIDEWIRE_LOG_FORMAT=json
 EXPOSE 8080

@@ -11,11 +11,12 @@ use crate::app::{self, Address, Database};
 use crate::auth::Signer;
 use crate::config::Settings;
 use crate::domain::{Role, UserId};
+use crate::version::VERSION;
 use crate::{demo, http, keys, telemetry, web};
 
 /// Real-time messaging for rides over plain HTTP: REST, Server-Sent Events and long polling on Postgres.
 #[derive(Debug, Parser)]
-#[command(name = "ridewire", version)]
+#[command(name = "ridewire", version = VERSION)]
 pub struct Cli {
     #[command(flatten)]
     settings: Settings,
@@ -82,6 +83,7 @@ fn token(settings: &Settings, user: &str, role: Role, ttl: Duration) -> anyhow::
 
 async fn serve(settings: Settings, is_demo: bool) -> anyhow::Result<()> {
     telemetry::start(&settings);
+    tracing::info!(version = VERSION, "server starting");
     let asked = settings.clone();
     let ready = async |address: Address, api: &http::Api| {
         let listening = print(&format!("listening on {address}"));

@@ -28,5 +28,6 @@ pub mod serving;
 pub mod store;
 mod telemetry;
 pub mod traces;
+mod version;
 mod web;
 pub mod writer;

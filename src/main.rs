@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 /// Requests are small and many: a tenth more of them than with the allocator of libc (docs/performance.md).
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -3,6 +3,8 @@
 //! Labels have few values: no ids, no paths, no users. What somebody else counts already (the pool, the listener) is read
 //! when it is asked for.
 
+mod process;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use salvo::http::header::{CONTENT_TYPE, HeaderValue};
 use salvo::oapi::endpoint;
 use salvo::{Depot, Response};
 
+use self::process::ProcessMetrics;
 use super::context::Api;
 use super::refusal::Refusal;
 use crate::domain::Error;
@@ -39,6 +42,7 @@ pub struct Metrics {
     pool: IntGaugeVec,
     database: IntGauge,
     tasks: IntGauge,
+    process: ProcessMetrics,
 }
 
 /// How a reader is connected.
@@ -64,8 +68,6 @@ impl Metrics {
     /// All of them, at zero.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        #[cfg(target_os = "linux")]
-        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counters.clone()))?;
@@ -135,6 +137,7 @@ impl Metrics {
             pool: gauges("ridewire_pool_connections", "Connections to Postgres, by what they do.", &["state"])?,
             database: gauge("ridewire_database_up", "1 if Postgres answers.")?,
             tasks: gauge("ridewire_tasks", "Tasks of the runtime that are alive.")?,
+            process: ProcessMetrics::register(&registry)?,
             registry,
         })
     }
@@ -150,6 +153,7 @@ impl Metrics {
 
     /// What is read when it is asked for.
     async fn look(&self, api: &Api) {
+        self.process.update();
         let state = api.feed.state();
         for known in FeedState::ALL {
             self.listen.with_label_values(&[known.as_str()]).set((known == state).into());
