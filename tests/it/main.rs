@@ -52,4 +52,5 @@ mod sql;
 mod stream;
 mod tickets;
 mod tls;
+mod toolchain;
 mod traces;
