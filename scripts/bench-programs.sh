@@ -4,26 +4,15 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-say() {
-    printf 'ridewire: %s\n' "$*" >&2
-}
-
-installed() {
-    PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" >/dev/null
-}
+. scripts/common.sh
 
 # Where nginx looks for what it is told to load.
 has_nchan() {
-    installed nginx || return 1
+    has nginx || return 1
     for directory in /usr/lib/nginx/modules /usr/lib64/nginx/modules /usr/local/lib/nginx/modules; do
         [ ! -f "$directory/ngx_nchan_module.so" ] || return 0
     done
     return 1
-}
-
-new_node() {
-    major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\)\..*/\1/p')
-    [ "${major:-0}" -ge 20 ]
 }
 
 install() {
@@ -41,8 +30,8 @@ install() {
 has_nchan || install nginx libnginx-mod-nchan
 has_nchan || say "there is no nginx with nchan, so nothing is compared with it; please install both"
 
-new_node || install nodejs npm
-if new_node && command -v npm >/dev/null; then
+has_node || install nodejs npm
+if has_node && command -v npm >/dev/null; then
     cd benches/peers/express
     [ -d node_modules/better-sse ] || npm ci --silent >&2 ||
         say "what the Express server needs cannot be installed (npm ci), so nothing is compared with it"

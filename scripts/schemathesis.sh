@@ -1,31 +1,21 @@
 #!/bin/sh
-# Holds a server to openapi.yaml with schemathesis, all its checks on: as the service, as a rider, and the streams of a
-# server that puts all of them off (one that is open never ends). What openapi.yaml cannot say is in tests/schemathesis.
-# Where Python or the package cannot be had, it says so and leaves it at that.
+# Compares a server with openapi.yaml by means of schemathesis, all its checks on: as the service, as a rider, and the streams
+# of a server that rejects all of them (one that is open never ends). The server is $RIDEWIRE_BIN, or the one that was built
+# here. What openapi.yaml cannot say is in tests/schemathesis. Where Python or the package is missing, it says so and ends.
 #
 #   scripts/schemathesis.sh [examples for each operation, 15 [seed; another each time where none is given]]
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/common.sh
 
-VERSION=4.32.5
 EXAMPLES=${1:-15}
 SEED=${2:-$(date +%s)}
-home=target/schemathesis
-run=$home/bin/schemathesis
+run=target/schemathesis/bin/schemathesis
 
-say() {
-    printf 'ridewire: %s\n' "$*" >&2
-}
+scripts/test-programs.sh schemathesis
+"$run" --version >/dev/null 2>&1 || skip "the check of openapi.yaml needs schemathesis, see target/schemathesis.log"
+find_server
 
-if ! "$run" --version 2>/dev/null | grep -q "$VERSION"; then
-    { python3 -m venv "$home" && "$home/bin/pip" --quiet --disable-pip-version-check install "schemathesis==$VERSION"; } \
-        >"$home.log" 2>&1 || {
-        say "schemathesis $VERSION cannot be installed (see $home.log), so openapi.yaml is not tested with it."
-        exit 0
-    }
-fi
-
-"${CARGO:-cargo}" build --quiet
 directory=$(mktemp -d /tmp/rw-schema-XXXXXX)
 chmod 711 "$directory"
 server=
@@ -43,7 +33,7 @@ trap 'exit 1' HUP INT TERM
 start() {
     stop
     env RIDEWIRE_DATA_DIR="$directory" RIDEWIRE_LISTEN=127.0.0.1:0 RIDEWIRE_DRAIN_WINDOW=1s "$@" \
-        target/debug/ridewire serve >"$directory/out" 2>"$directory/log" &
+        "$RIDEWIRE_BIN" serve >"$directory/out" 2>"$directory/log" &
     server=$!
     tries=0
     until address=$(sed -n 's/^listening on //p' "$directory/out") && [ -n "$address" ]; do
@@ -57,7 +47,7 @@ start() {
 }
 
 token() {
-    RIDEWIRE_DATA_DIR="$directory" target/debug/ridewire token --sub "$1" --role "$2"
+    RIDEWIRE_DATA_DIR="$directory" "$RIDEWIRE_BIN" token --sub "$1" --role "$2"
 }
 
 # Runs all checks as somebody.

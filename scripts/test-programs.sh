@@ -1,62 +1,107 @@
 #!/bin/sh
-# Makes sure that the programs are installed which some tests put around the servers: PgBouncer before Postgres, nginx,
-# Caddy and HAProxy before the servers; jq and a JDK, which clients of the quick starts need; Python, which
-# computes docs/scaling.md. Says nothing when they are. Where one cannot be had, it says so, and its tests are skipped.
+# Makes sure that the programs which the tests need beside Rust and Postgres are installed. Says nothing when they are.
+# Where one cannot be installed, it says so, and the tests that need it are skipped.
+#
+#   scripts/test-programs.sh [proxies | browser | quickstarts | schemathesis ..., all where none is given]
+#
+#   proxies       PgBouncer in front of Postgres; nginx, Caddy and HAProxy in front of the servers; Python for docs/scaling.md
+#   browser       Chromium, and the packages of web/
+#   quickstarts   the same, jq, a JDK, and the packages of docs/stock-clients
+#   schemathesis  the tool that compares a server with openapi.yaml
 set -eu
+cd "$(dirname "$0")/.."
+. scripts/common.sh
 
-say() {
-    printf 'ridewire: %s\n' "$*" >&2
-}
+SCHEMATHESIS=4.32.5
 
-installed() {
-    # Some systems have a javac that only says where to get one.
-    if [ "$1" = javac ]; then
-        javac -version >/dev/null 2>&1
+# Installs the programs among its arguments that are missing, with the system's package manager.
+programs() {
+    missing=
+    for program in "$@"; do
+        has "$program" || missing="$missing $program"
+    done
+    [ -n "$missing" ] || return 0
+
+    if command -v apt-get >/dev/null; then
+        # With this runlevel the packages do not start services of their own.
+        command='env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends'
+        jdk=default-jdk-headless
+    elif command -v dnf >/dev/null; then
+        command='dnf -q -y install' jdk=java-latest-openjdk-devel
+    elif command -v apk >/dev/null; then
+        command='apk add --quiet' jdk=openjdk17-jdk
+    elif command -v brew >/dev/null; then
+        command='brew install --quiet' jdk=openjdk
     else
-        PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" >/dev/null
+        say "tests that need these are skipped; please install them:$missing"
+        return 0
     fi
+    # Homebrew refuses to run as root; the others need it.
+    if [ "$(id -u)" -ne 0 ] && [ "${command%% *}" != brew ]; then
+        command="sudo -n $command"
+    fi
+    # The fonts are for the pages' screenshots.
+    packages=$(printf '%s ' "$missing" | sed "s/ javac / $jdk /; s/ chromium / chromium fonts-noto-color-emoji /")
+    say "installing programs that some tests need ($command$packages)"
+    # shellcheck disable=SC2086  # a command and its arguments
+    $command $packages >"$log" 2>&1 </dev/null || {
+        # The lists may be older than what the archive has now.
+        case $command in
+        *apt-get*) ${command%%env *}apt-get -qq -o DPkg::Lock::Timeout=120 update >>"$log" 2>&1 &&
+            $command $packages >>"$log" 2>&1 </dev/null || true ;;
+        esac
+    }
+    for program in $missing; do
+        has "$program" || say "could not install $program (see $log), so tests that need it are skipped; please install it"
+    done
 }
 
-missing=
-for program in pgbouncer nginx caddy haproxy jq javac python3; do
-    installed "$program" || missing="$missing $program"
-done
-[ -n "$missing" ] || exit 0
+# Installs Chromium where that takes no questions.
+browser() {
+    [ -n "$(chromium)" ] || ! has apt-get || programs chromium
+}
 
-if command -v apt-get >/dev/null; then
-    # With this runlevel the packages do not start services of their own.
-    command='env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends'
-elif command -v dnf >/dev/null; then
-    command='dnf -q -y install'
-elif command -v apk >/dev/null; then
-    command='apk add --quiet --no-cache'
-elif command -v brew >/dev/null; then
-    command='brew install --quiet'
-else
-    say "tests that need these are skipped; please install them:$missing"
-    exit 0
-fi
+# Installs the packages that a lockfile names, in the folder that it is in.
+packages() {
+    [ -d "$1/node_modules" ] || ! has npm || (cd "$1" && npm ci --silent >/dev/null) ||
+        say "npm cannot install the packages of $1, so tests that need them are skipped"
+}
 
-# Homebrew refuses to run as root; the others need it.
-if [ "$(id -u)" -ne 0 ] && [ "${command%% *}" != brew ]; then
-    command="sudo -n $command"
-fi
-# A JDK has another name everywhere.
-case $command in
-*apt-get*) jdk=default-jdk-headless ;;
-*dnf*) jdk=java-latest-openjdk-devel ;;
-*apk*) jdk=openjdk17-jdk ;;
-*) jdk=openjdk ;;
-esac
-packages=$(printf '%s' "$missing" | sed "s/ javac/ $jdk/")
-say "installing what some tests need ($command$packages)"
-# shellcheck disable=SC2086  # a command and its arguments
-$command $packages >&2 </dev/null || {
-    # The lists may be older than what the archive has now.
-    case $command in
-    *apt-get*) ${command%%env *}apt-get -qq -o DPkg::Lock::Timeout=120 update >&2 && $command $packages >&2 </dev/null || true ;;
+# Makes the Python environment target/NAME with these packages, unless the stamp in it says the same already.
+python_packages() {
+    home=target/$1 stamp=$2
+    shift 2
+    ! cmp -s "$stamp" "$home/requirements.txt" || return 0
+    { python3 -m venv --clear "$home" && "$home/bin/pip" --quiet --disable-pip-version-check install "$@" &&
+        cp "$stamp" "$home/requirements.txt"; } >"$home.log" 2>&1 ||
+        say "cannot install the Python packages $* (see $home.log), so tests that need them are skipped"
+}
+
+mkdir -p target
+log=target/test-programs.log
+[ $# -gt 0 ] || set -- proxies browser quickstarts schemathesis
+for part in "$@"; do
+    case $part in
+    proxies) programs pgbouncer nginx caddy haproxy python3 ;;
+    browser)
+        browser
+        packages web
+        ;;
+    quickstarts)
+        browser
+        programs jq javac python3
+        packages web
+        packages docs/stock-clients
+        python_packages quickstarts docs/stock-clients/requirements.txt -r docs/stock-clients/requirements.txt
+        ;;
+    schemathesis)
+        programs python3
+        echo "schemathesis==$SCHEMATHESIS" >target/schemathesis.txt
+        python_packages schemathesis target/schemathesis.txt -r target/schemathesis.txt
+        ;;
+    *)
+        say "there is no part $part; see the head of $0"
+        exit 1
+        ;;
     esac
-}
-for program in $missing; do
-    installed "$program" || say "could not install $program, so tests that need it are skipped; please install it"
 done

@@ -1,0 +1,88 @@
+#!/bin/sh
+# Runs the test suites: builds once, then runs three lanes of suites beside each other. Prints the whole output of a suite that
+# fails, then one line for each suite, and the total.
+#
+#   scripts/test.sh          all suites
+#   scripts/test.sh fast     unit and integration tests: no faults, no schedules, no other languages, no browser
+#
+# The output of each suite is in target/test/NAME.log. A lane has suites that take turns: the heavy ones are in different
+# lanes, so that both cores are busy and no suite waits for all the others. docs/testing.md says what each suite is.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+
+: "${CARGO:=cargo}"
+export CARGO RIDEWIRE_BIN="$PWD/target/debug/ridewire"
+logs=target/test
+began=$(date +%s)
+rm -rf "$logs"
+mkdir -p "$logs"
+
+# Thousands of streams are more files than a login has to begin with.
+ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -H -n)"
+
+# Runs a suite: its name, then its command. Leaves its result in NAME.result: ok or FAILED, and the seconds.
+suite() {
+    name=$1 from=$(date +%s) result=ok
+    shift
+    "$@" >"$logs/$name.log" 2>&1 || result=FAILED
+    echo "$result $(($(date +%s) - from))" >"$logs/$name.result"
+}
+
+# The tests of a Rust binary. Most of their time is waiting for a process or a timer, so there are more threads than cores.
+rust() {
+    threads=$1
+    shift
+    "$CARGO" test --quiet "$@" -- --test-threads="$threads"
+}
+
+# Adds up what test runners print when they end: sets passed, failed and skipped.
+count() {
+    counts=$(sed -n \
+        -e 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p' \
+        -e 's/^[^ ]* pass \([0-9]*\)$/\1 0 0/p' -e 's/^[^ ]* fail \([0-9]*\)$/0 \1 0/p' -e 's/^[^ ]* skipped \([0-9]*\)$/0 0 \1/p' \
+        -e 's/^schemathesis: \([0-9]*\) generated, \([0-9]*\) passed, \([0-9]*\) skipped/\2 0 \3/p' "$1" |
+        awk '{ p += $1; f += $2; s += $3 } END { printf "%d %d %d", p, f, s }')
+    # shellcheck disable=SC2086  # three words
+    set -- $counts
+    passed=$1 failed=$2 skipped=$3
+}
+
+if [ "${1:-all}" = fast ]; then
+    say "building the tests"
+    "$CARGO" test --quiet --no-run --lib --bins --test it
+    suite lib rust 4 --lib --bins
+    suite it rust 8 --test it
+    set -- lib it
+else
+    say "building the tests, and installing what they need: several minutes the first time, then as long as what has changed takes"
+    scripts/test-programs.sh &
+    "$CARGO" test --quiet --no-run
+    wait $!
+    say "running the suites; their output is in $logs"
+    suite faults rust 4 --test faults &
+    { suite lib rust 4 --lib --bins; suite doc "$CARGO" test --quiet --doc; suite it rust 8 --test it
+      suite schemathesis scripts/schemathesis.sh 15 1; } &
+    { suite js scripts/js.sh; suite quickstarts scripts/quickstarts.sh; suite browser scripts/browser.sh; } &
+    wait
+    set -- lib doc it faults schemathesis js quickstarts browser
+fi
+
+all_passed=0 all_failed=0 all_skipped=0 end=0
+for name in "$@"; do
+    read -r result _ <"$logs/$name.result"
+    [ "$result" = ok ] || { printf '\n--- %s\n' "$name"; cat "$logs/$name.log"; }
+done
+printf '\n%-13s %-7s %7s %7s %8s %8s\n' suite result passed failed skipped seconds
+for name in "$@"; do
+    read -r result seconds <"$logs/$name.result"
+    count "$logs/$name.log"
+    # A suite that fails without a failed test (it could not begin, or was cut off) counts as one.
+    [ "$result" = ok ] || { end=1; [ "$failed" -gt 0 ] || failed=1; }
+    printf '%-13s %-7s %7d %7d %8d %8d\n' "$name" "$result" "$passed" "$failed" "$skipped" "$seconds"
+    all_passed=$((all_passed + passed)) all_failed=$((all_failed + failed)) all_skipped=$((all_skipped + skipped))
+done
+grep -h '^skipped: ' "$logs"/*.log | sort -u || true
+printf 'in all: %d s\n' $(($(date +%s) - began))
+printf 'tests: %d passed, %d failed, %d skipped\n' "$all_passed" "$all_failed" "$all_skipped"
+exit $end
