@@ -11,6 +11,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("embedded", &[]),
     ("config", &["embedded"]),
     ("telemetry", &["config"]),
+    ("version", &[]),
     ("auth", &["domain"]),
     ("keys", &["auth", "config"]),
     ("web", &[]),
@@ -41,7 +42,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "demo",
         ],
     ),
-    ("cli", &["domain", "config", "telemetry", "auth", "keys", "web", "http", "demo", "app"]),
+    ("cli", &["domain", "config", "telemetry", "version", "auth", "keys", "web", "http", "demo", "app"]),
 ];
 
 /// The most lines of a source file.
