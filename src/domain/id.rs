@@ -9,12 +9,18 @@ use uuid::Uuid;
 
 /// What is wrong with an identifier, in words for its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be 1 to 64 characters of A-Z a-z 0-9 _ - .")]
+#[error("must be 1 to 64 characters of A-Z a-z 0-9 _ - . and neither `.` nor `..`")]
 pub struct InvalidId;
 
 fn parse(text: &str) -> std::result::Result<Arc<str>, InvalidId> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    if (1..=64).contains(&text.len()) && text.bytes().all(allowed) { Ok(text.into()) } else { Err(InvalidId) }
+    // A client removes `.` and `..` from a path before it sends it (RFC 3986, section 5.2.4).
+    let is_dots = matches!(text, "." | "..");
+    if (1..=64).contains(&text.len()) && text.bytes().all(allowed) && !is_dots {
+        Ok(text.into())
+    } else {
+        Err(InvalidId)
+    }
 }
 
 macro_rules! caller_given_id {
@@ -25,7 +31,7 @@ macro_rules! caller_given_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Parses 1 to 64 characters of `A-Z a-z 0-9 _ - .`.
+            /// Parses 1 to 64 characters of `A-Z a-z 0-9 _ - .`, but neither `.` nor `..`.
             pub fn parse(text: &str) -> std::result::Result<Self, InvalidId> {
                 parse(text).map(Self)
             }
@@ -97,10 +103,10 @@ mod tests {
 
     #[test]
     fn an_id_is_what_the_interface_says() {
-        for good in ["ride_123", "a", "A.b-c_9", &"x".repeat(64)] {
+        for good in ["ride_123", "a", "A.b-c_9", "...", &"x".repeat(64)] {
             assert_eq!(RideId::parse(good).unwrap().as_str(), good);
         }
-        for bad in ["", "a b", "a/b", "é", "a\n", &"x".repeat(65)] {
+        for bad in ["", ".", "..", "a b", "a/b", "é", "a\n", &"x".repeat(65)] {
             assert_eq!(RideId::parse(bad), Err(InvalidId), "{bad:?}");
         }
     }

@@ -14,12 +14,17 @@ pub struct Content(String);
 impl Content {
     /// The most Unicode scalar values a message may have, white space around it not counted.
     pub const MAX_CHARS: usize = 4_000;
+    /// The most bytes, white space included.
+    pub const MAX_BYTES: usize = 16 * 1024;
 
-    /// Takes 1 to [`Self::MAX_CHARS`] Unicode scalar values after trimming, without U+0000, which Postgres
-    /// cannot store. The text itself is not trimmed.
+    /// Takes 1 to [`Self::MAX_CHARS`] Unicode scalar values after trimming, at most [`Self::MAX_BYTES`] in all, without
+    /// U+0000, which Postgres cannot store. The text itself is not trimmed.
     pub fn parse(text: String) -> Result<Self, &'static str> {
         if text.contains('\0') {
             return Err("must not contain U+0000");
+        }
+        if text.len() > Self::MAX_BYTES {
+            return Err("must be at most 16 KiB, white space included");
         }
         match text.trim().chars().take(Self::MAX_CHARS + 1).count() {
             0 => Err("must not be empty"),
@@ -44,8 +49,13 @@ impl Metadata {
     /// The deepest nesting; the object itself is the first level.
     pub const MAX_DEPTH: usize = 32;
 
-    /// Takes an object of at most 8 KiB, 32 levels deep, without U+0000 in any key or string.
-    pub fn parse(object: Map<String, Value>) -> Result<Self, &'static str> {
+    /// Takes an object of at most 8 KiB, 32 levels deep, without U+0000 in any key or string. An integer that 64 bits cannot
+    /// hold would come back as another number, so it is rejected. A number is compared as it is written: `13` is not `13.0`.
+    pub fn parse(json: &RawValue) -> Result<Self, &'static str> {
+        let object: Map<String, Value> = serde_json::from_str(json.get()).map_err(|_| "must be a JSON object")?;
+        if !integers(json.get()).all(|digits| digits.parse::<i64>().is_ok() || digits.parse::<u64>().is_ok()) {
+            return Err("must not have integers beyond 64 bits; send them as strings");
+        }
         let value = Value::Object(object);
         if deeper_than(&value, Self::MAX_DEPTH) {
             return Err("must be nested at most 32 levels deep");
@@ -80,6 +90,31 @@ impl PartialEq for Metadata {
 }
 
 impl Eq for Metadata {}
+
+/// The integers in a JSON text, as they are written: numbers without a fraction and an exponent, outside of strings.
+fn integers(json: &str) -> impl Iterator<Item = &str> {
+    let mut in_string = false;
+    let mut escaped = false;
+    let is_outside = move |c: char| {
+        let was_outside = !in_string;
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            _ => {}
+        }
+        was_outside
+    };
+    let mut is_outside = is_outside;
+    let tokens = json.split(move |c: char| {
+        let is_number = matches!(c, '0'..='9' | '-' | '+' | '.' | 'e' | 'E');
+        !(is_outside(c) && is_number)
+    });
+    tokens.filter(|token| {
+        let digits = token.strip_prefix('-').unwrap_or(token);
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
 
 fn deeper_than(value: &Value, levels: usize) -> bool {
     let Some(inner) = levels.checked_sub(1) else { return value.is_object() || value.is_array() };
@@ -239,11 +274,8 @@ mod tests {
 
     use super::*;
 
-    fn object(value: Value) -> Map<String, Value> {
-        match value {
-            Value::Object(object) => object,
-            _ => panic!("not an object"),
-        }
+    fn object(value: Value) -> Box<RawValue> {
+        serde_json::value::to_raw_value(&value).unwrap()
     }
 
     #[test]
@@ -252,6 +284,8 @@ mod tests {
         assert_eq!(Content::parse(text.into()).unwrap().as_str(), text);
         assert!(Content::parse("🚕".repeat(4_000)).is_ok());
         assert!(Content::parse("🚕".repeat(4_001)).is_err());
+        assert!(Content::parse("\n".repeat(16 * 1024 - 1) + "x").is_ok());
+        assert!(Content::parse("\n".repeat(16 * 1024) + "x").is_err(), "white space has its size");
         assert!(Content::parse(format!("{}{}", " ".repeat(5_000), "x")).is_ok());
         for bad in ["", " \u{2003}\n", "a\0b"] {
             assert!(Content::parse(bad.into()).is_err(), "{bad:?}");
@@ -261,12 +295,32 @@ mod tests {
     #[test]
     fn metadata_is_bounded_in_size_depth_and_has_no_nul() {
         let nested = |levels: usize| (1..levels).fold(json!({}), |inner, _| json!({ "a": inner }));
-        assert!(Metadata::parse(object(nested(32))).is_ok());
-        assert!(Metadata::parse(object(nested(33))).is_err());
-        assert!(Metadata::parse(object(json!({ "k": "x".repeat(8_192 - 8) }))).is_ok());
-        assert!(Metadata::parse(object(json!({ "k": "x".repeat(8_192 - 7) }))).is_err());
-        assert!(Metadata::parse(object(json!({ "a": ["b\0"] }))).is_err());
-        assert!(Metadata::parse(object(json!({ "a\0": 1 }))).is_err());
+        assert!(Metadata::parse(&object(nested(32))).is_ok());
+        assert!(Metadata::parse(&object(nested(33))).is_err());
+        assert!(Metadata::parse(&object(json!({ "k": "x".repeat(8_192 - 8) }))).is_ok());
+        assert!(Metadata::parse(&object(json!({ "k": "x".repeat(8_192 - 7) }))).is_err());
+        assert!(Metadata::parse(&object(json!({ "a": ["b\0"] }))).is_err());
+        assert!(Metadata::parse(&object(json!({ "a\0": 1 }))).is_err());
+        assert!(Metadata::parse(&object(json!([1]))).is_err());
+    }
+
+    #[test]
+    fn a_number_comes_back_as_it_was_sent_or_is_rejected() {
+        let parse = |text: &str| Metadata::parse(&RawValue::from_string(text.to_owned()).unwrap());
+        for kept in [
+            r#"{"a":18446744073709551615}"#,
+            r#"{"a":-9223372036854775808}"#,
+            r#"{"a":[13.0,13,1e+30]}"#,
+            r#"{"a":"18446744073709551616"}"#,
+            r#"{"a\"b":"c\\","d":1}"#,
+        ] {
+            assert_eq!(parse(kept).unwrap().as_json(), kept);
+        }
+        for lost in
+            [r#"{"a":18446744073709551616}"#, r#"{"a":[-9223372036854775809]}"#, r#"{"\"":99999999999999999999}"#]
+        {
+            assert!(parse(lost).is_err(), "{lost}");
+        }
     }
 
     #[test]

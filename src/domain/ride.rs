@@ -9,8 +9,9 @@ use super::{Error, Result, RideId, Seq, Time, UserId};
 /// How far a ride is: `requested → accepted → arrived → in_progress → completed`, or `cancelled` from any
 /// before completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[salvo(schema(name = "RideStatus"))]
+// By way of a string: serde would take `{"requested": null}` for a variant as well.
+#[serde(rename_all = "snake_case", try_from = "String")]
+#[salvo(schema(name = "RideStatus", rename_all = "snake_case"))]
 pub enum Status {
     /// Booked; no driver has taken it.
     Requested,
@@ -62,6 +63,17 @@ impl Status {
             Self::Completed => self == Self::InProgress,
             Self::Cancelled => !self.is_ended(),
         }
+    }
+}
+
+impl TryFrom<String> for Status {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            format!("must be one of {names}")
+        })
     }
 }
 

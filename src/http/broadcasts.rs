@@ -7,7 +7,7 @@ use salvo::http::StatusCode;
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::{Response, Scribe, Writer as _};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use super::body::{Body, Json, REQUIRED};
 use super::context::Session;
@@ -40,8 +40,8 @@ pub(super) struct BroadcastBody {
     #[salvo(schema(min_length = 1, max_length = 64, example = "surge"))]
     r#type: Option<String>,
     /// What it says: at most 8 KiB, 32 levels deep.
-    #[salvo(schema(required = true, nullable = false, example = json!({"text": "Heavy rain: drivers may be late"})))]
-    data: Option<Map<String, Value>>,
+    #[salvo(schema(required = true, nullable = false, value_type = Map<String, Value>, example = json!({"text": "Heavy rain: drivers may be late"})))]
+    data: Option<Box<RawValue>>,
 }
 
 #[derive(Serialize)]
@@ -70,7 +70,7 @@ pub(super) async fn broadcast(
     let mut errors = FieldErrors::default();
     let users = errors.take("/userIds", body.user_ids.ok_or_else(|| REQUIRED.to_owned()).and_then(users));
     let kind = errors.take("/type", body.r#type.map(kind).transpose());
-    let data = errors.take("/data", body.data.ok_or(REQUIRED).and_then(Metadata::parse));
+    let data = errors.take("/data", body.data.as_deref().ok_or(REQUIRED).and_then(Metadata::parse));
     let (Some(users), Some(kind), Some(data)) = (users, kind, data) else { return Err(errors.into_error().into()) };
     let parts = users.chunks(PART).map(|part| {
         let (users, kind, data) = (part.to_vec(), kind.clone(), data.clone());

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Admitted, NotAdmitted};
 use super::metrics::{Metrics, Transport};
-use super::params::query;
+use super::params::{QueryParameters, query};
 use super::rate::SendRate;
 use super::refusal::Refusal;
 use crate::auth::{Ticket, Tickets, TokenError, Verifier};
@@ -147,13 +147,14 @@ impl Drop for Open {
     }
 }
 
-/// Puts the [`Api`] where handlers find it.
-pub(super) struct Provide(pub(super) Arc<Api>);
+/// Puts the [`Api`], and the operations' query parameters, where handlers find them.
+pub(super) struct Provide(pub(super) Arc<Api>, pub(super) Arc<QueryParameters>);
 
 #[async_trait]
 impl Handler for Provide {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
         depot.insert_typed(Arc::clone(&self.0));
+        depot.insert_typed(Arc::clone(&self.1));
         ctrl.call_next(req, depot, res).await;
     }
 }
@@ -230,21 +231,33 @@ impl Credentials {
 
     fn signed(req: &Request, api: &Api) -> Result<Self, Refusal> {
         let refused = |error| Refusal::Unauthorized(Some(error));
-        let Some(value) = req.headers().get(AUTHORIZATION) else {
+        let mut values = req.headers().get_all(AUTHORIZATION).iter();
+        let bearer = values.next().and_then(|value| {
+            // RFC 9110, section 11.1: the scheme's case does not matter.
+            let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(token)
+        });
+        // Not a list (RFC 9110, section 5.3): two may mean that somebody on the way has added theirs.
+        if values.next().is_some() {
+            return Err(Error::invalid("Authorization", "must be given once").into());
+        }
+        // Another scheme beside a ticket, such as a proxy's Basic, is not meant for us.
+        let Some(token) = bearer else {
             let ticket = query(req, "ticket").ok_or(Refusal::Unauthorized(None))?;
             return api.tickets.verify(ticket).map(Self::Ticket).map_err(refused);
         };
-        // RFC 9110, section 11.1: the scheme's case does not matter.
-        let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).unwrap_or_default();
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Refusal::Unauthorized(None));
-        }
         let token = token.trim();
         match api.verifier.verify(token) {
             Ok(caller) => Ok(Self::Token(caller)),
             Err(error) => api.tickets.verify(token).map(Self::Ticket).map_err(|_| refused(error)),
         }
     }
+}
+
+/// Rejects unknown query parameters: only of callers who may be here at all.
+fn check_query(req: &Request, depot: &Depot) -> Result<(), Refusal> {
+    let parameters = depot.get_typed::<Arc<QueryParameters>>().map_err(|_| Error::Internal)?;
+    Ok(parameters.check(req)?)
 }
 
 fn api(depot: &Depot) -> Result<Arc<Api>, Refusal> {
@@ -261,7 +274,10 @@ impl<'ex> Extractible<'ex> for Session {
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
         let api = api(depot)?;
         match Credentials::of(req, &api).await? {
-            Credentials::Token(caller) => Ok(Self::new(caller, api, depot)),
+            Credentials::Token(caller) => {
+                check_query(req, depot)?;
+                Ok(Self::new(caller, api, depot))
+            }
             Credentials::Ticket(_) => Err(Error::Forbidden("a ticket opens streams and polls, nothing else").into()),
         }
     }
@@ -287,6 +303,7 @@ impl<'ex> Extractible<'ex> for LiveSession {
         if caller.expires_at <= Time::now() {
             return Err(Refusal::Unauthorized(Some(TokenError::Expired)));
         }
+        check_query(req, depot)?;
         Ok(Self { session: Some(Session::new(caller, api, depot)), bound_to })
     }
 }

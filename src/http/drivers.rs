@@ -79,7 +79,7 @@ struct Available<'a> {
 /// For support and service: the drivers who do now, by their ids.
 #[endpoint(tags("drivers"), operation_id = "listAvailableDrivers",
     parameters(
-        ("after" = Option<String>, Query, pattern = "^[A-Za-z0-9_.-]{1,64}$",
+        ("after" = Option<String>, Query, pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$",
             description = "Only drivers after this one: the `next` of the page before."),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "The most drivers: 1 to 1000, 200 where not given.")),
     responses(

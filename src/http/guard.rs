@@ -4,10 +4,15 @@ use std::str::FromStr;
 
 use salvo::cors::{AllowHeaders, AllowOrigin, Cors, CorsHandler};
 use salvo::http::header::{
-    AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION,
+    AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HOST, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION,
     REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
-use salvo::http::{HeaderMap, Method};
+use salvo::http::uri::Authority;
+use salvo::http::{HeaderMap, Method, Version};
+use salvo::{Depot, FlowCtrl, Handler, Request, Response, Writer as _, async_trait};
+
+use super::refusal::Refusal;
+use crate::domain::Error;
 
 /// How long a browser may remember what it was allowed, in seconds: two hours, the longest that Chrome takes.
 const MAX_AGE: u64 = 7_200;
@@ -21,7 +26,14 @@ impl FromStr for Origin {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} must be an origin such as https://app.example.com, without a path; or *");
-        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        // Apps in a web view have schemes of their own: capacitor://localhost, ionic://localhost.
+        let is_scheme = |scheme: &str| {
+            let rest = scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.'));
+            rest && scheme.starts_with(|first: char| first.is_ascii_lowercase())
+        };
+        let rest = text.split_once("://").and_then(|(scheme, rest)| is_scheme(scheme).then_some(rest));
         let is_host = |rest: &str| {
             !rest.is_empty()
                 && rest.bytes().all(|byte| {
@@ -45,17 +57,41 @@ pub(super) fn cors(origins: &[Origin]) -> Option<CorsHandler> {
         all if all.iter().any(|Origin(origin)| origin == "*") => AllowOrigin::any(),
         some => AllowOrigin::list(some.iter().map(|Origin(origin)| origin.clone())),
     };
-    let named = ["idempotency-key", "last-event-id", "prefer", "x-request-id"].map(HeaderName::from_static);
+    // Tracing libraries in browsers add the last three by themselves (W3C Trace Context, W3C Baggage).
+    let named = ["idempotency-key", "last-event-id", "prefer", "x-request-id", "traceparent", "tracestate", "baggage"]
+        .map(HeaderName::from_static);
     let headers = [AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH].into_iter().chain(named);
     let exposed = ["x-request-id", "ratelimit", "ratelimit-policy", "preference-applied"].map(HeaderName::from_static);
     let exposed = [ETAG, LOCATION, RETRY_AFTER].into_iter().chain(exposed);
     let cors = Cors::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers(AllowHeaders::list(headers))
         .expose_headers(exposed.collect::<Vec<_>>())
         .max_age(MAX_AGE);
     Some(cors.into_handler())
+}
+
+/// Rejects a request of HTTP/1.1 without a `Host`, with two, or with one that is no host (RFC 9112, section 3.2): a proxy and
+/// a server that understand it differently are how requests are smuggled.
+pub(super) struct RequireHost;
+
+#[async_trait]
+impl Handler for RequireHost {
+    async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
+        if req.version() == Version::HTTP_11 && !has_one_host(req.headers()) {
+            ctrl.skip_rest();
+            let error = Error::invalid("Host", "must be given once, as a host name or address with an optional port");
+            Refusal::from(error).write(req, depot, res).await;
+        }
+    }
+}
+
+fn has_one_host(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(HOST).iter();
+    let (Some(host), None) = (values.next(), values.next()) else { return false };
+    // It is empty where the target has no authority.
+    host.is_empty() || Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'))
 }
 
 /// Answers are data: not to be guessed at, run, or framed; and where they were asked for is nobody else's to know.
@@ -70,13 +106,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_host_is_given_once_and_is_a_host() {
+        let has_one = |hosts: &[&'static str]| {
+            has_one_host(&hosts.iter().map(|host| (HOST, HeaderValue::from_static(host))).collect())
+        };
+        for fine in ["example.com", "example.com:8080", "127.0.0.1:80", "[::1]:8080", ""] {
+            assert!(has_one(&[fine]), "{fine}");
+        }
+        for wrong in ["a b", "user@example.com", "http://example.com", "example.com/path", "a,b:c:d"] {
+            assert!(!has_one(&[wrong]), "{wrong}");
+        }
+        assert!(!has_one(&[]) && !has_one(&["example.com", "example.com"]));
+    }
+
+    #[test]
     fn an_origin_is_a_scheme_and_a_host() {
-        for fine in ["*", "https://app.example.com", "http://localhost:3000", "https://[::1]:8443"] {
+        for fine in [
+            "*",
+            "https://app.example.com",
+            "http://localhost:3000",
+            "https://[::1]:8443",
+            "capacitor://localhost",
+            "ionic://localhost",
+        ] {
             assert!(fine.parse::<Origin>().is_ok(), "{fine}");
         }
-        for wrong in
-            ["", "null", "app.example.com", "https://", "https://a.example/", "https://A.example", "https://a b"]
-        {
+        for wrong in [
+            "",
+            "null",
+            "app.example.com",
+            "https://",
+            "https://a.example/",
+            "https://A.example",
+            "https://a b",
+            "1a://b",
+        ] {
             assert!(wrong.parse::<Origin>().unwrap_err().contains("must be an origin"), "{wrong}");
         }
     }

@@ -8,7 +8,7 @@ use salvo::http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValu
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::{Request, Response, Scribe, Writer as _};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use super::body::{Body, Json, REQUIRED};
 use super::context::{Api, Session};
@@ -31,9 +31,14 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 #[salvo(schema(name = "SendMessage"))]
 pub(super) struct SendBody {
     /// The ride to say it on.
-    #[salvo(schema(required = true, nullable = false, pattern = "^[A-Za-z0-9_.-]{1,64}$", example = "ride_123"))]
+    #[salvo(schema(
+        required = true,
+        nullable = false,
+        pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$",
+        example = "ride_123"
+    ))]
     ride_id: Option<String>,
-    /// 1 to 4000 characters after trimming, without U+0000; kept byte for byte.
+    /// 1 to 4000 characters after trimming, at most 16 KiB in all, without U+0000; kept byte for byte.
     #[salvo(schema(
         required = true,
         nullable = false,
@@ -43,8 +48,9 @@ pub(super) struct SendBody {
         example = "I am at the main gate"
     ))]
     content: Option<String>,
-    /// Anything the app attaches: at most 8 KiB, 32 levels deep.
-    metadata: Option<Map<String, Value>>,
+    /// Anything the app attaches: at most 8 KiB, 32 levels deep, integers within 64 bits.
+    #[salvo(schema(value_type = Option<Map<String, Value>>))]
+    metadata: Option<Box<RawValue>>,
     /// The sender's own name for this message: sent again under the same name it is the same message.
     #[salvo(schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]+$", max_length = 128, min_length = 1))]
     client_message_id: Option<String>,
@@ -73,7 +79,7 @@ pub(super) async fn send_message(
     let ride = body.ride_id.ok_or_else(|| REQUIRED.to_owned());
     let ride = errors.take("/rideId", ride.and_then(|ride| RideId::parse(&ride).map_err(|error| error.to_string())));
     let content = errors.take("/content", body.content.ok_or(REQUIRED).and_then(Content::parse));
-    let metadata = errors.take("/metadata", body.metadata.map(Metadata::parse).transpose());
+    let metadata = errors.take("/metadata", body.metadata.as_deref().map(Metadata::parse).transpose());
     let named = errors.take("/clientMessageId", body.client_message_id.map(ClientMessageId::parse).transpose());
     let (Some(ride), Some(content), Some(metadata), Some(named)) = (ride, content, metadata, named) else {
         return Err(errors.into_error().into());
@@ -229,7 +235,7 @@ pub(super) struct EditBody {
     /// The new metadata; left out, it stays; null takes it away.
     #[serde(default, deserialize_with = "present")]
     #[salvo(schema(value_type = Option<Map<String, Value>>))]
-    metadata: Option<Option<Map<String, Value>>>,
+    metadata: Option<Option<Box<RawValue>>>,
 }
 
 /// Tells `null` from a field that is not there.
@@ -253,7 +259,7 @@ pub(super) async fn edit_message(
     let Body(body) = body;
     let mut errors = FieldErrors::default();
     let content = errors.take("/content", body.content.map(Content::parse).transpose());
-    let metadata = body.metadata.map(|metadata| metadata.map(Metadata::parse).transpose()).transpose();
+    let metadata = body.metadata.map(|metadata| metadata.as_deref().map(Metadata::parse).transpose()).transpose();
     let (Some(content), Some(metadata)) = (content, errors.take("/metadata", metadata)) else {
         return Err(errors.into_error().into());
     };

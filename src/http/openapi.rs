@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 use salvo::http::header::{CONTENT_TYPE, HeaderValue};
 use salvo::oapi::schema::Ref;
 use salvo::oapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme};
-use salvo::oapi::{Content, Example, Info, License, OpenApi, RefOr, Response, Schema, SecurityScheme, Tag, ToSchema};
+use salvo::oapi::{
+    Content, Example, Info, License, OpenApi, PathItemType, RefOr, Response, Schema, SecurityScheme, Tag, ToSchema,
+};
 use salvo::{Depot, FlowCtrl, Handler, Request, Writer as _, async_trait};
 
 use super::problem::{self, ProblemBody};
@@ -21,7 +23,8 @@ Every durable event of a ride has a number, its `seq`: 1, 2, 3, … without hole
 of streams (`Last-Event-ID`), polls (`after`) and the history alike.
 
 Request bodies are JSON whatever their `Content-Type` says. Errors are `application/problem+json` (RFC 9457) with a \
-stable `code`. A ride or message that is not yours looks as one that is not there.";
+stable `code`. A ride or message that is not yours looks as one that is not there. A query parameter that an operation does not \
+document is rejected, except `_`, which some libraries add against caches. `HEAD` is accepted wherever `GET` is.";
 
 /// The refusals that any operation under `/api/v1` may meet.
 const COMMON: [(&str, &str); 7] = [
@@ -57,6 +60,10 @@ pub fn document() -> OpenApi {
             Tag::new("operations").description("For those who run it."),
         ])
         .merge_router(&router(Served::All));
+    // HEAD answers as GET does: what is said of the one holds for the other.
+    for (_, item) in document.paths.iter_mut() {
+        item.operations.remove(&PathItemType::Head);
+    }
     let problem = ProblemBody::to_schema(&mut document.components);
     for (code, body) in problem::examples() {
         document.components.examples.insert(code.to_owned(), Example::new().value(body).into());

@@ -19,10 +19,15 @@ use crate::writer::{AcceptRide, CancelRide, PutRide, SetStatus};
 #[salvo(schema(name = "PutRide"))]
 pub(super) struct PutBody {
     /// Who booked it; never changes.
-    #[salvo(schema(required = true, nullable = false, pattern = "^[A-Za-z0-9_.-]{1,64}$", example = "rider_1"))]
+    #[salvo(schema(
+        required = true,
+        nullable = false,
+        pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$",
+        example = "rider_1"
+    ))]
     rider_id: Option<String>,
     /// Who drives it. Left out, it stays; a first one means accepted; another one replaces the driver.
-    #[salvo(schema(pattern = "^[A-Za-z0-9_.-]{1,64}$", example = "driver_1"))]
+    #[salvo(schema(pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$", example = "driver_1"))]
     driver_id: Option<String>,
     /// How far it is. Left out, it stays.
     status: Option<Status>,
@@ -99,7 +104,7 @@ struct Inbox<'a> {
 #[endpoint(tags("rides"), operation_id = "listRides",
     parameters(
         ("status" = Option<Status>, Query, description = "Only rides with this status."),
-        ("before" = Option<String>, Query, pattern = "^[A-Za-z0-9_.-]{1,64}$",
+        ("before" = Option<String>, Query, pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$",
             description = "Only rides older than this one: the `next` of the page before."),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The most rides: 1 to 200, 50 where not given.")),
     responses((status_code = 200, description = "A page", body = schema::Inbox)))]

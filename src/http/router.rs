@@ -9,8 +9,9 @@ use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Service, Writer
 
 use super::console::Console;
 use super::context::{Api, Provide};
-use super::guard::{Origin, cors};
+use super::guard::{Origin, RequireHost, cors};
 use super::live::{poll, sse};
+use super::params::QueryParameters;
 use super::refusal::Refusal;
 use super::trace::Trace;
 use super::{
@@ -35,41 +36,50 @@ pub fn service(api: Arc<Api>, origins: &[Origin], served: Served, console: Optio
     if let Some(console) = console {
         root = root.push(console.router());
     }
-    let service = Service::new(root).catcher(Catcher::default().hoop(Nothing)).hoop(Provide(api)).hoop(Trace);
+    let parameters = Arc::new(QueryParameters::of(&openapi::document()));
+    let service = Service::new(root)
+        .catcher(Catcher::default().hoop(Nothing))
+        .hoop(Provide(api, parameters))
+        .hoop(Trace)
+        .hoop(RequireHost);
     match cors(origins) {
         Some(cors) => service.hoop(cors),
         None => service,
     }
 }
 
+/// A route of this path that answers `GET`, and `HEAD` in the same way (RFC 9110, section 9.3.2): hyper sends the head alone.
+/// Handlers that open something or wait look at the method.
+macro_rules! get {
+    ($path:expr, $handler:expr) => {
+        Router::with_path($path).get($handler).head($handler)
+    };
+}
+
 /// The paths of what is served.
 pub(super) fn router(served: Served) -> Router {
-    let mut root = Router::new()
-        .push(Router::with_path("healthz").get(health::get_health))
-        .push(Router::with_path("readyz").get(health::get_readiness));
+    let mut root = Router::new().push(get!("healthz", health::get_health)).push(get!("readyz", health::get_readiness));
     if served != Served::Operations {
         root = root
             .push(interface())
-            .push(Router::with_path("openapi.yaml").get(openapi::Yaml))
-            .push(Router::with_path("openapi.json").get(openapi::Json::default()));
+            .push(get!("openapi.yaml", openapi::Yaml))
+            .push(get!("openapi.json", openapi::Json::default()));
     }
     if served != Served::Public {
-        root = root.push(Router::with_path("metrics").get(metrics::get_metrics));
+        root = root.push(get!("metrics", metrics::get_metrics));
     }
     root
 }
 
 /// The interface itself.
 fn interface() -> Router {
-    let of_ride = Router::with_path("rides/{rideId}")
-        .get(messages::get_history)
-        .push(Router::with_path("unread-count").get(receipts::get_unread_count))
-        .push(Router::with_path("presence").get(presence::get_presence))
+    let of_ride = get!("rides/{rideId}", messages::get_history)
+        .push(get!("unread-count", receipts::get_unread_count))
+        .push(get!("presence", presence::get_presence))
         .push(Router::with_path("typing").post(typing::set_typing))
-        .push(Router::with_path("events").get(sse::stream_ride))
-        .push(Router::with_path("poll").get(poll::poll_ride));
-    let of_message = Router::with_path("{messageId}")
-        .get(messages::get_message)
+        .push(get!("events", sse::stream_ride))
+        .push(get!("poll", poll::poll_ride));
+    let of_message = get!("{messageId}", messages::get_message)
         .patch(messages::edit_message)
         .delete(messages::delete_message)
         .push(Router::with_path("reactions/{emoji}").put(reactions::put_reaction).delete(reactions::delete_reaction))
@@ -77,14 +87,13 @@ fn interface() -> Router {
         .push(Router::with_path("delivered").post(receipts::mark_delivered));
     let messages = Router::with_path("messages")
         .post(messages::send_message)
-        .push(only_get("unread-count").get(receipts::get_unread_counts))
+        .push(only_get("unread-count").get(receipts::get_unread_counts).head(receipts::get_unread_counts))
         .push(of_ride)
         .push(of_message);
-    let rides = Router::with_path("rides").get(rides::list_rides).push(
-        Router::with_path("{rideId}")
+    let rides = get!("rides", rides::list_rides).push(
+        get!("{rideId}", rides::get_ride)
             .put(rides::put_ride)
-            .get(rides::get_ride)
-            .push(Router::with_path("location").post(location::put_location).get(location::get_location))
+            .push(get!("location", location::get_location).post(location::put_location))
             .push(Router::with_path("accept").post(rides::accept_ride))
             .push(Router::with_path("cancel").post(rides::cancel_ride))
             .push(Router::with_path("status").post(rides::set_ride_status)),
@@ -96,9 +105,9 @@ fn interface() -> Router {
         .push(Router::with_path("revoke").post(users::revoke_user));
     let drivers = Router::with_path("drivers")
         .push(Router::with_path("me/availability").put(drivers::put_availability))
-        .push(Router::with_path("available").get(drivers::list_available));
-    let events = Router::with_path("events").get(sse::stream_all);
-    let poll = Router::with_path("poll").get(poll::poll_all);
+        .push(get!("available", drivers::list_available));
+    let events = get!("events", sse::stream_all);
+    let poll = get!("poll", poll::poll_all);
     Router::with_path("api/v1")
         .push(messages)
         .push(rides)
@@ -112,17 +121,17 @@ fn interface() -> Router {
 
 /// A path beside `{…}`, which other methods would fall through to.
 fn only_get(path: &str) -> Router {
-    let others = Router::new().filter_fn(|req, _| req.method() != Method::GET).goal(OnlyGet);
+    let others = Router::new().filter_fn(|req, _| !matches!(*req.method(), Method::GET | Method::HEAD)).goal(OnlyGet);
     Router::with_path(path).push(others)
 }
 
-/// Refuses all methods but GET.
+/// Rejects all methods but GET and HEAD.
 struct OnlyGet;
 
 #[async_trait]
 impl Handler for OnlyGet {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, _ctrl: &mut FlowCtrl) {
-        res.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        res.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         Refusal::MethodNotAllowed.write(req, depot, res).await;
     }
 }

@@ -16,7 +16,11 @@ pub(super) struct Id;
 
 impl ToSchema for Id {
     fn to_schema(_components: &mut Components) -> RefOr<Schema> {
-        Object::new().schema_type(BasicType::String).pattern("^[A-Za-z0-9_.-]{1,64}$").example("ride_123").into()
+        Object::new()
+            .schema_type(BasicType::String)
+            .pattern(r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$")
+            .example("ride_123")
+            .into()
     }
 }
 
@@ -25,7 +29,11 @@ pub(super) struct Person;
 
 impl ToSchema for Person {
     fn to_schema(_components: &mut Components) -> RefOr<Schema> {
-        Object::new().schema_type(BasicType::String).pattern("^[A-Za-z0-9_.-]{1,64}$").example("rider_1").into()
+        Object::new()
+            .schema_type(BasicType::String)
+            .pattern(r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$")
+            .example("rider_1")
+            .into()
     }
 }
 
@@ -34,7 +42,11 @@ pub(super) struct DriverId;
 
 impl ToSchema for DriverId {
     fn to_schema(_components: &mut Components) -> RefOr<Schema> {
-        Object::new().schema_type(BasicType::String).pattern("^[A-Za-z0-9_.-]{1,64}$").example("driver_1").into()
+        Object::new()
+            .schema_type(BasicType::String)
+            .pattern(r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$")
+            .example("driver_1")
+            .into()
     }
 }
 

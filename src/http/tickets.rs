@@ -17,7 +17,7 @@ use crate::domain::{Error, RideId, Time};
 #[salvo(schema(name = "NewStreamTicket"))]
 pub(super) struct TicketBody {
     /// One ride; left out, all of the caller's.
-    #[salvo(schema(pattern = "^[A-Za-z0-9_.-]{1,64}$", example = "ride_123"))]
+    #[salvo(schema(pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$", example = "ride_123"))]
     ride_id: Option<String>,
 }
 

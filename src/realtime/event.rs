@@ -1,5 +1,6 @@
 //! An event, encoded once for all who read it.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -28,6 +29,7 @@ impl Event {
     /// Encodes an event. `data` is one line of JSON, in which a line break can only be an escape, so none can
     /// end the frame early.
     pub fn new(seq: Seq, kind: EventType, data: &str) -> Self {
+        let data = &*one_line(data);
         let frame = ["id: ", &seq.to_string(), "\nevent: ", kind.as_str(), "\ndata: ", data, "\n\n"].concat();
         let to = frame.len() - "\n\n".len();
         let (frame, data) = (frame.into(), to - data.len()..to);
@@ -57,6 +59,19 @@ impl Event {
     }
 }
 
+/// JSON without the characters that some readers take for the end of a line though the HTML standard does not: U+0085, U+2028
+/// and U+2029 (Python's `splitlines`, and with it several SSE clients). In JSON they can only be within strings, where an
+/// escape means the same.
+fn one_line(json: &str) -> Cow<'_, str> {
+    const ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+    if !json.contains(ENDS) {
+        return Cow::Borrowed(json);
+    }
+    let escaped =
+        ENDS.iter().fold(json.to_owned(), |json, end| json.replace(*end, &format!("\\u{:04x}", u32::from(*end))));
+    Cow::Owned(escaped)
+}
+
 impl From<&NewEvent> for Event {
     fn from(event: &NewEvent) -> Self {
         Self::new(event.seq, event.kind, &event.data).traced(event.trace)
@@ -82,5 +97,13 @@ mod tests {
             Bytes::from("id: abc\nevent: message:new\ndata: {\"content\":\"a\\nb\"}\n\n")
         );
         assert_eq!(event.data(), r#"{"content":"a\nb"}"#);
+    }
+
+    #[test]
+    fn no_reader_finds_the_end_of_a_line_within_the_data() {
+        let event = Event::new(7, EventType::MessageNew, "{\"content\":\"a\u{2028}b\u{2029}c\u{85}d é\"}");
+        assert_eq!(event.data(), r#"{"content":"a\u2028b\u2029c\u0085d é"}"#);
+        let data: serde_json::Value = serde_json::from_str(event.data()).unwrap();
+        assert_eq!(data["content"], "a\u{2028}b\u{2029}c\u{85}d é");
     }
 }

@@ -22,7 +22,7 @@ proptest! {
     #![proptest_config(Config { cases: 2_000, failure_persistence: None, ..Config::default() })]
 
     #[test]
-    fn a_cursor_is_ours_or_refused(text in text(), user in "[A-Za-z0-9_.-]{1,64}") {
+    fn a_cursor_is_ours_or_refused(text in text(), user in "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}") {
         let user = UserId::parse(&user).unwrap();
         if let Ok(places) = Places::parse(&text, &user) {
             // What is taken is a position, and says the same when it is given back.

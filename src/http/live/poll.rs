@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use salvo::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
+use salvo::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use salvo::http::{Method, StatusCode};
 use salvo::oapi::endpoint;
 use salvo::{Request, Response, Scribe, Writer as _};
 use serde::Serialize;
@@ -89,6 +90,9 @@ pub(in crate::http) async fn poll_ride(
     let terms = Terms::of(req, res, &api, &caller)?;
     let _admitted = api.admit_poll(&caller)?;
     let (mut follow, opened) = Follow::open(Arc::new(api.reader(&caller)), ride, after).await?;
+    if req.method() == Method::HEAD {
+        return Ok(head(res));
+    }
     if !opened.is_over {
         acknowledge(&api, &caller, &opened.snapshot, &terms.filter, after);
     }
@@ -135,6 +139,9 @@ pub(in crate::http) async fn poll_all(
     let has_cursor = after.is_some();
     let terms = Terms::of(req, res, &api, &caller)?;
     let _admitted = api.admit_poll(&caller)?;
+    if req.method() == Method::HEAD {
+        return Ok(head(res));
+    }
     let _attending = api.attend_as_driver(&caller, terms.away);
     let attend = merged_attend(&api, terms.away);
     let (mut merged, opened) = Merged::open(api.reader(&caller), after, attend).await?;
@@ -256,6 +263,13 @@ impl Found {
         Json::<schema::Poll>::ok(&answer)?.render(res);
         Ok(())
     }
+}
+
+/// The head of a response, for HEAD: which waits for nothing and has no effects (RFC 9110, section 9.2.1).
+fn head(res: &mut Response) {
+    res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    res.status_code(StatusCode::OK);
 }
 
 fn view(handed: &Handed) -> Result<EventView<'_>, Error> {

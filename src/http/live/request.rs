@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use salvo::Request;
-use salvo::http::header::{HeaderMap, HeaderName};
+use salvo::http::header::HeaderName;
 
 use crate::domain::{Caller, Error, EventType, Filter, RideSnapshot, Seq};
 use crate::http::context::Api;
@@ -42,10 +42,17 @@ pub(super) fn places(name: &str, text: Option<&str>, caller: &Caller) -> Result<
     text.map(parse).transpose()
 }
 
-/// The last id that a browser has had. It wins over `?after=`, since a browser that reconnects repeats its old URL. An
-/// empty one is none (HTML standard, section 9.2.4).
-pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Error> {
-    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| Error::invalid("Last-Event-ID", "must be plain text"))?.trim();
-    Ok((!text.is_empty()).then_some(text))
+/// The last id that a browser has received, and the name of the header or parameter that has it. It takes precedence over
+/// `?after=`, since a browser that reconnects repeats its old URL. An empty one is none (HTML standard, section 9.2.4).
+///
+/// Polyfills that cannot set headers send `?lastEventId=`.
+pub(super) fn last_event_id(req: &Request) -> Result<Option<(&'static str, &str)>, Error> {
+    let (name, text) = match req.headers().get(LAST_EVENT_ID) {
+        Some(value) => {
+            let text = value.to_str().map_err(|_| Error::invalid("Last-Event-ID", "must be plain text"))?;
+            ("Last-Event-ID", text.trim())
+        }
+        None => ("lastEventId", query(req, "lastEventId").unwrap_or_default()),
+    };
+    Ok((!text.is_empty()).then_some((name, text)))
 }

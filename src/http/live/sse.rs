@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use salvo::http::StatusCode;
+use salvo::http::{Method, StatusCode};
 use salvo::oapi::endpoint;
 use salvo::{Request, Response, Writer as _};
 
 use super::reader::Cursor;
 use super::request::{acknowledge, filter, last_event_id, merged_attend, places};
 use super::state::{GapView, State};
-use super::stream::{Beginning, EventStream, Terms, come_back_later};
+use super::stream::{Beginning, EventStream, Terms, come_back_later, event_stream_headers};
 use crate::domain::{Caller, Error};
 use crate::http::context::{Api, LiveSession, Session};
 use crate::http::params::{RidePath, number, query, seq};
@@ -24,7 +24,8 @@ use crate::realtime::{Follow, Merged};
 #[endpoint(tags("live"), operation_id = "streamRide",
     parameters(
         ("after" = Option<i64>, Query, minimum = 0, description = "Continue after this position; without one the stream begins now; 0 is the whole log."),
-        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{0,18}$", description = "The same, as an `EventSource` sends it; it wins."),
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{0,18}$", description = "The same, as an `EventSource` sends it; it takes precedence."),
+        ("lastEventId" = Option<String>, Query, pattern = "^[0-9]{0,18}$", description = "The same, as polyfills of `EventSource` send it; the header takes precedence."),
         ("types" = Option<String>, Query, example = json!("message:*,ride:status"), description = "Only these types of events: a comma list, `*` at the end matches a prefix. `stream:*` always passes."),
         ("heartbeat" = Option<u16>, Query, minimum = 5, maximum = 60, description = "After how many seconds of silence a comment is sent.")),
     responses(
@@ -40,7 +41,10 @@ pub(in crate::http) async fn stream_ride(
     let RidePath(ride) = ride;
     let Some(Session { caller, api, .. }) = or_later(session.for_ride(&ride), res)? else { return Ok(()) };
     let after = seq("after", query(req, "after"))?;
-    let last_id = seq("Last-Event-ID", last_event_id(req.headers())?)?;
+    let last_id = match last_event_id(req)? {
+        Some((name, text)) => seq(name, Some(text))?,
+        None => None,
+    };
     let cursor = last_id.or(after);
     let terms = terms(req, &api, &caller)?;
     let Some(admitted) = api.admit_stream(&caller) else {
@@ -49,14 +53,18 @@ pub(in crate::http) async fn stream_ride(
     };
     let opened = Follow::open(Arc::new(api.reader(&caller)), ride, cursor).await;
     let Some((follow, opened)) = or_later(opened, res)? else { return Ok(()) };
-    // Only a browser that comes back says by its last id what has reached it; `after` may come from the history.
-    if last_id.is_some() && !opened.is_over {
-        acknowledge(&api, &caller, &opened.snapshot, &terms.filter, cursor);
-    }
     // Not one that lies past the log's end, whose reader has yet to be told where that is.
     if opened.is_over && opened.resumed {
         res.status_code(StatusCode::NO_CONTENT);
         return Ok(());
+    }
+    if req.method() == Method::HEAD {
+        event_stream_headers(res);
+        return Ok(());
+    }
+    // Only a browser that comes back says by its last id what has reached it; `after` may come from the history.
+    if last_id.is_some() && !opened.is_over {
+        acknowledge(&api, &caller, &opened.snapshot, &terms.filter, cursor);
     }
     let grace = api.limits.presence_grace;
     let attending = [api.attend(&follow, grace), api.attend_as_driver(&caller, grace)];
@@ -78,7 +86,8 @@ pub(in crate::http) async fn stream_ride(
 #[endpoint(tags("live"), operation_id = "streamAll",
     parameters(
         ("after" = Option<String>, Query, max_length = 4096, description = "Continue after this position: the last `id`; without one the stream begins now; 0 is all that the log has."),
-        ("Last-Event-ID" = Option<String>, Header, description = "The same, as an `EventSource` sends it; it wins."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same, as an `EventSource` sends it; it takes precedence."),
+        ("lastEventId" = Option<String>, Query, max_length = 4096, description = "The same, as polyfills of `EventSource` send it; the header takes precedence."),
         ("types" = Option<String>, Query, example = json!("message:*,ride:*"), description = "Only these types of events: a comma list, `*` at the end matches a prefix. `stream:*` always passes."),
         ("heartbeat" = Option<u16>, Query, minimum = 5, maximum = 60, description = "After how many seconds of silence a comment is sent.")),
     responses(
@@ -91,7 +100,10 @@ pub(in crate::http) async fn stream_all(
 ) -> Result<(), Refusal> {
     let Some(Session { caller, api, .. }) = or_later(session.for_all(), res)? else { return Ok(()) };
     let after = places("after", query(req, "after"), &caller)?;
-    let last_id = places("Last-Event-ID", last_event_id(req.headers())?, &caller)?;
+    let last_id = match last_event_id(req)? {
+        Some((name, text)) => places(name, Some(text), &caller)?,
+        None => None,
+    };
     let (is_resumed, cursor) = (last_id.is_some(), last_id.or(after));
     let terms = terms(req, &api, &caller)?;
     let Some(admitted) = api.admit_stream(&caller) else {
@@ -101,6 +113,10 @@ pub(in crate::http) async fn stream_all(
     let attend = merged_attend(&api, api.limits.presence_grace);
     let opened = Merged::open(api.reader(&caller), cursor, attend).await;
     let Some((merged, opened)) = or_later(opened, res)? else { return Ok(()) };
+    if req.method() == Method::HEAD {
+        event_stream_headers(res);
+        return Ok(());
+    }
     if is_resumed {
         opened.rides.iter().for_each(|(snapshot, place)| acknowledge(&api, &caller, snapshot, &terms.filter, *place));
     }

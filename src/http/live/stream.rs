@@ -63,7 +63,8 @@ fn retry_line() -> String {
     format!("retry: {}\n", fastrand::u64(RETRY_MS))
 }
 
-fn event_stream_headers(res: &mut Response) {
+/// The head of an event stream.
+pub(super) fn event_stream_headers(res: &mut Response) {
     let headers = res.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
