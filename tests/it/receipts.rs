@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Database, Server, User};
+use crate::support::{Database, Role, Server, User};
 
 async fn flags(user: &User, message: &Value) -> (bool, bool) {
     let now = user.get(&format!("messages/{}", message["id"].as_str().unwrap())).await.expect(200).json();
@@ -141,4 +141,25 @@ async fn unread_counts_others_undeleted_messages_past_the_mark() {
     let rides = rider.get("rides").await.expect(200).json();
     let counts: Vec<_> = rides["rides"].as_array().unwrap().iter().map(|ride| &ride["unreadCount"]).collect();
     assert_eq!(counts, [&json!(1), &json!(0)], "newest first");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_marks_of_somebody_who_was_support_and_drives_now_are_those_of_a_driver() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let agent = server.user("agent", Role::Support);
+    let before = rider.send("ride_1", "Hello").await;
+    agent.mark(&before, "read").await.expect(200);
+    assert_eq!(flags(&rider, &before).await, (false, false));
+    server.service().put_ride("ride_1", "rider_1", Some("agent")).await.expect(200);
+    let joined = rider.history("ride_1", "").await["receipts"].clone();
+    let sent = rider.send("ride_1", "Where are you?").await;
+    server.driver("agent").mark(&sent, "read").await.expect(200);
+    // As the database has it, and as the writer that has just written it.
+    assert_eq!(flags(&rider, &sent).await, (true, true));
+    let edited = rider.edit(&sent, "Where are you now?").await.expect(200).json();
+    assert_eq!((&edited["isDelivered"], &edited["isRead"]), (&json!(true), &json!(true)));
+    let users: Vec<_> = joined.as_array().unwrap().iter().map(|mark| mark["userId"].as_str().unwrap()).collect();
+    assert_eq!(users, ["rider_1", "agent"], "each once");
 }
