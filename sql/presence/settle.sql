@@ -1,4 +1,5 @@
--- Whether each is there now, on any replica whose lease holds; those for whom that is news. The drivers have no log.
+-- Whether each is there now, on any replica whose lease holds or by a registration that has not expired; those for whom that
+-- is news. The drivers have no log.
 update presence_states state
 set online  = truth.online,
     since   = clock_timestamp(),
@@ -8,9 +9,10 @@ from (select wanted.topic,
              wanted.user_id,
              exists (select
                      from presence
-                     join replicas on replicas.replica = presence.replica and replicas.expires_at > clock_timestamp()
+                     left join replicas on replicas.replica = presence.replica
                      where presence.topic = wanted.topic
-                       and presence.user_id = wanted.user_id) as online
+                       and presence.user_id = wanted.user_id
+                       and greatest(presence.expires_at, replicas.expires_at) > clock_timestamp()) as online
       from unnest($1::text[], $2::text[]) as wanted (topic, user_id)) as truth
 left join topics log on log.name = truth.topic
 where state.topic = truth.topic

@@ -166,6 +166,14 @@ impl RideSnapshot {
         Some(next.map_or(last, |own| Access { role: own.role, from_seq: own.from_seq, until_seq: own.until_seq }))
     }
 
+    /// Whether somebody with this access may see the message at `seq`: staff see all, participants those of each of their
+    /// times on the ride.
+    pub fn may_see(&self, caller: &Caller, access: Access, seq: Seq) -> bool {
+        let covers = |own: &Participant| own.from_seq <= seq && own.until_seq.is_none_or(|until| seq <= until);
+        matches!(access.role, RideRole::Support | RideRole::System)
+            || self.participants.iter().any(|own| own.user == caller.user && covers(own))
+    }
+
     /// Where somebody's time on the ride has ended, if it has; staff's never does.
     pub fn left_at(&self, caller: &Caller) -> Option<Seq> {
         self.access(caller)?.until_seq
@@ -282,6 +290,21 @@ mod tests {
         assert_eq!(support, Some((1, None)));
         assert_eq!(ride.access_after(&caller("stranger", Role::Driver), 0), None);
         assert_eq!(snapshot().access_after(&caller("first", Role::Driver), 9).map(|a| a.until_seq), Some(Some(9)));
+    }
+
+    #[test]
+    fn a_participant_sees_the_messages_of_each_of_their_times_and_staff_all() {
+        let mut ride = snapshot();
+        ride.participants.push(participant("first", RideRole::Driver, 15, None));
+        let seen = |name, role| {
+            let caller = caller(name, role);
+            let access = ride.access(&caller).unwrap();
+            [2, 9, 10, 14, 15].map(|seq| ride.may_see(&caller, access, seq))
+        };
+        assert_eq!(seen("first", Role::Driver), [true, true, false, false, true]);
+        assert_eq!(seen("second", Role::Driver), [false, true, true, true, true]);
+        assert_eq!(seen("rider", Role::Rider), [true; 5]);
+        assert_eq!(seen("help", Role::Support), [true; 5]);
     }
 
     #[test]

@@ -34,8 +34,9 @@ pub(super) struct AvailabilityBody {
 
 /// Say whether one takes rides
 ///
-/// For drivers. Told to support and service on their stream of everything. It ends by itself when nothing of the driver's
-/// has been open for a while: no stream, no poll. The same again changes nothing.
+/// For drivers. Told to support and service on their stream of everything. Availability ends with the driver's presence: a
+/// driver is present while a stream or poll of theirs is open, and for the presence grace (`RIDEWIRE_PRESENCE_GRACE`) after
+/// the last has closed, or after this request. The same again changes nothing else and is not told.
 #[endpoint(tags("drivers"), operation_id = "putAvailability", responses(
     (status_code = 200, description = "It is known", body = schema::Driver),
     (status_code = 403, description = "`forbidden`: not a driver")))]
@@ -60,7 +61,7 @@ pub(super) async fn put_availability(
     };
     let state = DriverState { driver: caller.user, available, position, at: Time::now() };
     let text = serde_json::to_string(&state.view()).map_err(|_| Error::Internal)?;
-    if let Some(signal) = api.store.put_driver(state).await? {
+    if let Some(signal) = api.store.put_driver(state, api.limits.presence_grace).await? {
         api.tell(signal);
     }
     Ok(Json::text(StatusCode::OK, text))

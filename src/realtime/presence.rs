@@ -5,8 +5,9 @@
 //! the replica within it is registered there before they are taken out here, and never shows offline.
 //!
 //! What is registered counts while this replica's lease holds. One that has lost it, by a stop, a lost network or
-//! a crashed database, takes a new name and registers everybody again. Leases of others that have run out are
-//! taken out by whoever notices first.
+//! a crashed database, takes a new name and registers everybody again, in one transaction with the new lease. Registrations
+//! that hold no longer are the list of what is still to be done: each heartbeat of each replica takes some out, with all that
+//! follows from it in one transaction, so whatever fails is done by the next.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -26,6 +27,13 @@ const BEAT: Duration = Duration::from_secs(5);
 
 /// The most users settled in one transaction.
 const SETTLE: usize = 500;
+
+/// For how long one heartbeat takes out users who have lapsed: there may be all those of a large replica. The rest is for the
+/// next.
+const REAP: Duration = Duration::from_secs(2);
+
+/// The most available drivers whom one heartbeat looks after.
+const DRIVERS: i64 = 1_000;
 
 /// How long to wait before a database that has failed is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -105,12 +113,14 @@ impl Attendance {
     pub async fn run(&self, store: Arc<Store>, tell: impl Fn(Signal) + Send + Sync) {
         let mut replica = None;
         let mut beat_at = Instant::now();
+        let mut drivers_after = None;
         loop {
             let result = match replica {
-                None => self.enlist(&store).await.map(|name| replica = Some(name)),
+                None => self.enlist(&store, &tell).await.map(|name| replica = Some(name)),
                 Some(name) if beat_at <= Instant::now() => {
                     beat_at = Instant::now() + BEAT.mul_f64(0.8 + 0.2 * fastrand::f64());
-                    self.beat(&store, name, &tell).await.map(|lives| replica = replica.filter(|_| lives))
+                    let lives = beat(&store, name, &mut drivers_after, &tell).await;
+                    lives.map(|lives| replica = replica.filter(|_| lives))
                 }
                 Some(name) => self.settle(&store, name, &tell).await,
             };
@@ -134,26 +144,30 @@ impl Attendance {
         here.unsettled.is_empty().then_some(leaving.min(beat_at))
     }
 
-    /// Takes a lease under a new name; everybody has to be registered under it.
-    async fn enlist(&self, store: &Store) -> Result<Uuid, StoreError> {
+    /// Takes a lease under a new name and registers everybody under it.
+    async fn enlist(&self, store: &Store, tell: &impl Fn(Signal)) -> Result<Uuid, StoreError> {
         let replica = Uuid::now_v7();
-        store.enlist(replica, LEASE).await?;
-        let mut here = self.here();
-        let Here { users, unsettled, .. } = &mut *here;
-        for (presence, attendee) in users {
-            attendee.is_registered = false;
-            unsettled.insert(presence.clone());
-        }
+        let users = self.everybody();
+        store.enlist(replica, LEASE, &users).await?.into_iter().for_each(tell);
+        self.settled(&users, &[]);
         Ok(replica)
     }
 
-    async fn beat(&self, store: &Store, replica: Uuid, tell: &impl Fn(Signal)) -> Result<bool, StoreError> {
-        let lives = store.beat(replica, LEASE).await?;
-        if !lives {
-            tracing::warn!("this replica's lease has run out; everybody here is registered again");
+    /// Those who are here, none of whom counts as registered. Those who have gone are left to be forgotten.
+    fn everybody(&self) -> Vec<Presence> {
+        let now = Instant::now();
+        let mut here = self.here();
+        let Here { users, unsettled, .. } = &mut *here;
+        let mut everybody = Vec::with_capacity(users.len());
+        for (presence, attendee) in users {
+            attendee.is_registered = false;
+            if attendee.gone_at.is_some_and(|gone_at| gone_at <= now) {
+                unsettled.insert(presence.clone());
+            } else {
+                everybody.push(presence.clone());
+            }
         }
-        store.reap().await?.into_iter().for_each(tell);
-        Ok(lives)
+        everybody
     }
 
     async fn settle(&self, store: &Store, replica: Uuid, tell: &impl Fn(Signal)) -> Result<(), StoreError> {
@@ -215,6 +229,40 @@ impl Attendance {
     }
 }
 
+/// A heartbeat: goes on with the lease, takes out whoever has lapsed, on whichever replica, and looks after some of the
+/// available drivers, those after `drivers_after`. `false`: the lease has run out. Then nobody is taken out: those who are
+/// here would be told to have left.
+async fn beat(
+    store: &Store,
+    replica: Uuid,
+    drivers_after: &mut Option<UserId>,
+    tell: &impl Fn(Signal),
+) -> Result<bool, StoreError> {
+    let began = Instant::now();
+    if !store.beat(replica, LEASE).await? {
+        tracing::warn!("this replica's lease has run out; everybody here is registered again");
+        return Ok(false);
+    }
+    store.expire().await?;
+    loop {
+        let lapsed = store.lapsed(SETTLE).await?;
+        if lapsed.is_empty() {
+            break;
+        }
+        store.reap(&lapsed).await?.into_iter().for_each(tell);
+        if began.elapsed() > REAP {
+            return Ok(true);
+        }
+    }
+    // As long as others may take to register theirs again after a crash of the database.
+    let (unattended, last) = store.unattended_drivers(drivers_after.as_ref(), DRIVERS).await?;
+    if !unattended.is_empty() {
+        store.register_drivers(&unattended, LEASE).await?;
+    }
+    *drivers_after = last;
+    Ok(true)
+}
+
 impl Here {
     /// Those whose grace has ended are unsettled; who came and left again meanwhile is looked at later.
     fn look(&mut self, now: Instant) {
@@ -271,6 +319,19 @@ mod tests {
         let attendance = Arc::new(Attendance::default());
         (0..1_000).for_each(|_| call(&attendance, GRACE));
         assert_eq!(attendance.here().leaving.len(), 1);
+    }
+
+    #[test]
+    fn under_a_new_lease_nobody_counts_as_registered_and_whoever_has_gone_is_forgotten() {
+        let attendance = Arc::new(Attendance::default());
+        call(&attendance, GRACE);
+        assert_eq!(attendance.everybody(), [user()]);
+        attendance.settled(&[user()], &[]);
+        assert_eq!(attendance.everybody(), [user()], "for another one");
+        call(&attendance, Duration::ZERO);
+        assert_eq!(attendance.everybody(), []);
+        assert_eq!(attendance.unsettled(), (Vec::new(), Vec::new()));
+        assert!(attendance.here().users.is_empty());
     }
 
     #[test]

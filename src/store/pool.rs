@@ -10,7 +10,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::hints::Origin;
 use super::{Address, Batcher, StoreError, drivers, locations, parameter_types, reads, sql};
-use crate::domain::{DriverState, RideId, RideSnapshot, Signal};
+use crate::domain::{RideId, RideSnapshot, Signal};
 
 /// A parameter, and what it is.
 type Typed<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -87,7 +87,7 @@ pub struct Store {
     pub(super) snapshots: Batcher<RideId, Option<RideSnapshot>>,
     pub(super) pages: Batcher<reads::PageRequest, Vec<reads::StoredEvent>>,
     pub(super) locations: Batcher<locations::NewLocation, Option<Signal>>,
-    pub(super) drivers: Batcher<DriverState, Option<Signal>>,
+    pub(super) drivers: Batcher<drivers::NewState, Option<Signal>>,
 }
 
 impl Store {
@@ -225,7 +225,7 @@ pub struct Session {
 }
 
 impl Session {
-    async fn get(pool: &Pool) -> Result<Self, StoreError> {
+    pub(super) async fn get(pool: &Pool) -> Result<Self, StoreError> {
         Ok(Self {
             object: Some(pool.connections.get().await?),
             pool: pool.clone(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::pool::{Pool, Store, read};
+use super::pool::{Params, Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, message_from_row, sql};
 use crate::domain::{
@@ -137,9 +137,17 @@ impl Store {
         Ok(Some(HistoryPage { snapshot, messages, has_more }))
     }
 
-    /// How many of others' undeleted messages lie past `mark`.
-    pub async fn unread_of_ride(&self, ride: &RideId, mark: Seq, user: &UserId) -> Result<i64, StoreError> {
-        let rows = self.read(sql::MESSAGES_UNREAD_OF_RIDE, &[&ride.as_str(), &mark, &user.as_str()]).await?;
+    /// How many of others' undeleted messages lie past `mark`, of those of the user's times on the ride; of all where the
+    /// user `sees_all`.
+    pub async fn unread_of_ride(
+        &self,
+        ride: &RideId,
+        mark: Seq,
+        user: &UserId,
+        sees_all: bool,
+    ) -> Result<i64, StoreError> {
+        let params: Params<'_> = &[&ride.as_str(), &mark, &user.as_str(), &sees_all];
+        let rows = self.read(sql::MESSAGES_UNREAD_OF_RIDE, params).await?;
         rows.first().map_or(Ok(0), |row| Ok(row.try_get("unread")?))
     }
 

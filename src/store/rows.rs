@@ -69,7 +69,7 @@ pub fn ride_from_row(row: &Row) -> Result<Ride, StoreError> {
 /// What is known of somebody on a ride.
 #[derive(Debug)]
 pub enum Person {
-    /// They are there.
+    /// A time of theirs on it.
     Participant(Participant),
     /// How far they have received and read it.
     Receipt(Receipt),
@@ -79,7 +79,10 @@ pub enum Person {
 pub fn person_from_row(row: &Row) -> Result<(RideId, Person), StoreError> {
     let (user, role) = (user_id(row.try_get("user_id")?)?, role(row.try_get("role")?)?);
     let person = match row.try_get("from_seq")? {
-        Some(from_seq) => Person::Participant(Participant { user, role, from_seq, until_seq: None, presence: None }),
+        Some(from_seq) => {
+            let until_seq = row.try_get("until_seq")?;
+            Person::Participant(Participant { user, role, from_seq, until_seq, presence: None })
+        }
         None => Person::Receipt(Receipt {
             user,
             role,

@@ -35,6 +35,7 @@ statements! {
     PRESENCE_ENLIST = "presence/enlist.sql";
     PRESENCE_BEAT = "presence/beat.sql";
     PRESENCE_EXPIRE = "presence/expire.sql";
+    PRESENCE_LAPSED = "presence/lapsed.sql";
     PRESENCE_DROP = "presence/drop.sql";
     PRESENCE_PREPARE = "presence/prepare.sql";
     PRESENCE_LOCK = "presence/lock.sql";
@@ -44,6 +45,7 @@ statements! {
     PRESENCE_NEWER = "presence/newer.sql";
     DRIVERS_PUT = "drivers/put.sql";
     DRIVERS_WITHDRAW = "drivers/withdraw.sql";
+    DRIVERS_UNATTENDED = "drivers/unattended.sql";
     DRIVERS_AVAILABLE = "drivers/available.sql";
     DRIVERS_NEWER = "drivers/newer.sql";
     RECEIPTS_PUT = "receipts/put.sql";

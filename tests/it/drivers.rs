@@ -1,8 +1,28 @@
 //! Whether drivers take rides.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::support::{Database, Server, User, eventually};
+use crate::support::{Cluster, Database, Server, User, eventually, eventually_within};
+
+/// What ends by itself ends with a heartbeat, five seconds apart; a busy machine takes its time.
+const HEARTBEATS: Duration = Duration::from_secs(40);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The registrations of drivers that expire by themselves have expired.
+async fn expire(client: &tokio_postgres::Client) {
+    let expire =
+        "update presence set expires_at = clock_timestamp() - interval '1 second' where expires_at is not null";
+    assert!(client.execute(expire, &[]).await.unwrap() > 0);
+}
+
+async fn until_available(staff: &User, expected: &[&str]) {
+    eventually_within(HEARTBEATS, PAUSE, &format!("{expected:?} are available"), async || {
+        (available(staff).await == expected).then_some(())
+    })
+    .await;
+}
 
 async fn say(driver: &User, body: Value) -> crate::support::Answer {
     driver.put("drivers/me/availability", body).await
@@ -15,9 +35,11 @@ async fn available(staff: &User) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dispatch_sees_who_takes_rides_with_notify_and_without() {
-    for settings in [&[][..], &[("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "1s")]] {
+    for notify in ["on", "off"] {
         let database = Database::create().await;
-        let (one, two) = (Server::with(&database, settings).await, Server::with(&database, settings).await);
+        let settings =
+            [("RIDEWIRE_NOTIFY", notify), ("RIDEWIRE_FALLBACK_POLL", "1s"), ("RIDEWIRE_PRESENCE_GRACE", "1h")];
+        let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
         let (first, second) = (one.driver("driver_1"), one.driver("driver_2"));
         let said = say(&first, json!({ "available": true, "lat": 52.5, "lng": 13.4 })).await.expect(200).json();
         let here = json!({ "driverId": "driver_1", "available": true, "lat": 52.5, "lng": 13.4, "at": said["at"] });
@@ -63,7 +85,8 @@ async fn a_driver_who_has_gone_takes_no_rides() {
     assert_eq!(dispatch.next_of("driver:availability").await.data["available"], true);
     eventually("both replicas know them", async || {
         let client = database.client().await;
-        let row = client.query_one("select count(*) from presence where topic = 'drivers'", &[]).await.unwrap();
+        let registered = "select count(*) from presence where topic = 'drivers' and expires_at is null";
+        let row = client.query_one(registered, &[]).await.unwrap();
         (row.get::<_, i64>(0) == 2).then_some(())
     })
     .await;
@@ -71,7 +94,8 @@ async fn a_driver_who_has_gone_takes_no_rides() {
     streams.pop();
     eventually("one has let go of them", async || {
         let client = database.client().await;
-        let row = client.query_one("select count(*) from presence where topic = 'drivers'", &[]).await.unwrap();
+        let registered = "select count(*) from presence where topic = 'drivers' and expires_at is null";
+        let row = client.query_one(registered, &[]).await.unwrap();
         (row.get::<_, i64>(0) == 1).then_some(())
     })
     .await;
@@ -80,6 +104,83 @@ async fn a_driver_who_has_gone_takes_no_rides() {
     let told = dispatch.next_of("driver:availability").await.data;
     assert_eq!((&told["driverId"], &told["available"]), (&json!("driver_1"), &json!(false)));
     assert_eq!(available(&one.support()).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn availability_set_without_a_connection_ends_after_the_presence_grace() {
+    let database = Database::create().await;
+    let server = Server::with(&database, &[("RIDEWIRE_PRESENCE_GRACE", "1s")]).await;
+    let mut dispatch = server.service().stream_all("types=driver:*", None).await.expect(200);
+    dispatch.next_sync().await;
+    say(&server.driver("driver_1"), json!({ "available": true })).await.expect(200);
+    assert_eq!(dispatch.next_of("driver:availability").await.data["available"], true);
+    until_available(&server.support(), &[]).await;
+    assert_eq!(dispatch.next_of("driver:availability").await.data["available"], false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn availability_set_without_a_connection_ends_although_the_replica_that_took_it_is_killed() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_PRESENCE_GRACE", "1s")];
+    let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+    say(&one.driver("driver_1"), json!({ "available": true })).await.expect(200);
+    one.kill().await;
+    until_available(&two.support(), &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_keeps_a_driver_available_and_setting_it_again_extends_it() {
+    let database = Database::create().await;
+    let server = Server::with(&database, &[("RIDEWIRE_PRESENCE_GRACE", "1h")]).await;
+    let (support, client) = (server.support(), database.client().await);
+    let (one, two, three) = (server.driver("driver_1"), server.driver("driver_2"), server.driver("driver_3"));
+    for driver in [&one, &two, &three] {
+        say(driver, json!({ "available": true })).await.expect(200);
+    }
+    let mut stream = one.stream_all("", None).await.expect(200);
+    stream.next_sync().await;
+    eventually("the stream is registered", async || {
+        let query = "select count(*) from presence where topic = 'drivers' and expires_at is null";
+        (client.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == 1).then_some(())
+    })
+    .await;
+    // The same again is no news, but it counts.
+    let ends = async || {
+        let query = "select max(expires_at) from presence where user_id = 'driver_2'";
+        client.query_one(query, &[]).await.unwrap().get::<_, jiff::Timestamp>(0)
+    };
+    let before = ends().await;
+    say(&two, json!({ "available": true })).await.expect(200);
+    assert!(ends().await > before);
+    // Whoever says that they take no rides does not say that they are there.
+    say(&three, json!({ "available": false })).await.expect(200);
+    assert_eq!(available(&support).await, ["driver_1", "driver_2"]);
+    expire(&client).await;
+    until_available(&support, &["driver_1"]).await;
+    eventually_within(HEARTBEATS, PAUSE, "what has expired is taken away", async || {
+        let query = "select count(*) from presence where expires_at is not null";
+        (client.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())
+    })
+    .await;
+    assert_eq!(available(&support).await, ["driver_1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_crash_of_the_database_only_drivers_who_are_there_stay_available() {
+    let mut cluster = Cluster::own().await;
+    let database = cluster.database();
+    let server = Server::with(&database, &[("RIDEWIRE_PRESENCE_GRACE", "1h")]).await;
+    let (one, two) = (server.driver("driver_1"), server.driver("driver_2"));
+    let mut stream = one.stream_all("", None).await.expect(200);
+    stream.next_sync().await;
+    for driver in [&one, &two] {
+        say(driver, json!({ "available": true })).await.expect(200);
+    }
+    // It empties the tables of presence, and keeps who is available.
+    cluster.restart_immediate().await;
+    eventually("the server is back", async || (two.get("messages/unread-count").await.status == 200).then_some(()))
+        .await;
+    until_available(&server.support(), &["driver_1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -38,6 +38,7 @@ mod openapi;
 mod pages;
 mod poll;
 mod pooler;
+mod presence;
 mod protocol;
 mod proxies;
 mod reactions;

@@ -185,11 +185,10 @@ async fn a_driver_who_is_replaced_and_comes_back_sees_their_times_on_the_ride_an
     // The ride's own stream: 3 is where they were replaced, 5 where they came back.
     let seen = [own.next_event().await, own.next_event().await, own.next_event().await];
     assert_eq!(seen.each_ref().map(Event::seq), [3, 5, 6], "{seen:?}");
+    // Its cursor acknowledges what was said in their first time; that event may follow at once.
     let polled = driver.poll("ride_1", "after=2&wait=0").await;
-    assert_eq!(
-        polled["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap()).collect::<Vec<_>>(),
-        ["3", "5", "6"]
-    );
+    let polled = polled["events"].as_array().unwrap().iter().filter(|event| event["type"] != "message:delivered");
+    assert_eq!(polled.map(|event| event["id"].as_str().unwrap()).collect::<Vec<_>>(), ["3", "5", "6"]);
 
     for _ in 0..5 {
         let event = everything.next_event().await;

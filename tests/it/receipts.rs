@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Database, Server, User};
+use crate::support::{Database, Role, Server, User};
 
 async fn flags(user: &User, message: &Value) -> (bool, bool) {
     let now = user.get(&format!("messages/{}", message["id"].as_str().unwrap())).await.expect(200).json();
@@ -141,4 +141,64 @@ async fn unread_counts_others_undeleted_messages_past_the_mark() {
     let rides = rider.get("rides").await.expect(200).json();
     let counts: Vec<_> = rides["rides"].as_array().unwrap().iter().map(|ride| &ride["unreadCount"]).collect();
     assert_eq!(counts, [&json!(1), &json!(0)], "newest first");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_marks_of_somebody_who_was_support_and_drives_now_are_those_of_a_driver() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let agent = server.user("agent", Role::Support);
+    let before = rider.send("ride_1", "Hello").await;
+    agent.mark(&before, "read").await.expect(200);
+    assert_eq!(flags(&rider, &before).await, (false, false));
+    server.service().put_ride("ride_1", "rider_1", Some("agent")).await.expect(200);
+    let joined = rider.history("ride_1", "").await["receipts"].clone();
+    let sent = rider.send("ride_1", "Where are you?").await;
+    server.driver("agent").mark(&sent, "read").await.expect(200);
+    // As the database has it, and as the writer that has just written it.
+    assert_eq!(flags(&rider, &sent).await, (true, true));
+    let edited = rider.edit(&sent, "Where are you now?").await.expect(200).json();
+    assert_eq!((&edited["isDelivered"], &edited["isRead"]), (&json!(true), &json!(true)));
+    let users: Vec<_> = joined.as_array().unwrap().iter().map(|mark| mark["userId"].as_str().unwrap()).collect();
+    assert_eq!(users, ["rider_1", "agent"], "each once");
+}
+
+/// A driver who was on the ride, was replaced, and is back: theirs are the messages of both times, and none between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_a_driver_who_is_back_the_messages_of_both_times_count_and_none_between() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let service = server.service();
+    let totals = async || driver.get("messages/unread-count").await.expect(200).json()["total"].as_i64().unwrap();
+    let listed = async || driver.get("rides").await.expect(200).json()["rides"][0]["unreadCount"].as_i64().unwrap();
+    let first = rider.send("ride_1", "first").await;
+    let second = rider.send("ride_1", "second").await;
+    service.put_ride("ride_1", "rider_1", Some("driver_2")).await.expect(200);
+    let between = rider.send("ride_1", "not for driver_1").await;
+    service.put_ride("ride_1", "rider_1", Some("driver_1")).await.expect(200);
+    assert_eq!((unread(&driver, "ride_1").await, totals().await, listed().await), (2, 2, 2));
+
+    driver.mark(&between, "read").await.problem(404, "message_not_found");
+    let receipt = driver.mark(&first, "read").await.expect(200).json();
+    assert_eq!(receipt["readSeq"], first["seq"]);
+    assert_eq!((unread(&driver, "ride_1").await, totals().await, listed().await), (1, 1, 1));
+    // An own message: the mark stands at the last of another's that is the driver's to see.
+    let own = driver.send("ride_1", "I am back").await;
+    let receipt = driver.mark(&own, "read").await.expect(200).json();
+    assert_eq!((&receipt["deliveredSeq"], &receipt["readSeq"]), (&second["seq"], &second["seq"]));
+    assert_eq!((unread(&driver, "ride_1").await, totals().await, listed().await), (0, 0, 0));
+    let third = rider.send("ride_1", "third").await;
+    assert_eq!((unread(&driver, "ride_1").await, totals().await, listed().await), (1, 1, 1));
+    assert_eq!(driver.mark(&third, "read").await.expect(200).json()["readSeq"], third["seq"]);
+
+    // Somebody who joins late has nothing to read of what was said before, and nothing to mark.
+    service.put_ride("ride_1", "rider_1", Some("driver_3")).await.expect(200);
+    let late = server.driver("driver_3");
+    assert_eq!(unread(&late, "ride_1").await, 0);
+    late.mark(&third, "delivered").await.problem(404, "message_not_found");
+    let own = late.send("ride_1", "I am new").await;
+    let receipt = late.mark(&own, "read").await.expect(200).json();
+    assert_eq!((&receipt["deliveredSeq"], &receipt["readSeq"]), (&json!(0), &json!(0)));
 }

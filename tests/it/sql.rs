@@ -142,6 +142,39 @@ fn every_file_has_its_constant_and_every_constant_its_file() {
     assert_eq!(constants, files);
 }
 
+/// What an upsert leaves as it was, because it never changes.
+const NEVER_CHANGED: [(&str, &str); 4] =
+    [("participants", "role"), ("participants", "joined_at"), ("rides", "rider_id"), ("rides", "created_at")];
+
+/// The names of a list in brackets that follows `before`.
+fn names<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
+    let (_, list) = text.split_once(before).unwrap_or_else(|| panic!("{before} in {text}"));
+    list.split_once('(').unwrap().1.split_once(')').unwrap().0.split(',').map(str::trim).collect()
+}
+
+/// A column that is forgotten keeps what it was, while what is known in memory moves on.
+#[test]
+fn an_upsert_sets_every_column_that_can_change() {
+    let mut found = 0;
+    for (name, text) in statements() {
+        let Some((insert, update)) = text.split_once("do update") else { continue };
+        found += 1;
+        let table = insert.split_once("insert into ").unwrap().1.split_whitespace().next().unwrap();
+        let set = update.split("where").next().unwrap().split("returning").next().unwrap();
+        let set: BTreeSet<_> = set
+            .lines()
+            .filter_map(|line| line.trim().trim_start_matches("set ").split_once('='))
+            .map(|(column, _)| column.trim())
+            .collect();
+        let keys = names(&text, "on conflict");
+        for column in names(&text, "insert into") {
+            let is_left = keys.contains(&column) || NEVER_CHANGED.contains(&(table, column));
+            assert_ne!(set.contains(column), is_left, "sql/{name}: {column}");
+        }
+    }
+    assert!(found > 5, "the upserts");
+}
+
 #[test]
 fn statements_are_kept_in_files_alone_and_in_lower_case() {
     const WORDS: [&str; 12] = [

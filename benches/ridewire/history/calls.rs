@@ -135,7 +135,9 @@ impl Sample {
             "messages/page_after.sql" => ("page of 50", vec![ride, driver, "50".to_owned(), "51".to_owned()]),
             "messages/page_before.sql" => ("page of 50", vec![ride, driver, i64::MAX.to_string(), "51".to_owned()]),
             "messages/trim.sql" => ("retention, 1,000 rows", vec![year, page]),
-            "messages/unread_of_ride.sql" => ("20 messages behind", vec![ride, "200".to_owned(), driver]),
+            "messages/unread_of_ride.sql" => {
+                ("20 messages behind", vec![ride, "200".to_owned(), driver, "false".to_owned()])
+            }
             "messages/unread_of_user.sql" => ("a rider's ten rides", vec![text("rider_7")]),
             "messages/update.sql" => (
                 "64 edits",

@@ -65,7 +65,10 @@ pub(in crate::http) fn marks(snapshot: &RideSnapshot) -> Vec<MarkView<'_>> {
             read_seq: known.map_or(0, |receipt| receipt.read_seq),
         }
     };
+    // One who was support and is on the ride now is there already.
+    let is_present = |user: &UserId| snapshot.present().any(|person| person.user == *user);
     let support = snapshot.receipts.0.iter().filter(|receipt| receipt.role == RideRole::Support);
+    let support = support.filter(|receipt| !is_present(&receipt.user));
     snapshot.present().map(|person| mark(&person.user)).chain(support.map(|receipt| mark(&receipt.user))).collect()
 }
 

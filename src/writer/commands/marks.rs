@@ -23,7 +23,7 @@ pub struct Mark {
     pub ride: RideId,
     /// Which.
     pub kind: MarkKind,
-    /// Up to and including the last message of somebody else that is not past this.
+    /// Up to and including the last message of somebody else that is not past this and that the caller may see.
     pub up_to: Seq,
 }
 
@@ -60,8 +60,9 @@ impl Command for Mark {
             MarkKind::Delivered => (&mut receipt.delivered_seq, EventType::MessageDelivered),
             MarkKind::Read => (&mut receipt.read_seq, EventType::MessageRead),
         };
-        // What is not theirs cannot have reached them, and a mark that does not move says nothing.
-        if seq <= *mark || seq < access.from_seq {
+        // What is not theirs cannot have reached them (they may have been put on the ride or taken off it in this very batch),
+        // and a mark that does not move says nothing.
+        if seq <= *mark || !snapshot.may_see(&self.caller, access, seq) {
             return Ok(receipt);
         }
         *mark = seq;

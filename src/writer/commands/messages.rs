@@ -198,8 +198,9 @@ pub(super) fn visible_message<'a>(
     caller: &Caller,
     message: MessageId,
 ) -> Result<&'a Message> {
-    let access = ledger.ride(ride)?.admit(caller).map_err(|_| Error::MessageNotFound)?;
+    let snapshot = ledger.ride(ride)?;
+    let access = snapshot.admit(caller).map_err(|_| Error::MessageNotFound)?;
     let message = ledger.message(message)?;
-    let visible = message.ride == *ride && message.seq >= access.from_seq;
+    let visible = message.ride == *ride && snapshot.may_see(caller, access, message.seq);
     visible.then_some(message).ok_or(Error::MessageNotFound)
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures_util::future::poll_immediate;
 use tokio_postgres::types::ToSql;
 
-use crate::domain::{ClientMessageId, Content, Message, Metadata, Participant, Ride, RideSnapshot, Topic, UserId};
+use crate::domain::{ClientMessageId, Content, Message, Metadata, Participant, Ride, RideSnapshot, Seq, Topic, UserId};
 use crate::store::{Session, StoreError, sql};
 use crate::writer::Ledger;
 
@@ -117,7 +117,13 @@ async fn put_rides(session: &Session, ledger: &Ledger) -> Result<u64, StoreError
 }
 
 async fn put_participants(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
-    let people: Vec<_> = ledger.changed_rides().flat_map(participants_of).collect();
+    let ends = ledger.ends();
+    // Those who had left before have nothing new.
+    let is_new = |(ride, person): &(&Ride, &Participant)| {
+        let began = ends.get(&Topic::ride(&ride.id)).map_or(Seq::MAX, |(first, _)| *first);
+        person.until_seq.is_none_or(|until| until >= began)
+    };
+    let people: Vec<_> = ledger.changed_rides().flat_map(participants_of).filter(is_new).collect();
     let rides: Vec<_> = people.iter().map(|(ride, _)| ride.id.as_str()).collect();
     let users: Vec<_> = people.iter().map(|(_, person)| person.user.as_str()).collect();
     let roles: Vec<_> = people.iter().map(|(_, person)| person.role.as_str()).collect();
