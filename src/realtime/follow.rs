@@ -3,6 +3,10 @@
 //! Rights are read from the database after registering, and again after every event that can move them, before
 //! the next one is handed out. Such an event and the change of rights are one commit, so who is replaced at seq 9
 //! is handed 9 and never 10, on any replica and whatever the clock says.
+//!
+//! Values obey the same: a subscription gives them when its cursor has reached the seq that they name, so whatever ends or
+//! begins the rights up to there has been handed out, and rights have been read again, before it is asked whether they cover
+//! that seq.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,8 +108,22 @@ pub enum Closed {
 }
 
 impl Follow {
-    /// Begins to follow `ride` after `cursor`; from now on where none is given.
+    /// Begins to follow `ride` after `cursor`; from now on where none is given. The follower is told the ride as it is.
     pub async fn open(reader: Arc<Reader>, ride: RideId, cursor: Option<Seq>) -> Result<(Self, Opened), OpenError> {
+        Self::open_as(reader, ride, cursor, true).await
+    }
+
+    /// The same where the follower is not told that, or was told something older: the last values come as such.
+    pub(super) async fn join(reader: Arc<Reader>, ride: RideId, cursor: Seq) -> Result<(Self, Opened), OpenError> {
+        Self::open_as(reader, ride, Some(cursor), false).await
+    }
+
+    async fn open_as(
+        reader: Arc<Reader>,
+        ride: RideId,
+        cursor: Option<Seq>,
+        is_told: bool,
+    ) -> Result<(Self, Opened), OpenError> {
         let Reader { hub, store, caller, grace } = &*reader;
         let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::ride(&ride));
         let snapshot = store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
@@ -130,7 +148,7 @@ impl Follow {
         });
         let people = snapshot.participants.iter();
         let presence = people.filter_map(|person| Some(person.presence?.signal(&ride, &person.user)));
-        subscription.start(start, head, &presence.chain(location).collect::<Vec<_>>());
+        subscription.start(start, head, &presence.chain(location).collect::<Vec<_>>(), is_told);
         let closes_at = snapshot.ride.closes_at(*grace);
         let mut follow = Self { subscription, reader, ride, access, closes_at, first: None, recheck: false };
         let mut gap = None;

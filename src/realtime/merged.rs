@@ -133,7 +133,7 @@ impl Merged {
             places.own = going_on.head;
             places
         });
-        own.start(places.own, going_on.head, &[]);
+        own.start(places.own, going_on.head, &[], true);
         let mut merged = Self {
             reader: Arc::clone(&reader),
             attend,
@@ -195,7 +195,7 @@ impl Merged {
         }
         let mut watched = Subscription::register(hub, Arc::clone(store), &Topic::drivers());
         let drivers = self.drivers().await?;
-        watched.start(0, 0, drivers.as_deref().unwrap_or_default());
+        watched.start(0, 0, drivers.as_deref().unwrap_or_default(), true);
         self.turns.push(Box::pin(watched_turn(watched)));
         Ok(drivers)
     }

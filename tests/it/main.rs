@@ -53,3 +53,4 @@ mod stream;
 mod tickets;
 mod tls;
 mod traces;
+mod values;

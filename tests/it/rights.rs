@@ -175,6 +175,7 @@ async fn a_replaced_driver_is_shown_the_ride_as_they_left_it() {
     let new = new.on(&servers[0]);
     let _live = [servers[0].live(&new, "ride_1").await, servers[0].live(rider, "ride_1").await];
     new.post("rides/ride_1/location", json!({ "lat": 52.52, "lng": 13.405 })).await.expect(202);
+    new.post("messages/rides/ride_1/typing", json!({ "typing": true })).await.expect(202);
     new.set_status("ride_1", "arrived").await.expect(200);
     let last = rider.send("ride_1", "where are you?").await;
     new.mark(&last, "read").await.expect(200);

@@ -109,7 +109,7 @@ pub(in crate::http) async fn poll_ride(
     }
     // Where events were found, not a position that the filter has moved further.
     let cursor = follow.cursor().max(opened.cursor);
-    found.answer(&api, &follow, &cursor, opened.resumed, &state, res)
+    found.answer(&api, &caller, &follow, &cursor, opened.resumed, &state, res)
 }
 
 /// Follow everything of one's own by polling
@@ -148,7 +148,7 @@ pub(in crate::http) async fn poll_all(
         state = merged.state().await?;
     }
     let cursor = merged.cursor();
-    found.answer(&api, &merged, &cursor, opened.resumed, &state, res)
+    found.answer(&api, &caller, &merged, &cursor, opened.resumed, &state, res)
 }
 
 /// How a poll is to be.
@@ -236,6 +236,7 @@ impl Found {
     fn answer(
         &self,
         api: &Api,
+        caller: &Caller,
         reader: &impl Reader,
         cursor: &impl ToString,
         resumed: bool,
@@ -248,7 +249,7 @@ impl Found {
             cursor: cursor.to_string(),
             resumed: resumed && self.gap.is_none(),
             gap: self.gap.clone(),
-            state: state.view(api),
+            state: state.view(api, caller),
             has_more: !self.closed && reader.is_behind(),
             closed: self.closed,
         };

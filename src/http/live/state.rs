@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{RideId, RideRole, RideSnapshot, RideView, Seq, Signal, Time, Topic, UserId};
+use crate::domain::{Caller, RideId, RideRole, RideSnapshot, RideView, Seq, Signal, Time, Topic, UserId};
 use crate::http::context::{Api, Limits};
 use crate::realtime::{Gap, Hub};
 
@@ -70,14 +70,17 @@ pub(in crate::http) fn marks(snapshot: &RideSnapshot) -> Vec<MarkView<'_>> {
 }
 
 impl<'a> StateView<'a> {
-    pub(in crate::http) fn of(snapshot: &'a RideSnapshot, hub: &Hub, limits: &Limits) -> Self {
+    /// A ride as `caller` sees it. Values are shown where they were true in the caller's part of the log, up to `asOf`.
+    pub(in crate::http) fn of(snapshot: &'a RideSnapshot, caller: &Caller, hub: &Hub, limits: &Limits) -> Self {
+        let access = snapshot.access(caller);
+        let is_visible = |seq| seq <= snapshot.head && access.is_some_and(|access| access.covers(seq));
         Self {
             as_of: snapshot.head,
             ride: snapshot.ride.view(Time::now(), limits.chat_grace),
             participants: participants(snapshot),
             receipts: marks(snapshot),
-            location: snapshot.location.as_ref().map(|last| &*last.data),
-            typing: hub.typists(&Topic::ride(&snapshot.ride.id)),
+            location: snapshot.location.as_ref().filter(|last| is_visible(last.seq)).map(|last| &*last.data),
+            typing: hub.typists(&Topic::ride(&snapshot.ride.id), is_visible),
         }
     }
 }
@@ -103,8 +106,9 @@ pub(super) enum AnyStateView<'a> {
 }
 
 impl State {
-    pub(super) fn view(&self, api: &Api) -> AnyStateView<'_> {
-        let view = |snapshot| StateView::of(snapshot, &api.hub, &api.limits);
+    /// This as the caller sees it.
+    pub(super) fn view(&self, api: &Api, caller: &Caller) -> AnyStateView<'_> {
+        let view = |snapshot| StateView::of(snapshot, caller, &api.hub, &api.limits);
         match self {
             Self::Ride(snapshot) => AnyStateView::Ride(Box::new(view(snapshot))),
             Self::All { rides, drivers } => AnyStateView::All {

@@ -42,7 +42,7 @@ pub(super) async fn find(reader: &Arc<Reader>, ride: RideId, given: Option<&Plac
 
 pub(super) async fn open_turn(reader: Arc<Reader>, ride: RideId, generation: u64, after: Seq) -> Turn {
     loop {
-        match Follow::open(Arc::clone(&reader), ride.clone(), Some(after)).await {
+        match Follow::join(Arc::clone(&reader), ride.clone(), after).await {
             Ok(opened) => return Turn::Opened(ride, generation, Some(Box::new(opened))),
             Err(OpenError::Refused(_)) => return Turn::Opened(ride, generation, None),
             Err(OpenError::Store(error)) => pause(&error).await,
