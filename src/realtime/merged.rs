@@ -357,7 +357,10 @@ impl Merged {
                     self.places.advance(&ride, event.seq);
                     Placed { event, cursor: self.places.encode() }
                 };
-                MergedNext::Events(events.into_iter().map(place).collect())
+                let placed = events.into_iter().map(place).collect();
+                // Past those that are not the reader's to see, too.
+                self.places.advance(&ride, follow.cursor());
+                MergedNext::Events(placed)
             }
             Next::Values(values) => MergedNext::Values(values),
             Next::Gap(gap) => {

@@ -110,6 +110,16 @@ impl Store {
         rows.first().map(message_from_row).transpose()
     }
 
+    /// The seqs of messages, of those that there are.
+    pub async fn seqs_of_messages(
+        &self,
+        ids: impl IntoIterator<Item = MessageId>,
+    ) -> Result<HashMap<MessageId, Seq>, StoreError> {
+        let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+        let rows = self.read(sql::MESSAGES_BY_ID, &[&ids]).await?;
+        rows.iter().map(|row| Ok((MessageId(row.try_get("id")?), row.try_get("seq")?))).collect()
+    }
+
     /// A page of a ride's history, as `reader` may see it; `None` where there is no such ride.
     pub async fn history(
         &self,
