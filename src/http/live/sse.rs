@@ -102,7 +102,9 @@ pub(in crate::http) async fn stream_all(
     let opened = Merged::open(api.reader(&caller), cursor, attend).await;
     let Some((merged, opened)) = or_later(opened, res)? else { return Ok(()) };
     if is_resumed {
-        opened.rides.iter().for_each(|(snapshot, place)| acknowledge(&api, &caller, snapshot, &terms.filter, *place));
+        for (snapshot, place) in &opened.rides {
+            acknowledge(&api, &caller, snapshot, &terms.filter, *place);
+        }
     }
     let beginning = Beginning {
         cursor: Cursor::Places(merged.cursor()),
