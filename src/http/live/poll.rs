@@ -15,7 +15,7 @@ use super::reader::{Cursor, Handed, Reader, Turn, trace};
 use super::request::{acknowledge, filter, merged_attend, places};
 use super::state::{AnyStateView, GapView, State};
 use crate::auth::TokenError;
-use crate::domain::{Caller, Error, Filter, Time};
+use crate::domain::{Caller, Error, Filter, RideId, Time};
 use crate::http::body::Json;
 use crate::http::context::{Api, LiveSession, Session};
 use crate::http::metrics::Transport;
@@ -53,6 +53,8 @@ struct Answer<'a> {
     gap: Option<GapView>,
     state: AnyStateView<'a>,
     has_more: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<&'a [RideId]>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     closed: bool,
 }
@@ -125,8 +127,9 @@ pub(in crate::http) async fn poll_ride(
 
 /// Follow everything of one's own by polling
 ///
-/// One poll for the caller's rides (at most 64, those that go on first) and for what is told to them alone:
-/// `ride:assigned`, `ride:closed`, `notice`. The cursor is opaque and covers all of them.
+/// One poll for the caller's rides (at most 64: rides that have not ended first, then the newest) and for what is told to
+/// them alone: `ride:assigned`, `ride:closed`, `notice`. Rides that are left out are named in `omitted`; they come in when
+/// there is room, from where the cursor left them. The cursor is opaque and covers all of them.
 #[endpoint(tags("live"), operation_id = "pollAll",
     parameters(
         ("after" = Option<String>, Query, max_length = 4096, description = "Continue after this position: the `cursor` of the last answer; 0 is all that the log has."),
@@ -157,7 +160,7 @@ pub(in crate::http) async fn poll_all(
     let gap = opened.gap.map(|(topic, gap)| GapView::of(&topic, gap));
     let mut found = Found { gap, ..Found::default() };
     let rides = opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect();
-    let mut state = State::All { rides, drivers: opened.drivers };
+    let mut state = State::All { rides, drivers: opened.drivers, omitted: merged.omitted().to_vec() };
     if has_cursor && opened.resumed && found.gap.is_none() {
         found.collect(&mut merged, &api, &terms).await?;
         state = merged.state().await?;
@@ -237,8 +240,8 @@ impl Found {
                         self.page.take(handed, passes, &terms.acknowledged);
                     }
                 }
-                // What they are at the time of the answer is in its `state`.
-                Turn::Values(_) => {}
+                // What they are at the time of the answer is in it.
+                Turn::Values(_) | Turn::Omitted => {}
                 Turn::Gap(gap, _) => {
                     self.gap = Some(gap);
                     return;
@@ -277,6 +280,7 @@ impl Found {
             gap: self.gap.clone(),
             state: state.view(api, caller),
             has_more: !self.closed && reader.is_behind(),
+            omitted: state.omitted(),
             closed: self.closed,
         };
         res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

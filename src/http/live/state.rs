@@ -89,8 +89,8 @@ impl<'a> StateView<'a> {
 pub(super) enum State {
     /// A ride.
     Ride(Box<RideSnapshot>),
-    /// All rides of the caller, and to those who see them the drivers who take rides.
-    All { rides: Vec<RideSnapshot>, drivers: Option<Vec<Signal>> },
+    /// All rides of the caller, and to those who see them the drivers who take rides; and which rides are left out.
+    All { rides: Vec<RideSnapshot>, drivers: Option<Vec<Signal>>, omitted: Vec<RideId> },
 }
 
 /// The same as it is sent.
@@ -106,12 +106,20 @@ pub(super) enum AnyStateView<'a> {
 }
 
 impl State {
+    /// The rides that are left out, where it is all that are followed.
+    pub(super) fn omitted(&self) -> Option<&[RideId]> {
+        match self {
+            Self::Ride(_) => None,
+            Self::All { omitted, .. } => Some(omitted),
+        }
+    }
+
     /// This as the caller sees it.
     pub(super) fn view(&self, api: &Api, caller: &Caller) -> AnyStateView<'_> {
         let view = |snapshot| StateView::of(snapshot, caller, &api.hub, &api.limits);
         match self {
             Self::Ride(snapshot) => AnyStateView::Ride(Box::new(view(snapshot))),
-            Self::All { rides, drivers } => AnyStateView::All {
+            Self::All { rides, drivers, .. } => AnyStateView::All {
                 rides: rides.iter().map(|ride| (&ride.ride.id, view(ride))).collect(),
                 drivers: drivers
                     .as_ref()
@@ -144,6 +152,8 @@ pub(super) struct SyncView<'a> {
     pub(super) resumed: bool,
     pub(super) gap: Option<GapView>,
     pub(super) state: AnyStateView<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) omitted: Option<&'a [RideId]>,
 }
 
 /// The data of `stream:closing` and `auth:expired`.

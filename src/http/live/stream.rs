@@ -172,6 +172,11 @@ impl<R: Reader> EventStream<R> {
                         let Ok(state) = Box::pin(self.reader.state()).await else { break };
                         yield Ok(self.sync(&caller, Beginning { cursor, resumed: false, gap: Some(gap), state }).into());
                     }
+                    Wake::Turn(Turn::Omitted) => {
+                        let Ok(state) = Box::pin(self.reader.state()).await else { break };
+                        let cursor = self.reader.cursor();
+                        yield Ok(self.sync(&caller, Beginning { cursor, resumed: true, gap: None, state }).into());
+                    }
                     Wake::Turn(Turn::Closed(closed)) => {
                         yield Ok(self.closing(closed).into());
                         break;
@@ -267,8 +272,9 @@ impl<R: Reader> EventStream<R> {
     fn sync(&mut self, caller: &Caller, Beginning { cursor, resumed, gap, state }: Beginning) -> String {
         self.told = cursor;
         let cursor = self.told.to_string();
+        let omitted = state.omitted();
         let state = state.view(&self.api, caller);
-        own_frame("stream:sync", Some(&cursor), &SyncView { cursor: &cursor, resumed, gap, state })
+        own_frame("stream:sync", Some(&cursor), &SyncView { cursor: &cursor, resumed, gap, state, omitted })
     }
 
     /// How a stream ends of itself. Who was taken off the ride is told so as their own topic tells it.
