@@ -27,6 +27,6 @@ pub use message::{ClientMessageId, Content, ContentHash, Message, MessageView, M
 pub use reaction::{Emoji, ReactionView, Reactions};
 pub use ride::{Chat, ClosedReason, Ride, RideClosed, RideView, Status};
 pub use signal::{LastPresence, Signal, SignalKind};
-pub use snapshot::{Access, LastValue, Participant, Receipt, Receipts, RideRole, RideSnapshot};
+pub use snapshot::{Access, LastValue, Participant, Parts, Receipt, Receipts, RideRole, RideSnapshot};
 pub use time::Time;
 pub use trace::{NotTraced, TraceContext};

@@ -16,6 +16,7 @@ mod places;
 mod presence;
 mod revocations;
 mod signals;
+mod subject;
 mod subscription;
 mod topic;
 mod typing;

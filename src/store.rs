@@ -25,7 +25,7 @@ pub use error::StoreError;
 pub use migrations::migrate;
 pub use pool::{PoolStatus, Prepared, SETTINGS, Session, Store, StoreConfig};
 pub use presence::Presence;
-pub use reads::{Direction, GoingOn, HistoryPage, PageRequest, StoredEvent, StoredRide, UnreadRide};
+pub use reads::{Direction, GoingOn, HistoryPage, PageRequest, RideGoingOn, StoredEvent, StoredRide, UnreadRide};
 pub use retention::{Place, Retention};
 pub use revocations::Revocation;
 pub use rows::{Person, message_from_row, person_from_row, ride_from_row};

@@ -113,6 +113,8 @@ export interface Sync<State> {
   resumed: boolean;
   gap: Gap | null;
   state: State;
+  /** Of everything: rides that are left out because there are more than 64. They come in when there is room. */
+  omitted?: string[];
 }
 
 export interface RideChange {

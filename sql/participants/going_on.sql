@@ -1,10 +1,15 @@
--- The rides that a user is on and that are not over for good, those that go on first, the newest of them first; and where
--- the user's own log ends at that moment.
-select coalesce((select last_seq from topics where name = 'user/' || $1::text), 0) as last_seq, mine.ride_id
+-- The rides that a user is on and that are not over for good, those that go on first, the newest of them first: each with the
+-- first seq that is the user's and the end of its log; and where the user's own log ends at that moment.
+select coalesce((select last_seq from topics where name = 'user/' || $1::text), 0) as last_seq,
+       mine.ride_id,
+       mine.from_seq,
+       mine.ride_seq,
+       mine.is_ended
 from (values (true)) as always (there)
-left join lateral (select joined.ride_id
+left join lateral (select joined.ride_id, joined.from_seq, log.last_seq as ride_seq, ride.ended_at is not null as is_ended
                    from participants joined
                    join rides ride on ride.ride_id = joined.ride_id
+                   join topics log on log.name = 'ride/' || joined.ride_id
                    where joined.user_id = $1
                      and joined.until_seq is null
                      and not joined.is_over

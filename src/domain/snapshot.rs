@@ -103,6 +103,23 @@ pub struct Access {
     pub until_seq: Option<Seq>,
 }
 
+/// The parts of a ride's log that are a caller's: their times on the ride, one after the other. Who sees an event sees what
+/// it concerns, if that lies in one of them too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts(Vec<(Seq, Option<Seq>)>);
+
+impl Parts {
+    /// Whether one of them has this seq.
+    pub fn contains(&self, seq: Seq) -> bool {
+        self.0.iter().any(|(from, until)| seq >= *from && until.is_none_or(|until| seq <= until))
+    }
+
+    /// Whether nothing that comes before a place in them is outside them: they are one, which begins with the log.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.0.as_slice(), [(from, _)] if *from <= 1)
+    }
+}
+
 /// A ride, the head of its log, its people and their marks, all of one moment.
 #[derive(Debug, Clone)]
 pub struct RideSnapshot {
@@ -172,6 +189,17 @@ impl RideSnapshot {
         let covers = |own: &Participant| own.from_seq <= seq && own.until_seq.is_none_or(|until| seq <= until);
         matches!(access.role, RideRole::Support | RideRole::System)
             || self.participants.iter().any(|own| own.user == caller.user && covers(own))
+    }
+
+    /// All that is the caller's of this ride's log, or was.
+    pub fn parts(&self, caller: &Caller) -> Parts {
+        match self.access(caller).map(|access| access.role) {
+            Some(RideRole::Support | RideRole::System) => Parts(vec![(1, None)]),
+            Some(RideRole::Rider | RideRole::Driver) | None => {
+                let own = self.participants.iter().filter(|participant| participant.user == caller.user);
+                Parts(own.map(|own| (own.from_seq, own.until_seq)).collect())
+            }
+        }
     }
 
     /// Where somebody's time on the ride has ended, if it has; staff's never does.
@@ -286,6 +314,12 @@ mod tests {
         assert_eq!(after(8), Some((1, Some(9))));
         assert_eq!(after(9), Some((15, None)), "10 to 14 are somebody else's");
         assert_eq!(after(20), Some((15, None)));
+        let parts = |name, role| ride.parts(&caller(name, role));
+        let own = parts("first", Role::Driver);
+        assert_eq!([1, 9, 10, 14, 15, 99].map(|seq| own.contains(seq)), [true, true, false, false, true, true]);
+        assert!(!own.is_whole() && !parts("second", Role::Driver).is_whole());
+        assert!(!parts("stranger", Role::Driver).contains(5));
+        assert!(parts("rider", Role::Rider).is_whole() && parts("help", Role::Support).is_whole());
         let support = ride.access_after(&caller("help", Role::Support), 0).map(|a| (a.from_seq, a.until_seq));
         assert_eq!(support, Some((1, None)));
         assert_eq!(ride.access_after(&caller("stranger", Role::Driver), 0), None);

@@ -1,6 +1,7 @@
 //! Live: events as a stream, and as a poll; of one ride, or of everything that is the caller's. A stream is the loop of
 //! a [`Reader`](reader::Reader) without end, a poll is one turn of it with a time-out.
 
+mod acknowledged;
 pub(super) mod poll;
 mod reader;
 mod request;

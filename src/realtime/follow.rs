@@ -3,14 +3,19 @@
 //! Rights are read from the database after registering, and again after every event that can move them, before
 //! the next one is handed out. Such an event and the change of rights are one commit, so who is replaced at seq 9
 //! is handed 9 and never 10, on any replica and whatever the clock says.
+//!
+//! Values obey the same: a subscription gives them when its cursor has reached the seq that they name, so whatever ends or
+//! begins the rights up to there has been handed out, and rights have been read again, before it is asked whether they cover
+//! that seq.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Event, Hub, Step, Subscription, Value};
-use crate::domain::{Access, Caller, Error, EventType, RideId, RideSnapshot, Seq, Signal, Time, Topic};
+use super::{Event, Hub, Step, Subscription, Value, subject};
+use crate::domain::{Access, Caller, Error, EventType, Parts, RideId, RideSnapshot, Seq, Signal, Time, Topic};
 use crate::store::{PageRequest, Store, StoreError};
 
 /// How long to wait before a database that has failed is asked again; jittered.
@@ -46,8 +51,10 @@ pub struct Follow {
     reader: Arc<Reader>,
     ride: RideId,
     access: Access,
+    /// All of their times on the ride, up to now: whose messages they may see.
+    parts: Parts,
     closes_at: Option<Time>,
-    /// Read while opening, to be handed out first.
+    /// Read, and to be handed out first: it waits for what has to be known about it.
     first: Option<Step>,
     /// Rights may have moved at the last event that was handed out.
     recheck: bool,
@@ -104,8 +111,22 @@ pub enum Closed {
 }
 
 impl Follow {
-    /// Begins to follow `ride` after `cursor`; from now on where none is given.
+    /// Begins to follow `ride` after `cursor`; from now on where none is given. The follower is told the ride as it is.
     pub async fn open(reader: Arc<Reader>, ride: RideId, cursor: Option<Seq>) -> Result<(Self, Opened), OpenError> {
+        Self::open_as(reader, ride, cursor, true).await
+    }
+
+    /// The same where the follower is not told that, or was told something older: the last values come as such.
+    pub(super) async fn join(reader: Arc<Reader>, ride: RideId, cursor: Seq) -> Result<(Self, Opened), OpenError> {
+        Self::open_as(reader, ride, Some(cursor), false).await
+    }
+
+    async fn open_as(
+        reader: Arc<Reader>,
+        ride: RideId,
+        cursor: Option<Seq>,
+        is_told: bool,
+    ) -> Result<(Self, Opened), OpenError> {
         let Reader { hub, store, caller, grace } = &*reader;
         let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::ride(&ride));
         let snapshot = store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
@@ -130,9 +151,10 @@ impl Follow {
         });
         let people = snapshot.participants.iter();
         let presence = people.filter_map(|person| Some(person.presence?.signal(&ride, &person.user)));
-        subscription.start(start, head, &presence.chain(location).collect::<Vec<_>>());
+        subscription.start(start, head, &presence.chain(location).collect::<Vec<_>>(), is_told);
         let closes_at = snapshot.ride.closes_at(*grace);
-        let mut follow = Self { subscription, reader, ride, access, closes_at, first: None, recheck: false };
+        let parts = snapshot.parts(caller);
+        let mut follow = Self { subscription, reader, ride, access, parts, closes_at, first: None, recheck: false };
         let mut gap = None;
         // Whether the log still has what comes next is known from the log alone. Where the hub is not as far as the
         // database yet there is no need to wait for it: between the two nothing is missing.
@@ -183,7 +205,12 @@ impl Follow {
 
     /// Up to where events were handed out.
     pub fn cursor(&self) -> Seq {
-        self.subscription.cursor()
+        let before = match &self.first {
+            Some(Step::Events(events)) => events.first().map(|first| first.seq - 1),
+            Some(Step::Gap(gap)) => Some(gap.from - 1),
+            Some(Step::Values(_) | Step::Reset) | None => None,
+        };
+        before.unwrap_or_else(|| self.subscription.cursor())
     }
 
     /// The ride as it is now, or as the follower has left it.
@@ -214,19 +241,24 @@ impl Follow {
         if self.first.is_none() && self.access.until_seq.is_some_and(|until| cursor >= until) {
             return Ok(Next::Closed(Closed::Removed));
         }
-        let step = match self.first.take() {
-            Some(first) => first,
-            None => match self.wait(limit).await? {
-                Some(step) => step,
-                None => return Ok(Next::Closed(Closed::RideOver)),
-            },
+        if self.first.is_none() {
+            self.first = self.wait(limit).await?;
+        }
+        // What was read is kept while it is asked for, so that dropping the future does not lose it.
+        let hidden = match &self.first {
+            Some(Step::Events(events)) if !self.parts.is_whole() => {
+                Box::pin(subject::hidden(&self.reader.store, &self.parts, events)).await?
+            }
+            _ => HashSet::new(),
         };
+        let Some(step) = self.first.take() else { return Ok(Next::Closed(Closed::RideOver)) };
         Ok(match step {
             Step::Events(mut events) => {
                 if let Some(until) = self.access.until_seq {
                     events.retain(|event| event.seq <= until);
                 }
                 self.recheck = events.last().is_some_and(|last| last.kind.moves_rights());
+                events.retain(|event| !hidden.contains(&event.seq));
                 Next::Events(events)
             }
             Step::Values(mut values) => {
@@ -269,6 +301,7 @@ impl Follow {
     async fn look_again(&mut self) -> Result<(), StoreError> {
         let snapshot = self.look().await?;
         self.closes_at = snapshot.ride.closes_at(self.reader.grace);
+        self.parts = snapshot.parts(&self.reader.caller);
         // Who was on the ride has access to a part of it for ever; so `None` cannot be.
         // One who was taken off and is back goes on from there: what lies between is somebody else's.
         if let Some(access) = snapshot.access_after(&self.reader.caller, self.subscription.cursor()) {

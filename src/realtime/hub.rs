@@ -99,8 +99,8 @@ impl Hub {
             self.typing.hear(signal);
             self.typed.notify_one();
         }
-        if let Some(state) = self.find(&signal.topic) {
-            state.offer(signal);
+        if self.find(&signal.topic).is_some_and(|state| state.offer(signal)) {
+            self.load_later(signal.topic.clone());
         }
     }
 
@@ -109,13 +109,16 @@ impl Hub {
     pub fn typing(&self, topic: &Topic, user: &UserId, types: bool, seq: Seq) -> Option<Signal> {
         let known = self.typing.version(topic, user);
         let is_news = if types { self.typing.is_news(topic, user) } else { known.is_some() };
-        let version = typing::version_now().max(known.unwrap_or(0) + 1);
+        let (last_version, last_seq) = known.unwrap_or_default();
+        let version = typing::version_now().max(last_version + 1);
+        // Never before what it replaces: whoever was told of that is to be told of this.
+        let seq = seq.max(last_seq);
         is_news.then(|| typing::signal(topic.clone(), user.clone(), types, seq, version))
     }
 
-    /// Who is typing on a topic.
-    pub fn typists(&self, topic: &Topic) -> Vec<UserId> {
-        self.typing.on(topic)
+    /// Who is typing on a topic, as far as that was true at a place of its log which is `visible`.
+    pub fn typists(&self, topic: &Topic, visible: impl Fn(Seq) -> bool) -> Vec<UserId> {
+        self.typing.on(topic, visible)
     }
 
     /// Ends the typing of those who have not said it again, for ever.

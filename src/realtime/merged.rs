@@ -10,30 +10,33 @@
 //!   whoever continues.
 //! - A ride is in `places` from its assignment to its closing, so its rest is found even if it closes while the reader
 //!   is away.
+//! - At most [`MOST_RIDES`] are followed at once. What was handed out of one that is left out stays in `places` too, so
+//!   the reader goes on from there when there is room again, or when it closes.
 
+mod open;
 mod own;
+mod room;
 mod turns;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{AbortHandle, BoxFuture, FutureExt, abortable, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use self::turns::{Found, Turn, find, open_turn, own_turn, ride_turn, watched_turn};
+pub use self::open::MergedOpened;
+use self::turns::{Turn, open_turn, own_turn, ride_turn, watched_turn};
 use super::places::Key;
-use super::{
-    Attending, Closed, Event, Follow, Gap, Next, OpenError, Opened, Places, Reader, Step, Subscription, Value,
-};
-use crate::domain::{RideId, RideSnapshot, Seq, Signal, Topic};
+use super::{Attending, Closed, Event, Follow, Gap, Next, Opened, Places, Reader, Step, Subscription, Value};
+use crate::domain::{RideId, RideSnapshot, Seq, Topic};
 use crate::store::StoreError;
 
 /// The most rides that are followed at once.
 pub const MOST_RIDES: usize = 64;
 
-/// The most drivers that are shown at once; all are at `/drivers/available`.
-const MOST_DRIVERS: i64 = 1_000;
+/// The most rides that are followed or named as left out.
+const MOST_NAMED: i64 = 1_000;
 
 /// Counts somebody as there while they follow a ride, where they are on it.
 pub type Attend = Box<dyn Fn(&Follow) -> Option<Attending> + Send + Sync>;
@@ -61,6 +64,12 @@ pub struct Merged {
     former: Vec<Key>,
     /// What is missing and has not been told.
     gaps: VecDeque<(Topic, Gap)>,
+    /// Rides that are left out, the first to come in first; and those that the reader was told of.
+    omitted: Vec<RideId>,
+    omitted_told: BTreeSet<RideId>,
+    /// Which rides are to be followed may have changed; and is being looked at.
+    wants_look: bool,
+    looks: bool,
 }
 
 /// A ride that is followed, or about to be.
@@ -74,19 +83,16 @@ struct Followed {
     /// Where a later time on it begins, which has been assigned before this one was seen to end.
     again_from: Option<Seq>,
     _attending: Option<Attending>,
+    _turn: Option<StopTurn>,
 }
 
-/// Where following everything begins.
-#[derive(Debug)]
-pub struct MergedOpened {
-    /// Whether a cursor was given and honoured without a gap.
-    pub resumed: bool,
-    /// The first thing that retention has taken; others follow.
-    pub gap: Option<(Topic, Gap)>,
-    /// The rides, and on each the place that the cursor gave, where it was honoured.
-    pub rides: Vec<(RideSnapshot, Option<Seq>)>,
-    /// The drivers who take rides, for those who see them.
-    pub drivers: Option<Vec<Signal>>,
+/// Ends the turn of a ride that is followed no longer: its follower may have a day to wait.
+struct StopTurn(AbortHandle);
+
+impl Drop for StopTurn {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// An event, and where a reader of everything is after it.
@@ -107,6 +113,8 @@ pub enum MergedNext {
     Values(Vec<Value>),
     /// A log no longer has these.
     Gap(Topic, Gap),
+    /// Other rides are left out than before; see [`Merged::omitted`].
+    Omitted,
     /// Nothing more will come: a log is another than the one that was followed.
     Reset,
 }
@@ -114,100 +122,6 @@ pub enum MergedNext {
 impl Merged {
     /// The most events that are handed out at once.
     pub const PAGE: usize = 100;
-
-    /// Begins to follow everything of the reader's after `cursor`; from now on where none is given.
-    pub async fn open(
-        reader: Reader,
-        cursor: Option<Places>,
-        attend: Attend,
-    ) -> Result<(Self, MergedOpened), OpenError> {
-        let reader = Arc::new(reader);
-        let own_topic = Topic::user(&reader.caller.user);
-        let mut own = Subscription::register(&reader.hub, Arc::clone(&reader.store), &own_topic);
-        let going_on = reader.store.going_on(&reader.caller.user, MOST_RIDES as i64).await?;
-        let was_given = cursor.is_some();
-        // One past the end is from another life of this database: it begins now.
-        let given = cursor.filter(|places| places.own <= going_on.head);
-        let places = given.clone().unwrap_or_else(|| {
-            let mut places = Places::beginning(&reader.caller.user);
-            places.own = going_on.head;
-            places
-        });
-        own.start(places.own, going_on.head, &[]);
-        let mut merged = Self {
-            reader: Arc::clone(&reader),
-            attend,
-            turns: FuturesUnordered::new(),
-            rides: HashMap::new(),
-            generations: 0,
-            held: VecDeque::new(),
-            own: None,
-            taken_up_for: 0,
-            replayed_at: going_on.head,
-            later: BTreeMap::new(),
-            former: places.others(going_on.rides.iter()),
-            places,
-            gaps: VecDeque::new(),
-        };
-        let finding = going_on.rides.into_iter().map(|ride| find(&reader, ride, given.as_ref()));
-        let mut rides = Vec::new();
-        let mut resumed = given.is_some() || !was_given;
-        for found in join_all(finding).await {
-            match found? {
-                Found::Followed(opened, place) => {
-                    let (follow, opened) = *opened;
-                    merged.follow(follow, &opened);
-                    resumed &= place.is_none() || opened.resumed;
-                    rides.push((opened.snapshot, place.filter(|_| opened.resumed)));
-                }
-                Found::New(snapshot) => {
-                    if let Some(access) = snapshot.access(&reader.caller) {
-                        merged.later.insert(snapshot.ride.id.clone(), access.from_seq - 1);
-                        rides.push((snapshot, None));
-                    }
-                }
-                Found::Gone => {}
-            }
-        }
-        // Whether the own log still has what comes next is known from the log alone.
-        let turn: BoxFuture<'static, Turn> = match own.is_behind() {
-            false => Box::pin(own_turn(own)),
-            true => match own.next(Self::PAGE).await? {
-                Step::Gap(gap) => {
-                    merged.gaps.push_front((own_topic, gap));
-                    Box::pin(own_turn(own))
-                }
-                step => Box::pin(std::future::ready(Turn::Own(own, step))),
-            },
-        };
-        merged.turns.push(turn);
-        let drivers = merged.watch_drivers().await?;
-        let gap = merged.next_gap();
-        let opened = MergedOpened { resumed: was_given && resumed && gap.is_none(), gap, rides, drivers };
-        Ok((merged, opened))
-    }
-
-    /// Support and service see the drivers as well: those who take rides now, and what changes.
-    async fn watch_drivers(&mut self) -> Result<Option<Vec<Signal>>, StoreError> {
-        let Reader { hub, store, caller, .. } = &*self.reader;
-        if !caller.role.is_staff() {
-            return Ok(None);
-        }
-        let mut watched = Subscription::register(hub, Arc::clone(store), &Topic::drivers());
-        let drivers = self.drivers().await?;
-        watched.start(0, 0, drivers.as_deref().unwrap_or_default());
-        self.turns.push(Box::pin(watched_turn(watched)));
-        Ok(drivers)
-    }
-
-    /// The drivers who take rides now, for those who see them.
-    pub async fn drivers(&mut self) -> Result<Option<Vec<Signal>>, StoreError> {
-        let Reader { store, caller, .. } = &*self.reader;
-        match caller.role.is_staff() {
-            true => store.available_drivers(None, MOST_DRIVERS).await.map(Some),
-            false => Ok(None),
-        }
-    }
 
     /// Whether there is a ride that is not over.
     pub fn is_going_on(&self) -> bool {
@@ -247,6 +161,10 @@ impl Merged {
                 return MergedNext::Events(events);
             }
             self.begin_rest();
+            self.look_for_room();
+            if self.has_to_tell_omitted() {
+                return MergedNext::Omitted;
+            }
             let Some(turn) = self.turns.next().await else { return MergedNext::Reset };
             if let Some(next) = self.take(turn) {
                 return next;
@@ -263,13 +181,14 @@ impl Merged {
         Some((topic, gap))
     }
 
-    fn begin(&mut self, ride: RideId, after: Seq) {
+    fn begin(&mut self, ride: RideId, from_seq: Seq, after: Seq) {
         let followed = Followed {
             generation: self.next_generation(),
-            from_seq: after + 1,
+            from_seq,
             head: None,
             again_from: None,
             _attending: None,
+            _turn: None,
         };
         self.turns.push(Box::pin(open_turn(Arc::clone(&self.reader), ride.clone(), followed.generation, after)));
         self.rides.insert(ride, followed);
@@ -301,9 +220,18 @@ impl Merged {
             head: Some(head),
             again_from: again_from.filter(|from_seq| *from_seq > access.from_seq),
             _attending: (self.attend)(&follow),
+            _turn: None,
         };
         self.rides.insert(ride.clone(), followed);
-        self.turns.push(Box::pin(ride_turn(ride, generation, Box::new(follow))));
+        self.go_on(ride, generation, Box::new(follow));
+    }
+
+    /// Waits for what comes next on a ride, while it is followed.
+    fn go_on(&mut self, ride: RideId, generation: u64, follow: Box<Follow>) {
+        let Some(followed) = self.rides.get_mut(&ride) else { return };
+        let (turn, stop) = abortable(ride_turn(ride, generation, follow));
+        followed._turn = Some(StopTurn(stop));
+        self.turns.push(turn.map(|turn| turn.unwrap_or(Turn::Stopped)).boxed());
     }
 
     fn is_current(&self, ride: &RideId, generation: u64) -> bool {
@@ -339,8 +267,9 @@ impl Merged {
             Turn::Ride(ride, generation, follow, next) if self.is_current(&ride, generation) => {
                 return self.take_of_ride(ride, generation, follow, next);
             }
+            Turn::Looked(going_on) => self.make_room(going_on.rides),
             // Of a time that has been closed.
-            Turn::Opened(..) | Turn::Ride(..) => {}
+            Turn::Opened(..) | Turn::Ride(..) | Turn::Stopped => {}
         }
         None
     }
@@ -353,11 +282,18 @@ impl Merged {
         }
         let next = match next {
             Next::Events(events) => {
+                if events.iter().any(|event| event.kind.moves_rights()) {
+                    // It may have ended, and another be waiting for its place.
+                    self.want_look();
+                }
                 let place = |event: Event| {
                     self.places.advance(&ride, event.seq);
                     Placed { event, cursor: self.places.encode() }
                 };
-                MergedNext::Events(events.into_iter().map(place).collect())
+                let placed = events.into_iter().map(place).collect();
+                // Past those that are not the reader's to see, too.
+                self.places.advance(&ride, follow.cursor());
+                MergedNext::Events(placed)
             }
             Next::Values(values) => MergedNext::Values(values),
             Next::Gap(gap) => {
@@ -370,12 +306,13 @@ impl Merged {
                 return None;
             }
         };
-        self.turns.push(Box::pin(ride_turn(ride, generation, follow)));
+        self.go_on(ride, generation, follow);
         Some(next)
     }
 
     /// A ride has nothing more to hand out. Its place stays until its closing is handed out.
     fn end(&mut self, ride: &RideId) {
+        self.want_look();
         if let Some(from_seq) = self.rides.remove(ride).and_then(|followed| followed.again_from) {
             self.assigned(ride.clone(), from_seq);
         }

@@ -18,6 +18,10 @@ const VERSION: u8 = 1;
 /// The longest cursor, in characters.
 const LONGEST: usize = 4_096;
 
+/// The most rides that a cursor has room for, however long their logs are: 17 bytes each, after 14 of the rest, of the 3072
+/// that 4096 characters stand for.
+pub(super) const MOST_PLACES: usize = 179;
+
 /// A ride, in a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key([u8; 8]);
@@ -100,13 +104,19 @@ impl Places {
         self.rides.retain(|key, _| these.contains(key) || !rides.contains(key));
     }
 
-    /// As clients get it.
+    /// How many rides there are places on.
+    pub(super) fn count(&self) -> usize {
+        self.rides.len()
+    }
+
+    /// As clients get it. On a ride for which there is no room the reader begins anew: it is handed some of it again, and
+    /// loses nothing.
     pub fn encode(&self) -> String {
         let mut bytes = Vec::with_capacity(16 + self.rides.len() * 12);
         bytes.push(VERSION);
         bytes.extend_from_slice(&self.owner);
         put_seq(&mut bytes, self.own);
-        for (key, seq) in &self.rides {
+        for (key, seq) in self.rides.iter().take(MOST_PLACES) {
             bytes.extend_from_slice(&key.0);
             put_seq(&mut bytes, *seq);
         }
@@ -165,6 +175,12 @@ mod tests {
             (Some(Seq::MAX >> 3), Some(Seq::MAX), None)
         );
         assert!(Places::parse(&text, &user("rider_2")).is_err(), "somebody else's");
+        // However many and long they are.
+        places.own = Seq::MAX;
+        (0..1_000).for_each(|n| places.advance(&ride(n), Seq::MAX));
+        let text = places.encode();
+        assert!(text.len() <= LONGEST, "{}", text.len());
+        assert_eq!(Places::parse(&text, &user("rider_1")).map(|read| read.count()), Ok(MOST_PLACES));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Subscription {
     cursor: Seq,
     /// The last change of a value that was handed out.
     signals: u64,
+    /// What the reader was told of values was true at this seq. One that names an earlier seq may be older than that.
+    values_after: Seq,
 }
 
 /// What comes next on a topic.
@@ -41,16 +43,18 @@ impl Subscription {
         let hold = hub.hold(topic);
         let head = hold.state.watch();
         let signals = head.borrow().signals;
-        Self { hold, head, store, cursor: 0, signals }
+        Self { hold, head, store, cursor: 0, signals, values_after: 0 }
     }
 
     /// Begins to read after `cursor`, the log having reached `head`.
     ///
-    /// `values` are those that it holds beside the log.
-    pub fn start(&mut self, cursor: Seq, head: Seq, values: &[Signal]) {
-        self.cursor = cursor;
-        self.signals = self.hold.state.seed(values, self.signals);
+    /// `values` are those that it holds beside the log at `head`. Where the reader has been `told` them, what is handed out
+    /// later comes on top of them; else they are handed out as well.
+    pub fn start(&mut self, cursor: Seq, head: Seq, values: &[Signal], told: bool) {
+        (self.cursor, self.values_after) = (cursor, head);
         self.hold.observe(head);
+        let known = self.hold.state.seed(values, self.signals);
+        self.signals = if told { known } else { 0 };
     }
 
     /// Goes on behind `cursor`, where that is further than it is.
@@ -84,10 +88,14 @@ impl Subscription {
             if self.cursor < head.seq {
                 return self.read(head.seq, limit).await;
             }
-            if self.signals < head.signals {
-                let (values, serial) = self.hold.state.signals_since(self.signals);
+            // Of those that have changed, the ones that name a seq that this reader has passed. For the others the head
+            // moves once more, since each has the log read up to where it was true.
+            if self.signals < head.signals && self.cursor >= self.values_after {
+                let (values, serial) = self.hold.state.signals_since(self.signals, self.cursor);
                 self.signals = serial;
-                return Ok(Step::Values(values));
+                if !values.is_empty() {
+                    return Ok(Step::Values(values));
+                }
             }
             if self.head.changed().await.is_err() {
                 // The topic's sender lives in what this holds.

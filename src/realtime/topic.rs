@@ -133,34 +133,40 @@ impl TopicState {
     }
 
     /// Notes that the log has nothing after what is here, whatever a hint has said. A hint that has come since is
-    /// lost with it, which costs the wait for the next look.
+    /// lost with it, which costs the wait for the next look. So is a value that names a seq after what is here.
     pub(super) fn doubt(&self, missing: Missing) {
         let mut ring = self.ring();
         if ring.end == Some(missing.after) && ring.wanted == missing.up_to {
             ring.wanted = missing.after;
+            ring.signals.forget_after(missing.after);
+            self.settle(ring);
         }
     }
 
-    /// Takes a value that is told and not logged.
-    pub(super) fn offer(&self, signal: &Signal) {
+    /// Takes a value that is told and not logged. It is a hint as well: the log reaches the seq that it names. Returns
+    /// whether events are missing now.
+    pub(super) fn offer(&self, signal: &Signal) -> bool {
         let mut ring = self.ring();
-        if ring.signals.offer(signal) {
-            self.settle(ring);
+        let end = ring.reached();
+        if !ring.signals.offer(signal, end) {
+            return false;
         }
+        ring.wanted = ring.wanted.max(signal.seq);
+        self.settle(ring)
     }
 
     /// Takes values that a reader has just found in the database; see [`Signals::seed`].
     pub(super) fn seed(&self, values: &[Signal], read: u64) -> u64 {
         let mut ring = self.ring();
-        let known = ring.signals.seed(values, read);
+        let end = ring.reached();
+        let known = ring.signals.seed(values, read, end);
         self.settle(ring);
         known
     }
 
-    /// The values that have changed since, and the number of the last change.
-    pub(super) fn signals_since(&self, serial: u64) -> (Vec<Value>, u64) {
-        let ring = self.ring();
-        (ring.signals.since(serial), ring.signals.serial())
+    /// The values that have changed since, for a reader at `cursor`; see [`Signals::since`].
+    pub(super) fn signals_since(&self, serial: u64, cursor: Seq) -> (Vec<Value>, u64) {
+        self.ring().signals.since(serial, cursor)
     }
 
     /// The sum of the versions of a kind.
@@ -188,9 +194,11 @@ impl TopicState {
     }
 
     /// Lets readers see what the ring has now.
-    fn settle(&self, ring: MutexGuard<'_, Ring>) -> bool {
+    fn settle(&self, mut ring: MutexGuard<'_, Ring>) -> bool {
         let missing = ring.end.is_some_and(|end| end < ring.wanted);
-        let (end, signals) = (ring.end.unwrap_or(0), ring.signals.serial());
+        let end = ring.reached();
+        ring.signals.reach(end);
+        let signals = ring.signals.serial();
         // Under the lock still, so that heads are told in the order in which the ring grew.
         self.head.send_if_modified(|head| {
             let moved = end > head.seq || signals > head.signals;
@@ -203,6 +211,11 @@ impl TopicState {
 }
 
 impl Ring {
+    /// The seq up to which readers can read.
+    fn reached(&self) -> Seq {
+        self.end.unwrap_or(0)
+    }
+
     fn append(&mut self, event: Event) {
         if self.end != Some(event.seq - 1) {
             return;
@@ -229,7 +242,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EventType, RideId};
+    use crate::domain::{EventType, RideId, UserId};
 
     fn topic() -> TopicState {
         TopicState::new(Topic::ride(&RideId::parse("ride").unwrap()))
@@ -351,6 +364,25 @@ mod tests {
         topic.doubt(missing);
         assert!(!fill(&topic, 11, events([12, 13])));
         assert_eq!(after(&topic, 11), Some(vec![12, 13]));
+    }
+
+    #[test]
+    fn a_value_has_the_log_read_up_to_it_and_wakes_readers_when_it_is() {
+        let topic = topic();
+        topic.observe(10);
+        let (kind, user) = (EventType::RideLocation, UserId::parse("driver").unwrap());
+        let value = Signal { topic: topic.name.clone(), kind, user, version: 1, seq: 12, data: "{}".to_owned() };
+        assert!(topic.offer(&value), "11 and 12 are missing, though no hint has come");
+        assert!(!topic.offer(&value), "it is no news");
+        assert_eq!(topic.signals_since(0, 10).0.len(), 0);
+        let mut head = topic.watch();
+        assert!(!fill(&topic, 10, events([11, 12])));
+        assert!(head.has_changed().unwrap() && head.borrow_and_update().seq == 12);
+        assert_eq!(topic.signals_since(0, 12).0.len(), 1);
+        // One that names what the log does not have goes with the hint that it was.
+        assert!(topic.offer(&Signal { version: 2, seq: 99, ..value }));
+        topic.doubt(topic.missing().unwrap());
+        assert_eq!((topic.missing(), topic.version(SignalKind::Location)), (None, 1));
     }
 
     #[test]

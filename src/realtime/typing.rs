@@ -62,18 +62,19 @@ impl Typing {
         known.is_none_or(|known| known.until <= Instant::now() + (LASTS - QUIET))
     }
 
-    /// Whether somebody types now, and since which version.
-    pub(super) fn version(&self, topic: &Topic, user: &UserId) -> Option<i64> {
+    /// Whether somebody types now, and since which version and place in the log.
+    pub(super) fn version(&self, topic: &Topic, user: &UserId) -> Option<(i64, Seq)> {
         let all = self.all();
         let known = all.get(&(topic.clone(), user.clone()))?;
-        (known.until > Instant::now()).then_some(known.version)
+        (known.until > Instant::now()).then_some((known.version, known.seq))
     }
 
-    /// Who types on a topic.
-    pub(super) fn on(&self, topic: &Topic) -> Vec<UserId> {
+    /// Who types on a topic, as of a place of its log which is `visible`.
+    pub(super) fn on(&self, topic: &Topic, visible: impl Fn(Seq) -> bool) -> Vec<UserId> {
         let now = Instant::now();
         let all = self.all();
-        let typists = all.iter().filter(|((on, _), typist)| on == topic && typist.until > now);
+        let is_typing = |typist: &Typist| typist.until > now && visible(typist.seq);
+        let typists = all.iter().filter(|((on, _), typist)| on == topic && is_typing(typist));
         let mut typists: Vec<_> = typists.map(|((_, user), _)| user.clone()).collect();
         typists.sort_unstable();
         typists

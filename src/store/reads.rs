@@ -110,6 +110,16 @@ impl Store {
         rows.first().map(message_from_row).transpose()
     }
 
+    /// The seqs of messages, of those that there are.
+    pub async fn seqs_of_messages(
+        &self,
+        ids: impl IntoIterator<Item = MessageId>,
+    ) -> Result<HashMap<MessageId, Seq>, StoreError> {
+        let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+        let rows = self.read(sql::MESSAGES_BY_ID, &[&ids]).await?;
+        rows.iter().map(|row| Ok((MessageId(row.try_get("id")?), row.try_get("seq")?))).collect()
+    }
+
     /// A page of a ride's history, as `reader` may see it; `None` where there is no such ride.
     pub async fn history(
         &self,
@@ -187,8 +197,21 @@ impl Store {
 pub struct GoingOn {
     /// The seq of the last event of the user's topic.
     pub head: Seq,
-    /// Those that go on first, the newest of them first.
-    pub rides: Vec<RideId>,
+    /// Those that have not ended first, the newest of them first.
+    pub rides: Vec<RideGoingOn>,
+}
+
+/// A ride that is a user's and not over for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RideGoingOn {
+    /// Which.
+    pub ride: RideId,
+    /// The first seq that is the user's.
+    pub from_seq: Seq,
+    /// The seq of the last event.
+    pub head: Seq,
+    /// Whether it has ended.
+    pub is_ended: bool,
 }
 
 impl Store {
@@ -196,8 +219,18 @@ impl Store {
     pub async fn going_on(&self, user: &UserId, limit: i64) -> Result<GoingOn, StoreError> {
         let rows = self.read(sql::PARTICIPANTS_GOING_ON, &[&user.as_str(), &limit]).await?;
         let head = rows.first().ok_or(StoreError::Corrupt("no head"))?.try_get("last_seq")?;
-        let rides = rows.iter().filter_map(|row| row.try_get::<_, Option<&str>>("ride_id").transpose());
-        Ok(GoingOn { head, rides: rides.map(|ride| ride_id(ride?)).collect::<Result<_, _>>()? })
+        // Where there is none, one row says so.
+        let rides =
+            rows.iter().filter(|row| row.try_get::<_, Option<&str>>("ride_id").is_ok_and(|ride| ride.is_some()));
+        let ride = |row: &tokio_postgres::Row| {
+            Ok::<_, StoreError>(RideGoingOn {
+                ride: ride_id(row.try_get("ride_id")?)?,
+                from_seq: row.try_get("from_seq")?,
+                head: row.try_get("ride_seq")?,
+                is_ended: row.try_get("is_ended")?,
+            })
+        };
+        Ok(GoingOn { head, rides: rides.map(ride).collect::<Result<_, _>>()? })
     }
 
     /// Rides whose grace has passed and whose people have not been told.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Database, PATIENCE, Server, User, data_types};
+use crate::support::{Answer, Database, PATIENCE, Server, User, data_types, eventually};
 
 async fn preferring(user: &User, query: &str, prefer: &str) -> Answer {
     let request = user.request(Method::GET, &format!("messages/rides/ride_1/poll?{query}"));
@@ -147,4 +147,65 @@ async fn a_cursor_past_the_head_is_told_at_once() {
         assert_eq!((&polled["cursor"], &polled["resumed"]), (&json!(head), &json!(false)));
         assert_eq!(polled["events"], json!([]));
     }
+}
+
+/// Begins a poll by `driver_1` of the ride, or of everything, which acknowledges all that there is; and waits for that event.
+async fn acknowledging(database: &Database, driver: &User, of_all: bool) -> tokio::task::JoinHandle<Value> {
+    let head = database.head("ride_1").await;
+    let after = driver.poll_all("").await["cursor"].as_str().unwrap().to_owned();
+    let driver = driver.clone();
+    let waiting = tokio::spawn(async move {
+        match of_all {
+            true => driver.poll_all(&format!("after={after}&wait=30")).await,
+            false => driver.poll("ride_1", &format!("after={head}&wait=30")).await,
+        }
+    });
+    eventually("the delivery is committed", async || (database.head("ride_1").await > head).then_some(())).await;
+    waiting
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_poll_has_acknowledged_itself_does_not_wake_it_and_comes_with_what_does() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    for of_all in [false, true] {
+        rider.send("ride_1", "one").await;
+        let waiting = acknowledging(&database, &driver, of_all).await;
+        let two = rider.send("ride_1", "two").await;
+        let polled = waiting.await.unwrap();
+        assert_eq!(data_types(&polled["events"]), ["message:delivered", "message:new"], "{polled}");
+        assert_eq!(polled["events"][0]["data"]["userId"], "driver_1");
+        assert_eq!(polled["cursor"], polled["events"][1]["id"]);
+        // What the same user says by another request is more than that.
+        let waiting = acknowledging(&database, &driver, of_all).await;
+        driver.mark(&two, "read").await.expect(200);
+        let polled = waiting.await.unwrap();
+        assert_eq!(data_types(&polled["events"]), ["message:delivered", "message:read"], "{polled}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_that_nothing_else_wakes_leaves_its_own_delivery_to_the_next() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let all = driver.poll_all("").await["cursor"].as_str().unwrap().to_owned();
+    rider.send("ride_1", "one").await;
+    // Of another type than it asks for, which the cursor passes; and the delivery.
+    driver.set_status("ride_1", "arrived").await.expect(200);
+    let of_all = driver.poll_all(&format!("after={all}&types=message:*")).await;
+    let after = of_all["cursor"].as_str().unwrap().to_owned();
+    let timed_out = driver.poll("ride_1", "after=2&wait=2&types=message:*").await;
+    let expected = (&json!([]), &json!("3"), &json!(true), &json!(false));
+    assert_eq!((&timed_out["events"], &timed_out["cursor"], &timed_out["resumed"], &timed_out["hasMore"]), expected);
+    eventually("the delivery is committed", async || (database.head("ride_1").await == 4).then_some(())).await;
+    let next = driver.poll("ride_1", "after=3&wait=30&types=message:*").await;
+    assert_eq!((data_types(&next["events"]), &next["cursor"]), (vec!["message:delivered"], &json!("4")));
+    // It is not this poll's own any more, so the poll of everything has it at once as well.
+    let next = driver.poll_all(&format!("after={after}&wait=30&types=message:*")).await;
+    assert_eq!(data_types(&next["events"]), ["message:delivered"]);
+    // To the other one it is news.
+    let next = rider.poll("ride_1", "after=3&wait=30").await;
+    assert_eq!(data_types(&next["events"]), ["message:delivered"]);
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Database, Server, Stream, User};
+use crate::support::{Database, Server, Stream, User, data_types};
 
 /// Every request about a ride.
 fn requests_of_ride(ride: &str) -> Vec<(Method, String, Option<Value>)> {
@@ -175,6 +175,7 @@ async fn a_replaced_driver_is_shown_the_ride_as_they_left_it() {
     let new = new.on(&servers[0]);
     let _live = [servers[0].live(&new, "ride_1").await, servers[0].live(rider, "ride_1").await];
     new.post("rides/ride_1/location", json!({ "lat": 52.52, "lng": 13.405 })).await.expect(202);
+    new.post("messages/rides/ride_1/typing", json!({ "typing": true })).await.expect(202);
     new.set_status("ride_1", "arrived").await.expect(200);
     let last = rider.send("ride_1", "where are you?").await;
     new.mark(&last, "read").await.expect(200);
@@ -231,4 +232,66 @@ async fn the_new_driver_sees_the_log_from_their_own_beginning() {
         assert_eq!(unread["unreadCount"], 1);
     }
     assert!(replaced.database.head("ride_1").await > *at);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_to_older_messages_is_not_told_to_a_new_driver() {
+    let replaced = replace().await;
+    let Replaced { servers, old, new, rider, at, .. } = &replaced;
+    let history = rider.history("ride_1", "").await;
+    let (first, second) = (&history["messages"][0], &history["messages"][1]);
+    let new = new.on(&servers[1]);
+    let mut live = [servers[1].live(&new, "ride_1").await, new.stream_all("", None).await.expect(200)];
+    live[1].next_sync().await;
+    let support = servers[0].support();
+    // Of the message to the driver before: an edit of its text and one of its metadata, reactions, a mark, its deletion.
+    let path = format!("messages/{}", first["id"].as_str().unwrap());
+    rider.edit(first, "still for the first driver").await.expect(200);
+    rider.patch(&path, json!({ "metadata": { "secret": 1 } })).await.expect(200);
+    let reaction = format!("{path}/reactions/%F0%9F%91%8D");
+    rider.put(&reaction, json!({})).await.expect(204);
+    rider.delete(&reaction).await.expect(204);
+    support.mark(first, "delivered").await.expect(200);
+    support.mark(first, "read").await.expect(200);
+    rider.erase(first).await.expect(204);
+    // Of theirs.
+    rider.edit(second, "edited for the second").await.expect(200);
+    rider
+        .put(&format!("messages/{}/reactions/%F0%9F%91%8D", second["id"].as_str().unwrap()), json!({}))
+        .await
+        .expect(204);
+    support.mark(second, "read").await.expect(200);
+    rider.send("ride_1", "the end").await;
+    let theirs = ["message:edited", "message:reaction", "message:read", "message:new"];
+    for stream in &mut live {
+        for kind in theirs {
+            stream.next_of(kind).await;
+        }
+    }
+    for server in servers {
+        let new = new.on(server);
+        let polled = new.poll("ride_1", &format!("after={}&wait=0", at + 1)).await;
+        let types = data_types(&polled["events"]);
+        assert_eq!(types[..theirs.len()], theirs, "{polled}");
+        // Where all that there is is not theirs, the cursor moves past it.
+        let polled = new.poll("ride_1", &format!("after={}&wait=0&types=message:deleted", at + 1)).await;
+        assert_eq!(polled["events"], json!([]));
+        assert!(polled["cursor"].as_str().unwrap().parse::<i64>().unwrap() >= at + 7, "{polled}");
+        let all = new.poll_all("after=0&wait=0&types=message:*").await;
+        assert_eq!(data_types(&all["events"])[..theirs.len() + 1], [&["message:new"], &theirs[..]].concat(), "{all}");
+        assert!(!all.to_string().contains(first["id"].as_str().unwrap()), "{all}");
+    }
+    // Who was there then has it all; who was put back sees of their first time what they saw then, and what becomes of it.
+    let told = rider.poll("ride_1", "after=0&wait=0").await;
+    for kind in ["message:edited", "message:reaction", "message:deleted", "message:read"] {
+        assert!(data_types(&told["events"]).contains(&kind), "{kind}: {told}");
+    }
+    let mark = "putting back";
+    let early = rider.send("ride_1", mark).await;
+    servers[0].service().put_ride("ride_1", "rider_1", Some("driver_1")).await.expect(200);
+    rider.edit(&early, "not the first driver's").await.expect(200);
+    let last = rider.send("ride_1", "to the first driver again").await;
+    let told = old.on(&servers[0]).poll("ride_1", "after=0&wait=0").await;
+    assert!(!told.to_string().contains("second") && !told.to_string().contains("not the first"), "{told}");
+    assert_eq!(told["events"].as_array().unwrap().last().unwrap()["data"]["id"], last["id"]);
 }

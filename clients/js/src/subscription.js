@@ -270,9 +270,9 @@ export class Subscription extends Emitter {
     return this.#http.request('GET', `${this.#path}/poll`, { query, timeout, signal });
   }
 
-  #tell({ cursor, resumed, gap, state }) {
+  #tell({ cursor, resumed, gap, state, omitted }) {
     this.#wasThere = true;
-    if (!this.#isOver) this.emit('sync', { cursor, resumed, gap, state });
+    if (!this.#isOver) this.emit('sync', { cursor, resumed, gap, state, ...(omitted && { omitted }) });
     if (!this.#isOver && gap) this.emit('gap', gap);
   }
 

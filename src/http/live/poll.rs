@@ -11,11 +11,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
-use super::reader::{Handed, Reader, Turn, trace};
+use super::acknowledged::{Acknowledged, Page};
+use super::reader::{Cursor, Handed, Reader, Turn, trace};
 use super::request::{acknowledge, filter, merged_attend, places};
 use super::state::{AnyStateView, GapView, State};
 use crate::auth::TokenError;
-use crate::domain::{Caller, Error, Filter, Time};
+use crate::domain::{Caller, Error, Filter, RideId, Time};
 use crate::http::body::Json;
 use crate::http::context::{Api, LiveSession, Session};
 use crate::http::metrics::Transport;
@@ -53,6 +54,8 @@ struct Answer<'a> {
     gap: Option<GapView>,
     state: AnyStateView<'a>,
     has_more: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<&'a [RideId]>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     closed: bool,
 }
@@ -60,15 +63,19 @@ struct Answer<'a> {
 /// What a poll has found.
 #[derive(Default)]
 struct Found {
-    events: Vec<Handed>,
+    page: Page,
     gap: Option<GapView>,
     closed: bool,
+    /// Where the next poll begins, where this one has left events to it.
+    next_from: Option<Cursor>,
 }
 
 /// Follow a ride by polling
 ///
 /// Without `after`: where the log ends, at once. With it: what lies past it, at once if there is anything, else as
-/// soon as there is, or an empty answer after `wait` seconds, with a cursor that may have advanced.
+/// soon as there is, or an empty answer after `wait` seconds, with a cursor that may have advanced. Where the types include
+/// `message:new`, `after` acknowledges delivery of others' messages up to there; the caller's own `message:delivered`, which
+/// reports just that, does not end the wait.
 #[endpoint(tags("live"), operation_id = "pollRide",
     parameters(
         ("after" = Option<i64>, Query, minimum = 0, description = "Continue after this position: the `cursor` of the last answer, or of the history."),
@@ -87,39 +94,46 @@ pub(in crate::http) async fn poll_ride(
     let RidePath(ride) = ride;
     let Session { caller, api, .. } = session.for_ride(&ride)?;
     let after = seq("after", query(req, "after"))?;
-    let terms = Terms::of(req, res, &api, &caller)?;
+    let mut terms = Terms::of(req, res, &api, &caller)?;
     let _admitted = api.admit_poll(&caller)?;
     let (mut follow, opened) = Follow::open(Arc::new(api.reader(&caller)), ride, after).await?;
     if req.method() == Method::HEAD {
         return Ok(head(res));
     }
-    if !opened.is_over {
-        acknowledge(&api, &caller, &opened.snapshot, &terms.filter, after);
+    if !opened.is_over
+        && let Some(up_to) = acknowledge(&api, &caller, &opened.snapshot, &terms.filter, after)
+    {
+        terms.acknowledged.note(&opened.snapshot, up_to);
     }
     let _attending = (api.attend(&follow, terms.away), api.attend_as_driver(&caller, terms.away));
     let mut found = Found { gap: opened.gap.map(GapView::from), closed: opened.is_over, ..Found::default() };
     let mut state = State::Ride(Box::new(opened.snapshot));
+    let mut cursor = opened.cursor;
     // A poll that has nothing to wait for, or a cursor that is none of this log's, is answered with the look that it has.
     if opened.resumed && !found.closed {
         found.collect(&mut follow, &api, &terms).await?;
+        // Where events were found, not a position that the filter has moved further.
+        cursor = match found.next_from {
+            Some(Cursor::Seq(left_at)) => left_at,
+            _ => cursor.max(follow.cursor()),
+        };
         let snapshot = follow.snapshot().await?;
         // The end of what there will be for them: of what is theirs, or of a ride that is over for good.
         let end = match snapshot.left_at(&caller) {
             Some(until) => Some(until),
             None => snapshot.ride.is_closed(Time::now(), api.limits.chat_grace).then_some(snapshot.head),
         };
-        found.closed |= end.is_some_and(|end| follow.cursor() >= end);
+        found.closed |= end.is_some_and(|end| cursor >= end);
         state = State::Ride(Box::new(snapshot));
     }
-    // Where events were found, not a position that the filter has moved further.
-    let cursor = follow.cursor().max(opened.cursor);
-    found.answer(&api, &follow, &cursor, opened.resumed, &state, res)
+    found.answer(&api, &caller, &follow, &cursor, opened.resumed, &state, res)
 }
 
 /// Follow everything of one's own by polling
 ///
-/// One poll for the caller's rides (at most 64, those that go on first) and for what is told to them alone:
-/// `ride:assigned`, `ride:closed`, `notice`. The cursor is opaque and covers all of them.
+/// One poll for the caller's rides (at most 64: rides that have not ended first, then the newest) and for what is told to
+/// them alone: `ride:assigned`, `ride:closed`, `notice`. Rides that are left out are named in `omitted`; they come in when
+/// there is room, from where the cursor left them. The cursor is opaque and covers all of them.
 #[endpoint(tags("live"), operation_id = "pollAll",
     parameters(
         ("after" = Option<String>, Query, max_length = 4096, description = "Continue after this position: the `cursor` of the last answer; 0 is all that the log has."),
@@ -137,7 +151,7 @@ pub(in crate::http) async fn poll_all(
     let Session { caller, api, .. } = session.for_all()?;
     let after = places("after", query(req, "after"), &caller)?;
     let has_cursor = after.is_some();
-    let terms = Terms::of(req, res, &api, &caller)?;
+    let mut terms = Terms::of(req, res, &api, &caller)?;
     let _admitted = api.admit_poll(&caller)?;
     if req.method() == Method::HEAD {
         return Ok(head(res));
@@ -145,17 +159,21 @@ pub(in crate::http) async fn poll_all(
     let _attending = api.attend_as_driver(&caller, terms.away);
     let attend = merged_attend(&api, terms.away);
     let (mut merged, opened) = Merged::open(api.reader(&caller), after, attend).await?;
-    opened.rides.iter().for_each(|(snapshot, place)| acknowledge(&api, &caller, snapshot, &terms.filter, *place));
+    for (snapshot, place) in &opened.rides {
+        if let Some(up_to) = acknowledge(&api, &caller, snapshot, &terms.filter, *place) {
+            terms.acknowledged.note(snapshot, up_to);
+        }
+    }
     let gap = opened.gap.map(|(topic, gap)| GapView::of(&topic, gap));
     let mut found = Found { gap, ..Found::default() };
     let rides = opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect();
-    let mut state = State::All { rides, drivers: opened.drivers };
+    let mut state = State::All { rides, drivers: opened.drivers, omitted: merged.omitted().to_vec() };
     if has_cursor && opened.resumed && found.gap.is_none() {
         found.collect(&mut merged, &api, &terms).await?;
         state = merged.state().await?;
     }
-    let cursor = merged.cursor();
-    found.answer(&api, &merged, &cursor, opened.resumed, &state, res)
+    let cursor = found.next_from.take().unwrap_or_else(|| Cursor::Places(merged.cursor()));
+    found.answer(&api, &caller, &merged, &cursor, opened.resumed, &state, res)
 }
 
 /// How a poll is to be.
@@ -166,6 +184,8 @@ struct Terms {
     caller: Caller,
     /// How long after it its reader is still there: as long as the next one might wait, and the grace.
     away: Duration,
+    /// What it acknowledges by its cursor.
+    acknowledged: Acknowledged,
 }
 
 impl Terms {
@@ -183,7 +203,8 @@ impl Terms {
         let wait = Duration::from_secs(wait);
         let left = caller.expires_at.since(Time::now());
         let deadline = Instant::now() + wait.min(left);
-        Ok(Self { filter: filter(req), deadline, caller: caller.clone(), away: api.limits.presence_grace + wait })
+        let (away, acknowledged) = (api.limits.presence_grace + wait, Acknowledged::by(caller));
+        Ok(Self { filter: filter(req), deadline, caller: caller.clone(), away, acknowledged })
     }
 }
 
@@ -199,6 +220,9 @@ impl Found {
             () = api.revocations.revoked(&terms.caller) => return Err(Refusal::Unauthorized(Some(TokenError::Revoked))),
             () = self.collect_until(reader, terms) => {}
         }
+        if self.gap.is_none() && !self.closed {
+            self.next_from = self.page.leave();
+        }
         Ok(())
     }
 
@@ -209,7 +233,8 @@ impl Found {
             deadline = deadline.max(Instant::now() + FILL);
         }
         loop {
-            let room = PAGE - self.events.len();
+            let room = PAGE - self.page.events.len();
+            self.page.begin(|| reader.cursor());
             let turn = tokio::select! {
                 biased;
                 turn = reader.next(room) => turn,
@@ -217,10 +242,13 @@ impl Found {
             };
             match turn {
                 Turn::Events(events) => {
-                    self.events.extend(events.into_iter().filter(|handed| terms.filter.passes(handed.event.kind)));
+                    for handed in events {
+                        let passes = terms.filter.passes(handed.event.kind);
+                        self.page.take(handed, passes, &terms.acknowledged);
+                    }
                 }
-                // What they are at the time of the answer is in its `state`.
-                Turn::Values(_) => {}
+                // What they are at the time of the answer is in it.
+                Turn::Values(_) | Turn::Omitted => {}
                 Turn::Gap(gap, _) => {
                     self.gap = Some(gap);
                     return;
@@ -231,8 +259,9 @@ impl Found {
                     return;
                 }
             }
-            if !self.events.is_empty() {
-                if self.events.len() + R::LEAST > PAGE || !reader.is_behind() {
+            let is_full = self.page.events.len() + R::LEAST > PAGE;
+            if self.page.wakes() || is_full {
+                if is_full || !reader.is_behind() {
                     return;
                 }
                 deadline = deadline.max(Instant::now() + FILL);
@@ -243,20 +272,22 @@ impl Found {
     fn answer(
         &self,
         api: &Api,
+        caller: &Caller,
         reader: &impl Reader,
         cursor: &impl ToString,
         resumed: bool,
         state: &State,
         res: &mut Response,
     ) -> Result<(), Refusal> {
-        trace(&self.events, api, Transport::Poll);
+        trace(&self.page.events, api, Transport::Poll);
         let answer = Answer {
-            events: self.events.iter().map(view).collect::<Result<_, _>>()?,
+            events: self.page.events.iter().map(view).collect::<Result<_, _>>()?,
             cursor: cursor.to_string(),
             resumed: resumed && self.gap.is_none(),
             gap: self.gap.clone(),
-            state: state.view(api),
+            state: state.view(api, caller),
             has_more: !self.closed && reader.is_behind(),
+            omitted: state.omitted(),
             closed: self.closed,
         };
         res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

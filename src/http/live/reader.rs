@@ -40,6 +40,8 @@ pub(super) enum Turn {
     Events(Vec<Handed>),
     Values(Vec<Value>),
     Gap(GapView, Cursor),
+    /// Other rides are left out than before.
+    Omitted,
     Closed(Closed),
 }
 
@@ -137,6 +139,7 @@ impl Reader for Merged {
                 let cursor = Cursor::Places(Self::cursor(self));
                 Turn::Gap(GapView::of(&topic, gap), cursor)
             }
+            MergedNext::Omitted => Turn::Omitted,
             MergedNext::Reset => Turn::Closed(Closed::Reset),
         }
     }
@@ -158,7 +161,8 @@ impl Reader for Merged {
     }
 
     async fn state(&mut self) -> Result<State, StoreError> {
-        Ok(State::All { rides: self.snapshots().await?, drivers: self.drivers().await? })
+        let (rides, drivers) = (self.snapshots().await?, self.drivers().await?);
+        Ok(State::All { rides, drivers, omitted: self.omitted().to_vec() })
     }
 }
 

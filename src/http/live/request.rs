@@ -15,14 +15,17 @@ use crate::realtime::{Attend, Places};
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Takes a cursor for what it says: that others' messages up to there have reached the caller. Not where the caller
-/// does not take messages, and not where the cursor is from another life of the log.
-pub(super) fn acknowledge(api: &Api, caller: &Caller, snapshot: &RideSnapshot, filter: &Filter, cursor: Option<Seq>) {
-    if let Some(cursor) = cursor
-        && cursor <= snapshot.head
-        && filter.passes(EventType::MessageNew)
-    {
-        api.acknowledger.delivered(caller, snapshot, cursor);
-    }
+/// does not take messages, and not where the cursor is from another life of the log. Returns up to where, if at all.
+pub(super) fn acknowledge(
+    api: &Api,
+    caller: &Caller,
+    snapshot: &RideSnapshot,
+    filter: &Filter,
+    cursor: Option<Seq>,
+) -> Option<Seq> {
+    let up_to = cursor.filter(|cursor| *cursor <= snapshot.head && filter.passes(EventType::MessageNew))?;
+    api.acknowledger.delivered(caller, snapshot, up_to);
+    Some(up_to)
 }
 
 /// What a reader of everything attends: each ride that they are on, and for `grace` after.

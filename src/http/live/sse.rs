@@ -80,9 +80,10 @@ pub(in crate::http) async fn stream_ride(
 
 /// Follow everything of one's own as a stream
 ///
-/// One stream for the caller's rides (at most 64, those that go on first) and for what is told to them alone:
-/// `ride:assigned`, `ride:closed`, `notice`. Rides join and leave it as they begin and end. The cursor is opaque and
-/// covers all of them.
+/// One stream for the caller's rides (at most 64: rides that have not ended first, then the newest) and for what is told to
+/// them alone: `ride:assigned`, `ride:closed`, `notice`. Rides join and leave it as they begin and end. `stream:sync` names
+/// rides that are left out in `omitted`, and comes again when those change; they join when there is room, from where the
+/// stream left or began. The cursor is opaque and covers all of them.
 #[endpoint(tags("live"), operation_id = "streamAll",
     parameters(
         ("after" = Option<String>, Query, max_length = 4096, description = "Continue after this position: the last `id`; without one the stream begins now; 0 is all that the log has."),
@@ -118,13 +119,19 @@ pub(in crate::http) async fn stream_all(
         return Ok(());
     }
     if is_resumed {
-        opened.rides.iter().for_each(|(snapshot, place)| acknowledge(&api, &caller, snapshot, &terms.filter, *place));
+        for (snapshot, place) in &opened.rides {
+            acknowledge(&api, &caller, snapshot, &terms.filter, *place);
+        }
     }
     let beginning = Beginning {
         cursor: Cursor::Places(merged.cursor()),
         resumed: opened.resumed,
         gap: opened.gap.map(|(topic, gap)| GapView::of(&topic, gap)),
-        state: State::All { rides: opened.rides.into_iter().map(|(ride, _)| ride).collect(), drivers: opened.drivers },
+        state: State::All {
+            rides: opened.rides.into_iter().map(|(ride, _)| ride).collect(),
+            drivers: opened.drivers,
+            omitted: merged.omitted().to_vec(),
+        },
     };
     let attending = [None, api.attend_as_driver(&caller, api.limits.presence_grace)];
     EventStream::open(merged, api, terms, (admitted, attending), beginning, res);

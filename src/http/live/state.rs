@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{RideId, RideRole, RideSnapshot, RideView, Seq, Signal, Time, Topic, UserId};
+use crate::domain::{Caller, RideId, RideRole, RideSnapshot, RideView, Seq, Signal, Time, Topic, UserId};
 use crate::http::context::{Api, Limits};
 use crate::realtime::{Gap, Hub};
 
@@ -73,14 +73,17 @@ pub(in crate::http) fn marks(snapshot: &RideSnapshot) -> Vec<MarkView<'_>> {
 }
 
 impl<'a> StateView<'a> {
-    pub(in crate::http) fn of(snapshot: &'a RideSnapshot, hub: &Hub, limits: &Limits) -> Self {
+    /// A ride as `caller` sees it. Values are shown where they were true in the caller's part of the log, up to `asOf`.
+    pub(in crate::http) fn of(snapshot: &'a RideSnapshot, caller: &Caller, hub: &Hub, limits: &Limits) -> Self {
+        let access = snapshot.access(caller);
+        let is_visible = |seq| seq <= snapshot.head && access.is_some_and(|access| access.covers(seq));
         Self {
             as_of: snapshot.head,
             ride: snapshot.ride.view(Time::now(), limits.chat_grace),
             participants: participants(snapshot),
             receipts: marks(snapshot),
-            location: snapshot.location.as_ref().map(|last| &*last.data),
-            typing: hub.typists(&Topic::ride(&snapshot.ride.id)),
+            location: snapshot.location.as_ref().filter(|last| is_visible(last.seq)).map(|last| &*last.data),
+            typing: hub.typists(&Topic::ride(&snapshot.ride.id), is_visible),
         }
     }
 }
@@ -89,8 +92,8 @@ impl<'a> StateView<'a> {
 pub(super) enum State {
     /// A ride.
     Ride(Box<RideSnapshot>),
-    /// All rides of the caller, and to those who see them the drivers who take rides.
-    All { rides: Vec<RideSnapshot>, drivers: Option<Vec<Signal>> },
+    /// All rides of the caller, and to those who see them the drivers who take rides; and which rides are left out.
+    All { rides: Vec<RideSnapshot>, drivers: Option<Vec<Signal>>, omitted: Vec<RideId> },
 }
 
 /// The same as it is sent.
@@ -106,11 +109,20 @@ pub(super) enum AnyStateView<'a> {
 }
 
 impl State {
-    pub(super) fn view(&self, api: &Api) -> AnyStateView<'_> {
-        let view = |snapshot| StateView::of(snapshot, &api.hub, &api.limits);
+    /// The rides that are left out, where it is all that are followed.
+    pub(super) fn omitted(&self) -> Option<&[RideId]> {
+        match self {
+            Self::Ride(_) => None,
+            Self::All { omitted, .. } => Some(omitted),
+        }
+    }
+
+    /// This as the caller sees it.
+    pub(super) fn view(&self, api: &Api, caller: &Caller) -> AnyStateView<'_> {
+        let view = |snapshot| StateView::of(snapshot, caller, &api.hub, &api.limits);
         match self {
             Self::Ride(snapshot) => AnyStateView::Ride(Box::new(view(snapshot))),
-            Self::All { rides, drivers } => AnyStateView::All {
+            Self::All { rides, drivers, .. } => AnyStateView::All {
                 rides: rides.iter().map(|ride| (&ride.ride.id, view(ride))).collect(),
                 drivers: drivers
                     .as_ref()
@@ -143,6 +155,8 @@ pub(super) struct SyncView<'a> {
     pub(super) resumed: bool,
     pub(super) gap: Option<GapView>,
     pub(super) state: AnyStateView<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) omitted: Option<&'a [RideId]>,
 }
 
 /// The data of `stream:closing` and `auth:expired`.

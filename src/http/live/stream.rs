@@ -134,7 +134,7 @@ impl<R: Reader> EventStream<R> {
         beginning: Beginning,
     ) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static {
         stream! {
-            let opening = self.sync(beginning);
+            let opening = self.sync(&caller, beginning);
             // A comment at once, so that the client sees an open stream; and with the sync, in one write.
             yield Ok(Bytes::from([":\n\n", &retry_line(), &opening].concat()));
             drop(opening);
@@ -171,7 +171,12 @@ impl<R: Reader> EventStream<R> {
                     Wake::Turn(Turn::Gap(gap, cursor)) => {
                         // Where the state cannot be had, the client comes back with its last id, and is told then.
                         let Ok(state) = Box::pin(self.reader.state()).await else { break };
-                        yield Ok(self.sync(Beginning { cursor, resumed: false, gap: Some(gap), state }).into());
+                        yield Ok(self.sync(&caller, Beginning { cursor, resumed: false, gap: Some(gap), state }).into());
+                    }
+                    Wake::Turn(Turn::Omitted) => {
+                        let Ok(state) = Box::pin(self.reader.state()).await else { break };
+                        let cursor = self.reader.cursor();
+                        yield Ok(self.sync(&caller, Beginning { cursor, resumed: true, gap: None, state }).into());
                     }
                     Wake::Turn(Turn::Closed(closed)) => {
                         yield Ok(self.closing(closed).into());
@@ -186,7 +191,7 @@ impl<R: Reader> EventStream<R> {
                     Wake::Silence => {
                         self.silent_at = Instant::now() + self.heartbeat;
                         alarm.as_mut().reset(self.due_at());
-                        yield Ok(Box::pin(self.break_silence()).await);
+                        yield Ok(Box::pin(self.break_silence(&caller)).await);
                     }
                     Wake::Expired => {
                         yield Ok(own_frame("auth:expired", None, &ReasonView { reason: "token_expired" }).into());
@@ -254,22 +259,23 @@ impl<R: Reader> EventStream<R> {
 
     /// A comment; or, where the filter has held events back since the last id, the position after them, so that
     /// a client that is cut off does not have to pass them again.
-    async fn break_silence(&mut self) -> Bytes {
+    async fn break_silence(&mut self, caller: &Caller) -> Bytes {
         let cursor = self.reader.cursor();
         if cursor == self.told {
             return COMMENT;
         }
         match self.reader.state().await {
-            Ok(state) => self.sync(Beginning { cursor, resumed: true, gap: None, state }).into(),
+            Ok(state) => self.sync(caller, Beginning { cursor, resumed: true, gap: None, state }).into(),
             Err(_) => COMMENT,
         }
     }
 
-    fn sync(&mut self, Beginning { cursor, resumed, gap, state }: Beginning) -> String {
+    fn sync(&mut self, caller: &Caller, Beginning { cursor, resumed, gap, state }: Beginning) -> String {
         self.told = cursor;
         let cursor = self.told.to_string();
-        let state = state.view(&self.api);
-        own_frame("stream:sync", Some(&cursor), &SyncView { cursor: &cursor, resumed, gap, state })
+        let omitted = state.omitted();
+        let state = state.view(&self.api, caller);
+        own_frame("stream:sync", Some(&cursor), &SyncView { cursor: &cursor, resumed, gap, state, omitted })
     }
 
     /// How a stream ends of itself. Who was taken off the ride is told so as their own topic tells it.

@@ -122,4 +122,6 @@ pub(in crate::http) struct PollAll {
     state: StateAll,
     /// Whether there is more to be had at once.
     has_more: bool,
+    /// Rides that are left out because there are more than 64; they come in when there is room.
+    omitted: Vec<String>,
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::turns::own_turn;
-use super::{MOST_RIDES, Merged, Placed};
+use super::{Merged, Placed};
 use crate::domain::{EventType, RideId, Seq};
 use crate::realtime::Event;
 
@@ -84,26 +84,31 @@ impl Merged {
             let is_of_that_time = followed.from_seq <= last_seq;
             return is_of_that_time && place.is_none_or(|place| place < last_seq);
         }
-        // It closed while the reader was away: the rest is fetched, once.
-        match place {
-            Some(place) if place < last_seq && self.taken_up_for != event => {
-                self.taken_up_for = event;
-                self.begin(ride.clone(), place);
-                true
-            }
-            _ => false,
+        // It closed while it was left out, or the reader away: the rest is fetched, once. All of it, where the cursor had no
+        // room for the ride.
+        let place = place.unwrap_or(0);
+        let has_rest = place < last_seq && self.taken_up_for != event;
+        if has_rest {
+            self.taken_up_for = event;
+            self.begin(ride.clone(), place + 1, place);
         }
+        has_rest
     }
 
     pub(super) fn assigned(&mut self, ride: RideId, from_seq: Seq) {
-        self.later.remove(&ride);
+        let has_place = self.later.remove(&ride).is_some();
         if let Some(followed) = self.rides.get_mut(&ride) {
             if followed.from_seq < from_seq {
                 followed.again_from = Some(from_seq);
             }
-        } else if self.rides.len() < MOST_RIDES {
-            self.places.advance(&ride, from_seq - 1);
-            self.begin(ride, from_seq - 1);
+            return;
+        }
+        self.places.advance(&ride, from_seq - 1);
+        if has_place || self.has_room() {
+            self.omitted.retain(|omitted| *omitted != ride);
+            self.begin(ride, from_seq, from_seq - 1);
+        } else {
+            self.leave_out(ride);
         }
     }
 
@@ -111,6 +116,8 @@ impl Merged {
         if self.rides.get(ride).is_none_or(|followed| followed.from_seq <= last_seq) {
             let again_from = self.rides.remove(ride).and_then(|followed| followed.again_from);
             self.places.forget(ride);
+            self.want_look();
+            self.omitted.retain(|omitted| omitted != ride);
             if let Some(from_seq) = again_from {
                 self.assigned(ride.clone(), from_seq);
             }
@@ -120,12 +127,17 @@ impl Merged {
     /// Follows the rides that came while the reader was away and whose assignment the own topic did not tell, once
     /// it is handed out up to where it ended then.
     pub(super) fn begin_rest(&mut self) {
-        if self.places.own < self.replayed_at || !self.held.is_empty() {
+        if !self.has_replayed() {
             return;
         }
         self.places.forget_others(&std::mem::take(&mut self.former), self.rides.keys());
-        for (ride, after) in std::mem::take(&mut self.later) {
+        for (ride, after) in self.later.clone() {
             self.assigned(ride, after + 1);
         }
+    }
+
+    /// Whether the own topic has been handed out up to where it ended when this began.
+    pub(super) fn has_replayed(&self) -> bool {
+        self.places.own >= self.replayed_at && self.held.is_empty()
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Merged;
+use super::{MOST_NAMED, Merged};
 use crate::domain::{RideId, RideSnapshot, Seq};
 use crate::realtime::follow::{as_seen, pause};
 use crate::realtime::{Follow, Next, OpenError, Opened, Places, Reader, Step, Subscription};
+use crate::store::GoingOn;
 
 /// What a topic has for the reader.
 pub(super) enum Turn {
@@ -13,6 +14,10 @@ pub(super) enum Turn {
     Watched(Subscription, Step),
     Opened(RideId, u64, Option<Box<(Follow, Opened)>>),
     Ride(RideId, u64, Box<Follow>, Next),
+    /// Of a ride that is followed no longer.
+    Stopped,
+    /// The rides that are the reader's now.
+    Looked(GoingOn),
 }
 
 /// A ride as it is found while opening.
@@ -42,7 +47,7 @@ pub(super) async fn find(reader: &Arc<Reader>, ride: RideId, given: Option<&Plac
 
 pub(super) async fn open_turn(reader: Arc<Reader>, ride: RideId, generation: u64, after: Seq) -> Turn {
     loop {
-        match Follow::open(Arc::clone(&reader), ride.clone(), Some(after)).await {
+        match Follow::join(Arc::clone(&reader), ride.clone(), after).await {
             Ok(opened) => return Turn::Opened(ride, generation, Some(Box::new(opened))),
             Err(OpenError::Refused(_)) => return Turn::Opened(ride, generation, None),
             Err(OpenError::Store(error)) => pause(&error).await,
@@ -72,4 +77,13 @@ pub(super) async fn own_turn(mut own: Subscription) -> Turn {
 pub(super) async fn watched_turn(mut watched: Subscription) -> Turn {
     let step = step(&mut watched).await;
     Turn::Watched(watched, step)
+}
+
+pub(super) async fn look_turn(reader: Arc<Reader>) -> Turn {
+    loop {
+        match reader.store.going_on(&reader.caller.user, MOST_NAMED).await {
+            Ok(going_on) => return Turn::Looked(going_on),
+            Err(error) => pause(&error).await,
+        }
+    }
 }
