@@ -34,6 +34,7 @@ fn named(name: &str, is_array: bool) -> Option<Type> {
         ("bigint", true) => Type::INT8_ARRAY,
         ("float8", false) => Type::FLOAT8,
         ("float8", true) => Type::FLOAT8_ARRAY,
+        ("boolean", false) => Type::BOOL,
         ("boolean", true) => Type::BOOL_ARRAY,
         ("bytea", true) => Type::BYTEA_ARRAY,
         ("uuid", false) => Type::UUID,

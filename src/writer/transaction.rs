@@ -25,7 +25,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::{Ledger, Needs, Terms};
-use crate::domain::{ClientMessageId, MessageId, Receipts, RideId, RideSnapshot, Time, Topic, UserId};
+use crate::domain::{BatchId, ClientMessageId, MessageId, Receipts, RideId, RideSnapshot, Time, Topic, UserId};
 use crate::store::hints::{self, Heads, Hints};
 use crate::store::{Person, Session, Store, StoreError, message_from_row, person_from_row, ride_from_row, sql};
 
@@ -237,9 +237,9 @@ async fn lock_told(session: &Session, ledger: &mut Ledger) -> Result<(), StoreEr
     ledger.number_told(heads)
 }
 
-/// The rides with their people and receipts, as they are under the lock. Of their people those who are there; where
+/// The rides with their people and receipts, as they are under the lock, and the batches that wrote the ends of their logs. Of their people those who are there; where
 /// they are and what they follow plays no part in judging.
-fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<RideSnapshot>, StoreError> {
+fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<(RideSnapshot, BatchId)>, StoreError> {
     let mut snapshots = HashMap::new();
     for row in rides {
         let ride = ride_from_row(row)?;
@@ -250,17 +250,18 @@ fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<RideSna
             receipts: Receipts::default(),
             location: None,
         };
-        snapshots.insert(Topic::ride(&ride.id), nobody);
+        snapshots.insert(Topic::ride(&ride.id), (nobody, 0));
     }
     for row in heads {
         let Some(name) = row.try_get("name")? else { continue };
-        if let Some(snapshot) = snapshots.get_mut(&Topic::from_stored(name)) {
+        if let Some((snapshot, batch)) = snapshots.get_mut(&Topic::from_stored(name)) {
             snapshot.head = row.try_get("last_seq")?;
+            *batch = row.try_get("last_batch")?;
         }
     }
     for row in people {
         let (ride, person) = person_from_row(row)?;
-        let Some(snapshot) = snapshots.get_mut(&Topic::ride(&ride)) else { continue };
+        let Some((snapshot, _)) = snapshots.get_mut(&Topic::ride(&ride)) else { continue };
         match person {
             Person::Participant(participant) => snapshot.participants.push(participant),
             Person::Receipt(receipt) => snapshot.receipts.0.push(receipt),
