@@ -260,16 +260,6 @@ impl Ledger {
         !self.changes.told.is_empty()
     }
 
-    /// The events that say in the log what they say here: all but those of messages that the same batch deletes.
-    pub(super) fn lasting_events(&self) -> Vec<&NewEvent> {
-        let erased: Vec<_> = self.tombstones().map(|(message, _)| message).collect();
-        let is_of = |event: &NewEvent, message: &Message| {
-            event.message == Some(message.id) || event.seq == message.seq && event.topic == Topic::ride(&message.ride)
-        };
-        let lasts = |event: &&NewEvent| !erased.iter().any(|message| is_of(event, message));
-        self.changes.events.iter().filter(lasts).collect()
-    }
-
     /// Forgets what was not stored.
     pub(super) fn keep_only(&mut self, topics: &HashSet<Topic>) {
         self.changes.events.retain(|event| topics.contains(&event.topic));

@@ -115,10 +115,9 @@ impl Sample {
                     "false".to_owned(),
                 ],
             ),
-            "events/are_there.sql" => (
-                "a lost COMMIT",
-                vec![self.topics(), self.all("bigint", "2"), self.all("text", "'{}'"), "now()".to_owned()],
-            ),
+            "events/outcome.sql" => {
+                ("a lost COMMIT", vec![self.topics(), self.all("bigint", "2"), self.all("bigint", "1")])
+            }
             "events/erase.sql" => {
                 ("64 deletions", vec![self.topics(), self.all("bigint", "2"), self.ids(), self.all("text", "'{}'")])
             }
