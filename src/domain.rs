@@ -20,7 +20,7 @@ mod trace;
 pub use caller::{Caller, Role};
 pub use driver::{DriverState, DriverView};
 pub use error::{Code, Error, FieldError, FieldErrors, Result};
-pub use event::{EventType, Filter, NewEvent, Seq, Topic};
+pub use event::{BatchId, EventType, Filter, NewEvent, Seq, Topic};
 pub use id::{InvalidId, MessageId, RideId, UserId};
 pub use location::{Location, LocationView, Position};
 pub use message::{ClientMessageId, Content, ContentHash, Message, MessageView, Metadata};

@@ -22,6 +22,7 @@ mod known;
 mod ledger;
 mod notifier;
 mod queue;
+mod recovery;
 pub mod retention;
 mod transaction;
 

@@ -1,21 +1,25 @@
 -- Appends events and the messages that some of them are, and raises the heads of their topics: for each topic all of it, or
--- nothing where its head is not where it was judged to be. So what was judged by what is known, under no lock, is stored if,
--- and only if, nobody has written to that topic since. Says which topics, unless all.
+-- nothing where its head is not the one it was judged at: the same place, written by the same batch. So what was judged by what
+-- is known, under no lock, is stored if, and only if, nobody has written to that topic since, nor has the database lost what was
+-- written. Says which topics, unless all; or, with `$22`, ends the transaction unless it is all.
 --
 -- Heads are locked by being raised, in one order, as everywhere: they are looked up one after the other. One that had to be
 -- waited for is looked at again after the wait.
-with ends as (select topic, judged_at, last_seq
-              from unnest($8::text[], $9::bigint[], $10::bigint[]) as ends (topic, judged_at, last_seq)
+with ends as (select topic, judged_at, judged_batch, last_seq
+              from unnest($8::text[], $9::bigint[], $10::bigint[], $11::bigint[])
+                       as ends (topic, judged_at, judged_batch, last_seq)
               order by topic collate "C"),
      raised as (update topics
-                set last_seq = ends.last_seq
+                set last_seq   = ends.last_seq,
+                    last_batch = $21::bigint
                 from ends
                 where topics.name = ends.topic
                   and topics.last_seq = ends.judged_at
+                  and topics.last_batch = coalesce(ends.judged_batch, topics.last_batch)
                 returning topics.name),
      judged as (select (select count(*) from raised) = cardinality($8::text[]) as right),
-     appended as (insert into events (topic, seq, type, data, message_id, trace, created_at)
-                  select topic, seq, type, data, message_id, trace, $7::timestamptz
+     appended as (insert into events (topic, seq, type, data, message_id, trace, created_at, batch)
+                  select topic, seq, type, data, message_id, trace, $7::timestamptz, $21
                   from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::uuid[], $6::text[])
                            as new (topic, seq, type, data, message_id, trace)
                   where (select judged.right from judged) or topic in (select name from raised)),
@@ -23,9 +27,11 @@ with ends as (select topic, judged_at, last_seq
                                     content_hash, created_at)
               select id, ride_id, seq, sender_id, sender_role, content, metadata, client_message_id, content_hash,
                      $7::timestamptz
-              from unnest($11::uuid[], $12::text[], $13::bigint[], $14::text[], $15::text[], $16::text[], $17::text[],
-                          $18::text[], $19::bytea[])
+              from unnest($12::uuid[], $13::text[], $14::bigint[], $15::text[], $16::text[], $17::text[], $18::text[],
+                          $19::text[], $20::bytea[])
                        as said (id, ride_id, seq, sender_id, sender_role, content, metadata, client_message_id, content_hash)
               where (select judged.right from judged) or 'ride/' || ride_id in (select name from raised))
-select case when not judged.right then array (select name from raised) end as only
+select case when judged.right then null
+            when $22::boolean then refuse_part()
+            else array (select name from raised) end as only
 from judged

@@ -1,7 +1,13 @@
--- The next events of many topics at once, each after its own cursor and up to its own limit.
-select wanted.ordinal::int as request, event.seq, event.type, event.data, event.trace, event.created_at
+-- The next events of many topics at once, each after its own cursor and up to its own limit; with the batch that wrote each, and,
+-- beside the one after the cursor, the batch that wrote the event before it.
+select wanted.ordinal::int as request, event.seq, event.type, event.data, event.trace, event.created_at, event.batch,
+       case when event.seq = wanted.after + 1
+                then (select before.batch
+                      from events before
+                      where before.topic = wanted.topic
+                        and before.seq = wanted.after) end as batch_before
 from unnest($1::text[], $2::bigint[], $3::bigint[]) with ordinality as wanted (topic, after, page, ordinal)
-cross join lateral (select seq, type, data, trace, created_at
+cross join lateral (select seq, type, data, trace, created_at, batch
                     from events
                     where events.topic = wanted.topic
                       and events.seq > wanted.after

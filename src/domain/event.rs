@@ -8,6 +8,9 @@ use super::{MessageId, RideId, TraceContext, UserId};
 /// The number of an event on its topic: 1, 2, 3, … in commit order, without holes. 0 is before the first.
 pub type Seq = i64;
 
+/// Which attempt to commit a batch wrote an event: drawn at random for each.
+pub type BatchId = i64;
+
 /// The name of an ordered log of events: one per ride, one per user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);

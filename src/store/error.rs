@@ -53,6 +53,12 @@ impl StoreError {
         matches!(self, Self::Database(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
 
+    /// Whether somebody else was first, so that the same may be tried again at once.
+    pub fn is_conflict(&self) -> bool {
+        let states = [&SqlState::T_R_SERIALIZATION_FAILURE, &SqlState::T_R_DEADLOCK_DETECTED];
+        matches!(self, Self::Database(error) if error.code().is_some_and(|state| states.contains(&state)))
+    }
+
     /// Whether the same request may succeed later.
     fn is_transient(&self) -> bool {
         let state = match self {

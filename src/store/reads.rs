@@ -7,7 +7,7 @@ use super::pool::{Params, Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, message_from_row, sql};
 use crate::domain::{
-    EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Time, Topic, TraceContext, UserId,
+    BatchId, EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Time, Topic, TraceContext, UserId,
 };
 
 /// An event as the log keeps it.
@@ -23,6 +23,10 @@ pub struct StoredEvent {
     pub trace: Option<TraceContext>,
     /// When it was written.
     pub at: Time,
+    /// Which batch wrote it, where that is recorded.
+    pub batch: Option<BatchId>,
+    /// Which batch wrote the event before it, as far as can be told.
+    pub batch_before: Option<BatchId>,
 }
 
 /// The events of `topic` after `after`, at most `limit`.
@@ -272,7 +276,12 @@ fn group_pages(rows: &[tokio_postgres::Row], requests: usize) -> Result<Vec<Vec<
         let kind = EventType::from_stored(row.try_get("type")?).ok_or(StoreError::Corrupt("type"))?;
         let trace = row.try_get::<_, Option<&str>>("trace")?.and_then(|trace| trace.parse().ok());
         let at = Time::from(row.try_get::<_, jiff::Timestamp>("created_at")?);
-        page.push(StoredEvent { seq: row.try_get("seq")?, kind, data: row.try_get("data")?, trace, at });
+        let (seq, batch) = (row.try_get("seq")?, row.try_get("batch")?);
+        let batch_before = match page.last().filter(|last| last.seq + 1 == seq) {
+            Some(last) => last.batch,
+            None => row.try_get("batch_before")?,
+        };
+        page.push(StoredEvent { seq, kind, data: row.try_get("data")?, trace, at, batch, batch_before });
     }
     Ok(pages)
 }

@@ -22,7 +22,7 @@ statements! {
     EVENTS_FORGET_USER = "events/forget_user.sql";
     EVENTS_ERASE = "events/erase.sql";
     EVENTS_PAGES = "events/pages.sql";
-    EVENTS_ARE_THERE = "events/are_there.sql";
+    EVENTS_OUTCOME = "events/outcome.sql";
     RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PEOPLE = "rides/people.sql";
     RIDES_PUT = "rides/put.sql";

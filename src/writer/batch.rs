@@ -7,24 +7,25 @@
 //! - before anything was stored (locking, loading, judging), or when Postgres says that the transaction was
 //!   aborted: nothing happened, so the batch may run again;
 //! - a statement was refused: the commands run again one by one, so that the one to blame fails alone;
-//! - COMMIT was sent and its answer was lost: the transaction's fate is asked for. Where that cannot be
-//!   learnt, the askers are told that they do not know either (503). It is never rerun blindly;
-//! - the same of a flight whose locks were never seen: it may still be on its way. The batch runs again, and what is
-//!   written then is the end of the straggler there, which finds that head moved. Who writes nothing then is told that nobody
-//!   knows.
+//! - COMMIT was sent and its answer was lost: the batch is in doubt, and [cleared up](super::recovery) by the next run, never
+//!   rerun blindly.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::command::{Job, Needs};
 use super::queue::Queued;
-use super::transaction::{Attempt, Failed, Stored};
+use super::recovery::Recovery;
+use super::transaction::{Attempt, Failed};
 use super::{Known, Ledger, Terms};
-use crate::domain::{Error, NewEvent, RideId};
+use crate::domain::{BatchId, Error, NewEvent, RideId};
 use crate::store::{Store, StoreError};
+
+/// Between two looks for what became of a commit.
+const DOUBT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The events of one commit.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ pub(super) struct Done {
 }
 
 impl Done {
-    fn new(jobs: Vec<Queued>, events: Vec<NewEvent>, began: Instant) -> Self {
+    pub(super) fn new(jobs: Vec<Queued>, events: Vec<NewEvent>, began: Instant) -> Self {
         let committed = Committed { events, jobs: jobs.len(), took: began.elapsed() };
         Self { jobs, committed }
     }
@@ -67,15 +68,16 @@ impl Done {
 
 /// Carries out a batch. Everyone in it was answered, or is to be [told](Done::tell).
 pub(super) async fn run(desk: &Desk, mut jobs: Vec<Queued>, committed: &impl Fn(Committed)) -> Option<Done> {
-    let lost = match ahead(desk, &mut jobs).await {
+    let mut recovery = Recovery::new();
+    match ahead(desk, &mut jobs).await {
         Ok(done) if jobs.is_empty() => return done,
-        Ok(done) => {
-            done.into_iter().for_each(|done| done.tell(committed));
-            None
+        Ok(done) => done.into_iter().for_each(|done| done.tell(committed)),
+        Err(failed) => {
+            recovery.may_run();
+            recovery.add(desk, failed);
         }
-        Err(error) => Some(error),
-    };
-    let (jobs, error) = match under_locks(desk, jobs, lost).await {
+    }
+    let (jobs, error) = match under_locks(desk, jobs, recovery, committed).await {
         Ok(done) => return done,
         Err(refused) => refused,
     };
@@ -85,7 +87,7 @@ pub(super) async fn run(desk: &Desk, mut jobs: Vec<Queued>, committed: &impl Fn(
     }
     tracing::warn!(%error, jobs = jobs.len(), "a batch was refused; its commands run one by one");
     for queued in jobs {
-        match under_locks(desk, vec![queued], None).await {
+        match under_locks(desk, vec![queued], Recovery::new(), committed).await {
             Ok(done) => done.into_iter().for_each(|done| done.tell(committed)),
             Err((job, error)) => fail(job, &error),
         }
@@ -94,10 +96,10 @@ pub(super) async fn run(desk: &Desk, mut jobs: Vec<Queued>, committed: &impl Fn(
 }
 
 /// Judges by what is known, and stores in one flight, those commands with which that can be done. What is done is taken out
-/// of the jobs; the others are for the locks. An error is that of a connection which was lost.
+/// of the jobs; the others are for the locks. A failure is that of a connection which was lost.
 ///
 /// A ride's commands keep their order: those after one that is for the locks are so as well.
-async fn ahead(desk: &Desk, jobs: &mut Vec<Queued>) -> Result<Option<Done>, StoreError> {
+async fn ahead(desk: &Desk, jobs: &mut Vec<Queued>) -> Result<Option<Done>, Failed> {
     let began = Instant::now();
     let others = jobs.iter().filter(|queued| queued.needs.only_chat().is_none());
     let mut for_locks: HashSet<RideId> = others.flat_map(|queued| &queued.needs.rides).cloned().collect();
@@ -108,106 +110,87 @@ async fn ahead(desk: &Desk, jobs: &mut Vec<Queued>) -> Result<Option<Done>, Stor
         let Some(ride) = ride.filter(|ride| !for_locks.contains(*ride)) else { continue };
         queued.wrote = judge(&mut *queued.job, &mut ledger);
         // What writes nothing is not checked by the flight.
-        if !queued.wrote {
+        if queued.wrote.is_none() {
             for_locks.insert(ride.clone());
         }
     }
     if ledger.is_unchanged() || ledger.tells() {
         return Ok(None);
     }
-    let attempt = Attempt::ahead(&desk.store).await.inspect_err(|error| lose(desk, error))?;
-    let finished = attempt.finish(&desk.store, &desk.terms, &mut ledger).await;
-    desk.known.proved(finished.as_ref().is_ok_and(Stored::has_any));
-    let error = match finished {
-        Ok(stored) => {
-            let is_done =
-                |queued: &mut Queued| queued.wrote && queued.needs.only_chat().is_some_and(|ride| stored.has(ride));
-            let done: Vec<_> = jobs.extract_if(.., is_done).collect();
-            desk.known.learn(&mut ledger, began);
-            return Ok((!done.is_empty()).then(|| Done::new(done, ledger.take_events(), began)));
-        }
+    let attempt = Attempt::ahead(&desk.store).await.map_err(Failed::NothingDone)?;
+    let finished = attempt.finish(&desk.store, &desk.terms, ledger).await;
+    desk.known.proved(finished.as_ref().is_ok_and(|(stored, _)| stored.has_any()));
+    let (stored, mut ledger) = match finished {
         Err(Failed::NothingDone(error)) if !error.is_connection_lost() => {
             tracing::debug!(%error, "what is known was refused");
             return Ok(None);
         }
-        Err(Failed::NothingDone(error)) => error,
-        Err(Failed::NotYet(error)) => {
-            jobs.iter_mut().for_each(|queued| queued.straggles = queued.wrote);
-            error
-        }
-        Err(Failed::Unknown(error)) => {
-            unknown(jobs.extract_if(.., |queued| queued.wrote), &error);
-            return Ok(None);
-        }
+        finished => finished?,
     };
-    lose(desk, &error);
-    Err(error)
+    let is_done =
+        |queued: &mut Queued| queued.wrote.is_some() && queued.needs.only_chat().is_some_and(|ride| stored.has(ride));
+    let done: Vec<_> = jobs.extract_if(.., is_done).collect();
+    desk.known.learn(&mut ledger, began);
+    Ok((!done.is_empty()).then(|| Done::new(done, ledger.take_events(), began)))
 }
 
-/// Judges and stores under the locks; a second time if the first, which may have been [ahead], came to nothing because its
-/// connection was lost.
+/// Judges and stores under the locks; again if the run before, which may have been [ahead], came to nothing because its
+/// connection was lost, or somebody else was first. What a run before has left in doubt is cleared up by the next.
 async fn under_locks(
     desk: &Desk,
     mut jobs: Vec<Queued>,
-    mut lost: Option<StoreError>,
+    mut recovery: Recovery,
+    committed: &impl Fn(Committed),
 ) -> Result<Option<Done>, (Vec<Queued>, StoreError)> {
-    for _ in usize::from(lost.is_some())..2 {
+    loop {
         let began = Instant::now();
-        match once(desk, &mut jobs).await {
-            Ok(events) => {
-                let unsure: Vec<_> = jobs.extract_if(.., |queued| queued.straggles && !queued.wrote).collect();
-                unknown(unsure, lost.as_ref().unwrap_or(&StoreError::Timeout));
-                return Ok(Some(Done::new(jobs, events, began)));
+        match once(desk, &mut jobs, &mut recovery, committed).await {
+            Ok(Some(events)) => {
+                recovery.answer_unsure(&mut jobs);
+                return Ok((!jobs.is_empty()).then(|| Done::new(jobs, events, began)));
             }
-            Err(Failed::Unknown(error)) => {
-                unknown(jobs, &error);
-                return Ok(None);
-            }
-            Err(Failed::NothingDone(error) | Failed::NotYet(error)) if error.is_connection_lost() => {
-                lose(desk, &error);
-                lost = Some(error);
-            }
-            Err(Failed::NothingDone(error) | Failed::NotYet(error)) => {
-                unknown(jobs.extract_if(.., |queued| queued.straggles), &error);
-                return Err((jobs, error));
-            }
+            Ok(None) => return recovery.give_up(jobs),
+            Err(failed) => recovery.add(desk, failed),
+        }
+        if !recovery.may_go_on() {
+            return recovery.give_up(jobs);
+        }
+        if !recovery.doubts().is_empty() {
+            sleep(DOUBT_PAUSE).await;
         }
     }
-    Err((jobs, lost.unwrap_or(StoreError::Timeout)))
 }
 
-async fn once(desk: &Desk, jobs: &mut [Queued]) -> Result<Vec<NewEvent>, Failed> {
+/// One run, in one transaction: what those before it have left in doubt, and all commands that are not done by that. `None`: those
+/// have been judged often enough.
+async fn once(
+    desk: &Desk,
+    jobs: &mut Vec<Queued>,
+    recovery: &mut Recovery,
+    committed: &impl Fn(Committed),
+) -> Result<Option<Vec<NewEvent>>, Failed> {
     let began = Instant::now();
     let mut needs = Needs::default();
     jobs.iter().for_each(|queued| queued.job.needs(&mut needs));
-    let begun = Attempt::begin(&desk.store, &needs, &desk.terms).await;
-    let (attempt, mut ledger) = begun.map_err(Failed::NothingDone)?;
+    let begun = Attempt::begin(&desk.store, &needs, &desk.terms, recovery.doubts()).await;
+    let (attempt, mut ledger, outcomes) = begun.map_err(Failed::NothingDone)?;
     desk.known.set_clock(ledger.now());
+    recovery.clear_up(desk, jobs, outcomes, committed);
+    if jobs.is_empty() || !recovery.may_run() {
+        attempt.end().await;
+        return Ok(jobs.is_empty().then(Vec::new));
+    }
     jobs.iter_mut().for_each(|queued| queued.wrote = judge(&mut *queued.job, &mut ledger));
-    attempt.finish(&desk.store, &desk.terms, &mut ledger).await?;
+    let (_, mut ledger) = attempt.finish(&desk.store, &desk.terms, ledger).await?;
     desk.known.learn(&mut ledger, began);
-    Ok(ledger.take_events())
+    Ok(Some(ledger.take_events()))
 }
 
-/// Whether a command writes anything.
-fn judge(job: &mut dyn Job, ledger: &mut Ledger) -> bool {
+/// The batch, where a command writes anything.
+fn judge(job: &mut dyn Job, ledger: &mut Ledger) -> Option<BatchId> {
     let before = ledger.said();
     job.judge(ledger);
-    ledger.said() > before
-}
-
-/// What was known may be of a database that is no more.
-fn lose(desk: &Desk, error: &StoreError) {
-    desk.known.forget();
-    tracing::debug!(%error, "the writer lost its connection");
-}
-
-/// Says of commands that nobody knows whether they were carried out.
-fn unknown(jobs: impl IntoIterator<Item = Queued>, error: &StoreError) {
-    let asked = jobs.into_iter().map(|queued| queued.job.fail(Error::Unavailable)).count();
-    if asked > 0 {
-        tracing::error!(%error, jobs = asked, "a commit's fate is unknown");
-    }
+    (ledger.said() > before).then(|| ledger.batch())
 }
 
 /// Says of commands that nothing was done.

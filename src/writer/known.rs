@@ -2,13 +2,16 @@
 //!
 //! What is said on known rides is judged by that, and stored in one flight instead of two. This cannot be wrong, only
 //! in vain: everything that changes what a ride's people may say has an event in its log, and events are stored only
-//! where the head of their log is what it was judged to be (`sql/events/append.sql`). So
+//! where the head of their log is the one that they were judged at: the same place, written by the same batch
+//! (`sql/events/append.sql`). The place alone would not do: a database that has lost its last commits, by a failover or a backup,
+//! goes on to the same place with other events, and so does a ride that was taken away and made anew. Where the last event is the
+//! same one, so is all that came before it. So
 //! - whatever is known is known with its head, and not used when that is heard to have moved;
 //! - a verdict that writes nothing, a refusal first of all, rests on nothing then and is not given: its command is judged
 //!   again under the locks.
 //!
 //! What others say on a ride that is known, and read here as well, moves its head along: that changes nothing of what is known
-//! but where the log ends.
+//! but where the log ends. It has to follow on the event that is known, for the same reason.
 //!
 //! Times grow with seq also here, where the database's clock is not asked: it was not long ago, and a ride's next event is
 //! never older than its last.
@@ -20,7 +23,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Ledger;
-use crate::domain::{RideId, RideSnapshot, Seq, Time, Topic};
+use crate::domain::{BatchId, RideId, RideSnapshot, Seq, Time, Topic};
 use crate::store::StoredEvent;
 
 /// The most rides that are known, in each of two generations; and for how long one is kept that nobody writes to, at
@@ -55,6 +58,8 @@ struct Rides {
 #[derive(Debug)]
 struct KnownRide {
     snapshot: RideSnapshot,
+    /// Which batch wrote its last event.
+    batch: BatchId,
     /// Not before its last event.
     at: Time,
     /// Where its log is said to end, if that is further.
@@ -87,7 +92,7 @@ impl Known {
         let mut snapshots = Vec::with_capacity(taken.len());
         for ride in taken {
             now = now.max(ride.at);
-            snapshots.push(ride.snapshot);
+            snapshots.push((ride.snapshot, ride.batch));
         }
         Some(Ledger::new(now, chat_grace, snapshots, [], HashMap::new()))
     }
@@ -101,8 +106,8 @@ impl Known {
             return;
         }
         rides.age();
-        for snapshot in ledger.take_settled() {
-            rides.young.insert(snapshot.ride.id.clone(), KnownRide { snapshot, at, heard: 0 });
+        for (snapshot, batch) in ledger.take_settled() {
+            rides.young.insert(snapshot.ride.id.clone(), KnownRide { snapshot, batch, at, heard: 0 });
         }
     }
 
@@ -145,11 +150,13 @@ impl Known {
             if event.seq <= known.snapshot.head {
                 continue;
             }
-            if event.seq != known.snapshot.head + 1 || !event.kind.leaves_ride() {
+            let is_next = event.seq == known.snapshot.head + 1 && event.batch_before == Some(known.batch);
+            let Some(batch) = event.batch.filter(|_| is_next && event.kind.leaves_ride()) else {
                 rides.remove(ride);
                 return;
-            }
+            };
             known.snapshot.head = event.seq;
+            known.batch = batch;
             known.at = known.at.max(event.at);
         }
     }

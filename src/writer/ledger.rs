@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::domain::{
-    Chat, ClientMessageId, Error, EventType, Message, MessageId, NewEvent, Participant, Receipt, Result, Ride, RideId,
-    RideRole, RideSnapshot, Seq, Time, Topic, TraceContext, UserId,
+    BatchId, Chat, ClientMessageId, Error, EventType, Message, MessageId, NewEvent, Participant, Receipt, Result, Ride,
+    RideId, RideRole, RideSnapshot, Seq, Time, Topic, TraceContext, UserId,
 };
 use crate::store::StoreError;
 use crate::store::hints::Hints;
@@ -22,6 +22,9 @@ pub(super) type Marks = HashMap<(RideId, UserId, Seq), (Seq, MessageId)>;
 /// The state of everything that a batch is about.
 #[derive(Debug)]
 pub struct Ledger {
+    batch: BatchId,
+    /// Which batch wrote the end of each ride's log that commands are judged at.
+    judged_at: HashMap<RideId, BatchId>,
     now: Time,
     chat_grace: Duration,
     rides: HashMap<RideId, RideSnapshot>,
@@ -47,10 +50,11 @@ pub(super) struct Changes {
 }
 
 impl Ledger {
+    /// `rides` are each with the batch that wrote the end of its log.
     pub(super) fn new(
         now: Time,
         chat_grace: Duration,
-        rides: impl IntoIterator<Item = RideSnapshot>,
+        rides: impl IntoIterator<Item = (RideSnapshot, BatchId)>,
         messages: impl IntoIterator<Item = Message>,
         marks: Marks,
     ) -> Self {
@@ -59,10 +63,17 @@ impl Ledger {
             let name = message.client_message_id.clone()?;
             Some(((message.ride.clone(), message.sender.clone(), name), message.id))
         };
+        let rides = rides.into_iter();
+        let (judged_at, rides) = rides
+            .map(|(snapshot, batch)| ((snapshot.ride.id.clone(), batch), (snapshot.ride.id.clone(), snapshot)))
+            .unzip();
         Self {
+            // None is 0: that is what a topic has before its first event.
+            batch: fastrand::i64(1..),
+            judged_at,
             now,
             chat_grace,
-            rides: rides.into_iter().map(|snapshot| (snapshot.ride.id.clone(), snapshot)).collect(),
+            rides,
             sent: messages.values().filter_map(name).collect(),
             messages,
             marks,
@@ -209,6 +220,16 @@ impl Ledger {
 
 /// What the transaction stores.
 impl Ledger {
+    /// What this attempt to commit the batch is told by.
+    pub(super) fn batch(&self) -> BatchId {
+        self.batch
+    }
+
+    /// Which batch wrote the end of a topic's log that commands were judged at, where one was loaded.
+    pub(super) fn judged_at(&self, topic: &Topic) -> Option<BatchId> {
+        self.judged_at.get(topic.ride_id()?).copied()
+    }
+
     /// Whether there is nothing to store.
     pub(super) fn is_unchanged(&self) -> bool {
         self.changes.events.is_empty() && self.changes.told.is_empty()
@@ -239,16 +260,6 @@ impl Ledger {
         !self.changes.told.is_empty()
     }
 
-    /// The events that say in the log what they say here: all but those of messages that the same batch deletes.
-    pub(super) fn lasting_events(&self) -> Vec<&NewEvent> {
-        let erased: Vec<_> = self.tombstones().map(|(message, _)| message).collect();
-        let is_of = |event: &NewEvent, message: &Message| {
-            event.message == Some(message.id) || event.seq == message.seq && event.topic == Topic::ride(&message.ride)
-        };
-        let lasts = |event: &&NewEvent| !erased.iter().any(|message| is_of(event, message));
-        self.changes.events.iter().filter(lasts).collect()
-    }
-
     /// Forgets what was not stored.
     pub(super) fn keep_only(&mut self, topics: &HashSet<Topic>) {
         self.changes.events.retain(|event| topics.contains(&event.topic));
@@ -260,10 +271,18 @@ impl Ledger {
         std::mem::take(&mut self.changes.events)
     }
 
-    /// The rides as the batch has left them; but those whose people or state it has changed are better loaded anew.
-    pub(super) fn take_settled(&mut self) -> impl Iterator<Item = RideSnapshot> {
-        let changed = &self.changes.rides;
-        std::mem::take(&mut self.rides).into_values().filter(|snapshot| !changed.contains(&snapshot.ride.id))
+    /// The rides as the batch has left them, each with the batch that wrote the end of its log; but those whose people or state
+    /// it has changed are better loaded anew.
+    pub(super) fn take_settled(&mut self) -> Vec<(RideSnapshot, BatchId)> {
+        let rides = std::mem::take(&mut self.rides);
+        let ends = self.ends();
+        let settled = rides.into_values().filter(|snapshot| !self.changes.rides.contains(&snapshot.ride.id));
+        let settled = settled.filter_map(|snapshot| {
+            let topic = Topic::ride(&snapshot.ride.id);
+            let batch = if ends.contains_key(&topic) { self.batch } else { self.judged_at(&topic)? };
+            Some((snapshot, batch))
+        });
+        settled.collect()
     }
 
     /// The first and the last event that each topic is given.

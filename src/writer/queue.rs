@@ -8,17 +8,17 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::LARGEST_BATCH;
 use super::command::{Job, Needs};
-use crate::domain::RideId;
+use crate::domain::{BatchId, RideId};
 
 /// A command on its way.
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) job: Box<dyn Job>,
     pub(super) needs: Needs,
-    /// Whether it wrote something when it was last judged.
-    pub(super) wrote: bool,
-    /// What it wrote then may still arrive.
-    pub(super) straggles: bool,
+    /// The batch in which it wrote something when it was last judged, if it did.
+    pub(super) wrote: Option<BatchId>,
+    /// What it wrote in an earlier one may still be committed.
+    pub(super) may_still_commit: bool,
 }
 
 /// What is carried out together.
@@ -49,7 +49,7 @@ impl Queue {
     pub(super) fn push(&mut self, job: Box<dyn Job>) {
         let mut needs = Needs::default();
         job.needs(&mut needs);
-        self.waiting.push(Queued { job, needs, wrote: false, straggles: false });
+        self.waiting.push(Queued { job, needs, wrote: None, may_still_commit: false });
     }
 
     /// All that can be carried out now, if it is so much: their rides are taken until the batch [lands](Self::landed).

@@ -14,25 +14,27 @@
 //!
 //! What was judged by what is [known](super::known) has this flight alone, which stores nothing of a topic where what was known
 //! is no longer so.
+//!
+//! Where a COMMIT before it is in doubt, the first flight also looks up, after the locks, what [became](Doubt) of it.
 
+mod doubt;
 mod store;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+pub(super) use self::doubt::{Doubt, Outcome, Outcomes};
 use super::{Ledger, Needs, Terms};
-use crate::domain::{ClientMessageId, MessageId, Receipts, RideId, RideSnapshot, Time, Topic, UserId};
+use crate::domain::{BatchId, ClientMessageId, MessageId, Receipts, RideId, RideSnapshot, Time, Topic, UserId};
 use crate::store::hints::{self, Heads, Hints};
 use crate::store::{Person, Session, Store, StoreError, message_from_row, person_from_row, ride_from_row, sql};
 
-/// How long to ask what became of a commit, and how long one asks who has it locked.
-const FATE_PATIENCE: Duration = Duration::from_millis(1_500);
-const FATE_PAUSE: Duration = Duration::from_millis(50);
-const FATE_SETTINGS: &str = "set local lock_timeout = '500ms'";
+/// How long a transaction that looks up what became of another waits for it to end, each time: the old session may not have
+/// noticed yet that nobody is there.
+const IN_DOUBT: &str = "set local lock_timeout = '500ms'";
 
 /// From how many topics on a commit's hints wait for those of the next.
 const MANY: usize = 4;
@@ -42,10 +44,8 @@ const MANY: usize = 4;
 pub(super) enum Failed {
     /// Nothing has happened, and nothing will.
     NothingDone(StoreError),
-    /// Nothing has happened, but the flight may still arrive: whatever is written to its topics before it is its end.
-    NotYet(StoreError),
-    /// It may have been committed.
-    Unknown(StoreError),
+    /// It may have been committed, or may still be: the next transaction has to find out.
+    InDoubt(Box<Doubt>, StoreError),
 }
 
 /// What of a batch is in the log.
@@ -80,11 +80,16 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// Begins, locks and loads.
-    pub(super) async fn begin(store: &Store, needs: &Needs, terms: &Terms) -> Result<(Self, Ledger), StoreError> {
+    /// Begins, locks and loads; and says what has become of batches in doubt, whose commands are among those that need this.
+    pub(super) async fn begin(
+        store: &Store,
+        needs: &Needs,
+        terms: &Terms,
+        doubts: &[Doubt],
+    ) -> Result<(Self, Ledger, Vec<Outcomes>), StoreError> {
         let session = store.session().await?;
-        match load(&session, needs, terms.chat_grace).await {
-            Ok(ledger) => Ok((Self { session, has_begun: true }, ledger)),
+        match load(&session, needs, terms.chat_grace, doubts).await {
+            Ok((ledger, outcomes)) => Ok((Self { session, has_begun: true }, ledger, outcomes)),
             Err(error) => {
                 session.abandon();
                 Err(error)
@@ -97,16 +102,26 @@ impl Attempt {
         Ok(Self { session: store.session().await?, has_begun: false })
     }
 
+    /// Lets go of everything.
+    pub(super) async fn end(self) {
+        if self.session.batch_execute("rollback").await.is_err() {
+            self.session.abandon();
+        }
+    }
+
     /// Stores and commits what the ledger says, or lets go of everything where it says nothing. Afterwards the ledger says no
     /// more than what was stored.
-    pub(super) async fn finish(self, store: &Store, terms: &Terms, ledger: &mut Ledger) -> Result<Stored, Failed> {
+    pub(super) async fn finish(
+        self,
+        store: &Store,
+        terms: &Terms,
+        mut ledger: Ledger,
+    ) -> Result<(Stored, Ledger), Failed> {
         if ledger.is_unchanged() {
-            if self.session.batch_execute("rollback").await.is_err() {
-                self.session.abandon();
-            }
-            return Ok(Stored::All);
+            self.end().await;
+            return Ok((Stored::All, ledger));
         }
-        if let Err(error) = lock_told(&self.session, ledger).await {
+        if let Err(error) = lock_told(&self.session, &mut ledger).await {
             self.session.abandon();
             return Err(Failed::NothingDone(error));
         }
@@ -116,7 +131,19 @@ impl Attempt {
             true => (hints::encode(&hints, &store.origin), Heads::new()),
             false => (Vec::new(), hints.heads),
         };
-        let stored = self.commit(store, ledger, &at_once).await?;
+        let stored = match store::store_and_commit(&self.session, self.has_begun, &ledger, &at_once).await {
+            Ok(None) => Stored::All,
+            Ok(Some(topics)) => Stored::Only(topics),
+            Err(error) => {
+                self.session.abandon();
+                let is_in_doubt = error.is_connection_lost();
+                let doubt = Doubt { ledger, was_locked: self.has_begun };
+                return Err(match is_in_doubt {
+                    true => Failed::InDoubt(Box::new(doubt), error),
+                    false => Failed::NothingDone(error),
+                });
+            }
+        };
         match &stored {
             Stored::All => terms.notifier.tell_heads(later),
             // The flight itself has told of all, or of none.
@@ -125,34 +152,19 @@ impl Attempt {
                 terms.notifier.tell_heads(ledger.hints().heads);
             }
         }
-        Ok(stored)
-    }
-
-    /// Stores and commits, or finds out what became of it.
-    async fn commit(self, store: &Store, ledger: &Ledger, hints: &[String]) -> Result<Stored, Failed> {
-        let error = match store::store_and_commit(&self.session, self.has_begun, ledger, hints).await {
-            Ok(None) => return Ok(Stored::All),
-            Ok(Some(topics)) if !self.has_begun => return Ok(Stored::Only(topics)),
-            Ok(Some(_)) => return Err(Failed::Unknown(StoreError::Corrupt("a log that was locked has moved"))),
-            Err(error) => error,
-        };
-        self.session.abandon();
-        if !error.is_connection_lost() {
-            return Err(Failed::NothingDone(error));
-        }
-        match fate(store, ledger).await {
-            Some(Stored::All) => Ok(Stored::All),
-            // Its locks were held, and now they are not.
-            Some(_) if self.has_begun => Err(Failed::NothingDone(error)),
-            // What has arrived has arrived as a whole.
-            Some(some) if some.has_any() => Ok(some),
-            Some(_) => Err(Failed::NotYet(error)),
-            None => Err(Failed::Unknown(error)),
-        }
+        Ok((stored, ledger))
     }
 }
 
-async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<Ledger, StoreError> {
+async fn load(
+    session: &Session,
+    needs: &Needs,
+    grace: Duration,
+    doubts: &[Doubt],
+) -> Result<(Ledger, Vec<Outcomes>), StoreError> {
+    if !doubts.is_empty() {
+        session.prepare(&[sql::EVENTS_OUTCOME]).await?;
+    }
     session
         .prepare(&[
             sql::TOPICS_CREATE,
@@ -164,10 +176,12 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<Ledge
             sql::MESSAGES_LAST_OF_OTHERS,
         ])
         .await?;
+    let users: BTreeSet<&Topic> = doubts.iter().flat_map(Doubt::users).collect();
     let topics: Vec<_> = needs.rides.iter().map(Topic::ride).collect();
-    let topics: Vec<_> = topics.iter().map(Topic::as_str).collect();
+    let topics: Vec<_> = topics.iter().chain(users.iter().copied()).map(Topic::as_str).collect();
     let new_topics: Vec<_> = needs.new_rides.iter().map(Topic::ride).collect();
-    let new_topics: Vec<_> = new_topics.iter().map(Topic::as_str).collect();
+    // What a batch in doubt may have made is waited for by making it.
+    let new_topics: Vec<_> = new_topics.iter().chain(users.iter().copied()).map(Topic::as_str).collect();
     let rides: Vec<_> = needs.rides.iter().map(RideId::as_str).collect();
     let ids: Vec<_> = needs.messages.iter().map(|id| id.0).collect();
     let named_rides: Vec<_> = needs.sent.iter().map(|(ride, ..)| ride.as_str()).collect();
@@ -178,13 +192,14 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<Ledge
     let mark_seqs: Vec<_> = needs.last_of_others.iter().map(|(.., seq)| *seq).collect();
 
     // A statement with nothing to do is not sent.
-    let (begun, created, locked, rides, people, by_id, by_name, marks) = tokio::join!(
+    let (begun, created, locked, outcomes, rides, people, by_id, by_name, marks) = tokio::join!(
         biased;
-        session.begin(""),
+        session.begin(if doubts.is_empty() { "" } else { IN_DOUBT }),
         async {
             if new_topics.is_empty() { Ok(0) } else { session.execute(sql::TOPICS_CREATE, &[&new_topics]).await }
         },
         async { session.query(sql::TOPICS_LOCK, &[&topics]).await },
+        doubt::look_up(session, doubts),
         async { session.query(sql::RIDES_BY_ID, &[&rides]).await },
         async { session.query(sql::RIDES_PEOPLE, &[&rides]).await },
         async { if ids.is_empty() { Ok(Vec::new()) } else { session.query(sql::MESSAGES_BY_ID, &[&ids]).await } },
@@ -204,6 +219,7 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<Ledge
     begun?;
     created?;
     let locked = locked?;
+    let outcomes = outcomes?;
     let transaction = locked.last().ok_or(StoreError::Corrupt("no transaction"))?;
     let now = Time::from(transaction.try_get::<_, jiff::Timestamp>("now")?);
     let snapshots = snapshots(&locked, &rides?, &people?)?;
@@ -215,7 +231,7 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<Ledge
         let user = UserId::parse(row.try_get("user_id")?).map_err(|_| StoreError::Corrupt("user_id"))?;
         places.insert((ride, user, row.try_get("up_to")?), (row.try_get("seq")?, MessageId(row.try_get("id")?)));
     }
-    Ok(Ledger::new(now, grace, snapshots, by_id.into_iter().chain(by_name), places))
+    Ok((Ledger::new(now, grace, snapshots, by_id.into_iter().chain(by_name), places), outcomes))
 }
 
 /// Locks the topics of those who are told something, and numbers what they are told.
@@ -237,9 +253,9 @@ async fn lock_told(session: &Session, ledger: &mut Ledger) -> Result<(), StoreEr
     ledger.number_told(heads)
 }
 
-/// The rides with their people and receipts, as they are under the lock. Of their people those who are there; where
+/// The rides with their people and receipts, as they are under the lock, and the batches that wrote the ends of their logs. Of their people those who are there; where
 /// they are and what they follow plays no part in judging.
-fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<RideSnapshot>, StoreError> {
+fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<(RideSnapshot, BatchId)>, StoreError> {
     let mut snapshots = HashMap::new();
     for row in rides {
         let ride = ride_from_row(row)?;
@@ -250,63 +266,22 @@ fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<RideSna
             receipts: Receipts::default(),
             location: None,
         };
-        snapshots.insert(Topic::ride(&ride.id), nobody);
+        snapshots.insert(Topic::ride(&ride.id), (nobody, 0));
     }
     for row in heads {
         let Some(name) = row.try_get("name")? else { continue };
-        if let Some(snapshot) = snapshots.get_mut(&Topic::from_stored(name)) {
+        if let Some((snapshot, batch)) = snapshots.get_mut(&Topic::from_stored(name)) {
             snapshot.head = row.try_get("last_seq")?;
+            *batch = row.try_get("last_batch")?;
         }
     }
     for row in people {
         let (ride, person) = person_from_row(row)?;
-        let Some(snapshot) = snapshots.get_mut(&Topic::ride(&ride)) else { continue };
+        let Some((snapshot, _)) = snapshots.get_mut(&Topic::ride(&ride)) else { continue };
         match person {
             Person::Participant(participant) => snapshot.participants.push(participant),
             Person::Receipt(receipt) => snapshot.receipts.0.push(receipt),
         }
     }
     Ok(snapshots.into_values().collect())
-}
-
-/// What of a batch whose COMMIT was sent was committed; `None` where nobody can tell.
-async fn fate(store: &Store, ledger: &Ledger) -> Option<Stored> {
-    let deadline = Instant::now() + FATE_PATIENCE;
-    while Instant::now() < deadline {
-        match stored(store, ledger).await {
-            Ok(stored) => return Some(stored),
-            Err(error) if error.is_connection_lost() || error.is_lock_timeout() => {}
-            Err(_) => return None,
-        }
-        tokio::time::sleep(FATE_PAUSE).await;
-    }
-    None
-}
-
-/// Of which topics the log has the events of a batch, once nobody holds them any more: the old session may not have
-/// noticed yet that nobody is there.
-async fn stored(store: &Store, ledger: &Ledger) -> Result<Stored, StoreError> {
-    let session = store.session().await?;
-    session.prepare(&[sql::TOPICS_LOCK, sql::EVENTS_ARE_THERE]).await?;
-    let events = ledger.lasting_events();
-    let topics: Vec<_> = events.iter().map(|event| event.topic.as_str()).collect();
-    let seqs: Vec<_> = events.iter().map(|event| event.seq).collect();
-    let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
-    let now = ledger.now().timestamp();
-    let (begun, locked, found, ended) = tokio::join!(
-        biased;
-        session.begin(FATE_SETTINGS),
-        async { session.query(sql::TOPICS_LOCK, &[&topics]).await },
-        // A statement of its own, whose snapshot is younger than the commit.
-        async { session.query(sql::EVENTS_ARE_THERE, &[&topics, &seqs, &data, &now]).await },
-        session.batch_execute("rollback"),
-    );
-    if ended.is_err() {
-        session.abandon();
-    }
-    begun?;
-    locked?;
-    let topic = |row: &Row| Ok(Topic::from_stored(row.try_get("topic")?));
-    let found = found?.iter().map(topic).collect::<Result<HashSet<_>, StoreError>>()?;
-    Ok(if events.iter().all(|event| found.contains(&event.topic)) { Stored::All } else { Stored::Only(found) })
 }

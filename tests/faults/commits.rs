@@ -10,23 +10,26 @@ use crate::support::{Answer, Cluster, Database, Server, Stream, User, eventually
 use crate::world::{START, log_of};
 
 /// A replica behind a proxy, one that is not, and a reader on each.
-struct Scene {
-    proxy: Proxy,
-    server: Server,
-    other: Server,
-    rider: User,
-    streams: [Stream; 2],
+pub(crate) struct Scene {
+    pub(crate) proxy: Proxy,
+    pub(crate) server: Server,
+    pub(crate) other: Server,
+    pub(crate) rider: User,
+    pub(crate) streams: [Stream; 2],
 }
 
 impl Scene {
-    async fn set(database: &Database) -> Self {
+    pub(crate) async fn set(database: &Database) -> Self {
+        Self::with(database, &[("RIDEWIRE_FALLBACK_POLL", "500ms")]).await
+    }
+
+    pub(crate) async fn with(database: &Database, settings: &[(&str, &str)]) -> Self {
         let proxy = Proxy::start(&database.url).await;
-        let settings = [("RIDEWIRE_FALLBACK_POLL", "500ms")];
         let through = [("DATABASE_URL", proxy.url()), ("RIDEWIRE_LISTEN_DATABASE_URL", database.url.clone())];
         let mut through: Vec<_> = through.iter().map(|(name, value)| (*name, value.as_str())).collect();
         through.extend(settings);
         let server = Server::with(database, &through).await;
-        let other = Server::with(database, &settings).await;
+        let other = Server::with(database, settings).await;
         let (rider, driver) = server.open_ride("ride").await;
         assert_eq!(database.head("ride").await, START);
         let mut streams =
@@ -62,7 +65,7 @@ impl Scene {
     }
 
     /// Acknowledged once, refused at most once; and each reader gets exactly the log.
-    async fn check(&mut self, database: &Database, answers: &[(String, Answer)]) -> (usize, usize) {
+    pub(crate) async fn check(&mut self, database: &Database, answers: &[(String, Answer)]) -> (usize, usize) {
         // Ends what may still be under way, and delivers what is not yet.
         self.rider.on(&self.other).send("ride", "the last one").await;
         let (mut created, mut unknown) = (0, 0);

@@ -18,6 +18,7 @@ mod commits;
 mod crowds;
 mod failover;
 mod hostile;
+mod in_doubt;
 mod load;
 mod outages;
 mod pooled;

@@ -32,6 +32,23 @@ pub(crate) enum Cut {
     Late,
 }
 
+/// A step of the writer's transactions, before which one of its connections can be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The begin of a transaction; not of the next one, but of the one after so many more.
+    Begin(usize),
+    /// The statement that locks topics, which all that precedes it does not wait for.
+    Lock,
+    /// COMMIT.
+    Commit,
+}
+
+#[derive(Debug)]
+struct Hold {
+    step: Step,
+    reached: oneshot::Sender<()>,
+}
+
 /// What becomes of bytes and of new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -48,11 +65,17 @@ struct Trap {
     cut: Cut,
     /// Whether nobody is let in from then on.
     closes: bool,
+    /// Where the writer is held from then on.
+    hold: Option<Hold>,
     struck: oneshot::Sender<()>,
 }
 
-/// The text by which the writer's statement is known that is a transaction of its own.
+/// The text by which the writer's statement is known that is a transaction of its own, and the one that locks.
 const APPENDING: &[u8] = b"-- Appends events";
+const LOCKING: &[u8] = b"-- Locks topics";
+
+/// How each transaction of the writer's begins.
+const BEGIN: &[u8] = b"begin isolation level read committed;";
 
 #[derive(Debug)]
 struct Shared {
@@ -61,6 +84,9 @@ struct Shared {
     /// Raised to cut all connections.
     cuts: watch::Sender<usize>,
     trap: Mutex<Option<Trap>>,
+    hold: Mutex<Option<Hold>>,
+    /// Lets the one go on that is held.
+    resumed: Notify,
     /// Lets those go on that are late.
     released: Notify,
     /// How many of them Postgres has had, and answered.
@@ -91,6 +117,8 @@ impl Proxy {
             way: watch::Sender::new(Way::Open),
             cuts: watch::Sender::new(0),
             trap: Mutex::default(),
+            hold: Mutex::default(),
+            resumed: Notify::new(),
             released: Notify::new(),
             late: watch::Sender::new(0),
             accepted: AtomicUsize::new(0),
@@ -131,17 +159,40 @@ impl Proxy {
 
     /// Has the writer's next COMMIT cut its connection. The answer comes when that has happened.
     pub(crate) fn cut_at_commit(&self, cut: Cut) -> oneshot::Receiver<()> {
-        self.trap(cut, false)
+        self.trap(cut, false, None)
+    }
+
+    /// The same; and when that has happened, the writer is [held](Self::hold_at) where it next comes to `step`.
+    pub(crate) fn cut_at_commit_and_hold(
+        &self,
+        cut: Cut,
+        step: Step,
+    ) -> (oneshot::Receiver<()>, oneshot::Receiver<()>) {
+        let (reached, held) = oneshot::channel();
+        (self.trap(cut, false, Some(Hold { step, reached })), held)
+    }
+
+    /// Holds the connection on which the writer next comes to `step`, with all that precedes that sent, until
+    /// [`Proxy::resume`] says so. The answer comes when it is held.
+    pub(crate) fn hold_at(&self, step: Step) -> oneshot::Receiver<()> {
+        let (reached, held) = oneshot::channel();
+        *self.shared.hold.lock().unwrap() = Some(Hold { step, reached });
+        held
+    }
+
+    /// Lets the writer go on.
+    pub(crate) fn resume(&self) {
+        self.shared.resumed.notify_one();
     }
 
     /// The same, and nobody is let in from then on until [`Proxy::open`].
     pub(crate) fn close_at_commit(&self, cut: Cut) -> oneshot::Receiver<()> {
-        self.trap(cut, true)
+        self.trap(cut, true, None)
     }
 
-    fn trap(&self, cut: Cut, closes: bool) -> oneshot::Receiver<()> {
+    fn trap(&self, cut: Cut, closes: bool, hold: Option<Hold>) -> oneshot::Receiver<()> {
         let (struck, answer) = oneshot::channel();
-        *self.shared.trap.lock().unwrap() = Some(Trap { cut, closes, struck });
+        *self.shared.trap.lock().unwrap() = Some(Trap { cut, closes, hold, struck });
         answer
     }
 
@@ -208,6 +259,37 @@ async fn serve(client: TcpStream, number: usize, shared: &Shared) {
     }
 }
 
+impl Shared {
+    /// Whether a frame is the one before which the writer is to be held.
+    fn holds(&self, follower: &Follower, frame: &[u8], commits: bool) -> Option<oneshot::Sender<()>> {
+        let mut hold = self.hold.lock().unwrap();
+        let is_there = match &mut hold.as_mut()?.step {
+            Step::Begin(after) if begins(frame) => {
+                let is_there = *after == 0;
+                *after = after.saturating_sub(1);
+                is_there
+            }
+            Step::Begin(_) => false,
+            Step::Lock => {
+                frame.first() == Some(&b'B') && follower.locking.is_some() && follower.locking == bound(frame)
+            }
+            Step::Commit => commits,
+        };
+        hold.take_if(|_| is_there).map(|hold| hold.reached)
+    }
+}
+
+/// Whether a frame begins a transaction of the writer's.
+fn begins(frame: &[u8]) -> bool {
+    frame.first() == Some(&b'Q') && frame.get(5..).is_some_and(|body| body.starts_with(BEGIN))
+}
+
+/// The name of the statement that a frame gives parameters to.
+fn bound(frame: &[u8]) -> Option<Vec<u8>> {
+    // The portal's name, then the statement's.
+    frame.get(5..)?.split(|byte| *byte == 0).nth(1).map(<[u8]>::to_vec)
+}
+
 /// Waits while this connection is one through which nothing passes.
 async fn pass(number: usize, shared: &Shared) {
     let mut way = shared.way.subscribe();
@@ -228,10 +310,21 @@ async fn upstream(
         pass(number, shared).await;
         let mut ready = Vec::new();
         while let Some(frame) = frames.next() {
-            if follower.commits(&frame) {
+            let commits = follower.commits(&frame);
+            if let Some(reached) = shared.holds(&follower, &frame, commits) {
+                if to.write_all(&std::mem::take(&mut ready)).await.is_err() {
+                    return;
+                }
+                let _ = reached.send(());
+                shared.resumed.notified().await;
+            }
+            if commits {
                 shared.commits.fetch_add(1, Ordering::SeqCst);
                 let trap = shared.trap.lock().unwrap().take();
-                if let Some(Trap { cut, closes, struck: cue }) = trap {
+                if let Some(Trap { cut, closes, hold, struck: cue }) = trap {
+                    if hold.is_some() {
+                        *shared.hold.lock().unwrap() = hold;
+                    }
                     if closes {
                         shared.way.send_replace(Way::Closed);
                     }
@@ -281,6 +374,8 @@ struct Silence {
 struct Follower {
     /// The name of the statement that is a transaction of its own.
     appending: Option<Vec<u8>>,
+    /// The name of the one that locks.
+    locking: Option<Vec<u8>>,
     is_in_transaction: bool,
     /// Whether that transaction is the writer's.
     is_writing: bool,
@@ -301,7 +396,7 @@ impl Follower {
                 if body.starts_with(b"begin") {
                     self.is_in_transaction = true;
                     // Others have transactions, too.
-                    self.is_writing = body.starts_with(b"begin isolation level read committed;");
+                    self.is_writing = begins(frame);
                 } else if body == b"commit\0" || body == b"rollback\0" {
                     self.is_in_transaction = false;
                 }
@@ -312,13 +407,14 @@ impl Follower {
                 let (name, text) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                 if text.starts_with(APPENDING) {
                     self.appending = Some(name.to_vec());
+                } else if text.starts_with(LOCKING) {
+                    self.locking = Some(name.to_vec());
                 }
                 false
             }
             Some(b'B') => {
-                // The portal's name, then the statement's.
-                let name = body.split(|byte| *byte == 0).nth(1);
-                self.is_bound = name.is_some() && name == self.appending.as_deref() && !self.is_in_transaction;
+                let name = bound(frame);
+                self.is_bound = name.is_some() && name == self.appending && !self.is_in_transaction;
                 false
             }
             Some(b'S') => {

@@ -147,3 +147,28 @@ async fn times_grow_with_seq_whoever_writes() {
 fn place_and_time(message: &Value) -> (i64, String) {
     (message["seq"].as_i64().unwrap(), message["createdAt"].as_str().unwrap().to_owned())
 }
+
+/// A database that has lost its last commits goes on to where its log ended before, with other events.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_ends_where_it_did_with_another_event_is_not_taken_for_the_one_that_is_known() {
+    const TABLES: [&str; 6] = ["topics", "events", "rides", "participants", "receipts", "messages"];
+    let scene = Scene::set(Hearing::Nothing).await;
+    let client = scene.database.client().await;
+    for table in TABLES {
+        client.batch_execute(&format!("create table kept_{table} as table {table}")).await.unwrap();
+    }
+    scene.one.service().put_ride("ride", "rider_1", Some("driver_2")).await.expect(200);
+    let lost = scene.one.driver("driver_2");
+    for _ in 0..3 {
+        scene.say(&lost).await;
+    }
+    let head = scene.database.head("ride").await;
+    let restored = TABLES.map(|table| format!("truncate {table}; insert into {table} table kept_{table};")).concat();
+    client.batch_execute(&format!("begin; {restored} commit")).await.unwrap();
+    let kept = scene.driver.on(&scene.two);
+    while scene.database.head("ride").await < head {
+        scene.say(&kept).await;
+    }
+    lost.send_named("ride", "Hello", "not on the ride").await.problem(404, "ride_not_found");
+    scene.know().await;
+}

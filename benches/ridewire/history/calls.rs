@@ -100,6 +100,7 @@ impl Sample {
                     "now()".to_owned(),
                     self.topics(),
                     self.all("bigint", &format!("{NEXT} - 1")),
+                    self.all("bigint", "0"),
                     self.all("bigint", NEXT),
                     self.new_ids(),
                     self.rides(),
@@ -110,12 +111,13 @@ impl Sample {
                     self.all("text", "null"),
                     self.all("text", "'a name of its own'"),
                     self.all("bytea", r"'\x000102030405060708090a0b0c0d0e0f'"),
+                    "1".to_owned(),
+                    "false".to_owned(),
                 ],
             ),
-            "events/are_there.sql" => (
-                "a lost COMMIT",
-                vec![self.topics(), self.all("bigint", "2"), self.all("text", "'{}'"), "now()".to_owned()],
-            ),
+            "events/outcome.sql" => {
+                ("a lost COMMIT", vec![self.topics(), self.all("bigint", "2"), self.all("bigint", "1")])
+            }
             "events/erase.sql" => {
                 ("64 deletions", vec![self.topics(), self.all("bigint", "2"), self.ids(), self.all("text", "'{}'")])
             }

@@ -24,13 +24,15 @@ fn snapshot(name: &str, head: Seq) -> RideSnapshot {
     RideSnapshot { head, ride, participants: Vec::new(), receipts: Receipts::default(), location: None }
 }
 
+/// Each event is of a batch of its own, which has its number.
 fn ledger(rides: &[(&str, Seq)]) -> Ledger {
-    let rides = rides.iter().map(|(name, head)| snapshot(name, *head));
+    let rides = rides.iter().map(|(name, head)| (snapshot(name, *head), *head));
     Ledger::new(Time::now(), GRACE, rides, [], HashMap::new())
 }
 
 fn event(seq: Seq, kind: EventType) -> StoredEvent {
-    StoredEvent { seq, kind, data: "{}".to_owned(), trace: None, at: Time::now() }
+    let (batch, batch_before) = (Some(seq), Some(seq - 1));
+    StoredEvent { seq, kind, data: "{}".to_owned(), trace: None, at: Time::now(), batch, batch_before }
 }
 
 fn take(known: &Known, names: &[&str]) -> Option<Ledger> {
@@ -101,6 +103,26 @@ fn a_ride_that_others_may_have_changed_is_forgotten() {
         known.follow(&topic, after, &page, Instant::now());
         assert_eq!(head(&known, "a"), None, "after {after}: {page:?}");
     }
+}
+
+#[test]
+fn an_event_that_does_not_follow_on_the_one_that_is_known_is_of_another_log() {
+    let topic = Topic::ride(&id("a"));
+    let next = || event(6, EventType::MessageNew);
+    for other in [
+        StoredEvent { batch_before: Some(7), ..next() },
+        StoredEvent { batch_before: None, ..next() },
+        // One of an older version, which does not say so.
+        StoredEvent { batch: None, ..next() },
+    ] {
+        let known = knowing(&[("a", 5)]);
+        known.follow(&topic, 5, std::slice::from_ref(&other), Instant::now());
+        assert_eq!(head(&known, "a"), None, "{other:?}");
+    }
+    let known = knowing(&[("a", 5)]);
+    known.follow(&topic, 5, &[next()], Instant::now());
+    let ledger = take(&known, &["a"]).unwrap();
+    assert_eq!(ledger.judged_at(&topic), Some(6));
 }
 
 #[test]

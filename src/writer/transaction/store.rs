@@ -40,7 +40,7 @@ pub(super) async fn store_and_commit(
     let (begun, appended, rides, participants, receipts, updated, erased, committed, ()) = tokio::join!(
         biased;
         async { if has_begun || is_whole { Ok(()) } else { session.begin("").await } },
-        append(session, ledger),
+        append(session, has_begun, ledger),
         put_rides(session, ledger),
         put_participants(session, ledger),
         put_receipts(session, ledger),
@@ -64,8 +64,9 @@ pub(super) async fn store_and_commit(
     Ok(only)
 }
 
-/// Appends the events and the messages that some of them are. Says of which topics, unless of all.
-async fn append(session: &Session, ledger: &Ledger) -> Result<Option<HashSet<Topic>>, StoreError> {
+/// Appends the events and the messages that some of them are. Says of which topics, unless of all; under locks it is all, or an
+/// error that takes the whole transaction along.
+async fn append(session: &Session, is_locked: bool, ledger: &Ledger) -> Result<Option<HashSet<Topic>>, StoreError> {
     let events = &ledger.changes.events;
     let topics: Vec<_> = events.iter().map(|event| event.topic.as_str()).collect();
     let seqs: Vec<_> = events.iter().map(|event| event.seq).collect();
@@ -77,6 +78,7 @@ async fn append(session: &Session, ledger: &Ledger) -> Result<Option<HashSet<Top
     let ends = ledger.ends();
     let ended: Vec<_> = ends.keys().map(|topic| topic.as_str()).collect();
     let judged_at: Vec<_> = ends.values().map(|(first, _)| first - 1).collect();
+    let judged_batches: Vec<_> = ends.keys().map(|topic| ledger.judged_at(topic)).collect();
     let heads: Vec<_> = ends.values().map(|(_, last)| *last).collect();
     let messages: Vec<&Message> = ledger.new_messages().collect();
     let ids: Vec<_> = messages.iter().map(|message| message.id.0).collect();
@@ -88,9 +90,30 @@ async fn append(session: &Session, ledger: &Ledger) -> Result<Option<HashSet<Top
     let names: Vec<_> =
         messages.iter().map(|message| message.client_message_id.as_ref().map(ClientMessageId::as_str)).collect();
     let hashes: Vec<_> = messages.iter().map(|message| message.content_hash.as_bytes()).collect();
-    let params: [&(dyn ToSql + Sync); 19] = [
-        &topics, &seqs, &types, &data, &edited, &traces, &now, &ended, &judged_at, &heads, &ids, &rides, &places,
-        &senders, &roles, &contents, &metadata, &names, &hashes,
+    let batch = ledger.batch();
+    let params: [&(dyn ToSql + Sync); 22] = [
+        &topics,
+        &seqs,
+        &types,
+        &data,
+        &edited,
+        &traces,
+        &now,
+        &ended,
+        &judged_at,
+        &judged_batches,
+        &heads,
+        &ids,
+        &rides,
+        &places,
+        &senders,
+        &roles,
+        &contents,
+        &metadata,
+        &names,
+        &hashes,
+        &batch,
+        &is_locked,
     ];
     let rows = session.query(sql::EVENTS_APPEND, &params).await?;
     let only: Option<Vec<&str>> = rows.first().ok_or(StoreError::Corrupt("no answer"))?.try_get("only")?;
