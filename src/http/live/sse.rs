@@ -111,13 +111,13 @@ pub(in crate::http) async fn stream_all(
         come_back_later(res);
         return Ok(());
     };
-    let attend = merged_attend(&api, api.limits.presence_grace);
-    let opened = Merged::open(api.reader(&caller), cursor, attend).await;
-    let Some((merged, opened)) = or_later(opened, res)? else { return Ok(()) };
     if req.method() == Method::HEAD {
         event_stream_headers(res);
         return Ok(());
     }
+    let attend = merged_attend(&api, api.limits.presence_grace);
+    let opened = Merged::open(api.reader(&caller), cursor, attend).await;
+    let Some((merged, opened)) = or_later(opened, res)? else { return Ok(()) };
     if is_resumed {
         for (snapshot, place) in &opened.rides {
             acknowledge(&api, &caller, snapshot, &terms.filter, *place);
