@@ -29,8 +29,9 @@ use crate::domain::{ClientMessageId, MessageId, Receipts, RideId, RideSnapshot, 
 use crate::store::hints::{self, Heads, Hints};
 use crate::store::{Person, Session, Store, StoreError, message_from_row, person_from_row, ride_from_row, sql};
 
-/// How long to ask what became of a commit, and how long one asks who has it locked.
-const FATE_PATIENCE: Duration = Duration::from_millis(1_500);
+/// What part of the time that a request may wait is spent on asking what became of a commit, and how long one asks at most.
+const FATE_PART: f64 = 0.75;
+const FATE_LONGEST: Duration = Duration::from_secs(60);
 const FATE_PAUSE: Duration = Duration::from_millis(50);
 const FATE_SETTINGS: &str = "set local lock_timeout = '500ms'";
 
@@ -271,7 +272,7 @@ fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<RideSna
 
 /// What of a batch whose COMMIT was sent was committed; `None` where nobody can tell.
 async fn fate(store: &Store, ledger: &Ledger) -> Option<Stored> {
-    let deadline = Instant::now() + FATE_PATIENCE;
+    let deadline = Instant::now() + store.patience().min(FATE_LONGEST).mul_f64(FATE_PART);
     while Instant::now() < deadline {
         match stored(store, ledger).await {
             Ok(stored) => return Some(stored),
