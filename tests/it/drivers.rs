@@ -15,7 +15,7 @@ async fn available(staff: &User) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dispatch_sees_who_takes_rides_with_notify_and_without() {
-    for settings in [&[][..], &[("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "1s")]] {
+    for settings in [&[][..], &[("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "200ms")]] {
         let database = Database::create().await;
         let (one, two) = (Server::with(&database, settings).await, Server::with(&database, settings).await);
         let (first, second) = (one.driver("driver_1"), one.driver("driver_2"));
