@@ -25,7 +25,7 @@ use crate::jwks::{self, Jwks};
 use crate::keys::{self, KeysError};
 use crate::realtime::{Attendance, Feed, Heard, Heeding, Hub, Revocations};
 use crate::serving::{self, Certificate, Stop, TlsError};
-use crate::store::{Prepared, Retention, Store, StoreConfig, StoreError};
+use crate::store::{PLANS_AGE, Prepared, Retention, Store, StoreConfig, StoreError};
 use crate::traces::Traces;
 use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer, retention};
 
@@ -166,6 +166,7 @@ async fn serve_with(
             PreparedStatements::On => Prepared::On,
             PreparedStatements::Off => Prepared::Off,
         },
+        plans_age: PLANS_AGE,
     })?);
     let metrics = Arc::new(Metrics::new()?);
     let hub = Arc::new(Hub::default());

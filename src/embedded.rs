@@ -68,7 +68,8 @@ const KEPT_BYTES: &str = "8388608";
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Whether a commit is on disk when it is answered. `false` is for tests: it saves the waiting, and a crash of
-    /// the machine (not one of Postgres alone) may corrupt the cluster.
+    /// the machine (not one of Postgres alone) may corrupt the cluster. It also takes as many connections as the servers of
+    /// many tests at once.
     pub durable: bool,
 }
 
@@ -251,7 +252,7 @@ fn spawn(
         ("port", "5432"),
         ("unix_socket_directories", &socket.setting()),
         ("unix_socket_permissions", "0700"),
-        ("max_connections", "100"),
+        ("max_connections", if options.durable { "100" } else { "600" }),
         ("shared_buffers", "128MB"),
         ("fsync", on_disk),
         ("full_page_writes", on_disk),

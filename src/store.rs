@@ -23,7 +23,7 @@ pub use address::{Address, AddressError};
 pub use batcher::Batcher;
 pub use error::StoreError;
 pub use migrations::migrate;
-pub use pool::{PoolStatus, Prepared, SETTINGS, Session, Store, StoreConfig};
+pub use pool::{PLANS_AGE, PoolStatus, Prepared, SETTINGS, Session, Store, StoreConfig};
 pub use presence::Presence;
 pub use reads::{Direction, GoingOn, HistoryPage, PageRequest, RideGoingOn, StoredEvent, StoredRide, UnreadRide};
 pub use retention::{Place, Retention};

@@ -216,15 +216,15 @@ mod tests {
         };
         tokio::join!(draining, leaving);
         // It ends when the last has left, not at the end of the window.
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(began.elapsed() < Duration::from_secs(20));
     }
 
     #[tokio::test]
     async fn a_few_are_not_kept_for_the_whole_window_and_one_that_does_not_leave_is_not_waited_for() {
         let admission = admission(1_000, 1_000);
         let _open: Vec<_> = (0..4).map(|_| admission.admit(&user("a")).unwrap()).collect();
-        let began = Instant::now();
-        admission.drain(Duration::from_secs(20)).await;
-        assert!(began.elapsed() >= Duration::from_millis(200) && began.elapsed() < Duration::from_secs(10));
+        let (began, window) = (Instant::now(), Duration::from_secs(600));
+        admission.drain(window).await;
+        assert!(began.elapsed() >= Duration::from_millis(200) && began.elapsed() < window);
     }
 }

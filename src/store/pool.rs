@@ -32,12 +32,12 @@ pub const SETTINGS: &str = "set enable_seqscan = off; set enable_hashjoin = off;
     set idle_in_transaction_session_timeout = '5s';
     select set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)";
 
-/// How long a connection keeps its plans, at least.
+/// How long a connection keeps its plans, at least, where nothing else is said.
 ///
 /// Where an ANALYZE has found a table empty, Postgres plans as if it were for ever: to read the whole of it costs no more then
 /// than to look one row up. Such a plan would stay until the next ANALYZE, whatever has been written meanwhile. One that is
 /// made anew goes by how large the table is now.
-const PLANS_AGE: Duration = Duration::from_secs(10);
+pub const PLANS_AGE: Duration = Duration::from_secs(10);
 
 /// The part of [`SETTINGS`] that a transaction needs, where a connection is another with each: rows that are locked by being
 /// written are looked up one after the other, in their order.
@@ -65,6 +65,8 @@ pub struct StoreConfig {
     pub patience: Duration,
     /// Whether statements are prepared.
     pub prepared: Prepared,
+    /// How long a connection keeps its plans, at least; a millisecond or more.
+    pub plans_age: Duration,
 }
 
 /// How many connections there are.
@@ -106,8 +108,8 @@ impl Store {
                 .post_create(Hook::async_fn(|client, _| {
                     Box::pin(async { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })
                 }))
-                .post_recycle(Hook::async_fn(|client, metrics| {
-                    let are_old = plans_are_old(metrics, Instant::now());
+                .post_recycle(Hook::async_fn(move |client, metrics| {
+                    let are_old = plans_are_old(metrics, config.plans_age, Instant::now());
                     Box::pin(async move {
                         let discarded = if are_old { client.batch_execute("discard plans").await } else { Ok(()) };
                         discarded.map_err(HookError::Backend)
@@ -137,6 +139,11 @@ impl Store {
             move |news| drivers::put(pool.clone(), news)
         });
         Ok(Self { pool, origin: Origin::new(), snapshots, pages, locations, drivers })
+    }
+
+    /// How long a request may wait for the database.
+    pub fn patience(&self) -> Duration {
+        self.pool.connections.timeouts().wait.unwrap_or(Duration::MAX)
     }
 
     /// A connection, for statements that must be on the same one.
@@ -192,9 +199,10 @@ pub(super) async fn read(pool: &Pool, statement: &str, params: Params<'_>) -> Re
     }
 }
 
-/// Whether a connection has begun another [`PLANS_AGE`] of its life since it was last given out.
-fn plans_are_old(metrics: &Metrics, now: Instant) -> bool {
-    let ages = |at: Instant| at.saturating_duration_since(metrics.created).as_secs() / PLANS_AGE.as_secs();
+/// Whether a connection has begun another such age of its life since it was last given out.
+fn plans_are_old(metrics: &Metrics, age: Duration, now: Instant) -> bool {
+    let age = age.as_millis().max(1);
+    let ages = |at: Instant| at.saturating_duration_since(metrics.created).as_millis() / age;
     ages(now) > ages(metrics.recycled.unwrap_or(metrics.created))
 }
 

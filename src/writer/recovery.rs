@@ -19,8 +19,9 @@ use super::transaction::{Doubt, Failed, Outcome, Outcomes};
 use crate::domain::{Error, Topic};
 use crate::store::StoreError;
 
-/// How long the outcome of a commit is asked for.
-const TIMEOUT: Duration = Duration::from_millis(1_500);
+/// What part of the time that a request may wait is spent on the outcome of a commit, and the longest such time.
+const TIMEOUT_PART: f64 = 0.75;
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// How often a batch may fail, and how often its commands may be decided.
 const MOST_RUNS: usize = 2;
@@ -61,7 +62,7 @@ impl Recovery {
             Failed::NothingDone(error) => error,
             Failed::InDoubt(doubt, error) => {
                 self.doubts.push(*doubt);
-                self.until = Instant::now() + TIMEOUT;
+                self.until = Instant::now() + desk.store.patience().mul_f64(TIMEOUT_PART).min(LONGEST_TIMEOUT);
                 error
             }
         };

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../../docs/', import.meta.url));
 const TYPES = { html: 'text/html', js: 'text/javascript' };
-const PATIENCE = { timeout: 60_000 };
+const PATIENCE = { timeout: 120_000 };
 
 /**
  * Serves what is below `docs`, on a port of its own: for the server of Ridewire, another site.

@@ -5,7 +5,7 @@ import { rm } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../../docs/', import.meta.url));
-const PATIENCE = 60_000;
+const PATIENCE = 120_000;
 
 /** A program of the documents that runs: what it prints, line by line, and how it ends. */
 export class Program {

@@ -103,15 +103,18 @@ export function answering(status) {
   };
 }
 
-/** For `startProxy`: asks each to come back after 30 milliseconds, and ends. Tells how long it took to come back ten times. */
-export function callingBack() {
+/**
+ * For `startProxy`: asks each to come back after so many milliseconds, more than it would take by itself, and ends. Tells after
+ * how long it came back the first two times: a slow machine makes it later, and never earlier.
+ */
+export function callingBack(pause) {
   const came = [];
   const treatment = {};
-  treatment.tenTimes = new Promise((resolve) => {
+  treatment.pauses = new Promise((resolve) => {
     treatment.refuse = (_, res) => {
-      came.push(Date.now());
-      if (came.length === 11) resolve(came.at(-1) - came[0]);
-      res.writeHead(200, STREAM).end('retry: 30\n\n');
+      came.push(performance.now());
+      if (came.length === 3) resolve([came[1] - came[0], came[2] - came[1]]);
+      res.writeHead(200, STREAM).end(`retry: ${pause}\n\n`);
       return true;
     };
   });

@@ -1,13 +1,19 @@
 //! A COMMIT whose answer is lost, or that is lost itself: who sent is told the truth, or that nobody knows it.
 
-use std::time::Duration;
-
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::proxy::{Cut, Proxy};
-use crate::support::{Answer, Cluster, Database, Server, Stream, User, eventually, lock, until_waiting};
+use crate::support::{Answer, Cluster, Database, PATIENCE, Server, Stream, User, eventually, lock, until_waiting};
 use crate::world::{START, log_of};
+
+/// Requests wait long for Postgres, and so the outcome of a commit is learnt wherever it can be.
+pub(crate) const PATIENT: Settings = [("RIDEWIRE_FALLBACK_POLL", "500ms"), ("RIDEWIRE_DATABASE_TIMEOUT", "60s")];
+
+/// Requests give up soon, where the outcome cannot be learnt.
+const BRIEF: Settings = [("RIDEWIRE_FALLBACK_POLL", "500ms"), ("RIDEWIRE_DATABASE_TIMEOUT", "4s")];
+
+type Settings = [(&'static str, &'static str); 2];
 
 /// A replica behind a proxy, one that is not, and a reader on each.
 pub(crate) struct Scene {
@@ -20,7 +26,7 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) async fn set(database: &Database) -> Self {
-        Self::with(database, &[("RIDEWIRE_FALLBACK_POLL", "500ms")]).await
+        Self::with(database, &PATIENT).await
     }
 
     pub(crate) async fn with(database: &Database, settings: &[(&str, &str)]) -> Self {
@@ -60,7 +66,7 @@ impl Scene {
             });
         }
         let answers = sends.join_all().await;
-        timeout(Duration::from_secs(5), struck).await.expect("a commit came by").expect("it was cut");
+        timeout(PATIENCE, struck).await.expect("a commit came by").expect("it was cut");
         answers
     }
 
@@ -145,7 +151,7 @@ async fn a_commit_that_may_have_arrived_is_there_once_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_fate_cannot_be_learnt_is_answered_503_and_delivered_all_the_same() {
     let database = Database::create().await;
-    let mut scene = Scene::set(&database).await;
+    let mut scene = Scene::with(&database, &BRIEF).await;
     let rider = scene.rider.clone();
     // Nor can it be asked for.
     let struck = scene.proxy.close_at_commit(Cut::After);
@@ -196,7 +202,7 @@ async fn a_commit_that_arrives_late_comes_to_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_is_given_up_may_still_come_and_is_there_once() {
     let database = Database::create().await;
-    let mut scene = Scene::set(&database).await;
+    let mut scene = Scene::with(&database, &BRIEF).await;
     scene.rider.send("ride", "so that the ride is known").await;
     let rider = scene.rider.clone();
     let struck = scene.proxy.close_at_commit(Cut::Late);
@@ -300,7 +306,7 @@ async fn is_there_once(database: &Database) {
 async fn a_transaction_that_a_crash_took_is_not_taken_for_another_of_its_number() {
     let mut cluster = Cluster::own().await;
     let database = cluster.database();
-    let scene = Scene::set(&database).await;
+    let scene = Scene::with(&database, &BRIEF).await;
     // Nothing is written to disk but by commits, and there are few of those.
     let client = database.client().await;
     for setting in

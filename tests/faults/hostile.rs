@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::support::{Database, PATIENCE, Server, User, eventually};
-use crate::{one_at_a_time, size};
+use crate::{size, two_at_a_time};
 
 /// A message goes from one to the other.
 async fn works(rider: &User, stream: &mut crate::support::Stream, what: &str) {
@@ -27,7 +27,7 @@ async fn metric(server: &Server, name: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_connections_and_heads_that_never_end_are_let_go_and_others_are_served() {
-    let _turn = one_at_a_time().await;
+    let _turn = two_at_a_time().await;
     let database = Database::create().await;
     let server = Server::with(&database, &[("RIDEWIRE_HEAD_TIMEOUT", "3s")]).await;
     let (rider, driver) = server.open_ride("ride").await;
@@ -109,7 +109,7 @@ async fn bodies_without_end_are_refused_before_they_are_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_tokens_are_refused_however_many_and_leave_nothing_behind() {
-    let _turn = one_at_a_time().await;
+    let _turn = two_at_a_time().await;
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride").await;

@@ -6,17 +6,10 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::commits::Scene;
+use crate::commits::{PATIENT, Scene};
 use crate::proxy::{Cut, Step};
 use crate::support::{Answer, Database, User, eventually, lock, until_waiting};
 use crate::world::{Log, log_of};
-
-/// Nothing here is to end because it takes long.
-const SETTINGS: [(&str, &str); 2] = [("RIDEWIRE_FALLBACK_POLL", "500ms"), ("RIDEWIRE_DATABASE_TIMEOUT", "60s")];
-
-async fn scene(database: &Database) -> Scene {
-    Scene::with(database, &SETTINGS).await
-}
 
 /// Sends a message without a `clientMessageId`: nothing but the outcome of its commit can tell whether to send it again.
 fn send(rider: &User, ride: &str, content: &str) -> JoinHandle<Answer> {
@@ -68,7 +61,7 @@ async fn is_erased(database: &Database, ride: &str, (message, answer): (Value, A
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_is_deleted_elsewhere_while_its_commit_is_in_doubt_does_not_come_back() {
     let database = Database::create().await;
-    let scene = scene(&database).await;
+    let scene = Scene::set(&database).await;
     for round in 0..3 {
         scene.rider.send("ride", "so that the ride is known").await;
         let outcome = delete_in_doubt(&scene, &database, "ride", &format!("to be erased, round {round}")).await;
@@ -79,7 +72,7 @@ async fn a_message_that_is_deleted_elsewhere_while_its_commit_is_in_doubt_does_n
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_was_stored_under_locks_and_is_deleted_while_in_doubt_does_not_come_back() {
     let database = Database::create().await;
-    let scene = scene(&database).await;
+    let scene = Scene::set(&database).await;
     for round in 0..3 {
         // Nothing is known of a new ride.
         let ride = format!("new_{round}");
@@ -93,7 +86,7 @@ async fn a_message_that_was_stored_under_locks_and_is_deleted_while_in_doubt_doe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_batch_in_doubt_that_was_stored_under_locks_any_event_proves_the_commit() {
     let database = Database::create().await;
-    let scene = scene(&database).await;
+    let scene = Scene::set(&database).await;
     for ride in ["one", "two", "a", "b"] {
         scene.server.open_ride(ride).await;
     }
@@ -138,7 +131,7 @@ async fn of_a_batch_in_doubt_that_was_stored_under_locks_any_event_proves_the_co
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_arrives_late_is_there_once_whenever_it_arrives() {
     let database = Database::create().await;
-    let mut scene = scene(&database).await;
+    let mut scene = Scene::set(&database).await;
     let observer = database.client().await;
     let mut answers = Vec::new();
     for step in [Step::Begin(0), Step::Begin(1), Step::Commit] {
@@ -176,7 +169,7 @@ async fn a_commit_that_arrives_late_is_there_once_whenever_it_arrives() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_in_doubt_that_was_sent_again_and_is_in_doubt_again_is_there_once() {
     let database = Database::create().await;
-    let mut scene = scene(&database).await;
+    let mut scene = Scene::set(&database).await;
     let mut answers = Vec::new();
     for (round, second) in [Cut::After, Cut::Before].into_iter().enumerate() {
         scene.rider.send("ride", "so that the ride is known").await;
@@ -199,7 +192,7 @@ async fn a_commit_in_doubt_that_was_sent_again_and_is_in_doubt_again_is_there_on
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_arrives_when_the_second_run_is_lost_is_there_once() {
     let database = Database::create().await;
-    let mut scene = scene(&database).await;
+    let mut scene = Scene::set(&database).await;
     scene.rider.send("ride", "so that the ride is known").await;
     let (struck, held) = scene.proxy.cut_at_commit_and_hold(Cut::Late, Step::Begin(0));
     let sending = send(&scene.rider, "ride", "late");
@@ -222,7 +215,7 @@ async fn a_commit_that_arrives_when_the_second_run_is_lost_is_there_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notice_whose_commit_arrives_late_is_there_once() {
     let database = Database::create().await;
-    let scene = scene(&database).await;
+    let scene = Scene::set(&database).await;
     let observer = database.client().await;
     let struck = scene.proxy.cut_at_commit(Cut::Late);
     let service = scene.server.service();
@@ -242,7 +235,7 @@ async fn a_notice_whose_commit_arrives_late_is_there_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_in_doubt_whose_place_in_the_log_is_trimmed_is_answered_503_and_not_run_again() {
     let database = Database::create().await;
-    let scene = scene(&database).await;
+    let scene = Scene::set(&database).await;
     let client = database.client().await;
     for knows in [false, true] {
         let ride = format!("knows_{knows}");
@@ -270,7 +263,7 @@ const TABLES: [&str; 6] = ["topics", "events", "rides", "participants", "receipt
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_failover_that_lost_commits_nothing_is_judged_by_them() {
     let database = Database::create().await;
-    let scene = scene(&database).await;
+    let scene = Scene::set(&database).await;
     let client = database.client().await;
     scene.server.open_ride("changed").await;
     for ride in ["changed", "ride"] {
@@ -308,7 +301,7 @@ async fn after_a_failover_that_lost_commits_nothing_is_judged_by_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ride_that_retention_takes_away_while_it_is_put_is_made_anew_as_a_whole() {
     let database = Database::create().await;
-    let scene = scene(&database).await;
+    let scene = Scene::set(&database).await;
     let client = database.client().await;
     scene.server.open_ride("old").await;
     let age = "update rides set status = 'completed', ended_at = 'epoch', closed_at = 'epoch', log_is_trimmed = true

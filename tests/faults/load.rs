@@ -2,7 +2,7 @@
 //! brought together and judged.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -10,18 +10,19 @@ use tokio::time::{Instant, sleep};
 
 use crate::checker::{self, Contents};
 use crate::senders::{Answers, Sender, Speaker};
-use crate::subscribers::{Replicas, Subscriber};
+use crate::subscribers::{Progress, Replicas, Subscriber};
 use crate::support::{Database, Role};
 use crate::world;
 
 const RIDES: usize = 1_000;
 const SENDERS: usize = 64;
 
-/// How long senders send: the time that faults have to strike in.
-pub(crate) const SENDING: Duration = Duration::from_secs(10);
+/// How many messages are sent at least. The faults of a run strike when so many of them, or so many more, have been sent:
+/// on a slow machine it takes longer, and shows the same.
+const MESSAGES: usize = 2_500;
 
-/// How long subscribers may take to have seen everything once all is well again.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long subscribers may take to have seen everything once all is well again, before a run is given up.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The people of a run. Subscribers follow their rides from the start on.
 #[derive(Debug)]
@@ -71,6 +72,11 @@ impl Load {
         load
     }
 
+    /// How far each subscriber is.
+    pub(crate) fn progress(&self) -> Vec<Arc<Progress>> {
+        self.subscribers.iter().map(|subscriber| Arc::clone(&subscriber.progress)).collect()
+    }
+
     /// What the senders have been answered so far.
     pub(crate) fn answers(&self) -> Arc<Answers> {
         Arc::clone(&self.answers)
@@ -94,13 +100,15 @@ impl Load {
 
     /// Sends while `faults` run, which end by themselves; then lets everything come to rest, and judges.
     pub(crate) async fn run(self, database: &Database, faults: impl Future<Output = ()>) -> Outcome {
-        let sending = Instant::now();
+        let (sending, is_enough) = (Instant::now(), Arc::new(AtomicBool::new(false)));
         let mut senders = JoinSet::new();
         for number in 0..SENDERS {
             let sender = Sender::new(&self.replicas, &self.answers, number);
-            senders.spawn(sender.run(Arc::clone(&self.speakers), sending + SENDING));
+            senders.spawn(sender.run(Arc::clone(&self.speakers), Arc::clone(&is_enough)));
         }
         faults.await;
+        self.answers.more_than(MESSAGES).await;
+        is_enough.store(true, Ordering::Relaxed);
         let mut senders = senders.join_all().await;
         let sent = sending.elapsed();
         // One more on every ride, when all is well again: it is delivered, so it finds whatever was not; and what

@@ -31,15 +31,21 @@ mod subscribers;
 mod vanished;
 mod world;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The tests with many clients and processes take turns, so that they do not starve each other.
-async fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+/// The tests with many clients and processes take turns, so that they do not starve each other: two at a time, since much of
+/// each is waiting.
+async fn two_at_a_time() -> SemaphorePermit<'static> {
+    static TURNS: Semaphore = Semaphore::const_new(2);
+    TURNS.acquire().await.unwrap()
 }
 
 /// How much of something there is to be: little in `make test`, all of it in `make soak`.
 fn size(short: usize, whole: usize) -> usize {
-    if std::env::var_os("RIDEWIRE_SOAK").is_some() { whole } else { short }
+    if is_soak() { whole } else { short }
+}
+
+/// Whether this is `make soak`.
+fn is_soak() -> bool {
+    std::env::var_os("RIDEWIRE_SOAK").is_some()
 }

@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::timeout;
 
-use crate::one_at_a_time;
-use crate::support::{Bouncer, Database, Server};
+use crate::support::{Bouncer, Database, PATIENCE, Server};
+use crate::two_at_a_time;
 
 const RIDES: usize = 20;
 
 /// A batch that fails closes its connection, at any moment; what was under way on it must not reach anybody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_gets_anothers_answer_while_batches_fail() {
-    let _turn = one_at_a_time().await;
+    let _turn = two_at_a_time().await;
     let database = Database::create().await;
     let Some(bouncer) = Bouncer::start(&database).await else { return };
     let settings = [
@@ -36,15 +35,20 @@ async fn nobody_gets_anothers_answer_while_batches_fail() {
     database.client().await.batch_execute(failing).await.unwrap();
 
     let [sent, failed, read] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
-    let until = Instant::now() + Duration::from_secs(5);
+    let is_enough = {
+        let (sent, failed, read) = (Arc::clone(&sent), Arc::clone(&failed), Arc::clone(&read));
+        let least = [(sent, 60), (failed, 60), (read, 150)];
+        Arc::new(move || least.iter().all(|(count, least)| count.load(Ordering::Relaxed) >= *least))
+    };
     let mut people = JoinSet::new();
     for number in 0..2 * RIDES {
         let ride = format!("ride_{}", number % RIDES);
         let (rider, driver) = (server.rider("rider_1"), server.driver("driver_1"));
         let (sent, failed, read) = (Arc::clone(&sent), Arc::clone(&failed), Arc::clone(&read));
+        let is_enough = Arc::clone(&is_enough);
         people.spawn(async move {
             for count in 0.. {
-                if Instant::now() > until {
+                if is_enough() {
                     return;
                 }
                 if number < RIDES {
@@ -61,10 +65,9 @@ async fn nobody_gets_anothers_answer_while_batches_fail() {
             }
         });
     }
-    while let Some(ended) = people.join_next().await {
+    while let Some(ended) = timeout(PATIENCE * 5, people.join_next()).await.expect("it is enough at some time") {
         ended.unwrap();
     }
     let [sent, failed, read] = [sent, failed, read].map(|count| count.load(Ordering::Relaxed));
     eprintln!("{sent} sent, {failed} failed, {read} histories read");
-    assert!(sent > 20 && failed > 20 && read > 50, "no fault struck, or nothing was done");
 }

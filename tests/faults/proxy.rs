@@ -81,8 +81,8 @@ const BEGIN: &[u8] = b"begin isolation level read committed;";
 struct Shared {
     socket: PathBuf,
     way: watch::Sender<Way>,
-    /// Raised to cut all connections.
-    cuts: watch::Sender<usize>,
+    /// Changed to cut all connections, but for one that may be spared.
+    cuts: watch::Sender<Option<usize>>,
     trap: Mutex<Option<Trap>>,
     hold: Mutex<Option<Hold>>,
     /// Lets the one go on that is held.
@@ -115,7 +115,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             socket: directory.join(format!(".s.PGSQL.{port}")),
             way: watch::Sender::new(Way::Open),
-            cuts: watch::Sender::new(0),
+            cuts: watch::Sender::new(None),
             trap: Mutex::default(),
             hold: Mutex::default(),
             resumed: Notify::new(),
@@ -137,7 +137,7 @@ impl Proxy {
 
     /// Cuts all connections.
     pub(crate) fn cut(&self) {
-        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+        self.shared.cuts.send_replace(None);
     }
 
     /// Cuts all connections, and lets nobody in until [`Proxy::open`].
@@ -233,11 +233,16 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             tokio::select! {
-                _ = cuts.changed() => {}
+                () = is_cut(&mut cuts, number) => {}
                 () = serve(client, number, &shared) => {}
             }
         });
     }
+}
+
+/// Waits until this connection is cut.
+async fn is_cut(cuts: &mut watch::Receiver<Option<usize>>, number: usize) {
+    while cuts.changed().await.is_ok() && *cuts.borrow() == Some(number) {}
 }
 
 async fn serve(client: TcpStream, number: usize, shared: &Shared) {
@@ -327,6 +332,8 @@ async fn upstream(
                     }
                     if closes {
                         shared.way.send_replace(Way::Closed);
+                        // Another connection that happens to be open would do as well as a new one.
+                        shared.cuts.send_replace(Some(number));
                     }
                     silence.send_replace(Some(Silence { asked: follower.asked, is_cut: cut == Cut::Late }));
                     if cut == Cut::Late {

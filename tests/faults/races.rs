@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{Answer, Database, Server, Stream, User, eventually};
+use crate::support::{Answer, Database, PATIENCE, Server, Stream, User, eventually};
 use crate::world::{START, log_of};
 
 /// Only what is in the log: whoever else comes and goes is another matter.
@@ -267,7 +267,7 @@ async fn a_topic_dropped_and_taken_up_again_misses_and_repeats_nothing() {
     }
     sending.join_all().await;
     let mut visited = 0;
-    let readers = timeout(Duration::from_secs(20), work.join_all()).await.expect("every reader gets to the end");
+    let readers = timeout(PATIENCE * 2, work.join_all()).await.expect("every reader gets to the end");
     for (ride, seen, visits) in readers {
         // Who comes back with an id has received what is before it, which the log says as well; so it goes on.
         let log = log_of(&database, &ride).await;
@@ -309,7 +309,7 @@ async fn poll_until_removed(user: User, ride: String, after: i64) -> Vec<(i64, S
 
 /// The first event of somebody who is about to be let in, who tries until then.
 async fn first_of(user: User, ride: String) -> (i64, String) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         let mut stream = user.stream_from(&ride, &format!("after=0&{LOGGED}"), None).await;
         if stream.status != 404 {
@@ -357,7 +357,7 @@ async fn a_replaced_driver_sees_nothing_after_it_and_the_next_one_nothing_before
         servers[round % 2].service().put(&format!("rides/{ride}"), replace).await.expect(200);
         let at = database.head(&ride).await;
         eventually("messages flow on", async || (database.head(&ride).await > at + 5).then_some(())).await;
-        let seen_by_old = timeout(Duration::from_secs(10), old_ones.join_all()).await.expect("the old driver's end");
+        let seen_by_old = timeout(PATIENCE, old_ones.join_all()).await.expect("the old driver's end");
         let seen_by_new = new_ones.join_all().await;
         stop.store(true, Ordering::SeqCst);
         let sent: usize = senders.join_all().await.into_iter().sum();

@@ -1,7 +1,8 @@
 //! Those who send, each with a journal: a message is retried under its name, here and there, until an answer comes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::checker::Entry;
 use crate::subscribers::Replicas;
+use crate::support::{eventually, eventually_within};
 
 /// What senders were answered, besides what is in their journals.
 #[derive(Debug, Default)]
@@ -21,6 +23,42 @@ pub(crate) struct Answers {
     pub(crate) broken: AtomicUsize,
     /// The most attempts that a message took.
     pub(crate) most_attempts: AtomicUsize,
+    /// How many messages each sender is done with, by their number.
+    done: Mutex<HashMap<usize, usize>>,
+}
+
+impl Answers {
+    /// Waits until this many messages have been sent and acknowledged.
+    pub(crate) async fn more_than(&self, messages: usize) {
+        let (patience, pause) = (4 * PATIENCE, Duration::from_millis(5));
+        eventually_within(patience, pause, &format!("{messages} messages are sent"), async || {
+            (self.created.load(Ordering::Relaxed) > messages).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until this many more have been.
+    pub(crate) async fn more(&self, messages: usize) {
+        self.more_than(self.created.load(Ordering::Relaxed) + messages).await;
+    }
+
+    /// Waits until each sender is done with the message that it is sending now: no address is used any more that holds no
+    /// longer.
+    pub(crate) async fn one_more_of_each(&self) {
+        let before = self.done.lock().unwrap().clone();
+        eventually_within(4 * PATIENCE, Duration::from_millis(5), "each sends one more", async || {
+            let now = self.done.lock().unwrap();
+            before.iter().all(|(sender, done)| now[sender] > *done).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until somebody else is put off.
+    pub(crate) async fn another_unavailable(&self) {
+        let before = self.unavailable.load(Ordering::Relaxed);
+        eventually("a send is put off", async || (self.unavailable.load(Ordering::Relaxed) > before).then_some(()))
+            .await;
+    }
 }
 
 /// Somebody on a ride, who can send.
@@ -43,7 +81,7 @@ pub(crate) struct Sender {
 }
 
 /// How long a message is retried after the time for sending is over.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Sender {
     pub(crate) fn new(replicas: &Arc<Replicas>, answers: &Arc<Answers>, number: usize) -> Self {
@@ -57,13 +95,13 @@ impl Sender {
         }
     }
 
-    /// Sends on random rides until the time is over, one message after the other.
-    pub(crate) async fn run(mut self, speakers: Arc<Vec<Speaker>>, until: Instant) -> Self {
-        while Instant::now() < until {
+    /// Sends on random rides until it is enough, one message after the other.
+    pub(crate) async fn run(mut self, speakers: Arc<Vec<Speaker>>, is_enough: Arc<AtomicBool>) -> Self {
+        while !is_enough.load(Ordering::Relaxed) {
             let speaker = &speakers[fastrand::usize(..speakers.len())];
             // Now and then somebody does not try again: what became of that message they never learn.
             let gives_up = fastrand::u8(..) < 8;
-            self.send(speaker, gives_up, until + PATIENCE).await;
+            self.send(speaker, gives_up, Instant::now() + PATIENCE).await;
         }
         self
     }
@@ -119,10 +157,11 @@ impl Sender {
             sleep(Duration::from_millis(fastrand::u64(20..100))).await;
         }
         self.journal.push(entry);
+        *self.answers.done.lock().unwrap().entry(self.number).or_default() += 1;
     }
 }
 
 /// A client that does not wait for ever.
 fn http() -> reqwest::Client {
-    reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build().unwrap()
+    reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap()
 }

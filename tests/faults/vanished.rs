@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
-use crate::support::{Database, Server, eventually_within};
+use crate::support::{Database, PATIENCE, Server, eventually_within};
 
 /// A network with a machine on the other end of a cable. Gone when dropped.
 struct Network {
@@ -88,14 +88,15 @@ async fn open(base: &str) -> f64 {
 async fn connections_whose_other_end_has_gone_go_with_the_heartbeat() {
     let Some(network) = Network::lay().await else { return };
     let database = Database::create().await;
-    let settings = [("RIDEWIRE_LISTEN", "0.0.0.0:0"), ("RIDEWIRE_WRITE_TIMEOUT", "2s")];
+    let heartbeat = ("RIDEWIRE_HEARTBEAT", "500ms");
+    let settings = [("RIDEWIRE_LISTEN", "0.0.0.0:0"), ("RIDEWIRE_WRITE_TIMEOUT", "2s"), heartbeat];
     let mut server = Server::with(&database, &settings).await;
     let port = server.base.rsplit_once(':').unwrap().1.to_owned();
     server.base = format!("http://127.0.0.1:{port}");
     let (_, driver) = server.open_ride("ride").await;
-    let url = format!("http://{}:{port}/api/v1/messages/rides/ride/events?heartbeat=5", network.here);
+    let url = format!("http://{}:{port}/api/v1/messages/rides/ride/events", network.here);
     let readers: Vec<_> = (0..20).map(|_| network.curl(&url, &driver.token)).collect();
-    let (patience, pause) = (Duration::from_secs(30), Duration::from_millis(250));
+    let (patience, pause) = (PATIENCE * 2, Duration::from_millis(250));
     eventually_within(patience, pause, "they are there", async || (open(&server.base).await == 20.0).then_some(()))
         .await;
     network.cut().await;

@@ -38,7 +38,7 @@ async fn dispatch_sees_who_takes_rides_with_notify_and_without() {
     for notify in ["on", "off"] {
         let database = Database::create().await;
         let settings =
-            [("RIDEWIRE_NOTIFY", notify), ("RIDEWIRE_FALLBACK_POLL", "1s"), ("RIDEWIRE_PRESENCE_GRACE", "1h")];
+            [("RIDEWIRE_NOTIFY", notify), ("RIDEWIRE_FALLBACK_POLL", "200ms"), ("RIDEWIRE_PRESENCE_GRACE", "1h")];
         let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
         let (first, second) = (one.driver("driver_1"), one.driver("driver_2"));
         let said = say(&first, json!({ "available": true, "lat": 52.5, "lng": 13.4 })).await.expect(200).json();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::metrics::scrape;
 use crate::support::{Answer, Cluster, Database, Server, eventually};
 
 async fn get(server: &Server, path: &str) -> Answer {
@@ -49,10 +50,12 @@ async fn sigterm_ends_streams_and_polls_first_and_then_the_server() {
         let mut streams = [server.live(&driver, &ride).await, server.live(&rider, &ride).await];
         let polling = {
             let (user, ride) = (server.service(), ride.clone());
-            tokio::spawn(async move { user.poll(&ride, "after=2&wait=50").await })
+            tokio::spawn(async move { user.poll(&ride, "after=2&wait=55").await })
         };
-        // The poll has been taken once it is answered after all the others.
-        driver.get("rides").await.expect(200);
+        eventually("the poll has been taken", async || {
+            (scrape(&server).await.get(r#"ridewire_open{transport="poll"}"#) == Some(&1.0)).then_some(())
+        })
+        .await;
         let asked = Instant::now();
         server.signal(signal);
         for stream in &mut streams {
@@ -65,7 +68,7 @@ async fn sigterm_ends_streams_and_polls_first_and_then_the_server() {
         let polled = polling.await.unwrap();
         assert_eq!((&polled["events"], &polled["cursor"]), (&json!([]), &json!("2")));
         assert!(server.terminate().await.success());
-        assert!(asked.elapsed() < Duration::from_secs(10));
+        assert!(asked.elapsed() < Duration::from_secs(55), "the poll was not waited for");
         // Somewhere else it goes on where it ended.
         rider.on(&other).send(&ride, "again").await;
         let mut stream = driver.on(&other).stream_from(&ride, "", Some(&streams[0].last_id)).await;
@@ -78,10 +81,14 @@ async fn sigterm_ends_streams_and_polls_first_and_then_the_server() {
 async fn a_postgres_that_is_away_is_told_and_what_it_had_acknowledged_is_there_again() {
     let mut cluster = Cluster::own().await;
     let database = cluster.database();
-    let server = Server::start(&database).await;
+    let server = Server::with(&database, &[("RIDEWIRE_DATABASE_TIMEOUT", "2s")]).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let mut open = server.live(&driver, "ride_1").await;
-    let sent = rider.send_named("ride_1", "Hello", "m-1").await.expect(201).json();
+    let sent = eventually("the first is written", async || {
+        let answer = rider.send_named("ride_1", "Hello", "m-1").await;
+        answer.status.is_success().then(|| answer.json())
+    })
+    .await;
     assert_eq!(open.next_of("message:new").await.data, sent);
 
     cluster.stop_immediate().await;

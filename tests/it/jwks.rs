@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
@@ -129,11 +130,13 @@ async fn a_new_key_counts_at_once_and_made_up_ones_cost_the_issuer_one_look() {
     issuer.publish(Some(set(&[EC, RSA]))).await;
     RSA.service(&server).get("rides").await.expect(200);
     assert_eq!(issuer.asked(), 2, "for the new key");
+    let asked = Instant::now();
     for number in 0..50 {
         let made_up = EC.token(&format!("made-up-{number}"), "platform", "service");
         server.service().with_token(made_up).get("rides").await.problem(401, "unauthorized");
     }
-    assert_eq!(issuer.asked(), 2, "once a minute at most");
+    let minutes = usize::try_from(asked.elapsed().as_secs() / 60).unwrap();
+    assert!(issuer.asked() <= 2 + minutes, "once a minute at most");
     // A key is for its own algorithm, whatever the token says.
     let confused = EC.token(RSA.id, "platform", "service");
     server.service().with_token(confused).get("rides").await.problem(401, "unauthorized");

@@ -1,13 +1,21 @@
 //! What is told beside the log: typing, where the driver is, who is there; and what a cursor acknowledges.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Database, Server, User, eventually, eventually_within};
+use crate::support::{Database, Server, User, eventually};
 
 async fn types(user: &User, typing: bool) {
     user.post("messages/rides/ride_1/typing", json!({ "typing": typing })).await.expect(202);
+}
+
+/// Waits until a poll says that these type.
+async fn is_typing(user: &User, typing: Value) {
+    eventually(&format!("{typing} type"), async || {
+        (user.poll("ride_1", "").await["state"]["typing"] == typing).then_some(())
+    })
+    .await;
 }
 
 async fn presence(user: &User) -> Vec<(String, bool)> {
@@ -30,16 +38,28 @@ async fn typing_is_told_to_the_others_once_and_ends_by_itself_or_with_a_message(
     let (rider, driver) = one.open_ride("ride_1").await;
     let mut other = two.live(&rider, "ride_1").await;
     let mut own = two.live(&driver, "ride_1").await;
-    types(&driver, true).await;
-    types(&driver, true).await;
-    let told = other.next_of("typing:indicator").await;
-    assert_eq!(told.data, json!({"rideId": "ride_1", "userId": "driver_1", "typing": true}));
-    assert!(told.id.is_none(), "it is no place in the log");
-    // A poll that comes by finds it, on any replica.
-    let state = &rider.on(&two).poll("ride_1", "").await["state"];
-    assert_eq!(state["typing"], json!(["driver_1"]));
-    assert_eq!(other.next_of("typing:indicator").await.data["typing"], false, "after 6 s, and nothing before");
-    assert_eq!(rider.poll("ride_1", "").await["state"]["typing"], json!([]));
+    // Said again within three seconds it is no news, and it lasts six. Where this machine takes longer to ask, that shows
+    // nothing, and is tried again.
+    loop {
+        let asked = Instant::now();
+        types(&driver, true).await;
+        types(&driver, true).await;
+        let was_quick = asked.elapsed() < Duration::from_secs(3);
+        let told = other.next_of("typing:indicator").await;
+        assert_eq!(told.data, json!({"rideId": "ride_1", "userId": "driver_1", "typing": true}));
+        assert!(told.id.is_none(), "it is no place in the log");
+        // A poll that comes by finds it, on any replica.
+        let state = rider.on(&two).poll("ride_1", "").await["state"].clone();
+        if was_quick && asked.elapsed() < Duration::from_secs(6) {
+            assert_eq!(state["typing"], json!(["driver_1"]));
+            assert_eq!(other.next_of("typing:indicator").await.data["typing"], false, "after 6 s, and nothing before");
+            break;
+        }
+        while other.next_of("typing:indicator").await.data["typing"] == true {}
+        is_typing(&rider, json!([])).await;
+        is_typing(&rider.on(&two), json!([])).await;
+    }
+    is_typing(&rider, json!([])).await;
 
     types(&driver, true).await;
     assert_eq!(other.next_of("typing:indicator").await.data["typing"], true);
@@ -143,9 +163,13 @@ async fn who_comes_and_goes_is_told_and_several_devices_are_one() {
     let told = stream.next_of("presence:online").await;
     assert_eq!((&told.data["userId"], &told.id), (&json!("driver_1"), &None));
     let second = one.live(&driver, "ride_1").await;
+    // Each is registered before the one before it goes.
+    let are_on_both = async || (database.replicas_with("driver_1", "ride_1").await == 2).then_some(());
+    eventually("they are on both", are_on_both).await;
     drop(first);
     // Moving to another replica within the grace shows nothing, and a second device neither.
     let third = two.live(&driver, "ride_1").await;
+    eventually("they are on both again", are_on_both).await;
     drop(second);
     drop(third);
     let told = stream.next_of("presence:offline").await;
@@ -180,10 +204,9 @@ async fn a_killed_replica_takes_its_people_offline_and_a_crashed_database_nobody
     })
     .await;
     two.kill().await;
-    eventually_within(Duration::from_secs(30), Duration::from_millis(200), "who was there is gone", async || {
-        (!presence(&rider).await.contains(&("driver_1".to_owned(), true))).then_some(())
-    })
-    .await;
+    // Its lease runs out by the database's clock.
+    database.expire_lease_of("driver_1").await;
+    is_online(&rider, "driver_1", false).await;
     assert!(presence(&rider).await.contains(&("rider_1".to_owned(), true)));
 }
 
@@ -242,16 +265,19 @@ async fn who_looks_seldom_finds_everything_as_it_is_at_each_look() {
     let seldom = rider.on(&two);
     let look = async |typing: Value, online: bool, lng: Value| {
         eventually(&format!("{typing}, {online}, {lng}"), async || {
+            // Whoever types ends by themselves, after a time in which a slow machine may not even get to look: so they go on.
+            if typing != json!([]) {
+                types(&driver, true).await;
+            }
             let state = seldom.poll("ride_1", "").await["state"].clone();
             let people = state["participants"].as_array().unwrap();
             let other = people.iter().find(|person| person["userId"] == "driver_1").unwrap();
             let is_right = state["typing"] == typing && other["online"] == online && state["location"]["lng"] == lng;
-            is_right.then_some(())
+            // The poll of everything says the same.
+            let state = seldom.poll_all("").await["state"]["rides"]["ride_1"].clone();
+            (is_right && state["typing"] == typing && state["location"]["lng"] == lng).then_some(())
         })
         .await;
-        // The poll of everything says the same.
-        let state = seldom.poll_all("").await["state"]["rides"]["ride_1"].clone();
-        assert_eq!((&state["typing"], &state["location"]["lng"]), (&typing, &lng));
     };
     look(json!([]), false, Value::Null).await;
     let stream = one.live(&driver, "ride_1").await;

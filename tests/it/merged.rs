@@ -1,5 +1,6 @@
 //! One stream, or poll, for everything that is one's own.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{Database, Event, Server, Stream, User, data_types};
@@ -168,8 +169,8 @@ async fn what_came_and_went_while_one_was_away_is_handed_out_in_order() {
 async fn a_driver_who_is_replaced_and_comes_back_sees_their_times_on_the_ride_and_nothing_between() {
     let database = Database::create().await;
     let one = Server::start(&database).await;
-    // Hears of nothing until its next look, so all of it is there at once.
-    let deaf = [("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "3s")];
+    // Hears of nothing until its next look.
+    let deaf = [("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "200ms")];
     let two = Server::with(&database, &deaf).await;
     let service = one.service();
     let (rider, driver) = one.open_ride("ride_1").await;
@@ -177,10 +178,13 @@ async fn a_driver_who_is_replaced_and_comes_back_sees_their_times_on_the_ride_an
     let mut everything = live(&driver.on(&two)).await;
     let mut own = two.live(&driver, "ride_1").await;
     let cursor = driver.poll_all("").await["cursor"].as_str().unwrap().to_owned();
+    // It does not look meanwhile, so all of it is there at once.
+    two.signal(Signal::SIGSTOP);
     service.put_ride("ride_1", "rider_1", Some("driver_2")).await.expect(200);
     rider.send("ride_1", "for the second").await;
     service.put_ride("ride_1", "rider_1", Some("driver_1")).await.expect(200);
     rider.send("ride_1", "for the first again").await;
+    two.signal(Signal::SIGCONT);
 
     // The ride's own stream: 3 is where they were replaced, 5 where they came back.
     let seen = [own.next_event().await, own.next_event().await, own.next_event().await];

@@ -9,13 +9,20 @@ use tokio::time::timeout;
 
 use crate::support::{Database, PATIENCE, Server};
 
-/// What is around the commands of a page: a refusal ends it all, and a stream is left once it has begun.
+/// What is around the commands of a page: a refusal ends it all, and a stream is left once it has begun: it says one thing.
 const PRELUDE: &str = r#"set -eu
 curl() {
     case " $* " in
     *" -N "*)
-        said=$(command curl -sS --max-time 2 --fail-with-body --noproxy '*' "$@" 2>&1) || [ $? -eq 28 ]
-        printf '%s\n' "$said"
+        command curl -sS --fail-with-body --noproxy '*' "$@" >"$STREAM" 2>&1 &
+        stream=$!
+        until grep -q '^data: .*}$' "$STREAM"; do
+            kill -0 $stream || { cat "$STREAM"; return 1; }
+            sleep 0.05
+        done
+        kill $stream
+        wait $stream || true
+        cat "$STREAM"
         ;;
     *) command curl -sS --fail-with-body --noproxy '*' "$@" ;;
     esac
@@ -42,8 +49,10 @@ async fn pasted(page: &str) -> String {
         script += &format!("{name}='{value}'\n");
     }
     let script = script + "set -x\n" + &commands.concat();
-    let run = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = timeout(PATIENCE * 3, run).await.expect("it ends").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).env("STREAM", directory.path().join("stream")).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(PATIENCE * 2, shell.output()).await.expect("it ends").unwrap();
     let (said, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{page}: {said}\n{log}");
     said.into_owned()

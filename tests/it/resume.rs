@@ -204,16 +204,22 @@ async fn the_id_of_the_first_sync_resumes_exactly() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filtered_stream_moves_its_cursor_past_what_it_holds_back() {
     let database = Database::create().await;
-    let server = Server::start(&database).await;
+    let server = Server::with(&database, &[("RIDEWIRE_HEARTBEAT", "300ms")]).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let service = server.service();
-    let mut stream: Stream = service.stream("ride_1", "types=ride:*&heartbeat=5").await;
+    let mut stream: Stream = service.stream("ride_1", "types=ride:*").await;
     stream.next_sync().await;
     for number in 0..5 {
         rider.send("ride_1", &number.to_string()).await;
     }
-    let sync = stream.next_sync().await;
-    assert_eq!((&sync["cursor"], &sync["gap"]), (&json!("6"), &Value::Null));
+    // A silence between two messages moves it as well, as far as these go.
+    let mut last = 1;
+    while last < 6 {
+        let sync = stream.next_sync().await;
+        let cursor: i64 = sync["cursor"].as_str().unwrap().parse().unwrap();
+        assert!((last + 1..=6).contains(&cursor) && sync["gap"].is_null(), "{last} {sync}");
+        last = cursor;
+    }
     driver.set_status("ride_1", "arrived").await.expect(200);
     assert_eq!(stream.next_of("ride:status").await.seq(), 7);
 

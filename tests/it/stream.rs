@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::support::{Database, PATIENCE, Server, Stream, eventually};
+use crate::metrics::scrape;
+use crate::support::{Database, PATIENCE, Server, Stream, eventually, within_a_limit};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_reaches_the_streams_of_every_replica() {
@@ -138,11 +139,14 @@ async fn types_choose_what_is_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_is_filled_with_comments() {
     let database = Database::create().await;
-    let server = Server::start(&database).await;
-    let (_, driver) = server.open_ride("ride_1").await;
-    let mut stream = driver.stream("ride_1", "heartbeat=5").await;
+    let (often, never) = (("RIDEWIRE_HEARTBEAT", "200ms"), ("RIDEWIRE_HEARTBEAT", "1h"));
+    let (one, two) = (Server::with(&database, &[often]).await, Server::with(&database, &[never]).await);
+    let (_, driver) = one.open_ride("ride_1").await;
+    one.live(&driver, "ride_1").await.next_comment(PATIENCE).await;
+    // Only what the reader chooses can bring one there.
+    let mut stream = driver.on(&two).stream("ride_1", "heartbeat=5").await;
     stream.next_sync().await;
-    stream.next_comment(Duration::from_secs(7)).await;
+    stream.next_comment(PATIENCE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,13 +154,18 @@ async fn streams_and_polls_end_with_their_token() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (_, driver) = server.open_ride("ride_1").await;
-    let brief = driver.for_another(Duration::from_secs(3));
-    let polling = {
-        let user = brief.clone();
-        tokio::spawn(async move { user.get("messages/rides/ride_1/poll?after=1&wait=50").await })
-    };
-    let mut stream = brief.stream("ride_1", "").await;
-    stream.next_sync().await;
+    let (mut stream, polling) = within_a_limit("a stream and a poll begin with a brief token", async |ttl| {
+        let brief = driver.clone().for_another(ttl);
+        let mut stream = brief.stream("ride_1", "").await;
+        let is_open = stream.status == 200 && stream.try_next().await.is_some_and(|event| event.kind == "stream:sync");
+        let polling = tokio::spawn(async move { brief.get("messages/rides/ride_1/poll?after=1&wait=55").await });
+        let polls = async || scrape(&server).await.get(r#"ridewire_open{transport="poll"}"#).copied().unwrap_or(0.0);
+        while !polling.is_finished() && polls().await == 0.0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        (is_open && !polling.is_finished()).then_some((stream, polling))
+    })
+    .await;
     let events = stream.until_end().await;
     assert_eq!(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["auth:expired"]);
     assert!(events[0].id.is_none(), "it is no place in the log");

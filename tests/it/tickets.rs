@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Database, Server, Stream, User};
+use crate::support::{Database, Server, Stream, User, within_a_limit};
 
 async fn ticket(user: &User, body: serde_json::Value) -> String {
     let issued = user.post("stream-tickets", body).await.expect(201).json();
@@ -57,11 +57,18 @@ async fn a_ticket_ends_with_the_token_it_was_made_with() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
-    let brief = rider.for_another(std::time::Duration::from_secs(3));
-    let ticket = ticket(&brief, json!({})).await;
-    let path = format!("messages/rides/ride_1/events?ticket={ticket}");
-    let mut stream = Stream::open(brief.clone().with_token("").request(Method::GET, &path)).await.expect(200);
-    stream.next_sync().await;
+    let mut stream = within_a_limit("a stream begins with a brief ticket", async |ttl| {
+        let brief = rider.clone().for_another(ttl);
+        let issued = brief.post("stream-tickets", json!({})).await;
+        if issued.status != 201 {
+            return None;
+        }
+        let path = format!("messages/rides/ride_1/events?ticket={}", issued.json()["ticket"].as_str().unwrap());
+        let mut stream = Stream::open(brief.with_token("").request(Method::GET, &path)).await;
+        let is_open = stream.status == 200 && stream.try_next().await.is_some_and(|event| event.kind == "stream:sync");
+        is_open.then_some(stream)
+    })
+    .await;
     let kinds: Vec<_> = stream.until_end().await.into_iter().map(|event| event.kind).collect();
     assert_eq!(kinds, ["auth:expired"]);
 }

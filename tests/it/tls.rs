@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -132,16 +133,18 @@ async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not() {
 async fn who_does_not_speak_tls_is_let_go_and_the_server_is_healthy() {
     let database = Database::create().await;
     let certificate = Certificate::new();
-    let settings = [&certificate.settings()[..], &[("RIDEWIRE_HEAD_TIMEOUT", "1s")]].concat();
+    let settings = [&certificate.settings()[..], &[("RIDEWIRE_HEAD_TIMEOUT", "3s")]].concat();
     let server = Server::with(&database, &settings).await;
     let address = server.base.trim_start_matches("https://");
-    for said in ["", "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+    let said = ["", "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"];
+    join_all(said.map(async |said| {
         let mut connection = TcpStream::connect(address).await.unwrap();
         connection.write_all(said.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let _ = timeout(PATIENCE, connection.read_to_end(&mut answer)).await.expect("it is let go");
         assert!(!String::from_utf8_lossy(&answer).contains("HTTP/"), "{said:?}");
-    }
+    }))
+    .await;
     let environment = [&settings[..], &[("RIDEWIRE_LISTEN", address)]].concat();
     let healthy = ridewire().arg("healthcheck").envs(environment).output().await.unwrap();
     assert!(healthy.status.success(), "{healthy:?}");
@@ -189,7 +192,8 @@ fn head(path: &str, token: &str) -> Vec<u8> {
 async fn who_asks_for_nothing_by_http_2_or_takes_nothing_is_let_go_and_who_follows_a_ride_is_not() {
     let database = Database::create().await;
     let certificate = Certificate::new();
-    let hasty = [("RIDEWIRE_HEAD_TIMEOUT", "1s"), ("RIDEWIRE_WRITE_TIMEOUT", "1s")];
+    // Short enough to be waited for, and long enough for whoever does ask.
+    let hasty = [("RIDEWIRE_HEAD_TIMEOUT", "3s"), ("RIDEWIRE_WRITE_TIMEOUT", "3s")];
     let server = Server::with(&database, &[&certificate.settings()[..], &hasty].concat()).await;
     let (service, rider, driver) = (server.service(), server.rider("rider_1"), server.driver("driver_1"));
     let ca = certificate.path("ca.pem");
@@ -201,18 +205,20 @@ async fn who_asks_for_nothing_by_http_2_or_takes_nothing_is_let_go_and_who_follo
     let (settings, no_window) = ((4, 0, 0, Vec::new()), (4, 0, 0, vec![0, 4, 0, 0, 0, 0]));
     let head = head("/api/v1/messages/rides/ride/events", &rider.token);
     let (half, whole) = ((1, 0, 1, head[..9].to_vec()), (1, 5, 1, head));
-    for said in [
+    let all = [
         Vec::new(),
         frames(&[]),
         frames(std::slice::from_ref(&settings)),
         frames(&[settings, half]),
         frames(&[no_window, whole]),
-    ] {
+    ];
+    join_all(all.iter().map(async |said| {
         let mut connection = http2(&server, &ca).await;
-        connection.write_all(&said).await.unwrap();
+        connection.write_all(said).await.unwrap();
         let ended = timeout(PATIENCE, connection.read_to_end(&mut Vec::new())).await;
         drop(ended.unwrap_or_else(|_| panic!("it is let go: {said:?}")));
-    }
+    }))
+    .await;
 
     run(curl(&ca, &rider, "/messages", &["-d", r#"{"rideId": "ride", "content": "still there"}"#])).await;
     let following =

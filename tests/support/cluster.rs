@@ -244,6 +244,21 @@ impl Database {
         row.expect("the ride's topic").get(0)
     }
 
+    /// How many replicas have registered that `user` follows a ride.
+    pub async fn replicas_with(&self, user: &str, ride: &str) -> i64 {
+        let query = "select count(*) from presence where topic = 'ride/' || $1 and user_id = $2";
+        self.client().await.query_one(query, &[&ride, &user]).await.expect("presence").get(0)
+    }
+
+    /// Lets the time pass that the lease of the replica holds on which `user` is, as if it had been gone for that long: the
+    /// next replica that looks finds it expired.
+    pub async fn expire_lease_of(&self, user: &str) {
+        let query = "update replicas set expires_at = clock_timestamp()
+                     where replica in (select replica from presence where user_id = $1)";
+        let expired = self.client().await.execute(query, &[&user]).await.expect("replicas");
+        assert_eq!(expired, 1, "{user} is on one replica");
+    }
+
     /// All that is in it, to compare: nothing has changed where this is the same.
     pub async fn contents(&self) -> String {
         let tables =

@@ -21,7 +21,7 @@ export async function open(browser, url, options = {}) {
   const troubles = [];
   page.on('pageerror', (error) => troubles.push(error.stack));
   page.on('console', (message) => message.type() === 'error' && troubles.push(`${message.text()} ${message.location().url}`));
-  page.setDefaultTimeout(15_000);
+  page.setDefaultTimeout(60_000);
   await page.goto(url);
   return { page, troubles };
 }

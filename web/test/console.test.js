@@ -23,7 +23,7 @@ after(async () => {
 async function onNewRide(options) {
   const opened = await open(browser, server.url, options);
   const { page } = opened;
-  const driven = await page.locator('#ride').textContent({ timeout: 15_000 });
+  const driven = await page.locator('#ride').textContent();
   await page.getByRole('button', { name: 'New ride' }).click();
   await page.waitForFunction((driven) => /^ride_/.test(document.getElementById('ride').textContent), driven);
   const [rider, driver, support] = ['Rider', 'Driver', 'Support'].map((name) => phone(page, name));

@@ -10,6 +10,9 @@ const BINARY = process.env.RIDEWIRE_BIN ?? fileURLToPath(new URL('../../target/r
 // A test file that hangs is sent SIGTERM; servers are ended on exit, which a signal alone is not.
 for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => process.exit(1));
 
+/** A Postgres that is there is waited for, however busy the machine is. */
+const SETTINGS = { RIDEWIRE_DRAIN_WINDOW: '1s', RIDEWIRE_DATABASE_TIMEOUT: '60s' };
+
 /** A server, of the demo where nothing else is said, with a private Postgres. */
 export async function startServer({ args = ['serve', '--demo'], env = {} } = {}) {
   const directory = await mkdtemp('/tmp/ridewire-console-');
@@ -39,7 +42,7 @@ export async function startServer({ args = ['serve', '--demo'], env = {} } = {})
 
 async function start(args, env) {
   const child = spawn(BINARY, args, {
-    env: { PATH: process.env.PATH, RIDEWIRE_LISTEN: '127.0.0.1:0', RIDEWIRE_LOG: 'warn', RIDEWIRE_DRAIN_WINDOW: '1s', ...env },
+    env: { PATH: process.env.PATH, RIDEWIRE_LISTEN: '127.0.0.1:0', RIDEWIRE_LOG: 'warn', ...SETTINGS, ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const exited = once(child, 'exit');

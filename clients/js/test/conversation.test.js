@@ -63,7 +63,7 @@ class Scene {
 function until(conversation, holds) {
   return new Promise((resolve, reject) => {
     const seen = () => JSON.stringify([conversation.messages, conversation.state, conversation.error], null, 1);
-    const timer = setTimeout(() => reject(new Error(`waited in vain, there is ${seen()}`)), 10_000);
+    const timer = setTimeout(() => reject(new Error(`waited in vain, there is ${seen()}`)), 60_000);
     const look = () => {
       if (!holds(conversation)) return;
       clearTimeout(timer);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 
-const PATIENCE = 20_000;
+/** How long to wait before giving up: it costs time only where a test fails. */
+const PATIENCE = 60_000;
 
 /** Collects what a subscription hands over, and waits for it. */
 export class Follower {

@@ -53,6 +53,8 @@ async function start(env) {
       RIDEWIRE_JWT_SECRET: SECRET,
       RIDEWIRE_LOG: 'error',
       RIDEWIRE_DRAIN_WINDOW: '1s',
+      // A Postgres that is there is waited for, however busy the machine is.
+      RIDEWIRE_DATABASE_TIMEOUT: '60s',
       ...env,
     },
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -74,12 +76,16 @@ async function start(env) {
   return { url, stop: () => end('SIGTERM'), kill: () => end('SIGKILL') };
 }
 
+/** A slow machine is waited for: what a client takes for lost is another test's business. */
+const PATIENT = { request: 60_000, send: 120_000 };
+
 /** A ride of its own for each test, with clients for its people. */
 let rides = 0;
 export async function newRide(server, { riderId = 'rider_1', driverId = 'driver_1' } = {}) {
   rides += 1;
   const rideId = `ride_${rides}`;
-  const at = (url, sub, role, options) => connect({ baseUrl: url, token: () => token(sub, role), ...options });
+  const at = (url, sub, role, { timing, ...options } = {}) =>
+    connect({ baseUrl: url, token: () => token(sub, role), timing: { ...PATIENT, ...timing }, ...options });
   const service = at(server.url, 'platform', 'service');
   await service.request('PUT', `/rides/${rideId}`, { body: { riderId, driverId } });
   return {

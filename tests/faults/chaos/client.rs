@@ -20,7 +20,7 @@ use super::people::{self, Client};
 use crate::world;
 
 /// How long a client may take to end once it is told to: everything is well by then.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How the content of a client's last message on a ride begins.
 pub(super) const LAST: &str = "the last";

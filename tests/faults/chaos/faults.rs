@@ -18,7 +18,48 @@ use crate::proxy::Proxy;
 use crate::support::{Bouncer, Cluster, Database, Server, eventually_within};
 
 /// How long everything may take to be well again after a fault: Postgres may have a log to replay.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// When enough has broken.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Enough {
+    /// After so many faults, of so many kinds.
+    Faults(usize, usize),
+    /// After so long.
+    Time(Duration),
+}
+
+/// What has broken so far.
+#[derive(Debug)]
+struct Struck {
+    began: Instant,
+    enough: Enough,
+    faults: std::sync::Mutex<Vec<Fault>>,
+}
+
+impl Struck {
+    fn add(&self, fault: Fault) {
+        self.faults.lock().unwrap().push(fault);
+    }
+
+    fn counts(&self) -> BTreeMap<Fault, usize> {
+        let mut counts = BTreeMap::new();
+        for fault in &*self.faults.lock().unwrap() {
+            *counts.entry(*fault).or_default() += 1;
+        }
+        counts
+    }
+
+    fn is_enough(&self) -> bool {
+        match self.enough {
+            Enough::Faults(faults, kinds) => {
+                let counts = self.counts();
+                counts.values().sum::<usize>() >= faults && counts.len() >= kinds
+            }
+            Enough::Time(time) => self.began.elapsed() > time,
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
@@ -132,19 +173,19 @@ impl Ground {
         kinds
     }
 
-    /// Breaks things until the time is over.
-    async fn break_until(&mut self, end: Instant, calm: &Mutex<()>, rng: Rng) -> Vec<Fault> {
-        let (mut struck, mut deck) = (Vec::new(), Deck::new(self.kinds(), rng));
+    /// Breaks things until it is enough.
+    async fn break_until(&mut self, struck: &Struck, calm: &Mutex<()>, rng: Rng) {
+        let mut deck = Deck::new(self.kinds(), rng);
         loop {
             sleep(deck.milliseconds(500..3_000)).await;
-            if Instant::now() > end {
-                return struck;
+            if struck.is_enough() {
+                return;
             }
             let fault = deck.deal();
             let _calm = calm.lock().await;
             self.strike(fault, deck.one_of_two(), deck.milliseconds(500..4_000)).await;
             self.recover().await;
-            struck.push(fault);
+            struck.add(fault);
         }
     }
 
@@ -213,23 +254,23 @@ impl Replica {
     }
 }
 
-/// Kills and stops replicas until the time is over.
+/// Kills and stops replicas until it is enough.
 async fn break_replicas_until(
-    end: Instant,
+    struck: &Struck,
     places: &[Replica; 2],
     servers: &mut [Server; 2],
     clients: &Clients,
     calm: &Mutex<()>,
     rng: Rng,
-) -> Vec<Fault> {
-    let (mut struck, mut deck) = (Vec::new(), Deck::new(REPLICA_KINDS.to_vec(), rng));
+) {
+    let mut deck = Deck::new(REPLICA_KINDS.to_vec(), rng);
     loop {
         sleep(deck.milliseconds(1_000..4_000)).await;
         for server in &mut *servers {
             assert!(server.is_running(), "a replica has ended by itself");
         }
-        if Instant::now() > end {
-            return struck;
+        if struck.is_enough() {
+            return;
         }
         let (fault, number) = (deck.deal(), deck.one_of_two());
         if fault == Fault::ReplicaKilled {
@@ -244,29 +285,25 @@ async fn break_replicas_until(
             sleep(deck.milliseconds(1_000..5_000)).await;
             servers[number].signal(Signal::SIGCONT);
         }
-        struck.push(fault);
+        struck.add(fault);
     }
 }
 
-/// Strikes for so long; in the end all is well. How often each fault has struck.
+/// Strikes until it is enough; in the end all is well. How often each fault has struck.
 pub(super) async fn strike(
-    duration: Duration,
+    enough: Enough,
     ground: &mut Ground,
     places: &[Replica; 2],
     servers: &mut [Server; 2],
     clients: &Clients,
     seed: u64,
 ) -> BTreeMap<Fault, usize> {
-    let (mut rng, calm, end) = (Rng::with_seed(seed), Mutex::new(()), Instant::now() + duration);
+    let (mut rng, calm) = (Rng::with_seed(seed), Mutex::new(()));
     let other = rng.fork();
-    let (mut struck, below) = tokio::join!(
-        break_replicas_until(end, places, servers, clients, &calm, rng),
-        ground.break_until(end, &calm, other)
+    let struck = Struck { began: Instant::now(), enough, faults: std::sync::Mutex::default() };
+    tokio::join!(
+        break_replicas_until(&struck, places, servers, clients, &calm, rng),
+        ground.break_until(&struck, &calm, other)
     );
-    struck.extend(below);
-    let mut counts = BTreeMap::new();
-    for fault in struck {
-        *counts.entry(fault).or_default() += 1;
-    }
-    counts
+    struck.counts()
 }

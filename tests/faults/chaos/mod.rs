@@ -32,13 +32,13 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use self::client::Orders;
-use self::faults::Ground;
+use self::faults::{Enough, Ground};
 use crate::support::Server;
-use crate::{one_at_a_time, size};
+use crate::{is_soak, size, two_at_a_time};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_repeated_reordered_or_leaked_whatever_breaks() {
-    let _turn = one_at_a_time().await;
+    let _turn = two_at_a_time().await;
     let seed = std::env::var("RIDEWIRE_CHAOS_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     // They stay where the run fails.
     let journals = tempfile::Builder::new().prefix("rw-journals-").tempdir().unwrap().keep();
@@ -57,7 +57,7 @@ async fn nothing_is_lost_repeated_reordered_or_leaked_whatever_breaks() {
 
     let began = Instant::now();
     let clients = Clients::start(groups, &journals, &servers).await;
-    let struck = faults::strike(duration(), &mut ground, &places, &mut servers, &clients, seed).await;
+    let struck = faults::strike(enough(), &mut ground, &places, &mut servers, &clients, seed).await;
     eprintln!("{struck:?} in {:.1?}", began.elapsed());
     let paths = clients.end().await;
 
@@ -87,9 +87,9 @@ async fn nothing_is_lost_repeated_reordered_or_leaked_whatever_breaks() {
     std::fs::remove_dir_all(journals).unwrap();
 }
 
-/// How long things break.
-fn duration() -> Duration {
-    Duration::from_secs(size(25, 600) as u64)
+/// When enough has broken.
+fn enough() -> Enough {
+    if is_soak() { Enough::Time(Duration::from_secs(600)) } else { Enough::Faults(12, 5) }
 }
 
 /// The client processes.
