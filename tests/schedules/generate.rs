@@ -15,6 +15,8 @@ struct Maker {
     readers: usize,
     /// What has been sent, and where.
     sent: Vec<(usize, usize)>,
+    /// Where something was done last.
+    last: Replica,
     /// Who drives each ride, if all goes well.
     drivers: [Who; 5],
     has_ended: [bool; 5],
@@ -30,6 +32,7 @@ pub(crate) fn generate(seed: u64) -> Schedule {
         gates: 0,
         readers: 0,
         sent: Vec::new(),
+        last: Replica::A,
         drivers: [Who::Old; 5],
         has_ended: [false; 5],
         has_killed: false,
@@ -66,8 +69,10 @@ impl Maker {
             let at = self.replica();
             self.read(who, at);
         }
+        let ride = self.ride();
+        self.last = self.replica();
         for _ in 0..self.rng.usize(0..4) {
-            let (ride, at) = (self.ride(), self.replica());
+            let at = if self.chance(60) { self.last } else { self.replica() };
             let what = self.send(ride);
             self.operate(what, ride, at);
         }
@@ -84,6 +89,7 @@ impl Maker {
     fn start(&mut self, what: What, ride: usize, at: Replica) -> usize {
         self.ops += 1;
         let op = self.ops;
+        self.last = at;
         self.steps.push(Step::Start { op, what, ride, at });
         match what {
             What::Send { .. } => self.sent.push((op, ride)),
@@ -172,12 +178,14 @@ impl Maker {
                 let (who, at) = (Who::READERS[self.rng.usize(0..4)], self.replica());
                 self.read(who, at);
             }
-            60..63 if self.readers > 0 => {
+            60..62 if self.readers > 0 => {
                 let (reader, at) = (self.rng.usize(1..=self.readers), self.replica());
                 self.steps.push(Step::Resume { reader, at });
             }
-            63..68 if depth == 0 => self.forget(),
-            68..72 if depth == 0 && !self.has_killed => self.kill(),
+            62..66 if depth == 0 => self.forget(),
+            66..70 if depth == 0 && !self.has_killed => self.kill(),
+            70..72 if depth == 0 => self.fail_over(),
+            80..82 => self.change_role(),
             72..80 => {
                 let (ride, at) = (self.ride(), self.replica());
                 if !self.has_ended[ride] {
@@ -206,8 +214,13 @@ impl Maker {
 
     /// An operation is stopped on its way, and others happen meanwhile.
     fn interrupt(&mut self, depth: usize) {
-        let at = self.replica();
-        let (what, ride) = if self.chance(20) { self.anything() } else { self.write() };
+        let at = if self.chance(60) { self.last } else { self.replica() };
+        let ride = self.sent.last().map_or(1, |(_, ride)| *ride);
+        let (what, ride) = match self.rng.u32(0..10) {
+            0..5 => (self.send(ride), ride),
+            5..7 => self.anything(),
+            _ => self.write(),
+        };
         let (point, side) = [
             (Point::Commit, Side::Request),
             (Point::Commit, Side::Request),
@@ -227,7 +240,7 @@ impl Maker {
         }
         let end = match (self.rng.u32(0..100), side) {
             (0..30, _) => Step::Release { gate },
-            (30..65, Side::Request) => Step::Late { gate },
+            (30..70, Side::Request) => Step::Late { gate },
             _ => Step::Cut { gate },
         };
         if matches!(end, Step::Release { .. }) {
@@ -235,7 +248,7 @@ impl Maker {
             return;
         }
         // What is made up for is stopped as well: the check of what happened, or what follows from it.
-        let nth = self.rng.usize(1..4);
+        let nth = [1, 1, 2, 2, 2, 3][self.rng.usize(0..6)];
         let second = self.gate(at, Point::Lock, Side::Request, nth);
         self.steps.extend([end, Step::Reach { gate: second }]);
         let is_late = matches!(end, Step::Late { .. });
@@ -303,6 +316,45 @@ impl Maker {
         let retains = self.replica();
         self.steps.push(Step::Retain { at: retains });
         self.steps.extend([Step::Release { gate }, Step::Wait { op }]);
+    }
+
+    /// Support becomes a ride's driver, or is no longer: what they mark they mark as another.
+    fn change_role(&mut self) {
+        let ride = self.ride();
+        if self.has_ended[ride] {
+            return;
+        }
+        let driver = if self.driver(ride) == Who::Support { Who::New } else { Who::Support };
+        for what in [None, Some(What::Assign { driver }), None] {
+            if let Some(what) = what {
+                let at = self.replica();
+                self.operate(what, ride, at);
+                continue;
+            }
+            let (sends, marks, read) = (self.replica(), self.replica(), self.chance(50));
+            self.operate(What::Send { who: Who::Rider, named: false }, ride, sends);
+            self.operate(What::Mark { who: Who::Support, read }, ride, marks);
+        }
+    }
+
+    /// The last message of a ride is lost, while a batch of another one is in doubt; and then something else happens there.
+    fn fail_over(&mut self) {
+        let (at, ride) = (self.replica(), 2);
+        if self.has_ended[ride] {
+            return;
+        }
+        for _ in 0..2 {
+            self.operate(What::Send { who: self.driver(ride), named: false }, ride, at);
+        }
+        let side = self.side();
+        let gate = self.gate(at, Point::Commit, side, 1);
+        let what = self.send(1);
+        let op = self.start(what, 1, at);
+        self.steps.extend([Step::Reach { gate }, Step::FailOver { ride }, Step::Wait { op }]);
+        let before = self.driver(ride);
+        let what = self.assign(ride);
+        self.operate(what, ride, at.other());
+        self.operate(What::Send { who: before, named: false }, ride, at);
     }
 
     /// A replica ends, and another begins, which takes out who was registered there.

@@ -112,6 +112,11 @@ impl Proxy {
         self.shared.state().gates.drain(..).for_each(|gate| gate.decide(Verdict::Release));
     }
 
+    /// Cuts all connections, with all that they hold.
+    pub(crate) fn cut(&self) {
+        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
     /// What moves.
     pub(crate) fn traffic(&self) -> Traffic {
         let sent = self.shared.sent.load(Ordering::SeqCst);
@@ -139,7 +144,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
         self.release_all();
-        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+        self.cut();
     }
 }
 

@@ -19,7 +19,10 @@ use crate::support::SECRET;
 
 /// For how long everything has to stand still until nothing more is expected to happen: longer than the pauses that a
 /// replica makes before it tries again.
-const STANDSTILL: Duration = Duration::from_millis(120);
+const STANDSTILL: Duration = Duration::from_millis(80);
+
+/// Between two looks.
+const FIRST: Duration = Duration::from_millis(1);
 
 /// How long anything may take that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,6 +45,8 @@ pub(crate) struct Answer {
 pub(crate) struct Operation {
     pub(crate) what: What,
     pub(crate) ride: usize,
+    /// Whether a failover has lost what it did.
+    pub(crate) is_lost: bool,
     /// What it says, where it says something.
     pub(crate) content: String,
     /// The message that it is about.
@@ -82,6 +87,7 @@ pub(crate) struct Run<'a> {
     pub(crate) readers: BTreeMap<usize, Reader>,
     pub(crate) rides: BTreeSet<usize>,
     pub(crate) has_killed: bool,
+    pub(crate) has_failed_over: bool,
     gates: HashMap<usize, (Replica, Arc<Gate>)>,
     clock: Arc<AtomicU64>,
     tokens: HashMap<Who, String>,
@@ -96,6 +102,7 @@ impl<'a> Run<'a> {
             readers: BTreeMap::new(),
             rides: BTreeSet::new(),
             has_killed: false,
+            has_failed_over: false,
             gates: HashMap::new(),
             clock: Arc::default(),
             tokens: HashMap::new(),
@@ -205,6 +212,7 @@ impl<'a> Run<'a> {
                 drop(tokio::time::timeout(STANDSTILL * 10, self.lane.start(at)).await);
                 self.settle().await;
             }
+            Step::FailOver { ride } => self.fail_over(ride).await,
             Step::Retain { at } => {
                 let work = self.lane.retain(at);
                 if let Some(work) = work {
@@ -212,6 +220,34 @@ impl<'a> Run<'a> {
                 }
             }
         }
+    }
+
+    /// Takes the last message of a ride out of the database, and cuts all connections. Nothing, where the last that has
+    /// happened on the ride is no message.
+    async fn fail_over(&mut self, ride: usize) {
+        let topic = format!("ride/{}", self.ride(ride));
+        let lose = "with head as (select name, last_seq from topics where name = $1 for update),
+                         gone as (delete from events using head
+                                  where topic = name and seq = last_seq and type = 'message:new'
+                                      and not exists (select from receipts where 'ride/' || ride_id = name
+                                                          and greatest(delivered_seq, read_seq) >= last_seq)
+                                  returning topic, seq, data),
+                         shorter as (update topics set last_seq = seq - 1 from gone where name = topic)
+                    delete from messages using gone where 'ride/' || ride_id = topic and messages.seq = gone.seq
+                    returning content";
+        // Who holds the ride's lock holds a later commit than the last one.
+        self.lane.client.batch_execute("set lock_timeout = '50ms'").await.unwrap();
+        let Ok(lost) = self.lane.client.query_opt(lose, &[&topic]).await else { return };
+        let Some(content) = lost.map(|row| row.get::<_, Option<String>>(0)) else { return };
+        self.has_failed_over = true;
+        for operation in self.operations.values_mut() {
+            operation.is_lost |= Some(&operation.content) == content.as_ref();
+        }
+        Replica::BOTH.iter().for_each(|at| self.lane.proxy(*at).cut());
+        self.settle().await;
+        // The listeners come back after a moment.
+        sleep(STANDSTILL).await;
+        self.settle().await;
     }
 
     async fn read(&mut self, number: usize, who: Who, ride: Option<usize>, at: Replica, before: Option<Reader>) {
@@ -237,6 +273,7 @@ impl<'a> Run<'a> {
         let mut operation = Operation {
             what,
             ride,
+            is_lost: false,
             message: None,
             began: self.tick(),
             head_before: 0,
@@ -391,7 +428,8 @@ impl<'a> Run<'a> {
         let mut still_since = None;
         let mut before = None;
         while !is_so(self) && Instant::now() < deadline {
-            sleep(Duration::from_millis(1)).await;
+            // It is not asked more often than it takes, the longer it lasts.
+            sleep(still_since.map_or(FIRST, |since: Instant| (since.elapsed() / 3).max(FIRST))).await;
             let now = self.moves();
             if before != Some(now) || !self.is_still().await {
                 still_since = None;
@@ -408,7 +446,7 @@ impl<'a> Run<'a> {
         let (mut before, mut times) = (None, 0);
         let mut misses_hints = 0;
         while times < 2 && Instant::now() < deadline {
-            sleep(Duration::from_millis(1)).await;
+            sleep(FIRST).await;
             let now = self.moves();
             let still = before == Some(now) && self.is_still().await;
             let has_hints = Replica::BOTH.iter().any(|at| self.lane.proxy(*at).traffic().has_hints);

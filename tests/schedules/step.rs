@@ -121,6 +121,8 @@ pub(crate) enum Step {
     Restart { at: Replica },
     /// Takes away what retention no longer keeps.
     Retain { at: Replica },
+    /// Postgres fails over to a standby that has not got the last message of a ride.
+    FailOver { ride: usize },
 }
 
 /// The ride that retention may take away.
@@ -183,6 +185,7 @@ impl fmt::Display for Step {
             Self::Kill { at } => write!(f, "kill@{at}"),
             Self::Restart { at } => write!(f, "start@{at}"),
             Self::Retain { at } => write!(f, "retain@{at}"),
+            Self::FailOver { ride } => write!(f, "failover:{ride}"),
         }
     }
 }
@@ -226,6 +229,7 @@ impl Step {
             "kill" => Self::Kill { at: at? },
             "start" => Self::Restart { at: at? },
             "retain" => Self::Retain { at: at? },
+            "failover" => Self::FailOver { ride: number(1)? },
             _ => return None,
         })
     }

@@ -20,12 +20,18 @@ pub(crate) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
+    /// What is a reader's of one ride by itself.
     pub(crate) fn of(run: &Run<'_>, truth: &'a Truth, who: Who, ride: &str) -> Self {
+        Self::of_either(run, truth, (who, false), ride)
+    }
+
+    /// The same, where support is no more than a participant: on a merged stream.
+    fn of_either(run: &Run<'_>, truth: &'a Truth, (who, is_merged): (Who, bool), ride: &str) -> Self {
         let user = run.user(who);
         let own: Vec<_> = truth.intervals_of(ride, &user).map(|one| (one.from, one.until)).collect();
         let log = truth.log(ride);
         match who {
-            Who::Support | Who::Service => {
+            Who::Support | Who::Service if !is_merged => {
                 let last = own.iter().filter(|(_, until)| until.is_none()).map(|(from, _)| *from).max();
                 Self { log, intervals: vec![(1, None)], optional_before: last.unwrap_or(0) }
             }
@@ -104,7 +110,7 @@ pub(crate) fn is_complete(run: &Run<'_>, truth: &Truth, reader: &Reader) -> bool
         }
         None => {
             let ends = run.rides.iter().filter(|ride| **ride != OLD_RIDE).filter_map(|ride| {
-                let part = Part::of(run, truth, reader.who, &run.ride(*ride));
+                let part = Part::of_either(run, truth, (reader.who, true), &run.ride(*ride));
                 let is_on = truth.intervals_of(&run.ride(*ride), &run.user(reader.who)).any(|one| one.until.is_none());
                 part.log.last().filter(|_| is_on).map(|event| event.text.clone())
             });
@@ -136,7 +142,8 @@ fn has_last_location(run: &Run<'_>, truth: &Truth, reader: &Reader, segment: &Se
 /// Compares all that a reader got with what it should have got.
 pub(crate) fn check_reader(run: &Run<'_>, truth: &Truth, number: usize, reader: &Reader, problems: &mut Problems) {
     let name = format!("reader {number} ({} of {:?})", reader.who.name(), reader.ride);
-    let mut view = View { run, truth, who: reader.who, name, places: BTreeMap::new(), own: None, problems };
+    let is_merged = reader.ride.is_none();
+    let mut view = View { run, truth, who: reader.who, is_merged, name, places: BTreeMap::new(), own: None, problems };
     let segments = reader.segments();
     for (index, segment) in segments.iter().enumerate() {
         if let Some(fault) = &segment.fault {
@@ -165,6 +172,7 @@ struct View<'a, 'p> {
     run: &'a Run<'a>,
     truth: &'a Truth,
     who: Who,
+    is_merged: bool,
     name: String,
     /// Up to where each ride's log was delivered.
     places: BTreeMap<String, i64>,
@@ -180,7 +188,7 @@ impl View<'_, '_> {
     }
 
     fn part(&self, ride: &str) -> Part<'_> {
-        Part::of(self.run, self.truth, self.who, ride)
+        Part::of_either(self.run, self.truth, (self.who, self.is_merged), ride)
     }
 
     /// Up to where a ride was delivered; where nothing was, to the beginning of the reader's last time on it.
