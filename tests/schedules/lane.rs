@@ -189,7 +189,7 @@ fn settings(database: &str) -> Settings {
         ("--database-timeout", "60s"),
         ("--fallback-poll", "1d"),
         ("--retention-period", "1d"),
-        ("--presence-grace", "1s"),
+        ("--presence-grace", "30s"),
         ("--heartbeat", "60s"),
     ];
     let arguments = arguments.iter().flat_map(|(name, value)| [*name, *value]);

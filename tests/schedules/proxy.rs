@@ -121,7 +121,7 @@ impl Proxy {
     pub(crate) fn traffic(&self) -> Traffic {
         let sent = self.shared.sent.load(Ordering::SeqCst);
         let state = self.shared.state();
-        let asked = |one: &&Connection| one.is_leaving || !one.asked.is_empty() && !one.is_held;
+        let asked = |one: &&Connection| (one.is_leaving || !one.asked.is_empty()) && !one.is_held;
         let misses = |one: &Connection| one.hears.is_some_and(|(base, heard)| base + heard < sent) && !one.is_held;
         Traffic {
             moves: state.moves,

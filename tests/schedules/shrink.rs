@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use tokio::time::{Duration, Instant};
+
 use crate::check::{Fault, Problem};
 use crate::lane::Lane;
 use crate::step::{Schedule, Step};
 
-/// The most runs that this takes.
+/// The most runs, and about the most time, that this takes.
 const MOST_RUNS: usize = 150;
+const MOST_TIME: Duration = Duration::from_secs(180);
 
 /// A schedule without what it does not need, and what is wrong with it. `run` runs one.
 pub(crate) async fn shrink(
@@ -19,11 +22,12 @@ pub(crate) async fn shrink(
     let faults = |problems: &[Problem]| problems.iter().map(|problem| problem.fault).collect::<BTreeSet<Fault>>();
     let (mut best, mut found) = (schedule, problems);
     let mut size = (best.0.len() / 2).max(1);
-    let mut runs = 0;
+    let (mut runs, began) = (0, Instant::now());
+    let is_enough = |runs: usize| runs >= MOST_RUNS || began.elapsed() > MOST_TIME;
     loop {
         let mut begin = 0;
         let mut has_shrunk = false;
-        while begin < best.0.len() && runs < MOST_RUNS {
+        while begin < best.0.len() && !is_enough(runs) {
             let smaller = without(&best, begin..(begin + size).min(best.0.len()));
             if smaller == best {
                 begin += size;
@@ -37,7 +41,7 @@ pub(crate) async fn shrink(
                 begin += size;
             }
         }
-        if runs >= MOST_RUNS || size == 1 && !has_shrunk {
+        if is_enough(runs) || size == 1 && !has_shrunk {
             return (best, found);
         }
         size = (size / 2).max(1);
