@@ -12,8 +12,8 @@ use crate::views::Part;
 /// Has everybody read everything once more.
 pub(crate) async fn check_fresh(run: &mut Run<'_>, truth: &Truth, problems: &mut Problems) {
     for ride in run.rides.clone().into_iter().filter(|ride| *ride != OLD_RIDE) {
-        let readers = [Who::Old, if ride % 2 == 1 { Who::New } else { Who::Rider }, Who::Support];
-        for (index, who) in readers.into_iter().enumerate() {
+        // Those who have left, and one of the others.
+        for (index, who) in [Who::Old, [Who::Support, Who::New, Who::Rider][ride % 3]].into_iter().enumerate() {
             let at = Replica::BOTH[(ride + index) % 2];
             check_poll(run, truth, (ride, who, at), problems).await;
             // The history is one statement, the same for all who may read it.

@@ -59,7 +59,7 @@ impl Maker {
 
     /// Mostly the first, so that what is done meets.
     fn ride(&mut self) -> usize {
-        [1, 1, 1, 1, 1, 1, 2, 2, 3][self.rng.usize(0..9)]
+        [1, 1, 1, 1, 1, 1, 1, 2, 2, 3][self.rng.usize(0..10)]
     }
 
     /// Readers, and rides that replicas know.
@@ -80,7 +80,7 @@ impl Maker {
 
     fn read(&mut self, who: Who, at: Replica) {
         self.readers += 1;
-        let ride = self.ride();
+        let ride = self.sent.last().map_or(1, |(_, ride)| *ride);
         let ride = if self.chance(65) { Some(ride) } else { None };
         self.steps.push(Step::Read { reader: self.readers, who, ride, at });
     }

@@ -24,7 +24,7 @@ use crate::support::{Database, SECRET};
 const KEEP: Duration = Duration::from_secs(3_600);
 
 /// Each holds a few connections at most while others wait at gates.
-const CONNECTIONS: &str = "6";
+const CONNECTIONS: &str = "5";
 
 /// The program's settings, as it parses them.
 #[derive(Parser)]
