@@ -343,14 +343,20 @@ impl Maker {
         if self.has_ended[ride] {
             return;
         }
-        for _ in 0..2 {
+        self.operate(What::Send { who: self.driver(ride), named: false }, ride, at);
+        self.steps.push(Step::Lag { ride });
+        for _ in 0..self.rng.usize(1..3) {
             self.operate(What::Send { who: self.driver(ride), named: false }, ride, at);
         }
-        let side = self.side();
-        let gate = self.gate(at, Point::Commit, side, 1);
-        let what = self.send(1);
-        let op = self.start(what, 1, at);
-        self.steps.extend([Step::Reach { gate }, Step::FailOver { ride }, Step::Wait { op }]);
+        if self.chance(70) {
+            let side = self.side();
+            let gate = self.gate(at, Point::Commit, side, 1);
+            let what = self.send(1);
+            let op = self.start(what, 1, at);
+            self.steps.extend([Step::Reach { gate }, Step::FailOver { ride }, Step::Wait { op }]);
+        } else {
+            self.steps.push(Step::FailOver { ride });
+        }
         let before = self.driver(ride);
         let what = self.assign(ride);
         self.operate(what, ride, at.other());

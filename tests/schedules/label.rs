@@ -51,6 +51,7 @@ impl Point {
     fn of(statement: &str) -> Option<Self> {
         let has = |words: &str| statement.contains(words);
         let locks = has("for update") || has("for no key update");
+        let writes = has("insert into") || has("delete from") || has("update ");
         if has("pg_notify(") {
             Some(Self::Notify)
         } else if has("delete from rides") {
@@ -67,7 +68,7 @@ impl Point {
             Some(Self::Values)
         } else if has("presence") || has("replicas") {
             Some(Self::Presence)
-        } else if has("from events") && has("limit wanted.page") {
+        } else if has("from events") && has("limit ") && !writes {
             Some(Self::Page)
         } else if has("last_seq") && has("from topics") {
             Some(Self::Heads)

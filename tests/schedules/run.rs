@@ -89,6 +89,8 @@ pub(crate) struct Run<'a> {
     pub(crate) has_killed: bool,
     pub(crate) has_failed_over: bool,
     gates: HashMap<usize, (Replica, Arc<Gate>)>,
+    /// Topics as a standby has them.
+    lags: HashMap<usize, String>,
     clock: Arc<AtomicU64>,
     tokens: HashMap<Who, String>,
 }
@@ -104,6 +106,7 @@ impl<'a> Run<'a> {
             has_killed: false,
             has_failed_over: false,
             gates: HashMap::new(),
+            lags: HashMap::new(),
             clock: Arc::default(),
             tokens: HashMap::new(),
         }
@@ -212,6 +215,7 @@ impl<'a> Run<'a> {
                 self.lane.start(at).await;
                 self.settle().await;
             }
+            Step::Lag { ride } => self.lag(ride).await,
             Step::FailOver { ride } => self.fail_over(ride).await,
             Step::Retain { at } => {
                 let work = self.lane.retain(at);
@@ -222,26 +226,46 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Takes the last message of a ride out of the database, and cuts all connections. Nothing, where the last that has
-    /// happened on the ride is no message.
-    async fn fail_over(&mut self, ride: usize) {
+    /// Notes where a ride's log ends.
+    async fn lag(&mut self, ride: usize) {
         let topic = format!("ride/{}", self.ride(ride));
-        let lose = "with head as (select name, last_seq from topics where name = $1 for update),
-                         gone as (delete from events using head
-                                  where topic = name and seq = last_seq and type = 'message:new'
-                                      and not exists (select from receipts where 'ride/' || ride_id = name
-                                                          and greatest(delivered_seq, read_seq) >= last_seq)
-                                  returning topic, seq, data),
-                         shorter as (update topics set last_seq = seq - 1 from gone where name = topic)
-                    delete from messages using gone where 'ride/' || ride_id = topic and messages.seq = gone.seq
-                    returning content";
-        // Who holds the ride's lock holds a later commit than the last one.
-        self.lane.client.batch_execute("set lock_timeout = '50ms'").await.unwrap();
-        let Ok(lost) = self.lane.client.query_opt(lose, &[&topic]).await else { return };
-        let Some(content) = lost.map(|row| row.get::<_, Option<String>>(0)) else { return };
+        let query = "select to_jsonb(topics)::text from topics where name = $1";
+        if let Some(row) = self.lane.client.query_opt(query, &[&topic]).await.unwrap() {
+            self.lags.insert(ride, row.get(0));
+        }
+    }
+
+    /// Takes out of the database what was written to a ride since a standby lags, and cuts all connections. Nothing, where
+    /// that is more than messages, or where somebody is about to write more.
+    async fn fail_over(&mut self, ride: usize) {
+        let Some(standby) = self.lags.remove(&ride) else { return };
+        let topic = format!("ride/{}", self.ride(ride));
+        let client = &mut self.lane.client;
+        let transaction = client.transaction().await.unwrap();
+        transaction.batch_execute("set local lock_timeout = '50ms'").await.unwrap();
+        let locked = transaction.execute("select from topics where name = $1 for update", &[&topic]).await;
+        let last = "select coalesce(($1::text::jsonb ->> 'last_seq')::bigint, 0)";
+        let Ok(1) = locked else { return };
+        let last: i64 = transaction.query_one(last, &[&standby]).await.unwrap().get(0);
+        let others = "select count(*) from (
+                          select from events where topic = $1 and seq > $2 and type <> 'message:new'
+                          union all
+                          select from receipts where 'ride/' || ride_id = $1 and greatest(delivered_seq, read_seq) > $2) others";
+        let others: i64 = transaction.query_one(others, &[&topic, &last]).await.unwrap().get(0);
+        let lose = "delete from messages where 'ride/' || ride_id = $1 and seq > $2 returning content";
+        let lost = transaction.query(lose, &[&topic, &last]).await.unwrap();
+        if others > 0 || lost.is_empty() {
+            return;
+        }
+        transaction.execute("delete from events where topic = $1 and seq > $2", &[&topic, &last]).await.unwrap();
+        transaction.execute("delete from topics where name = $1", &[&topic]).await.unwrap();
+        let restore = "insert into topics select (jsonb_populate_record(null::topics, $1::text::jsonb)).*";
+        transaction.execute(restore, &[&standby]).await.unwrap();
+        transaction.commit().await.unwrap();
         self.has_failed_over = true;
+        let lost: Vec<Option<String>> = lost.iter().map(|row| row.get(0)).collect();
         for operation in self.operations.values_mut() {
-            operation.is_lost |= Some(&operation.content) == content.as_ref();
+            operation.is_lost |= lost.contains(&Some(operation.content.clone()));
         }
         Replica::BOTH.iter().for_each(|at| self.lane.proxy(*at).cut());
         self.settle().await;

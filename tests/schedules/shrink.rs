@@ -57,6 +57,7 @@ fn without(schedule: &Schedule, steps: std::ops::Range<usize>) -> Schedule {
     let has_reader = |wanted: usize| kept.iter().any(|step| matches!(step, Step::Read { reader, .. } if *reader == wanted));
     let means = |step: &Step| match *step {
         Step::Reach { gate } | Step::Release { gate } | Step::Cut { gate } | Step::Late { gate } => has_gate(gate),
+        Step::FailOver { .. } => kept.iter().any(|step| matches!(step, Step::Lag { .. })),
         Step::Wait { op } => has_op(op),
         Step::Start { what, .. } => what.about().is_none_or(has_op),
         Step::Resume { reader, .. } => has_reader(reader),

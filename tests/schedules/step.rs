@@ -121,7 +121,9 @@ pub(crate) enum Step {
     Restart { at: Replica },
     /// Takes away what retention no longer keeps.
     Retain { at: Replica },
-    /// Postgres fails over to a standby that has not got the last message of a ride.
+    /// A standby gets nothing more that is written to a ride.
+    Lag { ride: usize },
+    /// Postgres fails over to that standby.
     FailOver { ride: usize },
 }
 
@@ -185,6 +187,7 @@ impl fmt::Display for Step {
             Self::Kill { at } => write!(f, "kill@{at}"),
             Self::Restart { at } => write!(f, "start@{at}"),
             Self::Retain { at } => write!(f, "retain@{at}"),
+            Self::Lag { ride } => write!(f, "lag:{ride}"),
             Self::FailOver { ride } => write!(f, "failover:{ride}"),
         }
     }
@@ -229,6 +232,7 @@ impl Step {
             "kill" => Self::Kill { at: at? },
             "start" => Self::Restart { at: at? },
             "retain" => Self::Retain { at: at? },
+            "lag" => Self::Lag { ride: number(1)? },
             "failover" => Self::FailOver { ride: number(1)? },
             _ => return None,
         })
