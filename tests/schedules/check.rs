@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::run::{Operation, Run};
 use crate::step::{OLD_RIDE, What};
+use crate::told::{Operation, Told};
 use crate::truth::{Interval, Truth};
 
 /// What of the guarantees is broken.
@@ -41,7 +41,7 @@ pub(crate) enum Fault {
     LastValue,
     /// Somebody without a connection stays online.
     Online,
-    /// An operation, or the end of the run, did not come to its end.
+    /// An operation, or the end of the told, did not come to its end.
     Stuck,
 }
 
@@ -75,8 +75,8 @@ impl Problems {
 }
 
 /// Compares the database with the guarantees.
-pub(crate) fn check_database(run: &Run<'_>, truth: &Truth, problems: &mut Problems) {
-    let old_ride = run.ride(OLD_RIDE);
+pub(crate) fn check_database(told: &Told, truth: &Truth, problems: &mut Problems) {
+    let old_ride = told.ride(OLD_RIDE);
     for (ride, (status, driver)) in &truth.rides {
         if !truth.heads.contains_key(&format!("ride/{ride}")) {
             problems.add(Fault::Partial, format!("{ride} is there without its topic"));
@@ -92,9 +92,10 @@ pub(crate) fn check_database(run: &Run<'_>, truth: &Truth, problems: &mut Proble
     for (topic, log) in truth.logs.iter().filter(|(topic, _)| topic.starts_with("user/")) {
         let seqs: Vec<_> = log.iter().map(|event| event.seq).collect();
         let head = truth.heads.get(topic).copied().unwrap_or_default();
-        problems.unless(seqs == (1..=head).collect::<Vec<_>>(), Fault::Log, || format!("{topic} has {seqs:?} of {head}"));
+        problems
+            .unless(seqs == (1..=head).collect::<Vec<_>>(), Fault::Log, || format!("{topic} has {seqs:?} of {head}"));
     }
-    check_messages(run, truth, problems);
+    check_messages(told, truth, problems);
 }
 
 fn check_log(truth: &Truth, ride: &str, problems: &mut Problems) {
@@ -105,7 +106,8 @@ fn check_log(truth: &Truth, ride: &str, problems: &mut Problems) {
     let new: BTreeMap<_, _> = log.iter().filter(|event| event.kind == "message:new").map(|e| (e.seq, e)).collect();
     let rows: BTreeMap<_, _> = truth.messages.iter().filter(|row| row.ride == ride).map(|row| (row.seq, row)).collect();
     let (logged, stored): (Vec<_>, Vec<_>) = (new.keys().collect(), rows.keys().collect());
-    problems.unless(logged == stored, Fault::Log, || format!("{ride} has messages at {logged:?}, but rows of {stored:?}"));
+    problems
+        .unless(logged == stored, Fault::Log, || format!("{ride} has messages at {logged:?}, but rows of {stored:?}"));
     for (seq, row) in rows {
         let Some(event) = new.get(&seq) else { continue };
         let is_staff = matches!(event.data["senderRole"].as_str(), Some("support" | "system"));
@@ -113,7 +115,9 @@ fn check_log(truth: &Truth, ride: &str, problems: &mut Problems) {
         problems.unless(is_staff || intervals.any(|own| own.has(seq) && own.until != Some(seq)), Fault::Rights, || {
             format!("{ride} has a message of somebody who was not on it: {}", event.text)
         });
-        problems.unless(event.data["id"] == *row.id, Fault::Log, || format!("{ride} {seq} is another message than its row"));
+        problems.unless(event.data["id"] == *row.id, Fault::Log, || {
+            format!("{ride} {seq} is another message than its row")
+        });
         let is_erased = event.data["content"].is_null() && row.content.is_none();
         problems.unless(row.is_deleted == is_erased && row.is_deleted == row.content.is_none(), Fault::Erased, || {
             format!("{ride} {seq}, deleted: {}, has {:?} and in the log {}", row.is_deleted, row.content, event.text)
@@ -149,7 +153,8 @@ fn check_participants(truth: &Truth, ride: &str, (status, driver): (&str, Option
     };
     let logged = sorted(intervals(truth, ride));
     let stored = sorted(truth.intervals.iter().filter(|one| one.ride == ride).cloned().collect());
-    problems.unless(logged == stored, Fault::Participants, || format!("{ride} has {stored:?}, but in its log {logged:?}"));
+    problems
+        .unless(logged == stored, Fault::Participants, || format!("{ride} has {stored:?}, but in its log {logged:?}"));
     let last = truth.log(ride).iter().rev().find(|event| event.data["ride"].is_object());
     let told = last.map(|event| (event.data["ride"]["status"].as_str(), event.data["ride"]["driverId"].as_str()));
     problems.unless(told == Some((Some(status), driver)), Fault::Participants, || {
@@ -191,27 +196,28 @@ fn check_receipts(truth: &Truth, ride: &str, problems: &mut Problems) {
 }
 
 /// Everything that an operation may have put into a message.
-fn contents<'a>(run: &'a Run<'_>, op: usize) -> BTreeSet<&'a str> {
+fn contents<'a>(told: &'a Told, op: usize) -> BTreeSet<&'a str> {
     let is_edit = |other: &&Operation| matches!(other.what, What::Edit { of } if of == op);
-    let edits = run.operations.values().filter(is_edit).map(|edit| &*edit.content);
-    edits.chain([&*run.operations[&op].content]).collect()
+    let edits = told.operations.values().filter(is_edit).map(|edit| &*edit.content);
+    edits.chain([&*told.operations[&op].content]).collect()
 }
 
-fn check_messages(run: &Run<'_>, truth: &Truth, problems: &mut Problems) {
+fn check_messages(told: &Told, truth: &Truth, problems: &mut Problems) {
     let mut attributed = BTreeSet::new();
-    for (op, operation) in &run.operations {
+    for (op, operation) in &told.operations {
         if !matches!(operation.what, What::Send { .. }) {
             continue;
         }
-        let about: Vec<_> = run.operations.values().filter(|other| other.what.about() == Some(*op)).collect();
-        let contents = contents(run, *op);
+        let about: Vec<_> = told.operations.values().filter(|other| other.what.about() == Some(*op)).collect();
+        let contents = contents(told, *op);
         let answers = about.iter().filter(|other| matches!(other.what, What::Retry { .. })).copied().chain([operation]);
         let answers: Vec<_> = answers.filter(|one| one.is_acknowledged()).filter_map(Operation::answer).collect();
-        let told = answers.iter().filter_map(|answer| answer.body["id"].as_str().map(str::to_owned));
-        let ids: BTreeSet<_> = told.chain(about.iter().filter_map(|other| other.message.clone())).collect();
-        let ride = run.ride(operation.ride);
+        let named = answers.iter().filter_map(|answer| answer.body["id"].as_str().map(str::to_owned));
+        let ids: BTreeSet<_> = named.chain(about.iter().filter_map(|other| other.message.clone())).collect();
+        let ride = told.ride(operation.ride);
         let is_own = |row: &&crate::truth::Message| {
-            row.ride == ride && (ids.contains(&row.id) || row.content.as_deref().is_some_and(|text| contents.contains(text)))
+            row.ride == ride
+                && (ids.contains(&row.id) || row.content.as_deref().is_some_and(|text| contents.contains(text)))
         };
         let rows: Vec<_> = truth.messages.iter().filter(is_own).collect();
         attributed.extend(rows.iter().map(|row| &row.id));
@@ -221,7 +227,8 @@ fn check_messages(run: &Run<'_>, truth: &Truth, problems: &mut Problems) {
         problems.unless(rows.len() < 2, again, || format!("{name} is there {} times: {rows:?}", rows.len()));
         for answer in answers.iter().filter(|_| !operation.is_lost) {
             let is_there = rows.iter().any(|row| answer.body["id"] == *row.id && answer.body["seq"] == row.seq);
-            problems.unless(is_there, Fault::Lost, || format!("{name} is answered {}, but there is {rows:?}", answer.body));
+            problems
+                .unless(is_there, Fault::Lost, || format!("{name} is answered {}, but there is {rows:?}", answer.body));
         }
         // A conflict or a missing right; but not too many requests, which nobody counts here.
         let rejected = operation.status().filter(|status| (400..500).contains(status) && *status != 429);
@@ -240,12 +247,12 @@ fn check_messages(run: &Run<'_>, truth: &Truth, problems: &mut Problems) {
     for row in truth.messages.iter().filter(|row| !attributed.contains(&row.id)) {
         problems.add(Fault::StoredTwice, format!("a message that nobody has sent: {row:?}"));
     }
-    check_edits(run, truth, problems);
+    check_edits(told, truth, problems);
 }
 
-fn check_edits(run: &Run<'_>, truth: &Truth, problems: &mut Problems) {
-    for (op, edit) in run.operations.iter().filter(|(_, one)| matches!(one.what, What::Edit { .. })) {
-        let log = truth.log(&run.ride(edit.ride));
+fn check_edits(told: &Told, truth: &Truth, problems: &mut Problems) {
+    for (op, edit) in told.operations.iter().filter(|(_, one)| matches!(one.what, What::Edit { .. })) {
+        let log = truth.log(&told.ride(edit.ride));
         let count = log.iter().filter(|e| e.kind == "message:edited" && e.data["content"] == *edit.content).count();
         problems.unless(count < 2, Fault::StoredTwice, || format!("the edit {op} is there {count} times"));
         let is_erased = truth.messages.iter().any(|row| Some(&row.id) == edit.message.as_ref() && row.is_deleted);
@@ -253,12 +260,13 @@ fn check_edits(run: &Run<'_>, truth: &Truth, problems: &mut Problems) {
             format!("the edit {op} was acknowledged, but is not in the log")
         });
     }
-    for (op, mark) in run.operations.iter().filter(|(_, one)| matches!(one.what, What::Mark { .. })) {
+    for (op, mark) in told.operations.iter().filter(|(_, one)| matches!(one.what, What::Mark { .. })) {
         let Some(answer) = mark.answer().filter(|_| mark.is_acknowledged()) else { continue };
-        let told = |name: &str| answer.body[name].as_i64().unwrap_or_default();
-        let is_own = |one: &&crate::truth::Receipt| one.ride == run.ride(mark.ride) && answer.body["userId"] == *one.user;
+        let said = |name: &str| answer.body[name].as_i64().unwrap_or_default();
+        let is_own =
+            |one: &&crate::truth::Receipt| one.ride == told.ride(mark.ride) && answer.body["userId"] == *one.user;
         let stored = truth.receipts.iter().find(is_own).map_or((0, 0), |one| (one.delivered, one.read));
-        problems.unless(stored.0 >= told("deliveredSeq") && stored.1 >= told("readSeq"), Fault::Lost, || {
+        problems.unless(stored.0 >= said("deliveredSeq") && stored.1 >= said("readSeq"), Fault::Lost, || {
             format!("the receipt {op} is answered {}, but there is {stored:?}", answer.body)
         });
     }

@@ -6,12 +6,13 @@ use serde_json::Value;
 use crate::check::{Fault, Problems};
 use crate::run::Run;
 use crate::step::{OLD_RIDE, Replica, What, Who};
+use crate::told::Told;
 use crate::truth::Truth;
 use crate::views::Part;
 
 /// Has everybody read everything once more.
 pub(crate) async fn check_fresh(run: &mut Run<'_>, truth: &Truth, problems: &mut Problems) {
-    for ride in run.rides.clone().into_iter().filter(|ride| *ride != OLD_RIDE) {
+    for ride in run.told.rides.clone().into_iter().filter(|ride| *ride != OLD_RIDE) {
         // Those who have left, and one of the others.
         for (index, who) in [Who::Old, [Who::Support, Who::New, Who::Rider][ride % 3]].into_iter().enumerate() {
             let at = Replica::BOTH[(ride + index) % 2];
@@ -33,13 +34,13 @@ async fn get(run: &mut Run<'_>, who: Who, at: Replica, path: &str) -> (u16, Valu
 }
 
 async fn check_poll(run: &mut Run<'_>, truth: &Truth, (ride, who, at): (usize, Who, Replica), problems: &mut Problems) {
-    let name = run.ride(ride);
+    let name = run.told.ride(ride);
     let mut cursor = 0;
     let mut expected = true;
     // A page ends where rights move.
     while expected {
         let (status, body) = get(run, who, at, &format!("messages/rides/{name}/poll?after={cursor}&wait=0")).await;
-        let part = Part::of(run, truth, who, &name);
+        let part = Part::of(&run.told, truth, who, &name);
         let is_there = !part.is_empty() && (part.is_open() || part.missing(cursor).is_some());
         problems.unless((status == 200) == is_there && (is_there || status == 404), Fault::Leak, || {
             format!("{}'s poll of {name} after {cursor} is answered {status}", who.name())
@@ -79,16 +80,16 @@ async fn check_history(
     (ride, who, at): (usize, Who, Replica),
     problems: &mut Problems,
 ) {
-    let name = run.ride(ride);
+    let name = run.told.ride(ride);
     let (status, body) = get(run, who, at, &format!("messages/rides/{name}?limit=200")).await;
-    let part = Part::of(run, truth, who, &name);
+    let part = Part::of(&run.told, truth, who, &name);
     problems.unless((status == 200) == part.is_open(), Fault::Leak, || {
         format!("{}'s history of {name} is answered {status}", who.name())
     });
     if status != 200 {
         return;
     }
-    let user = run.user(who);
+    let user = run.told.user(who);
     let from = truth.intervals_of(&name, &user).filter(|one| one.until.is_none()).map(|one| one.from).next();
     let rows = truth.messages.iter().filter(|row| row.ride == name && row.seq >= from.unwrap_or(0));
     let rows: Vec<_> = rows.map(|row| (row.seq, row.id.as_str(), row.content.as_deref())).collect();
@@ -103,16 +104,16 @@ async fn check_history(
 }
 
 /// What was read while the schedule ran: nothing that had been deleted before, and nothing that was not theirs.
-pub(crate) fn check_reads(run: &Run<'_>, truth: &Truth, problems: &mut Problems) {
-    for (op, read) in &run.operations {
+pub(crate) fn check_reads(told: &Told, truth: &Truth, problems: &mut Problems) {
+    for (op, read) in &told.operations {
         let (who, is_history) = match read.what {
             What::Poll { who } => (who, false),
             What::History { who } => (who, true),
             _ => continue,
         };
         let Some(answer) = read.answer().filter(|answer| answer.status == Some(200)) else { continue };
-        let name = run.ride(read.ride);
-        let part = Part::of(run, truth, who, &name);
+        let name = told.ride(read.ride);
+        let part = Part::of(told, truth, who, &name);
         let text = answer.body.to_string();
         for event in answer.body["events"].as_array().into_iter().flatten() {
             let seq = event["id"].as_str().and_then(|id| id.parse::<i64>().ok()).unwrap_or(0);
@@ -120,10 +121,10 @@ pub(crate) fn check_reads(run: &Run<'_>, truth: &Truth, problems: &mut Problems)
             problems.unless(is_logged && part.has(seq), Fault::Leak, || format!("the poll {op} has {event}"));
         }
         // The log of a replica that has not heard of it yet may still say it; the history is the database's.
-        for (deleted, erased) in run.operations.iter().filter(|_| is_history) {
+        for (deleted, erased) in told.operations.iter().filter(|_| is_history) {
             let is_delete = matches!(erased.what, What::Delete { .. }) && erased.is_acknowledged();
             let is_before = erased.answer().is_some_and(|answer| answer.at < read.began);
-            let of = erased.what.about().and_then(|of| run.operations.get(&of));
+            let of = erased.what.about().and_then(|of| told.operations.get(&of));
             let is_there = of.is_some_and(|of| text.contains(&of.content));
             problems.unless(!(is_delete && is_before && is_there), Fault::Erased, || {
                 format!("the history {op} has what {deleted} has deleted: {text}")

@@ -307,8 +307,9 @@ impl Maker {
     /// A ride that ended long ago is made anew, while retention takes it away.
     fn forget(&mut self) {
         let at = self.replica();
-        let (point, side) = [(Point::Lock, Side::Request), (Point::Lock, Side::Response), (Point::Commit, Side::Request)]
-            [self.rng.usize(0..3)];
+        let (point, side) =
+            [(Point::Lock, Side::Request), (Point::Lock, Side::Response), (Point::Commit, Side::Request)]
+                [self.rng.usize(0..3)];
         let gate = self.gate(at, point, side, 1);
         let driver = [Who::Old, Who::New][self.rng.usize(0..2)];
         let op = self.start(What::Assign { driver }, OLD_RIDE, at);

@@ -164,7 +164,11 @@ mod tests {
                 _ => {
                     let prepared = frame(b'P', &format!("s{number}\0{text}\0\0\0"));
                     assert_eq!(labeller.take(&prepared), None);
-                    assert_eq!(labeller.take(&frame(b'S', "")).unwrap().point, None, "to prepare is no message to hold");
+                    assert_eq!(
+                        labeller.take(&frame(b'S', "")).unwrap().point,
+                        None,
+                        "to prepare is no message to hold"
+                    );
                     vec![frame(b'B', &format!("\0s{number}\0")), frame(b'E', "\0"), frame(b'S', "")]
                 }
             };

@@ -62,8 +62,7 @@ impl Lane {
     pub(crate) async fn open() -> Self {
         let database = Database::create().await;
         let sent = Arc::new(AtomicUsize::new(0));
-        let proxies =
-            [Proxy::start(&database.url, Arc::clone(&sent)).await, Proxy::start(&database.url, sent).await];
+        let proxies = [Proxy::start(&database.url, Arc::clone(&sent)).await, Proxy::start(&database.url, sent).await];
         let client = database.client().await;
         let mut lane =
             Self { running: [None, None], proxies, client, http: reqwest::Client::new(), _database: database };
@@ -150,7 +149,8 @@ impl Lane {
     pub(crate) fn retain(&self, replica: Replica) -> Option<tokio::task::JoinHandle<()>> {
         let running = self.running[replica.index()].as_ref()?;
         let store = Arc::clone(&running.store);
-        let work = async move { while store.trim(Retention { logs: KEEP, messages: KEEP }).await.is_ok_and(|n| n > 0) {} };
+        let work =
+            async move { while store.trim(Retention { logs: KEEP, messages: KEEP }).await.is_ok_and(|n| n > 0) {} };
         Some(running.runtime.spawn(work))
     }
 
@@ -165,7 +165,8 @@ impl Lane {
 
     /// How many connections wait for locks.
     pub(crate) async fn waiting_for_locks(&self) -> usize {
-        let query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        let query =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
         let count: i64 = self.client.query_one(query, &[]).await.unwrap().get(0);
         usize::try_from(count).unwrap()
     }

@@ -28,7 +28,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ask;
 mod check;
+mod check_tests;
+mod database;
 mod fresh;
 mod gate;
 mod generate;
@@ -39,6 +42,7 @@ mod reader;
 mod run;
 mod shrink;
 mod step;
+mod told;
 mod truth;
 mod views;
 
@@ -84,20 +88,22 @@ async fn run(lane: &mut Lane, schedule: &Schedule) -> Vec<Problem> {
     if let Err(error) = run.finish().await {
         problems.add(Fault::Stuck, error);
     }
-    let truth = Truth::read(&run.lane.client, &run.prefix).await;
+    let truth = Truth::read(&run.lane.client, &run.told.prefix).await;
     let deadline = Instant::now() + PATIENCE;
     // What readers had of a database that is no more is not compared with the one that is.
     if run.has_failed_over {
         run.readers.clear();
     }
-    while !run.readers.values().all(|reader| is_complete(&run, &truth, reader)) && Instant::now() < deadline {
+    while !run.readers.values().all(|reader| is_complete(&run.told, &truth, &reader.reading()))
+        && Instant::now() < deadline
+    {
         sleep(Duration::from_millis(2)).await;
     }
-    check_database(&run, &truth, &mut problems);
+    check_database(&run.told, &truth, &mut problems);
     for (number, reader) in &run.readers {
-        check_reader(&run, &truth, *number, reader, &mut problems);
+        check_reader(&run.told, &truth, *number, &reader.reading(), &mut problems);
     }
-    check_reads(&run, &truth, &mut problems);
+    check_reads(&run.told, &truth, &mut problems);
     check_fresh(&mut run, &truth, &mut problems).await;
     if run.has_killed {
         check_presence(&run, &mut problems).await;
@@ -117,7 +123,7 @@ async fn check_presence(run: &Run<'_>, problems: &mut Problems) {
     // Whoever renews its lease next takes them out: twice that.
     let deadline = Instant::now() + Duration::from_secs(12);
     loop {
-        let rows = run.lane.client.query(query, &[&run.prefix]).await.unwrap();
+        let rows = run.lane.client.query(query, &[&run.told.prefix]).await.unwrap();
         let Some(row) = rows.first() else { return };
         if Instant::now() > deadline {
             let (topic, user): (String, String) = (row.get(0), row.get(1));

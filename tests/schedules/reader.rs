@@ -54,6 +54,15 @@ impl Segment {
     }
 }
 
+/// What a reader got, over all its connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    pub(crate) who: Who,
+    /// `None`: everything of theirs.
+    pub(crate) ride: Option<usize>,
+    pub(crate) segments: Vec<Segment>,
+}
+
 /// A reader, over all its connections.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -80,10 +89,6 @@ impl Reader {
         Self { who, ride, done, current, task }
     }
 
-    pub(crate) fn current(&self) -> Segment {
-        self.current.lock().unwrap().clone()
-    }
-
     pub(crate) fn is_open(&self) -> bool {
         self.current.lock().unwrap().is_open()
     }
@@ -93,11 +98,15 @@ impl Reader {
         self.current.lock().unwrap().items.len()
     }
 
-    /// All connections, in order.
-    pub(crate) fn segments(&self) -> Vec<Segment> {
+    fn segments(&self) -> Vec<Segment> {
         let mut segments = self.done.clone();
-        segments.push(self.current());
+        segments.push(self.current.lock().unwrap().clone());
         segments
+    }
+
+    /// What came so far.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading { who: self.who, ride: self.ride, segments: self.segments() }
     }
 }
 

@@ -54,7 +54,8 @@ fn without(schedule: &Schedule, steps: std::ops::Range<usize>) -> Schedule {
     let kept: Vec<_> = kept.collect();
     let has_gate = |wanted: usize| kept.iter().any(|step| matches!(step, Step::Hold { gate, .. } if *gate == wanted));
     let has_op = |wanted: usize| kept.iter().any(|step| matches!(step, Step::Start { op, .. } if *op == wanted));
-    let has_reader = |wanted: usize| kept.iter().any(|step| matches!(step, Step::Read { reader, .. } if *reader == wanted));
+    let has_reader =
+        |wanted: usize| kept.iter().any(|step| matches!(step, Step::Read { reader, .. } if *reader == wanted));
     let means = |step: &Step| match *step {
         Step::Reach { gate } | Step::Release { gate } | Step::Cut { gate } | Step::Late { gate } => has_gate(gate),
         Step::FailOver { .. } => kept.iter().any(|step| matches!(step, Step::Lag { .. })),

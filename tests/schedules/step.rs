@@ -62,24 +62,47 @@ impl Who {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum What {
     /// Sends a message, under a name or without.
-    Send { who: Who, named: bool },
+    Send {
+        who: Who,
+        named: bool,
+    },
     /// Sends the message of another operation again.
-    Retry { of: usize },
+    Retry {
+        of: usize,
+    },
     /// Edits the message of another operation.
-    Edit { of: usize },
+    Edit {
+        of: usize,
+    },
     /// Deletes the message of another operation: its sender, or support.
-    Delete { of: usize, by_support: bool },
+    Delete {
+        of: usize,
+        by_support: bool,
+    },
     /// Marks the last message of others as delivered, or read.
-    Mark { who: Who, read: bool },
+    Mark {
+        who: Who,
+        read: bool,
+    },
     /// Assigns a driver.
-    Assign { driver: Who },
+    Assign {
+        driver: Who,
+    },
     Complete,
     Cancel,
     /// Posts a location, as the ride's driver.
-    Locate { who: Who },
-    Type { who: Who },
-    Poll { who: Who },
-    History { who: Who },
+    Locate {
+        who: Who,
+    },
+    Type {
+        who: Who,
+    },
+    Poll {
+        who: Who,
+    },
+    History {
+        who: Who,
+    },
 }
 
 impl What {
@@ -162,7 +185,9 @@ impl fmt::Display for Step {
                     What::Send { who, named } => write!(f, "{}:{}", if named { "named" } else { "send" }, who.name()),
                     What::Retry { of } => write!(f, "retry:{of}"),
                     What::Edit { of } => write!(f, "edit:{of}"),
-                    What::Delete { of, by_support } => write!(f, "{}:{of}", if by_support { "remove" } else { "delete" }),
+                    What::Delete { of, by_support } => {
+                        write!(f, "{}:{of}", if by_support { "remove" } else { "delete" })
+                    }
                     What::Mark { who, read } => write!(f, "{}:{}", if read { "seen" } else { "delivered" }, who.name()),
                     What::Assign { driver } => write!(f, "assign:{}", driver.name()),
                     What::Complete => f.write_str("complete:service"),

@@ -76,7 +76,8 @@ impl Truth {
         let topics = "(starts_with({}, 'ride/' || $1::text) or starts_with({}, 'user/' || $1::text))";
         let of = |column: &str| topics.replace("{}", column);
         let query = format!("select name, last_seq from topics where {}", of("name"));
-        truth.heads = client.query(&query, &[&prefix]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+        truth.heads =
+            client.query(&query, &[&prefix]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
         let query = format!("select topic, seq, type, data from events where {} order by topic, seq", of("topic"));
         for row in client.query(&query, &[&prefix]).await.unwrap() {
             let text: String = row.get(3);
@@ -94,7 +95,8 @@ impl Truth {
             is_deleted: row.get(4),
         };
         truth.messages = client.query(query, &[&prefix]).await.unwrap().iter().map(message).collect();
-        let query = "select ride_id, user_id, role, delivered_seq, read_seq from receipts where starts_with(ride_id, $1)";
+        let query =
+            "select ride_id, user_id, role, delivered_seq, read_seq from receipts where starts_with(ride_id, $1)";
         let receipt = |row: &tokio_postgres::Row| Receipt {
             ride: row.get(0),
             user: row.get(1),

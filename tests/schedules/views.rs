@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::check::{Fault, Problems, is_same};
-use crate::reader::{Item, Reader, Segment};
-use crate::run::{Run, latitude};
+use crate::reader::{Item, Reading, Segment};
 use crate::step::{OLD_RIDE, What, Who};
+use crate::told::{Told, latitude};
 use crate::truth::{Logged, Truth};
 
 /// What of a ride's log is a reader's.
@@ -21,13 +21,13 @@ pub(crate) struct Part<'a> {
 
 impl<'a> Part<'a> {
     /// What is a reader's of one ride by itself.
-    pub(crate) fn of(run: &Run<'_>, truth: &'a Truth, who: Who, ride: &str) -> Self {
-        Self::of_either(run, truth, (who, false), ride)
+    pub(crate) fn of(told: &Told, truth: &'a Truth, who: Who, ride: &str) -> Self {
+        Self::of_either(told, truth, (who, false), ride)
     }
 
     /// The same, where support is no more than a participant: on a merged stream.
-    fn of_either(run: &Run<'_>, truth: &'a Truth, (who, is_merged): (Who, bool), ride: &str) -> Self {
-        let user = run.user(who);
+    fn of_either(told: &Told, truth: &'a Truth, (who, is_merged): (Who, bool), ride: &str) -> Self {
+        let user = told.user(who);
         let own: Vec<_> = truth.intervals_of(ride, &user).map(|one| (one.from, one.until)).collect();
         let log = truth.log(ride);
         match who {
@@ -97,21 +97,22 @@ impl<'a> Part<'a> {
 }
 
 /// Whether a reader has all that it will be sent.
-pub(crate) fn is_complete(run: &Run<'_>, truth: &Truth, reader: &Reader) -> bool {
-    let segment = reader.current();
+pub(crate) fn is_complete(told: &Told, truth: &Truth, reader: &Reading) -> bool {
+    let Some(segment) = reader.segments.last() else { return true };
     if segment.has_ended {
         return true;
     }
     match reader.ride {
         Some(ride) => {
-            let part = Part::of(run, truth, reader.who, &run.ride(ride));
+            let part = Part::of(told, truth, reader.who, &told.ride(ride));
             let last = segment.last_id().and_then(|id| id.parse().ok()).unwrap_or(0);
-            part.missing(last).is_none() && part.is_open() && has_last_location(run, truth, reader, &segment)
+            part.missing(last).is_none() && part.is_open() && has_last_location(told, truth, reader, segment)
         }
         None => {
-            let ends = run.rides.iter().filter(|ride| **ride != OLD_RIDE).filter_map(|ride| {
-                let part = Part::of_either(run, truth, (reader.who, true), &run.ride(*ride));
-                let is_on = truth.intervals_of(&run.ride(*ride), &run.user(reader.who)).any(|one| one.until.is_none());
+            let ends = told.rides.iter().filter(|ride| **ride != OLD_RIDE).filter_map(|ride| {
+                let part = Part::of_either(told, truth, (reader.who, true), &told.ride(*ride));
+                let is_on =
+                    truth.intervals_of(&told.ride(*ride), &told.user(reader.who)).any(|one| one.until.is_none());
                 part.log.last().filter(|_| is_on).map(|event| event.text.clone())
             });
             let wanted: BTreeSet<_> = ends.collect();
@@ -122,13 +123,13 @@ pub(crate) fn is_complete(run: &Run<'_>, truth: &Truth, reader: &Reader) -> bool
 }
 
 /// Whether a reader of a ride knows where its driver was last.
-fn has_last_location(run: &Run<'_>, truth: &Truth, reader: &Reader, segment: &Segment) -> bool {
-    let Some(ride) = reader.ride.map(|ride| run.ride(ride)) else { return true };
+fn has_last_location(told: &Told, truth: &Truth, reader: &Reading, segment: &Segment) -> bool {
+    let Some(ride) = reader.ride.map(|ride| told.ride(ride)) else { return true };
     let driver = truth.rides.get(&ride).and_then(|(_, driver)| driver.as_ref());
     let Some(last) = truth.locations.iter().find(|one| one.ride == ride && Some(&one.driver) == driver) else {
         return true;
     };
-    let user = run.user(reader.who);
+    let user = told.user(reader.who);
     let may_see = reader.who == Who::Support
         || truth.intervals_of(&ride, &user).any(|one| one.until.is_none() && one.from <= last.seq);
     let told = segment.items.iter().rev().find_map(|item| match item.kind.as_str() {
@@ -140,12 +141,11 @@ fn has_last_location(run: &Run<'_>, truth: &Truth, reader: &Reader, segment: &Se
 }
 
 /// Compares all that a reader got with what it should have got.
-pub(crate) fn check_reader(run: &Run<'_>, truth: &Truth, number: usize, reader: &Reader, problems: &mut Problems) {
+pub(crate) fn check_reader(told: &Told, truth: &Truth, number: usize, reader: &Reading, problems: &mut Problems) {
     let name = format!("reader {number} ({} of {:?})", reader.who.name(), reader.ride);
     let is_merged = reader.ride.is_none();
-    let mut view = View { run, truth, who: reader.who, is_merged, name, places: BTreeMap::new(), own: None, problems };
-    let segments = reader.segments();
-    for (index, segment) in segments.iter().enumerate() {
+    let mut view = View { told, truth, who: reader.who, is_merged, name, places: BTreeMap::new(), own: None, problems };
+    for (index, segment) in reader.segments.iter().enumerate() {
         if let Some(fault) = &segment.fault {
             view.problem(Fault::Stream, fault.clone());
         }
@@ -162,14 +162,13 @@ pub(crate) fn check_reader(run: &Run<'_>, truth: &Truth, number: usize, reader: 
             }
         }
     }
-    let last = reader.current();
-    if !last.has_ended && last.is_open() {
-        view.check_end(reader, &last);
+    if let Some(last) = reader.segments.last().filter(|last| !last.has_ended && last.is_open()) {
+        view.check_end(reader, last);
     }
 }
 
 struct View<'a, 'p> {
-    run: &'a Run<'a>,
+    told: &'a Told,
     truth: &'a Truth,
     who: Who,
     is_merged: bool,
@@ -188,7 +187,7 @@ impl View<'_, '_> {
     }
 
     fn part(&self, ride: &str) -> Part<'_> {
-        Part::of_either(self.run, self.truth, (self.who, self.is_merged), ride)
+        Part::of_either(self.told, self.truth, (self.who, self.is_merged), ride)
     }
 
     /// Up to where a ride was delivered; where nothing was, to the beginning of the reader's last time on it.
@@ -199,14 +198,14 @@ impl View<'_, '_> {
 
     /// Whether a ride's reader has got to the end of an interval of its user.
     fn is_at_its_end(&self, ride: usize) -> bool {
-        let ride = self.run.ride(ride);
+        let ride = self.told.ride(ride);
         let place = self.places.get(&ride).copied().unwrap_or(0);
-        self.truth.intervals_of(&ride, &self.run.user(self.who)).any(|one| one.until == Some(place))
+        self.truth.intervals_of(&ride, &self.told.user(self.who)).any(|one| one.until == Some(place))
     }
 
     fn take(&mut self, item: &Item, of_ride: Option<usize>, resumes: bool) {
         let data = item.data();
-        let ride = of_ride.map(|ride| self.run.ride(ride));
+        let ride = of_ride.map(|ride| self.told.ride(ride));
         match item.kind.as_str() {
             "stream:sync" => self.take_sync(item, &data, ride.as_deref(), resumes),
             "ride:location" | "typing:indicator" => {
@@ -219,7 +218,8 @@ impl View<'_, '_> {
             "ride:closed" => {
                 let (closed, last) = (data["rideId"].as_str().unwrap_or_default(), data["lastSeq"].as_i64());
                 let place = self.places.get(closed).copied();
-                if place.is_some() && self.part(closed).missing(place.unwrap_or(0)).is_some_and(|e| Some(e.seq) <= last) {
+                if place.is_some() && self.part(closed).missing(place.unwrap_or(0)).is_some_and(|e| Some(e.seq) <= last)
+                {
                     self.problem(Fault::Stream, format!("{data}, but was sent no more than {place:?}"));
                 }
                 if of_ride.is_none() {
@@ -287,7 +287,9 @@ impl View<'_, '_> {
         let is_theirs = elsewhere.is_some_and(|seq| part.has(seq));
         match (next, elsewhere) {
             (Ok(seq), _) => drop(self.places.insert(ride.to_owned(), seq)),
-            (Err(_), None) => self.problem(Fault::Stream, format!("{ride}: not in the log: {:?} {}", item.id, item.text)),
+            (Err(_), None) => {
+                self.problem(Fault::Stream, format!("{ride}: not in the log: {:?} {}", item.id, item.text))
+            }
             (Err(_), Some(seq)) if !is_theirs => {
                 self.problem(Fault::Leak, format!("{ride}: {seq} is not theirs: {}", item.text));
             }
@@ -300,7 +302,7 @@ impl View<'_, '_> {
 
     /// An event of the user's own log.
     fn take_own(&mut self, item: &Item, data: &Value) {
-        let topic = format!("user/{}", self.run.user(self.who));
+        let topic = format!("user/{}", self.told.user(self.who));
         let log = self.truth.logs.get(&topic).map_or(&[][..], Vec::as_slice);
         let found = log.iter().find(|event| event.seq > self.own.unwrap_or(0) && is_same(&item.kind, data, event));
         match (found.map(|event| event.seq), self.own) {
@@ -322,11 +324,11 @@ impl View<'_, '_> {
 
     /// A value is theirs, and what it follows was delivered before.
     fn check_value(&mut self, ride: &str, data: &Value, known: &str, place: i64) {
-        let of = self.run.operations.iter().filter(|(op, operation)| {
-            self.run.ride(operation.ride) == ride
+        let of = self.told.operations.iter().filter(|(op, operation)| {
+            self.told.ride(operation.ride) == ride
                 && match operation.what {
                     What::Locate { .. } => known == "lat" && data["lat"].as_f64() == Some(latitude(**op)),
-                    What::Type { who } => known == "userId" && data["userId"] == self.run.user(who),
+                    What::Type { who } => known == "userId" && data["userId"] == self.told.user(who),
                     _ => false,
                 }
         });
@@ -353,13 +355,13 @@ impl View<'_, '_> {
     }
 
     /// What an open stream should have got by the end.
-    fn check_end(&mut self, reader: &Reader, segment: &Segment) {
-        let user = self.run.user(self.who);
+    fn check_end(&mut self, reader: &Reading, segment: &Segment) {
+        let user = self.told.user(self.who);
         let rides: Vec<_> = match reader.ride {
-            Some(ride) => vec![self.run.ride(ride)],
+            Some(ride) => vec![self.told.ride(ride)],
             None => {
                 let on = |ride: &String| self.truth.intervals_of(ride, &user).any(|one| one.until.is_none());
-                self.run.rides.iter().filter(|r| **r != OLD_RIDE).map(|r| self.run.ride(*r)).filter(on).collect()
+                self.told.rides.iter().filter(|r| **r != OLD_RIDE).map(|r| self.told.ride(*r)).filter(on).collect()
             }
         };
         for ride in rides {
@@ -374,7 +376,7 @@ impl View<'_, '_> {
         if reader.ride.is_none() && self.own != head {
             self.problem(Fault::Stream, format!("their own log was sent up to {:?}, but not {head:?}", self.own));
         }
-        if !has_last_location(self.run, self.truth, reader, segment) {
+        if !has_last_location(self.told, self.truth, reader, segment) {
             self.problem(Fault::LastValue, "was not sent the last location");
         }
     }
