@@ -215,22 +215,30 @@ fn print(failure: &Failure) {
     eprintln!("RIDEWIRE_SCHEDULE='{}'", failure.schedule);
 }
 
-/// Runs one schedule that the environment names.
-fn replay(named: &str) {
-    let schedule = match named.parse() {
-        Ok(seed) => generate::generate(seed),
-        Err(_) => Schedule::parse(named).unwrap_or_else(|| panic!("no schedule: {named}")),
+/// Runs one schedule that the environment names; that of a seed is shrunk where it fails.
+async fn replay(named: &str) -> Vec<Problem> {
+    let seed = named.parse().ok();
+    let schedule = match seed {
+        Some(seed) => generate::generate(seed),
+        None => Schedule::parse(named).unwrap_or_else(|| panic!("no schedule: {named}")),
     };
     eprintln!("{schedule}");
-    let problems = in_a_runtime(async { run(&mut Lane::open().await, &schedule).await });
+    let mut lane = Lane::open().await;
+    let problems = run(&mut lane, &schedule).await;
     problems.iter().for_each(|problem| eprintln!("{problem}"));
-    assert!(problems.is_empty(), "the guarantees are broken");
+    if let Some(seed) = seed.filter(|_| !problems.is_empty()) {
+        let (schedule, problems) = shrink::shrink(&mut lane, schedule, problems.clone(), run).await;
+        print(&Failure { seed, schedule, problems });
+    }
+    problems
 }
 
 #[test]
 fn the_guarantees_hold_in_every_schedule() {
     if let Ok(named) = std::env::var("RIDEWIRE_SCHEDULE") {
-        return replay(&named);
+        let problems = in_a_runtime(replay(&named));
+        assert!(problems.is_empty(), "the guarantees are broken");
+        return;
     }
     let soak = std::env::var_os("RIDEWIRE_SOAK").is_some();
     let schedules = number("RIDEWIRE_SCHEDULES").unwrap_or(if soak { SCHEDULES_OF_SOAK } else { SCHEDULES });
