@@ -68,6 +68,10 @@ impl Lane {
             Self { running: [None, None], proxies, client, http: reqwest::Client::new(), _database: database };
         for replica in Replica::BOTH {
             lane.start(replica).await;
+            while lane.running[replica.index()].as_ref().is_some_and(|running| running.lease.is_none()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                lane.learn_leases().await;
+            }
         }
         lane
     }
@@ -112,8 +116,8 @@ impl Lane {
         self.running[replica.index()] = Some(Running { base, runtime, hub, store, kill, ended, stat, lease: None });
     }
 
-    /// Notes the leases: that of a replica which has just started is the one that the other does not have.
-    pub(crate) async fn learn_leases(&mut self) {
+    /// Notes the leases: that of a replica which has just begun is the one that the other does not have.
+    async fn learn_leases(&mut self) {
         let rows = self.client.query("select replica::text from replicas where expires_at > now() order by 1", &[]);
         let found: Vec<String> = rows.await.unwrap().iter().map(|row| row.get(0)).collect();
         for index in 0..2 {
