@@ -126,13 +126,15 @@ async fn run(lane: &mut Lane, schedule: &Schedule) -> Vec<Problem> {
     problems.0
 }
 
-/// Nobody is online who is registered nowhere.
+/// Nobody is online who is registered nowhere: by no replica that lives, nor for a time that has not passed.
 async fn check_presence(run: &Run<'_>, problems: &mut Problems) {
     let query = "select topic, user_id from presence_states
                  where online and (starts_with(topic, 'ride/' || $1) or starts_with(user_id, $1)) and not exists (
-                     select from presence join replicas using (replica)
+                     select from presence
                      where presence.topic = presence_states.topic and presence.user_id = presence_states.user_id
-                         and expires_at > clock_timestamp())";
+                         and (exists (select from replicas where replicas.replica = presence.replica
+                                          and replicas.expires_at > clock_timestamp())
+                              or (to_jsonb(presence) ->> 'expires_at')::timestamptz > clock_timestamp()))";
     // Whoever renews its lease next takes them out: twice that.
     let deadline = Instant::now() + Duration::from_secs(12);
     loop {

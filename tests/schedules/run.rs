@@ -22,8 +22,14 @@ pub(crate) const STANDSTILL: Duration = Duration::from_millis(80);
 /// Between two looks.
 const FIRST: Duration = Duration::from_millis(1);
 
-/// How long anything may take that has to happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take that has to happen: longer than a replica waits for its database.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// For how long a replica is watched that does not stand still while a message is held: it may try again and again.
+const RESTLESS: Duration = Duration::from_secs(1);
+
+/// How often the message that ends a ride's log is sent again, where the database could not be reached at first.
+const TRIES: usize = 5;
 
 /// The operations that end each run: their numbers begin here.
 const LAST_OPS: usize = 9_000;
@@ -205,9 +211,14 @@ impl<'a> Run<'a> {
         self.settle().await;
     }
 
+    fn deadline(&self) -> Instant {
+        let is_holding = self.gates.values().any(|(_, gate)| gate.holds());
+        Instant::now() + if is_holding { RESTLESS } else { PATIENCE }
+    }
+
     /// Waits until something is so, or nothing has moved for a while.
     async fn until(&self, standstill: Duration, is_so: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = self.deadline();
         let mut still_since = None;
         let mut before = None;
         while !is_so(self) && Instant::now() < deadline {
@@ -225,7 +236,7 @@ impl<'a> Run<'a> {
 
     /// Waits until nothing moves.
     pub(crate) async fn settle(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = self.deadline();
         let (mut before, mut times) = (None, 0);
         let mut misses_hints = 0;
         while times < 2 && Instant::now() < deadline {
@@ -258,19 +269,24 @@ impl<'a> Run<'a> {
         asked == 0 || self.lane.waiting_for_locks().await == asked
     }
 
+    async fn until_done(&self, op: usize) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.told.operations[&op].is_done() {
+            if Instant::now() > deadline {
+                return Err(format!("operation {op} does not end"));
+            }
+            sleep(FIRST).await;
+        }
+        Ok(())
+    }
+
     /// Lets everything go on to its end, and ends each log with something that everybody is sent.
     pub(crate) async fn finish(&mut self) -> Result<(), String> {
         Replica::BOTH.iter().for_each(|at| self.lane.proxy(*at).release_all());
         self.gates.clear();
         let operations: Vec<_> = self.told.operations.keys().copied().collect();
         for op in operations {
-            let deadline = Instant::now() + PATIENCE;
-            while !self.told.operations[&op].is_done() {
-                if Instant::now() > deadline {
-                    return Err(format!("operation {op} does not end"));
-                }
-                sleep(Duration::from_millis(1)).await;
-            }
+            self.until_done(op).await?;
         }
         for at in Replica::BOTH {
             self.lane.start(at).await;
@@ -278,9 +294,15 @@ impl<'a> Run<'a> {
         self.settle().await;
         for ride in self.told.rides.clone().into_iter().filter(|ride| *ride != OLD_RIDE) {
             let (op, at) = (LAST_OPS + ride, Replica::BOTH[ride % 2]);
-            self.start(op, What::Send { who: Who::Support, named: true }, ride, at).await;
-            self.wait(op).await;
-            if self.told.operations[&op].status() != Some(201) {
+            for _ in 0..TRIES {
+                self.start(op, What::Send { who: Who::Support, named: true }, ride, at).await;
+                self.until_done(op).await?;
+                if self.told.operations[&op].is_acknowledged() {
+                    break;
+                }
+                self.settle().await;
+            }
+            if !self.told.operations[&op].is_acknowledged() {
                 return Err(format!("the last message is answered {:?}", self.told.operations[&op].answer()));
             }
         }
