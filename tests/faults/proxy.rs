@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::unix::{OwnedReadHalf as UnixRead, OwnedWriteHalf as UnixWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -16,6 +16,8 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
+
+use crate::support::Frames;
 
 /// Where a connection is cut, once, by the writer's next commit on any of them: its COMMIT, or the end of a statement that
 /// is a transaction of its own.
@@ -309,7 +311,7 @@ async fn upstream(
     silence: &watch::Sender<Option<Silence>>,
     struck: &Mutex<Option<oneshot::Sender<()>>>,
 ) {
-    let mut frames = Frames { buffer: Vec::new(), is_started: false };
+    let mut frames = Frames::of_client();
     let mut follower = Follower::default();
     while frames.read(&mut from).await {
         pass(number, shared).await;
@@ -445,7 +447,7 @@ async fn downstream(
     shared: &Shared,
     mut silenced: watch::Receiver<Option<Silence>>,
 ) {
-    let mut frames = Frames { buffer: Vec::new(), is_started: true };
+    let mut frames = Frames::of_postgres();
     let mut to = Some(to);
     let mut answered = 0;
     loop {
@@ -476,29 +478,5 @@ async fn downstream(
         {
             return;
         }
-    }
-}
-
-/// Messages of the protocol: a type, a length that counts itself, and the rest. A client's first has no type.
-struct Frames {
-    buffer: Vec<u8>,
-    is_started: bool,
-}
-
-impl Frames {
-    async fn read(&mut self, from: &mut (impl AsyncReadExt + Unpin)) -> bool {
-        matches!(from.read_buf(&mut self.buffer).await, Ok(read) if read > 0)
-    }
-
-    fn next(&mut self) -> Option<Vec<u8>> {
-        let kind = usize::from(self.is_started);
-        let length = self.buffer.get(kind..kind + 4)?;
-        let length = kind + u32::from_be_bytes(length.try_into().unwrap()) as usize;
-        if self.buffer.len() < length {
-            return None;
-        }
-        self.is_started = true;
-        let rest = self.buffer.split_off(length);
-        Some(std::mem::replace(&mut self.buffer, rest))
     }
 }

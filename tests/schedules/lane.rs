@@ -1,0 +1,202 @@
+//! Two replicas on one database, each behind a proxy, in which schedules run one after the other.
+//!
+//! A replica is the real program in a thread and a runtime of its own: to stop it is to drop that runtime, after which
+//! nothing of it runs and all its connections are closed, as when its process is killed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use clap::Parser;
+use ridewire::app;
+use ridewire::config::Settings;
+use ridewire::realtime::Hub;
+use ridewire::store::{Retention, Store};
+use tokio::sync::oneshot;
+use tokio_postgres::Client;
+
+use crate::proxy::Proxy;
+use crate::step::Replica;
+use crate::support::{Database, SECRET};
+
+/// What the replicas keep of rides that have ended.
+const KEEP: Duration = Duration::from_secs(3_600);
+
+/// Each holds a few connections at most while others wait at gates.
+const CONNECTIONS: &str = "5";
+
+/// The program's settings, as it parses them.
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// A replica that runs.
+struct Running {
+    base: String,
+    runtime: tokio::runtime::Handle,
+    hub: Arc<Hub>,
+    store: Arc<Store>,
+    kill: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+    /// Where the state of its thread is told.
+    stat: Option<PathBuf>,
+    /// The name of its lease.
+    lease: Option<String>,
+}
+
+/// Two replicas, and what is between.
+pub(crate) struct Lane {
+    // Dropped first, and with it the replicas' connections.
+    running: [Option<Running>; 2],
+    proxies: [Proxy; 2],
+    /// A look into the database, past the proxies.
+    pub(crate) client: Client,
+    pub(crate) http: reqwest::Client,
+    _database: Database,
+}
+
+impl Lane {
+    pub(crate) async fn open() -> Self {
+        let database = Database::create().await;
+        let sent = Arc::new(AtomicUsize::new(0));
+        let proxies = [Proxy::start(&database.url, Arc::clone(&sent)).await, Proxy::start(&database.url, sent).await];
+        let client = database.client().await;
+        let mut lane =
+            Self { running: [None, None], proxies, client, http: reqwest::Client::new(), _database: database };
+        for replica in Replica::BOTH {
+            lane.start(replica).await;
+            while lane.running[replica.index()].as_ref().is_some_and(|running| running.lease.is_none()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                lane.learn_leases().await;
+            }
+        }
+        lane
+    }
+
+    pub(crate) fn proxy(&self, replica: Replica) -> &Proxy {
+        &self.proxies[replica.index()]
+    }
+
+    /// Where a replica is, if it runs.
+    pub(crate) fn base(&self, replica: Replica) -> Option<&str> {
+        self.running[replica.index()].as_ref().map(|running| running.base.as_str())
+    }
+
+    /// Starts a replica that does not run.
+    pub(crate) async fn start(&mut self, replica: Replica) {
+        if self.running[replica.index()].is_some() {
+            return;
+        }
+        let settings = settings(&self.proxy(replica).url());
+        let (ready, started) = oneshot::channel();
+        let (kill, killed) = oneshot::channel::<()>();
+        let (end, ended) = oneshot::channel();
+        std::thread::spawn(move || {
+            let stat = std::fs::read_link("/proc/thread-self").ok().map(|own| PathBuf::from("/proc").join(own));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let handle = runtime.handle().clone();
+            let serving = app::serve(settings, false, async |address, api| {
+                let parts = (address.to_string(), handle, Arc::clone(&api.hub), Arc::clone(&api.store), stat);
+                drop(ready.send(parts));
+            });
+            runtime.block_on(async {
+                tokio::select! {
+                    served = serving => served.unwrap(),
+                    _ = killed => {}
+                }
+            });
+            drop(runtime);
+            let _ = end.send(());
+        });
+        let (base, runtime, hub, store, stat) = started.await.expect("a replica starts");
+        let stat = stat.map(|own| own.join("stat"));
+        self.running[replica.index()] = Some(Running { base, runtime, hub, store, kill, ended, stat, lease: None });
+    }
+
+    /// Notes the leases: that of a replica which has just begun is the one that the other does not have.
+    async fn learn_leases(&mut self) {
+        let rows = self.client.query("select replica::text from replicas where expires_at > now() order by 1", &[]);
+        let found: Vec<String> = rows.await.unwrap().iter().map(|row| row.get(0)).collect();
+        for index in 0..2 {
+            let other = self.running[1 - index].as_ref().and_then(|other| other.lease.clone());
+            if let Some(running) = self.running[index].as_mut()
+                && running.lease.as_ref().is_none_or(|lease| !found.contains(lease))
+            {
+                running.lease = found.iter().rev().find(|lease| Some(*lease) != other.as_ref()).cloned();
+            }
+        }
+    }
+
+    /// Kills a replica that runs, and lets its lease run out.
+    pub(crate) async fn kill(&mut self, replica: Replica) {
+        self.learn_leases().await;
+        let Some(running) = self.running[replica.index()].take() else { return };
+        let _ = running.kill.send(());
+        // Its handles on the database are gone with its runtime; these are the last.
+        drop((running.hub, running.store));
+        running.ended.await.expect("a replica ends");
+        let expire = "update replicas set expires_at = clock_timestamp() - interval '1s' where replica::text = $1";
+        self.client.execute(expire, &[&running.lease.unwrap_or_default()]).await.unwrap();
+    }
+
+    /// Has a replica compare what it reads with the database, as its fallback poll does.
+    pub(crate) async fn look(&self, replica: Replica) -> bool {
+        let Some(running) = &self.running[replica.index()] else { return true };
+        let (hub, store) = (Arc::clone(&running.hub), Arc::clone(&running.store));
+        running.runtime.spawn(async move { hub.check(&store).await.is_ok() }).await.unwrap_or(false)
+    }
+
+    /// Begins to take away what retention no longer keeps.
+    pub(crate) fn retain(&self, replica: Replica) -> Option<tokio::task::JoinHandle<()>> {
+        let running = self.running[replica.index()].as_ref()?;
+        let store = Arc::clone(&running.store);
+        let work =
+            async move { while store.trim(Retention { logs: KEEP, messages: KEEP }).await.is_ok_and(|n| n > 0) {} };
+        Some(running.runtime.spawn(work))
+    }
+
+    /// Whether no replica is doing anything, as far as the system tells.
+    pub(crate) fn sleeps(&self) -> bool {
+        let states = self.running.iter().flatten().filter_map(|running| running.stat.as_ref());
+        states.filter_map(|stat| std::fs::read_to_string(stat).ok()).all(|stat| {
+            // The state follows the name, which is in parentheses.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('S'))
+        })
+    }
+
+    /// How many connections wait for locks.
+    pub(crate) async fn waiting_for_locks(&self) -> usize {
+        let query =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        let count: i64 = self.client.query_one(query, &[]).await.unwrap().get(0);
+        usize::try_from(count).unwrap()
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        for running in self.running.iter_mut().filter_map(Option::take) {
+            let _ = running.kill.send(());
+        }
+    }
+}
+
+/// Nothing that a schedule does not ask for happens soon, and nothing times out.
+fn settings(database: &str) -> Settings {
+    let arguments = [
+        ("--database-url", database),
+        ("--listen", "127.0.0.1:0"),
+        ("--jwt-secret", SECRET),
+        ("--database-connections", CONNECTIONS),
+        ("--database-timeout", "60s"),
+        ("--fallback-poll", "1d"),
+        ("--retention-period", "1d"),
+        ("--presence-grace", "30s"),
+        ("--heartbeat", "60s"),
+    ];
+    let arguments = arguments.iter().flat_map(|(name, value)| [*name, *value]);
+    Arguments::parse_from(std::iter::once("ridewire").chain(arguments)).settings
+}

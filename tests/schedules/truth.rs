@@ -1,0 +1,141 @@
+//! What the database has of one run.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tokio_postgres::Client;
+
+/// An event of a log.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Logged {
+    pub(crate) seq: i64,
+    pub(crate) kind: String,
+    pub(crate) text: String,
+    pub(crate) data: Value,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) id: String,
+    pub(crate) ride: String,
+    pub(crate) seq: i64,
+    pub(crate) content: Option<String>,
+    pub(crate) is_deleted: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Receipt {
+    pub(crate) ride: String,
+    pub(crate) user: String,
+    pub(crate) role: String,
+    pub(crate) delivered: i64,
+    pub(crate) read: i64,
+}
+
+/// A participant's interval of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Interval {
+    pub(crate) ride: String,
+    pub(crate) user: String,
+    pub(crate) role: String,
+    pub(crate) from: i64,
+    pub(crate) until: Option<i64>,
+}
+
+impl Interval {
+    /// Whether an event at this seq is the participant's.
+    pub(crate) fn has(&self, seq: i64) -> bool {
+        seq >= self.from && self.until.is_none_or(|until| seq <= until)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Location {
+    pub(crate) ride: String,
+    pub(crate) driver: String,
+    pub(crate) seq: i64,
+    pub(crate) data: Value,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Truth {
+    pub(crate) heads: BTreeMap<String, i64>,
+    pub(crate) logs: BTreeMap<String, Vec<Logged>>,
+    pub(crate) messages: Vec<Message>,
+    pub(crate) receipts: Vec<Receipt>,
+    pub(crate) intervals: Vec<Interval>,
+    /// Status and driver.
+    pub(crate) rides: BTreeMap<String, (String, Option<String>)>,
+    pub(crate) locations: Vec<Location>,
+}
+
+impl Truth {
+    pub(crate) async fn read(client: &Client, prefix: &str) -> Self {
+        let mut truth = Self::default();
+        let topics = "(starts_with({}, 'ride/' || $1::text) or starts_with({}, 'user/' || $1::text))";
+        let of = |column: &str| topics.replace("{}", column);
+        let query = format!("select name, last_seq from topics where {}", of("name"));
+        truth.heads =
+            client.query(&query, &[&prefix]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+        let query = format!("select topic, seq, type, data from events where {} order by topic, seq", of("topic"));
+        for row in client.query(&query, &[&prefix]).await.unwrap() {
+            let text: String = row.get(3);
+            let data = serde_json::from_str(&text).unwrap();
+            let logged = Logged { seq: row.get(1), kind: row.get(2), text, data };
+            truth.logs.entry(row.get(0)).or_default().push(logged);
+        }
+        let query = "select id::text, ride_id, seq, content, deleted_at is not null from messages
+                     where starts_with(ride_id, $1) order by ride_id, seq";
+        let message = |row: &tokio_postgres::Row| Message {
+            id: row.get(0),
+            ride: row.get(1),
+            seq: row.get(2),
+            content: row.get(3),
+            is_deleted: row.get(4),
+        };
+        truth.messages = client.query(query, &[&prefix]).await.unwrap().iter().map(message).collect();
+        let query =
+            "select ride_id, user_id, role, delivered_seq, read_seq from receipts where starts_with(ride_id, $1)";
+        let receipt = |row: &tokio_postgres::Row| Receipt {
+            ride: row.get(0),
+            user: row.get(1),
+            role: row.get(2),
+            delivered: row.get(3),
+            read: row.get(4),
+        };
+        truth.receipts = client.query(query, &[&prefix]).await.unwrap().iter().map(receipt).collect();
+        let query = "select ride_id, user_id, role, from_seq, until_seq from participants
+                     where starts_with(ride_id, $1) order by ride_id, from_seq";
+        let interval = |row: &tokio_postgres::Row| Interval {
+            ride: row.get(0),
+            user: row.get(1),
+            role: row.get(2),
+            from: row.get(3),
+            until: row.get(4),
+        };
+        truth.intervals = client.query(query, &[&prefix]).await.unwrap().iter().map(interval).collect();
+        let query = "select ride_id, status, driver_id from rides where starts_with(ride_id, $1)";
+        let ride = |row: &tokio_postgres::Row| (row.get(0), (row.get(1), row.get(2)));
+        truth.rides = client.query(query, &[&prefix]).await.unwrap().iter().map(ride).collect();
+        let query = "select ride_id, driver_id, seq, data from ride_locations where starts_with(ride_id, $1)";
+        let location = |row: &tokio_postgres::Row| Location {
+            ride: row.get(0),
+            driver: row.get(1),
+            seq: row.get(2),
+            data: serde_json::from_str(row.get(3)).unwrap(),
+        };
+        truth.locations = client.query(query, &[&prefix]).await.unwrap().iter().map(location).collect();
+        truth
+    }
+
+    /// A ride's log.
+    pub(crate) fn log(&self, ride: &str) -> &[Logged] {
+        self.logs.get(&format!("ride/{ride}")).map_or(&[], Vec::as_slice)
+    }
+
+    /// A user's intervals of a ride, in order.
+    pub(crate) fn intervals_of<'a>(&'a self, ride: &'a str, user: &'a str) -> impl Iterator<Item = &'a Interval> {
+        self.intervals.iter().filter(move |one| one.ride == ride && one.user == user)
+    }
+}
