@@ -8,7 +8,7 @@ use crate::support::{Answer, Cluster, Database, PATIENCE, Server, Stream, User, 
 use crate::world::{START, log_of};
 
 /// Requests wait long for Postgres, and so the outcome of a commit is learnt wherever it can be.
-pub(crate) const PATIENT: Settings = [("RIDEWIRE_FALLBACK_POLL", "500ms"), ("RIDEWIRE_DATABASE_TIMEOUT", "60s")];
+const PATIENT: Settings = [("RIDEWIRE_FALLBACK_POLL", "500ms"), ("RIDEWIRE_DATABASE_TIMEOUT", "60s")];
 
 /// Requests give up soon, where the outcome cannot be learnt.
 const BRIEF: Settings = [("RIDEWIRE_FALLBACK_POLL", "500ms"), ("RIDEWIRE_DATABASE_TIMEOUT", "4s")];

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::commits::{PATIENT, Scene};
+use crate::commits::Scene;
 use crate::proxy::{Cut, Step};
 use crate::support::{Answer, Database, User, eventually, lock, until_waiting};
 use crate::world::{Log, log_of};

@@ -131,6 +131,7 @@ async fn a_late_position_of_a_replaced_driver_does_not_take_the_place_of_the_nex
         connections: 1,
         patience: PATIENCE,
         prepared: Prepared::On,
+        plans_age: PATIENCE,
     };
     let store = Store::new(config).unwrap();
     let put = async |driver: &str, seq| {
