@@ -196,7 +196,7 @@ fn check_receipts(truth: &Truth, ride: &str, problems: &mut Problems) {
 }
 
 /// Everything that an operation may have put into a message.
-fn contents<'a>(told: &'a Told, op: usize) -> BTreeSet<&'a str> {
+fn contents(told: &Told, op: usize) -> BTreeSet<&str> {
     let is_edit = |other: &&Operation| matches!(other.what, What::Edit { of } if of == op);
     let edits = told.operations.values().filter(is_edit).map(|edit| &*edit.content);
     edits.chain([&*told.operations[&op].content]).collect()

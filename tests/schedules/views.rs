@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::check::{Fault, Problems, is_same};
 use crate::reader::{Item, Reading, Segment};
 use crate::step::{OLD_RIDE, What, Who};
-use crate::told::{Told, latitude};
+use crate::told::{Operation, Told, latitude};
 use crate::truth::{Logged, Truth};
 
 /// What of a ride's log is a reader's.
@@ -332,7 +332,9 @@ impl View<'_, '_> {
                     _ => false,
                 }
         });
-        let bounds: Vec<_> = of.map(|(_, one)| (one.head_before, one.head_after.unwrap_or(i64::MAX))).collect();
+        // That somebody types no longer is true from any later event on: it may be their next message.
+        let high = |one: &Operation| one.head_after.filter(|_| data["typing"] != false).unwrap_or(i64::MAX);
+        let bounds: Vec<_> = of.map(|(_, one)| (one.head_before, high(one))).collect();
         let part = self.part(ride);
         let may_have = bounds.iter().any(|(low, high)| part.may_have(*low, *high));
         let may_be_there = bounds.iter().any(|(low, _)| *low <= place);
