@@ -23,7 +23,8 @@ test-fast: rust postgres ## run the unit and integration tests alone
 
 soak: rust postgres test-programs ## run the tests that are shortened in `make test` at their whole length (an hour and a half)
 	@ulimit -n 65536 2>/dev/null || ulimit -n $$(ulimit -H -n); \
-	RIDEWIRE_SOAK=1 $(CARGO) test --release --test faults -- --nocapture hostile chaos soak
+	RIDEWIRE_SOAK=1 $(CARGO) test --release --test faults -- --nocapture hostile chaos soak && \
+	RIDEWIRE_SOAK=1 $(CARGO) test --release --test schedules
 	@scripts/schemathesis.sh 200
 
 build: rust ## build target/release/ridewire

@@ -19,4 +19,4 @@ find_server
 
 cd web
 [ $# -gt 0 ] || set -- test/console.test.js test/windows.test.js test/reference.test.js test/migrate.test.js
-node_test 300000 2 "$@"
+node_test 600000 3 "$@"

@@ -11,4 +11,4 @@ has_node || skip "the JavaScript client's tests need Node 20 or newer (https://n
 find_server
 
 cd clients/js
-node_test 180000 3 "$@"
+node_test 600000 4 "$@"

@@ -43,4 +43,4 @@ fi
 if has jq; then export RIDEWIRE_JQ=jq; else lacks "the client in curl needs jq"; fi
 
 cd tests/clients
-node_test 180000 5 "$@"
+node_test 600000 5 "$@"

@@ -60,12 +60,24 @@ else
     "$CARGO" test --quiet --no-run
     wait $!
     say "running the suites; their output is in $logs"
-    suite faults rust 4 --test faults &
-    { suite lib rust 4 --lib --bins; suite doc "$CARGO" test --quiet --doc; suite it rust 8 --test it
-      suite schemathesis scripts/schemathesis.sh 15 1; } &
-    { suite js scripts/js.sh; suite quickstarts scripts/quickstarts.sh; suite browser scripts/browser.sh; } &
+    {
+        suite faults rust 4 --test faults
+        suite schemathesis scripts/schemathesis.sh 15 1
+    } &
+    {
+        suite lib rust 4 --lib --bins
+        suite doc "$CARGO" test --quiet --doc
+        suite model rust 2 --test model
+        suite it rust 8 --test it
+        suite schedules rust 2 --test schedules
+    } &
+    {
+        suite js scripts/js.sh
+        suite quickstarts scripts/quickstarts.sh
+        suite browser scripts/browser.sh
+    } &
     wait
-    set -- lib doc it faults schemathesis js quickstarts browser
+    set -- lib doc model it schedules faults schemathesis js quickstarts browser
 fi
 
 all_passed=0 all_failed=0 all_skipped=0 end=0

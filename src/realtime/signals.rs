@@ -92,7 +92,10 @@ impl Signals {
     /// Notes that the log has reached `end`.
     pub(super) fn reach(&mut self, end: Seq) {
         if self.any_waits {
-            self.any_waits = self.known.values_mut().fold(false, |waits, known| known.trim(end) || waits);
+            self.any_waits = false;
+            for known in self.known.values_mut() {
+                self.any_waits |= known.trim(end);
+            }
         }
     }
 

@@ -63,6 +63,7 @@ struct Answer<'a> {
 /// What a poll has found.
 #[derive(Default)]
 struct Found {
+    resumed: bool,
     page: Page,
     gap: Option<GapView>,
     closed: bool,
@@ -98,7 +99,8 @@ pub(in crate::http) async fn poll_ride(
     let _admitted = api.admit_poll(&caller)?;
     let (mut follow, opened) = Follow::open(Arc::new(api.reader(&caller)), ride, after).await?;
     if req.method() == Method::HEAD {
-        return Ok(head(res));
+        head(res);
+        return Ok(());
     }
     if !opened.is_over
         && let Some(up_to) = acknowledge(&api, &caller, &opened.snapshot, &terms.filter, after)
@@ -106,7 +108,8 @@ pub(in crate::http) async fn poll_ride(
         terms.acknowledged.note(&opened.snapshot, up_to);
     }
     let _attending = (api.attend(&follow, terms.away), api.attend_as_driver(&caller, terms.away));
-    let mut found = Found { gap: opened.gap.map(GapView::from), closed: opened.is_over, ..Found::default() };
+    let mut found = Found { resumed: opened.resumed, ..Found::default() };
+    (found.gap, found.closed) = (opened.gap.map(GapView::from), opened.is_over);
     let mut state = State::Ride(Box::new(opened.snapshot));
     let mut cursor = opened.cursor;
     // A poll that has nothing to wait for, or a cursor that is none of this log's, is answered with the look that it has.
@@ -126,7 +129,7 @@ pub(in crate::http) async fn poll_ride(
         found.closed |= end.is_some_and(|end| cursor >= end);
         state = State::Ride(Box::new(snapshot));
     }
-    found.answer(&api, &caller, &follow, &cursor, opened.resumed, &state, res)
+    found.answer(&api, &caller, &follow, &cursor, &state, res)
 }
 
 /// Follow everything of one's own by polling
@@ -154,7 +157,8 @@ pub(in crate::http) async fn poll_all(
     let mut terms = Terms::of(req, res, &api, &caller)?;
     let _admitted = api.admit_poll(&caller)?;
     if req.method() == Method::HEAD {
-        return Ok(head(res));
+        head(res);
+        return Ok(());
     }
     let _attending = api.attend_as_driver(&caller, terms.away);
     let attend = merged_attend(&api, terms.away);
@@ -165,7 +169,7 @@ pub(in crate::http) async fn poll_all(
         }
     }
     let gap = opened.gap.map(|(topic, gap)| GapView::of(&topic, gap));
-    let mut found = Found { gap, ..Found::default() };
+    let mut found = Found { resumed: opened.resumed, gap, ..Found::default() };
     let rides = opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect();
     let mut state = State::All { rides, drivers: opened.drivers, omitted: merged.omitted().to_vec() };
     if has_cursor && opened.resumed && found.gap.is_none() {
@@ -173,7 +177,7 @@ pub(in crate::http) async fn poll_all(
         state = merged.state().await?;
     }
     let cursor = found.next_from.take().unwrap_or_else(|| Cursor::Places(merged.cursor()));
-    found.answer(&api, &caller, &merged, &cursor, opened.resumed, &state, res)
+    found.answer(&api, &caller, &merged, &cursor, &state, res)
 }
 
 /// How a poll is to be.
@@ -275,7 +279,6 @@ impl Found {
         caller: &Caller,
         reader: &impl Reader,
         cursor: &impl ToString,
-        resumed: bool,
         state: &State,
         res: &mut Response,
     ) -> Result<(), Refusal> {
@@ -283,7 +286,7 @@ impl Found {
         let answer = Answer {
             events: self.page.events.iter().map(view).collect::<Result<_, _>>()?,
             cursor: cursor.to_string(),
-            resumed: resumed && self.gap.is_none(),
+            resumed: self.resumed && self.gap.is_none(),
             gap: self.gap.clone(),
             state: state.view(api, caller),
             has_more: !self.closed && reader.is_behind(),
