@@ -5,8 +5,9 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 # Dependencies first: they change less often than the code.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches/ridewire tests/it tests/faults \
-    && echo 'fn main() {}' | tee src/main.rs benches/ridewire/main.rs tests/it/main.rs tests/faults/main.rs > /dev/null \
+RUN mkdir -p src benches/ridewire tests/it tests/faults tests/model tests/schedules \
+    && echo 'fn main() {}' | tee src/main.rs benches/ridewire/main.rs tests/it/main.rs tests/faults/main.rs \
+        tests/model/main.rs tests/schedules/main.rs > /dev/null \
     && touch src/lib.rs \
     && cargo build --profile dist --features jemalloc --locked --bin ridewire \
     && rm -rf src

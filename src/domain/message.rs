@@ -95,7 +95,7 @@ impl Eq for Metadata {}
 fn integers(json: &str) -> impl Iterator<Item = &str> {
     let mut in_string = false;
     let mut escaped = false;
-    let is_outside = move |c: char| {
+    let mut is_outside = move |c: char| {
         let was_outside = !in_string;
         match c {
             _ if escaped => escaped = false,
@@ -105,7 +105,6 @@ fn integers(json: &str) -> impl Iterator<Item = &str> {
         }
         was_outside
     };
-    let mut is_outside = is_outside;
     let tokens = json.split(move |c: char| {
         let is_number = matches!(c, '0'..='9' | '-' | '+' | '.' | 'e' | 'E');
         !(is_outside(c) && is_number)

@@ -207,7 +207,7 @@ pub(super) async fn find(
     let message = api.store.message(id).await?.ok_or(Error::MessageNotFound)?;
     let snapshot = api.store.snapshot(&message.ride).await?.ok_or(Error::MessageNotFound)?;
     let access = snapshot.admit(caller).map_err(|_| Error::MessageNotFound)?;
-    if !snapshot.may_see(caller, access, message.seq) {
+    if !snapshot.parts(caller).contains(message.seq) {
         return Err(Error::MessageNotFound.into());
     }
     Ok((message, snapshot, access))

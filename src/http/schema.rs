@@ -11,16 +11,18 @@ use serde_json::Value;
 pub(super) use self::live::{Poll, PollAll};
 use crate::domain::{Chat, RideRole, Status};
 
+/// An id that the caller chooses.
+fn id(example: &str) -> RefOr<Schema> {
+    let pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$";
+    Object::new().schema_type(BasicType::String).pattern(pattern).example(example).into()
+}
+
 /// A ride's id.
 pub(super) struct Id;
 
 impl ToSchema for Id {
     fn to_schema(_components: &mut Components) -> RefOr<Schema> {
-        Object::new()
-            .schema_type(BasicType::String)
-            .pattern(r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$")
-            .example("ride_123")
-            .into()
+        id("ride_123")
     }
 }
 
@@ -29,11 +31,7 @@ pub(super) struct Person;
 
 impl ToSchema for Person {
     fn to_schema(_components: &mut Components) -> RefOr<Schema> {
-        Object::new()
-            .schema_type(BasicType::String)
-            .pattern(r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$")
-            .example("rider_1")
-            .into()
+        id("rider_1")
     }
 }
 
@@ -42,11 +40,7 @@ pub(super) struct DriverId;
 
 impl ToSchema for DriverId {
     fn to_schema(_components: &mut Components) -> RefOr<Schema> {
-        Object::new()
-            .schema_type(BasicType::String)
-            .pattern(r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$")
-            .example("driver_1")
-            .into()
+        id("driver_1")
     }
 }
 

@@ -199,8 +199,8 @@ pub(super) fn visible_message<'a>(
     message: MessageId,
 ) -> Result<&'a Message> {
     let snapshot = ledger.ride(ride)?;
-    let access = snapshot.admit(caller).map_err(|_| Error::MessageNotFound)?;
+    snapshot.admit(caller).map_err(|_| Error::MessageNotFound)?;
     let message = ledger.message(message)?;
-    let visible = message.ride == *ride && snapshot.may_see(caller, access, message.seq);
+    let visible = message.ride == *ride && snapshot.parts(caller).contains(message.seq);
     visible.then_some(message).ok_or(Error::MessageNotFound)
 }
