@@ -87,12 +87,14 @@ proptest! {
         if let Ok(content) = Content::parse(text.clone()) {
             prop_assert_eq!(content.as_str(), &text);
             prop_assert!(!text.trim().is_empty() && text.trim().chars().count() <= 4_000 && !text.contains('\0'));
+            prop_assert!(text.len() <= Content::MAX_BYTES);
         }
         if let Ok(name) = ClientMessageId::parse(text.clone()) {
             prop_assert_eq!(name.as_str(), &text);
         }
         let is_id = (1..=64).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+            && !matches!(text.as_str(), "." | "..");
         prop_assert_eq!(RideId::parse(&text).is_ok(), is_id);
         if let Ok(object) = serde_json::from_str(&format!("{{{text:?}: {text:?}}}")) {
             let _ = Metadata::parse(object);
