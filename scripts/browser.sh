@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 has_node || skip "the pages' tests need Node 20 or newer (https://nodejs.org)"
 scripts/test-programs.sh browser
-CHROMIUM=$(chromium)
+CHROMIUM=$(find_chromium)
 [ -n "$CHROMIUM" ] || skip "the pages' tests need Chromium (apt install chromium)"
 export CHROMIUM
 [ -d web/node_modules/playwright-core ] && [ -d web/node_modules/axe-core ] ||

@@ -27,7 +27,7 @@ has() {
 }
 
 # The name of the Chromium that is installed, empty if there is none.
-chromium() {
+find_chromium() {
     command -v "${CHROMIUM:-chromium}" || command -v chromium-browser || true
 }
 

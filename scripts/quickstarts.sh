@@ -17,7 +17,7 @@ has_node || skip "the tests of the quick starts need Node 20 or newer (https://n
 scripts/test-programs.sh quickstarts
 find_server
 
-CHROMIUM=$(chromium)
+CHROMIUM=$(find_chromium)
 if [ -n "$CHROMIUM" ] && [ -d web/node_modules/playwright-core ]; then
     export CHROMIUM
 else

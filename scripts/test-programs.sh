@@ -58,7 +58,7 @@ programs() {
 
 # Installs Chromium where that takes no questions.
 browser() {
-    [ -n "$(chromium)" ] || ! has apt-get || programs chromium
+    [ -n "$(find_chromium)" ] || ! has apt-get || programs chromium
 }
 
 # Installs the packages that a lockfile names, in the folder that it is in.

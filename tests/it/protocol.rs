@@ -68,6 +68,10 @@ async fn a_stream_is_resumed_from_the_parameter_of_polyfills_unless_there_is_the
     stream.next_sync().await;
     assert_eq!(stream.next_event().await.data["content"], "One");
     driver.get("messages/rides/ride_1/events?lastEventId=x").await.wrong_field("lastEventId");
+    // A malformed one is rejected also where the header decides.
+    let request =
+        driver.request(Method::GET, "messages/rides/ride_1/events?lastEventId=x").header("last-event-id", "1");
+    driver.ask(request).await.wrong_field("lastEventId");
     let mut stream = driver.stream_all("lastEventId=0", None).await;
     assert_eq!(stream.next_sync().await["resumed"], true);
 }

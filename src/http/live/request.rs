@@ -45,17 +45,17 @@ pub(super) fn places(name: &str, text: Option<&str>, caller: &Caller) -> Result<
     text.map(parse).transpose()
 }
 
-/// The last id that a browser has received, and the name of the header or parameter that has it. It takes precedence over
-/// `?after=`, since a browser that reconnects repeats its old URL. An empty one is none (HTML standard, section 9.2.4).
+/// The last id that a browser has received, as `parse` reads it. It takes precedence over `?after=`, since a browser that
+/// reconnects repeats its old URL. An empty one is none (HTML standard, section 9.2.4).
 ///
-/// Polyfills that cannot set headers send `?lastEventId=`.
-pub(super) fn last_event_id(req: &Request) -> Result<Option<(&'static str, &str)>, Error> {
-    let (name, text) = match req.headers().get(LAST_EVENT_ID) {
-        Some(value) => {
-            let text = value.to_str().map_err(|_| Error::invalid("Last-Event-ID", "must be plain text"))?;
-            ("Last-Event-ID", text.trim())
-        }
-        None => ("lastEventId", query(req, "lastEventId").unwrap_or_default()),
-    };
-    Ok((!text.is_empty()).then_some((name, text)))
+/// Polyfills that cannot set headers send `?lastEventId=`; the header takes precedence. Both must be well-formed.
+pub(super) fn last_event_id<T>(
+    req: &Request,
+    parse: impl Fn(&str, Option<&str>) -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
+    let header = req.headers().get(LAST_EVENT_ID).map(|value| value.to_str().map(str::trim)).transpose();
+    let header = header.map_err(|_| Error::invalid("Last-Event-ID", "must be plain text"))?;
+    let header = parse("Last-Event-ID", header.filter(|text| !text.is_empty()))?;
+    let parameter = parse("lastEventId", query(req, "lastEventId").filter(|text| !text.is_empty()))?;
+    Ok(header.or(parameter))
 }

@@ -41,10 +41,7 @@ pub(in crate::http) async fn stream_ride(
     let RidePath(ride) = ride;
     let Some(Session { caller, api, .. }) = or_later(session.for_ride(&ride), res)? else { return Ok(()) };
     let after = seq("after", query(req, "after"))?;
-    let last_id = match last_event_id(req)? {
-        Some((name, text)) => seq(name, Some(text))?,
-        None => None,
-    };
+    let last_id = last_event_id(req, seq)?;
     let cursor = last_id.or(after);
     let terms = terms(req, &api, &caller)?;
     let Some(admitted) = api.admit_stream(&caller) else {
@@ -101,10 +98,7 @@ pub(in crate::http) async fn stream_all(
 ) -> Result<(), Refusal> {
     let Some(Session { caller, api, .. }) = or_later(session.for_all(), res)? else { return Ok(()) };
     let after = places("after", query(req, "after"), &caller)?;
-    let last_id = match last_event_id(req)? {
-        Some((name, text)) => places(name, Some(text), &caller)?,
-        None => None,
-    };
+    let last_id = last_event_id(req, |name, text| places(name, text, &caller))?;
     let (is_resumed, cursor) = (last_id.is_some(), last_id.or(after));
     let terms = terms(req, &api, &caller)?;
     let Some(admitted) = api.admit_stream(&caller) else {
