@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the test suites: builds once, then runs three lanes of suites beside each other, and the browser after them. Prints the whole output of a suite that
-# fails, then one line for each suite, and the total.
+# Runs the test suites: builds once, then runs three lanes of suites beside each other, and the browser after them. Prints the
+# whole output of a suite that fails, then one line for each suite, and the total.
 #
 #   scripts/test.sh          all suites
 #   scripts/test.sh fast     unit and integration tests: no faults, no schedules, no other languages, no browser
