@@ -2,16 +2,20 @@
 -- nothing where its head is not where it was judged to be. So what was judged by what is known, under no lock, is stored if,
 -- and only if, nobody has written to that topic since. Says which topics, unless all.
 --
--- Heads are locked by being raised, in one order, as everywhere: they are looked up one after the other. One that had to be
--- waited for is looked at again after the wait.
+-- Nor is anything stored of a topic that somebody else has locked: a row that had to be waited for would delay all the others.
+-- Heads are locked before they are raised, and one that was raised since this statement began is looked at again then.
 with ends as (select topic, judged_at, last_seq
-              from unnest($8::text[], $9::bigint[], $10::bigint[]) as ends (topic, judged_at, last_seq)
-              order by topic collate "C"),
+              from unnest($8::text[], $9::bigint[], $10::bigint[]) as ends (topic, judged_at, last_seq)),
+     free as materialized (select topics.name, ends.judged_at, ends.last_seq
+                           from ends
+                           join topics on topics.name = ends.topic
+                                      and topics.last_seq = ends.judged_at
+                           for no key update of topics skip locked),
      raised as (update topics
-                set last_seq = ends.last_seq
-                from ends
-                where topics.name = ends.topic
-                  and topics.last_seq = ends.judged_at
+                set last_seq = free.last_seq
+                from free
+                where topics.name = free.name
+                  and topics.last_seq = free.judged_at
                 returning topics.name),
      judged as (select (select count(*) from raised) = cardinality($8::text[]) as right),
      appended as (insert into events (topic, seq, type, data, message_id, trace, created_at)

@@ -1,7 +1,10 @@
 //! One batch: judged, committed, published and answered; and what is done when that fails.
 //!
 //! What is said on rides that the writer [knows](super::known) is judged by that and sent in one flight, before the others; of
-//! what somebody else has written to meanwhile nothing is stored. All that is left is judged under the locks.
+//! what somebody else has written to meanwhile, or has locked, nothing is stored. All that is left is judged under the locks.
+//!
+//! What somebody else has locked is left out, and goes back into the queue with all that comes after it on the same ride;
+//! nothing of it was done. Only a batch that is meant to wait, of one ride alone, waits for its locks, and not for long.
 //!
 //! What is known when an error comes decides what may be done:
 //! - before anything was stored (locking, loading, judging), or when Postgres says that the transaction was
@@ -65,9 +68,48 @@ impl Done {
     }
 }
 
-/// Carries out a batch. Everyone in it was answered, or is to be [told](Done::tell).
-pub(super) async fn run(desk: &Desk, mut jobs: Vec<Queued>, committed: &impl Fn(Committed)) -> Option<Done> {
-    let lost = match ahead(desk, &mut jobs).await {
+/// How a batch comes by its locks, and what it has left out for want of them.
+#[derive(Debug)]
+struct Locks {
+    waits: bool,
+    left_out: Vec<Queued>,
+}
+
+impl Locks {
+    /// Leaves out those that are locked, and what comes after them on their rides.
+    fn leave_out(&mut self, jobs: &mut Vec<Queued>, is_locked: impl Fn(&Queued) -> bool) {
+        let mut rides: HashSet<RideId> = self.left_out.iter().filter_map(Queued::ride).cloned().collect();
+        self.left_out.extend(jobs.extract_if(.., |queued| {
+            let is_out = queued.ride().is_some_and(|ride| rides.contains(ride)) || is_locked(queued);
+            if is_out {
+                rides.extend(queued.ride().cloned());
+            }
+            is_out
+        }));
+    }
+}
+
+/// Carries out a batch. Everyone in it was answered, or is to be [told](Done::tell), or was left out: what they need is
+/// locked. One that `waits` does so for what is locked.
+pub(super) async fn run(
+    desk: &Desk,
+    jobs: Vec<Queued>,
+    waits: bool,
+    committed: &impl Fn(Committed),
+) -> (Option<Done>, Vec<Queued>) {
+    let mut locks = Locks { waits, left_out: Vec::new() };
+    let done = carry_out(desk, jobs, &mut locks, committed).await;
+    (done, locks.left_out)
+}
+
+async fn carry_out(
+    desk: &Desk,
+    mut jobs: Vec<Queued>,
+    locks: &mut Locks,
+    committed: &impl Fn(Committed),
+) -> Option<Done> {
+    let ahead = if locks.waits { Ok(None) } else { ahead(desk, &mut jobs).await };
+    let lost = match ahead {
         Ok(done) if jobs.is_empty() => return done,
         Ok(done) => {
             done.into_iter().for_each(|done| done.tell(committed));
@@ -75,17 +117,29 @@ pub(super) async fn run(desk: &Desk, mut jobs: Vec<Queued>, committed: &impl Fn(
         }
         Err(error) => Some(error),
     };
-    let (jobs, error) = match under_locks(desk, jobs, lost).await {
+    let (mut jobs, error) = match under_locks(desk, jobs, lost, locks).await {
         Ok(done) => return done,
         Err(refused) => refused,
     };
+    if locks.waits && error.is_lock_timeout() {
+        locks.leave_out(&mut jobs, |_| true);
+        return None;
+    }
     if jobs.len() == 1 || error.is_connection_lost() {
         fail(jobs, &error);
         return None;
     }
     tracing::warn!(%error, jobs = jobs.len(), "a batch was refused; its commands run one by one");
     for queued in jobs {
-        match under_locks(desk, vec![queued], None).await {
+        let mut one = vec![queued];
+        // After one of the same ride that was left out.
+        locks.leave_out(&mut one, |_| false);
+        // Each may wait for what the batch was refused for, a table that is locked: not one after the other for ever.
+        if one.iter().any(|queued| queued.is_late(Instant::now())) {
+            fail(one, &error);
+            continue;
+        }
+        match under_locks(desk, one, None, locks).await {
             Ok(done) => done.into_iter().for_each(|done| done.tell(committed)),
             Err((job, error)) => fail(job, &error),
         }
@@ -104,6 +158,8 @@ async fn ahead(desk: &Desk, jobs: &mut Vec<Queued>) -> Result<Option<Done>, Stor
     let chats = jobs.iter().filter_map(|queued| queued.needs.only_chat()).filter(|ride| !for_locks.contains(*ride));
     let Some(mut ledger) = desk.known.take(chats, desk.terms.chat_grace) else { return Ok(None) };
     for queued in &mut *jobs {
+        // What it wrote before it was left out of a batch, it did not.
+        queued.wrote = false;
         let ride = queued.needs.only_chat().filter(|ride| ledger.find_ride(ride).is_some());
         let Some(ride) = ride.filter(|ride| !for_locks.contains(*ride)) else { continue };
         queued.wrote = judge(&mut *queued.job, &mut ledger);
@@ -132,7 +188,7 @@ async fn ahead(desk: &Desk, jobs: &mut Vec<Queued>) -> Result<Option<Done>, Stor
         }
         Err(Failed::NothingDone(error)) => error,
         Err(Failed::NotYet(error)) => {
-            jobs.iter_mut().for_each(|queued| queued.straggles = queued.wrote);
+            jobs.iter_mut().for_each(|queued| queued.straggles |= queued.wrote);
             error
         }
         Err(Failed::Unknown(error)) => {
@@ -150,14 +206,19 @@ async fn under_locks(
     desk: &Desk,
     mut jobs: Vec<Queued>,
     mut lost: Option<StoreError>,
+    locks: &mut Locks,
 ) -> Result<Option<Done>, (Vec<Queued>, StoreError)> {
     for _ in usize::from(lost.is_some())..2 {
+        if jobs.is_empty() {
+            return Ok(None);
+        }
         let began = Instant::now();
-        match once(desk, &mut jobs).await {
+        // The second run waits: what may still arrive of the first must find that its heads have moved.
+        match once(desk, &mut jobs, locks, lost.is_some()).await {
             Ok(events) => {
                 let unsure: Vec<_> = jobs.extract_if(.., |queued| queued.straggles && !queued.wrote).collect();
                 unknown(unsure, lost.as_ref().unwrap_or(&StoreError::Timeout));
-                return Ok(Some(Done::new(jobs, events, began)));
+                return Ok((!jobs.is_empty()).then(|| Done::new(jobs, events, began)));
             }
             Err(Failed::Unknown(error)) => {
                 unknown(jobs, &error);
@@ -176,17 +237,47 @@ async fn under_locks(
     Err((jobs, lost.unwrap_or(StoreError::Timeout)))
 }
 
-async fn once(desk: &Desk, jobs: &mut [Queued]) -> Result<Vec<NewEvent>, Failed> {
+async fn once(
+    desk: &Desk,
+    jobs: &mut Vec<Queued>,
+    locks: &mut Locks,
+    is_second: bool,
+) -> Result<Vec<NewEvent>, Failed> {
     let began = Instant::now();
-    let mut needs = Needs::default();
-    jobs.iter().for_each(|queued| queued.job.needs(&mut needs));
-    let begun = Attempt::begin(&desk.store, &needs, &desk.terms).await;
-    let (attempt, mut ledger) = begun.map_err(Failed::NothingDone)?;
-    desk.known.set_clock(ledger.now());
-    jobs.iter_mut().for_each(|queued| queued.wrote = judge(&mut *queued.job, &mut ledger));
-    attempt.finish(&desk.store, &desk.terms, &mut ledger).await?;
-    desk.known.learn(&mut ledger, began);
-    Ok(ledger.take_events())
+    let waits = locks.waits || is_second;
+    for tries in 0.. {
+        let mut needs = Needs { waits, ..Needs::default() };
+        jobs.iter().for_each(|queued| queued.job.needs(&mut needs));
+        let begun = Attempt::begin(&desk.store, &needs, &desk.terms).await;
+        let (mut attempt, mut ledger) = begun.map_err(Failed::NothingDone)?;
+        desk.known.set_clock(ledger.now());
+        locks.leave_out(jobs, |queued| queued.ride().is_some_and(|ride| attempt.locked.contains(ride)));
+        for queued in &mut *jobs {
+            let told = ledger.changes.told.len();
+            queued.wrote = judge(&mut *queued.job, &mut ledger);
+            queued.told = ledger.told_since(told);
+        }
+        let locked = match attempt.lock_told(&mut ledger, waits).await {
+            Ok(locked) => locked,
+            Err(error) => {
+                attempt.give_up(&error).await;
+                return Err(Failed::NothingDone(error));
+            }
+        };
+        if locked.is_empty() {
+            attempt.finish(&desk.store, &desk.terms, &mut ledger).await?;
+            desk.known.learn(&mut ledger, began);
+            return Ok(ledger.take_events());
+        }
+        // Whose topics are needed is known only now, with what was judged for all: it is judged again without them. If others
+        // are locked by then, without all that tell somebody something, so that this ends.
+        attempt.let_go().await;
+        locks.leave_out(jobs, |queued| queued.told.iter().any(|topic| tries > 0 || locked.contains(topic)));
+        if jobs.is_empty() {
+            break;
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// Whether a command writes anything.

@@ -1,6 +1,6 @@
 //! The transaction of one batch: two flights of statements, rarely three, or one, each sent in one write.
 //!
-//! The first flight begins, locks the topics, and loads what the commands need. Locking is a statement of its
+//! The first flight begins, locks the topics that nobody else holds, and loads what the commands need. Locking is a statement of its
 //! own: under READ COMMITTED each statement has its own snapshot, so what is loaded after the lock is younger
 //! than whatever the lock had to wait for. Were it one statement, its snapshot would be older, and two replicas
 //! could both find that a message has not been sent yet.
@@ -33,6 +33,10 @@ use crate::store::{Person, Session, Store, StoreError, message_from_row, person_
 const FATE_PATIENCE: Duration = Duration::from_millis(1_500);
 const FATE_PAUSE: Duration = Duration::from_millis(50);
 const FATE_SETTINGS: &str = "set local lock_timeout = '500ms'";
+
+/// For a batch that waits for its locks: longer than the commits of other replicas, one after the other, and shorter than
+/// anybody notices who waits for the same connection.
+const WAITING_SETTINGS: &str = "set local lock_timeout = '200ms'";
 
 /// From how many topics on a commit's hints wait for those of the next.
 const MANY: usize = 4;
@@ -77,6 +81,8 @@ impl Stored {
 pub(super) struct Attempt {
     session: Session,
     has_begun: bool,
+    /// Rides that somebody else has locked: nothing of them was loaded, and nothing can be judged.
+    pub(super) locked: HashSet<RideId>,
 }
 
 impl Attempt {
@@ -84,9 +90,9 @@ impl Attempt {
     pub(super) async fn begin(store: &Store, needs: &Needs, terms: &Terms) -> Result<(Self, Ledger), StoreError> {
         let session = store.session().await?;
         match load(&session, needs, terms.chat_grace).await {
-            Ok(ledger) => Ok((Self { session, has_begun: true }, ledger)),
+            Ok((ledger, locked)) => Ok((Self { session, has_begun: true, locked }, ledger)),
             Err(error) => {
-                session.abandon();
+                session.give_up(&error).await;
                 Err(error)
             }
         }
@@ -94,21 +100,33 @@ impl Attempt {
 
     /// For a ledger of what is known.
     pub(super) async fn ahead(store: &Store) -> Result<Self, StoreError> {
-        Ok(Self { session: store.session().await?, has_begun: false })
+        Ok(Self { session: store.session().await?, has_begun: false, locked: HashSet::new() })
+    }
+
+    /// Locks the topics of those who are told something, and numbers what they are told; or says which of them somebody else
+    /// has locked, or is creating.
+    pub(super) async fn lock_told(&mut self, ledger: &mut Ledger, waits: bool) -> Result<HashSet<Topic>, StoreError> {
+        lock_told(&self.session, ledger, waits).await
+    }
+
+    /// Lets go of everything.
+    pub(super) async fn let_go(self) {
+        if self.session.batch_execute("rollback").await.is_err() {
+            self.session.abandon();
+        }
+    }
+
+    /// The same after an error.
+    pub(super) async fn give_up(self, error: &StoreError) {
+        self.session.give_up(error).await;
     }
 
     /// Stores and commits what the ledger says, or lets go of everything where it says nothing. Afterwards the ledger says no
     /// more than what was stored.
     pub(super) async fn finish(self, store: &Store, terms: &Terms, ledger: &mut Ledger) -> Result<Stored, Failed> {
         if ledger.is_unchanged() {
-            if self.session.batch_execute("rollback").await.is_err() {
-                self.session.abandon();
-            }
+            self.let_go().await;
             return Ok(Stored::All);
-        }
-        if let Err(error) = lock_told(&self.session, ledger).await {
-            self.session.abandon();
-            return Err(Failed::NothingDone(error));
         }
         let hints = if terms.notifier.is_on() { ledger.hints() } else { Hints::default() };
         // Under load a NOTIFY for several commits saves more than it delays.
@@ -152,11 +170,18 @@ impl Attempt {
     }
 }
 
-async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<Ledger, StoreError> {
+/// Which statement locks topics, and how its transaction begins.
+fn locking(waits: bool) -> (&'static str, &'static str) {
+    if waits { (sql::TOPICS_LOCK, WAITING_SETTINGS) } else { (sql::TOPICS_TRY_LOCK, "") }
+}
+
+/// Also says which rides somebody else has locked.
+async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<(Ledger, HashSet<RideId>), StoreError> {
+    let (lock, settings) = locking(needs.waits);
     session
         .prepare(&[
             sql::TOPICS_CREATE,
-            sql::TOPICS_LOCK,
+            lock,
             sql::RIDES_BY_ID,
             sql::RIDES_PEOPLE,
             sql::MESSAGES_BY_ID,
@@ -180,11 +205,11 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<Ledge
     // A statement with nothing to do is not sent.
     let (begun, created, locked, rides, people, by_id, by_name, marks) = tokio::join!(
         biased;
-        session.begin(""),
+        session.begin(settings),
         async {
             if new_topics.is_empty() { Ok(0) } else { session.execute(sql::TOPICS_CREATE, &[&new_topics]).await }
         },
-        async { session.query(sql::TOPICS_LOCK, &[&topics]).await },
+        async { session.query(lock, &[&topics]).await },
         async { session.query(sql::RIDES_BY_ID, &[&rides]).await },
         async { session.query(sql::RIDES_PEOPLE, &[&rides]).await },
         async { if ids.is_empty() { Ok(Vec::new()) } else { session.query(sql::MESSAGES_BY_ID, &[&ids]).await } },
@@ -206,7 +231,14 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<Ledge
     let locked = locked?;
     let transaction = locked.last().ok_or(StoreError::Corrupt("no transaction"))?;
     let now = Time::from(transaction.try_get::<_, jiff::Timestamp>("now")?);
+    let held = locked.iter().filter_map(|row| row.try_get::<_, Option<&str>>("name").transpose());
+    let held = held.map(|name| Ok(Topic::from_stored(name?))).collect::<Result<HashSet<_>, StoreError>>()?;
+    let is_held = |ride: &RideId| held.contains(&Topic::ride(ride));
     let snapshots = snapshots(&locked, &rides?, &people?)?;
+    // What is there, or was to be created, and could not be locked.
+    let mut not_held: HashSet<_> = needs.new_rides.iter().filter(|ride| !is_held(ride)).cloned().collect();
+    let (snapshots, others): (Vec<_>, Vec<_>) = snapshots.into_iter().partition(|snapshot| is_held(&snapshot.ride.id));
+    not_held.extend(others.into_iter().map(|snapshot| snapshot.ride.id));
     let by_id = by_id?.iter().map(message_from_row).collect::<Result<Vec<_>, _>>()?;
     let by_name = by_name?.iter().map(message_from_row).collect::<Result<Vec<_>, _>>()?;
     let mut places = HashMap::new();
@@ -215,26 +247,37 @@ async fn load(session: &Session, needs: &Needs, grace: Duration) -> Result<Ledge
         let user = UserId::parse(row.try_get("user_id")?).map_err(|_| StoreError::Corrupt("user_id"))?;
         places.insert((ride, user, row.try_get("up_to")?), (row.try_get("seq")?, MessageId(row.try_get("id")?)));
     }
-    Ok(Ledger::new(now, grace, snapshots, by_id.into_iter().chain(by_name), places))
+    Ok((Ledger::new(now, grace, snapshots, by_id.into_iter().chain(by_name), places), not_held))
 }
 
-/// Locks the topics of those who are told something, and numbers what they are told.
-async fn lock_told(session: &Session, ledger: &mut Ledger) -> Result<(), StoreError> {
+/// See [`Attempt::lock_told`].
+async fn lock_told(session: &Session, ledger: &mut Ledger, waits: bool) -> Result<HashSet<Topic>, StoreError> {
     if ledger.changes.told.is_empty() {
-        return Ok(());
+        return Ok(HashSet::new());
     }
-    session.prepare(&[sql::TOPICS_CREATE, sql::TOPICS_LOCK]).await?;
+    let (lock, _) = locking(waits);
+    session.prepare(&[sql::TOPICS_CREATE, lock]).await?;
     let topics: Vec<_> = ledger.told_topics().into_iter().map(Topic::as_str).collect();
     let names: [&(dyn ToSql + Sync); 1] = [&topics];
     let (created, locked) = tokio::join!(
         biased;
         session.execute(sql::TOPICS_CREATE, &names),
-        session.query(sql::TOPICS_LOCK, &names),
+        session.query(lock, &names),
     );
     created?;
-    let head = |row: &Row| Ok((Topic::from_stored(row.try_get("name")?), row.try_get("last_seq")?));
-    let heads = locked?.iter().map(head).collect::<Result<_, StoreError>>()?;
-    ledger.number_told(heads)
+    let mut heads = HashMap::new();
+    for row in locked? {
+        // Where none could be locked, there is a row without a name.
+        if let Some(name) = row.try_get("name")? {
+            heads.insert(Topic::from_stored(name), row.try_get("last_seq")?);
+        }
+    }
+    let not_held: HashSet<_> =
+        ledger.told_topics().into_iter().filter(|topic| !heads.contains_key(*topic)).cloned().collect();
+    if not_held.is_empty() {
+        ledger.number_told(heads)?;
+    }
+    Ok(not_held)
 }
 
 /// The rides with their people and receipts, as they are under the lock. Of their people those who are there; where

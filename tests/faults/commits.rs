@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::proxy::{Cut, Proxy};
-use crate::support::{Answer, Cluster, Database, Server, Stream, User, eventually, lock, until_waiting};
+use crate::support::{Answer, Cluster, Database, Server, Stream, User, eventually, hold, until_waiting};
 use crate::world::{START, log_of};
 
 /// A replica behind a proxy, one that is not, and a reader on each.
@@ -226,11 +226,11 @@ async fn send_on_both(scene: &Scene, database: &Database, cut: Cut, unheard: &st
         let rider = scene.rider.clone();
         tokio::spawn(async move { rider.send_named(ride, "Hello", "a name").await })
     };
-    // While two batches wait for locks, two messages gather to a third.
+    // While two batches wait, two messages gather to a third.
     let observer = database.client().await;
     let mut elsewhere = [database.client().await, database.client().await];
     let [one, two] = &mut elsewhere;
-    let locks = [lock(one, "one").await, lock(two, "two").await];
+    let held = [hold(one, "one", "a name").await, hold(two, "two", "a name").await];
     let first = send("one");
     until_waiting(&observer, 1).await;
     let second = send("two");
@@ -242,8 +242,8 @@ async fn send_on_both(scene: &Scene, database: &Database, cut: Cut, unheard: &st
         scene.rider.history(ride, "").await;
     }
     observer.batch_execute(unheard).await.unwrap();
-    for lock in locks {
-        lock.rollback().await.unwrap();
+    for hold in held {
+        hold.rollback().await.unwrap();
     }
     struck.await.unwrap();
     for sent in [first, second] {
