@@ -60,6 +60,8 @@ struct Shared {
     way: watch::Sender<Way>,
     /// Raised to cut all connections.
     cuts: watch::Sender<usize>,
+    /// The connection that the trap has struck, if it has cut all others.
+    struck: watch::Sender<Option<usize>>,
     trap: Mutex<Option<Trap>>,
     /// Lets those go on that are late.
     released: Notify,
@@ -90,6 +92,7 @@ impl Proxy {
             socket: directory.join(format!(".s.PGSQL.{port}")),
             way: watch::Sender::new(Way::Open),
             cuts: watch::Sender::new(0),
+            struck: watch::Sender::new(None),
             trap: Mutex::default(),
             released: Notify::new(),
             late: watch::Sender::new(0),
@@ -126,6 +129,7 @@ impl Proxy {
 
     /// Lets everything pass again.
     pub(crate) fn open(&self) {
+        self.shared.struck.send_replace(None);
         self.shared.way.send_replace(Way::Open);
     }
 
@@ -134,7 +138,7 @@ impl Proxy {
         self.trap(cut, false)
     }
 
-    /// The same, and nobody is let in from then on until [`Proxy::open`].
+    /// The same, and all other connections are cut then, and nobody is let in from then on until [`Proxy::open`].
     pub(crate) fn close_at_commit(&self, cut: Cut) -> oneshot::Receiver<()> {
         self.trap(cut, true)
     }
@@ -175,7 +179,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let number = shared.accepted.fetch_add(1, Ordering::SeqCst) + 1;
         // Before the way is looked at: a connection is either turned away or cut, whenever it is closed.
-        let mut cuts = shared.cuts.subscribe();
+        let (mut cuts, mut struck) = (shared.cuts.subscribe(), shared.struck.subscribe());
+        let another_is_struck = async move { drop(struck.wait_for(|one| one.is_some_and(|one| one != number)).await) };
         if *shared.way.borrow() == Way::Closed {
             continue;
         }
@@ -183,6 +188,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         tokio::spawn(async move {
             tokio::select! {
                 _ = cuts.changed() => {}
+                () = another_is_struck => {}
                 () = serve(client, number, &shared) => {}
             }
         });
@@ -234,6 +240,7 @@ async fn upstream(
                 if let Some(Trap { cut, closes, struck: cue }) = trap {
                     if closes {
                         shared.way.send_replace(Way::Closed);
+                        shared.struck.send_replace(Some(number));
                     }
                     silence.send_replace(Some(Silence { asked: follower.asked, is_cut: cut == Cut::Late }));
                     if cut == Cut::Late {
