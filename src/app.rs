@@ -15,18 +15,19 @@ use tokio_util::sync::CancellationToken;
 pub use self::database::Database;
 use self::signals::Signals;
 use crate::auth::{Tickets, Verifier};
-use crate::config::{self, Notify, PreparedStatements, Settings};
+use crate::config::{self, Feed, Notify, PreparedStatements, Settings};
 use crate::demo::Demo;
-use crate::domain::Signal;
+use crate::domain::{Signal, Topic};
 use crate::embedded::EmbeddedError;
 use crate::http::guard::Origin;
 use crate::http::{Admission, Api, Console, Limits, Metrics, Quota, SendRate, Served, service};
 use crate::jwks::{self, Jwks};
 use crate::keys::{self, KeysError};
-use crate::realtime::{Attendance, Feed, Heard, Heeding, Hub, Revocations};
+use crate::realtime::{Attendance, Heard, Heeding, Hub, Listener, Revocations};
 use crate::serving::{self, Certificate, Stop, TlsError};
 use crate::store::{PLANS_AGE, Prepared, Retention, Store, StoreConfig, StoreError};
 use crate::traces::Traces;
+use crate::writer::relay::Relay;
 use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer, retention};
 
 /// How long requests in hand have to finish when we stop.
@@ -175,11 +176,15 @@ async fn serve_with(
     let stopping = CancellationToken::new();
     let notify = settings.notify == Notify::On;
     let notifier = Arc::new(Notifier::new(notify));
-    let terms = Terms { chat_grace: settings.chat_grace, notifier: Arc::clone(&notifier) };
+    let has_feed = settings.feed == Feed::On;
+    let terms = Terms { chat_grace: settings.chat_grace, has_feed, notifier: Arc::clone(&notifier) };
+    let relay = Arc::new(Relay::default());
     let (writer, writing) = Writer::new(Arc::clone(&store), terms, settings.database_timeout, {
         let (hub, metrics, traces) = (Arc::clone(&hub), Arc::clone(&metrics), Arc::clone(&given.traces));
+        let relay = Arc::clone(&relay);
         move |committed| {
             hub.publish(&committed.events);
+            relay.wake();
             metrics.committed(&committed);
             for event in &committed.events {
                 if let Some(trace) = event.trace {
@@ -196,8 +201,8 @@ async fn serve_with(
             Heard::Events { topic, after, events, asked } => known.follow(topic, after, events, asked),
         }))
     };
-    let feed =
-        Arc::new(Feed::new(Arc::clone(&hub), Arc::clone(&store), Arc::clone(&revocations), Arc::clone(&heeding)));
+    let listening =
+        Arc::new(Listener::new(Arc::clone(&hub), Arc::clone(&store), Arc::clone(&revocations), Arc::clone(&heeding)));
 
     let listener = listen(&settings.listen).await?;
     let admin = match &settings.admin_listen {
@@ -214,17 +219,26 @@ async fn serve_with(
         let typing = Arc::clone(&hub);
         tasks.spawn(async move { typing.run_typing().await });
         tasks.spawn(async move { hub.run_loader(store, heeding).await });
-        let fallback = (Arc::clone(&feed), settings.fallback_poll);
+        let fallback = (Arc::clone(&listening), settings.fallback_poll);
         tasks.spawn(async move { fallback.0.run_fallback(fallback.1).await });
     }
     if notify {
-        let (feed, address) = (Arc::clone(&feed), database.listen.clone());
-        tasks.spawn(async move { feed.run_listener(address).await });
+        let (listening, address) = (Arc::clone(&listening), database.listen.clone());
+        tasks.spawn(async move { listening.run_listener(address).await });
         let store = Arc::clone(&store);
         let notifier = Arc::clone(&notifier);
         tasks.spawn(async move { notifier.run(store).await });
     }
-    let keep = Retention { logs: settings.log_retention, messages: settings.message_retention };
+    if has_feed {
+        let (relay, store, hub, notifier) = (relay, Arc::clone(&store), Arc::clone(&hub), Arc::clone(&notifier));
+        let relayed = move |last| {
+            hub.hint([(Topic::feed(), last)]);
+            notifier.tell_heads([(Topic::feed(), last)].into());
+        };
+        tasks.spawn(async move { relay.run(store, settings.fallback_poll, relayed).await });
+    }
+    let keep =
+        Retention { logs: settings.log_retention, messages: settings.message_retention, feed: settings.feed_retention };
     if let Some(jwks) = given.jwks.clone() {
         tasks.spawn(jwks.run());
     }
@@ -271,7 +285,8 @@ async fn serve_with(
         attendance,
         notifier: Arc::clone(&notifier),
         hub,
-        feed,
+        listener: listening,
+        has_feed,
         verifier: given.verifier,
         jwks: given.jwks,
         revocations,

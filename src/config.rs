@@ -23,6 +23,15 @@ pub enum PreparedStatements {
     Off,
 }
 
+/// Whether there is a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Feed {
+    /// There is.
+    On,
+    /// There is none, and nothing that builds on it.
+    Off,
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -147,6 +156,14 @@ pub struct Settings {
     /// How long messages are kept after their ride's end, and the ride with them.
     #[arg(long, env = "RIDEWIRE_MESSAGE_RETENTION", global = true, default_value = "365d", value_parser = duration)]
     pub message_retention: Duration,
+
+    /// Whether there is a feed of all events for the platform. It has what is committed while it is on.
+    #[arg(long, env = "RIDEWIRE_FEED", global = true, value_enum, default_value = "on")]
+    pub feed: Feed,
+
+    /// How long the feed keeps events, from the time of each.
+    #[arg(long, env = "RIDEWIRE_FEED_RETENTION", global = true, default_value = "72h", value_parser = duration)]
+    pub feed_retention: Duration,
 
     /// How often it is looked for what retention no longer keeps.
     #[arg(long, env = "RIDEWIRE_RETENTION_PERIOD", global = true, default_value = "1m", value_parser = duration)]

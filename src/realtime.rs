@@ -1,4 +1,4 @@
-//! From the log to those who follow it: the hub, the feed that wakes it, and subscriptions.
+//! From the log to those who follow it: the hub, the listener that wakes it, and subscriptions.
 //!
 //! A subscription is a loop over a cursor and nothing more: events past my cursor, from the hub's ring where it
 //! has them, else from the log; hand them out; wait for the head to move. Replay and live, a slow reader, a lost
@@ -11,6 +11,7 @@ mod feed;
 mod follow;
 mod heeding;
 mod hub;
+mod listener;
 mod merged;
 mod places;
 mod presence;
@@ -22,10 +23,11 @@ mod topic;
 mod typing;
 
 pub use event::Event;
-pub use feed::{Feed, FeedState};
+pub use feed::{FeedOpened, FeedReader};
 pub use follow::{Closed, Follow, Gap, Next, OpenError, Opened, Reader};
 pub use heeding::{Heard, Heeding};
 pub use hub::Hub;
+pub use listener::{Listener, ListenerState};
 pub use merged::{Attend, MOST_RIDES, Merged, MergedNext, MergedOpened, Placed};
 pub use places::Places;
 pub use presence::{Attendance, Attending};

@@ -23,6 +23,7 @@ mod ledger;
 mod notifier;
 mod queue;
 mod recovery;
+pub mod relay;
 pub mod retention;
 mod transaction;
 
@@ -72,6 +73,8 @@ const GATHERING: Duration = Duration::from_millis(10);
 pub struct Terms {
     /// How long a chat stays open after its ride's end.
     pub chat_grace: Duration,
+    /// Whether events are noted for the feed.
+    pub has_feed: bool,
     /// Who tells the other replicas of large commits, and knows whether they are told of any.
     pub notifier: Arc<Notifier>,
 }

@@ -1,7 +1,8 @@
 -- Appends events and the messages that some of them are, and raises the heads of their topics: for each topic all of it, or
 -- nothing where its head is not the one it was judged at: the same place, written by the same batch. So what was judged by what
 -- is known, under no lock, is stored if, and only if, nobody has written to that topic since, nor has the database lost what was
--- written. Says which topics, unless all; or, with `$22`, ends the transaction unless it is all.
+-- written. Says which topics, unless all; or, with `$22`, ends the transaction unless it is all. With `$23`, notes for the relay
+-- what has no position in the feed yet: after the heads are locked, so that a topic's batches are noted in the order of its log.
 --
 -- Heads are locked by being raised, in one order, as everywhere: they are looked up one after the other. One that had to be
 -- waited for is looked at again after the wait.
@@ -23,6 +24,12 @@ with ends as (select topic, judged_at, judged_batch, last_seq
                   from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::uuid[], $6::text[])
                            as new (topic, seq, type, data, message_id, trace)
                   where (select judged.right from judged) or topic in (select name from raised)),
+     noted as (insert into feed_batches (topics, first_seqs, last_seqs)
+               select array_agg(topic), array_agg(judged_at + 1), array_agg(last_seq)
+               from ends
+               where $23::boolean
+                 and ((select judged.right from judged) or topic in (select name from raised))
+               having count(*) > 0),
      said as (insert into messages (id, ride_id, seq, sender_id, sender_role, content, metadata, client_message_id,
                                     content_hash, created_at)
               select id, ride_id, seq, sender_id, sender_role, content, metadata, client_message_id, content_hash,

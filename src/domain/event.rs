@@ -31,6 +31,16 @@ impl Topic {
         Self("drivers".into())
     }
 
+    /// The feed: the platform's topic, with all events of rides and users.
+    pub fn feed() -> Self {
+        Self("feed".into())
+    }
+
+    /// Whether this is the feed.
+    pub fn is_feed(&self) -> bool {
+        &*self.0 == "feed"
+    }
+
     /// A topic as the database names it.
     pub fn from_stored(name: &str) -> Self {
         Self(name.into())
@@ -110,6 +120,10 @@ event_types! {
     RideClosed => "ride:closed",
     /// A broadcast to chosen users; on the user's topic.
     Notice => "notice",
+    /// A message has not been delivered to a participant in time; on the feed alone.
+    MessageUndelivered => "message:undelivered",
+    /// Moderation has flagged a message; on the feed alone.
+    MessageFlagged => "message:flagged",
     /// Somebody types, or has stopped; told, not logged.
     TypingIndicator => "typing:indicator",
     /// Somebody on the ride follows it; told, and only the last of these two kept.

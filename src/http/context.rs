@@ -18,7 +18,7 @@ use super::refusal::Refusal;
 use crate::auth::{Ticket, Tickets, TokenError, Verifier};
 use crate::domain::{Caller, Error, RideId, RideRole, Role, Signal, Time, Topic};
 use crate::jwks::Jwks;
-use crate::realtime::{Attendance, Attending, Feed, Follow, Hub, Reader, Revocations};
+use crate::realtime::{Attendance, Attending, Follow, Hub, Listener, Reader, Revocations};
 use crate::store::Store;
 use crate::traces::{Traced, Traces};
 use crate::writer::{Acknowledger, Notifier, Writer};
@@ -39,7 +39,7 @@ pub struct Api {
     /// Live events.
     pub hub: Arc<Hub>,
     /// Hints from the other replicas, for `/readyz`.
-    pub feed: Arc<Feed>,
+    pub listener: Arc<Listener>,
     /// Tokens.
     pub verifier: Arc<Verifier>,
     /// The issuer's keys, where it publishes them.
@@ -54,6 +54,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// What is traced.
     pub traces: Arc<Traces>,
+    /// Whether there is a feed.
+    pub has_feed: bool,
     /// Times and sizes.
     pub limits: Limits,
     /// Streams and polls that are open, and how they leave.

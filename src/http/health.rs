@@ -39,7 +39,7 @@ pub(super) async fn get_readiness(depot: &mut Depot, res: &mut Response) -> Resu
     let database = api.store.ping().await.is_ok();
     let is_ready = database && !api.admission.is_draining();
     let ready =
-        Ready { status: if is_ready { "ok" } else { "unavailable" }, database, listen: api.feed.state().as_str() };
+        Ready { status: if is_ready { "ok" } else { "unavailable" }, database, listen: api.listener.state().as_str() };
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let text = serde_json::to_string(&ready).map_err(|_| Error::Internal)?;
     Json::<schema::Ready>::text(status, text).render(res);

@@ -21,7 +21,7 @@ use self::process::ProcessMetrics;
 use super::context::Api;
 use super::refusal::Refusal;
 use crate::domain::Error;
-use crate::realtime::FeedState;
+use crate::realtime::ListenerState;
 use crate::writer::Committed;
 
 /// What is counted.
@@ -154,11 +154,11 @@ impl Metrics {
     /// What is read when it is asked for.
     async fn look(&self, api: &Api) {
         self.process.update();
-        let state = api.feed.state();
-        for known in FeedState::ALL {
+        let state = api.listener.state();
+        for known in ListenerState::ALL {
             self.listen.with_label_values(&[known.as_str()]).set((known == state).into());
         }
-        self.listen_lag.set(api.feed.lag().as_secs_f64());
+        self.listen_lag.set(api.listener.lag().as_secs_f64());
         let pool = api.store.pool_status();
         for (state, connections) in [("idle", pool.idle), ("used", pool.used), ("waited_for", pool.waited_for)] {
             self.pool.with_label_values(&[state]).set(i64::try_from(connections).unwrap_or(i64::MAX));

@@ -10,7 +10,7 @@ use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Service, Writer
 use super::console::Console;
 use super::context::{Api, Provide};
 use super::guard::{Origin, RequireHost, cors};
-use super::live::{poll, sse};
+use super::live::{feed, poll, sse};
 use super::params::QueryParameters;
 use super::refusal::Refusal;
 use super::trace::Trace;
@@ -108,6 +108,7 @@ fn interface() -> Router {
         .push(get!("available", drivers::list_available));
     let events = get!("events", sse::stream_all);
     let poll = get!("poll", poll::poll_all);
+    let feed = get!("feed", feed::stream_feed).push(get!("poll", feed::poll_feed));
     Router::with_path("api/v1")
         .push(messages)
         .push(rides)
@@ -115,6 +116,7 @@ fn interface() -> Router {
         .push(broadcasts)
         .push(events)
         .push(poll)
+        .push(feed)
         .push(drivers)
         .push(users)
 }

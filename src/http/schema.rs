@@ -8,7 +8,7 @@ use salvo::oapi::schema::{BasicType, Object, SchemaFormat};
 use salvo::oapi::{Components, RefOr, Schema, ToSchema};
 use serde_json::Value;
 
-pub(super) use self::live::{Poll, PollAll};
+pub(super) use self::live::{FeedPage, Poll, PollAll};
 use crate::domain::{Chat, RideRole, Status};
 
 /// An id that the caller chooses.

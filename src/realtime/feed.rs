@@ -1,236 +1,95 @@
-//! Hints from the other replicas, by LISTEN; and the look that needs none.
-//!
-//! LISTEN has a connection of its own: a pool would drop what it hears. Every hint only says where a log ends; so
-//! one that is lost, late, doubled or made up costs a look at the log and nothing else. What no hint has told is
-//! found by [`Feed::run_fallback`], which compares all topics that are being read with their logs every few
-//! seconds, and by the same comparison after each time that the listener was away, made after LISTEN has been
-//! committed, so that nothing falls between.
+//! Reading the feed: a subscription to its topic, without rights. Only the platform reads it, and all of it is the platform's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::poll_fn;
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::AsyncMessage;
+use super::follow::{Closed, Gap, Next, pause};
+use super::{Hub, Step, Subscription};
+use crate::domain::{Seq, Topic};
+use crate::store::{Store, StoreError};
 
-use super::{Heard, Heeding, Hub, Revocations};
-use crate::store::hints;
-use crate::store::{Address, Store, StoreError};
+/// The most events read while opening.
+const FIRST_PAGE: usize = 100;
 
-/// How long to wait before connecting again: doubled each time, jittered, back to the first after success.
-const BACKOFF_MS: (u64, u64) = (100, 10_000);
-
-/// How long a connection and LISTEN may take: a network that is silent is not waited for.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-
-/// After how much silence the listener asks itself whether it can still hear, and how long it waits to.
-const SILENCE: Duration = Duration::from_secs(10);
-const PROBE_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How well this replica hears the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FeedState {
-    /// LISTEN is not used (`RIDEWIRE_NOTIFY=off`).
-    Off,
-    /// There is no connection at the moment.
-    Connecting,
-    /// Hints arrive.
-    Listening,
-    /// The connection stands but hints do not arrive, as through a proxy that pools transactions.
-    Deaf,
-}
-
-impl FeedState {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Off, Self::Connecting, Self::Listening, Self::Deaf];
-
-    /// The state in a word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Connecting => "connecting",
-            Self::Listening => "listening",
-            Self::Deaf => "deaf",
-        }
-    }
-}
-
-/// The listener and the fallback.
+/// A reader of the feed.
 #[derive(Debug)]
-pub struct Feed {
-    hub: Arc<Hub>,
-    store: Arc<Store>,
-    revocations: Arc<Revocations>,
-    state: watch::Sender<FeedState>,
-    /// There are revocations to be read.
-    revoked: Notify,
-    /// How long the last probe took to be heard, in microseconds.
-    lag: AtomicU64,
-    /// Counts what was heard, to tell silence.
-    heard: watch::Sender<u64>,
-    /// Who else is told of hints.
-    heeding: Arc<Heeding>,
+pub struct FeedReader {
+    subscription: Subscription,
+    /// Read while opening, and not delivered yet.
+    first: Option<Step>,
 }
 
-impl Feed {
-    /// A feed that is not running yet.
-    pub fn new(hub: Arc<Hub>, store: Arc<Store>, revocations: Arc<Revocations>, heeding: Arc<Heeding>) -> Self {
-        Self {
-            heeding,
-            hub,
-            store,
-            revocations,
-            revoked: Notify::new(),
-            lag: AtomicU64::new(0),
-            state: watch::Sender::new(FeedState::Off),
-            heard: watch::Sender::new(0),
+/// Where reading begins.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedOpened {
+    /// What is delivered comes after this position.
+    pub cursor: Seq,
+    /// Whether a cursor was given and the reader continues from it without a gap.
+    pub resumed: bool,
+    /// What the feed no longer has after the given cursor.
+    pub gap: Option<Gap>,
+}
+
+impl FeedReader {
+    /// Begins to read after `cursor`; from now on where none is given, or where the feed ends before it (a restored database).
+    pub async fn open(
+        hub: &Arc<Hub>,
+        store: &Arc<Store>,
+        cursor: Option<Seq>,
+    ) -> Result<(Self, FeedOpened), StoreError> {
+        let topic = Topic::feed();
+        let mut subscription = Subscription::register(hub, Arc::clone(store), &topic);
+        let heads = store.heads(&[topic.as_str()]).await?;
+        let head = heads.first().map_or(0, |(_, head)| *head);
+        let honoured = cursor.filter(|cursor| *cursor <= head);
+        let start = honoured.unwrap_or(head);
+        subscription.start(start, head, &[], true);
+        let mut reader = Self { subscription, first: None };
+        let mut gap = None;
+        if reader.subscription.is_behind() {
+            match reader.subscription.next(FIRST_PAGE).await? {
+                Step::Gap(hole) => gap = Some(hole),
+                step => reader.first = Some(step),
+            }
         }
+        let cursor = gap.map_or(start, |gap| gap.to);
+        Ok((reader, FeedOpened { cursor, resumed: honoured.is_some() && gap.is_none(), gap }))
     }
 
-    /// How well it hears.
-    pub fn state(&self) -> FeedState {
-        *self.state.borrow()
-    }
-
-    /// How long the last NOTIFY to ourselves took to be heard.
-    pub fn lag(&self) -> Duration {
-        Duration::from_micros(self.lag.load(Ordering::Relaxed))
-    }
-
-    /// Compares what is being read with the log every `period` or so, for ever.
-    pub async fn run_fallback(&self, period: Duration) {
+    /// Waits for what comes next, at most `limit` events. Dropping the future loses nothing. A database that is away is waited
+    /// for.
+    pub async fn next(&mut self, limit: usize) -> Next {
         loop {
-            // Jittered, so that replicas that started together do not look together.
-            let look = sleep(period.mul_f64(0.8 + 0.4 * fastrand::f64()));
-            tokio::select! {
-                () = look => self.check().await,
-                () = self.revoked.notified() => {}
-            }
-            self.check_revocations().await;
-        }
-    }
-
-    async fn check(&self) {
-        if let Err(error) = self.hub.check(&self.store).await {
-            tracing::debug!(%error, "the logs' heads cannot be read now");
-        }
-    }
-
-    async fn check_revocations(&self) {
-        if let Err(error) = self.revocations.refresh(&self.store).await {
-            tracing::debug!(%error, "revocations cannot be read now");
-        }
-    }
-
-    /// Listens, for ever.
-    pub async fn run_listener(&self, address: Address) {
-        let (first, longest) = BACKOFF_MS;
-        let mut pause = first;
-        loop {
-            self.state.send_replace(FeedState::Connecting);
-            match self.listen(&address, || pause = first).await {
-                Ok(()) => tracing::info!("the listener's connection was closed"),
-                Err(error) => tracing::warn!(%error, "the listener's connection failed"),
-            }
-            sleep(Duration::from_millis(fastrand::u64(pause / 2..=pause))).await;
-            pause = (pause * 2).min(longest);
-        }
-    }
-
-    /// Listens on one connection, to its end.
-    async fn listen(&self, address: &Address, connected: impl FnOnce()) -> Result<(), StoreError> {
-        let connected_in_time = timeout(CONNECT_PATIENCE, address.connect()).await;
-        let (client, mut connection) = connected_in_time.map_err(|_| StoreError::Timeout)??;
-        let mut messages = poll_fn(move |context| connection.poll_message(context));
-        let receiving = async {
-            while let Some(message) = messages.next().await {
-                if let AsyncMessage::Notification(notification) = message? {
-                    self.hear(notification.payload());
+            let step = match self.first.take() {
+                Some(Step::Events(mut events)) => {
+                    let rest = events.split_off(limit.min(events.len()));
+                    self.first = (!rest.is_empty()).then_some(Step::Events(rest));
+                    Ok(Step::Events(events))
                 }
-            }
-            Ok(())
-        };
-        let listening = async {
-            let listen = format!("listen {}", hints::CHANNEL);
-            let listens = timeout(CONNECT_PATIENCE, client.batch_execute(&listen)).await;
-            listens.map_err(|_| StoreError::Timeout)??;
-            connected();
-            // LISTEN is committed: what is committed after this look will be heard.
-            self.check().await;
-            self.check_revocations().await;
-            self.keep_probing().await;
-            Ok(())
-        };
-        tokio::select! {
-            received = receiving => received,
-            ended = listening => ended,
-        }
-    }
-
-    fn hear(&self, payload: &str) {
-        self.heard.send_modify(|count| *count += 1);
-        // What was committed here is published here.
-        if self.store.origin.has_told(payload) {
-            return;
-        }
-        match hints::decode(payload) {
-            Some(hints) => {
-                self.heeding.heed(Heard::Heads(&hints.heads));
-                self.hub.hint(hints.heads);
-                hints.values.iter().for_each(|value| self.hub.offer(value));
-                if hints.revoked {
-                    self.revoked.notify_one();
-                }
-            }
-            None => tracing::debug!("a hint that is none of ours"),
-        }
-    }
-
-    /// Asks itself after every silence whether it can hear. Returns when it no longer can, having once been able.
-    async fn keep_probing(&self) {
-        let mut has_heard = false;
-        loop {
-            // Where nothing could be sent, nothing is known.
-            if let Some(can_hear) = self.probe().await {
-                if has_heard && !can_hear {
-                    return;
-                }
-                if !can_hear && self.state() != FeedState::Deaf {
-                    tracing::warn!(
-                        "LISTEN hears nothing: does DATABASE_URL lead through a proxy that pools transactions? Set \
-                         RIDEWIRE_LISTEN_DATABASE_URL to a direct connection; until then the fallback poll serves"
-                    );
-                }
-                has_heard |= can_hear;
-                self.state.send_replace(if can_hear { FeedState::Listening } else { FeedState::Deaf });
-            }
-            let mut before = *self.heard.borrow();
-            loop {
-                sleep(SILENCE).await;
-                let now = *self.heard.borrow();
-                if now == std::mem::replace(&mut before, now) {
-                    break;
-                }
+                Some(step) => Ok(step),
+                None => self.subscription.next(limit).await,
+            };
+            match step {
+                Ok(Step::Events(events)) => return Next::Events(events),
+                // The feed has none.
+                Ok(Step::Values(_)) => {}
+                Ok(Step::Gap(gap)) => return Next::Gap(gap),
+                Ok(Step::Reset) => return Next::Closed(Closed::Reset),
+                Err(error) => Box::pin(pause(&error)).await,
             }
         }
     }
 
-    /// Sends itself an empty hint, and waits to hear something. The way that hints take, from a connection of the pool: a
-    /// pooler may well let a connection hear what it says itself.
-    async fn probe(&self) -> Option<bool> {
-        let mut heard_since = self.heard.subscribe();
-        let asked = Instant::now();
-        if let Err(error) = self.store.notify(&[hints::PROBE]).await {
-            tracing::debug!(%error, "the listener cannot be tried now");
-            return None;
+    /// Up to where events were delivered.
+    pub fn cursor(&self) -> Seq {
+        match &self.first {
+            Some(Step::Events(events)) => events.first().map(|first| first.seq - 1),
+            _ => None,
         }
-        let heard = timeout(PROBE_PATIENCE, heard_since.changed()).await.is_ok();
-        if heard {
-            self.lag.store(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        }
-        Some(heard)
+        .unwrap_or_else(|| self.subscription.cursor())
+    }
+
+    /// Whether there is something to deliver now.
+    pub fn is_behind(&self) -> bool {
+        self.first.is_some() || self.subscription.is_behind()
     }
 }

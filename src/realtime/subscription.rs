@@ -122,7 +122,9 @@ impl Subscription {
             self.cursor = gap.to;
             return Ok(Step::Gap(gap));
         }
-        if let Some(place) = events.iter().position(|event| event.kind.moves_rights()) {
+        // The feed has no rights: all of it is the platform's.
+        let moves_rights = |event: &Event| event.kind.moves_rights() && !self.hold.state.name.is_feed();
+        if let Some(place) = events.iter().position(moves_rights) {
             events.truncate(place + 1);
         }
         self.cursor = events.last().map_or(self.cursor, |last| last.seq);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::pool::{Params, Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
-use super::{StoreError, message_from_row, sql};
+use super::{StoreError, feed, message_from_row, sql};
 use crate::domain::{
     BatchId, EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Time, Topic, TraceContext, UserId,
 };
@@ -256,14 +256,28 @@ pub(super) async fn snapshots(pool: Pool, rides: Vec<RideId>) -> Result<Vec<Opti
 
 /// Answers a batch of questions for pages.
 pub(super) async fn pages(pool: Pool, requests: Vec<PageRequest>) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
+    let (of_feed, requests_of_logs): (Vec<_>, Vec<_>) = requests.iter().partition(|request| request.topic.is_feed());
+    let mut pages = pages_of_logs(&pool, &requests_of_logs).await?;
+    for request in of_feed.into_iter().collect::<BTreeSet<_>>() {
+        pages.insert(request, feed::page(&pool, request).await?);
+    }
+    Ok(requests.iter().map(|request| pages.get(request).cloned().unwrap_or_default()).collect())
+}
+
+async fn pages_of_logs<'a>(
+    pool: &Pool,
+    requests: &[&'a PageRequest],
+) -> Result<BTreeMap<&'a PageRequest, Vec<StoredEvent>>, StoreError> {
+    if requests.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     // Those who come back to one ride mostly ask for the same page: it is read once.
-    let wanted: BTreeSet<&PageRequest> = requests.iter().collect();
+    let wanted: BTreeSet<&PageRequest> = requests.iter().copied().collect();
     let topics: Vec<_> = wanted.iter().map(|request| request.topic.as_str()).collect();
     let afters: Vec<_> = wanted.iter().map(|request| request.after).collect();
     let limits: Vec<_> = wanted.iter().map(|request| request.limit).collect();
-    let rows = read(&pool, sql::EVENTS_PAGES, &[&topics, &afters, &limits]).await?;
-    let pages: BTreeMap<_, _> = wanted.iter().copied().zip(group_pages(&rows, wanted.len())?).collect();
-    Ok(requests.iter().map(|request| pages.get(request).cloned().unwrap_or_default()).collect())
+    let rows = read(pool, sql::EVENTS_PAGES, &[&topics, &afters, &limits]).await?;
+    Ok(wanted.iter().copied().zip(group_pages(&rows, wanted.len())?).collect())
 }
 
 /// Rows of `events/pages.sql`, by the request (counted from 1) they answer.

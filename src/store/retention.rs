@@ -17,6 +17,8 @@ pub struct Retention {
     pub logs: Duration,
     /// Messages, and with them the ride itself.
     pub messages: Duration,
+    /// The feed, from the time of each event.
+    pub feed: Duration,
 }
 
 /// Where a message is: the ride, and its number there.
@@ -54,19 +56,20 @@ impl Store {
     }
 }
 
-async fn trim(session: &Session, Retention { logs, messages }: Retention) -> Result<u64, StoreError> {
-    let (logs, messages) = (logs.as_secs_f64(), messages.as_secs_f64());
+async fn trim(session: &Session, Retention { logs, messages, feed }: Retention) -> Result<u64, StoreError> {
+    let [logs, messages, feed] = [logs, messages, feed].map(|kept| kept.as_secs_f64());
     session.begin("").await?;
     let rows = session.query(sql::RETENTION_LOCK, &[]).await?;
     let is_mine = rows.first().map_or(Ok(false), |row| row.try_get("is_mine"))?;
     let mut taken = 0;
     if is_mine {
-        let steps: [(&str, Params<'_>); 5] = [
+        let steps: [(&str, Params<'_>); 6] = [
             (sql::EVENTS_TRIM, &[&logs, &PAGE]),
             (sql::RIDES_TRIMMED, &[&logs]),
             (sql::EVENTS_TRIM_USERS, &[&logs, &PAGE]),
             (sql::MESSAGES_TRIM, &[&messages, &PAGE]),
             (sql::RIDES_FORGET, &[&messages]),
+            (sql::FEED_TRIM, &[&feed, &PAGE]),
         ];
         for (statement, params) in steps {
             taken += session.execute(statement, params).await?;

@@ -23,6 +23,10 @@ statements! {
     EVENTS_ERASE = "events/erase.sql";
     EVENTS_PAGES = "events/pages.sql";
     EVENTS_OUTCOME = "events/outcome.sql";
+    FEED_LOCK = "feed/lock.sql";
+    FEED_RELAY = "feed/relay.sql";
+    FEED_PAGE = "feed/page.sql";
+    FEED_TRIM = "feed/trim.sql";
     RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PEOPLE = "rides/people.sql";
     RIDES_PUT = "rides/put.sql";

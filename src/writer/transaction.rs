@@ -131,19 +131,20 @@ impl Attempt {
             true => (hints::encode(&hints, &store.origin), Heads::new()),
             false => (Vec::new(), hints.heads),
         };
-        let stored = match store::store_and_commit(&self.session, self.has_begun, &ledger, &at_once).await {
-            Ok(None) => Stored::All,
-            Ok(Some(topics)) => Stored::Only(topics),
-            Err(error) => {
-                self.session.abandon();
-                let is_in_doubt = error.is_connection_lost();
-                let doubt = Doubt { ledger, was_locked: self.has_begun };
-                return Err(match is_in_doubt {
-                    true => Failed::InDoubt(Box::new(doubt), error),
-                    false => Failed::NothingDone(error),
-                });
-            }
-        };
+        let stored =
+            match store::store_and_commit(&self.session, self.has_begun, &ledger, terms.has_feed, &at_once).await {
+                Ok(None) => Stored::All,
+                Ok(Some(topics)) => Stored::Only(topics),
+                Err(error) => {
+                    self.session.abandon();
+                    let is_in_doubt = error.is_connection_lost();
+                    let doubt = Doubt { ledger, was_locked: self.has_begun };
+                    return Err(match is_in_doubt {
+                        true => Failed::InDoubt(Box::new(doubt), error),
+                        false => Failed::NothingDone(error),
+                    });
+                }
+            };
         match &stored {
             Stored::All => terms.notifier.tell_heads(later),
             // The flight itself has told of all, or of none.

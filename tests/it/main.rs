@@ -21,6 +21,7 @@ mod console;
 mod curl;
 mod docs;
 mod drivers;
+mod feed;
 mod flights;
 mod fuzz;
 mod health;

@@ -153,8 +153,9 @@ impl Lane {
     pub(crate) fn retain(&self, replica: Replica) -> Option<tokio::task::JoinHandle<()>> {
         let running = self.running[replica.index()].as_ref()?;
         let store = Arc::clone(&running.store);
-        let work =
-            async move { while store.trim(Retention { logs: KEEP, messages: KEEP }).await.is_ok_and(|n| n > 0) {} };
+        let work = async move {
+            while store.trim(Retention { logs: KEEP, messages: KEEP, feed: KEEP }).await.is_ok_and(|n| n > 0) {}
+        };
         Some(running.runtime.spawn(work))
     }
 

@@ -26,7 +26,7 @@ use crate::http::schema;
 use crate::realtime::{Closed, Follow, Merged};
 
 /// The most events in an answer.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 
 /// How long a poll waits where it does not say, and at most, in seconds.
 const WAIT: u64 = 25;
@@ -62,7 +62,7 @@ struct Answer<'a> {
 
 /// What a poll has found.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     resumed: bool,
     page: Page,
     gap: Option<GapView>,
@@ -108,8 +108,8 @@ pub(in crate::http) async fn poll_ride(
         terms.acknowledged.note(&opened.snapshot, up_to);
     }
     let _attending = (api.attend(&follow, terms.away), api.attend_as_driver(&caller, terms.away));
-    let mut found = Found { resumed: opened.resumed, ..Found::default() };
-    (found.gap, found.closed) = (opened.gap.map(GapView::from), opened.is_over);
+    let mut found = Found::of(opened.resumed, opened.gap.map(GapView::from));
+    found.closed = opened.is_over;
     let mut state = State::Ride(Box::new(opened.snapshot));
     let mut cursor = opened.cursor;
     // A poll that has nothing to wait for, or a cursor that is none of this log's, is answered with the look that it has.
@@ -169,7 +169,7 @@ pub(in crate::http) async fn poll_all(
         }
     }
     let gap = opened.gap.map(|(topic, gap)| GapView::of(&topic, gap));
-    let mut found = Found { resumed: opened.resumed, gap, ..Found::default() };
+    let mut found = Found::of(opened.resumed, gap);
     let rides = opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect();
     let mut state = State::All { rides, drivers: opened.drivers, omitted: merged.omitted().to_vec() };
     if has_cursor && opened.resumed && found.gap.is_none() {
@@ -181,9 +181,11 @@ pub(in crate::http) async fn poll_all(
 }
 
 /// How a poll is to be.
-struct Terms {
+pub(super) struct Terms {
     filter: Filter,
     deadline: Instant,
+    /// The most events in its response.
+    pub(super) limit: usize,
     /// Whose login it is made with, and ends with.
     caller: Caller,
     /// How long after it its reader is still there: as long as the next one might wait, and the grace.
@@ -193,7 +195,7 @@ struct Terms {
 }
 
 impl Terms {
-    fn of(req: &Request, res: &mut Response, api: &Api, caller: &Caller) -> Result<Self, Error> {
+    pub(super) fn of(req: &Request, res: &mut Response, api: &Api, caller: &Caller) -> Result<Self, Error> {
         let wait = match number(req, "wait", 0..=LONGEST_WAIT)? {
             Some(wait) => wait,
             None => match preferred_wait(req.headers()) {
@@ -208,14 +210,19 @@ impl Terms {
         let left = caller.expires_at.since(Time::now());
         let deadline = Instant::now() + wait.min(left);
         let (away, acknowledged) = (api.limits.presence_grace + wait, Acknowledged::by(caller));
-        Ok(Self { filter: filter(req), deadline, caller: caller.clone(), away, acknowledged })
+        Ok(Self { filter: filter(req), deadline, limit: PAGE, caller: caller.clone(), away, acknowledged })
     }
 }
 
 impl Found {
+    /// Nothing but how the reader has begun.
+    pub(super) fn of(resumed: bool, gap: Option<GapView>) -> Self {
+        Self { resumed, gap, ..Self::default() }
+    }
+
     /// Waits until there is something to answer with, and takes along what else is there already.
     /// Refused where the login was revoked meanwhile: not even the state is theirs to see then.
-    async fn collect(&mut self, reader: &mut impl Reader, api: &Api, terms: &Terms) -> Result<(), Refusal> {
+    pub(super) async fn collect(&mut self, reader: &mut impl Reader, api: &Api, terms: &Terms) -> Result<(), Refusal> {
         let is_going_on = reader.is_going_on();
         let drained = async { sleep_until(api.admission.leaves_at(is_going_on).await).await };
         tokio::select! {
@@ -237,7 +244,7 @@ impl Found {
             deadline = deadline.max(Instant::now() + FILL);
         }
         loop {
-            let room = PAGE - self.page.events.len();
+            let room = terms.limit - self.page.events.len();
             self.page.begin(|| reader.cursor());
             let turn = tokio::select! {
                 biased;
@@ -263,7 +270,7 @@ impl Found {
                     return;
                 }
             }
-            let is_full = self.page.events.len() + R::LEAST > PAGE;
+            let is_full = self.page.events.len() + R::LEAST > terms.limit;
             if self.page.wakes() || is_full {
                 if is_full || !reader.is_behind() {
                     return;
@@ -273,7 +280,7 @@ impl Found {
         }
     }
 
-    fn answer(
+    pub(super) fn answer(
         &self,
         api: &Api,
         caller: &Caller,
@@ -300,7 +307,7 @@ impl Found {
 }
 
 /// The head of a response, for HEAD: which waits for nothing and has no effects (RFC 9110, section 9.2.1).
-fn head(res: &mut Response) {
+pub(super) fn head(res: &mut Response) {
     res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     res.status_code(StatusCode::OK);

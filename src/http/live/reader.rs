@@ -1,4 +1,4 @@
-//! What streams and polls read from: one ride, or everything of the caller's.
+//! What streams and polls read from: one ride, everything of the caller's, or the feed.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::state::{GapView, State};
 use crate::domain::{ClosedReason, RideClosed, Seq};
 use crate::http::context::Api;
 use crate::http::metrics::Transport;
-use crate::realtime::{Closed, Event, Follow, Gap, Merged, MergedNext, Next, Value};
+use crate::realtime::{Closed, Event, FeedReader, Follow, Gap, Merged, MergedNext, Next, Value};
 use crate::store::StoreError;
 
 /// A follower, of whatever it may be.
@@ -48,7 +48,7 @@ pub(super) enum Turn {
 /// A position: what a client gives to continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cursor {
-    /// On a ride.
+    /// On a ride, or on the feed.
     Seq(Seq),
     /// On many topics.
     Places(String),
@@ -92,13 +92,7 @@ impl Reader for Follow {
     const LEAST: usize = 1;
 
     async fn next(&mut self, limit: usize) -> Turn {
-        let handed = |event: Event| Handed { cursor: Cursor::Seq(event.seq), event };
-        match Self::next(self, limit).await {
-            Next::Events(events) => Turn::Events(events.into_iter().map(handed).collect()),
-            Next::Values(values) => Turn::Values(values),
-            Next::Gap(gap) => Turn::Gap(gap.into(), Cursor::Seq(gap.to)),
-            Next::Closed(closed) => Turn::Closed(closed),
-        }
+        Self::next(self, limit).await.into()
     }
 
     fn cursor(&self) -> Cursor {
@@ -120,6 +114,46 @@ impl Reader for Follow {
 
     async fn state(&mut self) -> Result<State, StoreError> {
         self.snapshot().await.map(|snapshot| State::Ride(Box::new(snapshot)))
+    }
+}
+
+impl From<Next> for Turn {
+    fn from(next: Next) -> Self {
+        let handed = |event: Event| Handed { cursor: Cursor::Seq(event.seq), event };
+        match next {
+            Next::Events(events) => Self::Events(events.into_iter().map(handed).collect()),
+            Next::Values(values) => Self::Values(values),
+            Next::Gap(gap) => Self::Gap(gap.into(), Cursor::Seq(gap.to)),
+            Next::Closed(closed) => Self::Closed(closed),
+        }
+    }
+}
+
+impl Reader for FeedReader {
+    const LEAST: usize = 1;
+
+    async fn next(&mut self, limit: usize) -> Turn {
+        Self::next(self, limit).await.into()
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor::Seq(Self::cursor(self))
+    }
+
+    fn is_behind(&self) -> bool {
+        Self::is_behind(self)
+    }
+
+    fn is_going_on(&self) -> bool {
+        true
+    }
+
+    fn removal(&self) -> Option<RideClosed<'_>> {
+        None
+    }
+
+    async fn state(&mut self) -> Result<State, StoreError> {
+        Ok(State::Feed)
     }
 }
 

@@ -132,14 +132,14 @@ pub(in crate::http) async fn stream_all(
     Ok(())
 }
 
-fn terms(req: &Request, api: &Api, caller: &Caller) -> Result<Terms, Error> {
+pub(super) fn terms(req: &Request, api: &Api, caller: &Caller) -> Result<Terms, Error> {
     let heartbeat = number(req, "heartbeat", 5..=60)?.map_or(api.limits.heartbeat, Duration::from_secs);
     Ok(Terms { filter: filter(req), heartbeat, caller: caller.clone() })
 }
 
 /// What a stream needs; `None` where it is put off until the database, or the issuer of keys, is back, which has been
 /// answered: an `EventSource` that gets anything but 200 never comes back.
-fn or_later<T>(needed: Result<T, impl Into<Refusal>>, res: &mut Response) -> Result<Option<T>, Refusal> {
+pub(super) fn or_later<T>(needed: Result<T, impl Into<Refusal>>, res: &mut Response) -> Result<Option<T>, Refusal> {
     let refusal = match needed.map_err(Into::into) {
         Ok(needed) => return Ok(Some(needed)),
         Err(refusal) => refusal,

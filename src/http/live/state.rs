@@ -94,6 +94,8 @@ pub(super) enum State {
     Ride(Box<RideSnapshot>),
     /// All rides of the caller, and to those who see them the drivers who take rides; and which rides are left out.
     All { rides: Vec<RideSnapshot>, drivers: Option<Vec<Signal>>, omitted: Vec<RideId> },
+    /// The feed, which has no state.
+    Feed,
 }
 
 /// The same as it is sent.
@@ -106,13 +108,14 @@ pub(super) enum AnyStateView<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         drivers: Option<Vec<&'a RawValue>>,
     },
+    None,
 }
 
 impl State {
     /// The rides that are left out, where it is all that are followed.
     pub(super) fn omitted(&self) -> Option<&[RideId]> {
         match self {
-            Self::Ride(_) => None,
+            Self::Ride(_) | Self::Feed => None,
             Self::All { omitted, .. } => Some(omitted),
         }
     }
@@ -121,6 +124,7 @@ impl State {
     pub(super) fn view(&self, api: &Api, caller: &Caller) -> AnyStateView<'_> {
         let view = |snapshot| StateView::of(snapshot, caller, &api.hub, &api.limits);
         match self {
+            Self::Feed => AnyStateView::None,
             Self::Ride(snapshot) => AnyStateView::Ride(Box::new(view(snapshot))),
             Self::All { rides, drivers, .. } => AnyStateView::All {
                 rides: rides.iter().map(|ride| (&ride.ride.id, view(ride))).collect(),
@@ -129,6 +133,12 @@ impl State {
                     .map(|drivers| drivers.iter().filter_map(|driver| driver.as_raw().ok()).collect()),
             },
         }
+    }
+}
+
+impl AnyStateView<'_> {
+    fn is_none(&self) -> bool {
+        matches!(self, Self::None)
     }
 }
 
@@ -154,6 +164,7 @@ pub(super) struct SyncView<'a> {
     pub(super) cursor: &'a str,
     pub(super) resumed: bool,
     pub(super) gap: Option<GapView>,
+    #[serde(skip_serializing_if = "AnyStateView::is_none")]
     pub(super) state: AnyStateView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) omitted: Option<&'a [RideId]>,

@@ -125,3 +125,55 @@ pub(in crate::http) struct PollAll {
     /// Rides that are left out because there are more than 64; they come in when there is room.
     omitted: Vec<String>,
 }
+
+/// An event of the feed.
+#[derive(ToSchema)]
+#[salvo(schema(name = "FeedEvent", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(in crate::http) struct FeedEvent {
+    /// Its position in the feed.
+    #[salvo(schema(example = "4711"))]
+    id: String,
+    #[salvo(schema(rename = "type", example = "message:new"))]
+    r#type: String,
+    data: FeedData,
+}
+
+/// Where an event of the feed comes from, and the event.
+#[derive(ToSchema)]
+#[salvo(schema(name = "FeedData", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(in crate::http) struct FeedData {
+    /// The log: of a ride or of a user.
+    #[salvo(schema(example = "ride/ride_123"))]
+    topic: String,
+    /// Its position in that log. Of `message:undelivered` and `message:flagged`: the message's.
+    #[salvo(schema(minimum = 1, example = 4))]
+    seq: i64,
+    /// When it was committed.
+    #[salvo(schema(format = DateTime))]
+    at: String,
+    /// The data of the event, as on the ride.
+    data: BTreeMap<String, Value>,
+}
+
+/// A page of the feed.
+#[derive(ToSchema)]
+#[salvo(schema(name = "FeedPage", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(in crate::http) struct FeedPage {
+    events: Vec<FeedEvent>,
+    /// What to give as `after` next time. Opaque.
+    #[salvo(schema(example = "4711"))]
+    cursor: String,
+    /// Whether a cursor was given and the page continues from it without a gap.
+    resumed: bool,
+    /// The positions that the feed no longer has.
+    #[salvo(schema(required = true))]
+    gap: Option<Gap>,
+    /// Always null: the feed has no state.
+    #[salvo(schema(required = true))]
+    state: Option<String>,
+    /// Whether more follows.
+    has_more: bool,
+}

@@ -23,6 +23,7 @@ pub(super) async fn store_and_commit(
     session: &Session,
     has_begun: bool,
     ledger: &Ledger,
+    has_feed: bool,
     hints: &[String],
 ) -> Result<Option<HashSet<Topic>>, StoreError> {
     session.prepare(&OF_ANY).await?;
@@ -40,7 +41,7 @@ pub(super) async fn store_and_commit(
     let (begun, appended, rides, participants, receipts, updated, erased, committed, ()) = tokio::join!(
         biased;
         async { if has_begun || is_whole { Ok(()) } else { session.begin("").await } },
-        append(session, has_begun, ledger),
+        append(session, has_begun, ledger, has_feed),
         put_rides(session, ledger),
         put_participants(session, ledger),
         put_receipts(session, ledger),
@@ -66,7 +67,12 @@ pub(super) async fn store_and_commit(
 
 /// Appends the events and the messages that some of them are. Says of which topics, unless of all; under locks it is all, or an
 /// error that takes the whole transaction along.
-async fn append(session: &Session, is_locked: bool, ledger: &Ledger) -> Result<Option<HashSet<Topic>>, StoreError> {
+async fn append(
+    session: &Session,
+    is_locked: bool,
+    ledger: &Ledger,
+    has_feed: bool,
+) -> Result<Option<HashSet<Topic>>, StoreError> {
     let events = &ledger.changes.events;
     let topics: Vec<_> = events.iter().map(|event| event.topic.as_str()).collect();
     let seqs: Vec<_> = events.iter().map(|event| event.seq).collect();
@@ -91,7 +97,7 @@ async fn append(session: &Session, is_locked: bool, ledger: &Ledger) -> Result<O
         messages.iter().map(|message| message.client_message_id.as_ref().map(ClientMessageId::as_str)).collect();
     let hashes: Vec<_> = messages.iter().map(|message| message.content_hash.as_bytes()).collect();
     let batch = ledger.batch();
-    let params: [&(dyn ToSql + Sync); 22] = [
+    let params: [&(dyn ToSql + Sync); 23] = [
         &topics,
         &seqs,
         &types,
@@ -114,6 +120,7 @@ async fn append(session: &Session, is_locked: bool, ledger: &Ledger) -> Result<O
         &hashes,
         &batch,
         &is_locked,
+        &has_feed,
     ];
     let rows = session.query(sql::EVENTS_APPEND, &params).await?;
     let only: Option<Vec<&str>> = rows.first().ok_or(StoreError::Corrupt("no answer"))?.try_get("only")?;

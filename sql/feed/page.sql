@@ -1,0 +1,15 @@
+-- The next events of the feed after a position, at most `$2`. An event that its own log no longer has is left out.
+select place.position, place.topic, place.seq, coalesce(place.type, event.type) as type, coalesce(place.data, event.data) as data,
+       event.trace, coalesce(event.created_at, place.created_at) as created_at
+from (select position, topic, seq, type, data, created_at
+      from feed
+      where position > $1::bigint
+      order by position
+      limit $2::bigint) as place
+left join lateral (select type, data, trace, created_at
+                   from events
+                   where events.topic = place.topic
+                     and events.seq = place.seq
+                     and place.data is null) as event on true
+where coalesce(place.data, event.data) is not null
+order by place.position

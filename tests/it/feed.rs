@@ -1,0 +1,226 @@
+//! The feed: every durable event of all rides and users, in one order.
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Database, Server, Stream, User, eventually};
+
+/// Polls the feed.
+async fn poll(service: &User, query: &str) -> Value {
+    service.get(&format!("feed/poll?{query}")).await.expect(200).json()
+}
+
+async fn stream(service: &User, query: &str, last_id: Option<&str>) -> Stream {
+    let mut request = service.request(Method::GET, &format!("feed?{query}"));
+    if let Some(id) = last_id {
+        request = request.header("last-event-id", id);
+    }
+    Stream::open(request).await.expect(200)
+}
+
+/// All events after a cursor, until there are `count`: type, topic and seq of each; and the last cursor.
+async fn read(service: &User, after: &str, count: usize, limit: usize) -> (Vec<Value>, String) {
+    let (mut events, mut cursor) = (Vec::new(), after.to_owned());
+    while events.len() < count {
+        let page = poll(service, &format!("after={cursor}&wait=5&limit={limit}")).await;
+        assert_eq!((&page["resumed"], &page["gap"]), (&json!(true), &Value::Null), "{page}");
+        let found = page["events"].as_array().unwrap();
+        assert!(found.len() <= limit, "{page}");
+        events.extend(found.iter().cloned());
+        cursor = page["cursor"].as_str().unwrap().to_owned();
+    }
+    assert_eq!(events.len(), count);
+    (events, cursor)
+}
+
+/// The seqs of each topic, in the order of the feed.
+fn by_topic(events: &[Value]) -> BTreeMap<String, Vec<i64>> {
+    let mut topics = BTreeMap::<_, Vec<_>>::new();
+    for event in events {
+        let topic = event["data"]["topic"].as_str().unwrap().to_owned();
+        topics.entry(topic).or_default().push(event["data"]["seq"].as_i64().unwrap());
+    }
+    topics
+}
+
+/// The seqs that each topic's log has.
+async fn logs(database: &Database) -> BTreeMap<String, Vec<i64>> {
+    let query = "select topic, array_agg(seq order by seq) from events group by topic";
+    let rows = database.client().await.query(query, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_feed_has_every_event_of_rides_and_users_as_it_is_on_the_ride() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let service = server.service();
+    let begin = poll(&service, "").await;
+    assert_eq!(begin["events"], json!([]), "{begin}");
+    let mut live = stream(&service, "", None).await;
+    let sync = live.next_sync().await;
+    assert_eq!(sync, json!({ "cursor": begin["cursor"], "resumed": false, "gap": null }));
+
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let hello = rider.send("ride_1", "Hello").await;
+    driver.mark(&hello, "read").await.expect(200);
+    service.broadcast(&["rider_1"], json!({ "text": "Rain" })).await.expect(202);
+
+    let count = logs(&database).await.values().map(Vec::len).sum();
+    let (events, cursor) = read(&service, begin["cursor"].as_str().unwrap(), count, 500).await;
+    assert_eq!(by_topic(&events), logs(&database).await);
+    let sent = events.iter().find(|event| event["type"] == "message:new").unwrap();
+    let data = &sent["data"];
+    assert_eq!((&data["topic"], &data["seq"], &data["data"]), (&json!("ride/ride_1"), &hello["seq"], &hello));
+    assert_eq!(data["at"], hello["createdAt"]);
+    for event in &events {
+        let streamed = live.next_event().await;
+        assert_eq!((json!(streamed.id), json!(streamed.kind), &streamed.data), {
+            (json!(event["id"].as_str()), event["type"].clone(), &event["data"])
+        });
+    }
+    // Nothing more: a poll from there waits, and the next event wakes it.
+    let query = format!("after={cursor}&wait=20");
+    let (page, _) = tokio::join!(poll(&service, &query), rider.send("ride_1", "More"));
+    assert_eq!(page["events"][0]["data"]["data"]["content"], "More", "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resuming_filtering_and_limits_work_as_on_a_ride() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let service = server.service();
+    let (rider, driver) = server.open_ride("ride_1").await;
+    for n in 0..6 {
+        rider.send("ride_1", &format!("{n}")).await;
+    }
+    driver.post_nothing("rides/ride_1/cancel").await.expect(200);
+    let count: usize = logs(&database).await.values().map(Vec::len).sum();
+    let (all, end) = read(&service, "0", count, 500).await;
+    let (in_twos, _) = read(&service, "0", count, 2).await;
+    assert_eq!(all, in_twos);
+
+    let third = all[2]["id"].as_str().unwrap();
+    let mut resumed = stream(&service, "after=0", Some(third)).await;
+    assert_eq!(resumed.next_sync().await, json!({ "cursor": third, "resumed": true, "gap": null }));
+    for event in &all[3..] {
+        assert_eq!(resumed.next_event().await.data, event["data"]);
+    }
+    let page = poll(&service, "after=0&wait=0&types=ride:cancel").await;
+    let found: Vec<_> = page["events"].as_array().unwrap().iter().map(|event| &event["type"]).collect();
+    assert_eq!((found, &page["cursor"]), (vec![&json!("ride:cancel")], &json!(end)));
+    // A cursor past the end is from another database.
+    let page = poll(&service, "after=1000000&wait=0").await;
+    assert_eq!((&page["resumed"], &page["cursor"], &page["events"]), (&json!(false), &json!(end), &json!([])));
+
+    for wrong in ["after=x", "after=", "after=-1", "limit=0", "limit=501", "wait=56", "before=1"] {
+        service.get(&format!("feed/poll?{wrong}")).await.problem(400, "invalid_request");
+    }
+    for other in [rider, driver, server.support()] {
+        other.get("feed").await.problem(403, "forbidden");
+        other.get("feed/poll").await.problem(403, "forbidden");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_before_it_is_read_is_deleted_on_the_feed() {
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    let (rider, _) = one.open_ride("ride_1").await;
+    let service = one.service();
+    // A reader keeps the feed in both replicas' memory.
+    let mut streams = Vec::new();
+    for server in [&one, &two] {
+        streams.push(stream(&service.on(server), "after=0", None).await);
+    }
+    let secret = rider.send("ride_1", "a secret").await;
+    rider.erase(&secret).await.expect(204);
+    for stream in &mut streams {
+        stream.next_sync().await;
+        stream.find("message:deleted").await;
+    }
+    for server in [&one, &two] {
+        let page = poll(&service.on(server), "after=0&wait=0").await;
+        assert!(!page.to_string().contains("a secret"), "{page}");
+        let count: usize = logs(&database).await.values().map(Vec::len).sum();
+        assert_eq!(page["events"].as_array().unwrap().len(), count);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_feed_is_whole_and_in_order_though_replicas_are_killed() {
+    let database = Database::create().await;
+    let survivor = Server::with(&database, &[("RIDEWIRE_FALLBACK_POLL", "200ms")]).await;
+    let service = survivor.service();
+    for round in 0..4 {
+        let victim = Server::start(&database).await;
+        let mut people = Vec::new();
+        for n in 0..3 {
+            let ride = format!("ride_{round}_{n}");
+            let rider = survivor.open_ride(&ride).await.0;
+            people.push((rider.on(&victim), ride.clone()));
+            people.push((rider, ride));
+        }
+        let sends = people.iter().map(async |(rider, ride)| {
+            for n in 0..20 {
+                // The victim's last sends fail.
+                let body = json!({ "rideId": ride, "content": n.to_string() });
+                let request = rider.request(Method::POST, "messages").json(&body);
+                if request.send().await.is_err() {
+                    break;
+                }
+            }
+        });
+        tokio::join!(futures_util::future::join_all(sends), async {
+            let is_under_way = async || (database.head(&format!("ride_{round}_0")).await > 8).then_some(());
+            eventually("sends", is_under_way).await;
+            victim.kill().await;
+        });
+    }
+    let logs = logs(&database).await;
+    let count = logs.values().map(Vec::len).sum();
+    let (events, _) = read(&service, "0", count, 500).await;
+    assert_eq!(by_topic(&events), logs, "each ride's events in order, none twice, none missing");
+    let rows = database.client().await.query("select position from feed order by position", &[]).await.unwrap();
+    let positions: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(positions, (1..=i64::try_from(count).unwrap()).collect::<Vec<_>>(), "without holes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_retention_has_taken_is_reported_as_a_gap() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_FEED_RETENTION", "2s"), ("RIDEWIRE_RETENTION_PERIOD", "100ms")];
+    let server = Server::with(&database, &settings).await;
+    let service = server.service();
+    server.open_ride("ride_1").await;
+    let count: i64 = logs(&database).await.values().map(|log| i64::try_from(log.len()).unwrap()).sum();
+    let client = database.client().await;
+    eventually("the feed is trimmed", async || {
+        let rows = client.query("select from feed", &[]).await.unwrap();
+        let head = client.query_one("select last_seq from topics where name = 'feed'", &[]).await.unwrap();
+        (rows.is_empty() && head.get::<_, i64>(0) == count).then_some(())
+    })
+    .await;
+    let gap = json!({ "from": 1, "to": count });
+    let page = poll(&service, "after=0&wait=0").await;
+    assert_eq!((&page["gap"], &page["resumed"], &page["cursor"]), (&gap, &json!(false), &json!(count.to_string())));
+    let sync = stream(&service, "after=0", None).await.next_sync().await;
+    assert_eq!(sync, json!({ "cursor": count.to_string(), "resumed": false, "gap": gap }));
+    // The feed goes on after it, with the right position.
+    server.open_ride("ride_2").await;
+    let page = poll(&service, &format!("after={count}&wait=20")).await;
+    assert_eq!(page["events"][0]["id"], (count + 1).to_string(), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_feed_has_none() {
+    let database = Database::create().await;
+    let server = Server::with(&database, &[("RIDEWIRE_FEED", "off")]).await;
+    server.open_ride("ride_1").await;
+    server.service().get("feed").await.problem(404, "not_found");
+    server.service().get("feed/poll").await.problem(404, "not_found");
+    let rows = database.client().await.query("select from feed_batches", &[]).await.unwrap();
+    assert!(rows.is_empty(), "nothing is noted for it");
+}
