@@ -165,6 +165,11 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_FEED_RETENTION", global = true, default_value = "72h", value_parser = duration)]
     pub feed_retention: Duration,
 
+    /// How long a message may stay undelivered to a participant before `message:undelivered` is put on the feed; `0s`: never. Also
+    /// reports messages from before it was set, as far as the feed retains them.
+    #[arg(long, env = "RIDEWIRE_PUSH_AFTER", global = true, default_value = "5s", value_parser = duration)]
+    pub push_after: Duration,
+
     /// How often it is looked for what retention no longer keeps.
     #[arg(long, env = "RIDEWIRE_RETENTION_PERIOD", global = true, default_value = "1m", value_parser = duration)]
     pub retention_period: Duration,

@@ -58,4 +58,5 @@ mod tickets;
 mod tls;
 mod toolchain;
 mod traces;
+mod undelivered;
 mod values;
