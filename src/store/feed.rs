@@ -58,6 +58,12 @@ impl Store {
         self.under_lock(sql::FEED_UNDELIVERED, &[&age.as_secs_f64(), &limit], relayed).await
     }
 
+    /// The number of batches that have no positions yet; at most 1,000.
+    pub async fn batches_to_relay(&self) -> Result<i64, StoreError> {
+        let rows = self.read(sql::FEED_WAITING, &[]).await?;
+        rows.first().map_or(Ok(0), |row| Ok(row.try_get("count")?))
+    }
+
     /// Runs a statement that writes to the feed, in a transaction that has locked its head.
     async fn under_lock(
         &self,
