@@ -13,6 +13,7 @@ mod support;
 
 mod architecture;
 mod auth;
+mod backends;
 mod bad_input;
 mod browsers;
 mod cli;
