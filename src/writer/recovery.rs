@@ -81,7 +81,7 @@ impl Recovery {
         match self.doubts.is_empty() {
             true => may_pass && self.failures < MOST_RUNS,
             // Whoever is in doubt may have its locks still.
-            false => (may_pass || self.error.is_lock_timeout()) && Instant::now() < self.until,
+            false => (may_pass || self.error.is_wait_timeout()) && Instant::now() < self.until,
         }
     }
 
@@ -139,7 +139,7 @@ impl Recovery {
 }
 
 /// Says of commands that nobody knows whether they were carried out.
-fn unknown(jobs: impl IntoIterator<Item = Queued>, error: &StoreError) {
+pub(super) fn unknown(jobs: impl IntoIterator<Item = Queued>, error: &StoreError) {
     let asked = jobs.into_iter().map(|queued| queued.job.fail(Error::Unavailable)).count();
     if asked > 0 {
         tracing::error!(%error, jobs = asked, "a commit's fate is unknown");

@@ -31,6 +31,7 @@ mod jwks;
 mod known;
 mod limits;
 mod live;
+mod locked;
 mod many_rides;
 mod merged;
 mod messages;
