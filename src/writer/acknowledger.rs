@@ -91,8 +91,8 @@ impl Acknowledger {
                 let (marks, due) = self.readers().take(now, room);
                 next = due;
                 if !marks.is_empty() {
-                    // Where there are more, they follow as soon as there is room.
-                    pause = if marks.len() < room { now + MOMENT } else { now };
+                    // Where there are more, they follow sooner.
+                    pause = now + if marks.len() < room { MOMENT } else { MOMENT / 4 };
                     next = Some(pause);
                     writes.extend(marks.into_iter().map(|mark| {
                         let (key, writing) = ((mark.ride.clone(), mark.caller.user.clone()), writer.submit(mark));
