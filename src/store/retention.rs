@@ -53,7 +53,9 @@ impl Store {
 
     /// Takes away what a user was told on their own topic, and where they were.
     pub async fn forget_user(&self, user: &UserId) -> Result<(), StoreError> {
-        self.session().await?.execute(sql::EVENTS_FORGET_USER, &[&user.as_str()]).await.map(drop)
+        let session = self.session().await?;
+        session.may_commit();
+        session.execute(sql::EVENTS_FORGET_USER, &[&user.as_str()]).await.map(drop)
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use super::command::{Job, Needs};
 use super::queue::Queued;
-use super::recovery::{Recovery, unknown};
+use super::recovery::{Recovery, found_any, unknown};
 use super::transaction::{Attempt, Failed};
 use super::{Known, Ledger, Terms};
 use crate::domain::{BatchId, Error, NewEvent, RideId};
@@ -246,6 +246,16 @@ async fn once(
         let begun = Attempt::begin(&desk.store, &needs, &desk.terms, recovery.doubts()).await;
         let (mut attempt, mut ledger, outcomes) = begun.map_err(Failed::NothingDone)?;
         desk.known.set_clock(ledger.now());
+        if found_any(&outcomes) {
+            // The synchronous standby may not have it: a restart of Postgres ends the wait of a commit. What is left needs this
+            // transaction no more: where one thing was found of a batch, nothing of it can still be committed.
+            attempt.confirm().await.map_err(Failed::NothingDone)?;
+            recovery.clear_up(desk, jobs, outcomes, committed);
+            if jobs.is_empty() {
+                return Ok(Some(Vec::new()));
+            }
+            continue;
+        }
         recovery.clear_up(desk, jobs, outcomes, committed);
         locks.leave_out(jobs, |queued| queued.ride().is_some_and(|ride| attempt.locked.contains(ride)));
         if jobs.is_empty() || is_first && !recovery.may_run() {
@@ -265,7 +275,18 @@ async fn once(
             }
         };
         if locked.is_empty() {
-            let (_, mut ledger) = attempt.finish(&desk.store, &desk.terms, ledger).await?;
+            let mut ledger = match ledger.is_unchanged() {
+                false => attempt.finish(&desk.store, &desk.terms, ledger).await?.1,
+                true => {
+                    // What is acknowledged was committed before: that is to be as durable as what is stored.
+                    let is_acknowledged = jobs.iter().any(|queued| queued.job.is_accepted());
+                    match is_acknowledged {
+                        true => attempt.confirm().await.map_err(Failed::NothingDone)?,
+                        false => attempt.end().await,
+                    }
+                    ledger
+                }
+            };
             desk.known.learn(&mut ledger, began);
             return Ok(Some(ledger.take_events()));
         }

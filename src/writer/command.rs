@@ -69,6 +69,9 @@ pub(super) trait Job: Send + fmt::Debug {
     /// Judges, and keeps the verdict.
     fn judge(&mut self, ledger: &mut Ledger);
 
+    /// Whether the verdict is one of success.
+    fn is_accepted(&self) -> bool;
+
     /// Sends the verdict, which is final now.
     fn answer(self: Box<Self>);
 
@@ -100,6 +103,10 @@ impl<C: Command> Job for Waiting<C> {
     fn judge(&mut self, ledger: &mut Ledger) {
         ledger.trace = self.trace;
         self.verdict = Some(self.command.judge(ledger));
+    }
+
+    fn is_accepted(&self) -> bool {
+        matches!(self.verdict, Some(Ok(_)))
     }
 
     fn answer(self: Box<Self>) {

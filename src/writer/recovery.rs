@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 use super::batch::{Committed, Desk, Done};
 use super::queue::Queued;
+#[cfg(doc)]
+use super::transaction::Attempt;
 use super::transaction::{Doubt, Failed, Outcome, Outcomes};
 use crate::domain::{Error, Topic};
 use crate::store::StoreError;
@@ -86,6 +88,8 @@ impl Recovery {
     }
 
     /// Answers the commands of which the doubts, whose outcomes these are, say what became of them. The others are left.
+    ///
+    /// Where something [was found](found_any), only after the transaction that has found it is [committed](Attempt::confirm).
     pub(super) fn clear_up(
         &mut self,
         desk: &Desk,
@@ -136,6 +140,11 @@ impl Recovery {
         unknown(jobs.extract_if(.., is_unsure), &self.error);
         if jobs.is_empty() { Ok(None) } else { Err((jobs, self.error)) }
     }
+}
+
+/// Whether any of the batches in doubt is found committed.
+pub(super) fn found_any(outcomes: &[Outcomes]) -> bool {
+    outcomes.iter().any(|outcomes| outcomes.topics(Outcome::Stored).next().is_some())
 }
 
 /// Says of commands that nobody knows whether they were carried out.

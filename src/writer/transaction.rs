@@ -114,6 +114,17 @@ impl Attempt {
         lock_told(&self.session, ledger, waits).await
     }
 
+    /// Commits, where nothing is stored: what others have committed, and was found under these locks, is then as durable as what
+    /// is stored. To lock a row is to write, so this COMMIT waits for the disk and for a synchronous standby; and what has
+    /// come before it in the log is there as well.
+    pub(super) async fn confirm(self) -> Result<(), StoreError> {
+        let confirmed = self.session.batch_execute("commit").await;
+        if let Err(error) = &confirmed {
+            self.session.give_up(error).await;
+        }
+        confirmed
+    }
+
     /// Lets go of everything.
     pub(super) async fn end(self) {
         if self.session.batch_execute("rollback").await.is_err() {
@@ -126,18 +137,13 @@ impl Attempt {
         self.session.give_up(error).await;
     }
 
-    /// Stores and commits what the ledger says, or lets go of everything where it says nothing. Afterwards the ledger says no
-    /// more than what was stored.
+    /// Stores and commits what the ledger says, which is not nothing. Afterwards the ledger says no more than what was stored.
     pub(super) async fn finish(
         self,
         store: &Store,
         terms: &Terms,
         mut ledger: Ledger,
     ) -> Result<(Stored, Ledger), Failed> {
-        if ledger.is_unchanged() {
-            self.end().await;
-            return Ok((Stored::All, ledger));
-        }
         let hints = if terms.notifier.is_on() { ledger.hints() } else { Hints::default() };
         // Under load a NOTIFY for several commits saves more than it delays.
         let (at_once, later) = match hints.heads.len() < MANY && self.session.may_run_ahead() {

@@ -17,11 +17,12 @@ use super::{Pool, Prepared};
 const GRACE: Duration = Duration::from_millis(100);
 
 impl Pool {
-    /// Puts a connection back that still works on something, once it has done it; or has it cancelled.
-    pub(super) fn settle(&self, object: Object) {
+    /// Puts a connection back that still works on something, once it has done it; or has it cancelled, if that may be.
+    pub(super) fn settle(&self, object: Object, may_cancel: bool) {
         self.spawn(async move |pool| match timeout(GRACE, object.batch_execute("")).await {
             Ok(Ok(())) => drop(object),
-            _ => pool.cancel_and_close(object).await,
+            _ if may_cancel => pool.cancel_and_close(object).await,
+            _ => drop(Object::take(object)),
         });
     }
 

@@ -33,7 +33,7 @@ pub struct Session {
     timeouts: Timeouts,
     is_lost: AtomicBool,
     is_in_transaction: AtomicBool,
-    /// Whether what was sent last may commit.
+    /// Whether what was sent may commit what must not be lost.
     commits: AtomicBool,
     /// Statements whose answers have not come; those that nobody waits for any more included.
     under_way: AtomicUsize,
@@ -179,6 +179,9 @@ impl Session {
         } else if ["commit", "rollback"].contains(&statements) {
             self.is_in_transaction.store(false, Ordering::Relaxed);
         }
+        if statements == "commit" {
+            self.may_commit();
+        }
         self.within(async |object| object.batch_execute(statements).await).await
     }
 
@@ -194,16 +197,21 @@ impl Session {
     }
 
     /// Gives the connection back after an error of a statement in a transaction, where Postgres itself has said so and so the
-    /// state is known.
+    /// state is known. The transaction is rolled back; one whose COMMIT was sent was so already.
     pub async fn give_up(self, error: &StoreError) {
-        if error.is_connection_lost() || self.batch_execute("rollback").await.is_err() {
+        let is_open = self.is_in_transaction.load(Ordering::Relaxed);
+        if error.is_connection_lost() || is_open && self.batch_execute("rollback").await.is_err() {
             self.abandon();
         }
     }
 
+    fn may_cancel(&self) -> bool {
+        !self.commits.load(Ordering::Relaxed)
+    }
+
     fn close(&mut self) {
         let Some(object) = self.object.take() else { return };
-        if self.under_way.load(Ordering::Relaxed) > 0 && !self.commits.load(Ordering::Relaxed) {
+        if self.under_way.load(Ordering::Relaxed) > 0 && self.may_cancel() {
             self.pool.cancel(object);
         } else {
             drop(Object::take(object));
@@ -218,7 +226,10 @@ impl Drop for Session {
         } else if self.under_way.load(Ordering::Relaxed) > 0 {
             // Whoever waited for it has gone.
             match self.pool.prepared {
-                Prepared::On => self.object.take().map(|object| self.pool.settle(object)).unwrap_or_default(),
+                Prepared::On => {
+                    let may_cancel = self.may_cancel();
+                    self.object.take().map(|object| self.pool.settle(object, may_cancel)).unwrap_or_default();
+                }
                 Prepared::Off => self.close(),
             }
         }
