@@ -4,19 +4,24 @@
 -- written. Says which topics, unless all; or, with `$22`, ends the transaction unless it is all. With `$23`, notes for the relay
 -- what has no position in the feed yet: after the heads are locked, so that a topic's batches are noted in the order of its log.
 --
--- Heads are locked by being raised, in one order, as everywhere: they are looked up one after the other. One that had to be
--- waited for is looked at again after the wait.
+-- Nor is anything stored of a topic that somebody else has locked: a row that had to be waited for would delay all the others.
+-- Heads are locked before they are raised, and one that was raised since this statement began is looked at again then.
 with ends as (select topic, judged_at, judged_batch, last_seq
               from unnest($8::text[], $9::bigint[], $10::bigint[], $11::bigint[])
-                       as ends (topic, judged_at, judged_batch, last_seq)
-              order by topic collate "C"),
+                       as ends (topic, judged_at, judged_batch, last_seq)),
+     free as materialized (select topics.name, ends.judged_at, ends.judged_batch, ends.last_seq
+                           from ends
+                           join topics on topics.name = ends.topic
+                                      and topics.last_seq = ends.judged_at
+                                      and topics.last_batch = coalesce(ends.judged_batch, topics.last_batch)
+                           for no key update of topics skip locked),
      raised as (update topics
-                set last_seq   = ends.last_seq,
+                set last_seq   = free.last_seq,
                     last_batch = $21::bigint
-                from ends
-                where topics.name = ends.topic
-                  and topics.last_seq = ends.judged_at
-                  and topics.last_batch = coalesce(ends.judged_batch, topics.last_batch)
+                from free
+                where topics.name = free.name
+                  and topics.last_seq = free.judged_at
+                  and topics.last_batch = coalesce(free.judged_batch, topics.last_batch)
                 returning topics.name),
      judged as (select (select count(*) from raised) = cardinality($8::text[]) as right),
      appended as (insert into events (topic, seq, type, data, message_id, trace, created_at, batch)

@@ -46,6 +46,9 @@ pub enum Error {
     /// The ride is in a state in which this cannot be done.
     #[error("{0}")]
     RideConflict(&'static str),
+    /// So many writes wait for the ride already that no more are taken; nothing was done, and it may be tried again.
+    #[error("too many writes wait for this ride; try again in 1 s")]
+    TooManyWaiting,
     /// The database cannot be reached, or cannot write now; the request may be tried again.
     #[error("the service cannot do this at the moment; try again")]
     Unavailable,
@@ -69,6 +72,7 @@ pub enum Code {
     TooManyReactions,
     InvalidTransition,
     RideConflict,
+    TooManyWaiting,
     Unavailable,
     Internal,
 }
@@ -94,6 +98,7 @@ impl Error {
             Self::TooManyReactions => Code::TooManyReactions,
             Self::InvalidTransition { .. } => Code::InvalidTransition,
             Self::RideConflict(_) => Code::RideConflict,
+            Self::TooManyWaiting => Code::TooManyWaiting,
             Self::Unavailable => Code::Unavailable,
             Self::Internal => Code::Internal,
         }

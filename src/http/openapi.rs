@@ -32,7 +32,10 @@ const COMMON: [(&str, &str); 7] = [
     ("401", "`unauthorized`: no token, or none that counts"),
     ("403", "`forbidden`: a stream ticket opens streams and polls alone"),
     ("413", "`body_too_large`: a body may have at most 64 KiB"),
-    ("429", "`too_many_requests`: of one user, for now; `Retry-After` says when to try again"),
+    (
+        "429",
+        "`too_many_requests`: of one user, or of writes that wait for a ride; `Retry-After` says when to try again",
+    ),
     ("500", "`internal`: our fault; the log knows more under `requestId`"),
     ("503", "`unavailable`: try again, `Retry-After` says when"),
 ];

@@ -61,6 +61,9 @@ pub(super) struct WrongField {
     detail: String,
 }
 
+/// More than there may be, of requests or of writes that wait.
+const TOO_MANY: (StatusCode, &str, &str) = (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too many requests");
+
 /// Status, code and title of each kind of refusal.
 fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
     let code = match refusal {
@@ -68,7 +71,7 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Refusal::Store(error) => Error::from(error).code(),
         Refusal::Unauthorized(_) => return (StatusCode::UNAUTHORIZED, "unauthorized", "Not authenticated"),
         Refusal::BodyTooLarge => return (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
-        Refusal::TooMany { .. } => return (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too many requests"),
+        Refusal::TooMany { .. } => return TOO_MANY,
         Refusal::NotFound => return (StatusCode::NOT_FOUND, "not_found", "Nothing here"),
         Refusal::MethodNotAllowed => {
             return (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed");
@@ -86,6 +89,7 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Code::TooManyReactions => (StatusCode::CONFLICT, "too_many_reactions", "Too many kinds of reactions"),
         Code::InvalidTransition => (StatusCode::CONFLICT, "invalid_transition", "No such step"),
         Code::RideConflict => (StatusCode::CONFLICT, "ride_conflict", "Not in this state of the ride"),
+        Code::TooManyWaiting => TOO_MANY,
         Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again"),
         Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Our fault"),
     }
@@ -175,6 +179,7 @@ impl Writer for Refusal {
         };
         let retry = match &self {
             Self::TooMany { seconds, .. } => Some(HeaderValue::from(*seconds)),
+            Self::Domain(Error::TooManyWaiting) => Some(HeaderValue::from(1)),
             _ => (status == StatusCode::SERVICE_UNAVAILABLE).then(retry_after),
         };
         let errors = match self {

@@ -154,7 +154,13 @@ impl Listener {
             Ok(())
         };
         let listening = async {
-            let listen = format!("listen {}", hints::CHANNEL);
+            // No setting of the session: through a pooler it would be another's.
+            let timeout_ms = CONNECT_PATIENCE.as_millis() * 3 / 4;
+            let listen = format!(
+                "begin; set local statement_timeout = {timeout_ms}; set local lock_timeout = {timeout_ms}; \
+                 listen {}; commit",
+                hints::CHANNEL
+            );
             let listens = timeout(CONNECT_PATIENCE, client.batch_execute(&listen)).await;
             listens.map_err(|_| StoreError::Timeout)??;
             connected();

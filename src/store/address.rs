@@ -15,7 +15,7 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, ManagerConfig};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_postgres::{CancelToken, Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem;
@@ -72,6 +72,12 @@ impl Address {
     /// Connects, outside of any pool.
     pub async fn connect(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
         self.config.connect(self.tls.clone()).await
+    }
+
+    /// Asks for the end of what a connection works on, over a connection of its own, with TLS where that has it. Whether it
+    /// came to that is not said.
+    pub(super) async fn cancel(&self, token: &CancelToken) -> Result<(), tokio_postgres::Error> {
+        token.cancel_query(self.tls.clone()).await
     }
 
     /// What makes the connections of a pool.

@@ -96,5 +96,5 @@ async fn put_once(pool: &Pool, rows: &[&DriverState], expires_after: Duration) -
     );
     // Nothing is told of drivers but their availability.
     let done = begun.and(registered).and(put).and_then(|put| settled.map(|_| put));
-    if_committed(session, done.and_then(|put| committed.map(|()| put)))
+    if_committed(session, done.and_then(|put| committed.map(|()| put))).await
 }

@@ -53,6 +53,12 @@ impl StoreError {
         matches!(self, Self::Database(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
 
+    /// Whether Postgres has waited for locks, one or several, for as long as it may.
+    pub fn is_wait_timeout(&self) -> bool {
+        self.is_lock_timeout()
+            || matches!(self, Self::Database(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
+    }
+
     /// Whether somebody else was first, so that the same may be tried again at once.
     pub fn is_conflict(&self) -> bool {
         let states = [&SqlState::T_R_SERIALIZATION_FAILURE, &SqlState::T_R_DEADLOCK_DETECTED];

@@ -76,7 +76,7 @@ impl Store {
             Ok(Some(rows)) => relayed(rows.first()),
             Ok(None) => Ok(Relayed::Busy),
             Err(error) => {
-                session.abandon();
+                session.give_up(&error).await;
                 Err(error)
             }
         }

@@ -8,8 +8,10 @@ mod embedded {
     refinery::embed_migrations!("sql/migrations");
 }
 
-/// Any number, the same in all replicas: only one migrates, the others wait and find nothing to do.
+/// Any number, the same in all replicas: only one migrates, the others wait and find nothing to do. However long that takes,
+/// whatever the database's own settings are; the migrations have those.
 const LOCK: &str = "begin; set local idle_in_transaction_session_timeout = 0;
+    set local statement_timeout = 0; set local lock_timeout = 0;
     select pg_advisory_xact_lock(7243391001)";
 
 /// Runs the migrations that this database has not seen, and says how many there were.

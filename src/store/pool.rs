@@ -1,19 +1,25 @@
 //! Connections: a pool for everything but LISTEN.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+mod ending;
+mod session;
+mod suspicion;
+mod timeouts;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Hook, HookError, ManagerConfig, Metrics, Object, RecyclingMethod, Runtime};
+use deadpool_postgres::{ClientWrapper, Hook, HookError, ManagerConfig, Metrics, RecyclingMethod, Runtime};
 use tokio::time::timeout;
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::ToSql;
+
+pub use self::session::Session;
+use self::suspicion::{Suspicion, Verdict};
+use self::timeouts::Timeouts;
 
 use super::hints::Origin;
-use super::{Address, Batcher, StoreError, drivers, locations, parameter_types, reads, sql};
+use super::{Address, Batcher, StoreError, drivers, locations, reads, sql};
 use crate::domain::{RideId, RideSnapshot, Signal};
-
-/// A parameter, and what it is.
-type Typed<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// The parameters of a statement.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -95,31 +101,8 @@ pub struct Store {
 impl Store {
     /// A store that connects when it is first asked.
     pub fn new(config: StoreConfig) -> Result<Self, StoreError> {
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = config.postgres.manager(recycling);
-        let connections = deadpool_postgres::Pool::builder(manager)
-            .max_size(config.connections)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(config.patience))
-            .create_timeout(Some(config.patience))
-            .recycle_timeout(Some(config.patience));
-        let connections = match config.prepared {
-            Prepared::On => connections
-                .post_create(Hook::async_fn(|client, _| {
-                    Box::pin(async { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })
-                }))
-                .post_recycle(Hook::async_fn(move |client, metrics| {
-                    let are_old = plans_are_old(metrics, config.plans_age, Instant::now());
-                    Box::pin(async move {
-                        let discarded = if are_old { client.batch_execute("discard plans").await } else { Ok(()) };
-                        discarded.map_err(HookError::Backend)
-                    })
-                })),
-            Prepared::Off => connections,
-        };
-        let connections = connections.build().map_err(|_| StoreError::Corrupt("the pool's configuration"))?;
-        let pool = Pool { connections, prepared: config.prepared };
         let patience = config.patience;
+        let pool = Pool::new(config)?;
         let snapshots = Batcher::start(500, patience, {
             let pool = pool.clone();
             move |rides| reads::snapshots(pool.clone(), rides)
@@ -143,12 +126,17 @@ impl Store {
 
     /// How long a request may wait for the database.
     pub fn patience(&self) -> Duration {
-        self.pool.connections.timeouts().wait.unwrap_or(Duration::MAX)
+        self.pool.timeouts.response
     }
 
     /// A connection, for statements that must be on the same one.
     pub async fn session(&self) -> Result<Session, StoreError> {
         Session::get(&self.pool).await
+    }
+
+    /// The same for transactions with statements that may take longer than a request waits: `timeout` each.
+    pub(super) async fn session_for_long_statements(&self, timeout: Duration) -> Result<Session, StoreError> {
+        Ok(self.session().await?.for_long_statements(timeout))
     }
 
     /// How many connections there are.
@@ -210,137 +198,54 @@ fn plans_are_old(metrics: &Metrics, age: Duration, now: Instant) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     connections: deadpool_postgres::Pool,
+    /// Where statements are cancelled.
+    address: Address,
     prepared: Prepared,
+    timeouts: Timeouts,
+    suspicion: Arc<Suspicion>,
 }
 
-/// A connection out of the pool. It goes back when it is dropped, so a transaction begun on it must be ended,
-/// or the session [abandoned](Session::abandon).
-///
-/// Through a pooler no second statement is sent outside of a transaction while one is under way, nor is a connection given
-/// back with one: a pooler that takes the first answer for the end gives its own connection to the next client, who then
-/// gets the second (`PgBouncer` 1.18 does, where ours is closed at that moment).
-///
-/// A network may forget a connection and tell neither side. So no statement is waited for without end; and where
-/// one connection is lost, by an error or by silence, those that wait in the pool are not trusted either.
-#[derive(Debug)]
-pub struct Session {
-    /// `None` once it was let go of.
-    object: Option<Object>,
-    pool: Pool,
-    is_lost: AtomicBool,
-    /// Statements whose answers have not come.
-    under_way: AtomicUsize,
-}
-
-impl Session {
-    pub(super) async fn get(pool: &Pool) -> Result<Self, StoreError> {
-        Ok(Self {
-            object: Some(pool.connections.get().await?),
-            pool: pool.clone(),
-            is_lost: AtomicBool::new(false),
-            under_way: AtomicUsize::new(0),
-        })
-    }
-
-    /// Does something with the connection, for as long as a request may wait.
-    async fn within<T>(
-        &self,
-        work: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, StoreError> {
-        let Some(object) = &self.object else { return Err(StoreError::Stopping) };
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        let done = match self.pool.connections.timeouts().wait {
-            Some(patience) => timeout(patience, work(object)).await.map_err(|_| StoreError::Timeout),
-            None => Ok(work(object).await),
+impl Pool {
+    fn new(config: StoreConfig) -> Result<Self, StoreError> {
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let (timeouts, suspicion) = (Timeouts::of(config.patience), Arc::<Suspicion>::default());
+        let connections = deadpool_postgres::Pool::builder(config.postgres.clone().manager(recycling))
+            .max_size(config.connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(config.patience))
+            .create_timeout(Some(config.patience))
+            .recycle_timeout(Some(config.patience));
+        let connections = match config.prepared {
+            Prepared::On => connections.post_create(Hook::async_fn(move |client, _| {
+                let settings = [&timeouts.settings("set"), SETTINGS].concat();
+                Box::pin(async move { answers(client, &settings, timeouts.response).await })
+            })),
+            Prepared::Off => connections,
         };
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
-        let done = done.and_then(|done| done.map_err(StoreError::from));
-        if done.as_ref().is_err_and(StoreError::is_connection_lost) {
-            self.is_lost.store(true, Ordering::Relaxed);
-        }
-        done
-    }
-
-    /// Whether a statement may be sent after a COMMIT whose answer has not come: the connection is Postgres's own.
-    pub fn may_run_ahead(&self) -> bool {
-        self.pool.prepared == Prepared::On
-    }
-
-    /// Prepares statements that this connection has not seen. Statements that shall leave in one write (polled
-    /// together) must all be prepared before, or they may leave in another order.
-    pub async fn prepare(&self, statements: &[&str]) -> Result<(), StoreError> {
-        if self.pool.prepared == Prepared::Off {
-            return Ok(());
-        }
-        self.within(async |object| {
-            for statement in statements {
-                object.prepare_cached(statement).await?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Runs a statement that returns rows.
-    pub async fn query(&self, statement: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
-        let typed = self.typed(statement, params)?;
-        self.within(async |object| {
-            if let Some(typed) = typed {
-                return object.query_typed(statement, &typed).await;
-            }
-            let prepared = object.prepare_cached(statement).await?;
-            object.query(&prepared, params).await
-        })
-        .await
-    }
-
-    /// Runs a statement that returns none.
-    pub async fn execute(&self, statement: &str, params: Params<'_>) -> Result<u64, StoreError> {
-        let typed = self.typed(statement, params)?;
-        self.within(async |object| {
-            if let Some(typed) = typed {
-                return object.execute_typed(statement, &typed).await;
-            }
-            let prepared = object.prepare_cached(statement).await?;
-            object.execute(&prepared, params).await
-        })
-        .await
-    }
-
-    /// The parameters with their types, where they have to be said.
-    fn typed<'a>(&self, statement: &str, params: Params<'a>) -> Result<Option<Vec<Typed<'a>>>, StoreError> {
-        if self.pool.prepared == Prepared::On {
-            return Ok(None);
-        }
-        let types = parameter_types(statement).ok_or(StoreError::Corrupt("a statement's parameters"))?;
-        Ok(Some(params.iter().copied().zip(types).collect()))
-    }
-
-    /// Begins a transaction, in which no commit answers before it is durable.
-    pub async fn begin(&self, settings: &str) -> Result<(), StoreError> {
-        let local = if self.pool.prepared == Prepared::On { "" } else { LOCAL_SETTINGS };
-        self.batch_execute(&format!("begin isolation level read committed; {settings}; {local}")).await
-    }
-
-    /// Runs statements without parameters, as one message.
-    pub async fn batch_execute(&self, statements: &str) -> Result<(), StoreError> {
-        self.within(async |object| object.batch_execute(statements).await).await
-    }
-
-    /// Closes the connection rather than giving it back: its state is unknown.
-    pub fn abandon(mut self) {
-        self.object.take().map(Object::take);
+        let (prepared, suspected) = (config.prepared, Arc::clone(&suspicion));
+        let connections = connections.post_recycle(Hook::async_fn(move |client, metrics| {
+            let are_old = prepared == Prepared::On && plans_are_old(metrics, config.plans_age, Instant::now());
+            let verdict = suspected.of(metrics.recycled.unwrap_or(metrics.created));
+            let suspected = Arc::clone(&suspected);
+            Box::pin(async move {
+                match verdict {
+                    Verdict::Condemned => return Err(HookError::message("others of its age are lost")),
+                    Verdict::Trusted if !are_old => return Ok(()),
+                    Verdict::Trusted | Verdict::Suspected => {}
+                }
+                let probe = if are_old { "discard plans" } else { "" };
+                answers(client, probe, timeouts.probe()).await.inspect_err(|_| suspected.confirm())
+            })
+        }));
+        let connections = connections.build().map_err(|_| StoreError::Corrupt("the pool's configuration"))?;
+        Ok(Self { connections, address: config.postgres, prepared, timeouts, suspicion })
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        if self.is_lost.load(Ordering::Relaxed) {
-            self.object.take().map(Object::take);
-            self.pool.connections.retain(|_, _| false);
-        } else if !self.may_run_ahead() && self.under_way.load(Ordering::Relaxed) > 0 {
-            // Whoever waited for it has gone.
-            self.object.take().map(Object::take);
-        }
+/// Runs statements at a connection's begin, or before it is used again.
+async fn answers(client: &ClientWrapper, statements: &str, within: Duration) -> Result<(), HookError> {
+    match timeout(within, client.batch_execute(statements)).await {
+        Ok(answer) => answer.map_err(HookError::Backend),
+        Err(_) => Err(HookError::message("no answer in time")),
     }
 }

@@ -148,10 +148,10 @@ impl<'a> Change<'a> {
     }
 }
 
-/// What is done of a transaction, unless it was not committed. Its connection is not used again then.
-pub(super) fn if_committed<T>(session: Session, done: Result<T, StoreError>) -> Result<T, StoreError> {
-    if done.is_err() {
-        session.abandon();
+/// What is done of a transaction, unless it was not committed. Its connection is used again only where its state is known.
+pub(super) async fn if_committed<T>(session: Session, done: Result<T, StoreError>) -> Result<T, StoreError> {
+    if let Err(error) = &done {
+        session.give_up(error).await;
     }
     done
 }
@@ -162,7 +162,7 @@ impl Store {
     pub async fn enlist(&self, replica: Uuid, lease: Duration, users: &[Presence]) -> Result<Vec<Signal>, StoreError> {
         let session = self.session().await?;
         let enlisted = enlist(&session, replica, lease, users).await;
-        if_committed(session, enlisted)
+        if_committed(session, enlisted).await
     }
 
     /// Goes on with it. `false`: it has run out.
@@ -238,7 +238,7 @@ impl Store {
         );
         // The first that failed is the cause.
         let done = begun.and(registered).and(settled).and_then(|news| committed.map(|()| news));
-        if_committed(session, done)
+        if_committed(session, done).await
     }
 
     /// What is told of those on these topics' rides, where the sum of the versions is not the one that is known.

@@ -10,6 +10,9 @@ use crate::domain::{MessageId, RideId, Seq, UserId};
 /// The most rows of one statement: what it holds up is held up for milliseconds.
 const PAGE: i64 = 1_000;
 
+/// How long one of the statements may take, on a database that is busy: nobody waits for it.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long what is over is kept, from a ride's end.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
@@ -28,11 +31,11 @@ impl Store {
     /// Takes away some of what is too old, in one short transaction, and says how many rows that were. Nothing where
     /// another replica is at it.
     pub async fn trim(&self, retention: Retention) -> Result<u64, StoreError> {
-        let session = self.session().await?;
+        let session = self.session_for_long_statements(STATEMENT_TIMEOUT).await?;
         match trim(&session, retention).await {
             Ok(taken) => Ok(taken),
             Err(error) => {
-                session.abandon();
+                session.give_up(&error).await;
                 Err(error)
             }
         }
@@ -52,7 +55,9 @@ impl Store {
 
     /// Takes away what a user was told on their own topic, and where they were.
     pub async fn forget_user(&self, user: &UserId) -> Result<(), StoreError> {
-        self.session().await?.execute(sql::EVENTS_FORGET_USER, &[&user.as_str()]).await.map(drop)
+        let session = self.session().await?;
+        session.may_commit();
+        session.execute(sql::EVENTS_FORGET_USER, &[&user.as_str()]).await.map(drop)
     }
 }
 

@@ -21,7 +21,9 @@ pub struct Revocation {
 impl Store {
     /// Revokes a user's logins, and says as of when.
     pub async fn revoke(&self, user: &UserId) -> Result<Time, StoreError> {
-        let rows = self.session().await?.query(sql::REVOCATIONS_PUT, &[&user.as_str()]).await?;
+        let session = self.session().await?;
+        session.may_commit();
+        let rows = session.query(sql::REVOCATIONS_PUT, &[&user.as_str()]).await?;
         let row = rows.first().ok_or(StoreError::Corrupt("no revocation"))?;
         Ok(row.try_get::<_, Timestamp>("revoked_at")?.into())
     }

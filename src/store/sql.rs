@@ -11,7 +11,9 @@ macro_rules! statements {
 
 statements! {
     TOPICS_CREATE = "topics/create.sql";
+    TOPICS_CREATE_WAITING = "topics/create_waiting.sql";
     TOPICS_LOCK = "topics/lock.sql";
+    TOPICS_TRY_LOCK = "topics/try_lock.sql";
     TOPICS_HEADS = "topics/heads.sql";
     TOPICS_NOTIFY = "topics/notify.sql";
     TOPICS_NOTIFY_COMMITTED = "topics/notify_committed.sql";

@@ -2,26 +2,29 @@
 //!
 //! Whoever asks for what lies past 7 has what lies before it. An acknowledgement is never waited for, and one that is lost
 //! comes again with the reader's next cursor; so they are written many at a time. One that comes alone is written at once;
-//! those that come within a moment of it are one command after it, which is what makes thousands of readers that come back
-//! at once cheap. A reader is written for once a second at most. What was written is remembered for a while, so that a poll
+//! those that come within a moment of it are written together after it, which is what makes thousands of readers that come
+//! back at once cheap. Each is a command of its own: one whose ride is locked holds up no other. A reader is written for once
+//! a second at most. What was written is remembered for a while, so that a poll
 //! that comes back with the same cursor costs nothing.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Mark, MarkKind, Writer};
-use crate::domain::{Caller, RideId, RideRole, RideSnapshot, Seq, UserId};
+use crate::domain::{Caller, Error, RideId, RideRole, RideSnapshot, Seq, UserId};
 
 /// The shortest time between two writes, and between two for one reader.
 const MOMENT: Duration = Duration::from_millis(200);
 const PACE: Duration = Duration::from_secs(1);
 
-/// The most readers in one write.
-const LARGEST: usize = 1_000;
+/// The most readers that are written for at once: as many as a batch has commands, so that others' have room beside them.
+const LARGEST: usize = super::LARGEST_BATCH;
 
 /// For how long a reader that has gone is remembered: longer than a poll may wait.
 const MEMORY: Duration = Duration::from_secs(120);
@@ -78,23 +81,43 @@ impl Acknowledger {
 
     /// Writes, for ever.
     pub async fn run(&self, writer: Writer) {
+        let mut writes = FuturesUnordered::new();
+        let mut pause = Instant::now();
         loop {
-            let began = Instant::now();
-            let (marks, next) = self.readers().take(began);
-            if marks.is_empty() {
-                let more = self.more.notified();
-                match next {
-                    Some(due) => drop(timeout_at(due, more).await),
-                    None => more.await,
+            let now = Instant::now();
+            let room = LARGEST - writes.len().min(LARGEST);
+            let mut next = Some(pause);
+            if room > 0 && now >= pause {
+                let (marks, due) = self.readers().take(now, room);
+                next = due;
+                if !marks.is_empty() {
+                    // Where there are more, they follow sooner.
+                    pause = now + if marks.len() < room { MOMENT } else { MOMENT / 4 };
+                    next = Some(pause);
+                    writes.extend(marks.into_iter().map(|mark| {
+                        let (key, writing) = ((mark.ride.clone(), mark.caller.user.clone()), writer.submit(mark));
+                        async move { (key, writing.await) }
+                    }));
                 }
-                continue;
             }
-            let keys: Vec<Key> = marks.iter().map(|mark| (mark.ride.clone(), mark.caller.user.clone())).collect();
-            if let Err(error) = writer.submit(marks).await {
-                tracing::debug!(%error, readers = keys.len(), "acknowledgements were not written");
-                self.readers().forget_all(&keys);
+            let is_full = writes.len() >= LARGEST;
+            let more = async {
+                match next {
+                    _ if is_full => std::future::pending().await,
+                    Some(next) if now < pause => sleep_until(next).await,
+                    Some(due) => drop(timeout_at(due, self.more.notified()).await),
+                    None => self.more.notified().await,
+                }
+            };
+            tokio::select! {
+                () = more => {}
+                Some((key, written)) = writes.next(), if !writes.is_empty() => {
+                    if let Err(error @ (Error::Unavailable | Error::TooManyWaiting | Error::Internal)) = written {
+                        tracing::debug!(%error, "an acknowledgement was not written");
+                        self.readers().forget_all(&[key]);
+                    }
+                }
             }
-            sleep_until(began + MOMENT).await;
         }
     }
 }
@@ -123,10 +146,10 @@ impl Readers {
         self.waiting.insert((reader.due.max(now), key))
     }
 
-    /// What may be written now, and when the next may be that waits longer.
-    fn take(&mut self, now: Instant) -> (Vec<Mark>, Option<Instant>) {
+    /// What may be written now, so many at most, and when the next may be that waits longer.
+    fn take(&mut self, now: Instant, most: usize) -> (Vec<Mark>, Option<Instant>) {
         let mut marks = Vec::new();
-        while marks.len() < LARGEST
+        while marks.len() < most
             && let Some((due, _)) = self.waiting.first()
             && *due <= now
             && let Some((_, key)) = self.waiting.pop_first()
@@ -186,7 +209,7 @@ mod tests {
         assert!(note(&mut readers, "a", 3));
         assert!(note(&mut readers, "b", 4));
         assert!(!note(&mut readers, "a", 5), "it waits already");
-        let (marks, next) = readers.take(Instant::now());
+        let (marks, next) = readers.take(Instant::now(), LARGEST);
         assert_eq!(places(&marks), [("a", 5), ("b", 4)]);
         assert_eq!(next, None);
     }
@@ -196,11 +219,11 @@ mod tests {
         let mut readers = Readers::default();
         note(&mut readers, "a", 3);
         let now = Instant::now();
-        readers.take(now);
+        readers.take(now, LARGEST);
         assert!(!note(&mut readers, "a", 3));
         assert!(note(&mut readers, "a", 4));
-        assert_eq!(readers.take(now).1, Some(now + PACE));
-        assert_eq!(places(&readers.take(now + PACE).0), [("a", 4)]);
+        assert_eq!(readers.take(now, LARGEST).1, Some(now + PACE));
+        assert_eq!(places(&readers.take(now + PACE, LARGEST).0), [("a", 4)]);
     }
 
     #[test]
@@ -210,7 +233,7 @@ mod tests {
             note(&mut readers, &format!("user-{number}"), 1);
         }
         let now = Instant::now();
-        assert_eq!([readers.take(now).0.len(), readers.take(now).0.len()], [LARGEST, 1]);
+        assert_eq!([readers.take(now, LARGEST).0.len(), readers.take(now, LARGEST).0.len()], [LARGEST, 1]);
     }
 
     #[test]
@@ -218,7 +241,7 @@ mod tests {
         let mut readers = Readers::default();
         note(&mut readers, "a", 3);
         let now = Instant::now();
-        readers.take(now);
+        readers.take(now, LARGEST);
         readers.forget_all(&[key("a")]);
         assert!(note(&mut readers, "a", 3));
     }

@@ -1,7 +1,11 @@
 //! One batch: judged, committed, published and answered; and what is done when that fails.
 //!
 //! What is said on rides that the writer [knows](super::known) is judged by that and sent in one flight, before the others; of
-//! what somebody else has written to meanwhile nothing is stored. All that is left is judged under the locks.
+//! what somebody else has written to meanwhile, or has locked, nothing is stored. All that is left is judged under the locks.
+//!
+//! What somebody else has locked is left out, and goes back into the queue with all that comes after it on the same ride;
+//! nothing of it was done. Two kinds of batches wait for their locks, and not for long: one that is meant to, of one ride alone; and
+//! the next run of one that is in doubt, whose locks tell that it has ended.
 //!
 //! What is known when an error comes decides what may be done:
 //! - before anything was stored (locking, loading, judging), or when Postgres says that the transaction was
@@ -18,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use super::command::{Job, Needs};
 use super::queue::Queued;
-use super::recovery::Recovery;
+use super::recovery::{Recovery, found_any, unknown};
 use super::transaction::{Attempt, Failed};
 use super::{Known, Ledger, Terms};
 use crate::domain::{BatchId, Error, NewEvent, RideId};
@@ -66,10 +70,56 @@ impl Done {
     }
 }
 
-/// Carries out a batch. Everyone in it was answered, or is to be [told](Done::tell).
-pub(super) async fn run(desk: &Desk, mut jobs: Vec<Queued>, committed: &impl Fn(Committed)) -> Option<Done> {
+/// How a batch comes by its locks, and what it has left out for want of them.
+#[derive(Debug)]
+struct Locks {
+    waits: bool,
+    left_out: Vec<Queued>,
+}
+
+impl Locks {
+    /// Leaves out those that are locked, and what comes after them on their rides.
+    ///
+    /// Not what may still be committed: another batch would not look it up. Its run waits for locks, so here it has come to
+    /// nothing but a ride that is being taken away.
+    fn leave_out(&mut self, jobs: &mut Vec<Queued>, is_locked: impl Fn(&Queued) -> bool) {
+        let mut rides: HashSet<RideId> = self.left_out.iter().filter_map(Queued::ride).cloned().collect();
+        let mut out: Vec<_> = jobs
+            .extract_if(.., |queued| {
+                let is_out = queued.ride().is_some_and(|ride| rides.contains(ride)) || is_locked(queued);
+                if is_out {
+                    rides.extend(queued.ride().cloned());
+                }
+                is_out
+            })
+            .collect();
+        unknown(out.extract_if(.., |queued| queued.may_still_commit), &StoreError::Timeout);
+        self.left_out.extend(out);
+    }
+}
+
+/// Carries out a batch. Everyone in it was answered, or is to be [told](Done::tell), or was left out: what they need is
+/// locked. One that `waits` does so for what is locked.
+pub(super) async fn run(
+    desk: &Desk,
+    jobs: Vec<Queued>,
+    waits: bool,
+    committed: &impl Fn(Committed),
+) -> (Option<Done>, Vec<Queued>) {
+    let mut locks = Locks { waits, left_out: Vec::new() };
+    let done = carry_out(desk, jobs, &mut locks, committed).await;
+    (done, locks.left_out)
+}
+
+async fn carry_out(
+    desk: &Desk,
+    mut jobs: Vec<Queued>,
+    locks: &mut Locks,
+    committed: &impl Fn(Committed),
+) -> Option<Done> {
     let mut recovery = Recovery::new();
-    match ahead(desk, &mut jobs).await {
+    let ahead = if locks.waits { Ok(None) } else { ahead(desk, &mut jobs).await };
+    match ahead {
         Ok(done) if jobs.is_empty() => return done,
         Ok(done) => done.into_iter().for_each(|done| done.tell(committed)),
         Err(failed) => {
@@ -77,17 +127,29 @@ pub(super) async fn run(desk: &Desk, mut jobs: Vec<Queued>, committed: &impl Fn(
             recovery.add(desk, failed);
         }
     }
-    let (jobs, error) = match under_locks(desk, jobs, recovery, committed).await {
+    let (mut jobs, error) = match under_locks(desk, jobs, recovery, locks, committed).await {
         Ok(done) => return done,
         Err(refused) => refused,
     };
+    if locks.waits && error.is_lock_timeout() {
+        locks.leave_out(&mut jobs, |_| true);
+        return None;
+    }
     if jobs.len() == 1 || error.is_connection_lost() {
         fail(jobs, &error);
         return None;
     }
     tracing::warn!(%error, jobs = jobs.len(), "a batch was refused; its commands run one by one");
     for queued in jobs {
-        match under_locks(desk, vec![queued], Recovery::new(), committed).await {
+        let mut one = vec![queued];
+        // After one of the same ride that was left out.
+        locks.leave_out(&mut one, |_| false);
+        // Each may wait for what the batch was refused for, a table that is locked: not one after the other for ever.
+        if one.iter().any(|queued| queued.is_late(Instant::now())) {
+            fail(one, &error);
+            continue;
+        }
+        match under_locks(desk, one, Recovery::new(), locks, committed).await {
             Ok(done) => done.into_iter().for_each(|done| done.tell(committed)),
             Err((job, error)) => fail(job, &error),
         }
@@ -140,11 +202,15 @@ async fn under_locks(
     desk: &Desk,
     mut jobs: Vec<Queued>,
     mut recovery: Recovery,
+    locks: &mut Locks,
     committed: &impl Fn(Committed),
 ) -> Result<Option<Done>, (Vec<Queued>, StoreError)> {
     loop {
+        if jobs.is_empty() {
+            return Ok(None);
+        }
         let began = Instant::now();
-        match once(desk, &mut jobs, &mut recovery, committed).await {
+        match once(desk, &mut jobs, &mut recovery, locks, committed).await {
             Ok(Some(events)) => {
                 recovery.answer_unsure(&mut jobs);
                 return Ok((!jobs.is_empty()).then(|| Done::new(jobs, events, began)));
@@ -167,23 +233,72 @@ async fn once(
     desk: &Desk,
     jobs: &mut Vec<Queued>,
     recovery: &mut Recovery,
+    locks: &mut Locks,
     committed: &impl Fn(Committed),
 ) -> Result<Option<Vec<NewEvent>>, Failed> {
     let began = Instant::now();
-    let mut needs = Needs::default();
-    jobs.iter().for_each(|queued| queued.job.needs(&mut needs));
-    let begun = Attempt::begin(&desk.store, &needs, &desk.terms, recovery.doubts()).await;
-    let (attempt, mut ledger, outcomes) = begun.map_err(Failed::NothingDone)?;
-    desk.known.set_clock(ledger.now());
-    recovery.clear_up(desk, jobs, outcomes, committed);
-    if jobs.is_empty() || !recovery.may_run() {
+    let mut is_first = true;
+    loop {
+        // Whoever is in doubt may have the locks: they tell that it has ended.
+        let waits = locks.waits || !recovery.doubts().is_empty();
+        let mut needs = Needs { waits, ..Needs::default() };
+        jobs.iter().for_each(|queued| queued.job.needs(&mut needs));
+        let begun = Attempt::begin(&desk.store, &needs, &desk.terms, recovery.doubts()).await;
+        let (mut attempt, mut ledger, outcomes) = begun.map_err(Failed::NothingDone)?;
+        desk.known.set_clock(ledger.now());
+        if found_any(&outcomes) {
+            // The synchronous standby may not have it: a restart of Postgres ends the wait of a commit. What is left needs this
+            // transaction no more: where one thing was found of a batch, nothing of it can still be committed.
+            attempt.confirm().await.map_err(Failed::NothingDone)?;
+            recovery.clear_up(desk, jobs, outcomes, committed);
+            if jobs.is_empty() {
+                return Ok(Some(Vec::new()));
+            }
+            continue;
+        }
+        recovery.clear_up(desk, jobs, outcomes, committed);
+        locks.leave_out(jobs, |queued| queued.ride().is_some_and(|ride| attempt.locked.contains(ride)));
+        if jobs.is_empty() || is_first && !recovery.may_run() {
+            attempt.end().await;
+            return Ok(jobs.is_empty().then(Vec::new));
+        }
+        for queued in &mut *jobs {
+            let told = ledger.changes.told.len();
+            queued.wrote = judge(&mut *queued.job, &mut ledger);
+            queued.told = ledger.told_since(told);
+        }
+        let locked = match attempt.lock_told(&mut ledger, waits).await {
+            Ok(locked) => locked,
+            Err(error) => {
+                attempt.give_up(&error).await;
+                return Err(Failed::NothingDone(error));
+            }
+        };
+        if locked.is_empty() {
+            let mut ledger = match ledger.is_unchanged() {
+                false => attempt.finish(&desk.store, &desk.terms, ledger).await?.1,
+                true => {
+                    // What is acknowledged was committed before: that is to be as durable as what is stored.
+                    let is_acknowledged = jobs.iter().any(|queued| queued.job.is_accepted());
+                    match is_acknowledged {
+                        true => attempt.confirm().await.map_err(Failed::NothingDone)?,
+                        false => attempt.end().await,
+                    }
+                    ledger
+                }
+            };
+            desk.known.learn(&mut ledger, began);
+            return Ok(Some(ledger.take_events()));
+        }
+        // Whose topics are needed is known only now, with what was judged for all: it is judged again without them. If others
+        // are locked by then, without all that tell somebody something, so that this ends.
         attempt.end().await;
-        return Ok(jobs.is_empty().then(Vec::new));
+        locks.leave_out(jobs, |queued| queued.told.iter().any(|topic| !is_first || locked.contains(topic)));
+        is_first = false;
+        if jobs.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
     }
-    jobs.iter_mut().for_each(|queued| queued.wrote = judge(&mut *queued.job, &mut ledger));
-    let (_, mut ledger) = attempt.finish(&desk.store, &desk.terms, ledger).await?;
-    desk.known.learn(&mut ledger, began);
-    Ok(Some(ledger.take_events()))
 }
 
 /// The batch, where a command writes anything.

@@ -13,7 +13,8 @@ pub trait Command: Send + 'static {
     /// What is answered once it is committed.
     type Output: Send + 'static;
 
-    /// Says what has to be locked and loaded to judge this.
+    /// Says what has to be locked and loaded to judge this: one ride at most, so that a ride which is locked delays what is
+    /// about it alone.
     fn needs(&self, needs: &mut Needs);
 
     /// Decides, and writes what follows into the ledger; or refuses, and leaves the ledger as it was. May be
@@ -21,25 +22,14 @@ pub trait Command: Send + 'static {
     fn judge(&self, ledger: &mut Ledger) -> Result<Self::Output>;
 }
 
-/// Many of a kind in one place of the queue; each is judged by itself.
-impl<C: Command> Command for Vec<C> {
-    type Output = Vec<Result<C::Output>>;
-
-    fn needs(&self, needs: &mut Needs) {
-        self.iter().for_each(|command| command.needs(needs));
-    }
-
-    fn judge(&self, ledger: &mut Ledger) -> Result<Self::Output> {
-        Ok(self.iter().map(|command| command.judge(ledger)).collect())
-    }
-}
-
 /// What a batch needs from the database.
 #[derive(Debug, Default)]
 pub struct Needs {
     /// Rides, locked and loaded; or known, if for all of them that will do.
     pub(super) rides: BTreeSet<RideId>,
-    is_strict: bool,
+    pub(super) is_strict: bool,
+    /// Whether to wait for rides that somebody else has locked, rather than to leave them out.
+    pub(super) waits: bool,
     /// Those of them that may have to be created.
     pub new_rides: BTreeSet<RideId>,
     /// Messages by id.
@@ -79,6 +69,9 @@ pub(super) trait Job: Send + fmt::Debug {
     /// Judges, and keeps the verdict.
     fn judge(&mut self, ledger: &mut Ledger);
 
+    /// Whether the verdict is one of success.
+    fn is_accepted(&self) -> bool;
+
     /// Sends the verdict, which is final now.
     fn answer(self: Box<Self>);
 
@@ -110,6 +103,10 @@ impl<C: Command> Job for Waiting<C> {
     fn judge(&mut self, ledger: &mut Ledger) {
         ledger.trace = self.trace;
         self.verdict = Some(self.command.judge(ledger));
+    }
+
+    fn is_accepted(&self) -> bool {
+        matches!(self.verdict, Some(Ok(_)))
     }
 
     fn answer(self: Box<Self>) {

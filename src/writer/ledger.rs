@@ -235,6 +235,11 @@ impl Ledger {
         self.changes.events.is_empty() && self.changes.told.is_empty()
     }
 
+    /// The topics of those who are told something, from a place in what they are told on.
+    pub(super) fn told_since(&self, place: usize) -> Vec<Topic> {
+        self.changes.told.iter().skip(place).map(|(topic, ..)| topic.clone()).collect()
+    }
+
     /// The topics of those who are told something, in order.
     pub(super) fn told_topics(&self) -> BTreeSet<&Topic> {
         self.changes.told.iter().map(|(topic, ..)| topic).collect()

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 use super::batch::{Committed, Desk, Done};
 use super::queue::Queued;
+#[cfg(doc)]
+use super::transaction::Attempt;
 use super::transaction::{Doubt, Failed, Outcome, Outcomes};
 use crate::domain::{Error, Topic};
 use crate::store::StoreError;
@@ -81,11 +83,13 @@ impl Recovery {
         match self.doubts.is_empty() {
             true => may_pass && self.failures < MOST_RUNS,
             // Whoever is in doubt may have its locks still.
-            false => (may_pass || self.error.is_lock_timeout()) && Instant::now() < self.until,
+            false => (may_pass || self.error.is_wait_timeout()) && Instant::now() < self.until,
         }
     }
 
     /// Answers the commands of which the doubts, whose outcomes these are, say what became of them. The others are left.
+    ///
+    /// Where something [was found](found_any), only after the transaction that has found it is [committed](Attempt::confirm).
     pub(super) fn clear_up(
         &mut self,
         desk: &Desk,
@@ -138,8 +142,13 @@ impl Recovery {
     }
 }
 
+/// Whether any of the batches in doubt is found committed.
+pub(super) fn found_any(outcomes: &[Outcomes]) -> bool {
+    outcomes.iter().any(|outcomes| outcomes.topics(Outcome::Stored).next().is_some())
+}
+
 /// Says of commands that nobody knows whether they were carried out.
-fn unknown(jobs: impl IntoIterator<Item = Queued>, error: &StoreError) {
+pub(super) fn unknown(jobs: impl IntoIterator<Item = Queued>, error: &StoreError) {
     let asked = jobs.into_iter().map(|queued| queued.job.fail(Error::Unavailable)).count();
     if asked > 0 {
         tracing::error!(%error, jobs = asked, "a commit's fate is unknown");

@@ -4,7 +4,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::proxy::{Cut, Proxy};
-use crate::support::{Answer, Cluster, Database, PATIENCE, Server, Stream, User, eventually, lock, until_waiting};
+use crate::support::{Answer, Cluster, Database, PATIENCE, Server, Stream, User, eventually, hold, until_waiting};
 use crate::world::{START, log_of};
 
 /// Requests wait long for Postgres, and so the outcome of a commit is learnt wherever it can be.
@@ -235,11 +235,11 @@ async fn send_on_both(scene: &Scene, database: &Database, cut: Cut, unheard: &st
         let rider = scene.rider.clone();
         tokio::spawn(async move { rider.send_named(ride, "Hello", "a name").await })
     };
-    // While two batches wait for locks, two messages gather to a third.
+    // While two batches wait, two messages gather to a third.
     let observer = database.client().await;
     let mut elsewhere = [database.client().await, database.client().await];
     let [one, two] = &mut elsewhere;
-    let locks = [lock(one, "one").await, lock(two, "two").await];
+    let held = [hold(one, "one", "a name").await, hold(two, "two", "a name").await];
     let first = send("one");
     until_waiting(&observer, 1).await;
     let second = send("two");
@@ -251,8 +251,8 @@ async fn send_on_both(scene: &Scene, database: &Database, cut: Cut, unheard: &st
         scene.rider.history(ride, "").await;
     }
     observer.batch_execute(unheard).await.unwrap();
-    for lock in locks {
-        lock.rollback().await.unwrap();
+    for hold in held {
+        hold.rollback().await.unwrap();
     }
     struck.await.unwrap();
     for sent in [first, second] {

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::commits::Scene;
 use crate::proxy::{Cut, Step};
-use crate::support::{Answer, Database, User, eventually, lock, until_waiting};
+use crate::support::{Answer, Database, User, eventually, hold, until_waiting};
 use crate::world::{Log, log_of};
 
 /// Sends a message without a `clientMessageId`: nothing but the outcome of its commit can tell whether to send it again.
@@ -90,17 +90,21 @@ async fn of_a_batch_in_doubt_that_was_stored_under_locks_any_event_proves_the_co
     for ride in ["one", "two", "a", "b"] {
         scene.server.open_ride(ride).await;
     }
-    // While two batches of known rides wait for locks, two messages to unknown ones gather to a third.
+    // While two batches of known rides are held, two messages to unknown ones gather to a third.
     for ride in ["one", "two"] {
         scene.rider.send(ride, "so that the ride is known").await;
     }
     let observer = database.client().await;
     let mut elsewhere = [database.client().await, database.client().await];
     let [one, two] = &mut elsewhere;
-    let locks = [lock(one, "one").await, lock(two, "two").await];
-    let first = send(&scene.rider, "one", "Hello");
+    let held_up = [hold(one, "one", "a name").await, hold(two, "two", "a name").await];
+    let send_named = |ride: &'static str| {
+        let rider = scene.rider.clone();
+        tokio::spawn(async move { rider.send_named(ride, "Hello", "a name").await })
+    };
+    let first = send_named("one");
     until_waiting(&observer, 1).await;
-    let second = send(&scene.rider, "two", "Hello");
+    let second = send_named("two");
     until_waiting(&observer, 2).await;
     let (struck, held) = scene.proxy.cut_at_commit_and_hold(Cut::After, Step::Begin(0));
     let sent = [send(&scene.rider, "a", "to be erased"), send(&scene.rider, "b", "to stay")];
@@ -108,8 +112,8 @@ async fn of_a_batch_in_doubt_that_was_stored_under_locks_any_event_proves_the_co
         // What is asked after them is answered after they have come.
         scene.rider.history(ride, "").await;
     }
-    for lock in locks {
-        lock.rollback().await.unwrap();
+    for hold in held_up {
+        hold.rollback().await.unwrap();
     }
     struck.await.unwrap();
     reach(held).await;
@@ -127,12 +131,12 @@ async fn of_a_batch_in_doubt_that_was_stored_under_locks_any_event_proves_the_co
     assert_eq!(log.count("message:new"), 1);
 }
 
-/// Before the writer looks, after it has looked (if that is a transaction of its own), and when it has stored it again.
+/// Before the writer looks, after it has looked (if that is a transaction of its own), and when it has stored it again: the topic
+/// is locked then, so what arrives stores nothing there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_arrives_late_is_there_once_whenever_it_arrives() {
     let database = Database::create().await;
     let mut scene = Scene::set(&database).await;
-    let observer = database.client().await;
     let mut answers = Vec::new();
     for step in [Step::Begin(0), Step::Begin(1), Step::Commit] {
         scene.rider.send("ride", "so that the ride is known").await;
@@ -142,16 +146,8 @@ async fn a_commit_that_arrives_late_is_there_once_whenever_it_arrives() {
         struck.await.unwrap();
         let answer = tokio::select! {
             _ = held => {
-                let resumed = async {
-                    if step == Step::Commit {
-                        until_waiting(&observer, 1).await;
-                        scene.proxy.resume();
-                    }
-                };
-                tokio::join!(scene.proxy.release(), resumed);
-                if step != Step::Commit {
-                    scene.proxy.resume();
-                }
+                scene.proxy.release().await;
+                scene.proxy.resume();
                 sending.await
             }
             answer = &mut sending => {

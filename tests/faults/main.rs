@@ -27,6 +27,7 @@ mod proxy;
 mod races;
 mod senders;
 mod soak;
+mod standby;
 mod subscribers;
 mod vanished;
 mod world;

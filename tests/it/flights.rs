@@ -1,31 +1,33 @@
 //! Batches of different rides go beside each other, those of one ride one after the other.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use crate::metrics::scrape;
-use crate::support::{Database, Server, User, lock, until_waiting};
+use crate::support::{Database, Server, User, eventually, hold, lock, lock_topic, until_waiting};
 
 const MANY: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
-fn send(rider: &User, ride: &'static str) -> JoinHandle<Value> {
-    let rider = rider.clone();
-    tokio::spawn(async move { rider.send(ride, "Hello").await })
+pub(crate) fn send(rider: &User, ride: &'static str, name: &str) -> JoinHandle<Value> {
+    let (rider, name) = (rider.clone(), name.to_owned());
+    tokio::spawn(async move { rider.send_named(ride, "Hello", &name).await.expect(201).json() })
 }
 
-/// Sends to the rides "one" and "two", which are locked, and then to others: while both wait, those gather to a large batch.
-async fn gather(
+/// Sends to the rides "one" and "two", where that is held, and then to others: while both batches wait, those gather to a
+/// large one.
+pub(crate) async fn gather(
     rider: &User,
     observer: &Client,
+    name: &str,
     others: impl IntoIterator<Item = &'static str>,
 ) -> Vec<JoinHandle<Value>> {
-    let mut sent = vec![send(rider, "one")];
+    let mut sent = vec![send(rider, "one", name)];
     until_waiting(observer, 1).await;
-    sent.push(send(rider, "two"));
+    sent.push(send(rider, "two", name));
     until_waiting(observer, 2).await;
     let others: Vec<_> = others.into_iter().collect();
-    sent.extend(others.iter().map(|ride| send(rider, ride)));
+    sent.extend(others.iter().map(|ride| send(rider, ride, name)));
     // What is asked after them is answered after they have come.
     for ride in others {
         rider.history(ride, "").await;
@@ -80,10 +82,10 @@ async fn the_other_replicas_are_told_of_large_batches_and_of_small_ones() {
     let rider = rider.unwrap();
     let observer = database.client().await;
     let mut elsewhere = [database.client().await, database.client().await];
-    for _ in 0..3 {
+    for round in ["1", "2", "3"] {
         let [one, two] = &mut elsewhere;
-        let (one, two) = (lock(one, "one").await, lock(two, "two").await);
-        let sent = gather(&rider, &observer, MANY).await;
+        let (one, two) = (hold(one, "one", round).await, hold(two, "two", round).await);
+        let sent = gather(&rider, &observer, round, MANY).await;
         one.rollback().await.unwrap();
         two.rollback().await.unwrap();
         for (sent, stream) in sent.into_iter().zip(&mut streams) {
@@ -108,9 +110,9 @@ async fn a_large_batch_that_is_held_up_is_not_waited_for_until_another_is_as_lar
     let observer = database.client().await;
     let mut elsewhere = [database.client().await, database.client().await, database.client().await];
     let [one, two, three] = &mut elsewhere;
-    let (one, two, three) = (lock(one, "one").await, lock(two, "two").await, lock(three, "three").await);
+    let (one, two, three) = (hold(one, "one", "m").await, hold(two, "two", "m").await, hold(three, "three", "m").await);
 
-    let mut sent = gather(&rider, &observer, ["three"].into_iter().chain(MANY)).await;
+    let mut sent = gather(&rider, &observer, "m", ["three"].into_iter().chain(MANY)).await;
     one.rollback().await.unwrap();
     sent.remove(0).await.unwrap();
     until_waiting(&observer, 2).await;
@@ -118,7 +120,7 @@ async fn a_large_batch_that_is_held_up_is_not_waited_for_until_another_is_as_lar
     sent.remove(0).await.unwrap();
     until_waiting(&observer, 1).await;
 
-    send(&rider, "free").await.unwrap();
+    send(&rider, "free", "m").await.unwrap();
     let held_up = sent.iter().filter(|sent| !sent.is_finished()).count();
     assert!(held_up > 1, "the batch was to be a large one: {held_up}");
     three.rollback().await.unwrap();
@@ -147,8 +149,8 @@ async fn rides_that_another_replica_has_written_to_unheard_take_no_others_along(
     let observer = database.client().await;
     let mut elsewhere = [database.client().await, database.client().await];
     let [one, two] = &mut elsewhere;
-    let (one, two) = (lock(one, "one").await, lock(two, "two").await);
-    let sent = gather(&rider, &observer, MANY).await;
+    let (one, two) = (hold(one, "one", "m").await, hold(two, "two", "m").await);
+    let sent = gather(&rider, &observer, "m", MANY).await;
     one.rollback().await.unwrap();
     two.rollback().await.unwrap();
     for sent in sent {
@@ -166,31 +168,20 @@ async fn rides_that_another_replica_has_written_to_unheard_take_no_others_along(
 
 /// By bytes, as everybody who locks several: in another order two replicas would wait for each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rides_are_locked_in_the_order_of_their_bytes_however_the_database_sorts() {
+async fn topics_are_locked_in_the_order_of_their_bytes_however_the_database_sorts() {
     let database = Database::sorted_for_people().await;
     let server = Server::with(&database, &[("RIDEWIRE_DATABASE_TIMEOUT", "60s")]).await;
-    let mut rider = None;
-    for ride in ["one", "two", "a", "B"] {
-        let (first, _) = server.open_ride(ride).await;
-        first.send(ride, "so that the ride is known").await;
-        rider = Some(first);
-    }
-    let rider = rider.unwrap();
+    let service = server.service();
+    service.broadcast(&["a", "B"], json!({})).await.expect(202);
     let observer = database.client().await;
     let a_is_less: bool = observer.query_one("select 'a' < 'B'", &[]).await.unwrap().get(0);
     assert!(a_is_less, "as people sort");
-    let mut elsewhere = [database.client().await, database.client().await, database.client().await];
-    let [one, two, a] = &mut elsewhere;
-    let (one, two, a) = (lock(one, "one").await, lock(two, "two").await, lock(a, "a").await);
-    let mut sent = gather(&rider, &observer, ["a", "B"]).await;
-    one.rollback().await.unwrap();
-    sent.remove(0).await.unwrap();
-    until_waiting(&observer, 2).await;
-    let free = "select from topics where name = 'ride/B' for update skip locked";
-    assert!(observer.query(free, &[]).await.unwrap().is_empty(), "who waits for a has B");
-    two.rollback().await.unwrap();
+    let mut elsewhere = database.client().await;
+    let a = lock_topic(&mut elsewhere, "user/a").await;
+    let told = tokio::spawn(async move { service.broadcast(&["a", "B"], json!({})).await });
+    let free = "select from topics where name = 'user/B' for update skip locked";
+    eventually("who waits for a has B", async || observer.query(free, &[]).await.unwrap().is_empty().then_some(()))
+        .await;
     a.rollback().await.unwrap();
-    for sent in sent {
-        sent.await.unwrap();
-    }
+    told.await.unwrap().expect(202);
 }

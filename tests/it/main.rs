@@ -13,6 +13,7 @@ mod support;
 
 mod architecture;
 mod auth;
+mod backends;
 mod bad_input;
 mod browsers;
 mod cli;
@@ -31,6 +32,7 @@ mod jwks;
 mod known;
 mod limits;
 mod live;
+mod locked;
 mod many_rides;
 mod merged;
 mod messages;

@@ -155,9 +155,15 @@ impl Database {
         &mut self.traces[usize::from(command)]
     }
 
-    /// Appends a run's events: to each topic whose head is where the run has read it, and to no other
-    /// (`sql/events/append.sql`). Returns the rides of these topics.
-    pub(crate) fn append(&mut self, run: u8, writes: &[Write], compares_ids: bool) -> BTreeSet<Ride> {
+    /// Appends a run's events: to each topic whose head is where the run has read it, and that nobody else has `locked`; to
+    /// no other (`sql/events/append.sql`). Returns the rides of these topics.
+    pub(crate) fn append(
+        &mut self,
+        run: u8,
+        writes: &[Write],
+        locked: &BTreeSet<Ride>,
+        compares_ids: bool,
+    ) -> BTreeSet<Ride> {
         let mut rides = BTreeSet::new();
         for (index, write) in writes.iter().enumerate() {
             let ride = write.request.ride;
@@ -168,7 +174,7 @@ impl Database {
             }
             let is_unmoved =
                 |topic: &Topic| topic.head + 1 == write.seq && (!compares_ids || topic.last == write.after);
-            if is_first && state.topic.as_ref().is_some_and(is_unmoved) {
+            if is_first && !locked.contains(&ride) && state.topic.as_ref().is_some_and(is_unmoved) {
                 rides.insert(ride);
             }
             if rides.contains(&ride) {

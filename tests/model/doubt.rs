@@ -34,14 +34,17 @@ enum Outcome {
 type Outcomes = BTreeMap<Ride, Outcome>;
 
 impl World {
-    /// Looks under the locks for the events of the runs in doubt, and concludes. What is left of the batch then runs again in
-    /// the same transaction.
+    /// Looks under the locks for the events of the runs in doubt, and concludes. What is left of the batch then runs again: in
+    /// the same transaction, or in the next one where something was found, which this one then commits.
     pub(crate) fn check(&mut self, scenario: &Scenario) {
-        if scenario.rules.check_waits_for_standby && scenario.standby != Standby::Asynchronous {
+        let doubts = std::mem::take(&mut self.writer.doubts);
+        let outcomes = |run: Run| (self.outcomes(&scenario.rules, &run), run);
+        let checked: Vec<_> = doubts.into_iter().map(outcomes).collect();
+        let finds = checked.iter().any(|(outcomes, _)| outcomes.values().any(|it| *it == Outcome::Stored));
+        if finds && scenario.rules.check_waits_for_standby && scenario.standby != Standby::Asynchronous {
             self.wait_for_standby();
         }
-        for run in std::mem::take(&mut self.writer.doubts) {
-            let outcomes = self.outcomes(&scenario.rules, &run);
+        for (outcomes, run) in checked {
             self.conclude(&run, &outcomes);
             let has = |wanted| outcomes.values().any(|outcome| *outcome == wanted);
             if has(Outcome::MayStillCommit) && !has(Outcome::Stored) && scenario.rules.check_and_run_are_one {
@@ -52,6 +55,8 @@ impl World {
             self.writer.step = Step::Ready;
         } else if self.writer.runs_left == 0 {
             self.finish_unknown();
+        } else if finds {
+            self.writer.step = Step::Locking;
         } else if scenario.rules.check_and_run_are_one {
             self.lock_and_send(scenario);
         }

@@ -37,7 +37,7 @@ const TWICE_EACH: Budget = Budget { losses: 2, failovers: 1, others: 2, retentio
 /// Checks the guarantees in every state of a scenario, with each standby; and that each of the states `reached` is one.
 fn check(name: &str, rows: [Row; 2], batches: &[&[Request]], budget: Budget, reached: &[&str]) {
     let mut discovered = Vec::new();
-    for standby in [Standby::Synchronous, Standby::Asynchronous] {
+    for standby in [Standby::Synchronous, Standby::SynchronousUnlessCancelled, Standby::Asynchronous] {
         let batches = batches.iter().map(|batch| batch.to_vec()).collect();
         let scenario = Scenario { rules: Rules::AS_IT_IS, standby, batches, rows, budget };
         let checker = scenario.checker().spawn_bfs().join();

@@ -24,7 +24,7 @@ pub(crate) struct Rules {
     /// On the locking path an append that finds a head moved aborts the transaction. Without this rule it is committed.
     pub(crate) partial_append_aborts: bool,
     /// What a check finds is acknowledged after a commit of its own, which waits until the standby has all that was committed
-    /// before. Without this rule it is acknowledged at once. The protocol does not have this rule; see the counterexample.
+    /// before. Without this rule it is acknowledged at once.
     pub(crate) check_waits_for_standby: bool,
 }
 
@@ -48,7 +48,7 @@ impl Rules {
         check_and_run_are_one: true,
         heads_have_ids: true,
         partial_append_aborts: true,
-        check_waits_for_standby: false,
+        check_waits_for_standby: true,
     };
 }
 

@@ -142,28 +142,18 @@ impl World {
     fn postgres_actions(&self, scenario: &Scenario, actions: &mut Vec<Action>) {
         for (index, transaction) in self.transactions.iter().enumerate() {
             let is_locking = !transaction.locks.is_empty();
-            // The only statement of the optimistic path waits for the locks of others, one after the other. What it has
-            // locked itself cannot change until it has the last, so all of it happens then.
-            let can_commit = is_locking || self.is_free(&transaction.run.rides());
             match transaction.is_connected {
                 true => {
-                    if can_commit {
-                        actions.push(Action::Commit);
-                    }
+                    actions.push(Action::Commit);
                     if self.budget.losses > 0 {
-                        actions.push(Action::LoseConnection);
-                        if can_commit {
-                            actions.push(Action::CommitUnseen);
-                        }
-                        if can_commit && scenario.standby == Standby::SynchronousUnlessCancelled {
+                        actions.extend([Action::LoseConnection, Action::CommitUnseen]);
+                        if scenario.standby == Standby::SynchronousUnlessCancelled {
                             actions.push(Action::CommitBeforeStandby);
                         }
                     }
                 }
                 false => {
-                    if can_commit {
-                        actions.push(Action::CommitLate(index));
-                    }
+                    actions.push(Action::CommitLate(index));
                     // One without locks need not be rolled back: that it never arrives is no step.
                     if is_locking {
                         actions.push(Action::RollBack(index));
@@ -190,13 +180,13 @@ impl World {
                 let deletable = requests.filter(|request| self.database.trace(request.command).has_content);
                 actions.extend(deletable.map(|request| Action::OtherDeletes(request.command)));
             }
-            if self.budget.retention > 0 && row == Row::Trimmed {
-                actions.push(Action::ForgetRide(ride));
+            // Retention takes the locks as well, and leaves out what others have locked.
+            match row {
+                Row::Closed if self.budget.retention > 0 => actions.push(Action::TrimLog(ride)),
+                Row::Trimmed if self.budget.retention > 0 => actions.push(Action::ForgetRide(ride)),
+                _ => {}
             }
         }
-        // Trimming waits for no lock.
-        let rides = (0..RIDES).filter(|ride| self.budget.retention > 0 && self.database.ride(*ride).row == Row::Closed);
-        actions.extend(rides.map(Action::TrimLog));
     }
 
     fn act(&mut self, scenario: &Scenario, action: Action) {
@@ -266,7 +256,9 @@ impl World {
     fn commit(&mut self, scenario: &Scenario, index: usize) -> (Run, Option<BTreeSet<Ride>>) {
         let Transaction { run, locks, .. } = self.transactions.remove(index);
         let mut after = self.database.clone();
-        let stored = after.append(run.number, &run.writes, scenario.rules.heads_have_ids);
+        // The only statement of the optimistic path leaves out what others have locked; on the locking path nobody has.
+        let locked = self.transactions.iter().flat_map(|other| &other.locks).copied().collect();
+        let stored = after.append(run.number, &run.writes, &locked, scenario.rules.heads_have_ids);
         if !locks.is_empty() {
             if scenario.rules.partial_append_aborts && stored.len() < run.rides().len() {
                 return (run, None);

@@ -182,6 +182,7 @@ mod tests {
         use ridewire::store::sql;
         for (statement, point) in [
             (sql::TOPICS_LOCK, Some(Point::Lock)),
+            (sql::TOPICS_TRY_LOCK, Some(Point::Lock)),
             (sql::TOPICS_HEADS, Some(Point::Heads)),
             (sql::EVENTS_PAGES, Some(Point::Page)),
             (sql::SNAPSHOTS_LOAD, Some(Point::Snapshot)),

@@ -46,7 +46,7 @@ pub use balancer::{Balancer, Kind};
 pub use bouncer::Bouncer;
 pub use cluster::{Cluster, Database};
 pub use frames::Frames;
-pub use locks::{lock, until_waiting};
+pub use locks::{hold, lock, lock_topic, until_waiting};
 pub use secure::SecurePostgres;
 pub use server::{SECRET, Server, ridewire};
 pub use sse::{Item, Parser};

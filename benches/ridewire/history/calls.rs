@@ -198,11 +198,11 @@ impl Sample {
             "rides/to_close.sql" => ("rides over for good", vec!["86400".to_owned(), "100".to_owned()]),
             "rides/trimmed.sql" => ("retention, 50 rides", vec![log]),
             "snapshots/load.sql" => ("64 rides", vec![self.rides()]),
-            "topics/create.sql" => {
+            "topics/create.sql" | "topics/create_waiting.sql" => {
                 ("64 rides", vec![self.batch("text", |_, number| text(&format!("ride/new_{number}")))])
             }
             "topics/heads.sql" => ("64 rides", vec![self.topics()]),
-            "topics/lock.sql" => ("64 rides", vec![self.topics()]),
+            "topics/lock.sql" | "topics/try_lock.sql" => ("64 rides", vec![self.topics()]),
             "topics/notify_committed.sql" => {
                 ("a batch's hints", vec!["array['{}']".to_owned(), topic, "2".to_owned(), "now()".to_owned()])
             }

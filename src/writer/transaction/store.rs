@@ -32,6 +32,7 @@ pub(super) async fn store_and_commit(
     }
     let first = ledger.changes.events.first().map(|event| (event.topic.as_str(), event.seq));
     let (topic, seq) = first.ok_or(StoreError::Corrupt("a batch without an event"))?;
+    session.may_commit();
     let now = ledger.now().timestamp();
     let of_first: [&(dyn ToSql + Sync); 4] = [&hints, &topic, &seq, &now];
     // Where nothing has begun there is nothing to store but by one statement, which is a transaction of its own; its answer
@@ -51,7 +52,7 @@ pub(super) async fn store_and_commit(
         async {
             if !hints.is_empty() {
                 // Sent when it is first polled.
-                poll_immediate(session.query(sql::TOPICS_NOTIFY_COMMITTED, &of_first)).await;
+                poll_immediate(session.send(sql::TOPICS_NOTIFY_COMMITTED, &of_first)).await;
             }
         },
     );
