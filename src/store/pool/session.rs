@@ -145,7 +145,12 @@ impl Session {
         if self.pool.prepared == Prepared::On || self.is_in_transaction.load(Ordering::Relaxed) {
             return statement.await;
         }
-        let (begun, done, ended) = tokio::join!(biased; self.begin(""), statement, self.batch_execute("commit"));
+        // Most only read: whoever must not lose what it commits says so.
+        let end = async {
+            self.is_in_transaction.store(false, Ordering::Relaxed);
+            self.within(async |object| object.batch_execute("commit").await).await
+        };
+        let (begun, done, ended) = tokio::join!(biased; self.begin(""), statement, end);
         // The first that failed is the cause.
         begun?;
         let done = done?;
