@@ -193,7 +193,8 @@ pub struct LimitSettings {
     #[arg(long, env = "RIDEWIRE_STREAMS_PER_USER", global = true, default_value_t = 1_000)]
     pub streams_per_user: usize,
 
-    /// The most messages a second that one user may send on this replica, five seconds' worth at once; 0: any number.
+    /// The most writes a second of one user on this replica, five seconds' worth at once: every request but `GET` and `HEAD`;
+    /// of the service, messages alone. 0: any number.
     #[arg(long, env = "RIDEWIRE_SENDS_PER_SECOND", global = true, default_value_t = 1_000)]
     pub sends_per_second: u32,
 

@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 use crate::domain::Error;
 
 /// The largest body, where a handler does not say otherwise.
-const MAX_BYTES: usize = 64 * 1024;
+pub(super) const MAX_BYTES: usize = 64 * 1024;
 
 /// The largest body that is read although it is too large.
 const MAX_IGNORED: usize = 1024 * 1024;

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use prometheus::IntGauge;
 use salvo::extract::Metadata;
+use salvo::http::Method;
 use salvo::http::header::AUTHORIZATION;
 use salvo::oapi::{Components, EndpointArgRegister, Operation, SecurityRequirement};
 use salvo::{Depot, Extractible, FlowCtrl, Handler, Request, Response, async_trait};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Admitted, NotAdmitted};
+use super::body::MAX_BYTES;
 use super::metrics::{Metrics, Transport};
 use super::params::{QueryParameters, query};
 use super::rate::SendRate;
@@ -22,6 +24,9 @@ use crate::realtime::{Attendance, Attending, Feed, Follow, Hub, Reader, Revocati
 use crate::store::Store;
 use crate::traces::{Traced, Traces};
 use crate::writer::{Acknowledger, Notifier, Writer};
+
+/// The route of `POST /messages`.
+const MESSAGES: &str = "api/v1/messages";
 
 /// Everything that a request is answered with.
 #[derive(Debug)]
@@ -48,7 +53,7 @@ pub struct Api {
     pub revocations: Arc<Revocations>,
     /// Stream tickets.
     pub tickets: Tickets,
-    /// How many messages users may send.
+    /// How many writes users may make.
     pub send_rate: SendRate,
     /// What is counted.
     pub metrics: Arc<Metrics>,
@@ -260,6 +265,25 @@ fn check_query(req: &Request, depot: &Depot) -> Result<(), Refusal> {
     Ok(parameters.check(req)?)
 }
 
+/// Counts a write against the send limit of its user.
+async fn limit_writes(req: &mut Request, depot: &mut Depot, api: &Api, caller: &Caller) -> Result<(), Refusal> {
+    let is_counted = match caller.role {
+        Role::Service => req.matched_path() == MESSAGES && *req.method() == Method::POST,
+        _ => !matches!(*req.method(), Method::GET | Method::HEAD),
+    };
+    if !is_counted {
+        return Ok(());
+    }
+    let Some(taken) = api.send_rate.take(&caller.user) else { return Ok(()) };
+    let checked = taken.check();
+    if checked.is_err() {
+        // Read nevertheless: the client comes back, mostly on this connection.
+        drop(req.payload_with_max_size(MAX_BYTES).await);
+    }
+    depot.insert_typed(taken);
+    checked
+}
+
 fn api(depot: &Depot) -> Result<Arc<Api>, Refusal> {
     depot.get_typed::<Arc<Api>>().cloned().map_err(|_| Error::Internal.into())
 }
@@ -275,6 +299,7 @@ impl<'ex> Extractible<'ex> for Session {
         let api = api(depot)?;
         match Credentials::of(req, &api).await? {
             Credentials::Token(caller) => {
+                limit_writes(req, depot, &api, &caller).await?;
                 check_query(req, depot)?;
                 Ok(Self::new(caller, api, depot))
             }

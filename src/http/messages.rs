@@ -91,7 +91,6 @@ pub(super) async fn send_message(
     }
     let command = SendMessage { caller: session.caller, ride, content, metadata, client_message_id: named.or(key) };
     let (topic, user) = (Topic::ride(&command.ride), command.caller.user.clone());
-    session.api.send_rate.take(&command.caller.user, res)?;
     let sent = session.writer.submit(command).await?;
     // Who has sent it types no more.
     typing::tell(&session.api, &topic, &user, false, sent.seq);
