@@ -196,9 +196,10 @@ mod tests {
         assert!(wrong(br#"{} x"#).1.starts_with("must be JSON"));
         assert!(wrong(b"{\"rideId\": \"\xff\"}").1.starts_with("must be JSON"));
         assert!(wrong(br#"{"rideId": "\ud800"}"#).1.starts_with("must be JSON"));
-        assert!(
-            wrong("[".repeat(5_000).as_bytes()).1.contains("must be JSON")
-                || !wrong("[".repeat(5_000).as_bytes()).1.is_empty()
+        // However deep it is: the array itself is wrong already, and what is within is not parsed.
+        assert_eq!(
+            wrong("[".repeat(5_000).as_bytes()).1,
+            "invalid type: sequence, expected a string at line 1 column 1"
         );
         assert!(parse::<Sample>(br#"{"rideId": null}"#).is_ok());
     }
