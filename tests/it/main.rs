@@ -14,6 +14,7 @@ mod support;
 mod architecture;
 mod auth;
 mod bad_input;
+mod bounds;
 mod browsers;
 mod cli;
 mod closing;

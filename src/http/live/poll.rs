@@ -67,6 +67,8 @@ struct Found {
     page: Page,
     gap: Option<GapView>,
     closed: bool,
+    /// Whether events were left to the next poll because a response does not hold them.
+    is_cut: bool,
     /// Where the next poll begins, where this one has left events to it.
     next_from: Option<Cursor>,
 }
@@ -227,6 +229,9 @@ impl Found {
         if self.gap.is_none() && !self.closed {
             self.next_from = self.page.leave();
         }
+        if let Some(cursor) = self.page.cut() {
+            (self.next_from, self.is_cut) = (Some(cursor), true);
+        }
         Ok(())
     }
 
@@ -263,7 +268,7 @@ impl Found {
                     return;
                 }
             }
-            let is_full = self.page.events.len() + R::LEAST > PAGE;
+            let is_full = self.page.is_full() || self.page.events.len() + R::LEAST > PAGE;
             if self.page.wakes() || is_full {
                 if is_full || !reader.is_behind() {
                     return;
@@ -289,7 +294,7 @@ impl Found {
             resumed: self.resumed && self.gap.is_none(),
             gap: self.gap.clone(),
             state: state.view(api, caller),
-            has_more: !self.closed && reader.is_behind(),
+            has_more: self.is_cut || !self.closed && reader.is_behind(),
             omitted: state.omitted(),
             closed: self.closed,
         };
