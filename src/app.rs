@@ -23,6 +23,7 @@ use crate::http::guard::Origin;
 use crate::http::{Admission, Api, Console, Limits, Metrics, Quota, SendRate, Served, service};
 use crate::jwks::{self, Jwks};
 use crate::keys::{self, KeysError};
+use crate::memory::Memory;
 use crate::realtime::{Attendance, Feed, Heard, Heeding, Hub, Revocations};
 use crate::serving::{self, Certificate, Stop, TlsError};
 use crate::store::{PLANS_AGE, Prepared, Retention, Store, StoreConfig, StoreError};
@@ -259,7 +260,9 @@ async fn serve_with(
         chat_grace: settings.chat_grace,
         presence_grace: settings.presence_grace,
         heartbeat: settings.heartbeat,
+        body_deadline: settings.limits.body_deadline,
     };
+    let memory = Arc::new(Memory::new(settings.limits.memory / 4));
     let admission = Arc::new(Admission::new(Quota {
         in_all: settings.limits.max_streams,
         of_user: settings.limits.streams_per_user,
@@ -281,6 +284,7 @@ async fn serve_with(
         limits,
         send_rate: SendRate::per_second(settings.limits.sends_per_second),
         admission: Arc::clone(&admission),
+        memory: Arc::clone(&memory),
         stopping: stopping.clone(),
     });
     let demo = given.is_demo.then(Demo::default);
@@ -308,10 +312,10 @@ async fn serve_with(
         let for_operators = service(Arc::clone(&api), &[], served, by_operators);
         let (certificate, limits, stop) = (given.certificate, settings.limits.clone(), stop.clone());
         async move {
-            let public = serving::serve(listener, &public, certificate, &limits, stop.clone());
+            let public = serving::serve(listener, &public, certificate, &limits, &memory, stop.clone());
             let for_operators = async {
                 if let Some(listener) = admin {
-                    serving::serve(listener, &for_operators, None, &limits, stop).await;
+                    serving::serve(listener, &for_operators, None, &limits, &memory, stop).await;
                 }
             };
             tokio::join!(public, for_operators);

@@ -20,6 +20,7 @@ use super::refusal::Refusal;
 use crate::auth::{Ticket, Tickets, TokenError, Verifier};
 use crate::domain::{Caller, Error, RideId, RideRole, Role, Signal, Time, Topic};
 use crate::jwks::Jwks;
+use crate::memory::Memory;
 use crate::realtime::{Attendance, Attending, Feed, Follow, Hub, Reader, Revocations};
 use crate::store::Store;
 use crate::traces::{Traced, Traces};
@@ -63,6 +64,8 @@ pub struct Api {
     pub limits: Limits,
     /// Streams and polls that are open, and how they leave.
     pub admission: Arc<Admission>,
+    /// What requests and responses hold.
+    pub memory: Arc<Memory>,
     /// What is still open ends when this is cancelled.
     pub stopping: CancellationToken,
 }
@@ -76,6 +79,8 @@ pub struct Limits {
     pub presence_grace: Duration,
     /// After how much silence a stream sends a comment, where its reader does not choose.
     pub heartbeat: Duration,
+    /// How long a request's body may take in all.
+    pub body_deadline: Duration,
 }
 
 impl Api {
@@ -96,6 +101,15 @@ impl Api {
     pub(super) fn tell(&self, signal: Signal) {
         self.hub.offer(&signal);
         self.notifier.tell(signal);
+    }
+
+    /// Whether there is memory for another request.
+    fn has_room(&self) -> bool {
+        let has_room = self.memory.has_room();
+        if !has_room {
+            self.metrics.rejected("memory");
+        }
+        has_room
     }
 
     /// Lets somebody hold a poll open.
@@ -122,7 +136,12 @@ impl Api {
     }
 
     fn admit(&self, caller: &Caller, transport: Transport) -> Result<Open, NotAdmitted> {
-        let admitted = self.admission.admit(&caller.user)?;
+        let admitted = self.admission.admit(&caller.user).inspect_err(|refused| {
+            self.metrics.rejected(match refused {
+                NotAdmitted::Full => "streams",
+                NotAdmitted::TooManyOfUser => "streams_of_user",
+            });
+        })?;
         let counted = self.metrics.open.with_label_values(&[transport.as_str()]);
         counted.inc();
         Ok(Open { counted, _admitted: admitted })
@@ -277,6 +296,7 @@ async fn limit_writes(req: &mut Request, depot: &mut Depot, api: &Api, caller: &
     let Some(taken) = api.send_rate.take(&caller.user) else { return Ok(()) };
     let checked = taken.check();
     if checked.is_err() {
+        api.metrics.rejected("send_limit");
         // Read nevertheless: the client comes back, mostly on this connection.
         drop(req.payload_with_max_size(MAX_BYTES).await);
     }
@@ -297,6 +317,9 @@ impl<'ex> Extractible<'ex> for Session {
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
         let api = api(depot)?;
+        if !api.has_room() {
+            return Err(Error::Unavailable.into());
+        }
         match Credentials::of(req, &api).await? {
             Credentials::Token(caller) => {
                 limit_writes(req, depot, &api, &caller).await?;
@@ -317,6 +340,10 @@ impl<'ex> Extractible<'ex> for LiveSession {
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
         let api = api(depot)?;
+        if !api.has_room() {
+            // As below.
+            return Ok(Self { session: None, bound_to: None });
+        }
         let (caller, bound_to) = match Credentials::of(req, &api).await {
             Ok(Credentials::Token(caller)) => (caller, None),
             Ok(Credentials::Ticket(ticket)) => (ticket.caller, ticket.ride),

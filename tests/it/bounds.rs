@@ -1,11 +1,14 @@
 //! Responses are bounded in bytes, and nothing is lost between two of them.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::support::{Database, PATIENCE, Server, User};
+use crate::metrics::scrape;
+use crate::support::{Database, PATIENCE, Server, User, eventually};
 
 /// What a response may have: 256 KiB, and the members around.
 const MOST: usize = 300 * 1024;
@@ -118,4 +121,97 @@ async fn a_replay_is_written_in_bounded_pieces() {
         rest = rest.get(end + 2 + size + 2..).unwrap_or_default();
     }
     assert!(chunks > 5, "{chunks} chunks");
+}
+
+/// A connection that asks for this so often, and reads nothing.
+async fn unread(server: &Server, user: &User, path: &str, times: usize) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut connection = socket.connect(server.address().parse().unwrap()).await.unwrap();
+    let request = format!("GET /api/v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", user.token);
+    connection.write_all(request.repeat(times).as_bytes()).await.unwrap();
+    connection
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_counts_until_its_client_has_the_response() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_STREAMS_PER_USER", "1"), ("RIDEWIRE_WRITE_TIMEOUT", "1h")];
+    let server = Server::with(&database, &settings).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    for _ in 0..10 {
+        rider.send("ride_1", &large()).await;
+    }
+    // More than the kernel takes. Each waits for the one before, which counts until then.
+    let stuck = unread(&server, &driver, "messages/rides/ride_1/poll?after=0&wait=0", 50).await;
+    let is_counted = async || driver.get("messages/rides/ride_1/poll").await.status == 429;
+    eventually("it is counted, and stays so", async || {
+        for _ in 0..20 {
+            if !is_counted().await {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    assert_eq!(scrape(&server).await[r#"ridewire_open{transport="poll"}"#], 1.0);
+    drop(stuck);
+    eventually("it is gone", async || (!is_counted().await).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_read_nothing_are_cut_off_when_others_need_the_memory() {
+    let database = Database::create().await;
+    let settings = [("RIDEWIRE_MEMORY", "16MiB"), ("RIDEWIRE_WRITE_TIMEOUT", "1h")];
+    let server = Server::with(&database, &settings).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    for _ in 0..10 {
+        rider.send("ride_1", &large()).await;
+    }
+    // A quarter of the memory is 4 MiB: 16 responses.
+    let mut stuck = Vec::new();
+    eventually("the oldest are cut off", async || {
+        if stuck.len() < 60 {
+            for path in ["messages/rides/ride_1?limit=200", "messages/rides/ride_1/poll?after=0&wait=0"] {
+                stuck.push(unread(&server, &driver, path, 50).await);
+            }
+        }
+        let samples = scrape(&server).await;
+        assert!(samples["ridewire_held_bytes"] < 8.0 * 1024.0 * 1024.0, "{samples:#?}");
+        (samples[r#"ridewire_rejections_total{reason="memory_cut_off"}"#] > 0.0).then_some(())
+    })
+    .await;
+    // Others are served: at once, or when somebody has been cut off for them.
+    eventually("a message and its page", async || {
+        let sent = rider.send_named("ride_1", "Hello", "one").await;
+        let page = driver.get("messages/rides/ride_1?limit=1").await;
+        (sent.status.is_success() && page.status == 200 && page.json()["messages"][0]["content"] == "Hello")
+            .then_some(())
+    })
+    .await;
+    drop(stuck);
+    eventually("nothing is held", async || (scrape(&server).await["ridewire_held_bytes"] < 1e5).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_never_ends_has_a_deadline_however_steadily_it_comes() {
+    let database = Database::create().await;
+    let server = Server::with(&database, &[("RIDEWIRE_BODY_DEADLINE", "2s"), ("RIDEWIRE_BODY_TIMEOUT", "10m")]).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let mut connection = TcpStream::connect(server.address()).await.unwrap();
+    let head = format!("POST /api/v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n", rider.token);
+    connection.write_all(format!("{head}Content-Length: 60000\r\n\r\n{{").as_bytes()).await.unwrap();
+    let (mut from, mut to) = connection.into_split();
+    let writing = tokio::spawn(async move {
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        while to.write_all(b" ").await.is_ok() {
+            pace.tick().await;
+        }
+    });
+    let mut response = vec![0; 12];
+    timeout(PATIENCE, from.read_exact(&mut response)).await.expect("a response").unwrap();
+    assert_eq!(response, b"HTTP/1.1 400");
+    assert_eq!(scrape(&server).await[r#"ridewire_rejections_total{reason="body_deadline"}"#], 1.0);
+    let _ = timeout(PATIENCE, from.read_to_end(&mut Vec::new())).await.expect("the connection ends");
+    writing.abort();
 }

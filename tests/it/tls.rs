@@ -205,12 +205,16 @@ async fn who_asks_for_nothing_by_http_2_or_takes_nothing_is_let_go_and_who_follo
     let (settings, no_window) = ((4, 0, 0, Vec::new()), (4, 0, 0, vec![0, 4, 0, 0, 0, 0]));
     let head = head("/api/v1/messages/rides/ride/events", &rider.token);
     let (half, whole) = ((1, 0, 1, head[..9].to_vec()), (1, 5, 1, head));
+    // One that follows a ride, and takes one byte of a poll beside that.
+    let (tiny_window, more) = ((4, 0, 0, vec![0, 4, 0, 0, 0, 1]), (8, 0, 1, vec![0, 15, 0, 0]));
+    let poll = (1, 5, 3, self::head("/api/v1/messages/rides/ride/poll?after=0", &rider.token));
     let all = [
         Vec::new(),
         frames(&[]),
         frames(std::slice::from_ref(&settings)),
         frames(&[settings, half]),
-        frames(&[no_window, whole]),
+        frames(&[no_window, whole.clone()]),
+        frames(&[tiny_window, whole, more, poll]),
     ];
     join_all(all.iter().map(async |said| {
         let mut connection = http2(&server, &ca).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use salvo::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use salvo::http::{Method, StatusCode};
 use salvo::oapi::endpoint;
-use salvo::{Request, Response, Scribe, Writer as _};
+use salvo::{Request, Response, Writer as _};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
@@ -17,8 +17,8 @@ use super::request::{acknowledge, filter, merged_attend, places};
 use super::state::{AnyStateView, GapView, State};
 use crate::auth::TokenError;
 use crate::domain::{Caller, Error, Filter, RideId, Time};
-use crate::http::body::Json;
-use crate::http::context::{Api, LiveSession, Session};
+use crate::http::body::render_holding;
+use crate::http::context::{Api, LiveSession, Open, Session};
 use crate::http::metrics::Transport;
 use crate::http::params::{RidePath, number, query, seq};
 use crate::http::refusal::Refusal;
@@ -98,7 +98,7 @@ pub(in crate::http) async fn poll_ride(
     let Session { caller, api, .. } = session.for_ride(&ride)?;
     let after = seq("after", query(req, "after"))?;
     let mut terms = Terms::of(req, res, &api, &caller)?;
-    let _admitted = api.admit_poll(&caller)?;
+    let admitted = api.admit_poll(&caller)?;
     let (mut follow, opened) = Follow::open(Arc::new(api.reader(&caller)), ride, after).await?;
     if req.method() == Method::HEAD {
         head(res);
@@ -131,7 +131,7 @@ pub(in crate::http) async fn poll_ride(
         found.closed |= end.is_some_and(|end| cursor >= end);
         state = State::Ride(Box::new(snapshot));
     }
-    found.answer(&api, &caller, &follow, &cursor, &state, res)
+    found.answer((&api, &caller, admitted), &follow, &cursor, &state, res)
 }
 
 /// Follow everything of one's own by polling
@@ -157,7 +157,7 @@ pub(in crate::http) async fn poll_all(
     let after = places("after", query(req, "after"), &caller)?;
     let has_cursor = after.is_some();
     let mut terms = Terms::of(req, res, &api, &caller)?;
-    let _admitted = api.admit_poll(&caller)?;
+    let admitted = api.admit_poll(&caller)?;
     if req.method() == Method::HEAD {
         head(res);
         return Ok(());
@@ -179,7 +179,7 @@ pub(in crate::http) async fn poll_all(
         state = merged.state().await?;
     }
     let cursor = found.next_from.take().unwrap_or_else(|| Cursor::Places(merged.cursor()));
-    found.answer(&api, &caller, &merged, &cursor, &state, res)
+    found.answer((&api, &caller, admitted), &merged, &cursor, &state, res)
 }
 
 /// How a poll is to be.
@@ -280,8 +280,7 @@ impl Found {
 
     fn answer(
         &self,
-        api: &Api,
-        caller: &Caller,
+        (api, caller, admitted): (&Api, &Caller, Open),
         reader: &impl Reader,
         cursor: &impl ToString,
         state: &State,
@@ -299,8 +298,8 @@ impl Found {
             closed: self.closed,
         };
         res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Json::<schema::Poll>::ok(&answer)?.render(res);
-        Ok(())
+        // It counts until its client has it.
+        render_holding(&answer, admitted, res)
     }
 }
 
