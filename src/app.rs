@@ -28,7 +28,7 @@ use crate::realtime::{Attendance, Feed, Heard, Heeding, Hub, Revocations};
 use crate::serving::{self, Certificate, Stop, TlsError};
 use crate::store::{PLANS_AGE, Prepared, Retention, Store, StoreConfig, StoreError};
 use crate::traces::Traces;
-use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer, retention};
+use crate::writer::{Acknowledger, Broadcaster, Notifier, Terms, Writer, closer, retention};
 
 /// How long requests in hand have to finish when we stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -253,6 +253,8 @@ async fn serve_with(
         let (acknowledger, writer, stopping) = (Arc::clone(&acknowledger), writer.clone(), stopping.clone());
         tasks.spawn(async move { stopping.run_until_cancelled(acknowledger.run(writer)).await.unwrap_or(()) });
     }
+    let (broadcaster, broadcasting) = Broadcaster::new(stopping.clone());
+    tasks.spawn(broadcasting);
     let tickets = Tickets::new(&store.secret("stream_tickets").await?);
     let mut writing = tokio::spawn(writing);
 
@@ -270,6 +272,7 @@ async fn serve_with(
     let api = Arc::new(Api {
         store: Arc::clone(&store),
         acknowledger,
+        broadcaster,
         writer,
         attendance,
         notifier: Arc::clone(&notifier),

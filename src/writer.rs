@@ -15,6 +15,7 @@
 
 mod acknowledger;
 mod batch;
+mod broadcaster;
 pub mod closer;
 mod command;
 mod commands;
@@ -39,6 +40,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use acknowledger::Acknowledger;
 pub use batch::Committed;
+pub use broadcaster::{Broadcaster, Notices, Stopped};
 pub use command::{Command, Needs};
 pub use commands::{
     AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, EraseMessage, Mark, MarkKind, PutRide,

@@ -24,7 +24,7 @@ use crate::memory::Memory;
 use crate::realtime::{Attendance, Attending, Feed, Follow, Hub, Reader, Revocations};
 use crate::store::Store;
 use crate::traces::{Traced, Traces};
-use crate::writer::{Acknowledger, Notifier, Writer};
+use crate::writer::{Acknowledger, Broadcaster, Notifier, Writer};
 
 /// The route of `POST /messages`.
 const MESSAGES: &str = "api/v1/messages";
@@ -38,6 +38,8 @@ pub struct Api {
     pub writer: Writer,
     /// Deliveries that cursors acknowledge.
     pub acknowledger: Arc<Acknowledger>,
+    /// Broadcasts, one at a time.
+    pub broadcaster: Arc<Broadcaster>,
     /// Who follows which ride.
     pub attendance: Arc<Attendance>,
     /// Hints to the other replicas.

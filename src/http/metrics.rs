@@ -28,7 +28,8 @@ use crate::writer::Committed;
 const CUT_OFF: &str = "memory_cut_off";
 
 /// The limits that reject.
-const REJECTIONS: [&str; 6] = ["memory", CUT_OFF, "send_limit", "streams", "streams_of_user", "body_deadline"];
+const REJECTIONS: [&str; 7] =
+    ["memory", CUT_OFF, "send_limit", "streams", "streams_of_user", "body_deadline", "broadcasts"];
 
 /// What is counted.
 #[derive(Debug)]

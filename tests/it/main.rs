@@ -15,6 +15,7 @@ mod architecture;
 mod auth;
 mod bad_input;
 mod bounds;
+mod broadcasts;
 mod browsers;
 mod cli;
 mod closing;

@@ -76,7 +76,7 @@ impl Handed {
             Cursor::Seq(_) => 0,
             Cursor::Places(places) => places.len(),
         };
-        self.event.frame().len() + cursor
+        self.event.size() + cursor
     }
 
     /// The event as a frame. On a ride it is the one that all readers share.
