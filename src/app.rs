@@ -23,12 +23,13 @@ use crate::http::guard::Origin;
 use crate::http::{Admission, Api, Console, Limits, Metrics, Quota, SendRate, Served, service};
 use crate::jwks::{self, Jwks};
 use crate::keys::{self, KeysError};
+use crate::memory::Memory;
 use crate::realtime::{Attendance, Heard, Heeding, Hub, Listener, Revocations};
 use crate::serving::{self, Certificate, Stop, TlsError};
 use crate::store::{PLANS_AGE, Prepared, Retention, Store, StoreConfig, StoreError};
 use crate::traces::Traces;
 use crate::writer::relay::Relay;
-use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer, retention, undelivered};
+use crate::writer::{Acknowledger, Broadcaster, Notifier, Terms, Writer, closer, retention, undelivered};
 
 /// How long requests in hand have to finish when we stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -271,6 +272,8 @@ async fn serve_with(
         let (acknowledger, writer, stopping) = (Arc::clone(&acknowledger), writer.clone(), stopping.clone());
         tasks.spawn(async move { stopping.run_until_cancelled(acknowledger.run(writer)).await.unwrap_or(()) });
     }
+    let (broadcaster, broadcasting) = Broadcaster::new(stopping.clone());
+    tasks.spawn(broadcasting);
     let tickets = Tickets::new(&store.secret("stream_tickets").await?);
     let mut writing = tokio::spawn(writing);
 
@@ -278,7 +281,9 @@ async fn serve_with(
         chat_grace: settings.chat_grace,
         presence_grace: settings.presence_grace,
         heartbeat: settings.heartbeat,
+        body_deadline: settings.limits.body_deadline,
     };
+    let memory = Arc::new(Memory::new(settings.limits.memory / 4));
     let admission = Arc::new(Admission::new(Quota {
         in_all: settings.limits.max_streams,
         of_user: settings.limits.streams_per_user,
@@ -286,6 +291,7 @@ async fn serve_with(
     let api = Arc::new(Api {
         store: Arc::clone(&store),
         acknowledger,
+        broadcaster,
         writer,
         attendance,
         notifier: Arc::clone(&notifier),
@@ -301,6 +307,7 @@ async fn serve_with(
         limits,
         send_rate: SendRate::per_second(settings.limits.sends_per_second),
         admission: Arc::clone(&admission),
+        memory: Arc::clone(&memory),
         stopping: stopping.clone(),
     });
     let demo = given.is_demo.then(Demo::default);
@@ -328,10 +335,10 @@ async fn serve_with(
         let for_operators = service(Arc::clone(&api), &[], served, by_operators);
         let (certificate, limits, stop) = (given.certificate, settings.limits.clone(), stop.clone());
         async move {
-            let public = serving::serve(listener, &public, certificate, &limits, stop.clone());
+            let public = serving::serve(listener, &public, certificate, &limits, &memory, stop.clone());
             let for_operators = async {
                 if let Some(listener) = admin {
-                    serving::serve(listener, &for_operators, None, &limits, stop).await;
+                    serving::serve(listener, &for_operators, None, &limits, &memory, stop).await;
                 }
             };
             tokio::join!(public, for_operators);

@@ -215,9 +215,15 @@ pub struct LimitSettings {
     #[arg(long, env = "RIDEWIRE_STREAMS_PER_USER", global = true, default_value_t = 1_000)]
     pub streams_per_user: usize,
 
-    /// The most messages a second that one user may send on this replica, five seconds' worth at once; 0: any number.
+    /// The most writes a second of one user on this replica, five seconds' worth at once: every request but `GET` and `HEAD`;
+    /// of the service, messages alone. 0: any number.
     #[arg(long, env = "RIDEWIRE_SENDS_PER_SECOND", global = true, default_value_t = 1_000)]
     pub sends_per_second: u32,
+
+    /// About how much memory the server may use, such as 512MiB. A quarter of it may be held by requests and responses that are
+    /// on their way; beyond that, clients that do not read are cut off, and requests rejected.
+    #[arg(long, env = "RIDEWIRE_MEMORY", global = true, default_value = "1GiB", value_parser = memory)]
+    pub memory: usize,
 
     /// The most bytes of a request's head, 8192 at least.
     #[arg(long, env = "RIDEWIRE_MAX_HEAD", global = true, default_value_t = 32 * 1024,
@@ -232,9 +238,30 @@ pub struct LimitSettings {
     #[arg(long, env = "RIDEWIRE_BODY_TIMEOUT", global = true, default_value = "10s", value_parser = duration)]
     pub body_timeout: Duration,
 
+    /// How long a request's body may take in all.
+    #[arg(long, env = "RIDEWIRE_BODY_DEADLINE", global = true, default_value = "30s", value_parser = duration)]
+    pub body_deadline: Duration,
+
     /// How long a client may take no bytes of an answer or stream that is there for it.
     #[arg(long, env = "RIDEWIRE_WRITE_TIMEOUT", global = true, default_value = "30s", value_parser = duration)]
     pub write_timeout: Duration,
+}
+
+/// The least memory: a quarter of it is a few responses.
+const LEAST_MEMORY: usize = 16 << 20;
+
+/// An amount of memory: bytes, or with a unit of 1,024 to the power of 1, 2 or 3.
+fn memory(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text.get(digits.len()..).unwrap_or_default() {
+        "" | "B" => Some(0),
+        "K" | "KiB" => Some(10),
+        "M" | "MiB" => Some(20),
+        "G" | "GiB" => Some(30),
+        _ => None,
+    };
+    let bytes = shift.zip(digits.trim().parse::<usize>().ok()).and_then(|(shift, count)| count.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes >= LEAST_MEMORY).ok_or_else(|| "write it as 512MiB or 2GiB; 16MiB at least".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -245,5 +272,18 @@ impl Settings {
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.data_dir.clone().unwrap_or_else(crate::embedded::default_data_dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_bytes_or_has_a_unit() {
+        assert_eq!(["16777216", "16MiB", "16384K", "1G"].map(|text| memory(text).unwrap() >> 20), [16, 16, 16, 1_024]);
+        for wrong in ["", "MiB", "1", "15MiB", "1TB", "-1G", "1.5G", "99999999999999G"] {
+            assert!(memory(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -13,6 +13,7 @@ mod location;
 mod messages;
 mod metrics;
 pub mod openapi;
+mod pages;
 mod params;
 mod presence;
 mod problem;

@@ -9,7 +9,7 @@
 //!    replicas read it from the log.
 //! 4. A subscription, a loop over a cursor, hands it to a stream or a poll, which are in [`http`] again.
 //!
-//! [`store`] is Postgres for all of them; [`serving`] takes the connections, [`jwks`] keeps the issuer's keys current, and
+//! [`store`] is Postgres for all of them; [`serving`] takes the connections, [`memory`] bounds what they hold, [`jwks`] keeps the issuer's keys current, and
 //! [`traces`] tells a collector of each step. [`app`] puts everything together, [`cli`] starts it, and [`embedded`]
 //! brings a Postgres where there is none. `docs/architecture.md` says why it is built so.
 
@@ -23,6 +23,7 @@ pub mod embedded;
 pub mod http;
 pub mod jwks;
 pub mod keys;
+pub mod memory;
 pub mod realtime;
 pub mod serving;
 pub mod store;

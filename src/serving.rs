@@ -11,6 +11,7 @@
 //! and upgrades, and hyper keeps buffers for answers that will not come (docs/performance.md). So an event stream is taken
 //! over from hyper where that is possible (`handover`). HTTP/2 is spoken where TLS agrees on it.
 
+mod counted;
 mod handover;
 mod idle;
 mod joined;
@@ -40,12 +41,14 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::counted::{Counting, Track};
 use self::handover::{Desk, EventStream, Handing, Watched};
 use self::idle::{Open, Watching};
 use self::joined::Joined;
 pub use self::tls::{Certificate, TlsError};
 
 use crate::config::LimitSettings;
+use crate::memory::Memory;
 
 /// Connections that wait to be accepted: a storm of reconnecting streams is not to be turned away.
 const BACKLOG: u32 = 4_096;
@@ -98,6 +101,7 @@ struct Server<A> {
     /// Nobody controls a single connection; so one of these is enough for all.
     control: ConnCtrl,
     connections: Arc<Semaphore>,
+    memory: Arc<Memory>,
     stop: Stop,
 }
 
@@ -107,6 +111,7 @@ pub async fn serve(
     service: &Service,
     tls: Option<Arc<Certificate>>,
     limits: &LimitSettings,
+    memory: &Arc<Memory>,
     stop: Stop,
 ) {
     let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
@@ -114,11 +119,11 @@ pub async fn serve(
     // One for all connections: no handler asks who is at the other end of its own, or ends it.
     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
     let handler = service.hyper_handler(nobody.into(), nobody.into(), scheme, Some(fuse), ConnCtrl::new(), None);
-    Server::new(handler, tls, limits, stop).run(listener).await;
+    Server::new(handler, tls, limits, Arc::clone(memory), stop).run(listener).await;
 }
 
 impl<A: Answer> Server<A> {
-    fn new(handler: A, tls: Option<Arc<Certificate>>, limits: &LimitSettings, stop: Stop) -> Self {
+    fn new(handler: A, tls: Option<Arc<Certificate>>, limits: &LimitSettings, memory: Arc<Memory>, stop: Stop) -> Self {
         let max_head = usize::try_from(limits.max_head).unwrap_or(usize::MAX);
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(max_head);
@@ -137,6 +142,7 @@ impl<A: Answer> Server<A> {
             write_timeout: limits.write_timeout,
             control: ConnCtrl::new(),
             connections: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            memory,
             stop,
         }
     }
@@ -180,7 +186,8 @@ impl<A: Answer> Server<A> {
         self.prepare(&socket);
         let desk = Arc::new(Desk::default());
         let socket = TokioIo::new(Watched::new(self.bounded(Joined::new(socket)), Arc::clone(&desk)));
-        let handler = Handing::new(self.handler.clone(), Arc::clone(&desk));
+        let track = Track::new(&self.memory);
+        let handler = Handing::new(self.handler.clone(), Arc::clone(&desk), track.clone());
         let mut connection = self.http1.serve_connection(socket, handler);
         let mut gently = pin!(self.stop.gently.cancelled());
         let mut is_stopping = false;
@@ -192,11 +199,12 @@ impl<A: Answer> Server<A> {
                     Pin::new(&mut connection).graceful_shutdown();
                 }
                 () = self.stop.now.cancelled() => break None,
+                () = track.cut.cancelled() => break None,
             }
         };
         if let Some(stream) = stream {
             let socket = connection.into_parts().io.into_inner().into_inner();
-            let mut stream = EventStream::new(socket, stream);
+            let mut stream = EventStream::new(socket, stream, track);
             let now = self.stop.now.clone();
             // In a task of its own: this one is as large as a connection of hyper's.
             open.spawn(async move {
@@ -216,9 +224,19 @@ impl<A: Answer> Server<A> {
         };
         let is_http2 = socket.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
         let socket = TokioIo::new(self.bounded(socket));
+        let track = Track::new(&self.memory);
+        let handler = Counting::new(self.handler.clone(), track.clone());
+        let served = self.encrypted_http(socket, handler, is_http2);
+        track.cut.run_until_cancelled(served).await;
+    }
+
+    async fn encrypted_http<S>(&self, socket: S, handler: Counting<A>, is_http2: bool)
+    where
+        S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
         if is_http2 {
             let open = Open::default();
-            let connection = self.http2.serve_connection(socket, Watching::new(self.handler.clone(), open.clone()));
+            let connection = self.http2.serve_connection(socket, Watching::new(handler, open.clone()));
             let idle = || async {
                 tokio::select! {
                     () = open.none_for(self.head_timeout) => {}
@@ -227,7 +245,7 @@ impl<A: Answer> Server<A> {
             };
             self.drive(connection, http2::Connection::graceful_shutdown, idle).await;
         } else {
-            let connection = self.http1.serve_connection(socket, self.handler.clone());
+            let connection = self.http1.serve_connection(socket, handler);
             // hyper ends one that is idle itself, and one that takes nothing is told by its socket.
             self.drive(connection, http1::Connection::graceful_shutdown, pending).await;
         }

@@ -18,6 +18,7 @@
 
 mod acknowledger;
 mod batch;
+mod broadcaster;
 pub mod closer;
 mod command;
 mod commands;
@@ -44,6 +45,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use acknowledger::Acknowledger;
 pub use batch::Committed;
+pub use broadcaster::{Broadcaster, Notices, Stopped};
 pub use command::{Command, Needs};
 pub use commands::{
     AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, EraseMessage, Mark, MarkKind, PutRide,

@@ -1,5 +1,5 @@
--- The next events of many topics at once, each after its own cursor and up to its own limit; with the batch that wrote each, and,
--- beside the one after the cursor, the batch that wrote the event before it.
+-- The next events of many topics at once, each after its own cursor and up to its own limit, and of each topic up to `$4` bytes, at
+-- least one; with the batch that wrote each, and, beside the one after the cursor, the batch that wrote the event before it.
 select wanted.ordinal::int as request, event.seq, event.type, event.data, event.trace, event.created_at, event.batch,
        case when event.seq = wanted.after + 1
                 then (select before.batch
@@ -7,10 +7,13 @@ select wanted.ordinal::int as request, event.seq, event.type, event.data, event.
                       where before.topic = wanted.topic
                         and before.seq = wanted.after) end as batch_before
 from unnest($1::text[], $2::bigint[], $3::bigint[]) with ordinality as wanted (topic, after, page, ordinal)
-cross join lateral (select seq, type, data, trace, created_at, batch
-                    from events
-                    where events.topic = wanted.topic
-                      and events.seq > wanted.after
-                    order by seq
-                    limit wanted.page) as event
+cross join lateral (select next.*,
+                           sum(octet_length(next.data)) over (order by next.seq rows unbounded preceding) as bytes
+                    from (select seq, type, data, trace, created_at, batch
+                          from events
+                          where events.topic = wanted.topic
+                            and events.seq > wanted.after
+                          order by seq
+                          limit wanted.page) as next) as event
+where event.bytes - octet_length(event.data) < $4::bigint
 order by wanted.ordinal, event.seq

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::future::try_join_all;
 use salvo::http::StatusCode;
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::{Response, Scribe, Writer as _};
@@ -14,13 +13,10 @@ use super::context::Session;
 use super::refusal::Refusal;
 use super::schema;
 use crate::domain::{Error, FieldErrors, Metadata, Role, UserId};
-use crate::writer::Broadcast;
+use crate::writer::{Notices, Stopped};
 
 /// The most users of a call.
 const USERS: usize = 10_000;
-
-/// The most users of one command: a batch that holds everybody else up for milliseconds.
-const PART: usize = 500;
 
 /// The largest body: that many users with the longest ids, and the data.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -52,16 +48,20 @@ struct Count {
 /// Tell chosen users something
 ///
 /// For the platform (service). Puts a `notice` on the topic of each user, who sees it on `/events` and `/poll`, also when
-/// they come later. Answered once all are committed; after a 503 some may be, so a repeat may tell those twice.
+/// they come later. One broadcast at a time is carried out by each server, in small batches in the order of the users' ids,
+/// beside everybody's messages; others wait for their turn. Answered once all are committed. A 503 says for how many of the first
+/// users it is: repeat it with the others. Where there is no answer a repeat may tell some twice.
 #[endpoint(tags("rides"), operation_id = "broadcast", responses(
     (status_code = 202, description = "Committed for so many users", body = schema::BroadcastCount),
-    (status_code = 403, description = "`forbidden`: not the service")))]
+    (status_code = 403, description = "`forbidden`: not the service"),
+    (status_code = 429, description = "`too_many_requests`: too many broadcasts wait for their turn"),
+    (status_code = 503, description = "`unavailable`: not all are committed; `detail` says how many")))]
 pub(super) async fn broadcast(
     session: Session,
     body: Body<BroadcastBody, MAX_BYTES>,
     res: &mut Response,
 ) -> Result<(), Refusal> {
-    let (writer, caller) = (session.writer, session.caller);
+    let Session { caller, api, writer } = session;
     // Said before anything else: whoever may not do it has no use for what is wrong with the body.
     if caller.role != Role::Service {
         return Err(Error::Forbidden("only the service may broadcast").into());
@@ -72,12 +72,14 @@ pub(super) async fn broadcast(
     let kind = errors.take("/type", body.r#type.map(kind).transpose());
     let data = errors.take("/data", body.data.as_deref().ok_or(REQUIRED).and_then(Metadata::parse));
     let (Some(users), Some(kind), Some(data)) = (users, kind, data) else { return Err(errors.into_error().into()) };
-    let parts = users.chunks(PART).map(|part| {
-        let (users, kind, data) = (part.to_vec(), kind.clone(), data.clone());
-        writer.submit(Broadcast { caller: caller.clone(), users, kind, data })
-    });
-    try_join_all(parts).await?;
-    let text = serde_json::to_string(&Count { count: users.len() }).map_err(|_| Error::Internal)?;
+    let count = users.len();
+    api.broadcaster.send(Notices { caller, users, kind, data, writer }).await.map_err(|stopped| {
+        if matches!(stopped, Stopped::Busy) {
+            api.metrics.rejected("broadcasts");
+        }
+        Refusal::from(stopped)
+    })?;
+    let text = serde_json::to_string(&Count { count }).map_err(|_| Error::Internal)?;
     Json::<schema::BroadcastCount>::text(StatusCode::ACCEPTED, text).render(res);
     Ok(())
 }

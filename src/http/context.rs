@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use prometheus::IntGauge;
 use salvo::extract::Metadata;
+use salvo::http::Method;
 use salvo::http::header::AUTHORIZATION;
 use salvo::oapi::{Components, EndpointArgRegister, Operation, SecurityRequirement};
 use salvo::{Depot, Extractible, FlowCtrl, Handler, Request, Response, async_trait};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Admitted, NotAdmitted};
+use super::body::MAX_BYTES;
 use super::metrics::{Metrics, Transport};
 use super::params::{QueryParameters, query};
 use super::rate::SendRate;
@@ -18,10 +20,14 @@ use super::refusal::Refusal;
 use crate::auth::{Ticket, Tickets, TokenError, Verifier};
 use crate::domain::{Caller, Error, RideId, RideRole, Role, Signal, Time, Topic};
 use crate::jwks::Jwks;
+use crate::memory::Memory;
 use crate::realtime::{Attendance, Attending, Follow, Hub, Listener, Reader, Revocations};
 use crate::store::Store;
 use crate::traces::{Traced, Traces};
-use crate::writer::{Acknowledger, Notifier, Writer};
+use crate::writer::{Acknowledger, Broadcaster, Notifier, Writer};
+
+/// The route of `POST /messages`.
+const MESSAGES: &str = "api/v1/messages";
 
 /// Everything that a request is answered with.
 #[derive(Debug)]
@@ -32,6 +38,8 @@ pub struct Api {
     pub writer: Writer,
     /// Deliveries that cursors acknowledge.
     pub acknowledger: Arc<Acknowledger>,
+    /// Broadcasts, one at a time.
+    pub broadcaster: Arc<Broadcaster>,
     /// Who follows which ride.
     pub attendance: Arc<Attendance>,
     /// Hints to the other replicas.
@@ -48,7 +56,7 @@ pub struct Api {
     pub revocations: Arc<Revocations>,
     /// Stream tickets.
     pub tickets: Tickets,
-    /// How many messages users may send.
+    /// How many writes users may make.
     pub send_rate: SendRate,
     /// What is counted.
     pub metrics: Arc<Metrics>,
@@ -60,6 +68,8 @@ pub struct Api {
     pub limits: Limits,
     /// Streams and polls that are open, and how they leave.
     pub admission: Arc<Admission>,
+    /// What requests and responses hold.
+    pub memory: Arc<Memory>,
     /// What is still open ends when this is cancelled.
     pub stopping: CancellationToken,
 }
@@ -73,6 +83,8 @@ pub struct Limits {
     pub presence_grace: Duration,
     /// After how much silence a stream sends a comment, where its reader does not choose.
     pub heartbeat: Duration,
+    /// How long a request's body may take in all.
+    pub body_deadline: Duration,
 }
 
 impl Api {
@@ -93,6 +105,15 @@ impl Api {
     pub(super) fn tell(&self, signal: Signal) {
         self.hub.offer(&signal);
         self.notifier.tell(signal);
+    }
+
+    /// Whether there is memory for another request.
+    fn has_room(&self) -> bool {
+        let has_room = self.memory.has_room();
+        if !has_room {
+            self.metrics.rejected("memory");
+        }
+        has_room
     }
 
     /// Lets somebody hold a poll open.
@@ -119,7 +140,12 @@ impl Api {
     }
 
     fn admit(&self, caller: &Caller, transport: Transport) -> Result<Open, NotAdmitted> {
-        let admitted = self.admission.admit(&caller.user)?;
+        let admitted = self.admission.admit(&caller.user).inspect_err(|refused| {
+            self.metrics.rejected(match refused {
+                NotAdmitted::Full => "streams",
+                NotAdmitted::TooManyOfUser => "streams_of_user",
+            });
+        })?;
         let counted = self.metrics.open.with_label_values(&[transport.as_str()]);
         counted.inc();
         Ok(Open { counted, _admitted: admitted })
@@ -262,6 +288,26 @@ fn check_query(req: &Request, depot: &Depot) -> Result<(), Refusal> {
     Ok(parameters.check(req)?)
 }
 
+/// Counts a write against the send limit of its user.
+async fn limit_writes(req: &mut Request, depot: &mut Depot, api: &Api, caller: &Caller) -> Result<(), Refusal> {
+    let is_counted = match caller.role {
+        Role::Service => req.matched_path() == MESSAGES && *req.method() == Method::POST,
+        _ => !matches!(*req.method(), Method::GET | Method::HEAD),
+    };
+    if !is_counted {
+        return Ok(());
+    }
+    let Some(taken) = api.send_rate.take(&caller.user) else { return Ok(()) };
+    let checked = taken.check();
+    if checked.is_err() {
+        api.metrics.rejected("send_limit");
+        // Read nevertheless: the client comes back, mostly on this connection.
+        drop(req.payload_with_max_size(MAX_BYTES).await);
+    }
+    depot.insert_typed(taken);
+    checked
+}
+
 fn api(depot: &Depot) -> Result<Arc<Api>, Refusal> {
     depot.get_typed::<Arc<Api>>().cloned().map_err(|_| Error::Internal.into())
 }
@@ -275,8 +321,12 @@ impl<'ex> Extractible<'ex> for Session {
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
         let api = api(depot)?;
+        if !api.has_room() {
+            return Err(Error::Unavailable.into());
+        }
         match Credentials::of(req, &api).await? {
             Credentials::Token(caller) => {
+                limit_writes(req, depot, &api, &caller).await?;
                 check_query(req, depot)?;
                 Ok(Self::new(caller, api, depot))
             }
@@ -294,6 +344,10 @@ impl<'ex> Extractible<'ex> for LiveSession {
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
         let api = api(depot)?;
+        if !api.has_room() {
+            // As below.
+            return Ok(Self { session: None, bound_to: None });
+        }
         let (caller, bound_to) = match Credentials::of(req, &api).await {
             Ok(Credentials::Token(caller)) => (caller, None),
             Ok(Credentials::Ticket(ticket)) => (ticket.caller, ticket.ride),

@@ -13,12 +13,13 @@ use serde_json::value::RawValue;
 use super::body::{Body, Json, REQUIRED};
 use super::context::{Api, Session};
 use super::live::state::{MarkView, ParticipantView, marks, participants};
+use super::pages::fitting;
 use super::params::{MessagePath, RidePath, number, query, seq};
 use super::refusal::Refusal;
 use super::{schema, typing};
 use crate::domain::{
-    Access, Caller, ClientMessageId, Content, Error, FieldErrors, Message, MessageId, MessageView, Metadata, RideId,
-    RideSnapshot, Seq, Topic,
+    Access, Caller, ClientMessageId, Content, Error, FieldErrors, Message, MessageId, Metadata, RideId, RideSnapshot,
+    Seq, Topic,
 };
 use crate::store::Direction;
 use crate::writer::{DeleteMessage, EditMessage, SendMessage};
@@ -91,7 +92,6 @@ pub(super) async fn send_message(
     }
     let command = SendMessage { caller: session.caller, ride, content, metadata, client_message_id: named.or(key) };
     let (topic, user) = (Topic::ride(&command.ride), command.caller.user.clone());
-    session.api.send_rate.take(&command.caller.user, res)?;
     let sent = session.writer.submit(command).await?;
     // Who has sent it types no more.
     typing::tell(&session.api, &topic, &user, false, sent.seq);
@@ -115,7 +115,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<ClientMessageId>, Error
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct History<'a> {
-    messages: Vec<MessageView<'a>>,
+    messages: Vec<Box<RawValue>>,
     has_more: bool,
     cursor: String,
     receipts: Vec<MarkView<'a>>,
@@ -131,7 +131,7 @@ struct History<'a> {
     parameters(
         ("before" = Option<i64>, Query, minimum = 0, description = "Only messages before this seq."),
         ("after" = Option<i64>, Query, minimum = 0, description = "Only messages after this seq; not with `before`."),
-        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The most messages: 1 to 200, 50 where not given."),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The most messages: 1 to 200, 50 where not given. A page has about 256 KiB at most, and at least one message: `hasMore` tells whether others follow."),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the page that is there already.")),
     responses(
         (status_code = 200, description = "A page", body = schema::History),
@@ -168,9 +168,19 @@ pub(super) async fn get_history(
     let page = api.store.history(&ride, &caller.user, direction, limit).await?.ok_or(Error::RideNotFound)?;
     page.snapshot.admit(&caller)?;
     res.headers_mut().insert(ETAG, header(&etag(&page.snapshot, &caller, direction, limit)));
+    let views = page.messages.iter().map(|message| message.view(&page.snapshot.receipts));
+    // Those nearest to where the page begins.
+    let (messages, is_cut) = match direction {
+        Direction::After(_) => fitting(views)?,
+        Direction::Before(_) => {
+            let (mut messages, is_cut) = fitting(views.rev())?;
+            messages.reverse();
+            (messages, is_cut)
+        }
+    };
     let history = History {
-        messages: page.messages.iter().map(|message| message.view(&page.snapshot.receipts)).collect(),
-        has_more: page.has_more,
+        messages,
+        has_more: page.has_more || is_cut,
         cursor: page.snapshot.head.to_string(),
         receipts: marks(&page.snapshot),
         participants: participants(&page.snapshot),

@@ -24,6 +24,13 @@ use crate::domain::Error;
 use crate::realtime::ListenerState;
 use crate::writer::Committed;
 
+/// Clients that were cut off for the memory that they held.
+const CUT_OFF: &str = "memory_cut_off";
+
+/// The limits that reject.
+const REJECTIONS: [&str; 7] =
+    ["memory", CUT_OFF, "send_limit", "streams", "streams_of_user", "body_deadline", "broadcasts"];
+
 /// What is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -33,6 +40,8 @@ pub struct Metrics {
     pub(super) answers: IntCounterVec,
     pub(super) refusals: IntCounterVec,
     pub(super) put_off: IntCounterVec,
+    rejections: IntCounterVec,
+    held: IntGauge,
     events: IntCounterVec,
     batches: Histogram,
     commits: Histogram,
@@ -109,8 +118,18 @@ impl Metrics {
         for reason in ["shutdown", "full", "too_many_of_user"] {
             put_off.with_label_values(&[reason]).reset();
         }
+        let rejections = counters(
+            "ridewire_rejections_total",
+            "Requests and connections that a limit has rejected or ended, by the limit.",
+            &["reason"],
+        )?;
+        for reason in REJECTIONS {
+            rejections.with_label_values(&[reason]).reset();
+        }
         Ok(Self {
             open,
+            rejections,
+            held: gauge("ridewire_held_bytes", "Bytes of requests and responses that are on their way.")?,
             handed_out: histogram(
                 "ridewire_commit_to_socket_seconds",
                 "From when this replica had an event, by its own commit or from the log, to when a stream handed it to its socket.",
@@ -156,8 +175,16 @@ impl Metrics {
         }
     }
 
+    /// Counts what a limit has rejected.
+    pub(super) fn rejected(&self, reason: &str) {
+        self.rejections.with_label_values(&[reason]).inc();
+    }
+
     /// What is read when it is asked for.
     async fn look(&self, api: &Api) {
+        self.held.set(i64::try_from(api.memory.held()).unwrap_or(i64::MAX));
+        let cut_off = self.rejections.with_label_values(&[CUT_OFF]);
+        cut_off.inc_by(api.memory.cut_off().saturating_sub(cut_off.get()));
         self.process.update();
         let state = api.listener.state();
         for known in ListenerState::ALL {

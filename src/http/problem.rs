@@ -72,6 +72,7 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Refusal::Unauthorized(_) => return (StatusCode::UNAUTHORIZED, "unauthorized", "Not authenticated"),
         Refusal::BodyTooLarge => return (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
         Refusal::TooMany { .. } => return TOO_MANY,
+        Refusal::BroadcastStopped { .. } => Error::Unavailable.code(),
         Refusal::NotFound => return (StatusCode::NOT_FOUND, "not_found", "Nothing here"),
         Refusal::MethodNotAllowed => {
             return (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed");

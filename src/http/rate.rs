@@ -1,4 +1,8 @@
-//! How many messages a user may send, by a token bucket each.
+//! The send limit: how many writes a user may make, by a token bucket each.
+//!
+//! It counts every request that is not `GET` or `HEAD`, where the request's [`Session`](super::context::Session) is extracted:
+//! an operation cannot forget it. The service is the platform itself, and only its messages count. What a poll or stream
+//! acknowledges by its cursor does not: a watermark that does not move writes nothing.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,8 +11,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
-use salvo::Response;
-use salvo::http::header::{HeaderName, HeaderValue};
+use salvo::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::refusal::Refusal;
 use crate::domain::UserId;
@@ -49,9 +52,9 @@ impl SendRate {
         Self(buckets)
     }
 
-    /// Takes one out of the user's bucket, and says in the answer what is left.
-    pub(super) fn take(&self, user: &UserId, res: &mut Response) -> Result<(), Refusal> {
-        let Some(Buckets { limiter, policy, taken }) = &self.0 else { return Ok(()) };
+    /// Takes one out of the user's bucket; `None` where there is no limit.
+    pub(super) fn take(&self, user: &UserId) -> Option<Taken> {
+        let Buckets { limiter, policy, taken } = self.0.as_ref()?;
         if taken.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
             limiter.retain_recent();
         }
@@ -61,15 +64,36 @@ impl SendRate {
         };
         // Whole seconds, up: who comes back then is not too early.
         let seconds = wait.map_or(1, |wait| wait.as_secs() + 1);
-        res.headers_mut().insert(RATE_LIMIT_POLICY, policy.clone());
-        if let Ok(value) =
-            HeaderValue::try_from([r#""sends";r="#, &left.to_string(), ";t=", &seconds.to_string()].concat())
-        {
-            res.headers_mut().insert(RATE_LIMIT, value);
+        Some(Taken { policy: policy.clone(), left, seconds, is_over: wait.is_some() })
+    }
+}
+
+/// What a write has taken of its user's bucket.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    policy: HeaderValue,
+    left: u32,
+    seconds: u64,
+    is_over: bool,
+}
+
+impl Taken {
+    /// Whether there was one left.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        let seconds = self.seconds;
+        if self.is_over {
+            Err(Refusal::TooMany { what: "writes from you in so short a time", seconds })
+        } else {
+            Ok(())
         }
-        match wait {
-            None => Ok(()),
-            Some(_) => Err(Refusal::TooMany { what: "messages from you in so short a time", seconds }),
+    }
+
+    /// Reports the limit and what is left of it.
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        headers.insert(RATE_LIMIT_POLICY, self.policy.clone());
+        let limit = [r#""sends";r="#, &self.left.to_string(), ";t=", &self.seconds.to_string()].concat();
+        if let Ok(limit) = HeaderValue::try_from(limit) {
+            headers.insert(RATE_LIMIT, limit);
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::auth::TokenError;
 use crate::domain::Error;
 use crate::realtime::OpenError;
 use crate::store::StoreError;
+use crate::writer::Stopped;
 
 /// A request that is refused.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,14 @@ pub(crate) enum Refusal {
         /// When to try again, in seconds.
         seconds: u64,
     },
+    /// A broadcast that has not reached all.
+    #[error("committed for the first {done} users, in the order of their ids{}; send it to the others later", perhaps(*.in_doubt))]
+    BroadcastStopped {
+        /// How many were told.
+        done: usize,
+        /// How many after them may have been.
+        in_doubt: usize,
+    },
     /// There is nothing at this path.
     #[error("there is nothing at this path")]
     NotFound,
@@ -43,4 +52,18 @@ impl From<OpenError> for Refusal {
             OpenError::Store(error) => error.into(),
         }
     }
+}
+
+impl From<Stopped> for Refusal {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Busy => Self::TooMany { what: "broadcasts wait for their turn", seconds: 5 },
+            Stopped::After { done, in_doubt, error: Error::Unavailable } => Self::BroadcastStopped { done, in_doubt },
+            Stopped::After { error, .. } => error.into(),
+        }
+    }
+}
+
+fn perhaps(users: usize) -> String {
+    if users == 0 { String::new() } else { format!(", and perhaps for the {users} after them") }
 }

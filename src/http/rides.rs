@@ -4,9 +4,11 @@ use salvo::http::StatusCode;
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::{Request, Response, Scribe, Writer as _};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::body::{Body, Json, REQUIRED};
 use super::context::{Api, Session};
+use super::pages::fitting;
 use super::params::{RidePath, number, query};
 use super::refusal::Refusal;
 use super::schema;
@@ -93,7 +95,7 @@ struct InboxRide<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Inbox<'a> {
-    rides: Vec<InboxRide<'a>>,
+    rides: Vec<Box<RawValue>>,
     has_more: bool,
     next: Option<&'a RideId>,
 }
@@ -106,7 +108,7 @@ struct Inbox<'a> {
         ("status" = Option<Status>, Query, description = "Only rides with this status."),
         ("before" = Option<String>, Query, pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$",
             description = "Only rides older than this one: the `next` of the page before."),
-        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The most rides: 1 to 200, 50 where not given.")),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The most rides: 1 to 200, 50 where not given. A page has about 256 KiB at most.")),
     responses((status_code = 200, description = "A page", body = schema::Inbox)))]
 pub(super) async fn list_rides(session: Session, req: &mut Request) -> Result<Json<schema::Inbox>, Refusal> {
     let Session { caller, api, .. } = session;
@@ -130,8 +132,10 @@ pub(super) async fn list_rides(session: Session, req: &mut Request) -> Result<Js
         last_message: stored.last_message.as_ref().map(|message| message.view(&stored.snapshot.receipts)),
         unread_count: stored.unread,
     });
-    let next = rides.last().filter(|_| has_more).map(|last| &last.snapshot.ride.id);
-    Json::ok(&Inbox { rides: views.collect(), has_more, next })
+    let (views, is_cut) = fitting(views)?;
+    let has_more = has_more || is_cut;
+    let next = rides.get(..views.len()).and_then(<[_]>::last).filter(|_| has_more);
+    Json::ok(&Inbox { rides: views, has_more, next: next.map(|last| &last.snapshot.ride.id) })
 }
 
 /// Take a ride as its driver

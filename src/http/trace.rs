@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::context::Api;
 use super::guard::harden;
+use super::rate::Taken;
 use crate::traces::Traced;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -68,6 +69,9 @@ impl Handler for Trace {
             depot.insert_typed(Arc::clone(traced));
         }
         ctrl.call_next(req, depot, res).await;
+        if let Ok(taken) = depot.get_typed::<Taken>() {
+            taken.write(res.headers_mut());
+        }
         let status = res.status_code.map_or(200, |status| status.as_u16());
         if let Some(traced) = traced {
             traced.answered(&id.0, status);

@@ -14,9 +14,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::event::Encoder;
 use super::topic::{Missing, TopicState};
 use super::typing::{self, Typing};
-use super::{Event, Heard, Heeding};
+use super::{Heard, Heeding};
 use crate::domain::{EventType, NewEvent, Seq, Signal, SignalKind, Topic, UserId};
 use crate::store::{PageRequest, Store, StoreError, StoredEvent};
 
@@ -83,11 +84,12 @@ impl Hub {
     pub fn publish(&self, events: &[NewEvent]) {
         let mut by_topic: HashMap<&Topic, Vec<&NewEvent>> = HashMap::new();
         events.iter().for_each(|event| by_topic.entry(&event.topic).or_default().push(event));
+        let mut encoder = Encoder::default();
         for (topic, events) in by_topic {
             // Encoded only where somebody reads.
-            if let Some(state) = self.find(topic)
-                && state.publish(events.into_iter().map(Event::from).collect())
-            {
+            let Some(state) = self.find(topic) else { continue };
+            let encode = |event: &NewEvent| encoder.encode(event.seq, event.kind, &event.data, event.trace);
+            if state.publish(events.into_iter().map(encode).collect()) {
                 self.load_later(topic.clone());
             }
         }
@@ -195,9 +197,10 @@ impl Hub {
         };
         let pages = store.pages(behind.iter().map(request).collect()).await?;
         let (empty, found): (Vec<_>, Vec<_>) = behind.iter().zip(pages).partition(|(_, page)| page.is_empty());
+        let mut encoder = Encoder::default();
         for ((state, missing), page) in found {
             heeding.heed(Heard::Events { topic: &state.name, after: missing.after, events: &page, asked });
-            self.fill(state, *missing, page);
+            self.fill(state, *missing, page, &mut encoder);
         }
         if empty.is_empty() {
             return Ok(());
@@ -219,13 +222,14 @@ impl Hub {
         }
         let pages = store.pages(again.iter().map(request).collect()).await?;
         for ((state, missing), page) in again.iter().zip(pages) {
-            self.fill(state, *missing, page);
+            self.fill(state, *missing, page, &mut encoder);
         }
         Ok(())
     }
 
-    fn fill(&self, state: &TopicState, missing: Missing, page: Vec<StoredEvent>) {
-        if state.fill(missing, page.into_iter().map(Event::from).collect()) {
+    fn fill(&self, state: &TopicState, missing: Missing, page: Vec<StoredEvent>, encoder: &mut Encoder) {
+        let encode = |event: StoredEvent| encoder.encode(event.seq, event.kind, &event.data, event.trace);
+        if state.fill(missing, page.into_iter().map(encode).collect()) {
             self.load_later(state.name.clone());
         }
     }

@@ -224,11 +224,11 @@ impl Ring {
             self.clear();
         }
         self.end = Some(event.seq);
-        self.bytes += event.frame().len();
+        self.bytes += event.size();
         self.events.push_back(event);
         while self.events.len() > RING_EVENTS || self.bytes > RING_BYTES {
             let Some(oldest) = self.events.pop_front() else { break };
-            self.bytes -= oldest.frame().len();
+            self.bytes -= oldest.size();
         }
     }
 

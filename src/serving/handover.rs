@@ -11,13 +11,13 @@
 //! - It ends when the stream does, when the client goes, when the client takes nothing for too long, or when it is cut.
 
 use std::io::{self, Write as _};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use futures_util::future::{BoxFuture, Either, poll_fn};
+use futures_util::future::{BoxFuture, poll_fn, poll_immediate};
 use futures_util::{FutureExt, StreamExt};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -29,6 +29,7 @@ use salvo::http::header::{CONTENT_TYPE, HeaderMap};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Answer;
+use super::counted::{CountedBody, Track};
 
 /// What a connection's two sides share: hyper, which reads requests and writes answers, and the task that drives it.
 #[derive(Debug, Default)]
@@ -60,36 +61,33 @@ impl Desk {
 pub(super) struct Handing<A> {
     answer: A,
     desk: Arc<Desk>,
+    track: Track,
 }
 
 impl<A> Handing<A> {
-    pub(super) fn new(answer: A, desk: Arc<Desk>) -> Self {
-        Self { answer, desk }
+    pub(super) fn new(answer: A, desk: Arc<Desk>, track: Track) -> Self {
+        Self { answer, desk, track }
     }
 }
 
 impl<A: Answer> Service<Request<Incoming>> for Handing<A> {
-    type Response = Response<ResBody>;
+    type Response = Response<CountedBody>;
     type Error = hyper::Error;
-    type Future = Either<A::Future, BoxFuture<'static, Result<Response<ResBody>, hyper::Error>>>;
+    type Future = BoxFuture<'static, Result<Response<CountedBody>, hyper::Error>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let may_be_stream = request.version() == Version::HTTP_11 && request.method() == Method::GET;
-        let answer = self.answer.call(request);
-        if !may_be_stream {
-            return Either::Left(answer);
-        }
-        let desk = Arc::clone(&self.desk);
+        let (answer, desk, track) = (self.answer.call(request), Arc::clone(&self.desk), self.track.clone());
         let handing = async move {
             let response = answer.await?;
-            if !is_event_stream(&response) || desk.is_writing.load(Ordering::Relaxed) {
-                return Ok(response);
+            if !may_be_stream || !is_event_stream(&response) || desk.is_writing.load(Ordering::Relaxed) {
+                return Ok(track.count(response));
             }
             *desk.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
             // The task that polls this looks at the desk next, and drops all of it.
             std::future::pending().await
         };
-        Either::Right(handing.boxed())
+        handing.boxed()
     }
 }
 
@@ -159,17 +157,18 @@ pub(super) struct EventStream<S> {
     socket: S,
     head: Bytes,
     body: ResBody,
+    track: Track,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> EventStream<S> {
-    pub(super) fn new(socket: S, response: Response<ResBody>) -> Self {
+    pub(super) fn new(socket: S, response: Response<ResBody>, track: Track) -> Self {
         let (head, body) = response.into_parts();
-        Self { socket, head: encode_head(&head.headers).into(), body }
+        Self { socket, head: encode_head(&head.headers).into(), body, track }
     }
 
     /// Writes it to its end, or until the client goes.
     pub(super) async fn write(&mut self) {
-        let Self { socket, head, body } = self;
+        let Self { socket, head, body, track } = self;
         if write_all(socket, head.split_off(0)).await.is_err() {
             return;
         }
@@ -186,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EventStream<S> {
                 None => break,
             };
             // An empty chunk would be the end.
-            if !frames.is_empty() && write_chunk(socket, frames).await.is_err() {
+            if !frames.is_empty() && write_chunk(socket, frames, track).await.is_err() {
                 return;
             }
         }
@@ -213,13 +212,24 @@ fn encode_head(headers: &HeaderMap) -> Vec<u8> {
 }
 
 /// RFC 9112, section 7.1. The frames themselves are not copied: other streams write the same bytes.
-async fn write_chunk(socket: &mut (impl AsyncWrite + Unpin), frames: Bytes) -> io::Result<()> {
+async fn write_chunk(socket: &mut (impl AsyncWrite + Unpin), frames: Bytes, track: &Track) -> io::Result<()> {
+    let length = frames.len();
     let mut size = [0; 18];
     let mut rest = size.as_mut_slice();
     write!(rest, "{:x}\r\n", frames.len())?;
     let unused = rest.len();
     let size = size.get(..size.len() - unused).unwrap_or_default();
-    write_all(socket, size.chain(frames).chain(b"\r\n".as_slice())).await
+    let mut writing = pin!(write_all(socket, size.chain(frames).chain(b"\r\n".as_slice())));
+    // The usual case: the socket takes it at once.
+    if let Some(written) = poll_immediate(writing.as_mut()).await {
+        return written;
+    }
+    let _held = track.hold(length);
+    // Boxed: a stream is not to be as large as this.
+    match Box::pin(track.cut.run_until_cancelled(writing)).await {
+        Some(written) => written,
+        None => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
 async fn write_all(socket: &mut (impl AsyncWrite + Unpin), mut bytes: impl Buf) -> io::Result<()> {

@@ -7,19 +7,20 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper::{Request, Response};
-use salvo::http::ResBody;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Answer;
+use super::counted::{CountedBody, Counting, holding};
 
 /// The answers of a connection that are open.
 #[derive(Debug, Clone, Default)]
@@ -27,23 +28,34 @@ pub(super) struct Open(Arc<Answers>);
 
 #[derive(Debug, Default)]
 struct Answers {
-    /// How many there are, and the name of the next.
-    count: watch::Sender<(usize, u64)>,
-    /// Those of which something was given that was not taken yet, and since when.
-    given: Mutex<HashMap<u64, Instant>>,
+    /// How many there are.
+    count: watch::Sender<usize>,
+    given: Mutex<Waiting>,
+}
+
+/// What was given and not taken yet, and since when.
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    waiting: HashMap<u64, Instant>,
 }
 
 impl Open {
     fn one_more(&self) -> One {
-        let mut name = 0;
-        self.0.count.send_modify(|(count, next)| {
-            (*count, name) = (*count + 1, *next);
-            *next += 1;
-        });
-        One { open: self.clone(), name }
+        self.0.count.send_modify(|count| *count += 1);
+        One { open: self.clone() }
     }
 
-    fn given(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
+    fn give(&self) -> Given {
+        let mut given = self.given();
+        given.next += 1;
+        let name = given.next;
+        given.waiting.insert(name, Instant::now());
+        drop(given);
+        Given { open: self.clone(), name }
+    }
+
+    fn given(&self) -> MutexGuard<'_, Waiting> {
         self.0.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -52,7 +64,7 @@ impl Open {
         let mut count = self.0.count.subscribe();
         loop {
             // The sender lives in `self`, so neither of these can fail.
-            let _ = count.wait_for(|(count, _)| *count == 0).await;
+            let _ = count.wait_for(|count| *count == 0).await;
             if timeout(patience, count.changed()).await.is_err() {
                 return;
             }
@@ -61,7 +73,7 @@ impl Open {
 
     /// Waits until nothing has been taken of one for so long.
     pub(super) async fn one_stalls_for(&self, patience: Duration) {
-        while !self.given().values().any(|since| since.elapsed() >= patience) {
+        while !self.given().waiting.values().any(|since| since.elapsed() >= patience) {
             sleep(patience / 4).await;
         }
     }
@@ -71,25 +83,36 @@ impl Open {
 #[derive(Debug)]
 struct One {
     open: Open,
-    name: u64,
 }
 
 impl Drop for One {
     fn drop(&mut self) {
-        self.open.given().remove(&self.name);
-        self.open.0.count.send_modify(|(count, _)| *count -= 1);
+        self.open.0.count.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Bytes that were given and not taken, until it is dropped.
+#[derive(Debug)]
+struct Given {
+    open: Open,
+    name: u64,
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        self.open.given().waiting.remove(&self.name);
     }
 }
 
 /// Answers requests, and watches each answer until all of it was taken.
 #[derive(Debug)]
 pub(super) struct Watching<A> {
-    answer: A,
+    answer: Counting<A>,
     open: Open,
 }
 
 impl<A> Watching<A> {
-    pub(super) fn new(answer: A, open: Open) -> Self {
+    pub(super) fn new(answer: Counting<A>, open: Open) -> Self {
         Self { answer, open }
     }
 }
@@ -105,29 +128,22 @@ impl<A: Answer> Service<Request<Incoming>> for Watching<A> {
     }
 }
 
-/// The body of an answer. hyper asks it for more where the client has room for more.
+/// The body of an answer. Its bytes are watched, not when hyper asks for more: of its last bytes hyper lets go before the
+/// client has room for them.
 #[derive(Debug)]
 pub(super) struct WatchedBody {
-    body: ResBody,
+    body: CountedBody,
     one: One,
 }
 
 impl Body for WatchedBody {
-    type Data = <ResBody as Body>::Data;
-    type Error = <ResBody as Body>::Error;
+    type Data = Bytes;
+    type Error = <CountedBody as Body>::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        let mut given = self.one.open.given();
-        match polled {
-            Poll::Ready(Some(_)) => drop(given.insert(self.one.name, Instant::now())),
-            _ => drop(given.remove(&self.one.name)),
-        }
-        drop(given);
-        polled
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)?) else { return Poll::Ready(None) };
+        let open = &self.one.open;
+        Poll::Ready(Some(Ok(frame.map_data(|bytes| holding(bytes, open.give())))))
     }
 
     fn is_end_stream(&self) -> bool {

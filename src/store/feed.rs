@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use super::pool::{Params, Pool, Session, Store, read};
-use super::reads::{PageRequest, StoredEvent};
+use super::reads::{EVENT_BYTES, PageRequest, StoredEvent};
 use super::{StoreError, sql};
 use crate::domain::{EventType, Seq, Time};
 
@@ -104,7 +104,7 @@ async fn under_lock(
 
 /// A page of the feed. It ends before an event that its own log no longer has, unless it is the first.
 pub(super) async fn page(pool: &Pool, request: &PageRequest) -> Result<Vec<StoredEvent>, StoreError> {
-    let rows = read(pool, sql::FEED_PAGE, &[&request.after, &request.limit]).await?;
+    let rows = read(pool, sql::FEED_PAGE, &[&request.after, &request.limit, &EVENT_BYTES]).await?;
     let mut page: Vec<StoredEvent> = Vec::with_capacity(rows.len());
     for row in &rows {
         let event = event_from_row(row)?;

@@ -10,6 +10,12 @@ use crate::domain::{
     BatchId, EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Time, Topic, TraceContext, UserId,
 };
 
+/// About how many bytes of events are read of a topic at once.
+pub(super) const EVENT_BYTES: i64 = 64 * 1024;
+
+/// About how many bytes of content and metadata are read at once.
+const MESSAGE_BYTES: i64 = 256 * 1024;
+
 /// An event as the log keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
@@ -29,7 +35,7 @@ pub struct StoredEvent {
     pub batch_before: Option<BatchId>,
 }
 
-/// The events of `topic` after `after`, at most `limit`.
+/// The events of `topic` after `after`, at most `limit`, and fewer where they are large.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PageRequest {
     /// The topic.
@@ -138,14 +144,17 @@ impl Store {
         };
         // One more than asked, to know whether there are more.
         let sought = i64::try_from(limit).unwrap_or(i64::MAX - 1) + 1;
-        let rows = self.read(statement, &[&ride.as_str(), &reader.as_str(), &edge, &sought]).await?;
+        let params: Params<'_> = &[&ride.as_str(), &reader.as_str(), &edge, &sought, &MESSAGE_BYTES];
+        let rows = self.read(statement, params).await?;
         let Some(first) = rows.first() else { return Ok(None) };
+        let found_in_all = first.try_get::<_, Option<i64>>("found")?.unwrap_or_default();
         let snapshot = snapshot_from_row(first)?;
         let found = rows.iter().filter(|row| row.try_get::<_, Option<Seq>>("seq").is_ok_and(|seq| seq.is_some()));
         let mut messages = found.map(message_from_row).collect::<Result<Vec<_>, _>>()?;
-        let has_more = messages.len() > limit;
+        let has_more = found_in_all > i64::try_from(limit).unwrap_or(i64::MAX)
+            || i64::try_from(messages.len()).is_ok_and(|read| read < found_in_all);
         match direction {
-            Direction::Before(_) if has_more => drop(messages.remove(0)),
+            Direction::Before(_) if messages.len() > limit => drop(messages.remove(0)),
             _ => messages.truncate(limit),
         }
         Ok(Some(HistoryPage { snapshot, messages, has_more }))
@@ -276,7 +285,7 @@ async fn pages_of_logs<'a>(
     let topics: Vec<_> = wanted.iter().map(|request| request.topic.as_str()).collect();
     let afters: Vec<_> = wanted.iter().map(|request| request.after).collect();
     let limits: Vec<_> = wanted.iter().map(|request| request.limit).collect();
-    let rows = read(pool, sql::EVENTS_PAGES, &[&topics, &afters, &limits]).await?;
+    let rows = read(pool, sql::EVENTS_PAGES, &[&topics, &afters, &limits, &EVENT_BYTES]).await?;
     Ok(wanted.iter().copied().zip(group_pages(&rows, wanted.len())?).collect())
 }
 

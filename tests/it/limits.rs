@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::support::{Answer, Database, PATIENCE, SECRET, Server, eventually, ridewire};
+use crate::support::{Answer, Database, PATIENCE, SECRET, Server, User, eventually, ridewire};
 
 /// Bytes until the server closes the connection.
 async fn until_closed(connection: &mut TcpStream) -> String {
@@ -135,6 +135,62 @@ async fn who_sends_too_fast_is_told_when_to_go_on_and_nothing_of_it_is_kept() {
         (rider.send_named("ride_1", "Hello", "again").await.status == StatusCode::CREATED).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_send_limit_counts_every_write_of_a_user_and_none_of_the_service() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let (own, others) = (rider.send("ride_1", "Hello").await, driver.send("ride_1", "Hello").await);
+    let path = |message: &Value| format!("messages/{}", message["id"].as_str().unwrap());
+    let (own, others) = (path(&own), path(&others));
+    let reaction = format!("{others}/reactions/%F0%9F%91%8D");
+    let location = json!({ "lat": 1, "lng": 1 });
+    let writes = [
+        (&rider, Method::POST, "messages".to_owned(), json!({ "rideId": "ride_1", "content": "Hello" })),
+        (&rider, Method::PATCH, own.clone(), json!({ "content": "Hello again" })),
+        (&rider, Method::PUT, reaction.clone(), Value::Null),
+        (&rider, Method::DELETE, reaction, Value::Null),
+        (&rider, Method::POST, format!("{others}/delivered"), Value::Null),
+        (&rider, Method::POST, format!("{others}/read"), Value::Null),
+        (&rider, Method::POST, "messages/rides/ride_1/typing".to_owned(), json!({ "typing": true })),
+        (&rider, Method::DELETE, own, Value::Null),
+        (&rider, Method::POST, "stream-tickets".to_owned(), json!({})),
+        (&driver, Method::POST, "rides/ride_1/location".to_owned(), location),
+        (&driver, Method::PUT, "drivers/me/availability".to_owned(), json!({ "available": true })),
+        (&driver, Method::POST, "rides/ride_1/accept".to_owned(), Value::Null),
+        (&driver, Method::POST, "rides/ride_1/status".to_owned(), json!({ "status": "arrived" })),
+        (&driver, Method::POST, "rides/ride_1/cancel".to_owned(), Value::Null),
+    ];
+    let ask = async |user: &User, method: &Method, path: &str, body: &Value| {
+        let request = user.request(method.clone(), path);
+        user.ask(if body.is_null() { request } else { request.json(body) }).await
+    };
+    // Each succeeds, and says what is left.
+    for (user, method, path, body) in &writes {
+        let answer = ask(user, method, path, body).await;
+        assert!(answer.status.is_success(), "{method} {path}: {} {}", answer.status, answer.text());
+        assert_eq!(answer.header("ratelimit-policy"), r#""sends";q=5000;w=5"#, "{method} {path}");
+    }
+    // With an empty bucket none does, and it says when to come back.
+    let slow = Server::with(&database, &[("RIDEWIRE_SENDS_PER_SECOND", "1")]).await;
+    for (user, method, path, body) in &writes {
+        let user = user.on(&slow);
+        let rejected = eventually(&format!("{method} {path} is limited"), async || {
+            let answer = ask(&user, method, path, body).await;
+            (answer.status == StatusCode::TOO_MANY_REQUESTS).then_some(answer)
+        })
+        .await;
+        assert!(rejected.header("retry-after").parse::<u64>().unwrap() >= 1);
+        rejected.problem(429, "too_many_requests");
+        // Reading is not writing.
+        user.get("rides").await.expect(200);
+    }
+    let service = slow.service();
+    for number in 0..50 {
+        service.put_ride(&format!("ride_of_service_{number}"), "rider_1", None).await.expect(201);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

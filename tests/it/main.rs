@@ -15,6 +15,8 @@ mod architecture;
 mod auth;
 mod backends;
 mod bad_input;
+mod bounds;
+mod broadcasts;
 mod browsers;
 mod cli;
 mod closing;

@@ -254,13 +254,54 @@ async fn a_stream_on_a_connection_that_was_used_before_is_its_last_answer() {
     rider.send("ride_1", "to the stream").await;
     let whole = until("to the stream", &mut connection).await;
     assert_eq!(whole.matches("HTTP/1.1").count(), 2, "{whole}");
-    // A client that has only stopped sending is still read; one that has gone is not.
     drop(connection);
+    none_is_open(&server).await;
+}
+
+/// Waits until no stream or poll is open.
+async fn none_is_open(server: &Server) {
     eventually("it is noticed", async || {
         let metrics = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
-        metrics.contains("ridewire_open{transport=\"sse\"} 0").then_some(())
+        let is_none = |transport| metrics.contains(&format!("ridewire_open{{transport=\"{transport}\"}} 0\n"));
+        (is_none("sse") && is_none("poll")).then_some(())
     })
     .await;
+}
+
+/// Both where the socket was taken over from hyper (a stream of HTTP/1.1) and where hyper has it: a client that closes its
+/// sending side looks like one that has gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_closes_its_sending_side_is_cut_off_at_once() {
+    let database = Database::create().await;
+    // No heartbeat may be what finds out.
+    let server = Server::with(&database, &[("RIDEWIRE_HEARTBEAT", "10m")]).await;
+    let (_, driver) = server.open_ride("ride_1").await;
+    for (path, version, is_stream) in
+        [("events", "HTTP/1.1", true), ("events", "HTTP/1.0", true), ("poll?after=1&wait=55", "HTTP/1.1", false)]
+    {
+        let mut connection = TcpStream::connect(server.address()).await.unwrap();
+        let head = format!("GET /api/v1/messages/rides/ride_1/{path} {version}\r\nHost: x\r\nAuthorization: Bearer");
+        connection.write_all(format!("{head} {}\r\n\r\n", driver.token).as_bytes()).await.unwrap();
+        let mut read = Vec::new();
+        // The end of the first frame.
+        while is_stream && !String::from_utf8_lossy(&read).contains("}\n\n") {
+            assert!(timeout(PATIENCE, connection.read_buf(&mut read)).await.expect("a frame").unwrap() > 0);
+        }
+        if !is_stream {
+            eventually("it waits", async || {
+                let metrics = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
+                metrics.contains("ridewire_open{transport=\"poll\"} 1\n").then_some(())
+            })
+            .await;
+        }
+        connection.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        let _ = timeout(PATIENCE, connection.read_to_end(&mut rest)).await.expect("it ends");
+        let rest = String::from_utf8_lossy(&rest);
+        // Cut short, so that nobody takes it for the end; and the poll is not answered.
+        assert!(!rest.ends_with("0\r\n\r\n") && !rest.contains("HTTP/1.1"), "{path}: {rest}");
+        none_is_open(&server).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

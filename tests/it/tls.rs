@@ -188,6 +188,21 @@ fn head(path: &str, token: &str) -> Vec<u8> {
     head
 }
 
+/// Reads to the end of a connection, and says meanwhile that somebody is there (RFC 9113, section 6.7).
+async fn answer_pings(connection: &mut TlsStream<TcpStream>) {
+    let mut head = [0; 9];
+    while connection.read_exact(&mut head).await.is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        let is_read = connection.read_exact(&mut payload).await.is_ok();
+        if is_read && (head[3], head[4]) == (6, 0) {
+            head[4] = 1;
+            // It may be at its end.
+            let _ = connection.write_all(&[&head[..], &payload].concat()).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_for_nothing_by_http_2_or_takes_nothing_is_let_go_and_who_follows_a_ride_is_not() {
     let database = Database::create().await;
@@ -205,18 +220,22 @@ async fn who_asks_for_nothing_by_http_2_or_takes_nothing_is_let_go_and_who_follo
     let (settings, no_window) = ((4, 0, 0, Vec::new()), (4, 0, 0, vec![0, 4, 0, 0, 0, 0]));
     let head = head("/api/v1/messages/rides/ride/events", &rider.token);
     let (half, whole) = ((1, 0, 1, head[..9].to_vec()), (1, 5, 1, head));
+    // One that follows a ride, and takes one byte of a poll beside that.
+    let (tiny_window, more) = ((4, 0, 0, vec![0, 4, 0, 0, 0, 1]), (8, 0, 1, vec![0, 15, 0, 0]));
+    let poll = (1, 5, 3, self::head("/api/v1/messages/rides/ride/poll?after=0", &rider.token));
     let all = [
         Vec::new(),
         frames(&[]),
         frames(std::slice::from_ref(&settings)),
         frames(&[settings, half]),
-        frames(&[no_window, whole]),
+        frames(&[no_window, whole.clone()]),
+        frames(&[tiny_window, whole, more, poll]),
     ];
     join_all(all.iter().map(async |said| {
         let mut connection = http2(&server, &ca).await;
         connection.write_all(said).await.unwrap();
-        let ended = timeout(PATIENCE, connection.read_to_end(&mut Vec::new())).await;
-        drop(ended.unwrap_or_else(|_| panic!("it is let go: {said:?}")));
+        let ended = timeout(PATIENCE, answer_pings(&mut connection)).await;
+        ended.unwrap_or_else(|_| panic!("it is let go: {said:?}"));
     }))
     .await;
 

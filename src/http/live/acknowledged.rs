@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::reader::{Cursor, Handed};
 use crate::domain::{Caller, EventType, RideId, RideSnapshot, Seq, UserId};
+use crate::http::pages::PAGE_BYTES;
 
 /// What a poll has acknowledged, ride by ride.
 pub(super) struct Acknowledged {
@@ -58,6 +59,7 @@ pub(super) struct Page {
     /// Where the reader was before the first of them.
     before: Option<Cursor>,
     wakes: bool,
+    bytes: usize,
 }
 
 impl Page {
@@ -77,10 +79,32 @@ impl Page {
     pub(super) fn take(&mut self, handed: Handed, passes: bool, acknowledged: &Acknowledged) {
         if passes {
             self.wakes |= !acknowledged.is_all_of(&handed);
+            self.bytes += handed.bytes();
             self.events.push(handed);
         } else if self.events.is_empty() {
             self.before = Some(handed.cursor);
         }
+    }
+
+    /// Whether it has as many bytes as a response holds.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= PAGE_BYTES
+    }
+
+    /// Leaves events that a response does not hold to the next poll: where that begins, if there are any.
+    pub(super) fn cut(&mut self) -> Option<Cursor> {
+        let mut bytes = 0;
+        let over = self.events.iter().position(|handed| {
+            bytes += handed.bytes();
+            bytes > PAGE_BYTES
+        });
+        // At least one, however large.
+        let kept = over?.max(1);
+        if kept == self.events.len() {
+            return None;
+        }
+        self.events.truncate(kept);
+        self.events.last().map(|last| last.cursor.clone())
     }
 
     /// Leaves events that are worth no answer to the next poll: where that begins, if there are any.

@@ -90,7 +90,7 @@ pub(in crate::http) async fn poll_feed(
     let limit = number(req, "limit", 1..=PAGE)?.unwrap_or(PAGE);
     let mut terms = poll::Terms::of(req, res, &api, &caller)?;
     terms.limit = limit;
-    let _admitted = api.admit_poll(&caller)?;
+    let admitted = api.admit_poll(&caller)?;
     if req.method() == Method::HEAD {
         poll::head(res);
         return Ok(());
@@ -101,7 +101,7 @@ pub(in crate::http) async fn poll_feed(
         found.collect(&mut reader, &api, &terms).await?;
     }
     let cursor = Cursor::Seq(reader.cursor().max(opened.cursor));
-    found.answer(&api, &caller, &reader, &cursor, &State::Feed, res)
+    found.answer((&api, &caller, admitted), &reader, &cursor, &State::Feed, res)
 }
 
 fn authorize(api: &Arc<Api>, role: Role) -> Result<(), Refusal> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use salvo::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use salvo::http::{Method, StatusCode};
 use salvo::oapi::endpoint;
-use salvo::{Request, Response, Scribe, Writer as _};
+use salvo::{Request, Response, Writer as _};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
@@ -17,8 +17,8 @@ use super::request::{acknowledge, filter, merged_attend, places};
 use super::state::{AnyStateView, GapView, State};
 use crate::auth::TokenError;
 use crate::domain::{Caller, Error, Filter, RideId, Time};
-use crate::http::body::Json;
-use crate::http::context::{Api, LiveSession, Session};
+use crate::http::body::render_holding;
+use crate::http::context::{Api, LiveSession, Open, Session};
 use crate::http::metrics::Transport;
 use crate::http::params::{RidePath, number, query, seq};
 use crate::http::refusal::Refusal;
@@ -67,6 +67,8 @@ pub(super) struct Found {
     page: Page,
     gap: Option<GapView>,
     closed: bool,
+    /// Whether events were left to the next poll because a response does not hold them.
+    is_cut: bool,
     /// Where the next poll begins, where this one has left events to it.
     next_from: Option<Cursor>,
 }
@@ -96,7 +98,7 @@ pub(in crate::http) async fn poll_ride(
     let Session { caller, api, .. } = session.for_ride(&ride)?;
     let after = seq("after", query(req, "after"))?;
     let mut terms = Terms::of(req, res, &api, &caller)?;
-    let _admitted = api.admit_poll(&caller)?;
+    let admitted = api.admit_poll(&caller)?;
     let (mut follow, opened) = Follow::open(Arc::new(api.reader(&caller)), ride, after).await?;
     if req.method() == Method::HEAD {
         head(res);
@@ -129,7 +131,7 @@ pub(in crate::http) async fn poll_ride(
         found.closed |= end.is_some_and(|end| cursor >= end);
         state = State::Ride(Box::new(snapshot));
     }
-    found.answer(&api, &caller, &follow, &cursor, &state, res)
+    found.answer((&api, &caller, admitted), &follow, &cursor, &state, res)
 }
 
 /// Follow everything of one's own by polling
@@ -155,7 +157,7 @@ pub(in crate::http) async fn poll_all(
     let after = places("after", query(req, "after"), &caller)?;
     let has_cursor = after.is_some();
     let mut terms = Terms::of(req, res, &api, &caller)?;
-    let _admitted = api.admit_poll(&caller)?;
+    let admitted = api.admit_poll(&caller)?;
     if req.method() == Method::HEAD {
         head(res);
         return Ok(());
@@ -177,7 +179,7 @@ pub(in crate::http) async fn poll_all(
         state = merged.state().await?;
     }
     let cursor = found.next_from.take().unwrap_or_else(|| Cursor::Places(merged.cursor()));
-    found.answer(&api, &caller, &merged, &cursor, &state, res)
+    found.answer((&api, &caller, admitted), &merged, &cursor, &state, res)
 }
 
 /// How a poll is to be.
@@ -234,6 +236,9 @@ impl Found {
         if self.gap.is_none() && !self.closed {
             self.next_from = self.page.leave();
         }
+        if let Some(cursor) = self.page.cut() {
+            (self.next_from, self.is_cut) = (Some(cursor), true);
+        }
         Ok(())
     }
 
@@ -270,7 +275,7 @@ impl Found {
                     return;
                 }
             }
-            let is_full = self.page.events.len() + R::LEAST > terms.limit;
+            let is_full = self.page.is_full() || self.page.events.len() + R::LEAST > terms.limit;
             if self.page.wakes() || is_full {
                 if is_full || !reader.is_behind() {
                     return;
@@ -282,8 +287,7 @@ impl Found {
 
     pub(super) fn answer(
         &self,
-        api: &Api,
-        caller: &Caller,
+        (api, caller, admitted): (&Api, &Caller, Open),
         reader: &impl Reader,
         cursor: &impl ToString,
         state: &State,
@@ -296,13 +300,13 @@ impl Found {
             resumed: self.resumed && self.gap.is_none(),
             gap: self.gap.clone(),
             state: state.view(api, caller),
-            has_more: !self.closed && reader.is_behind(),
+            has_more: self.is_cut || !self.closed && reader.is_behind(),
             omitted: state.omitted(),
             closed: self.closed,
         };
         res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Json::<schema::Poll>::ok(&answer)?.render(res);
-        Ok(())
+        // It counts until its client has it.
+        render_holding(&answer, admitted, res)
     }
 }
 

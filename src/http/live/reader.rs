@@ -70,6 +70,15 @@ pub(super) struct Handed {
 }
 
 impl Handed {
+    /// About how much of a response it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let cursor = match &self.cursor {
+            Cursor::Seq(_) => 0,
+            Cursor::Places(places) => places.len(),
+        };
+        self.event.size() + cursor
+    }
+
     /// The event as a frame. On a ride it is the one that all readers share.
     pub(super) fn frame(&self) -> Bytes {
         match &self.cursor {
