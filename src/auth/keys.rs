@@ -118,8 +118,9 @@ impl Keys {
 impl Key {
     /// Whether `signature`, as base64url, is over `signed` by this key.
     pub(super) fn has_signed(&self, signed: &str, signature: &str) -> Result<bool, TokenError> {
-        // The key was judged when it was taken in: what can fail here is the signature's base64.
-        crypto::verify(signature, signed.as_bytes(), &self.key, self.algorithm).map_err(|_| TokenError::Malformed)
+        // The key was judged when it was taken in: what can fail here is the signature's last character, of which some bits
+        // are unused and must be 0.
+        crypto::verify(signature, signed.as_bytes(), &self.key, self.algorithm).map_err(|_| TokenError::BadSignature)
     }
 }
 

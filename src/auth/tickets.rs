@@ -10,6 +10,7 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde::{Deserialize, Serialize};
 
+use super::jws::Jws;
 use super::{SignError, TokenError};
 use crate::domain::{Caller, RideId, Role, Time, UserId};
 
@@ -67,10 +68,11 @@ impl Tickets {
     /// What a ticket stands for.
     pub fn verify(&self, ticket: &str) -> Result<Ticket, TokenError> {
         use jsonwebtoken::errors::ErrorKind;
+        Jws::split(ticket)?.signed_with()?;
         let claims = decode::<Claims>(ticket, &self.verify, &self.validation);
         let claims = claims.map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenError::Expired,
-            ErrorKind::InvalidSignature => TokenError::BadSignature,
+            ErrorKind::InvalidSignature | ErrorKind::Base64(_) => TokenError::BadSignature,
             ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => TokenError::UnsupportedAlgorithm,
             _ => TokenError::Malformed,
         })?;

@@ -234,8 +234,8 @@ impl Credentials {
         let mut values = req.headers().get_all(AUTHORIZATION).iter();
         let bearer = values.next().and_then(|value| {
             // RFC 9110, section 11.1: the scheme's case does not matter.
-            let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token)
+            let (scheme, token) = value.as_bytes().split_at_checked("bearer ".len())?;
+            scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
         });
         // Not a list (RFC 9110, section 5.3): two may mean that somebody on the way has added theirs.
         if values.next().is_some() {
@@ -246,7 +246,7 @@ impl Credentials {
             let ticket = query(req, "ticket").ok_or(Refusal::Unauthorized(None))?;
             return api.tickets.verify(ticket).map(Self::Ticket).map_err(refused);
         };
-        let token = token.trim();
+        let token = str::from_utf8(token).map_err(|_| refused(TokenError::Malformed))?.trim();
         match api.verifier.verify(token) {
             Ok(caller) => Ok(Self::Token(caller)),
             Err(error) => api.tickets.verify(token).map(Self::Ticket).map_err(|_| refused(error)),

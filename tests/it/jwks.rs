@@ -17,21 +17,21 @@ use crate::support::{Database, SECRET, Server, User, eventually, ridewire};
 
 /// A key of an issuer.
 #[derive(Clone, Copy)]
-struct Key {
+pub(super) struct Key {
     id: &'static str,
     algorithm: Algorithm,
     private: &'static [u8],
     public: &'static [u8],
 }
 
-const EC: Key = Key {
+pub(super) const EC: Key = Key {
     id: "ec-2026",
     algorithm: Algorithm::ES256,
     private: include_bytes!("../keys/p256.pem"),
     public: include_bytes!("../keys/p256.pub.pem"),
 };
 
-const RSA: Key = Key {
+pub(super) const RSA: Key = Key {
     id: "rsa-2027",
     algorithm: Algorithm::RS256,
     private: include_bytes!("../keys/rsa.pem"),
@@ -39,7 +39,7 @@ const RSA: Key = Key {
 };
 
 impl Key {
-    fn token(self, id: &str, user: &str, role: &str) -> String {
+    pub(super) fn token(self, id: &str, user: &str, role: &str) -> String {
         let key = match self.algorithm {
             Algorithm::ES256 => EncodingKey::from_ec_pem(self.private).unwrap(),
             _ => EncodingKey::from_rsa_pem(self.private).unwrap(),
@@ -65,7 +65,7 @@ impl Key {
     }
 }
 
-fn set(keys: &[Key]) -> String {
+pub(super) fn set(keys: &[Key]) -> String {
     let keys: Vec<_> = keys.iter().map(|key| key.published()).collect();
     json!({ "keys": keys }).to_string()
 }
@@ -133,13 +133,13 @@ async fn a_new_key_counts_at_once_and_made_up_ones_cost_the_issuer_one_look() {
     let asked = Instant::now();
     for number in 0..50 {
         let made_up = EC.token(&format!("made-up-{number}"), "platform", "service");
-        server.service().with_token(made_up).get("rides").await.problem(401, "unauthorized");
+        server.service().with_token(made_up).get("rides").await.problem(401, "key_unknown");
     }
     let minutes = usize::try_from(asked.elapsed().as_secs() / 60).unwrap();
     assert!(issuer.asked() <= 2 + minutes, "once a minute at most");
     // A key is for its own algorithm, whatever the token says.
     let confused = EC.token(RSA.id, "platform", "service");
-    server.service().with_token(confused).get("rides").await.problem(401, "unauthorized");
+    server.service().with_token(confused).get("rides").await.problem(401, "signature_invalid");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,7 +180,7 @@ async fn while_the_keys_cannot_be_had_streams_are_put_off_and_requests_are_told_
         assert!(put_off.text().starts_with("retry: ") && !put_off.text().contains("stream:sync"), "{}", put_off.text());
     }
     // What makes no sense is refused as ever.
-    service.clone().with_token("no.to.ken").get("rides").await.problem(401, "unauthorized");
+    service.clone().with_token("no.to.ken").get("rides").await.problem(401, "token_malformed");
 
     issuer.publish(Some(set(&[EC]))).await;
     eventually("it is asked again", async || (service.get("rides").await.status == 200).then_some(())).await;
@@ -206,5 +206,5 @@ async fn a_set_in_a_file_is_read_again_when_a_key_is_not_in_it() {
     EC.service(&server).get("rides").await.expect(200);
     std::fs::write(&file, set(&[RSA])).unwrap();
     RSA.service(&server).get("rides").await.expect(200);
-    EC.service(&server).get("rides").await.problem(401, "unauthorized");
+    EC.service(&server).get("rides").await.problem(401, "key_unknown");
 }

@@ -55,6 +55,7 @@ mod sql;
 mod stream;
 mod tickets;
 mod tls;
+mod tokens;
 mod toolchain;
 mod traces;
 mod values;

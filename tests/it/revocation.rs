@@ -26,11 +26,11 @@ async fn a_revoked_login_is_refused_and_what_is_open_with_it_ends_on_every_repli
         let last = stream.until_end().await.pop().unwrap();
         assert_eq!((last.kind.as_str(), last.data), ("auth:expired", json!({ "reason": "token_revoked" })));
     }
-    waiting.await.unwrap().problem(401, "unauthorized");
+    waiting.await.unwrap().problem(401, "token_revoked");
     for server in [&server, &other] {
         let driver = driver.on(server);
-        driver.get("rides").await.problem(401, "unauthorized");
-        driver.get("messages/rides/ride_1/poll").await.problem(401, "unauthorized");
+        driver.get("rides").await.problem(401, "token_revoked");
+        driver.get("messages/rides/ride_1/poll").await.problem(401, "token_revoked");
         let url = format!("{}/api/v1/events?ticket={ticket}", server.base);
         assert_eq!(reqwest::get(&url).await.unwrap().status(), 401);
     }
@@ -45,7 +45,7 @@ async fn a_revoked_login_is_refused_and_what_is_open_with_it_ends_on_every_repli
 
     // Who starts later knows as well.
     let late = Server::start(&database).await;
-    driver.on(&late).get("rides").await.problem(401, "unauthorized");
+    driver.on(&late).get("rides").await.problem(401, "token_revoked");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
