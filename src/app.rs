@@ -279,6 +279,7 @@ async fn serve_with(
         metrics,
         traces: Arc::clone(&given.traces),
         limits,
+        public_url: settings.public_url.clone(),
         send_rate: SendRate::per_second(settings.limits.sends_per_second),
         admission: Arc::clone(&admission),
         stopping: stopping.clone(),

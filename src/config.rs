@@ -161,6 +161,11 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_CORS_ORIGINS", global = true, value_delimiter = ',')]
     pub cors_origins: Vec<String>,
 
+    /// The address that clients use, such as `https://chat.example.com`: the URLs of error pages begin with it [default: the
+    /// request's own scheme and host].
+    #[arg(long, env = "RIDEWIRE_PUBLIC_URL", global = true, value_parser = web_address)]
+    pub public_url: Option<String>,
+
     /// A collector of traces that speaks OTLP over HTTP, such as `http://collector:4318`.
     #[arg(long, env = "RIDEWIRE_OTLP_ENDPOINT", global = true)]
     pub otlp_endpoint: Option<String>,
@@ -213,6 +218,18 @@ pub struct LimitSettings {
     /// How long a client may take no bytes of an answer or stream that is there for it.
     #[arg(long, env = "RIDEWIRE_WRITE_TIMEOUT", global = true, default_value = "30s", value_parser = duration)]
     pub write_timeout: Duration,
+}
+
+fn web_address(text: &str) -> Result<String, String> {
+    let rest = ["https://", "http://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let is_plain = |rest: &str| {
+        !rest.is_empty()
+            && rest.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'"' | b'@'))
+    };
+    match rest {
+        Some(rest) if is_plain(rest) => Ok(text.to_owned()),
+        _ => Err("write it as https://chat.example.com, without a query".to_owned()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -56,6 +56,8 @@ pub struct Api {
     pub traces: Arc<Traces>,
     /// Times and sizes.
     pub limits: Limits,
+    /// What the URLs of errors' pages begin with, where it is configured.
+    pub public_url: Option<String>,
     /// Streams and polls that are open, and how they leave.
     pub admission: Arc<Admission>,
     /// What is still open ends when this is cancelled.

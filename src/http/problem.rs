@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::Api;
+use super::errors;
 use super::refusal::Refusal;
 use super::trace::RequestId;
 use crate::auth::TokenError;
@@ -30,8 +31,8 @@ struct Extensions {
 #[salvo(schema(name = "Problem", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct ProblemBody {
-    /// A URI for the kind of problem.
-    #[salvo(schema(rename = "type", example = "urn:ridewire:problem:chat_closed"))]
+    /// The URL of the page that explains the code.
+    #[salvo(schema(rename = "type", example = "https://chat.example.com/docs/errors/chat_closed"))]
     r#type: String,
     /// The kind of problem in words.
     title: String,
@@ -112,10 +113,8 @@ fn unauthorized(error: Option<TokenError>) -> (&'static str, &'static str) {
     (code, title)
 }
 
-/// The URI of a kind of problem.
-fn kind(code: &str) -> String {
-    format!("urn:ridewire:problem:{code}")
-}
+/// Where the examples' pages are.
+const EXAMPLE: &str = "https://chat.example.com";
 
 /// One problem of each kind that an operation may answer with, by its code: for openapi.yaml.
 pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
@@ -139,7 +138,7 @@ pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
     domain.map(Refusal::Domain).into_iter().chain(tokens).chain(http).map(|refusal| {
         let (status, code, title) = table(&refusal);
         let mut body = json!({
-            "type": kind(code),
+            "type": format!("{EXAMPLE}/docs/errors/{code}"),
             "title": title,
             "status": status.as_u16(),
             "detail": refusal.to_string(),
@@ -173,9 +172,11 @@ fn challenge(error: Option<TokenError>) -> HeaderValue {
 impl Writer for Refusal {
     async fn write(self, req: &mut Request, depot: &mut Depot, res: &mut Response) {
         let (status, code, title) = table(&self);
-        if let Ok(api) = depot.get_typed::<Arc<Api>>() {
+        let api = depot.get_typed::<Arc<Api>>().ok();
+        if let Some(api) = api {
             api.metrics.refusals.with_label_values(&[code]).inc();
         }
+        let page = errors::url(req, api.and_then(|api| api.public_url.as_deref()), code);
         let challenge = match &self {
             Self::Unauthorized(error) => Some(challenge(*error)),
             _ => None,
@@ -203,7 +204,7 @@ impl Writer for Refusal {
             _ => Vec::new(),
         };
         let errors = errors.into_iter().map(|field| WrongField { pointer: field.pointer, detail: field.detail });
-        res.render(Problem::new(status).kind(kind(code)).title(title).detail(detail).with_extensions(Extensions {
+        res.render(Problem::new(status).kind(page).title(title).detail(detail).with_extensions(Extensions {
             code,
             request_id: request_id.to_string(),
             errors: errors.collect(),

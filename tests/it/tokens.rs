@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::jwks::{EC, RSA, set};
-use crate::support::{Answer, Database, SECRET, Server, User, eventually, raw_token};
+use crate::jwks::{EC, set};
+use crate::support::{Answer, Database, SECRET, Server, User, raw_token};
 
 fn now() -> i64 {
     ridewire::domain::Time::now().as_unix_seconds()
@@ -140,4 +140,38 @@ async fn each_reason_to_reject_a_ticket_has_its_code() {
     let service = with(token(json!({ "sub": "platform", "role": "service" })));
     service.post_nothing("users/rider_1/revoke").await.expect(200);
     follow(&good, "token_revoked").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_type_of_a_problem_is_the_url_of_its_page() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let page = async |url: &Value| {
+        let answer = reqwest::get(url.as_str().unwrap()).await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8", "{url}");
+        assert_eq!(answer.status(), 200, "{url}");
+        answer.text().await.unwrap()
+    };
+    let problem = rider.get("rides/ride_9").await.problem(404, "ride_not_found");
+    assert!(page(&problem["type"]).await.contains("<h1>ride_not_found</h1>"), "{problem}");
+    let problem = rider.clone().with_token("").get("rides").await.problem(401, "token_missing");
+    assert!(page(&problem["type"]).await.contains("<code>Authorization: Bearer</code>"), "{problem}");
+    let problem = rider.get("nothing").await.problem(404, "not_found");
+    assert_eq!(problem["type"], format!("{}/docs/errors/not_found", server.base));
+    let request = rider.request(reqwest::Method::GET, "nothing");
+    let request = request.header("host", "chat.example.com").header("x-forwarded-proto", "https");
+    let problem = rider.ask(request).await.problem(404, "not_found");
+    assert_eq!(problem["type"], "https://chat.example.com/docs/errors/not_found");
+
+    let all = reqwest::get(format!("{}/docs/errors", server.base)).await.unwrap().text().await.unwrap();
+    assert!(all.contains("/docs/errors/token_expired"), "{all}");
+    let unknown = reqwest::get(format!("{}/docs/errors/unknown", server.base)).await.unwrap();
+    assert_eq!(unknown.status(), 404);
+    // With the console, whose reference is below the same path, and at the operators' address.
+    let settings = [("RIDEWIRE_PUBLIC_URL", "https://rides.example/chat/"), ("RIDEWIRE_CONSOLE", "on")];
+    let server = Server::with(&database, &settings).await;
+    let problem = rider.on(&server).get("rides/ride_9").await.problem(404, "ride_not_found");
+    assert_eq!(problem["type"], "https://rides.example/chat/docs/errors/ride_not_found");
+    page(&json!(format!("{}/docs/errors/forbidden", server.base))).await;
 }
