@@ -30,6 +30,7 @@ mod jwks;
 mod known;
 mod limits;
 mod live;
+mod logs;
 mod many_rides;
 mod merged;
 mod messages;
