@@ -50,7 +50,7 @@ pub(crate) async fn lines(settings: &Settings, address: &str, api: &Api) -> anyh
 }
 
 fn signer(settings: &Settings) -> anyhow::Result<Signer> {
-    Ok(Signer::new(keys::signing(settings)?.as_bytes())?.with(&keys::expectations(settings)))
+    Ok(Signer::new(keys::signing(settings)?.0.as_bytes())?.with(&keys::expectations(settings)))
 }
 
 fn caller(user: UserId, role: Role) -> Caller {

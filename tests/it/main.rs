@@ -41,6 +41,7 @@ mod pages;
 mod poll;
 mod pooler;
 mod presence;
+mod private;
 mod protocol;
 mod proxies;
 mod reactions;

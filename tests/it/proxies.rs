@@ -130,6 +130,13 @@ async fn compose_names_settings_and_services_that_there_are() {
         assert!(help.contains(&format!("[env: {name}")), "{name} is no setting");
     }
     let services = compose["services"].as_object().unwrap();
+    for (name, service) in services {
+        let server = &compose["x-server"];
+        let of = |setting: &str| if service[setting].is_null() { &server[setting] } else { &service[setting] };
+        assert_eq!(of("read_only"), true, "{name}");
+        assert_eq!(of("cap_drop"), &serde_json::json!(["ALL"]), "{name}");
+        assert_eq!(of("security_opt"), &serde_json::json!(["no-new-privileges:true"]), "{name}");
+    }
     let nginx = include_str!("../../ops/nginx/ridewire.conf");
     let upstreams: Vec<_> =
         nginx.lines().filter_map(|line| line.trim().strip_prefix("server ")?.split(':').next()).collect();
