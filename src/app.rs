@@ -99,7 +99,7 @@ impl Given {
         let (verifier, jwks) = match settings.jwks.as_deref() {
             Some(source) => {
                 let verifier = Arc::new(verifier.with_published());
-                let jwks = Jwks::new(source.into(), Arc::clone(&verifier), settings.jwks_period);
+                let jwks = Jwks::new(source.parse()?, Arc::clone(&verifier), settings.jwks_period);
                 jwks.start().await?;
                 (verifier, Some(Arc::new(jwks)))
             }

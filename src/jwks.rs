@@ -7,10 +7,13 @@
 //!   the issuer nothing.
 //! - While the set cannot be read, nobody is told that their key is unknown: it may be there.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use salvo::http::uri::Uri;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
@@ -41,6 +44,9 @@ pub enum ReadError {
     /// An address that does not answer, or not with a set.
     #[error(transparent)]
     Web(#[from] web::WebError),
+    /// Whoever is between could put keys of their own in.
+    #[error("from another machine the keys are read over https:// alone; http:// is for this machine")]
+    Insecure,
     /// Not a set that can be used.
     #[error(transparent)]
     Set(#[from] JwksError),
@@ -55,11 +61,27 @@ pub enum Source {
     File(PathBuf),
 }
 
-impl From<&str> for Source {
-    fn from(text: &str) -> Self {
+impl FromStr for Source {
+    type Err = ReadError;
+
+    fn from_str(text: &str) -> Result<Self, ReadError> {
+        if text.starts_with("http://") && !is_of_this_machine(text) {
+            return Err(ReadError::Insecure);
+        }
         let is_url = text.starts_with("https://") || text.starts_with("http://");
-        if is_url { Self::Url(text.to_owned()) } else { Self::File(text.into()) }
+        Ok(if is_url { Self::Url(text.to_owned()) } else { Self::File(text.into()) })
     }
+}
+
+/// Whether a URL names this machine by a loopback address.
+fn is_of_this_machine(url: &str) -> bool {
+    let uri: Option<Uri> = url.parse().ok();
+    let authority = uri.as_ref().and_then(Uri::authority);
+    authority.is_some_and(|authority| {
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        is_loopback && !authority.as_str().contains('@')
+    })
 }
 
 impl Source {

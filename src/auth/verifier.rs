@@ -46,6 +46,13 @@ impl Verifier {
         }
     }
 
+    /// Whether any token can be verified: not before the first set was read, where the settings name no key.
+    pub fn has_keys(&self) -> bool {
+        let is_any = |keys: &Keys| keys.iter().next().is_some();
+        let published = self.published.as_ref();
+        is_any(&self.keys) || published.is_some_and(|keys| is_any(&keys.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
     /// Verifies a compact JWS and says who it stands for.
     ///
     /// `expires_at` is the token's `exp` as it is: within the leeway, a token is accepted for a little longer.

@@ -21,7 +21,7 @@ pub(super) struct Key {
     id: &'static str,
     algorithm: Algorithm,
     private: &'static [u8],
-    public: &'static [u8],
+    pub(super) public: &'static [u8],
 }
 
 pub(super) const EC: Key = Key {
@@ -60,7 +60,7 @@ impl Key {
     }
 
     /// The platform, by a token of this key.
-    fn service(self, server: &Server) -> User {
+    pub(super) fn service(self, server: &Server) -> User {
         server.service().with_token(self.token(self.id, "platform", "service"))
     }
 }
@@ -71,8 +71,8 @@ pub(super) fn set(keys: &[Key]) -> String {
 }
 
 /// Who publishes a set at an address, and counts who asks.
-struct Issuer {
-    url: String,
+pub(super) struct Issuer {
+    pub(super) url: String,
     answer: Arc<Mutex<Option<String>>>,
     asked: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -80,7 +80,7 @@ struct Issuer {
 
 impl Issuer {
     /// With `None`, nobody gets an answer.
-    async fn publishing(answer: Option<String>) -> Self {
+    pub(super) async fn publishing(answer: Option<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/.well-known/jwks.json", listener.local_addr().unwrap());
         let (answer, asked) = (Arc::new(Mutex::new(answer)), Arc::new(AtomicUsize::new(0)));
@@ -102,7 +102,7 @@ impl Issuer {
         Self { url, answer, asked, task }
     }
 
-    async fn publish(&self, answer: Option<String>) {
+    pub(super) async fn publish(&self, answer: Option<String>) {
         *self.answer.lock().await = answer;
     }
 

@@ -54,6 +54,7 @@ mod rights;
 mod scripted;
 mod secure;
 mod sql;
+mod startup;
 mod stream;
 mod tickets;
 mod tls;
