@@ -54,7 +54,7 @@ fn signer(settings: &Settings) -> anyhow::Result<Signer> {
 }
 
 fn caller(user: UserId, role: Role) -> Caller {
-    Caller { user, role, issued_at: None, expires_at: Time::now().plus(TTL) }
+    Caller { user, role, issued_at: None, key: None, expires_at: Time::now().plus(TTL) }
 }
 
 /// `ride_123`, or the next number whose chat is not over.

@@ -6,6 +6,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 
 use super::TokenError;
+use crate::domain::KeyPrint;
 
 /// As long as the hash: what RFC 7518, section 3.2, asks of HS256.
 const MIN_SECRET_BYTES: usize = 32;
@@ -53,13 +54,15 @@ pub struct Key {
     pub(super) key: DecodingKey,
     /// The `kid` that its issuer gave it; one without verifies tokens of any.
     pub(super) id: Option<String>,
+    /// Names it, where it is one of a set, from which it may be withdrawn.
+    pub(super) print: Option<KeyPrint>,
 }
 
 impl Keys {
     /// A secret of at least 32 bytes, for HS256.
     pub fn from_secret(secret: &[u8]) -> Result<Self, KeyError> {
         check_secret(secret)?;
-        Ok(Self(vec![Key { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret), id: None }]))
+        Ok(Self(vec![Key { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret), id: None, print: None }]))
     }
 
     /// One public key in PEM: `PUBLIC KEY` of any kind, or `RSA PUBLIC KEY`. What it is decides the algorithm.
@@ -82,7 +85,7 @@ impl Keys {
         };
         let key = key.map_err(|_| KeyError::Unsupported)?;
         let algorithm = judge(&key)?;
-        Ok(Self(vec![Key { algorithm, key, id: None }]))
+        Ok(Self(vec![Key { algorithm, key, id: None, print: None }]))
     }
 
     /// These keys and `other`s: a token signed with any of them is good.
@@ -104,6 +107,11 @@ impl Keys {
     /// Whether one of them is called so.
     pub(super) fn has(&self, id: &str) -> bool {
         self.iter().any(|key| key.id.as_deref() == Some(id))
+    }
+
+    /// Whether this very key is among them.
+    pub(super) fn has_key(&self, print: KeyPrint) -> bool {
+        self.iter().any(|key| key.print == Some(print))
     }
 
     /// Those for `algorithm` that may have signed a token that names `id`.

@@ -95,6 +95,14 @@ impl Api {
         self.notifier.tell(signal);
     }
 
+    /// Waits until what a caller has shown counts no longer, and says why.
+    pub(super) async fn rejected(&self, caller: &Caller) -> TokenError {
+        tokio::select! {
+            () = self.revocations.revoked(caller, || self.verifier.ahead()) => TokenError::Revoked,
+            () = self.verifier.withdrawn(caller) => TokenError::UnknownKey,
+        }
+    }
+
     /// Lets somebody hold a poll open.
     pub(super) fn admit_poll(&self, caller: &Caller) -> Result<Open, Refusal> {
         self.admit(caller, Transport::Poll).map_err(|refused| match refused {
@@ -225,7 +233,7 @@ impl Credentials {
             (signed, _) => signed?,
         };
         let (Self::Token(caller) | Self::Ticket(Ticket { caller, .. })) = &credentials;
-        if api.revocations.is_revoked(caller) {
+        if api.revocations.is_revoked(caller, api.verifier.ahead()) {
             return Err(Refusal::Unauthorized(Some(TokenError::Revoked)));
         }
         Ok(credentials)
@@ -246,13 +254,23 @@ impl Credentials {
         // Another scheme beside a ticket, such as a proxy's Basic, is not meant for us.
         let Some(token) = bearer else {
             let ticket = query(req, "ticket").ok_or(Refusal::Unauthorized(None))?;
-            return api.tickets.verify(ticket).map(Self::Ticket).map_err(refused);
+            return Self::ticket(ticket, api).map_err(refused);
         };
         let token = str::from_utf8(token).map_err(|_| refused(TokenError::Malformed))?.trim();
         match api.verifier.verify(token) {
             Ok(caller) => Ok(Self::Token(caller)),
-            Err(error) => api.tickets.verify(token).map(Self::Ticket).map_err(|_| refused(error)),
+            Err(error) => Self::ticket(token, api).map_err(|of_ticket| match of_ticket {
+                // It is one of ours, so what is said of it as a ticket holds.
+                TokenError::Expired | TokenError::UnknownKey => refused(of_ticket),
+                _ => refused(error),
+            }),
         }
+    }
+
+    /// A ticket stands for a login, and so counts as long as its key does.
+    fn ticket(text: &str, api: &Api) -> Result<Self, TokenError> {
+        let ticket = api.tickets.verify(text)?;
+        if api.verifier.has_key_of(&ticket.caller) { Ok(Self::Ticket(ticket)) } else { Err(TokenError::UnknownKey) }
     }
 }
 
