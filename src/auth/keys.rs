@@ -62,7 +62,12 @@ impl Keys {
     /// A secret of at least 32 bytes, for HS256.
     pub fn from_secret(secret: &[u8]) -> Result<Self, KeyError> {
         check_secret(secret)?;
-        Ok(Self(vec![Key { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret), id: None, print: None }]))
+        Ok(Self(vec![Key {
+            algorithm: Algorithm::HS256,
+            key: DecodingKey::from_secret(secret),
+            id: None,
+            print: None,
+        }]))
     }
 
     /// One public key in PEM: `PUBLIC KEY` of any kind, or `RSA PUBLIC KEY`. What it is decides the algorithm.

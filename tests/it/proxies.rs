@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::{Balancer, Database, Kind, PATIENCE, Server, User, eventually, eventually_within, ridewire};
@@ -116,6 +118,35 @@ async fn behind_haproxy_events_come_at_once_and_a_server_that_goes_is_not_missed
 async fn heartbeats_hold_streams_open_behind_every_proxy() {
     let [nginx, caddy, haproxy] = Kind::ALL.map(is_held_open_by_heartbeats);
     tokio::join!(nginx, caddy, haproxy);
+}
+
+/// The status of a path as it is written.
+async fn status_of(balancer: &Balancer, path: &str) -> u16 {
+    let mut socket = TcpStream::connect(balancer.base.trim_start_matches("http://")).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    socket.read_to_end(&mut response).await.unwrap();
+    let text = String::from_utf8_lossy(&response).into_owned();
+    text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{path}: {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_proxy_passes_metrics_under_any_spelling_or_logs_tickets() {
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    for kind in Kind::ALL {
+        let Some(balancer) = Balancer::before(kind, &database, [&one, &two], None).await else { continue };
+        for path in
+            ["/metrics", "/metrics/", "//metrics", "/%6detrics", "/./metrics", "/healthz/../metrics", "/metrics?x"]
+        {
+            let status = status_of(&balancer, path).await;
+            assert!(matches!(status, 404 | 400 | 308), "{kind:?}: {path}: {status}");
+        }
+        assert_eq!(status_of(&balancer, "/api/v1/poll?ticket=ZEBRA.ZEBRA.ZEBRA").await, 401, "{kind:?}");
+        eventually("the request is in the log", async || balancer.log().contains("/api/v1/poll").then_some(())).await;
+        assert!(!balancer.log().contains("ZEBRA"), "{kind:?}: {}", balancer.log());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
