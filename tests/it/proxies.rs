@@ -122,8 +122,9 @@ async fn heartbeats_hold_streams_open_behind_every_proxy() {
 
 /// The status of a path as it is written.
 async fn status_of(balancer: &Balancer, path: &str) -> u16 {
-    let mut socket = TcpStream::connect(balancer.base.trim_start_matches("http://")).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n");
+    let address = balancer.base.trim_start_matches("http://");
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut response = Vec::new();
     socket.read_to_end(&mut response).await.unwrap();
