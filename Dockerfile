@@ -12,6 +12,7 @@ RUN mkdir -p src benches/ridewire tests/it tests/faults tests/model tests/schedu
     && cargo build --profile dist --features jemalloc --locked --bin ridewire \
     && rm -rf src
 COPY openapi.yaml ./
+COPY docs docs
 COPY sql sql
 COPY web web
 COPY clients clients

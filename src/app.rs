@@ -101,7 +101,7 @@ impl Given {
         let (verifier, jwks) = match settings.jwks.as_deref() {
             Some(source) => {
                 let verifier = Arc::new(verifier.with_published());
-                let jwks = Jwks::new(source.into(), Arc::clone(&verifier), settings.jwks_period);
+                let jwks = Jwks::new(source.parse()?, Arc::clone(&verifier), settings.jwks_period);
                 jwks.start().await?;
                 (verifier, Some(Arc::new(jwks)))
             }
@@ -305,6 +305,7 @@ async fn serve_with(
         metrics,
         traces: Arc::clone(&given.traces),
         limits,
+        public_url: settings.public_url.clone(),
         send_rate: SendRate::per_second(settings.limits.sends_per_second),
         admission: Arc::clone(&admission),
         memory: Arc::clone(&memory),

@@ -77,8 +77,14 @@ fn print(line: &str) -> anyhow::Result<()> {
 
 fn token(settings: &Settings, user: &str, role: Role, ttl: Duration) -> anyhow::Result<String> {
     let user = UserId::parse(user).context("--sub")?;
-    let signer = Signer::new(keys::signing(settings)?.as_bytes())?.with(&keys::expectations(settings));
-    Ok(signer.sign(&user, role, ttl)?)
+    let (secret, source) = keys::signing(settings)?;
+    let signer = Signer::new(secret.as_bytes())?.with(&keys::expectations(settings));
+    let token = signer.sign(&user, role, ttl)?;
+    #[allow(clippy::print_stderr, reason = "standard output is the token alone")]
+    {
+        eprintln!("signed with {source}");
+    }
+    Ok(token)
 }
 
 async fn serve(settings: Settings, is_demo: bool) -> anyhow::Result<()> {

@@ -183,6 +183,11 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_CORS_ORIGINS", global = true, value_delimiter = ',')]
     pub cors_origins: Vec<String>,
 
+    /// The address that clients use, such as `https://chat.example.com`: the URLs of error pages begin with it [default: the
+    /// request's own scheme and host].
+    #[arg(long, env = "RIDEWIRE_PUBLIC_URL", global = true, value_parser = web_address)]
+    pub public_url: Option<String>,
+
     /// A collector of traces that speaks OTLP over HTTP, such as `http://collector:4318`.
     #[arg(long, env = "RIDEWIRE_OTLP_ENDPOINT", global = true)]
     pub otlp_endpoint: Option<String>,
@@ -262,6 +267,18 @@ fn memory(text: &str) -> Result<usize, String> {
     };
     let bytes = shift.zip(digits.trim().parse::<usize>().ok()).and_then(|(shift, count)| count.checked_mul(1 << shift));
     bytes.filter(|bytes| *bytes >= LEAST_MEMORY).ok_or_else(|| "write it as 512MiB or 2GiB; 16MiB at least".to_owned())
+}
+
+fn web_address(text: &str) -> Result<String, String> {
+    let rest = ["https://", "http://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let is_plain = |rest: &str| {
+        !rest.is_empty()
+            && rest.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'"' | b'@'))
+    };
+    match rest {
+        Some(rest) if is_plain(rest) => Ok(text.to_owned()),
+        _ => Err("write it as https://chat.example.com, without a query".to_owned()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

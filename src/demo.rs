@@ -50,11 +50,11 @@ pub(crate) async fn lines(settings: &Settings, address: &str, api: &Api) -> anyh
 }
 
 fn signer(settings: &Settings) -> anyhow::Result<Signer> {
-    Ok(Signer::new(keys::signing(settings)?.as_bytes())?.with(&keys::expectations(settings)))
+    Ok(Signer::new(keys::signing(settings)?.0.as_bytes())?.with(&keys::expectations(settings)))
 }
 
 fn caller(user: UserId, role: Role) -> Caller {
-    Caller { user, role, issued_at: None, expires_at: Time::now().plus(TTL) }
+    Caller { user, role, issued_at: None, key: None, expires_at: Time::now().plus(TTL) }
 }
 
 /// `ride_123`, or the next number whose chat is not over.

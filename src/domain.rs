@@ -17,7 +17,7 @@ mod snapshot;
 mod time;
 mod trace;
 
-pub use caller::{Caller, Role};
+pub use caller::{Caller, KeyPrint, Role};
 pub use driver::{DriverState, DriverView};
 pub use error::{Code, Error, FieldError, FieldErrors, Result};
 pub use event::{BatchId, EventType, Filter, NewEvent, Seq, Topic};

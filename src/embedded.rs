@@ -36,6 +36,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 use self::account::Account;
+pub(crate) use self::cluster::open_data_dir;
 pub use self::error::EmbeddedError;
 use self::lock::Lock;
 use self::log::Log;

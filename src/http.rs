@@ -6,6 +6,7 @@ mod broadcasts;
 mod console;
 mod context;
 mod drivers;
+mod errors;
 pub mod guard;
 mod health;
 mod live;

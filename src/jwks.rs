@@ -3,14 +3,19 @@
 //! What holds here:
 //!
 //! - Keys that were read stay until others are: an issuer that is away takes nobody's login with it.
-//! - A token of an unknown key has the set looked at again, once a minute at most whoever asks; so who makes up tokens costs
-//!   the issuer nothing.
+//! - A token of an unknown key has the set looked at again, ten times at once and then every 5 s at most whoever asks; so who makes
+//!   up tokens costs the issuer little. Nobody is told that their key is unknown but by a look that began after they had come: a
+//!   made-up key delays no real one, and beyond these looks one has to come again.
+//! - An empty set is taken for a fault of the issuer, and the known keys stay: to withdraw the last key, publish another.
 //! - While the set cannot be read, nobody is told that their key is unknown: it may be there.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use salvo::http::uri::Uri;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
@@ -18,8 +23,9 @@ use tokio::time::{Instant, sleep};
 use crate::auth::{JwksError, Keys, Verifier};
 use crate::web;
 
-/// How often unknown keys may have the set looked at.
-const UNKNOWN_KEYS: Duration = Duration::from_secs(60);
+/// How often unknown keys may have the set looked at: so many times at once, and one time more after each such while.
+const LOOKS: u32 = 10;
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// When it is looked at again where that failed.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -41,6 +47,9 @@ pub enum ReadError {
     /// An address that does not answer, or not with a set.
     #[error(transparent)]
     Web(#[from] web::WebError),
+    /// Whoever is between could put keys of their own in.
+    #[error("from another machine the keys are read over https:// alone; http:// is for this machine")]
+    Insecure,
     /// Not a set that can be used.
     #[error(transparent)]
     Set(#[from] JwksError),
@@ -55,11 +64,27 @@ pub enum Source {
     File(PathBuf),
 }
 
-impl From<&str> for Source {
-    fn from(text: &str) -> Self {
+impl FromStr for Source {
+    type Err = ReadError;
+
+    fn from_str(text: &str) -> Result<Self, ReadError> {
+        if text.starts_with("http://") && !is_of_this_machine(text) {
+            return Err(ReadError::Insecure);
+        }
         let is_url = text.starts_with("https://") || text.starts_with("http://");
-        if is_url { Self::Url(text.to_owned()) } else { Self::File(text.into()) }
+        Ok(if is_url { Self::Url(text.to_owned()) } else { Self::File(text.into()) })
     }
+}
+
+/// Whether a URL names this machine by a loopback address.
+fn is_of_this_machine(url: &str) -> bool {
+    let uri: Option<Uri> = url.parse().ok();
+    let authority = uri.as_ref().and_then(Uri::authority);
+    authority.is_some_and(|authority| {
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        is_loopback && !authority.as_str().contains('@')
+    })
 }
 
 impl Source {
@@ -86,8 +111,10 @@ struct State {
     text: Vec<u8>,
     /// Whether the last look has found a set.
     is_known: bool,
-    /// When an unknown key has had it looked at.
-    asked: Option<Instant>,
+    /// When the last look began.
+    looked: Option<Instant>,
+    /// Until when the looks that unknown keys may cause are used up: each takes [`LOOK_AGAIN`] of them.
+    used: Option<Instant>,
 }
 
 impl Jwks {
@@ -114,18 +141,26 @@ impl Jwks {
         }
     }
 
-    /// Somebody has come with an unknown key: looks whether it is there by now. Whether the set is known; where it is not,
-    /// nobody can say what is in it.
+    /// Somebody has come with an unknown key: looks whether it is there by now. Whether the set is known as it is since they have
+    /// come; where it is not, nobody can say what is in it.
     pub async fn look_for_unknown(&self) -> bool {
+        let came = Instant::now();
         let mut state = self.state.lock().await;
-        if state.asked.is_none_or(|asked| asked.elapsed() >= UNKNOWN_KEYS) {
-            state.asked = Some(Instant::now());
+        // Of those who come together the first looks for all.
+        if state.looked.is_none_or(|looked| looked < came) {
+            let now = Instant::now();
+            let used = state.used.map_or(now, |used| used.max(now)) + LOOK_AGAIN;
+            if used > now + LOOK_AGAIN * LOOKS {
+                return false;
+            }
+            state.used = Some(used);
             drop(self.look(&mut state).await);
         }
         state.is_known
     }
 
     async fn look(&self, state: &mut State) -> Result<(), ReadError> {
+        state.looked = Some(Instant::now());
         let source = self.source.clone();
         let read = spawn_blocking(move || source.read().and_then(|text| Ok((Keys::from_jwks(&text)?, text)))).await;
         let was_known = std::mem::replace(&mut state.is_known, matches!(read, Ok(Ok(_))));

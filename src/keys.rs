@@ -1,12 +1,16 @@
 //! Which keys tokens are verified with, and where the development secret is kept.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use nix::errno::Errno;
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+
 use crate::auth::{Expect, KeyError, Keys};
 use crate::config::Settings;
+use crate::embedded::{self, EmbeddedError};
 
 /// Why there are no keys.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +23,28 @@ pub enum KeysError {
     /// Only a shared secret can sign.
     #[error("set RIDEWIRE_JWT_SECRET: tokens can be signed with a secret alone")]
     NoSecret,
+    /// With a public key, or a set of them, a server does not accept what a made-up secret signs.
+    #[error(
+        "{0} is set, so the server verifies what its issuer signs: ask the issuer for a token, or set RIDEWIRE_JWT_SECRET"
+    )]
+    OthersSign(&'static str),
+    /// No server has run here, or it runs with another directory.
+    #[error("{}: no server has made a secret here yet; start one, or set RIDEWIRE_DATA_DIR to its data directory", .0.display())]
+    NoServer(PathBuf),
+    /// The secret of the data directory may be known to others.
+    #[error("{}: it is {why}, so somebody else may know the secret; look who has put it there, and remove it", .path.display())]
+    Planted {
+        /// Which file.
+        path: PathBuf,
+        /// What it is.
+        why: &'static str,
+    },
+    /// The data directory cannot be had.
+    #[error(transparent)]
+    DataDir(#[from] EmbeddedError),
+    /// Neither a key nor a file. It is not repeated: it may be a secret.
+    #[error("RIDEWIRE_JWT_PUBLIC_KEY: it is neither PEM text, which begins with -----BEGIN, nor a file")]
+    NeitherKeyNorFile,
     /// A key that is none.
     #[error("{setting}: {error}")]
     Unusable {
@@ -59,9 +85,26 @@ pub fn verifying(settings: &Settings) -> Result<Keys, KeysError> {
     }
 }
 
-/// The secret that tokens are signed with.
-pub fn signing(settings: &Settings) -> Result<String, KeysError> {
-    secret(settings)?.ok_or(KeysError::NoSecret)
+/// The secret that tokens are signed with, and where it is from: one that the server of these settings verifies with. None is made
+/// here, since no server would accept what it signs.
+pub fn signing(settings: &Settings) -> Result<(String, String), KeysError> {
+    if let Some(secret) = &settings.jwt_secret {
+        return Ok((secret.clone(), "RIDEWIRE_JWT_SECRET".to_owned()));
+    }
+    if settings.jwt_public_key.is_some() {
+        return Err(KeysError::OthersSign("RIDEWIRE_JWT_PUBLIC_KEY"));
+    }
+    if settings.jwks.is_some() {
+        return Err(KeysError::OthersSign("RIDEWIRE_JWKS"));
+    }
+    if settings.database_url.is_some() {
+        return Err(KeysError::NoSecret);
+    }
+    let path = secret_path(&settings.data_dir());
+    match existing_secret(&path)? {
+        Some(secret) => Ok((secret, path.display().to_string())),
+        None => Err(KeysError::NoServer(path)),
+    }
 }
 
 /// What tokens must say besides.
@@ -77,24 +120,63 @@ fn secret(settings: &Settings) -> Result<Option<String>, KeysError> {
     }
 }
 
-/// A key as it is, or the file that holds it.
+/// A key as it is, or the file that holds it. In one line, as in an environment's file, a line's end is written `\n`.
 fn pem(key: &str) -> Result<Vec<u8>, KeysError> {
     if key.trim_start().starts_with("-----BEGIN") {
-        return Ok(key.as_bytes().to_vec());
+        return Ok(key.replace("\\r", "").replace("\\n", "\n").into_bytes());
+    }
+    // What is neither may be a secret in the wrong place.
+    if !key.contains('/') && !Path::new(key).exists() {
+        return Err(KeysError::NeitherKeyNorFile);
     }
     fs::read(key).map_err(|error| KeysError::File { path: key.into(), error })
 }
 
+fn secret_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("jwt-secret")
+}
+
 /// The secret in the data directory, made at its first use and readable by us alone.
 fn development_secret(data_dir: &Path) -> Result<String, KeysError> {
-    let path = data_dir.join("jwt-secret");
-    let failed = |error| KeysError::File { path: path.clone(), error };
-    fs::create_dir_all(data_dir).map_err(failed)?;
+    let path = secret_path(&embedded::open_data_dir(data_dir)?);
     // Two UUIDs: 244 bits of the operating system's randomness.
     let made = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
     match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-        Ok(mut file) => file.write_all(made.as_bytes()).map(|()| made).map_err(failed),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::read_to_string(&path).map_err(failed),
-        Err(error) => Err(failed(error)),
+        Ok(mut file) => file.write_all(made.as_bytes()).map(|()| made).map_err(|error| KeysError::File { path, error }),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            existing_secret(&path)?.ok_or(KeysError::File { path, error })
+        }
+        Err(error) => Err(KeysError::File { path, error }),
     }
+}
+
+/// The secret in a file that nobody but us can have written or read: whoever knows it is everybody. `None` where there is no
+/// such file.
+fn existing_secret(path: &Path) -> Result<Option<String>, KeysError> {
+    let planted = |why| Err(KeysError::Planted { path: path.to_owned(), why });
+    let failed = |error| KeysError::File { path: path.to_owned(), error };
+    // No link is followed, and no pipe waited for.
+    let flags = O_NOFOLLOW | O_NONBLOCK;
+    let mut file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => return planted("a symbolic link"),
+        Err(error) => return Err(failed(error)),
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return planted("no file");
+    }
+    if metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return planted("another user's file");
+    }
+    if metadata.nlink() != 1 {
+        return planted("a file that has another name as well");
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return planted("open to other users (chmod 600)");
+    }
+    let mut secret = String::new();
+    file.read_to_string(&mut secret).map_err(failed)?;
+    Ok(Some(secret))
 }

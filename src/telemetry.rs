@@ -2,9 +2,19 @@
 
 use std::io::IsTerminal;
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::prelude::*;
 
 use crate::config::{LogFormat, Settings};
+
+/// Whether a line may be logged, whatever filter is asked for: what is ours, and what is wrong elsewhere. Below that, a library
+/// logs what passes through it: statements with their parameters, requests with their headers.
+fn is_free_of_data(line: &Metadata<'_>) -> bool {
+    let target = line.target();
+    target == "ridewire" || target.starts_with("ridewire::") || *line.level() <= Level::WARN
+}
 
 /// Starts logging.
 pub(crate) fn start(settings: &Settings) {
@@ -21,7 +31,7 @@ pub(crate) fn start(settings: &Settings) {
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     match settings.log_format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => lines.finish().with(filter_fn(is_free_of_data)).init(),
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(filter_fn(is_free_of_data)).init(),
     }
 }

@@ -117,6 +117,7 @@ mod tests {
             user: UserId::parse(&name.to_string()).unwrap(),
             role: Role::Rider,
             issued_at: None,
+            key: None,
             expires_at: Time::now(),
         }
     }

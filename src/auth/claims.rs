@@ -77,7 +77,7 @@ impl Claims {
         let user = user.ok_or(TokenError::BadClaims("`sub` must be 1 to 64 characters of A-Z a-z 0-9 _ - ."))?;
         let role = self.role.as_str().and_then(role);
         let role = role.ok_or(TokenError::BadClaims("`role` must be one of rider, driver, support, service"))?;
-        Ok(Caller { user, role, issued_at, expires_at })
+        Ok(Caller { user, role, issued_at, key: None, expires_at })
     }
 }
 

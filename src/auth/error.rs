@@ -6,7 +6,7 @@ pub enum TokenError {
     /// Longer than any token needs to be; nothing of it was looked at.
     #[error("the token is longer than 8 KiB")]
     TooLong,
-    /// Not three parts of base64url with JSON objects in the first two.
+    /// Not three parts of base64url with JSON objects in the first two; the last is empty where nothing was signed.
     #[error("the token is not a JWT in the compact form")]
     Malformed,
     /// Signed in a way that no key here verifies; `none` among them.
@@ -39,4 +39,32 @@ pub enum TokenError {
     /// A claim that is needed is missing, or one that is there makes no sense.
     #[error("the token's claims are wrong: {0}")]
     BadClaims(&'static str),
+}
+
+impl TokenError {
+    /// The stable name of the reason, for programs: it tells the client what to do (docs/errors.md).
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::TooLong | Self::Malformed | Self::CriticalHeader | Self::BadClaims(_) => "token_malformed",
+            Self::UnsupportedAlgorithm | Self::BadSignature => "signature_invalid",
+            Self::UnknownKey => "key_unknown",
+            Self::Expired => "token_expired",
+            Self::Revoked => "token_revoked",
+            Self::NotYetValid => "token_not_yet_valid",
+            Self::WrongIssuer => "issuer_invalid",
+            Self::WrongAudience => "audience_invalid",
+        }
+    }
+
+    /// One reason for each code.
+    pub const OF_EACH_CODE: [Self; 8] = [
+        Self::Malformed,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::Revoked,
+        Self::BadSignature,
+        Self::UnknownKey,
+        Self::WrongIssuer,
+        Self::WrongAudience,
+    ];
 }

@@ -4,8 +4,10 @@ use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyOperations, PublicKeyUse};
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::keys::{Key, KeyError, Keys, judge};
+use crate::domain::KeyPrint;
 
 /// More keys than any issuer has in use: a token without a `kid` is tried on all of them.
 const MAX_KEYS: usize = 100;
@@ -53,6 +55,13 @@ impl Keys {
     }
 }
 
+/// Names a key by its numbers, so that another key under the same `kid` is another key.
+fn print(key: &AlgorithmParameters) -> Result<KeyPrint, String> {
+    let text = serde_json::to_vec(key).map_err(|error| error.to_string())?;
+    let digest = Sha256::digest(text);
+    Ok(digest.iter().take(8).fold(0, |print, byte| print << 8 | KeyPrint::from(*byte)))
+}
+
 fn usable_key(key: Value) -> Result<Key, String> {
     let key: Jwk = serde_json::from_value(key).map_err(|_| KeyError::Unsupported.to_string())?;
     if matches!(key.algorithm, AlgorithmParameters::OctetKey(_)) {
@@ -70,7 +79,8 @@ fn usable_key(key: Value) -> Result<Key, String> {
     if says.is_some_and(|named| named != format!("{algorithm:?}")) {
         return Err(format!("its `alg` is not {algorithm:?}, the one that its kind is used for here"));
     }
-    Ok(Key { algorithm, key: decoding, id: key.common.key_id })
+    let print = print(&key.algorithm)?;
+    Ok(Key { algorithm, key: decoding, id: key.common.key_id, print: Some(print) })
 }
 
 #[cfg(test)]

@@ -28,11 +28,12 @@ struct Header {
 }
 
 impl<'a> Jws<'a> {
-    /// Exactly three parts, none empty.
+    /// Exactly three parts. The signature alone may be empty (RFC 7515, section 7.1), and is then wrong.
     pub(super) fn split(token: &'a str) -> Result<Self, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, payload) = signed.split_once('.').ok_or(TokenError::Malformed)?;
-        if header.is_empty() || payload.is_empty() || signature.is_empty() || payload.contains('.') {
+        let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if header.is_empty() || payload.is_empty() || payload.contains('.') || !signature.bytes().all(is_base64url) {
             return Err(TokenError::Malformed);
         }
         Ok(Self { header, payload, signature, signed })

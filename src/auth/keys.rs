@@ -6,6 +6,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 
 use super::TokenError;
+use crate::domain::KeyPrint;
 
 /// As long as the hash: what RFC 7518, section 3.2, asks of HS256.
 const MIN_SECRET_BYTES: usize = 32;
@@ -53,13 +54,20 @@ pub struct Key {
     pub(super) key: DecodingKey,
     /// The `kid` that its issuer gave it; one without verifies tokens of any.
     pub(super) id: Option<String>,
+    /// Names it, where it is one of a set, from which it may be withdrawn.
+    pub(super) print: Option<KeyPrint>,
 }
 
 impl Keys {
     /// A secret of at least 32 bytes, for HS256.
     pub fn from_secret(secret: &[u8]) -> Result<Self, KeyError> {
         check_secret(secret)?;
-        Ok(Self(vec![Key { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret), id: None }]))
+        Ok(Self(vec![Key {
+            algorithm: Algorithm::HS256,
+            key: DecodingKey::from_secret(secret),
+            id: None,
+            print: None,
+        }]))
     }
 
     /// One public key in PEM: `PUBLIC KEY` of any kind, or `RSA PUBLIC KEY`. What it is decides the algorithm.
@@ -82,7 +90,7 @@ impl Keys {
         };
         let key = key.map_err(|_| KeyError::Unsupported)?;
         let algorithm = judge(&key)?;
-        Ok(Self(vec![Key { algorithm, key, id: None }]))
+        Ok(Self(vec![Key { algorithm, key, id: None, print: None }]))
     }
 
     /// These keys and `other`s: a token signed with any of them is good.
@@ -106,6 +114,11 @@ impl Keys {
         self.iter().any(|key| key.id.as_deref() == Some(id))
     }
 
+    /// Whether this very key is among them.
+    pub(super) fn has_key(&self, print: KeyPrint) -> bool {
+        self.iter().any(|key| key.print == Some(print))
+    }
+
     /// Those for `algorithm` that may have signed a token that names `id`.
     pub(super) fn of(&self, algorithm: Algorithm, id: Option<&str>) -> impl Iterator<Item = &Key> {
         self.iter().filter(move |key| {
@@ -118,8 +131,9 @@ impl Keys {
 impl Key {
     /// Whether `signature`, as base64url, is over `signed` by this key.
     pub(super) fn has_signed(&self, signed: &str, signature: &str) -> Result<bool, TokenError> {
-        // The key was judged when it was taken in: what can fail here is the signature's base64.
-        crypto::verify(signature, signed.as_bytes(), &self.key, self.algorithm).map_err(|_| TokenError::Malformed)
+        // The key was judged when it was taken in: what can fail here is the signature's last character, of which some bits
+        // are unused and must be 0.
+        crypto::verify(signature, signed.as_bytes(), &self.key, self.algorithm).map_err(|_| TokenError::BadSignature)
     }
 }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde::{Deserialize, Serialize};
 
+use super::jws::Jws;
 use super::{SignError, TokenError};
-use crate::domain::{Caller, RideId, Role, Time, UserId};
+use crate::domain::{Caller, KeyPrint, RideId, Role, Time, UserId};
 
 /// Clocks of replicas may differ by this much.
 const LEEWAY: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ struct Claims {
     #[serde(skip_serializing_if = "Option::is_none")]
     iat: Option<i64>,
     exp: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<KeyPrint>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ride: Option<String>,
 }
@@ -59,6 +62,7 @@ impl Tickets {
             role: caller.role,
             iat: caller.issued_at.map(Time::as_unix_seconds),
             exp: caller.expires_at.as_unix_seconds(),
+            key: caller.key,
             ride: ride.map(ToString::to_string),
         };
         Ok(encode(&Header::default(), &claims, &self.sign)?)
@@ -67,19 +71,21 @@ impl Tickets {
     /// What a ticket stands for.
     pub fn verify(&self, ticket: &str) -> Result<Ticket, TokenError> {
         use jsonwebtoken::errors::ErrorKind;
+        Jws::split(ticket)?.signed_with()?;
         let claims = decode::<Claims>(ticket, &self.verify, &self.validation);
         let claims = claims.map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenError::Expired,
-            ErrorKind::InvalidSignature => TokenError::BadSignature,
+            ErrorKind::InvalidSignature | ErrorKind::Base64(_) => TokenError::BadSignature,
             ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => TokenError::UnsupportedAlgorithm,
             _ => TokenError::Malformed,
         })?;
-        let Claims { sub, role, iat, exp, ride } = claims.claims;
+        let Claims { sub, role, iat, exp, key, ride } = claims.claims;
         let ride = ride.map(|ride| RideId::parse(&ride)).transpose().map_err(|_| TokenError::BadClaims("ride"))?;
         let caller = Caller {
             user: UserId::parse(&sub).map_err(|_| TokenError::BadClaims("sub"))?,
             role,
             issued_at: iat.and_then(Time::from_unix_seconds),
+            key,
             expires_at: Time::from_unix_seconds(exp).ok_or(TokenError::BadClaims("exp"))?,
         };
         Ok(Ticket { caller, ride })
@@ -105,6 +111,7 @@ mod tests {
             user: UserId::parse("rider_1").unwrap(),
             role: Role::Rider,
             issued_at: Time::from_unix_seconds(now - 100),
+            key: Some(u64::MAX),
             expires_at: Time::from_unix_seconds(now + ends_in).unwrap(),
         }
     }

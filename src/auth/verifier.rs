@@ -2,15 +2,18 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
+use tokio::sync::watch;
 
 use super::cache::Cache;
 use super::claims::Claims;
 use super::jws::Jws;
 use super::{Expect, Keys, TokenError};
-use crate::domain::{Caller, Time};
+use crate::domain::{Caller, KeyPrint, Time};
 
 /// Longer than any token with our claims; a header of this size is what HTTP servers take at most.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -20,20 +23,22 @@ pub struct Verifier {
     /// Those that the settings name.
     keys: Keys,
     /// Those of the issuer's set, where there is to be one: none until it was read.
-    published: Option<RwLock<Arc<Keys>>>,
+    published: Option<watch::Sender<Arc<Keys>>>,
     expect: Expect,
     cache: Cache,
+    /// The furthest that an accepted token's `iat` has been ahead of the clock here, in milliseconds.
+    ahead: AtomicU64,
 }
 
 impl Verifier {
     /// Accepts tokens signed with one of `keys` that say what `expect` asks for.
     pub fn new(keys: Keys, expect: Expect) -> Self {
-        Self { keys, published: None, expect, cache: Cache::new() }
+        Self { keys, published: None, expect, cache: Cache::new(), ahead: AtomicU64::new(0) }
     }
 
     /// Accepts those as well that are signed with what will be [published](Verifier::publish).
     pub fn with_published(self) -> Self {
-        Self { published: Some(RwLock::default()), ..self }
+        Self { published: Some(watch::Sender::default()), ..self }
     }
 
     /// Takes the keys of the issuer's set in place of those that it had before. Tokens of a key that is gone count no
@@ -41,9 +46,41 @@ impl Verifier {
     pub fn publish(&self, keys: Keys) {
         if let Some(published) = &self.published {
             // First the keys, then the cache: what is verified with the old ones meanwhile is not kept.
-            *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+            let keys = Arc::new(keys);
+            published.send_modify(|published| *published = Arc::clone(&keys));
             self.cache.clear();
+            // Once more, for those who were woken before the cache was empty.
+            published.send_modify(|_| {});
         }
+    }
+
+    /// Whether the key that a caller's token was signed with is still among the issuer's, if it was one of those.
+    pub fn has_key_of(&self, caller: &Caller) -> bool {
+        let published = self.published.as_ref();
+        caller.key.is_none_or(|key| published.is_some_and(|published| published.borrow().has_key(key)))
+    }
+
+    /// Waits until the key that a caller's token was signed with is withdrawn.
+    pub async fn withdrawn(&self, caller: &Caller) {
+        let (Some(published), Some(_)) = (&self.published, caller.key) else { return std::future::pending().await };
+        let mut changes = published.subscribe();
+        while self.has_key_of(caller) {
+            // The sender lives in `self`, so this cannot fail.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// How far the issuer's clock has been found to be ahead of ours: of two tokens with the same `iat`, one may have been
+    /// issued this much earlier than it says.
+    pub fn ahead(&self) -> Duration {
+        Duration::from_millis(self.ahead.load(Ordering::Relaxed))
+    }
+
+    /// Whether any token can be verified: not before the first set was read, where the settings name no key.
+    pub fn has_keys(&self) -> bool {
+        let is_any = |keys: &Keys| keys.iter().next().is_some();
+        let published = self.published.as_ref();
+        is_any(&self.keys) || published.is_some_and(|keys| is_any(&keys.borrow()))
     }
 
     /// Verifies a compact JWS and says who it stands for.
@@ -74,20 +111,31 @@ impl Verifier {
         let jws = Jws::split(token)?;
         let (algorithm, key) = jws.signed_with()?;
         let algorithm = Algorithm::from_str(&algorithm).map_err(|_| TokenError::UnsupportedAlgorithm)?;
-        self.check_signature(&jws, algorithm, key.as_deref())?;
+        let key = self.check_signature(&jws, algorithm, key.as_deref())?;
         let claims: Claims = jws.claims(Claims::WRONG)?;
-        claims.into_caller(&self.expect, now)
+        let caller = Caller { key, ..claims.into_caller(&self.expect, now)? };
+        if let Some(issued_at) = caller.issued_at {
+            let ahead = u64::try_from(issued_at.since(now).as_millis()).unwrap_or(0);
+            self.ahead.fetch_max(ahead, Ordering::Relaxed);
+        }
+        Ok(caller)
     }
 
-    /// Whether one of the keys for `algorithm` has signed it; of the published ones, the one that the token names.
-    fn check_signature(&self, jws: &Jws<'_>, algorithm: Algorithm, key: Option<&str>) -> Result<(), TokenError> {
-        let published = self.published.as_ref().map(|keys| keys.read().unwrap_or_else(PoisonError::into_inner).clone());
+    /// Which of the keys for `algorithm` has signed it, if it is of the published ones; of these, it can be the one that the
+    /// token names.
+    fn check_signature(
+        &self,
+        jws: &Jws<'_>,
+        algorithm: Algorithm,
+        key: Option<&str>,
+    ) -> Result<Option<KeyPrint>, TokenError> {
+        let published = self.published.as_ref().map(|keys| keys.borrow().clone());
         let of_set = published.iter().flat_map(|keys| keys.of(algorithm, key));
         let mut is_any = false;
         for candidate in self.keys.of(algorithm, None).chain(of_set) {
             is_any = true;
             if candidate.has_signed(jws.signed, jws.signature)? {
-                return Ok(());
+                return Ok(candidate.print);
             }
         }
         // It may be a key of the set as it is by now; unless no key of a set could be.

@@ -36,6 +36,9 @@ impl Role {
     }
 }
 
+/// Names a public key by a hash of what it is, whatever its issuer calls it.
+pub type KeyPrint = u64;
+
 /// An authenticated user, as their token describes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -45,6 +48,8 @@ pub struct Caller {
     pub role: Role,
     /// `iat`, where the token has one.
     pub issued_at: Option<Time>,
+    /// The key of the issuer's set that the token is signed with: what this caller has opened ends when it is withdrawn.
+    pub key: Option<KeyPrint>,
     /// `exp`: what this caller has opened ends here.
     pub expires_at: Time,
 }

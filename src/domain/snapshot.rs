@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn caller(name: &str, role: Role) -> Caller {
-        Caller { user: user(name), role, issued_at: None, expires_at: Time::now() }
+        Caller { user: user(name), role, issued_at: None, key: None, expires_at: Time::now() }
     }
 
     fn participant(name: &str, role: RideRole, from_seq: Seq, until_seq: Option<Seq>) -> Participant {

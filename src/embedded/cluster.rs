@@ -4,6 +4,11 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::account::Account;
 use super::log::last_lines;
@@ -16,10 +21,10 @@ const UNFINISHED: &str = "postgres.new-";
 /// Creates the data directory and returns its absolute path.
 ///
 /// It stays ours; as root it must be passable, since what Postgres owns lies below.
-pub(super) fn open_data_dir(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
+pub(crate) fn open_data_dir(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
     if !data_dir.exists() {
         let mode = if nix::unistd::geteuid().is_root() { 0o711 } else { 0o700 };
-        let created = DirBuilder::new().recursive(true).create(data_dir);
+        let created = DirBuilder::new().recursive(true).mode(mode).create(data_dir);
         // Set afterwards, because the umask may have taken something away.
         let closed = created.and_then(|()| fs::set_permissions(data_dir, Permissions::from_mode(mode)));
         closed.map_err(EmbeddedError::io("create the directory", data_dir))?;
@@ -64,7 +69,13 @@ pub(super) async fn create(
     if !durable {
         command.arg("--no-sync");
     }
-    let output = command.kill_on_drop(true).output().await.map_err(EmbeddedError::io("run", &program))?;
+    // In a group of its own: a Ctrl-C of the terminal asks us, who end it as a whole.
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let child = command.spawn().map_err(EmbeddedError::io("run", &program))?;
+    let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+    let interrupted = Interrupted { group, data_dir };
+    let output = child.wait_with_output().await.map_err(EmbeddedError::io("run", &program))?;
+    std::mem::forget(interrupted);
     if !output.status.success() {
         remove_unfinished(data_dir);
         let said = [output.stdout, output.stderr].concat();
@@ -78,6 +89,33 @@ pub(super) async fn create(
     })?;
     // The rename itself must be on disk before anything is committed into the cluster.
     File::open(data_dir).and_then(|directory| directory.sync_all()).map_err(EmbeddedError::io("sync", data_dir))
+}
+
+/// An `initdb` that is under way. Dropped, since a signal has ended the start, it takes what is there of the cluster along.
+struct Interrupted<'a> {
+    group: Option<Pid>,
+    data_dir: &'a Path,
+}
+
+impl Drop for Interrupted<'_> {
+    fn drop(&mut self) {
+        if let Some(group) = self.group {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        // What was killed may still be ending, and one of its files come after the directory was listed.
+        for _ in 0..100 {
+            remove_unfinished(self.data_dir);
+            if !has_unfinished(self.data_dir) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn has_unfinished(data_dir: &Path) -> bool {
+    let mut entries = fs::read_dir(data_dir).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()))
 }
 
 /// Removes what interrupted starts have left; what cannot be removed now is in nobody's way.

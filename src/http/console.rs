@@ -163,6 +163,7 @@ fn is_own_page(req: &Request) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let is_here = matches!(name, "127.0.0.1" | "localhost" | "[::1]");
     let site = header(HeaderName::from_static("sec-fetch-site"));
-    let origin = header(ORIGIN).and_then(|origin| origin.split_once("://"));
-    is_here && site.is_none_or(|site| site == "same-origin") && origin.is_none_or(|(_, from)| from == host)
+    // `null` is the origin of a sandboxed frame, and of a page from a file: it is nobody's own.
+    let is_own = |origin: &str| origin.split_once("://").is_some_and(|(_, from)| from == host);
+    is_here && site.is_none_or(|site| site == "same-origin") && header(ORIGIN).is_none_or(is_own)
 }

@@ -66,6 +66,8 @@ pub struct Api {
     pub has_feed: bool,
     /// Times and sizes.
     pub limits: Limits,
+    /// What the URLs of errors' pages begin with, where it is configured.
+    pub public_url: Option<String>,
     /// Streams and polls that are open, and how they leave.
     pub admission: Arc<Admission>,
     /// What requests and responses hold.
@@ -114,6 +116,14 @@ impl Api {
             self.metrics.rejected("memory");
         }
         has_room
+    }
+
+    /// Waits until what a caller has shown counts no longer, and says why.
+    pub(super) async fn rejected(&self, caller: &Caller) -> TokenError {
+        tokio::select! {
+            () = self.revocations.revoked(caller, || self.verifier.ahead()) => TokenError::Revoked,
+            () = self.verifier.withdrawn(caller) => TokenError::UnknownKey,
+        }
     }
 
     /// Lets somebody hold a poll open.
@@ -251,7 +261,7 @@ impl Credentials {
             (signed, _) => signed?,
         };
         let (Self::Token(caller) | Self::Ticket(Ticket { caller, .. })) = &credentials;
-        if api.revocations.is_revoked(caller) {
+        if api.revocations.is_revoked(caller, api.verifier.ahead()) {
             return Err(Refusal::Unauthorized(Some(TokenError::Revoked)));
         }
         Ok(credentials)
@@ -262,8 +272,8 @@ impl Credentials {
         let mut values = req.headers().get_all(AUTHORIZATION).iter();
         let bearer = values.next().and_then(|value| {
             // RFC 9110, section 11.1: the scheme's case does not matter.
-            let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token)
+            let (scheme, token) = value.as_bytes().split_at_checked("bearer ".len())?;
+            scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
         });
         // Not a list (RFC 9110, section 5.3): two may mean that somebody on the way has added theirs.
         if values.next().is_some() {
@@ -272,13 +282,23 @@ impl Credentials {
         // Another scheme beside a ticket, such as a proxy's Basic, is not meant for us.
         let Some(token) = bearer else {
             let ticket = query(req, "ticket").ok_or(Refusal::Unauthorized(None))?;
-            return api.tickets.verify(ticket).map(Self::Ticket).map_err(refused);
+            return Self::ticket(ticket, api).map_err(refused);
         };
-        let token = token.trim();
+        let token = str::from_utf8(token).map_err(|_| refused(TokenError::Malformed))?.trim();
         match api.verifier.verify(token) {
             Ok(caller) => Ok(Self::Token(caller)),
-            Err(error) => api.tickets.verify(token).map(Self::Ticket).map_err(|_| refused(error)),
+            Err(error) => Self::ticket(token, api).map_err(|of_ticket| match of_ticket {
+                // It is one of ours, so what is said of it as a ticket holds.
+                TokenError::Expired | TokenError::UnknownKey => refused(of_ticket),
+                _ => refused(error),
+            }),
         }
+    }
+
+    /// A ticket stands for a login, and so counts as long as its key does.
+    fn ticket(text: &str, api: &Api) -> Result<Self, TokenError> {
+        let ticket = api.tickets.verify(text)?;
+        if api.verifier.has_key_of(&ticket.caller) { Ok(Self::Ticket(ticket)) } else { Err(TokenError::UnknownKey) }
     }
 }
 

@@ -91,7 +91,21 @@ fn has_one_host(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(HOST).iter();
     let (Some(host), None) = (values.next(), values.next()) else { return false };
     // It is empty where the target has no authority.
-    host.is_empty() || Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'))
+    host.is_empty() || is_host(host)
+}
+
+fn is_host(value: &HeaderValue) -> bool {
+    Authority::try_from(value.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'))
+}
+
+/// The host and port that a request names, if they are valid: HTTP/2 has them in the target.
+pub(super) fn host(req: &Request) -> Option<&str> {
+    let mut values = req.headers().get_all(HOST).iter();
+    match (values.next(), values.next()) {
+        (Some(host), None) if is_host(host) => host.to_str().ok(),
+        (None, _) => req.uri().authority().map(Authority::as_str).filter(|host| !host.contains('@')),
+        _ => None,
+    }
 }
 
 /// Answers are data: not to be guessed at, run, or framed; and where they were asked for is nobody else's to know.

@@ -17,6 +17,8 @@ use crate::domain::Error;
 struct Ready {
     status: &'static str,
     database: bool,
+    writable: bool,
+    keys: bool,
     listen: &'static str,
 }
 
@@ -29,17 +31,24 @@ pub(super) async fn get_health(res: &mut Response) {
 
 /// It can work
 ///
-/// Postgres answers and the server is not stopping. `listen` says how hints of other replicas arrive; where they
-/// do not, the fallback poll serves, so that alone does not make a server unready.
+/// Postgres answers and can be written to, there is a key to verify tokens with, and the server is not stopping. `listen` says how
+/// hints of other replicas arrive; where they do not, the fallback poll serves, so that alone does not make a server unready.
 #[endpoint(tags("operations"), operation_id = "getReadiness", responses(
     (status_code = 200, description = "Ready", body = schema::Ready),
     (status_code = 503, description = "Not ready", body = schema::Ready)))]
 pub(super) async fn get_readiness(depot: &mut Depot, res: &mut Response) -> Result<(), Refusal> {
     let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
-    let database = api.store.ping().await.is_ok();
-    let is_ready = database && !api.admission.is_draining();
-    let ready =
-        Ready { status: if is_ready { "ok" } else { "unavailable" }, database, listen: api.listener.state().as_str() };
+    let asked = api.store.is_writable().await;
+    let (database, writable) = (asked.is_ok(), asked.unwrap_or(false));
+    let keys = api.verifier.has_keys();
+    let is_ready = writable && keys && !api.admission.is_draining();
+    let ready = Ready {
+        status: if is_ready { "ok" } else { "unavailable" },
+        database,
+        writable,
+        keys,
+        listen: api.listener.state().as_str(),
+    };
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let text = serde_json::to_string(&ready).map_err(|_| Error::Internal)?;
     Json::<schema::Ready>::text(status, text).render(res);

@@ -15,7 +15,7 @@ use prometheus::{
 use salvo::http::StatusCode;
 use salvo::http::header::{CONTENT_TYPE, HeaderValue};
 use salvo::oapi::endpoint;
-use salvo::{Depot, Response};
+use salvo::{Depot, Request, Response};
 
 use self::process::ProcessMetrics;
 use super::context::Api;
@@ -215,7 +215,11 @@ impl Metrics {
 /// For Prometheus, in its text format.
 #[endpoint(tags("operations"), operation_id = "getMetrics", responses(
     (status_code = 200, description = "Metrics", content_type = "text/plain", body = String)))]
-pub(super) async fn get_metrics(depot: &mut Depot, res: &mut Response) -> Result<(), Refusal> {
+pub(super) async fn get_metrics(req: &Request, depot: &mut Depot, res: &mut Response) -> Result<(), Refusal> {
+    // No other spelling of the path, such as `/metrics/` or `//metrics`: a proxy that hides this one would let it through.
+    if req.uri().path() != "/metrics" {
+        return Err(Refusal::NotFound);
+    }
     let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
     api.metrics.look(api).await;
     let mut text = Vec::new();

@@ -29,7 +29,12 @@ document is rejected, except `_`, which some libraries add against caches. `HEAD
 /// The refusals that any operation under `/api/v1` may meet.
 const COMMON: [(&str, &str); 7] = [
     ("400", "`invalid_request`: `errors` says which field, and what would be right"),
-    ("401", "`unauthorized`: no token, or none that counts"),
+    (
+        "401",
+        "No token, or one that is rejected: `token_missing`, `token_malformed`, `token_expired`, `token_not_yet_valid`, \
+         `token_revoked`, `signature_invalid`, `key_unknown`, `issuer_invalid`, `audience_invalid`. `WWW-Authenticate` has \
+         the code in `error_description`",
+    ),
     ("403", "`forbidden`: a stream ticket opens streams and polls alone"),
     ("413", "`body_too_large`: a body may have at most 64 KiB"),
     (

@@ -10,8 +10,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::Api;
+use super::errors;
 use super::refusal::Refusal;
 use super::trace::RequestId;
+use crate::auth::TokenError;
 use crate::domain::{Code, Error, FieldError, FieldErrors, Status};
 
 /// The members that our problems have beside the standard ones.
@@ -29,8 +31,8 @@ struct Extensions {
 #[salvo(schema(name = "Problem", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct ProblemBody {
-    /// A URI for the kind of problem.
-    #[salvo(schema(rename = "type", example = "urn:ridewire:problem:chat_closed"))]
+    /// The URL of the page that explains the code.
+    #[salvo(schema(rename = "type", example = "https://chat.example.com/docs/errors/chat_closed"))]
     r#type: String,
     /// The kind of problem in words.
     title: String,
@@ -69,7 +71,10 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
     let code = match refusal {
         Refusal::Domain(error) => error.code(),
         Refusal::Store(error) => Error::from(error).code(),
-        Refusal::Unauthorized(_) => return (StatusCode::UNAUTHORIZED, "unauthorized", "Not authenticated"),
+        Refusal::Unauthorized(error) => {
+            let (code, title) = unauthorized(*error);
+            return (StatusCode::UNAUTHORIZED, code, title);
+        }
         Refusal::BodyTooLarge => return (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
         Refusal::TooMany { .. } => return TOO_MANY,
         Refusal::BroadcastStopped { .. } => Error::Unavailable.code(),
@@ -96,10 +101,25 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
     }
 }
 
-/// The URI of a kind of problem.
-fn kind(code: &str) -> String {
-    format!("urn:ridewire:problem:{code}")
+/// Code and title of a missing token, or of one that is rejected.
+fn unauthorized(error: Option<TokenError>) -> (&'static str, &'static str) {
+    let code = error.map_or("token_missing", TokenError::code);
+    let title = match code {
+        "token_missing" => "Token missing",
+        "token_expired" => "Token expired",
+        "token_not_yet_valid" => "Token not yet valid",
+        "token_revoked" => "Token revoked",
+        "signature_invalid" => "Signature invalid",
+        "key_unknown" => "Key unknown",
+        "issuer_invalid" => "Issuer invalid",
+        "audience_invalid" => "Audience invalid",
+        _ => "Token malformed",
+    };
+    (code, title)
 }
+
+/// Where the examples' pages are.
+const EXAMPLE: &str = "https://chat.example.com";
 
 /// One problem of each kind that an operation may answer with, by its code: for openapi.yaml.
 pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
@@ -118,16 +138,12 @@ pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
         Error::Unavailable,
         Error::Internal,
     ];
-    let http = [
-        Refusal::Unauthorized(None),
-        Refusal::NotFound,
-        Refusal::BodyTooLarge,
-        Refusal::TooMany { what: "messages", seconds: 1 },
-    ];
-    domain.map(Refusal::Domain).into_iter().chain(http).map(|refusal| {
+    let http = [Refusal::NotFound, Refusal::BodyTooLarge, Refusal::TooMany { what: "messages", seconds: 1 }];
+    let tokens = [None].into_iter().chain(TokenError::OF_EACH_CODE.map(Some)).map(Refusal::Unauthorized);
+    domain.map(Refusal::Domain).into_iter().chain(tokens).chain(http).map(|refusal| {
         let (status, code, title) = table(&refusal);
         let mut body = json!({
-            "type": kind(code),
+            "type": format!("{EXAMPLE}/docs/errors/{code}"),
             "title": title,
             "status": status.as_u16(),
             "detail": refusal.to_string(),
@@ -148,22 +164,28 @@ pub(super) fn retry_after() -> HeaderValue {
     HeaderValue::from(fastrand::u16(1..=3))
 }
 
-/// RFC 6750, section 3: an error is named only when a token was given.
-fn challenge(refusal: &Refusal) -> &'static str {
-    match refusal {
-        Refusal::Unauthorized(Some(_)) => r#"Bearer error="invalid_token""#,
-        _ => "Bearer",
-    }
+/// The challenge of a 401 (RFC 6750, section 3), with the code in `error_description`. Without a token there is no `error`: a
+/// client that has shown nothing has made no mistake (section 3.1).
+fn challenge(error: Option<TokenError>) -> HeaderValue {
+    let (code, _) = unauthorized(error);
+    let error = if error.is_some() { r#"error="invalid_token", "# } else { "" };
+    let challenge = format!(r#"Bearer {error}error_description="{code}""#);
+    HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer"))
 }
 
 #[async_trait]
 impl Writer for Refusal {
     async fn write(self, req: &mut Request, depot: &mut Depot, res: &mut Response) {
         let (status, code, title) = table(&self);
-        if let Ok(api) = depot.get_typed::<Arc<Api>>() {
+        let api = depot.get_typed::<Arc<Api>>().ok();
+        if let Some(api) = api {
             api.metrics.refusals.with_label_values(&[code]).inc();
         }
-        let challenge = challenge(&self);
+        let page = errors::url(req, api.and_then(|api| api.public_url.as_deref()), code);
+        let challenge = match &self {
+            Self::Unauthorized(error) => Some(challenge(*error)),
+            _ => None,
+        };
         let request_id = RequestId::of(depot);
         let detail = match &self {
             // What went wrong inside is for the log.
@@ -188,7 +210,7 @@ impl Writer for Refusal {
             _ => Vec::new(),
         };
         let errors = errors.into_iter().map(|field| WrongField { pointer: field.pointer, detail: field.detail });
-        res.render(Problem::new(status).kind(kind(code)).title(title).detail(detail).with_extensions(Extensions {
+        res.render(Problem::new(status).kind(page).title(title).detail(detail).with_extensions(Extensions {
             code,
             request_id: request_id.to_string(),
             errors: errors.collect(),
@@ -200,8 +222,8 @@ impl Writer for Refusal {
         if status == StatusCode::PAYLOAD_TOO_LARGE && req.version() < Version::HTTP_2 {
             res.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if status == StatusCode::UNAUTHORIZED {
-            res.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        if let Some(challenge) = challenge {
+            res.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
     }
 }

@@ -9,6 +9,7 @@ use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Service, Writer
 
 use super::console::Console;
 use super::context::{Api, Provide};
+use super::errors::ErrorPages;
 use super::guard::{Origin, RequireHost, cors};
 use super::live::{feed, poll, sse};
 use super::params::QueryParameters;
@@ -58,7 +59,11 @@ macro_rules! get {
 
 /// The paths of what is served.
 pub(super) fn router(served: Served) -> Router {
-    let mut root = Router::new().push(get!("healthz", health::get_health)).push(get!("readyz", health::get_readiness));
+    let mut root = Router::new()
+        .push(get!("healthz", health::get_health))
+        .push(get!("readyz", health::get_readiness))
+        // Whoever is told of an error can look it up.
+        .push(get!("docs/errors", ErrorPages).push(get!("{code}", ErrorPages)));
     if served != Served::Operations {
         root = root
             .push(interface())

@@ -352,6 +352,10 @@ pub(super) struct Ready {
     status: String,
     /// Whether Postgres answers.
     database: bool,
+    /// Whether Postgres can be written to: it does not only read, and its schema is there.
+    writable: bool,
+    /// Whether there is a key to verify tokens with.
+    keys: bool,
     /// How hints of other replicas arrive: `listening`, `connecting`, `deaf`, `off`.
     #[salvo(schema(example = "listening"))]
     listen: String,

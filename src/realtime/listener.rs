@@ -14,11 +14,10 @@ use futures_util::StreamExt;
 use futures_util::stream::poll_fn;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::AsyncMessage;
+use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage};
 
 use super::{Heard, Heeding, Hub, Revocations};
-use crate::store::hints;
-use crate::store::{Address, Store, StoreError};
+use crate::store::{Address, Store, StoreError, hints, sql};
 
 /// How long to wait before connecting again: doubled each time, jittered, back to the first after success.
 const BACKOFF_MS: (u64, u64) = (100, 10_000);
@@ -154,14 +153,7 @@ impl Listener {
             Ok(())
         };
         let listening = async {
-            // No setting of the session: through a pooler it would be another's.
-            let timeout_ms = CONNECT_PATIENCE.as_millis() * 3 / 4;
-            let listen = format!(
-                "begin; set local statement_timeout = {timeout_ms}; set local lock_timeout = {timeout_ms}; \
-                 listen {}; commit",
-                hints::CHANNEL
-            );
-            let listens = timeout(CONNECT_PATIENCE, client.batch_execute(&listen)).await;
+            let listens = timeout(CONNECT_PATIENCE, listen(&client)).await;
             listens.map_err(|_| StoreError::Timeout)??;
             connected();
             // LISTEN is committed: what is committed after this look will be heard.
@@ -239,4 +231,21 @@ impl Listener {
         }
         Some(heard)
     }
+}
+
+/// Listens on the channel of the schema that this connection is in.
+async fn listen(client: &Client) -> Result<(), StoreError> {
+    // Not prepared: the connection may be one of a pooler.
+    let messages = client.simple_query(sql::TOPICS_CHANNEL).await?;
+    let channel = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get("channel"),
+        _ => None,
+    });
+    let channel = channel.ok_or(StoreError::Corrupt("no channel"))?;
+    // No setting of the session: through a pooler it would be another's.
+    let timeout_ms = CONNECT_PATIENCE.as_millis() * 3 / 4;
+    let listen = format!(
+        "begin; set local statement_timeout = {timeout_ms}; set local lock_timeout = {timeout_ms}; listen {channel}; commit"
+    );
+    Ok(client.batch_execute(&listen).await?)
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -49,16 +50,18 @@ impl Revocations {
     }
 
     /// Whether a login was revoked after it was issued. One that does not say when it was issued counts as older; one of
-    /// the same second as well, since most tokens give no part of it.
-    pub fn is_revoked(&self, caller: &Caller) -> bool {
+    /// the same second as well, since most tokens give no part of it. Where the issuer's clock is `ahead`, a login may be older by
+    /// that much than it says.
+    pub fn is_revoked(&self, caller: &Caller, ahead: Duration) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(&caller.user).is_some_and(|revoked_at| caller.issued_at.is_none_or(|at| at <= *revoked_at))
+        let is_older = |revoked_at: Time| caller.issued_at.is_none_or(|at| at <= revoked_at.plus(ahead));
+        known.get(&caller.user).is_some_and(|revoked_at| is_older(*revoked_at))
     }
 
     /// Waits until a login is revoked.
-    pub async fn revoked(&self, caller: &Caller) {
+    pub async fn revoked(&self, caller: &Caller, ahead: impl Fn() -> Duration) {
         let mut changes = self.version.subscribe();
-        while !self.is_revoked(caller) {
+        while !self.is_revoked(caller, ahead()) {
             // The sender lives in `self`, so this cannot fail.
             let _ = changes.changed().await;
         }

@@ -36,8 +36,8 @@ type Driver = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// It is none.
-    #[error("{}", described(.0))]
-    Address(#[from] tokio_postgres::Error),
+    #[error("{0}")]
+    Address(String),
     /// Its `sslmode` and `sslrootcert` do not go together, or one of them is nothing known.
     #[error("{0}")]
     Setting(&'static str),
@@ -57,8 +57,25 @@ pub enum AddressError {
     Tls(#[from] rustls::Error),
 }
 
-fn described(error: &tokio_postgres::Error) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+/// What is wrong with an address, without anything that may belong to a password: a mistyped address is taken apart in the
+/// wrong places. So a setting is named only where it is one, or where no password can be in what was taken for its name.
+fn described(error: &tokio_postgres::Error, address: &str) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    if source.starts_with("invalid value for option") {
+        return source;
+    }
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| address.starts_with(scheme));
+    let is_free_of_passwords = match is_url {
+        // A `?` within a password comes before the last `@`.
+        true => address.split_once('?').is_some_and(|(_, query)| !query.contains('@')),
+        false => address.contains('=') && !address.contains("password") && !address.contains('@'),
+    };
+    if source.starts_with("unknown option") && is_free_of_passwords {
+        return source;
+    }
+    "it cannot be read, and is not repeated here because it may hold a password; characters such as @ : / ? # % in a \
+     password are written as %40 %3A %2F %3F %23 %25"
+        .to_owned()
 }
 
 /// Where Postgres is, and how it is reached.
@@ -91,7 +108,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let (rest, [mode, roots]) = settings::take(text, ["sslmode", "sslrootcert"]);
-        let mut config: Config = rest.parse()?;
+        let mut config: Config = rest.parse().map_err(|error| AddressError::Address(described(&error, text)))?;
         let (mode, trust) = modes(mode.as_deref(), roots.as_deref())?;
         // As in libpq, where a socket of this machine has no TLS, whatever is asked for.
         let is_local = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));

@@ -25,6 +25,9 @@ pub enum StoreError {
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
+    /// The schema is older than this version, and the database takes no writes.
+    #[error("the database is read-only and its schema is not up to date: run `ridewire migrate` on the primary first")]
+    ReadOnly,
 }
 
 /// The server's own words, which `tokio_postgres` keeps in the source.
@@ -44,7 +47,7 @@ impl StoreError {
         match self {
             Self::Pool(_) | Self::Timeout => true,
             Self::Database(error) => error.is_closed() || error.code().is_none_or(is_shutdown),
-            Self::Migration(_) | Self::Corrupt(_) | Self::Stopping => false,
+            Self::Migration(_) | Self::Corrupt(_) | Self::Stopping | Self::ReadOnly => false,
         }
     }
 

@@ -14,9 +14,6 @@ use serde::Deserialize;
 
 use crate::domain::{EventType, Seq, Signal, Topic, UserId};
 
-/// The channel.
-pub const CHANNEL: &str = "ridewire";
-
 /// A hint that says nothing, by which a listener hears whether it can hear.
 pub const PROBE: &str = r#"{"v":1,"heads":{}}"#;
 

@@ -23,6 +23,9 @@ pub async fn migrate(address: &Address) -> Result<usize, StoreError> {
     let (mut client, connection) = address.connect().await?;
     let drivers = [tokio::spawn(holding), tokio::spawn(connection)];
     let applied = async {
+        if is_read_only(&client).await? {
+            return check(&client).await;
+        }
         lock.batch_execute(LOCK).await?;
         let applied = run(&mut client).await?;
         lock.batch_execute("commit").await?;
@@ -35,6 +38,21 @@ pub async fn migrate(address: &Address) -> Result<usize, StoreError> {
         let _ = driver.await;
     }
     applied
+}
+
+/// Whether the database takes no writes now, as a standby.
+async fn is_read_only(client: &Client) -> Result<bool, StoreError> {
+    let row = client.query_one("select current_setting('transaction_read_only') = 'on'", &[]).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Where nothing can be migrated nothing may have to be: the server then serves what can be read until writes are possible.
+async fn check(client: &Client) -> Result<usize, StoreError> {
+    let runner = embedded::migrations::runner();
+    let latest = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
+    let applied = client.query_one("select max(version)::bigint from ridewire_migrations", &[]).await;
+    let applied = applied.ok().and_then(|row| row.get::<_, Option<i64>>(0)).unwrap_or(0);
+    if applied >= i64::from(latest) { Ok(0) } else { Err(StoreError::ReadOnly) }
 }
 
 async fn run(client: &mut Client) -> Result<usize, StoreError> {

@@ -165,9 +165,10 @@ impl Store {
         self.pool.clone()
     }
 
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        self.read("select 1", &[]).await.map(drop)
+    /// Whether writes can succeed, asked of the database.
+    pub async fn is_writable(&self) -> Result<bool, StoreError> {
+        let rows = self.read(sql::TOPICS_WRITABLE, &[]).await?;
+        Ok(rows.first().ok_or(StoreError::Corrupt("no answer"))?.try_get("writable")?)
     }
 
     /// One reading statement. Asked again, once, on another connection when its own was lost meanwhile.

@@ -15,6 +15,8 @@ statements! {
     TOPICS_LOCK = "topics/lock.sql";
     TOPICS_TRY_LOCK = "topics/try_lock.sql";
     TOPICS_HEADS = "topics/heads.sql";
+    TOPICS_CHANNEL = "topics/channel.sql";
+    TOPICS_WRITABLE = "topics/writable.sql";
     TOPICS_NOTIFY = "topics/notify.sql";
     TOPICS_NOTIFY_COMMITTED = "topics/notify_committed.sql";
     TOPICS_QUEUE_USAGE = "topics/queue_usage.sql";

@@ -188,7 +188,13 @@ mod tests {
     use crate::domain::{Role, Time, UserId};
 
     fn caller(name: &str) -> Caller {
-        Caller { user: UserId::parse(name).unwrap(), role: Role::Rider, issued_at: None, expires_at: Time::now() }
+        Caller {
+            user: UserId::parse(name).unwrap(),
+            role: Role::Rider,
+            issued_at: None,
+            key: None,
+            expires_at: Time::now(),
+        }
     }
 
     fn key(name: &str) -> Key {

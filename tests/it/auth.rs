@@ -48,8 +48,9 @@ fn now() -> u64 {
 
 fn refused(answer: Answer) {
     let challenge = answer.header("www-authenticate").to_owned();
-    assert!(challenge == "Bearer" || challenge.starts_with("Bearer "), "{}: {challenge:?}", answer.asked);
-    answer.problem(401, "unauthorized");
+    let code = challenge.split('"').rev().nth(1).unwrap_or_default();
+    assert!(challenge.starts_with("Bearer "), "{}: {challenge:?}", answer.asked);
+    answer.problem(401, code);
 }
 
 async fn ask(user: &User, method: &str, path: &str) -> Answer {

@@ -143,6 +143,8 @@ async fn nobody_but_a_demos_own_page_is_given_tokens() {
         [("sec-fetch-site", "same-site"), ("origin", "http://127.0.0.1:1")],
         [("sec-fetch-site", "none"), ("x", "opened as a page")],
         [("origin", "https://evil.example"), ("x", "an old browser")],
+        // A sandboxed frame, or a page from a file.
+        [("origin", "null"), ("x", "an old browser")],
         // A name of the attacker's that leads to this machine.
         [("host", "rebound.example"), ("sec-fetch-site", "same-origin")],
     ] {

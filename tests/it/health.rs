@@ -23,7 +23,10 @@ async fn a_server_that_listens_is_well() {
         (ready["listen"] == "listening").then_some(ready)
     })
     .await;
-    assert_eq!(ready, json!({ "status": "ok", "database": true, "listen": "listening" }));
+    assert_eq!(
+        ready,
+        json!({ "status": "ok", "database": true, "writable": true, "keys": true, "listen": "listening" })
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -69,7 +69,7 @@ async fn nothing_of_anybody_is_in_the_metrics() {
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_secret").await;
     rider.send("ride_secret", "a secret").await;
-    rider.clone().with_token("nonsense.secret.token").get("rides/ride_secret").await.problem(401, "unauthorized");
+    rider.clone().with_token("nonsense.secret.token").get("rides/ride_secret").await.problem(401, "token_malformed");
     let text = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
     for secret in ["secret", "rider_", "driver_", "nonsense"] {
         assert!(!text.contains(secret), "{secret} is in\n{text}");

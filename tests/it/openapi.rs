@@ -214,7 +214,7 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
             .replace("{messageId}", "0198c0de-0000-7000-8000-000000000000");
         let below = below.replace("{emoji}", "%F0%9F%91%8D");
         let answer = nobody.send_bytes(Method::from_bytes(method.as_bytes()).unwrap(), &below, "{}").await;
-        answer.problem(401, "unauthorized");
+        answer.problem(401, "token_missing");
         assert!(operation["security"].as_array().unwrap().contains(&json!({ "bearer": [] })), "{id}");
         let named = path.matches('{').count();
         let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();

@@ -54,7 +54,7 @@ async fn everything_is_written_and_read_and_listen_goes_past_it() {
     rider.erase(&sent).await.expect(204);
     server.service().delete("users/rider_1").await.expect(200);
     server.service().post_nothing("users/rider_1/revoke").await.expect(200);
-    rider.on(&server).get("rides").await.problem(401, "unauthorized");
+    rider.on(&server).get("rides").await.problem(401, "token_revoked");
     eventually("the listener hears", async || (listen_state(&other).await == "listening").then_some(())).await;
 }
 

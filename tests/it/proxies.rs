@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::{Balancer, Database, Kind, PATIENCE, Server, User, eventually, eventually_within, ridewire};
@@ -118,6 +120,36 @@ async fn heartbeats_hold_streams_open_behind_every_proxy() {
     tokio::join!(nginx, caddy, haproxy);
 }
 
+/// The status of a path as it is written.
+async fn status_of(balancer: &Balancer, path: &str) -> u16 {
+    let address = balancer.base.trim_start_matches("http://");
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    socket.read_to_end(&mut response).await.unwrap();
+    let text = String::from_utf8_lossy(&response).into_owned();
+    text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{path}: {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_proxy_passes_metrics_under_any_spelling_or_logs_tickets() {
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    for kind in Kind::ALL {
+        let Some(balancer) = Balancer::before(kind, &database, [&one, &two], None).await else { continue };
+        for path in
+            ["/metrics", "/metrics/", "//metrics", "/%6detrics", "/./metrics", "/healthz/../metrics", "/metrics?x"]
+        {
+            let status = status_of(&balancer, path).await;
+            assert!(matches!(status, 404 | 400 | 308), "{kind:?}: {path}: {status}");
+        }
+        assert_eq!(status_of(&balancer, "/api/v1/poll?ticket=ZEBRA.ZEBRA.ZEBRA").await, 401, "{kind:?}");
+        eventually("the request is in the log", async || balancer.log().contains("/api/v1/poll").then_some(())).await;
+        assert!(!balancer.log().contains("ZEBRA"), "{kind:?}: {}", balancer.log());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compose_names_settings_and_services_that_there_are() {
     let compose: Value = serde_norway::from_str(include_str!("../../compose.yaml")).unwrap();
@@ -130,6 +162,13 @@ async fn compose_names_settings_and_services_that_there_are() {
         assert!(help.contains(&format!("[env: {name}")), "{name} is no setting");
     }
     let services = compose["services"].as_object().unwrap();
+    for (name, service) in services {
+        let server = &compose["x-server"];
+        let of = |setting: &str| if service[setting].is_null() { &server[setting] } else { &service[setting] };
+        assert_eq!(of("read_only"), true, "{name}");
+        assert_eq!(of("cap_drop"), &serde_json::json!(["ALL"]), "{name}");
+        assert_eq!(of("security_opt"), &serde_json::json!(["no-new-privileges:true"]), "{name}");
+    }
     let nginx = include_str!("../../ops/nginx/ridewire.conf");
     let upstreams: Vec<_> =
         nginx.lines().filter_map(|line| line.trim().strip_prefix("server ")?.split(':').next()).collect();
@@ -166,7 +205,7 @@ fn the_image_has_what_the_program_is_built_from() {
     let outside = included.filter_map(|path| path.rsplit_once("../").map(|(_, rest)| rest.split('/').next().unwrap()));
     // The keys of unit tests are not for the program.
     let outside: BTreeSet<_> = outside.filter(|name| *name != "tests").collect();
-    assert_eq!(outside, BTreeSet::from(["clients", "openapi.yaml", "sql", "web"]));
+    assert_eq!(outside, BTreeSet::from(["clients", "docs", "openapi.yaml", "sql", "web"]));
     for name in outside {
         let is_copied = include_str!("../../Dockerfile").lines().any(|line| line.starts_with(&format!("COPY {name} ")));
         let is_let_in = include_str!("../../.dockerignore").lines().any(|line| line == format!("!{name}"));

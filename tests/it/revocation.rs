@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Database, Server, eventually};
+use crate::support::{Database, SECRET, Server, eventually, raw_token};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_login_is_refused_and_what_is_open_with_it_ends_on_every_replica() {
@@ -26,11 +26,11 @@ async fn a_revoked_login_is_refused_and_what_is_open_with_it_ends_on_every_repli
         let last = stream.until_end().await.pop().unwrap();
         assert_eq!((last.kind.as_str(), last.data), ("auth:expired", json!({ "reason": "token_revoked" })));
     }
-    waiting.await.unwrap().problem(401, "unauthorized");
+    waiting.await.unwrap().problem(401, "token_revoked");
     for server in [&server, &other] {
         let driver = driver.on(server);
-        driver.get("rides").await.problem(401, "unauthorized");
-        driver.get("messages/rides/ride_1/poll").await.problem(401, "unauthorized");
+        driver.get("rides").await.problem(401, "token_revoked");
+        driver.get("messages/rides/ride_1/poll").await.problem(401, "token_revoked");
         let url = format!("{}/api/v1/events?ticket={ticket}", server.base);
         assert_eq!(reqwest::get(&url).await.unwrap().status(), 401);
     }
@@ -45,7 +45,7 @@ async fn a_revoked_login_is_refused_and_what_is_open_with_it_ends_on_every_repli
 
     // Who starts later knows as well.
     let late = Server::start(&database).await;
-    driver.on(&late).get("rides").await.problem(401, "unauthorized");
+    driver.on(&late).get("rides").await.problem(401, "token_revoked");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,4 +57,20 @@ async fn without_notify_the_fallback_finds_what_was_revoked() {
     let mut stream = other.live(&driver, "ride_1").await;
     server.service().post_nothing("users/driver_1/revoke").await.expect(200);
     assert_eq!(stream.until_end().await.pop().unwrap().kind, "auth:expired");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_of_an_issuer_whose_clock_is_ahead_does_not_escape_its_revocation() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let now = ridewire::domain::Time::now().as_unix_seconds();
+    let claims = json!({ "sub": "driver_1", "role": "driver", "iat": now + 25, "exp": now + 600 });
+    let ahead = driver.with_token(raw_token(&json!({ "alg": "HS256" }), &claims, Some(SECRET)));
+    let mut stream = server.live(&ahead, "ride_1").await;
+    server.service().post_nothing("users/driver_1/revoke").await.expect(200);
+    let last = stream.until_end().await.pop().unwrap();
+    assert_eq!((last.kind.as_str(), last.data), ("auth:expired", json!({ "reason": "token_revoked" })));
+    ahead.get("rides").await.problem(401, "token_revoked");
+    rider.get("rides").await.expect(200);
 }

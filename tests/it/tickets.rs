@@ -32,10 +32,10 @@ async fn a_ticket_opens_streams_and_polls_on_every_replica_and_nothing_else() {
     rider.clone().with_token(&ticket).post("messages", send).await.problem(403, "forbidden");
     rider.clone().with_token(&ticket).post("stream-tickets", json!({})).await.problem(403, "forbidden");
     let forged = format!("{}x", &ticket[..ticket.len() - 1]);
-    bearer_of_none.get(&format!("messages/rides/ride_1/poll?ticket={forged}")).await.problem(401, "unauthorized");
+    bearer_of_none.get(&format!("messages/rides/ride_1/poll?ticket={forged}")).await.problem(401, "signature_invalid");
     // A login's token does not belong into an address.
     let path = format!("messages/rides/ride_1/poll?ticket={}", rider.token);
-    bearer_of_none.get(&path).await.problem(401, "unauthorized");
+    bearer_of_none.get(&path).await.problem(401, "signature_invalid");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

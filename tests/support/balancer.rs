@@ -56,6 +56,7 @@ impl Kind {
 pub struct Balancer {
     /// `http://127.0.0.1:…`
     pub base: String,
+    directory: PathBuf,
     _child: Child,
 }
 
@@ -88,7 +89,7 @@ impl Balancer {
             // The guard knows the process by it.
             .env("RIDEWIRE_DATA_DIR", &database.directory)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(fs::File::create(directory.join("output.log")).expect("a log file"))
             .stderr(fs::File::create(directory.join("log")).expect("a log file"))
             .kill_on_drop(true)
             .spawn()
@@ -99,7 +100,13 @@ impl Balancer {
             reqwest::get(format!("{base}/readyz")).await.ok().filter(|answer| answer.status() == 200)
         })
         .await;
-        Some(Self { base, _child: child })
+        Some(Self { base, directory, _child: child })
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.directory.join(name)).unwrap_or_default();
+        ["log", "output.log", "access.log", "error.log"].map(read).concat()
     }
 }
 
@@ -121,6 +128,7 @@ fn command(kind: Kind, directory: &Path, ours: &str) -> Command {
                 "{user}daemon off;\nmaster_process off;\npid {path}/pid;\nerror_log {path}/error.log;\n\
                  events {{ worker_connections 1024; }}\nhttp {{\naccess_log off;\n{temporary}{ours}\n}}\n"
             );
+            let whole = whole.replace("/var/log/nginx", &path.to_string());
             command.arg("-c").arg(write("nginx.conf", whole)).args(["-e", &format!("{path}/error.log")]);
         }
         Kind::Caddy => {
@@ -130,7 +138,8 @@ fn command(kind: Kind, directory: &Path, ours: &str) -> Command {
             command.env("HOME", directory).env("XDG_DATA_HOME", directory).env("XDG_CONFIG_HOME", directory);
         }
         Kind::HaProxy => {
-            command.arg("-db").arg("-f").arg(write("haproxy.cfg", ours.to_owned()));
+            let logging = "defaults\n    log stdout format raw local0";
+            command.arg("-db").arg("-f").arg(write("haproxy.cfg", ours.replacen("defaults", logging, 1)));
         }
     }
     command

@@ -46,7 +46,8 @@ impl Server {
     pub async fn with(database: &Database, settings: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let log = database.directory.join(format!("server-{}.log", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let mut child = ridewire()
+        let mut command = ridewire();
+        command
             .env("DATABASE_URL", &database.url)
             .env("RIDEWIRE_JWT_SECRET", SECRET)
             .env("RIDEWIRE_LISTEN", "127.0.0.1:0")
@@ -56,9 +57,12 @@ impl Server {
             .env("RIDEWIRE_DATA_DIR", &database.directory)
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(&log).expect("a log file"))
-            .spawn()
-            .expect("ridewire starts");
+            .stderr(std::fs::File::create(&log).expect("a log file"));
+        // Of what is set to nothing here, nothing is set.
+        settings.iter().filter(|(_, value)| value.is_empty()).for_each(|(name, _)| {
+            command.env_remove(name);
+        });
+        let mut child = command.spawn().expect("ridewire starts");
         database.guard.watch(child.id().expect("ridewire runs"));
         let mut output = BufReader::new(child.stdout.take().expect("its output")).lines();
         let ready = timeout(PATIENCE, output.next_line()).await;
@@ -149,6 +153,11 @@ impl Server {
     /// What it has logged.
     pub fn log(&self) -> String {
         read(&self.log)
+    }
+
+    /// All that it has logged.
+    pub fn whole_log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     /// The next line of its output.

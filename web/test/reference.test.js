@@ -76,7 +76,7 @@ test('every operation of openapi.yaml is shown, with all that it takes and answe
   const send = page.locator('#sendMessage');
   await send.locator('summary', { hasText: 'idempotency_conflict' }).click();
   const problem = JSON.parse(await send.getByRole('group', { name: 'Example of idempotency_conflict' }).textContent());
-  assert.deepEqual([problem.status, problem.code, problem.type], [409, 'idempotency_conflict', 'urn:ridewire:problem:idempotency_conflict']);
+  assert.deepEqual([problem.status, problem.code, new URL(problem.type).pathname], [409, 'idempotency_conflict', '/docs/errors/idempotency_conflict']);
   // Fields open down to those of fields.
   const history = page.locator('#getHistory');
   await history.locator('summary', { hasText: 'History: its fields' }).click();

@@ -101,7 +101,7 @@ test('a refusal is told as it is and not repeated', async () => {
 });
 
 test('a token is asked for once, and again when it is refused; a refused new one is the end', async () => {
-  const refused = [401, { code: 'unauthorized' }];
+  const refused = [401, { code: 'token_expired' }];
   const { it, requests } = client([[200, {}], refused, [200, {}], refused, refused]);
   await it.unread();
   await it.unread();

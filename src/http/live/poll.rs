@@ -15,7 +15,6 @@ use super::acknowledged::{Acknowledged, Page};
 use super::reader::{Cursor, Handed, Reader, Turn, trace};
 use super::request::{acknowledge, filter, merged_attend, places};
 use super::state::{AnyStateView, GapView, State};
-use crate::auth::TokenError;
 use crate::domain::{Caller, Error, Filter, RideId, Time};
 use crate::http::body::render_holding;
 use crate::http::context::{Api, LiveSession, Open, Session};
@@ -223,14 +222,14 @@ impl Found {
     }
 
     /// Waits until there is something to answer with, and takes along what else is there already.
-    /// Refused where the login was revoked meanwhile: not even the state is theirs to see then.
+    /// Refused where the login was revoked, or its key withdrawn, meanwhile: not even the state is theirs to see then.
     pub(super) async fn collect(&mut self, reader: &mut impl Reader, api: &Api, terms: &Terms) -> Result<(), Refusal> {
         let is_going_on = reader.is_going_on();
         let drained = async { sleep_until(api.admission.leaves_at(is_going_on).await).await };
         tokio::select! {
             () = api.stopping.cancelled() => {}
             () = drained => {}
-            () = api.revocations.revoked(&terms.caller) => return Err(Refusal::Unauthorized(Some(TokenError::Revoked))),
+            error = api.rejected(&terms.caller) => return Err(Refusal::Unauthorized(Some(error))),
             () = self.collect_until(reader, terms) => {}
         }
         if self.gap.is_none() && !self.closed {

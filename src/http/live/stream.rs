@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::reader::{Cursor, Handed, Reader, Turn, trace};
 use super::state::{GapView, ReasonView, State, SyncView};
+use crate::auth::TokenError;
 use crate::domain::{Caller, EventType, Filter, Time};
 use crate::http::context::{Api, Open};
 use crate::http::metrics::Transport;
@@ -106,7 +107,7 @@ enum Wake {
     Early,
     Draining,
     Expired,
-    Revoked,
+    Rejected(TokenError),
     Stopping,
 }
 
@@ -143,7 +144,7 @@ impl<R: Reader> EventStream<R> {
             let api = Arc::clone(&self.api);
             let mut stopping = pin!(api.stopping.cancelled());
             let mut draining = pin!(api.admission.drains());
-            let mut revoked = pin!(api.revocations.revoked(&caller));
+            let mut rejected = pin!(api.rejected(&caller));
             let mut alarm = pin!(sleep_until(self.due_at()));
             loop {
                 let wake = tokio::select! {
@@ -151,7 +152,7 @@ impl<R: Reader> EventStream<R> {
                     () = stopping.as_mut() => Wake::Stopping,
                     () = draining.as_mut(), if self.leaves_at.is_none() => Wake::Draining,
                     () = alarm.as_mut() => self.alarmed(),
-                    () = revoked.as_mut() => Wake::Revoked,
+                    error = rejected.as_mut() => Wake::Rejected(error),
                     turn = self.reader.next(PAGE) => Wake::Turn(turn),
                 };
                 match wake {
@@ -197,8 +198,8 @@ impl<R: Reader> EventStream<R> {
                         yield Ok(own_frame("auth:expired", None, &ReasonView { reason: "token_expired" }).into());
                         break;
                     }
-                    Wake::Revoked => {
-                        yield Ok(own_frame("auth:expired", None, &ReasonView { reason: "token_revoked" }).into());
+                    Wake::Rejected(error) => {
+                        yield Ok(own_frame("auth:expired", None, &ReasonView { reason: error.code() }).into());
                         break;
                     }
                     Wake::Stopping => {

@@ -1,0 +1,2 @@
+-- The channel of this schema's deployment.
+select notify_channel() as channel
