@@ -255,11 +255,7 @@ async fn serve_with(
     let tickets = Tickets::new(&store.secret("stream_tickets").await?);
     let mut writing = tokio::spawn(writing);
 
-    let limits = Limits {
-        chat_grace: settings.chat_grace,
-        presence_grace: settings.presence_grace,
-        heartbeat: settings.heartbeat,
-    };
+    let limits = Limits { presence_grace: settings.presence_grace, heartbeat: settings.heartbeat };
     let admission = Arc::new(Admission::new(Quota {
         in_all: settings.limits.max_streams,
         of_user: settings.limits.streams_per_user,

@@ -8,6 +8,7 @@ mod context;
 mod drivers;
 pub mod guard;
 mod health;
+mod inbox;
 mod live;
 mod location;
 mod messages;

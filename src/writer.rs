@@ -42,7 +42,7 @@ pub use batch::Committed;
 pub use command::{Command, Needs};
 pub use commands::{
     AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, EraseMessage, Mark, MarkKind, PutRide,
-    React, SendMessage, Sent, SetStatus,
+    React, ReopenRide, SendMessage, Sent, SetStatus,
 };
 pub use known::Known;
 pub use ledger::Ledger;
@@ -70,7 +70,7 @@ const GATHERING: Duration = Duration::from_millis(10);
 /// How commands are carried out.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// How long a chat stays open after its ride's end.
+    /// How long a chat stays open after its ride's end, where the ride has no policy of its own.
     pub chat_grace: Duration,
     /// Who tells the other replicas of large commits, and knows whether they are told of any.
     pub notifier: Arc<Notifier>,

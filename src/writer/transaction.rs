@@ -222,7 +222,7 @@ async fn load(
     let outcomes = outcomes?;
     let transaction = locked.last().ok_or(StoreError::Corrupt("no transaction"))?;
     let now = Time::from(transaction.try_get::<_, jiff::Timestamp>("now")?);
-    let snapshots = snapshots(&locked, &rides?, &people?)?;
+    let snapshots = snapshots(&locked, &rides?, &people?, now)?;
     let by_id = by_id?.iter().map(message_from_row).collect::<Result<Vec<_>, _>>()?;
     let by_name = by_name?.iter().map(message_from_row).collect::<Result<Vec<_>, _>>()?;
     let mut places = HashMap::new();
@@ -255,7 +255,12 @@ async fn lock_told(session: &Session, ledger: &mut Ledger) -> Result<(), StoreEr
 
 /// The rides with their people and receipts, as they are under the lock, and the batches that wrote the ends of their logs. Of their people those who are there; where
 /// they are and what they follow plays no part in judging.
-fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<(RideSnapshot, BatchId)>, StoreError> {
+fn snapshots(
+    heads: &[Row],
+    rides: &[Row],
+    people: &[Row],
+    read_at: Time,
+) -> Result<Vec<(RideSnapshot, BatchId)>, StoreError> {
     let mut snapshots = HashMap::new();
     for row in rides {
         let ride = ride_from_row(row)?;
@@ -265,6 +270,7 @@ fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<(RideSn
             participants: Vec::new(),
             receipts: Receipts::default(),
             location: None,
+            read_at,
         };
         snapshots.insert(Topic::ride(&ride.id), (nobody, 0));
     }
