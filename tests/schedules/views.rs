@@ -130,8 +130,8 @@ fn has_last_location(told: &Told, truth: &Truth, reader: &Reading, segment: &Seg
     let is_of_now = |one: &&crate::truth::Location| {
         truth.intervals_of(&ride, &one.driver).any(|own| own.until.is_none() && own.from <= one.seq)
     };
-    let of_driver = truth.locations.iter().filter(|one| one.ride == ride && Some(&one.driver) == driver);
-    let Some(last) = of_driver.filter(|one| is_of_now(one)).next() else {
+    let mut of_driver = truth.locations.iter().filter(|one| one.ride == ride && Some(&one.driver) == driver);
+    let Some(last) = of_driver.find(|one| is_of_now(one)) else {
         return true;
     };
     let user = told.user(reader.who);
