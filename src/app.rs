@@ -278,7 +278,6 @@ async fn serve_with(
     let mut writing = tokio::spawn(writing);
 
     let limits = Limits {
-        chat_grace: settings.chat_grace,
         presence_grace: settings.presence_grace,
         heartbeat: settings.heartbeat,
         body_deadline: settings.limits.body_deadline,

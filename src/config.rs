@@ -113,7 +113,7 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_JWT_AUDIENCE", global = true)]
     pub jwt_audience: Option<String>,
 
-    /// How long a chat stays open after its ride's end.
+    /// How long a chat stays open after its ride's end, where the ride has no policy of its own.
     #[arg(long, env = "RIDEWIRE_CHAT_GRACE", global = true, default_value = "24h", value_parser = duration)]
     pub chat_grace: Duration,
 

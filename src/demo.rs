@@ -68,16 +68,18 @@ async fn open_ride(api: &Api) -> anyhow::Result<RideId> {
             rider: UserId::parse("rider_1")?,
             driver: None,
             status: None,
+            chat_policy: None,
         };
         let (known, is_new) = api.writer.submit(put).await?;
         if is_new {
-            let driver = Some(UserId::parse("driver_1")?);
-            let put = PutRide { caller: service.clone(), ride: ride.clone(), rider: known.rider, driver, status: None };
+            let driver = Some(Some(UserId::parse("driver_1")?));
+            let (caller, rider) = (service.clone(), known.ride.rider);
+            let put = PutRide { caller, ride: ride.clone(), rider, driver, status: None, chat_policy: None };
             api.writer.submit(put).await?;
             return Ok(ride);
         }
-        let is_driven = known.driver.as_ref().is_some_and(|driver| driver.as_str() == "driver_1");
-        if is_driven && known.chat(Time::now(), api.limits.chat_grace) == Chat::Open {
+        let is_driven = known.ride.driver.as_ref().is_some_and(|driver| driver.as_str() == "driver_1");
+        if is_driven && known.ride.chat(known.read_at) == Chat::Open {
             return Ok(ride);
         }
     }

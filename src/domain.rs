@@ -4,12 +4,14 @@
 //! holds a `Content` or a `RideId` holds a valid one. This module knows no other module of the crate.
 
 mod caller;
+mod chat;
 mod driver;
 mod error;
 mod event;
 mod id;
 mod location;
 mod message;
+mod place;
 mod reaction;
 mod ride;
 mod signal;
@@ -18,15 +20,17 @@ mod time;
 mod trace;
 
 pub use caller::{Caller, KeyPrint, Role};
+pub use chat::{Chat, ChatPolicy, GraceSeconds, OpensAt, Window};
 pub use driver::{DriverState, DriverView};
 pub use error::{Code, Error, FieldError, FieldErrors, Result};
 pub use event::{BatchId, EventType, Filter, NewEvent, Seq, Topic};
 pub use id::{InvalidId, MessageId, RideId, UserId};
 pub use location::{Location, LocationView, Position};
 pub use message::{ClientMessageId, Content, ContentHash, Message, MessageView, Metadata};
+pub use place::RidePlace;
 pub use reaction::{Emoji, ReactionView, Reactions};
-pub use ride::{Chat, ClosedReason, Ride, RideClosed, RideView, Status};
+pub use ride::{ClosedReason, Ride, RideClosed, RideView, Status};
 pub use signal::{LastPresence, Signal, SignalKind};
-pub use snapshot::{Access, LastValue, Participant, Parts, Receipt, Receipts, RideRole, RideSnapshot};
+pub use snapshot::{Access, LastValue, LeftAs, Participant, Parts, Receipt, Receipts, RideRole, RideSnapshot};
 pub use time::Time;
 pub use trace::{NotTraced, TraceContext};

@@ -9,6 +9,7 @@ mod drivers;
 mod errors;
 pub mod guard;
 mod health;
+mod inbox;
 mod live;
 mod location;
 mod messages;

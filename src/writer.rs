@@ -49,7 +49,7 @@ pub use broadcaster::{Broadcaster, Notices, Stopped};
 pub use command::{Command, Needs};
 pub use commands::{
     AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, EraseMessage, Mark, MarkKind, PutRide,
-    React, SendMessage, Sent, SetStatus,
+    React, ReopenRide, SendMessage, Sent, SetStatus,
 };
 pub use known::Known;
 pub use ledger::Ledger;
@@ -80,7 +80,7 @@ const GATHERING: Duration = Duration::from_millis(10);
 /// How commands are carried out.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// How long a chat stays open after its ride's end.
+    /// How long a chat stays open after its ride's end, where the ride has no policy of its own.
     pub chat_grace: Duration,
     /// Whether events are noted for the feed.
     pub has_feed: bool,

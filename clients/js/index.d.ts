@@ -3,12 +3,21 @@ export type Time = string;
 export type RideStatus = 'requested' | 'accepted' | 'arrived' | 'in_progress' | 'completed' | 'cancelled';
 export type RideRole = 'rider' | 'driver' | 'support' | 'system';
 
+/** When a ride's chat opens, and how many seconds after the ride's end it closes. */
+export interface ChatPolicy {
+  opensAt: 'requested' | 'accepted' | 'arrived';
+  graceSeconds: { rider: number; driver: number };
+}
+
 export interface Ride {
   rideId: string;
   status: RideStatus;
   riderId: string;
   driverId: string | null;
+  /** One's own in a response and in `state`; in an event it is open while any participant may write. */
   chat: 'none' | 'open' | 'readOnly';
+  /** Null for the default. */
+  chatPolicy: ChatPolicy | null;
   createdAt: Time;
   updatedAt: Time;
 }
@@ -149,6 +158,8 @@ export interface DurableEvents {
   'ride:cancel': RideChange;
   'ride:status': RideChange;
   'ride:participants': { ride: Ride; joined: Person[]; left: Person[] };
+  /** On the stream of everything it comes twice: of the ride, and of one's own topic, with `fromSeq`. */
+  'ride:reopened': RideChange & { until: Time; fromSeq?: number };
   'ride:assigned': { ride: Ride; fromSeq: number };
   'ride:closed': { rideId: string; lastSeq: number; reason: 'removed' | 'ride_over' };
   notice: { type: string | null; data: Record<string, unknown>; by: string; at: Time };
@@ -298,10 +309,13 @@ export interface Client {
   history(rideId: string, page?: { before?: number; after?: number; limit?: number }): Promise<History>;
   unread(): Promise<{ total: number; rides: Unread[] }>;
   unread(rideId: string): Promise<Unread>;
-  rides(page?: { status?: RideStatus; before?: string; limit?: number }): Promise<Rides>;
+  /** `userId` is for support and service, who list all rides. */
+  rides(page?: { userId?: string; status?: RideStatus; before?: string; limit?: number }): Promise<Rides>;
   accept(rideId: string): Promise<Ride>;
   cancel(rideId: string, reason?: string): Promise<Ride>;
   status(rideId: string, status: RideStatus): Promise<Ride>;
+  /** Opens a ride that has ended again; for support and service. */
+  reopen(rideId: string, until: Time, reason?: string): Promise<Ride>;
   /** Tells where the driver is. */
   location(rideId: string, position: Position): Promise<void>;
   /** Any request below `/api/v1`. */

@@ -1,5 +1,6 @@
 -- Positions, one a ride. One that is older than what is known changes nothing, nor does a late one of a driver who has been
--- replaced. The version grows past the one before and past a table that a crash has emptied.
+-- replaced. The version grows past the one before and past a table that a crash has emptied. What is known to be of the future
+-- (of a clock that was ahead) holds nothing up.
 insert into ride_locations (ride_id, driver_id, version, seq, at, data)
 select new.ride_id, new.driver_id, extract(epoch from clock_timestamp()) * 1000000, new.seq, new.at, new.data
 from unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[]) as new (ride_id, driver_id, seq, at, data)
@@ -10,6 +11,6 @@ on conflict (ride_id) do update
         seq       = excluded.seq,
         at        = excluded.at,
         data      = excluded.data
-    where (excluded.driver_id = ride_locations.driver_id and excluded.at >= ride_locations.at)
+    where (excluded.driver_id = ride_locations.driver_id and excluded.at >= least(ride_locations.at, clock_timestamp()))
        or (excluded.driver_id <> ride_locations.driver_id and excluded.seq > ride_locations.seq)
 returning ride_id, version

@@ -1,7 +1,20 @@
--- The newest messages of a ride before a seq, no older than the part of the log that is the reader's, up to `$5` bytes and at least
--- one, each beside the ride as it was at that moment and how many there would be without the bound in bytes; one row without a
--- message where there is none.
-with snapshot as materialized (select * from ride_snapshots where ride_id = $1::text)
+-- The newest messages of a ride before a seq, of each of the reader's times on it, or of all of it where `$5` says so (staff), unless
+-- they are on the ride, up to `$6` bytes and at least one; each beside the ride as it was at that moment and how many there would be
+-- without the bound in bytes; one row without a message where there is none.
+with snapshot as materialized (select * from ride_snapshots where ride_id = $1::text),
+     sees as materialized (select $5::boolean and not exists (select
+                                                              from participants present
+                                                              where present.ride_id = $1
+                                                                and present.user_id = $2::text
+                                                                and present.until_seq is null) as everything),
+     seen as materialized (select mine.from_seq, coalesce(mine.until_seq, 9223372036854775807) as until_seq
+                           from participants mine
+                           where mine.ride_id = $1
+                             and mine.user_id = $2
+                             and not (select sees.everything from sees)
+                           union all
+                           select 0, 9223372036854775807
+                           where (select sees.everything from sees))
 select snapshot.*, page.*
 from snapshot
 left join lateral (select *
@@ -11,17 +24,18 @@ left join lateral (select *
                                   + coalesce(octet_length(next.metadata), 0) as own_bytes,
                                 sum(coalesce(octet_length(next.content), 0) + coalesce(octet_length(next.metadata), 0))
                                   over (order by next.seq desc rows unbounded preceding) as bytes
-                         from (select id, seq, sender_id, sender_role, content, metadata, client_message_id,
-                                      content_hash, created_at, edited_at, deleted_at, reactions
-                               from messages
-                               where messages.ride_id = snapshot.ride_id
-                                 and messages.seq < $3::bigint
-                                 and messages.seq >= coalesce((select max(from_seq)
-                                                               from participants mine
-                                                               where mine.ride_id = $1
-                                                                 and mine.user_id = $2::text
-                                                                 and mine.until_seq is null), 1)
-                               order by messages.seq desc
-                               limit $4::bigint) as next) as counted
-                   where bytes - own_bytes < $5::bigint) as page on true
+                         from (select message.*
+                               from seen
+                               cross join lateral (select id, seq, sender_id, sender_role, content, metadata, client_message_id,
+                                                          content_hash, created_at, edited_at, deleted_at, reactions
+                                                   from messages
+                                                   where messages.ride_id = snapshot.ride_id
+                                                     and messages.seq < $3::bigint
+                                                     and messages.seq >= seen.from_seq
+                                                     and messages.seq <= seen.until_seq
+                                                   order by messages.seq desc
+                                                   limit $4::bigint) as message
+                               order by message.seq desc
+                               limit $4) as next) as counted
+                   where bytes - own_bytes < $6::bigint) as page on true
 order by page.seq

@@ -1,5 +1,6 @@
 -- Takes all that is left of rides whose messages are gone. Their topics are locked first, as by all who write on them;
--- one that somebody else holds waits for the next time.
+-- one that somebody else holds waits for the next time. So are the rides: what the row says by then is looked at once more, and
+-- one that was opened again is left alone.
 with old as materialized (select ride_id
                           from rides
                           where log_is_trimmed
@@ -9,8 +10,10 @@ with old as materialized (select ride_id
      gone as materialized (select old.ride_id, topics.name as topic
                            from old
                            join topics on topics.name = 'ride/' || old.ride_id
-                           where not exists (select from messages where messages.ride_id = old.ride_id)
-                           for update of topics skip locked),
+                           join rides on rides.ride_id = old.ride_id
+                           where rides.log_is_trimmed
+                             and not exists (select from messages where messages.ride_id = old.ride_id)
+                           for update of topics, rides skip locked),
      left_of_log as (delete from events using gone where events.topic = gone.topic),
      left_of_presence as (delete from presence_states using gone where presence_states.topic = gone.topic),
      left_of_position as (delete from ride_locations using gone where ride_locations.ride_id = gone.ride_id),

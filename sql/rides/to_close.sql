@@ -1,8 +1,8 @@
--- Rides whose grace has passed, by the database's clock, and whose people have not been told.
+-- Rides whose chat window has passed for everyone, by the database's clock, and whose people have not been told.
 select ride_id
 from rides
 where ended_at is not null
   and closed_at is null
-  and ended_at <= statement_timestamp() - make_interval(secs => $1::float8)
-order by ended_at
-limit $2::bigint
+  and greatest(rider_closes_at, driver_closes_at) <= statement_timestamp()
+order by greatest(rider_closes_at, driver_closes_at)
+limit $1::bigint

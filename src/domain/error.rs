@@ -23,8 +23,11 @@ pub enum Error {
     /// The caller sees the thing but may not do this to it.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// The ride's chat is not open (not accepted yet, or over).
-    #[error("the chat of this ride is not open")]
+    /// The ride's chat window has not opened yet.
+    #[error("the chat of this ride is not open yet")]
+    ChatNotOpen,
+    /// The ride's chat window has passed.
+    #[error("the chat of this ride has closed")]
     ChatClosed,
     /// The same `clientMessageId` was used for another content.
     #[error("this clientMessageId was already used on this ride for a message with another content")]
@@ -66,6 +69,7 @@ pub enum Code {
     MessageNotFound,
     LocationUnknown,
     Forbidden,
+    ChatNotOpen,
     ChatClosed,
     IdempotencyConflict,
     MessageDeleted,
@@ -92,6 +96,7 @@ impl Error {
             Self::MessageNotFound => Code::MessageNotFound,
             Self::LocationUnknown => Code::LocationUnknown,
             Self::Forbidden(_) => Code::Forbidden,
+            Self::ChatNotOpen => Code::ChatNotOpen,
             Self::ChatClosed => Code::ChatClosed,
             Self::IdempotencyConflict => Code::IdempotencyConflict,
             Self::MessageDeleted => Code::MessageDeleted,

@@ -118,6 +118,8 @@ event_types! {
     RideAssigned => "ride:assigned",
     /// A ride is no longer the user's, or over for good; on the user's topic.
     RideClosed => "ride:closed",
+    /// A closed ride was opened again: on its own topic, and on those of its people.
+    RideReopened => "ride:reopened",
     /// A broadcast to chosen users; on the user's topic.
     Notice => "notice",
     /// A message has not been delivered to a participant in time; on the feed alone.
@@ -145,7 +147,10 @@ impl EventType {
     /// Whether what a reader may see can change here: whoever hands out this event looks at rights again before
     /// handing out the next. What is not known here may well move them.
     pub fn moves_rights(self) -> bool {
-        matches!(self, Self::RideParticipants | Self::RideCancel | Self::RideStatus | Self::Other(_))
+        matches!(
+            self,
+            Self::RideParticipants | Self::RideCancel | Self::RideStatus | Self::RideReopened | Self::Other(_)
+        )
     }
 
     /// Whether the ride, its people and their rights are as they were before: only something was said, or received.

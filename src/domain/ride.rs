@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result, RideId, Seq, Time, UserId};
+use super::{Chat, ChatPolicy, Error, Result, RideId, RideRole, Seq, Time, UserId, Window};
 
 /// How far a ride is: `requested → accepted → arrived → in_progress → completed`, or `cancelled` from any
 /// before completed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, salvo::oapi::ToSchema)]
 // By way of a string: serde would take `{"requested": null}` for a variant as well.
 #[serde(rename_all = "snake_case", try_from = "String")]
 #[salvo(schema(name = "RideStatus", rename_all = "snake_case"))]
@@ -77,19 +77,6 @@ impl TryFrom<String> for Status {
     }
 }
 
-/// Whether a ride's people may write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[salvo(schema(name = "Chat"))]
-pub enum Chat {
-    /// Not accepted yet (or never was): there is nobody to write to.
-    None,
-    /// Open, until the grace after the ride's end has passed.
-    Open,
-    /// The grace has passed: what was said stays to be read.
-    ReadOnly,
-}
-
 /// A ride.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ride {
@@ -101,12 +88,18 @@ pub struct Ride {
     pub rider: UserId,
     /// Who drives it now.
     pub driver: Option<UserId>,
-    /// Whether it was ever accepted: what opens its chat.
-    pub accepted: bool,
-    /// When it was completed or cancelled.
+    /// When its chat opens and closes; `None` for the default.
+    pub chat_policy: Option<ChatPolicy>,
+    /// Whether its chat window has opened.
+    pub has_opened: bool,
+    /// When it was completed or cancelled; of one that was reopened, when that ends: what retention counts from.
     pub ended_at: Option<Time>,
-    /// When the grace after that had passed and its people were told.
+    /// Until when its people may write: decided once, when it ends, by the database's clock. `None` before that.
+    pub closes: Option<Window>,
+    /// When its chat window had passed for everyone and its people were told, and where its log ended then.
     pub closed_at: Option<Time>,
+    /// Where its log ended when it was last closed.
+    pub closed_seq: Option<Seq>,
     /// When it became known here.
     pub created_at: Time,
     /// When it last changed.
@@ -114,41 +107,99 @@ pub struct Ride {
 }
 
 impl Ride {
-    /// Takes the ride one step on. `Ok(false)` when it is there already; nothing changes then.
-    pub fn advance(&mut self, next: Status, now: Time) -> Result<bool> {
+    /// Takes the ride one step on. `Ok(false)` when it is there already; nothing changes then. `grace` is the default for
+    /// both, where the ride has no policy of its own.
+    pub fn advance(&mut self, next: Status, now: Time, grace: Duration) -> Result<bool> {
         if self.status == next {
             return Ok(false);
         }
         if !self.status.may_become(next) {
             return Err(Error::InvalidTransition { from: self.status, to: next });
         }
-        self.enter(next, now);
+        self.enter(next, now, grace);
         Ok(true)
     }
 
+    /// The same with as many steps at once: for the platform, which owns the ride's life.
+    pub fn skip_to(&mut self, next: Status, now: Time, grace: Duration) -> Result<bool> {
+        let is_later = next > self.status && !self.status.is_ended() && next != Status::Cancelled;
+        if is_later {
+            self.enter(next, now, grace);
+            return Ok(true);
+        }
+        self.advance(next, now, grace)
+    }
+
     /// Puts the ride into `status`, whatever it was before: for a ride that begins there.
-    pub fn enter(&mut self, status: Status, now: Time) {
+    pub fn enter(&mut self, status: Status, now: Time, grace: Duration) {
         self.status = status;
         self.updated_at = now;
-        self.accepted |= !matches!(status, Status::Requested | Status::Cancelled);
+        // One that is cancelled before its chat opened has none.
+        if status != Status::Cancelled {
+            self.has_opened = status >= self.opens_at();
+        }
         self.ended_at = status.is_ended().then_some(now);
+        self.closes = self.ended_at.map(|ended| match self.chat_policy {
+            Some(policy) => policy.closes(ended),
+            None => Window { rider: ended.plus(grace), driver: ended.plus(grace) },
+        });
     }
 
-    /// The moment from which nothing happens on this ride any more: its end and the grace after it.
-    pub fn closes_at(&self, grace: Duration) -> Option<Time> {
-        self.ended_at.map(|ended| ended.plus(grace))
+    /// Takes the driver off. A ride that has not ended looks for another: it is requested again.
+    pub fn remove_driver(&mut self, now: Time, grace: Duration) {
+        self.driver = None;
+        self.updated_at = now;
+        if !self.status.is_ended() {
+            self.enter(Status::Requested, now, grace);
+        }
     }
 
-    /// Whether the grace after the ride's end has passed.
-    pub fn is_closed(&self, now: Time, grace: Duration) -> bool {
-        self.closes_at(grace).is_some_and(|at| at <= now)
+    /// Gives the chat another policy, or the default. When a ride that has ended closes is decided already.
+    pub fn set_chat_policy(&mut self, policy: Option<ChatPolicy>, now: Time) {
+        self.chat_policy = policy;
+        self.updated_at = now;
+        if !self.status.is_ended() {
+            self.has_opened = self.status >= self.opens_at();
+        }
     }
 
-    /// Whether its people may write now.
-    pub fn chat(&self, now: Time, grace: Duration) -> Chat {
-        if !self.accepted {
+    /// Opens the chat of a ride that has ended again, for its people, until a time.
+    pub fn reopen(&mut self, until: Time, now: Time) {
+        self.has_opened = true;
+        self.ended_at = Some(until);
+        self.closes = Some(Window { rider: until, driver: until });
+        self.closed_at = None;
+        self.updated_at = now;
+    }
+
+    fn opens_at(&self) -> Status {
+        self.chat_policy.map_or(Status::Accepted, |policy| policy.opens_at.status())
+    }
+
+    /// When the chat window has passed for everyone: from then on the ride is to be closed.
+    pub fn closes_at(&self) -> Option<Time> {
+        self.closes.map(|window| window.rider.max(window.driver))
+    }
+
+    /// Whether any of its people may write now.
+    pub fn chat(&self, now: Time) -> Chat {
+        self.chat_until(self.closes_at(), now)
+    }
+
+    /// Whether somebody with this role may write now. Support and the platform may as long as anybody may.
+    pub fn chat_of(&self, role: RideRole, now: Time) -> Chat {
+        let until = match role {
+            RideRole::Rider => self.closes.map(|window| window.rider),
+            RideRole::Driver => self.closes.map(|window| window.driver),
+            RideRole::Support | RideRole::System => self.closes_at(),
+        };
+        self.chat_until(until, now)
+    }
+
+    fn chat_until(&self, until: Option<Time>, now: Time) -> Chat {
+        if !self.has_opened {
             Chat::None
-        } else if self.is_closed(now, grace) {
+        } else if self.closed_at.is_some() || until.is_some_and(|until| until <= now) {
             Chat::ReadOnly
         } else {
             Chat::Open
@@ -165,6 +216,7 @@ pub struct RideView<'a> {
     rider_id: &'a UserId,
     driver_id: Option<&'a UserId>,
     chat: Chat,
+    chat_policy: Option<ChatPolicy>,
     created_at: Time,
     updated_at: Time,
 }
@@ -192,14 +244,15 @@ pub enum ClosedReason {
 }
 
 impl Ride {
-    /// The ride as it is sent.
-    pub fn view(&self, now: Time, grace: Duration) -> RideView<'_> {
+    /// The ride as it is sent to somebody for whom its chat is `chat`.
+    pub fn view(&self, chat: Chat) -> RideView<'_> {
         RideView {
             ride_id: &self.id,
             status: self.status,
             rider_id: &self.rider,
             driver_id: self.driver.as_ref(),
-            chat: self.chat(now, grace),
+            chat,
+            chat_policy: self.chat_policy,
             created_at: self.created_at,
             updated_at: self.updated_at,
         }
@@ -208,6 +261,7 @@ impl Ride {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{GraceSeconds, OpensAt};
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(60);
@@ -219,13 +273,16 @@ mod tests {
             status,
             rider: UserId::parse("u").unwrap(),
             driver: None,
-            accepted: false,
+            chat_policy: None,
+            has_opened: false,
             ended_at: None,
+            closes: None,
             closed_at: None,
+            closed_seq: None,
             created_at: now,
             updated_at: now,
         };
-        ride.enter(status, now);
+        ride.enter(status, now, GRACE);
         ride
     }
 
@@ -235,26 +292,71 @@ mod tests {
         let line = [Requested, Accepted, Arrived, InProgress, Completed];
         for (i, from) in line.into_iter().enumerate() {
             for (j, to) in line.into_iter().enumerate() {
-                let taken = ride(from).advance(to, Time::now());
+                let taken = ride(from).advance(to, Time::now(), GRACE);
                 match j.checked_sub(i) {
                     Some(0) => assert_eq!(taken, Ok(false)),
                     Some(1) => assert_eq!(taken, Ok(true)),
                     _ => assert_eq!(taken, Err(Error::InvalidTransition { from, to })),
                 }
             }
-            assert_eq!(ride(from).advance(Cancelled, Time::now()).is_ok(), from != Completed);
-            assert!(ride(Cancelled).advance(from, Time::now()).is_err());
+            assert_eq!(ride(from).advance(Cancelled, Time::now(), GRACE).is_ok(), from != Completed);
+            assert!(ride(Cancelled).advance(from, Time::now(), GRACE).is_err());
         }
+    }
+
+    fn at(seconds: i64) -> Time {
+        Time::from_unix_seconds(seconds).unwrap()
+    }
+
+    #[test]
+    fn the_platform_may_skip_steps_and_goes_back_by_none() {
+        use Status::*;
+        assert_eq!(ride(Requested).skip_to(Completed, at(1), GRACE), Ok(true));
+        assert_eq!(ride(Arrived).skip_to(Arrived, at(1), GRACE), Ok(false));
+        assert!(ride(Arrived).skip_to(Accepted, at(1), GRACE).is_err());
+        assert!(ride(Completed).skip_to(Cancelled, at(1), GRACE).is_err());
+        assert!(ride(Cancelled).skip_to(Completed, at(1), GRACE).is_err());
+        assert_eq!(ride(InProgress).skip_to(Cancelled, at(1), GRACE), Ok(true));
     }
 
     #[test]
     fn the_chat_opens_with_acceptance_and_closes_a_grace_after_the_end() {
-        let at = |seconds| Time::from_unix_seconds(seconds).unwrap();
-        assert_eq!(ride(Status::Requested).chat(at(0), GRACE), Chat::None);
-        assert_eq!(ride(Status::Cancelled).chat(at(0), GRACE), Chat::None);
-        assert_eq!(ride(Status::Accepted).chat(at(1_000_000), GRACE), Chat::Open);
+        assert_eq!(ride(Status::Requested).chat(at(0)), Chat::None);
+        assert_eq!(ride(Status::Cancelled).chat(at(0)), Chat::None);
+        assert_eq!(ride(Status::Accepted).chat(at(1_000_000)), Chat::Open);
         let over = ride(Status::Completed);
-        assert_eq!(over.chat(at(59), GRACE), Chat::Open);
-        assert_eq!(over.chat(at(60), GRACE), Chat::ReadOnly);
+        assert_eq!(over.chat(at(59)), Chat::Open);
+        assert_eq!(over.chat(at(60)), Chat::ReadOnly);
+    }
+
+    #[test]
+    fn a_policy_opens_and_closes_it_for_each_and_counts_until_the_end() {
+        let policy = |opens_at| Some(ChatPolicy { opens_at, grace_seconds: GraceSeconds { rider: 10, driver: 20 } });
+        let mut ride = ride(Status::Accepted);
+        ride.set_chat_policy(policy(OpensAt::Arrived), at(0));
+        assert_eq!(ride.chat(at(0)), Chat::None);
+        ride.enter(Status::Arrived, at(0), GRACE);
+        assert_eq!(ride.chat(at(0)), Chat::Open);
+        ride.enter(Status::Cancelled, at(0), GRACE);
+        ride.set_chat_policy(None, at(1));
+        let of = |ride: &Ride, now| {
+            [RideRole::Rider, RideRole::Driver, RideRole::Support].map(|role| ride.chat_of(role, at(now)))
+        };
+        assert_eq!(of(&ride, 9), [Chat::Open; 3]);
+        assert_eq!(of(&ride, 10), [Chat::ReadOnly, Chat::Open, Chat::Open]);
+        assert_eq!(of(&ride, 20), [Chat::ReadOnly; 3]);
+        ride.closed_at = Some(at(20));
+        ride.reopen(at(90), at(30));
+        assert_eq!((of(&ride, 89), of(&ride, 90)), ([Chat::Open; 3], [Chat::ReadOnly; 3]));
+    }
+
+    #[test]
+    fn without_its_driver_a_ride_waits_for_its_window_again() {
+        let mut ride = ride(Status::InProgress);
+        ride.remove_driver(at(1), GRACE);
+        assert_eq!((ride.status, ride.chat(at(1))), (Status::Requested, Chat::None));
+        let mut over = self::ride(Status::Completed);
+        over.remove_driver(at(1), GRACE);
+        assert_eq!((over.status, over.chat(at(1))), (Status::Completed, Chat::Open));
     }
 }

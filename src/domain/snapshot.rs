@@ -1,10 +1,9 @@
 //! A ride and all that is known of its people, at one moment of its log.
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Caller, Error, LastPresence, Result, Ride, Role, Seq, Status, Time, UserId};
+use super::{Caller, Chat, Error, LastPresence, Result, Ride, RideView, Role, Seq, Status, Time, UserId};
 
 /// What somebody is on a ride.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
@@ -54,6 +53,17 @@ pub struct Participant {
     pub until_seq: Option<Seq>,
     /// Whether they follow the ride, as far as was ever told.
     pub presence: Option<LastPresence>,
+    /// How the ride was when they left it, where they leave it now: the writer stores that.
+    pub left_as: Option<LeftAs>,
+}
+
+/// How a ride was when somebody left it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftAs {
+    /// How far it was.
+    pub status: Status,
+    /// When it had last changed.
+    pub updated_at: Time,
 }
 
 /// How far a user has received and read a ride: watermarks, each the seq of another's message, or 0.
@@ -133,6 +143,8 @@ pub struct RideSnapshot {
     pub receipts: Receipts,
     /// The driver's last position.
     pub location: Option<LastValue>,
+    /// When this was so, by the database's clock: what times are compared with.
+    pub read_at: Time,
 }
 
 /// The last of a value that is kept beside the log.
@@ -199,23 +211,40 @@ impl RideSnapshot {
         self.access(caller)?.until_seq
     }
 
-    /// The ride as somebody left it, who may not see what it has become. `event` is the data of the event that took them
-    /// off, which says how the ride was then; without it (retention may have taken it) the ride's status is today's.
-    pub fn as_left(mut self, until: Seq, event: Option<&str>) -> Self {
-        #[derive(Deserialize)]
-        struct Event {
-            ride: Then,
+    /// Whether the caller may write now. For who has left the ride there is no chat: clients tell by that that it is not closed.
+    pub fn chat(&self, caller: &Caller) -> Chat {
+        match self.access(caller).filter(|access| access.until_seq.is_none()) {
+            Some(access) => self.ride.chat_of(access.role, self.read_at),
+            None => Chat::None,
         }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Then {
-            status: Status,
-            updated_at: String,
+    }
+
+    /// The ride as it is sent to the caller.
+    pub fn view(&self, caller: &Caller) -> RideView<'_> {
+        self.ride.view(self.chat(caller))
+    }
+
+    /// Refuses unless somebody with this role may write now.
+    pub fn require_open_chat(&self, role: RideRole) -> Result<()> {
+        match self.ride.chat_of(role, self.read_at) {
+            Chat::Open => Ok(()),
+            Chat::None if !self.ride.status.is_ended() => Err(Error::ChatNotOpen),
+            // One that never opened will not, once its ride has ended.
+            Chat::None | Chat::ReadOnly => Err(Error::ChatClosed),
         }
-        if let Some(Event { ride }) = event.and_then(|event| serde_json::from_str(event).ok()) {
-            let updated_at = ride.updated_at.parse::<Timestamp>().map_or(self.ride.updated_at, Time::from);
-            self.ride = Ride { status: ride.status, updated_at, ended_at: None, closed_at: None, ..self.ride };
-        }
+    }
+
+    /// Whether the chat window has passed for everyone and nobody has closed the ride yet.
+    pub fn is_to_be_closed(&self) -> bool {
+        self.ride.closed_at.is_none() && self.ride.closes_at().is_some_and(|at| at <= self.read_at)
+    }
+
+    /// The ride as somebody left it, who may not see what it has become. Where nobody knows how it was (retention had taken
+    /// that before it was stored), it is one that a driver has.
+    pub fn as_left(mut self, until: Seq, left_as: Option<LeftAs>) -> Self {
+        let LeftAs { status, updated_at } =
+            left_as.unwrap_or(LeftAs { status: Status::Accepted, updated_at: self.ride.created_at });
+        self.ride = Ride { status, updated_at, ended_at: None, closes: None, closed_at: None, ..self.ride };
         self.participants.retain(|person| person.from_seq <= until);
         for person in &mut self.participants {
             person.until_seq = person.until_seq.filter(|last| *last <= until);
@@ -249,7 +278,7 @@ mod tests {
     }
 
     fn participant(name: &str, role: RideRole, from_seq: Seq, until_seq: Option<Seq>) -> Participant {
-        Participant { user: user(name), role, from_seq, until_seq, presence: None }
+        Participant { user: user(name), role, from_seq, until_seq, presence: None, left_as: None }
     }
 
     fn snapshot() -> RideSnapshot {
@@ -261,9 +290,12 @@ mod tests {
                 status: Status::Accepted,
                 rider: user("rider"),
                 driver: Some(user("second")),
-                accepted: true,
+                chat_policy: None,
+                has_opened: true,
                 ended_at: None,
+                closes: None,
                 closed_at: None,
+                closed_seq: None,
                 created_at: now,
                 updated_at: now,
             },
@@ -273,6 +305,7 @@ mod tests {
                 participant("second", RideRole::Driver, 9, None),
             ],
             location: None,
+            read_at: now,
             receipts: Receipts(vec![
                 Receipt { user: user("first"), role: RideRole::Driver, delivered_seq: 8, read_seq: 5 },
                 Receipt { user: user("help"), role: RideRole::Support, delivered_seq: 20, read_seq: 20 },

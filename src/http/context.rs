@@ -79,8 +79,6 @@ pub struct Api {
 /// Times and sizes of the interface.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// How long a chat stays open after its ride's end.
-    pub chat_grace: Duration,
     /// How long after their last connection somebody is still there.
     pub presence_grace: Duration,
     /// After how much silence a stream sends a comment, where its reader does not choose.
@@ -163,12 +161,7 @@ impl Api {
 
     /// The caller as one who follows.
     pub(super) fn reader(&self, caller: &Caller) -> Reader {
-        Reader {
-            hub: Arc::clone(&self.hub),
-            store: Arc::clone(&self.store),
-            caller: caller.clone(),
-            grace: self.limits.chat_grace,
-        }
+        Reader { hub: Arc::clone(&self.hub), store: Arc::clone(&self.store), caller: caller.clone() }
     }
 }
 

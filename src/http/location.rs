@@ -91,7 +91,8 @@ pub(crate) async fn locate(api: &Api, caller: &Caller, ride: RideId, fix: Fix) -
         return Err(Error::RideConflict("the ride is over").into());
     }
     let Fix { position, heading, speed, accuracy, at } = fix;
-    let now = Time::now();
+    // By the database's clock: what is known of a ride is compared with what another replica has taken.
+    let now = snapshot.read_at;
     let at = at.map_or(now, |at| at.min(now));
     let location = Location { ride, driver: caller.user.clone(), position, heading, speed, accuracy, at };
     if let Some(signal) = api.store.put_location(&location, snapshot.head).await? {

@@ -67,7 +67,7 @@ pub(super) struct SendBody {
         (status_code = 201, description = "Committed", body = schema::Message),
         (status_code = 200, description = "It had been sent before", body = schema::Message),
         (status_code = 404, description = "`ride_not_found`"),
-        (status_code = 409, description = "`chat_closed`, or `idempotency_conflict`")))]
+        (status_code = 409, description = "`chat_not_open`, `chat_closed`, or `idempotency_conflict`")))]
 pub(super) async fn send_message(
     session: Session,
     body: Body<SendBody>,
@@ -94,7 +94,7 @@ pub(super) async fn send_message(
     let (topic, user) = (Topic::ride(&command.ride), command.caller.user.clone());
     let sent = session.writer.submit(command).await?;
     // Who has sent it types no more.
-    typing::tell(&session.api, &topic, &user, false, sent.seq);
+    typing::tell(&session.api, &topic, &user, false, sent.seq, None);
     let status = if sent.created { StatusCode::CREATED } else { StatusCode::OK };
     if let Ok(location) = HeaderValue::try_from(["/api/v1/messages/", &sent.id.to_string()].concat()) {
         res.headers_mut().insert(LOCATION, location);
@@ -165,7 +165,7 @@ pub(super) async fn get_history(
             return Ok(());
         }
     }
-    let page = api.store.history(&ride, &caller.user, direction, limit).await?.ok_or(Error::RideNotFound)?;
+    let page = api.store.history(&ride, &caller, direction, limit).await?.ok_or(Error::RideNotFound)?;
     page.snapshot.admit(&caller)?;
     res.headers_mut().insert(ETAG, header(&etag(&page.snapshot, &caller, direction, limit)));
     let views = page.messages.iter().map(|message| message.view(&page.snapshot.receipts));
@@ -249,7 +249,7 @@ pub(super) struct EditBody {
 }
 
 /// Tells `null` from a field that is not there.
-fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+pub(super) fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
@@ -260,7 +260,7 @@ fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Re
     (status_code = 200, description = "The message as it is now", body = schema::Message),
     (status_code = 403, description = "`forbidden`: another's message"),
     (status_code = 404, description = "`message_not_found`"),
-    (status_code = 409, description = "`message_deleted`, or `chat_closed`")))]
+    (status_code = 409, description = "`message_deleted`, `chat_not_open`, or `chat_closed`")))]
 pub(super) async fn edit_message(
     session: Session,
     message: MessagePath,

@@ -1,19 +1,20 @@
-//! `/rides`: what messaging has to know of a ride's life, and one's list of rides.
+//! `/rides/{rideId}`: what messaging has to know of a ride's life.
 
 use salvo::http::StatusCode;
 use salvo::oapi::{ToSchema, endpoint};
-use salvo::{Request, Response, Scribe, Writer as _};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use salvo::{Response, Scribe, Writer as _};
+use serde::Deserialize;
 
 use super::body::{Body, Json, REQUIRED};
-use super::context::{Api, Session};
-use super::pages::fitting;
-use super::params::{RidePath, number, query};
+use super::context::Session;
+use super::messages::present;
+use super::params::RidePath;
 use super::refusal::Refusal;
 use super::schema;
-use crate::domain::{Error, FieldErrors, MessageView, Ride, RideId, RideView, Status, Time, UserId};
-use crate::writer::{AcceptRide, CancelRide, PutRide, SetStatus};
+use crate::domain::{
+    Caller, ChatPolicy, Error, FieldErrors, GraceSeconds, OpensAt, RideSnapshot, Status, Time, UserId,
+};
+use crate::writer::{AcceptRide, CancelRide, PutRide, ReopenRide, SetStatus};
 
 /// What the platform says of a ride.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -28,11 +29,55 @@ pub(super) struct PutBody {
         example = "rider_1"
     ))]
     rider_id: Option<String>,
-    /// Who drives it. Left out, it stays; a first one means accepted; another one replaces the driver.
-    #[salvo(schema(pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$", example = "driver_1"))]
-    driver_id: Option<String>,
-    /// How far it is. Left out, it stays.
+    /// Who drives it. Left out, it stays; a first one means accepted; another one replaces the driver; null removes the driver,
+    /// and a ride that has not ended is `requested` again.
+    #[serde(default, deserialize_with = "present")]
+    #[salvo(schema(
+        value_type = Option<String>,
+        pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$",
+        example = "driver_1"
+    ))]
+    driver_id: Option<Option<String>>,
+    /// How far it is. Left out, it stays. It may skip steps.
     status: Option<Status>,
+    /// When the chat opens and closes. Left out, it stays; null is the default: it opens when the ride is accepted, and closes
+    /// `RIDEWIRE_CHAT_GRACE` after the ride's end for both. Until when a ride is open that has ended was decided then.
+    #[serde(default, deserialize_with = "present")]
+    #[salvo(schema(value_type = Option<schema::ChatPolicy>))]
+    chat_policy: Option<Option<PolicyBody>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct PolicyBody {
+    opens_at: Option<String>,
+    grace_seconds: Option<GraceBody>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GraceBody {
+    rider: Option<i64>,
+    driver: Option<i64>,
+}
+
+impl PolicyBody {
+    fn parse(&self, errors: &mut FieldErrors) -> Option<ChatPolicy> {
+        let opens_at = self.opens_at.as_deref().ok_or(REQUIRED);
+        let opens_at = opens_at.and_then(|text| OpensAt::parse(text).ok_or("must be requested, accepted or arrived"));
+        let opens_at = errors.take("/chatPolicy/opensAt", opens_at);
+        let grace = errors.take("/chatPolicy/graceSeconds", self.grace_seconds.as_ref().ok_or(REQUIRED))?;
+        let mut seconds = |pointer, seconds: Option<i64>| {
+            let within = |seconds| u32::try_from(seconds).ok().filter(|seconds| *seconds <= GraceSeconds::LONGEST);
+            let parsed = seconds.ok_or_else(|| REQUIRED.to_owned()).and_then(|seconds| {
+                within(seconds).ok_or_else(|| format!("must be a whole number from 0 to {}", GraceSeconds::LONGEST))
+            });
+            errors.take(pointer, parsed)
+        };
+        let rider = seconds("/chatPolicy/graceSeconds/rider", grace.rider);
+        let driver = seconds("/chatPolicy/graceSeconds/driver", grace.driver);
+        Some(ChatPolicy { opens_at: opens_at?, grace_seconds: GraceSeconds { rider: rider?, driver: driver? } })
+    }
 }
 
 /// Make a ride known, or bring it up to date
@@ -53,24 +98,29 @@ pub(super) async fn put_ride(
     let user = |text: String| UserId::parse(&text).map_err(|error| error.to_string());
     let mut errors = FieldErrors::default();
     let rider = errors.take("/riderId", body.rider_id.ok_or_else(|| REQUIRED.to_owned()).and_then(user));
-    let driver = errors.take("/driverId", body.driver_id.map(user).transpose());
-    let (Some(rider), Some(driver)) = (rider, driver) else { return Err(errors.into_error().into()) };
-    if driver.as_ref() == Some(&rider) {
+    let driver = body.driver_id.map(|driver| driver.map(user).transpose()).transpose();
+    let driver = errors.take("/driverId", driver);
+    let chat_policy = body.chat_policy.map(|policy| policy.and_then(|policy| policy.parse(&mut errors)));
+    let (Some(rider), Some(driver), true) = (rider, driver, errors.0.is_empty()) else {
+        return Err(errors.into_error().into());
+    };
+    if driver.as_ref().and_then(Option::as_ref) == Some(&rider) {
         return Err(Error::invalid("/driverId", "must be somebody else than the rider").into());
     }
-    let command = PutRide { caller: session.caller, ride: ride.0, rider, driver, status: body.status };
+    let caller = session.caller.clone();
+    let command = PutRide { caller, ride: ride.0, rider, driver, status: body.status, chat_policy };
     let (ride, created) = session.writer.submit(command).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    Json::<schema::Ride>::text(status, json(&session.api, &ride)?).render(res);
+    Json::<schema::Ride>::text(status, json(&ride, &session.caller)?).render(res);
     Ok(())
 }
 
-fn json(api: &Api, ride: &Ride) -> Result<String, Error> {
-    serde_json::to_string(&ride.view(Time::now(), api.limits.chat_grace)).map_err(|_| Error::Internal)
+fn json(ride: &RideSnapshot, caller: &Caller) -> Result<String, Error> {
+    serde_json::to_string(&ride.view(caller)).map_err(|_| Error::Internal)
 }
 
-fn answer(api: &Api, ride: &Ride) -> Result<Json<schema::Ride>, Refusal> {
-    Ok(Json::text(StatusCode::OK, json(api, ride)?))
+fn answer(ride: &RideSnapshot, caller: &Caller) -> Result<Json<schema::Ride>, Refusal> {
+    Ok(Json::text(StatusCode::OK, json(ride, caller)?))
 }
 
 /// One ride
@@ -80,62 +130,7 @@ fn answer(api: &Api, ride: &Ride) -> Result<Json<schema::Ride>, Refusal> {
 pub(super) async fn get_ride(session: Session, ride: RidePath) -> Result<Json<schema::Ride>, Refusal> {
     let snapshot = session.api.store.snapshot(&ride.0).await?.ok_or(Error::RideNotFound)?;
     snapshot.admit(&session.caller)?;
-    answer(&session.api, &snapshot.ride)
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct InboxRide<'a> {
-    #[serde(flatten)]
-    ride: RideView<'a>,
-    last_message: Option<MessageView<'a>>,
-    unread_count: i64,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Inbox<'a> {
-    rides: Vec<Box<RawValue>>,
-    has_more: bool,
-    next: Option<&'a RideId>,
-}
-
-/// One's rides
-///
-/// Those that the caller is on, newest first, each with its last message and how many are unread.
-#[endpoint(tags("rides"), operation_id = "listRides",
-    parameters(
-        ("status" = Option<Status>, Query, description = "Only rides with this status."),
-        ("before" = Option<String>, Query, pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$",
-            description = "Only rides older than this one: the `next` of the page before."),
-        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The most rides: 1 to 200, 50 where not given. A page has about 256 KiB at most.")),
-    responses((status_code = 200, description = "A page", body = schema::Inbox)))]
-pub(super) async fn list_rides(session: Session, req: &mut Request) -> Result<Json<schema::Inbox>, Refusal> {
-    let Session { caller, api, .. } = session;
-    let status = query(req, "status").map(|text| {
-        Status::parse(text).ok_or_else(|| {
-            Error::invalid("status", "must be requested, accepted, arrived, in_progress, completed or cancelled")
-        })
-    });
-    let before = query(req, "before")
-        .map(|text| RideId::parse(text).map_err(|error| Error::invalid("before", error.to_string())));
-    let (status, before) = (status.transpose()?, before.transpose()?);
-    let limit = number::<usize>(req, "limit", 1..=200)?.unwrap_or(50);
-    // One more than asked, to know whether there are more.
-    let sought = i64::try_from(limit).unwrap_or(200) + 1;
-    let mut rides = api.store.rides_of_user(&caller.user, status, before.as_ref(), sought).await?;
-    let has_more = rides.len() > limit;
-    rides.truncate(limit);
-    let now = Time::now();
-    let views = rides.iter().map(|stored| InboxRide {
-        ride: stored.snapshot.ride.view(now, api.limits.chat_grace),
-        last_message: stored.last_message.as_ref().map(|message| message.view(&stored.snapshot.receipts)),
-        unread_count: stored.unread,
-    });
-    let (views, is_cut) = fitting(views)?;
-    let has_more = has_more || is_cut;
-    let next = rides.get(..views.len()).and_then(<[_]>::last).filter(|_| has_more);
-    Json::ok(&Inbox { rides: views, has_more, next: next.map(|last| &last.snapshot.ride.id) })
+    answer(&snapshot, &session.caller)
 }
 
 /// Take a ride as its driver
@@ -147,8 +142,8 @@ pub(super) async fn list_rides(session: Session, req: &mut Request) -> Result<Js
     (status_code = 404, description = "`ride_not_found`"),
     (status_code = 409, description = "`ride_conflict`: another driver has it, or it is over")))]
 pub(super) async fn accept_ride(session: Session, ride: RidePath) -> Result<Json<schema::Ride>, Refusal> {
-    let ride = session.writer.submit(AcceptRide { caller: session.caller, ride: ride.0 }).await?;
-    answer(&session.api, &ride)
+    let ride = session.writer.submit(AcceptRide { caller: session.caller.clone(), ride: ride.0 }).await?;
+    answer(&ride, &session.caller)
 }
 
 /// Why a ride is called off.
@@ -171,12 +166,9 @@ pub(super) async fn cancel_ride(
     ride: RidePath,
     body: super::body::OptionalBody<CancelBody>,
 ) -> Result<Json<schema::Ride>, Refusal> {
-    let reason = body.0.reason;
-    if reason.as_ref().is_some_and(|reason| reason.chars().take(501).count() > 500 || reason.contains('\0')) {
-        return Err(Error::invalid("/reason", "must be at most 500 characters, without U+0000").into());
-    }
-    let ride = session.writer.submit(CancelRide { caller: session.caller, ride: ride.0, reason }).await?;
-    answer(&session.api, &ride)
+    let reason = parse_reason(body.0.reason).map_err(|detail| Error::invalid("/reason", detail))?;
+    let ride = session.writer.submit(CancelRide { caller: session.caller.clone(), ride: ride.0, reason }).await?;
+    answer(&ride, &session.caller)
 }
 
 /// How far a ride is.
@@ -204,6 +196,55 @@ pub(super) async fn set_ride_status(
     body: Body<StatusBody>,
 ) -> Result<Json<schema::Ride>, Refusal> {
     let status = body.0.status.ok_or_else(|| Error::invalid("/status", REQUIRED))?;
-    let ride = session.writer.submit(SetStatus { caller: session.caller, ride: ride.0, status }).await?;
-    answer(&session.api, &ride)
+    let ride = session.writer.submit(SetStatus { caller: session.caller.clone(), ride: ride.0, status }).await?;
+    answer(&ride, &session.caller)
+}
+
+/// At most 500 characters of somebody's own words.
+fn parse_reason(reason: Option<String>) -> Result<Option<String>, &'static str> {
+    let is_wrong = |reason: &String| reason.chars().take(501).count() > 500 || reason.contains('\0');
+    if reason.as_ref().is_some_and(is_wrong) {
+        return Err("must be at most 500 characters, without U+0000");
+    }
+    Ok(reason)
+}
+
+/// Until when a ride is opened again.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[salvo(schema(name = "ReopenRide"))]
+pub(super) struct ReopenBody {
+    /// In the future, at most 30 days ahead.
+    #[salvo(schema(required = true, nullable = false, format = "date-time"))]
+    until: Option<String>,
+    /// At most 500 characters.
+    #[salvo(schema(max_length = 500, example = "The rider lost their umbrella"))]
+    reason: Option<String>,
+}
+
+/// Reopen a ride
+///
+/// Opens the chat of a ride that has ended until a time, for those who are on it; for support and the service. Streams and polls
+/// of the ride work again, and merged streams follow it again (`ride:reopened`). Retention counts from the new end. The same
+/// time again changes nothing.
+#[endpoint(tags("rides"), operation_id = "reopenRide", responses(
+    (status_code = 200, description = "Its chat is open", body = schema::Ride),
+    (status_code = 403, description = "`forbidden`: neither support nor the service"),
+    (status_code = 404, description = "`ride_not_found`"),
+    (status_code = 409, description = "`ride_conflict`: it has not ended")))]
+pub(super) async fn reopen_ride(
+    session: Session,
+    ride: RidePath,
+    body: Body<ReopenBody>,
+) -> Result<Json<schema::Ride>, Refusal> {
+    let Body(body) = body;
+    let mut errors = FieldErrors::default();
+    let until = body.until.ok_or(REQUIRED);
+    let until = until.and_then(|until| Time::parse(&until).ok_or("must be a time as RFC 3339 writes it"));
+    let until = errors.take("/until", until);
+    let reason = errors.take("/reason", parse_reason(body.reason));
+    let (Some(until), Some(reason)) = (until, reason) else { return Err(errors.into_error().into()) };
+    let command = ReopenRide { caller: session.caller.clone(), ride: ride.0, until, reason };
+    let ride = session.writer.submit(command).await?;
+    answer(&ride, &session.caller)
 }

@@ -16,8 +16,8 @@ use super::params::QueryParameters;
 use super::refusal::Refusal;
 use super::trace::Trace;
 use super::{
-    broadcasts, drivers, health, location, messages, metrics, openapi, presence, reactions, receipts, rides, tickets,
-    typing, users,
+    broadcasts, drivers, health, inbox, location, messages, metrics, openapi, presence, reactions, receipts, rides,
+    tickets, typing, users,
 };
 
 /// What is served at an address.
@@ -95,13 +95,14 @@ fn interface() -> Router {
         .push(only_get("unread-count").get(receipts::get_unread_counts).head(receipts::get_unread_counts))
         .push(of_ride)
         .push(of_message);
-    let rides = get!("rides", rides::list_rides).push(
+    let rides = get!("rides", inbox::list_rides).push(
         get!("{rideId}", rides::get_ride)
             .put(rides::put_ride)
             .push(get!("location", location::get_location).post(location::put_location))
             .push(Router::with_path("accept").post(rides::accept_ride))
             .push(Router::with_path("cancel").post(rides::cancel_ride))
-            .push(Router::with_path("status").post(rides::set_ride_status)),
+            .push(Router::with_path("status").post(rides::set_ride_status))
+            .push(Router::with_path("reopen").post(rides::reopen_ride)),
     );
     let tickets = Router::with_path("stream-tickets").post(tickets::create_stream_ticket);
     let broadcasts = Router::with_path("broadcasts").post(broadcasts::broadcast);

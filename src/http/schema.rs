@@ -9,7 +9,7 @@ use salvo::oapi::{Components, RefOr, Schema, ToSchema};
 use serde_json::Value;
 
 pub(super) use self::live::{FeedPage, Poll, PollAll};
-use crate::domain::{Chat, RideRole, Status};
+use crate::domain::{Chat, OpensAt, RideRole, Status};
 
 /// An id that the caller chooses.
 fn id(example: &str) -> RefOr<Schema> {
@@ -160,6 +160,30 @@ pub(super) struct Participant {
     since: Option<DateTime>,
 }
 
+/// When a ride's chat opens, and how long after the ride's end it closes.
+#[derive(ToSchema)]
+#[salvo(schema(name = "ChatPolicy", rename_all = "camelCase"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct ChatPolicy {
+    /// The status from which on the chat is open.
+    opens_at: OpensAt,
+    /// Seconds after the ride's end.
+    grace_seconds: GraceSeconds,
+}
+
+/// How long a chat stays open after its ride's end, in seconds.
+#[derive(ToSchema)]
+#[salvo(schema(name = "GraceSeconds"))]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct GraceSeconds {
+    /// For the rider.
+    #[salvo(schema(minimum = 0, maximum = 31536000, example = 86400))]
+    rider: i64,
+    /// For the driver.
+    #[salvo(schema(minimum = 0, maximum = 31536000, example = 3600))]
+    driver: i64,
+}
+
 /// A ride.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Ride", rename_all = "camelCase"))]
@@ -171,6 +195,9 @@ pub(super) struct Ride {
     #[salvo(schema(required = true))]
     driver_id: Option<DriverId>,
     chat: Chat,
+    /// When the chat opens and closes; null for the default.
+    #[salvo(schema(required = true))]
+    chat_policy: Option<ChatPolicy>,
     created_at: DateTime,
     updated_at: DateTime,
 }
@@ -186,6 +213,9 @@ pub(super) struct InboxRide {
     #[salvo(schema(required = true))]
     driver_id: Option<DriverId>,
     chat: Chat,
+    /// When the chat opens and closes; null for the default.
+    #[salvo(schema(required = true))]
+    chat_policy: Option<ChatPolicy>,
     created_at: DateTime,
     updated_at: DateTime,
     /// Its newest message, deleted ones included.
@@ -195,7 +225,7 @@ pub(super) struct InboxRide {
     unread_count: i64,
 }
 
-/// A page of one's rides, newest first.
+/// A page of rides, newest first.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Inbox", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
@@ -203,9 +233,9 @@ pub(super) struct Inbox {
     rides: Vec<InboxRide>,
     /// Whether there are older ones.
     has_more: bool,
-    /// What to give as `before` for the next page.
+    /// What to give as `before` for the next page: opaque.
     #[salvo(schema(required = true))]
-    next: Option<Id>,
+    next: Option<String>,
 }
 
 /// A page of a ride's messages, oldest first, and the ride's people at the same moment.

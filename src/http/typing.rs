@@ -11,7 +11,7 @@ use super::body::{Body, REQUIRED};
 use super::context::{Api, Session};
 use super::params::RidePath;
 use super::refusal::Refusal;
-use crate::domain::{Caller, Chat, Error, RideId, RideRole, Seq, Time, Topic, UserId};
+use crate::domain::{Caller, Error, RideId, RideRole, Seq, Time, Topic, UserId};
 
 /// Whether the caller is typing.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -30,7 +30,7 @@ pub(super) struct TypingBody {
 #[endpoint(tags("live"), operation_id = "setTyping", responses(
     (status_code = 202, description = "It will be told"),
     (status_code = 404, description = "`ride_not_found`"),
-    (status_code = 409, description = "`chat_closed`")))]
+    (status_code = 409, description = "`chat_not_open`, or `chat_closed`")))]
 pub(super) async fn set_typing(
     session: Session,
     ride: RidePath,
@@ -47,19 +47,19 @@ pub(super) async fn set_typing(
 /// Judges and tells that somebody types, or has stopped.
 pub(crate) async fn say_typing(api: &Arc<Api>, caller: &Caller, ride: &RideId, types: bool) -> Result<(), Refusal> {
     let snapshot = api.store.snapshot(ride).await?.ok_or(Error::RideNotFound)?;
-    if snapshot.admit(caller)?.role == RideRole::System {
+    let role = snapshot.admit(caller)?.role;
+    if role == RideRole::System {
         return Err(Error::Forbidden("the platform itself does not type").into());
     }
-    if snapshot.ride.chat(Time::now(), api.limits.chat_grace) != Chat::Open {
-        return Err(Error::ChatClosed.into());
-    }
-    tell(api, &Topic::ride(ride), &caller.user, types, snapshot.head);
+    snapshot.require_open_chat(role)?;
+    tell(api, &Topic::ride(ride), &caller.user, types, snapshot.head, Some(snapshot.read_at));
     Ok(())
 }
 
-/// Tells everybody who follows the ride, here and on the other replicas, where that is news.
-pub(super) fn tell(api: &Arc<Api>, topic: &Topic, user: &UserId, types: bool, seq: Seq) {
-    if let Some(signal) = api.hub.typing(topic, user, types, seq) {
+/// Tells everybody who follows the ride, here and on the other replicas, where that is news. `now` is the database's time, where
+/// it is known: that of somebody who has stopped follows from when they began.
+pub(super) fn tell(api: &Arc<Api>, topic: &Topic, user: &UserId, types: bool, seq: Seq, now: Option<Time>) {
+    if let Some(signal) = api.hub.typing(topic, user, types, seq, now) {
         api.tell(signal);
     }
 }

@@ -15,11 +15,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Event, Hub, Step, Subscription, Value, subject};
-use crate::domain::{Access, Caller, Error, EventType, Parts, RideId, RideSnapshot, Seq, Signal, Time, Topic};
-use crate::store::{PageRequest, Store, StoreError};
+use crate::domain::{Access, Caller, Error, EventType, Parts, RideId, RideSnapshot, Seq, Signal, Topic};
+use crate::store::{Store, StoreError};
 
 /// How long to wait before a database that has failed is asked again; jittered.
 const PAUSE_MS: std::ops::Range<u64> = 200..1_000;
+
+/// How long to wait between two looks whether a ride is closed whose chat window has passed; jittered.
+const CLOSING_MS: std::ops::Range<u64> = 300..600;
 
 /// Events that the log no longer has, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, salvo::oapi::ToSchema)]
@@ -40,8 +43,6 @@ pub struct Reader {
     pub store: Arc<Store>,
     /// Who.
     pub caller: Caller,
-    /// How long a chat stays open after its ride's end.
-    pub grace: Duration,
 }
 
 /// Somebody who follows a ride.
@@ -53,7 +54,10 @@ pub struct Follow {
     access: Access,
     /// All of their times on the ride, up to now: whose messages they may see.
     parts: Parts,
-    closes_at: Option<Time>,
+    /// Whether the ride has not ended.
+    goes_on: bool,
+    /// When the chat window will have passed for everyone: then it is looked whether the ride is closed.
+    closes_at: Option<Instant>,
     /// Read, and to be handed out first: it waits for what has to be known about it.
     first: Option<Step>,
     /// Rights may have moved at the last event that was handed out.
@@ -71,8 +75,10 @@ pub struct Opened {
     pub gap: Option<Gap>,
     /// The ride at that moment, and the head of its log.
     pub snapshot: RideSnapshot,
-    /// Nothing is there to be handed out, and nothing will be.
+    /// Nothing is there to be handed out, and nothing will be: the ride is closed.
     pub is_over: bool,
+    /// The chat window has passed for everyone, and the ride is still to be closed.
+    pub is_to_be_closed: bool,
 }
 
 /// Why a ride cannot be followed.
@@ -127,7 +133,7 @@ impl Follow {
         cursor: Option<Seq>,
         is_told: bool,
     ) -> Result<(Self, Opened), OpenError> {
-        let Reader { hub, store, caller, grace } = &*reader;
+        let Reader { hub, store, caller } = &*reader;
         let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::ride(&ride));
         let snapshot = store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
         let head = snapshot.head;
@@ -152,35 +158,47 @@ impl Follow {
         let people = snapshot.participants.iter();
         let presence = people.filter_map(|person| Some(person.presence?.signal(&ride, &person.user)));
         subscription.start(start, head, &presence.chain(location).collect::<Vec<_>>(), is_told);
-        let closes_at = snapshot.ride.closes_at(*grace);
         let parts = snapshot.parts(caller);
-        let mut follow = Self { subscription, reader, ride, access, parts, closes_at, first: None, recheck: false };
+        let (goes_on, closes_at) = (!snapshot.ride.status.is_ended(), when_over(&snapshot));
+        let recheck = false;
+        let mut follow = Self { subscription, reader, ride, access, parts, goes_on, closes_at, first: None, recheck };
         let mut gap = None;
         // Whether the log still has what comes next is known from the log alone. Where the hub is not as far as the
         // database yet there is no need to wait for it: between the two nothing is missing.
         if follow.subscription.is_behind() {
             match follow.subscription.next(FIRST_PAGE).await? {
-                Step::Gap(hole) => gap = Some(hole),
+                Step::Gap(hole) => gap = Some(follow.within_access(hole)),
                 step => follow.first = Some(step),
             }
+            // Whatever moved rights may have been in it.
+            follow.recheck = gap.is_some();
         }
         let opened = Opened {
             cursor: gap.map_or(start, |gap| gap.to),
             resumed: honoured.is_some() && gap.is_none(),
             gap,
-            is_over: follow.is_over() && follow.first.is_none() && start >= head,
+            is_over: snapshot.ride.closed_at.is_some() && follow.first.is_none() && start >= head,
+            is_to_be_closed: snapshot.is_to_be_closed(),
             snapshot: as_seen(&follow.reader, snapshot).await?,
         };
         Ok((follow, opened))
     }
 
-    fn is_over(&self) -> bool {
-        self.closes_at.is_some_and(|at| at <= Time::now())
+    /// Of what the log no longer has, the part that is the follower's. What lies behind it is of another time of theirs, or
+    /// somebody else's: the subscription goes on from where this ends.
+    fn within_access(&mut self, gap: Gap) -> Gap {
+        match self.access.until_seq.filter(|until| *until < gap.to) {
+            Some(until) => {
+                self.subscription.return_to(until);
+                Gap { from: gap.from, to: until }
+            }
+            None => gap,
+        }
     }
 
     /// Whether the ride has not ended.
     pub fn is_going_on(&self) -> bool {
-        self.closes_at.is_none()
+        self.goes_on
     }
 
     /// Whether there is something to hand out now.
@@ -268,7 +286,7 @@ impl Follow {
             Step::Gap(gap) => {
                 // Whatever moved rights may have been in it.
                 self.recheck = true;
-                Next::Gap(gap)
+                Next::Gap(self.within_access(gap))
             }
             Step::Reset => Next::Closed(Closed::Reset),
         })
@@ -280,27 +298,37 @@ impl Follow {
         self.access.covers(value.seq) && !is_own
     }
 
-    /// The next step, or `None` when the ride is over for good and all of it was handed out.
+    /// The next step, or `None` when the ride is closed and all of it was handed out.
+    ///
+    /// The ride is closed by a command that holds the lock of its log, and nobody may write after that. So what was sent until
+    /// then is in the log where it is found closed, whatever the clocks say.
     async fn wait(&mut self, limit: usize) -> Result<Option<Step>, StoreError> {
-        let Some(closes_at) = self.closes_at else { return self.subscription.next(limit).await.map(Some) };
-        let over = Box::pin(sleep_until(Instant::now() + closes_at.since(Time::now())));
-        tokio::select! {
-            biased;
-            step = self.subscription.next(limit) => return step.map(Some),
-            () = over => {}
+        loop {
+            let Some(closes_at) = self.closes_at else { return self.subscription.next(limit).await.map(Some) };
+            let over = Box::pin(sleep_until(closes_at));
+            tokio::select! {
+                biased;
+                step = self.subscription.next(limit) => return step.map(Some),
+                () = over => {}
+            }
+            let snapshot = Box::pin(self.look()).await?;
+            if snapshot.ride.closed_at.is_some() {
+                // What is still on its way from the database is handed out first: of that, the head knows.
+                if self.subscription.cursor() >= snapshot.head {
+                    return Ok(None);
+                }
+                self.subscription.observe(snapshot.head);
+                return self.subscription.next(limit).await.map(Some);
+            }
+            // Somebody is about to close it, or it was reopened.
+            let soon = Instant::now() + Duration::from_millis(fastrand::u64(CLOSING_MS));
+            self.closes_at = when_over(&snapshot).map(|at| at.max(soon));
         }
-        // What is still on its way from the database is handed out first: of that, the head knows.
-        let head = Box::pin(self.look()).await?.head;
-        if self.subscription.cursor() >= head {
-            return Ok(None);
-        }
-        self.subscription.observe(head);
-        self.subscription.next(limit).await.map(Some)
     }
 
     async fn look_again(&mut self) -> Result<(), StoreError> {
         let snapshot = self.look().await?;
-        self.closes_at = snapshot.ride.closes_at(self.reader.grace);
+        (self.goes_on, self.closes_at) = (!snapshot.ride.status.is_ended(), when_over(&snapshot));
         self.parts = snapshot.parts(&self.reader.caller);
         // Who was on the ride has access to a part of it for ever; so `None` cannot be.
         // One who was taken off and is back goes on from there: what lies between is somebody else's.
@@ -316,10 +344,19 @@ impl Follow {
 /// A ride to somebody who may have left it: what it has become is not theirs to see.
 pub(super) async fn as_seen(reader: &Reader, snapshot: RideSnapshot) -> Result<RideSnapshot, StoreError> {
     let Some(until) = snapshot.left_at(&reader.caller) else { return Ok(snapshot) };
-    let last = PageRequest { topic: Topic::ride(&snapshot.ride.id), after: until - 1, limit: 1 };
-    let page = reader.store.page(last).await?;
-    let event = page.first().filter(|event| event.seq == until);
-    Ok(snapshot.as_left(until, event.map(|event| event.data.as_str())))
+    let left_as = reader.store.left_as(&snapshot.ride.id, &reader.caller.user, until).await?;
+    Ok(snapshot.as_left(until, left_as))
+}
+
+/// When a ride's chat window will have passed for everyone. The database's clock decides that: how far off it is by that clock is
+/// waited for by ours.
+fn when_over(snapshot: &RideSnapshot) -> Option<Instant> {
+    if !snapshot.ride.status.is_ended() {
+        return None;
+    }
+    // Where an older version has ended it, that is decided in a moment.
+    let closes_in = snapshot.ride.closed_at.or(snapshot.ride.closes_at()).map(|at| at.since(snapshot.read_at));
+    Some(Instant::now() + closes_in.unwrap_or(Duration::from_millis(CLOSING_MS.end)))
 }
 
 /// Waits before a database that has failed is asked again.

@@ -18,7 +18,7 @@ use super::event::Encoder;
 use super::topic::{Missing, TopicState};
 use super::typing::{self, Typing};
 use super::{Heard, Heeding};
-use crate::domain::{EventType, NewEvent, Seq, Signal, SignalKind, Topic, UserId};
+use crate::domain::{EventType, NewEvent, Seq, Signal, SignalKind, Time, Topic, UserId};
 use crate::store::{PageRequest, Store, StoreError, StoredEvent};
 
 /// The most events of one topic, and the most topics, that the loader reads in one statement.
@@ -107,12 +107,12 @@ impl Hub {
     }
 
     /// What is to be told when somebody types, or stops: nothing, where that is known. `seq` is the head of the
-    /// topic's log.
-    pub fn typing(&self, topic: &Topic, user: &UserId, types: bool, seq: Seq) -> Option<Signal> {
+    /// topic's log; `now` is the database's time, where the caller knows it.
+    pub fn typing(&self, topic: &Topic, user: &UserId, types: bool, seq: Seq, now: Option<Time>) -> Option<Signal> {
         let known = self.typing.version(topic, user);
         let is_news = if types { self.typing.is_news(topic, user) } else { known.is_some() };
         let (last_version, last_seq) = known.unwrap_or_default();
-        let version = typing::version_now().max(last_version + 1);
+        let version = self.typing.next_version(now).max(last_version + 1);
         // Never before what it replaces: whoever was told of that is to be told of this.
         let seq = seq.max(last_seq);
         is_news.then(|| typing::signal(topic.clone(), user.clone(), types, seq, version))

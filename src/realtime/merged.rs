@@ -9,7 +9,7 @@
 //! - `places` is what has been handed out and nothing else. What was read and not handed out yet is read again by
 //!   whoever continues.
 //! - A ride is in `places` from its assignment to its closing, so its rest is found even if it closes while the reader
-//!   is away.
+//!   is away. A ride that is reopened is assigned again, from where it was closed.
 //! - At most [`MOST_RIDES`] are followed at once. What was handed out of one that is left out stays in `places` too, so
 //!   the reader goes on from there when there is room again, or when it closes.
 

@@ -62,6 +62,11 @@ impl Subscription {
         self.cursor = self.cursor.max(cursor);
     }
 
+    /// Goes on behind `cursor`, where what was read after it is not to be handed out.
+    pub fn return_to(&mut self, cursor: Seq) {
+        self.cursor = self.cursor.min(cursor);
+    }
+
     /// Takes note of how far the log reaches, as the database has just said.
     pub fn observe(&self, head: Seq) {
         self.hold.observe(head);

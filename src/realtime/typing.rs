@@ -4,6 +4,7 @@
 //! Every replica ends it by itself, so nobody types for ever when the replica where they did has gone.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,11 @@ const QUIET: Duration = Duration::from_secs(3);
 
 /// All who are typing.
 #[derive(Debug, Default)]
-pub(super) struct Typing(Mutex<HashMap<(Topic, UserId), Typist>>);
+pub(super) struct Typing {
+    typists: Mutex<HashMap<(Topic, UserId), Typist>>,
+    /// The last version that was given here.
+    last_version: AtomicI64,
+}
 
 #[derive(Debug)]
 struct Typist {
@@ -36,7 +41,7 @@ struct Data {
 
 impl Typing {
     fn all(&self) -> MutexGuard<'_, HashMap<(Topic, UserId), Typist>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.typists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes what is told of somebody.
@@ -53,6 +58,15 @@ impl Typing {
         } else {
             all.remove(&key);
         }
+    }
+
+    /// A version for what is said `now`, by the database's clock: what is said on two replicas is compared by it, and their own
+    /// clocks may differ. What is said here one after the other has versions that grow.
+    pub(super) fn next_version(&self, now: Option<Time>) -> i64 {
+        let now = now.map_or(0, |now| now.timestamp().as_microsecond());
+        let next = |last: i64| Some(now.max(last + 1));
+        let before = self.last_version.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        before.map_or(now, |before| now.max(before + 1))
     }
 
     /// Whether it would be news that somebody types.
@@ -99,9 +113,4 @@ pub(super) fn signal(topic: Topic, user: UserId, typing: bool, seq: Seq, version
     let ride = topic.ride_id().unwrap_or_default();
     let data = format!(r#"{{"rideId":"{ride}","userId":"{user}","typing":{typing}}}"#);
     Signal { topic, kind: EventType::TypingIndicator, user, version, seq, data }
-}
-
-/// A version from this machine's clock.
-pub(super) fn version_now() -> i64 {
-    Time::now().timestamp().as_microsecond()
 }

@@ -7,7 +7,8 @@ use super::pool::{Params, Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, feed, message_from_row, sql};
 use crate::domain::{
-    BatchId, EventType, Message, MessageId, RideId, RideSnapshot, Seq, Status, Time, Topic, TraceContext, UserId,
+    BatchId, Caller, EventType, LeftAs, Message, MessageId, RideId, RideSnapshot, Seq, Status, Time, Topic,
+    TraceContext, UserId,
 };
 
 /// About how many bytes of events are read of a topic at once.
@@ -75,17 +76,6 @@ pub struct UnreadRide {
     pub unread: i64,
 }
 
-/// A ride as its owner's list shows it.
-#[derive(Debug)]
-pub struct StoredRide {
-    /// The ride.
-    pub snapshot: RideSnapshot,
-    /// Its newest message, of those that are the owner's.
-    pub last_message: Option<Message>,
-    /// How many of them are unread.
-    pub unread: i64,
-}
-
 impl Store {
     /// A secret that all replicas share.
     pub async fn secret(&self, name: &str) -> Result<Vec<u8>, StoreError> {
@@ -134,7 +124,7 @@ impl Store {
     pub async fn history(
         &self,
         ride: &RideId,
-        reader: &UserId,
+        reader: &Caller,
         direction: Direction,
         limit: usize,
     ) -> Result<Option<HistoryPage>, StoreError> {
@@ -144,7 +134,8 @@ impl Store {
         };
         // One more than asked, to know whether there are more.
         let sought = i64::try_from(limit).unwrap_or(i64::MAX - 1) + 1;
-        let params: Params<'_> = &[&ride.as_str(), &reader.as_str(), &edge, &sought, &MESSAGE_BYTES];
+        let sees_all = reader.role.is_staff();
+        let params: Params<'_> = &[&ride.as_str(), &reader.user.as_str(), &edge, &sought, &sees_all, &MESSAGE_BYTES];
         let rows = self.read(statement, params).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let found_in_all = first.try_get::<_, Option<i64>>("found")?.unwrap_or_default();
@@ -181,27 +172,6 @@ impl Store {
             Ok(UnreadRide { ride: ride_id(row.try_get("ride_id")?)?, unread: row.try_get("count")? })
         };
         rows.iter().map(unread).collect()
-    }
-
-    /// The rides that a user is on, newest first, each with its last message and unread count.
-    pub async fn rides_of_user(
-        &self,
-        user: &UserId,
-        status: Option<Status>,
-        before: Option<&RideId>,
-        limit: i64,
-    ) -> Result<Vec<StoredRide>, StoreError> {
-        let (status, before) = (status.map(Status::as_str), before.map(RideId::as_str));
-        let rows = self.read(sql::RIDES_OF_USER, &[&user.as_str(), &status, &before, &limit]).await?;
-        let stored = |row: &tokio_postgres::Row| {
-            let seq = row.try_get::<_, Option<Seq>>("seq")?;
-            Ok(StoredRide {
-                snapshot: snapshot_from_row(row)?,
-                last_message: seq.map(|_| message_from_row(row)).transpose()?,
-                unread: row.try_get("unread")?,
-            })
-        };
-        rows.iter().map(stored).collect()
     }
 }
 
@@ -246,10 +216,24 @@ impl Store {
         Ok(GoingOn { head, rides: rides.map(ride).collect::<Result<_, _>>()? })
     }
 
-    /// Rides whose grace has passed and whose people have not been told.
-    pub async fn rides_to_close(&self, grace: Duration, limit: i64) -> Result<Vec<RideId>, StoreError> {
-        let rows = self.read(sql::RIDES_TO_CLOSE, &[&grace.as_secs_f64(), &limit]).await?;
+    /// Rides whose chat window has passed for everyone and whose people have not been told.
+    pub async fn rides_to_close(&self, limit: i64) -> Result<Vec<RideId>, StoreError> {
+        let rows = self.read(sql::RIDES_TO_CLOSE, &[&limit]).await?;
         rows.iter().map(|row| ride_id(row.try_get("ride_id")?)).collect()
+    }
+
+    /// Decides when rides close of which an older version has not.
+    pub async fn decide_closing(&self, grace: Duration, limit: i64) -> Result<u64, StoreError> {
+        self.session().await?.execute(sql::RIDES_DECIDE_CLOSING, &[&grace.as_secs_f64(), &limit]).await
+    }
+
+    /// How a ride was when somebody left it at `until`, where that is known.
+    pub async fn left_as(&self, ride: &RideId, user: &UserId, until: Seq) -> Result<Option<LeftAs>, StoreError> {
+        let rows = self.read(sql::PARTICIPANTS_LEFT_AS, &[&ride.as_str(), &user.as_str(), &until]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let status = row.try_get::<_, Option<&str>>("left_status")?.and_then(Status::parse);
+        let updated_at = row.try_get::<_, Option<jiff::Timestamp>>("left_updated_at")?.map(Time::from);
+        Ok(status.zip(updated_at).map(|(status, updated_at)| LeftAs { status, updated_at }))
     }
 }
 

@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::StoreError;
 use super::retention::Place;
 use crate::domain::{
-    ClientMessageId, Content, ContentHash, LastPresence, LastValue, Message, MessageId, Metadata, Participant,
-    Reactions, Receipt, Receipts, Ride, RideId, RideRole, RideSnapshot, Seq, Status, Time, UserId,
+    ChatPolicy, ClientMessageId, Content, ContentHash, GraceSeconds, LastPresence, LastValue, Message, MessageId,
+    Metadata, OpensAt, Participant, Reactions, Receipt, Receipts, Ride, RideId, RideRole, RideSnapshot, Seq, Status,
+    Time, UserId, Window,
 };
 
 pub(super) fn ride_id(text: &str) -> Result<RideId, StoreError> {
@@ -58,12 +59,32 @@ pub fn ride_from_row(row: &Row) -> Result<Ride, StoreError> {
         status: Status::parse(row.try_get("status")?).ok_or(StoreError::Corrupt("status"))?,
         rider: user_id(row.try_get("rider_id")?)?,
         driver: row.try_get::<_, Option<&str>>("driver_id")?.map(user_id).transpose()?,
-        accepted: row.try_get("accepted")?,
+        chat_policy: chat_policy(row)?,
+        has_opened: row.try_get("accepted")?,
         ended_at: time(row, "ended_at")?,
+        closes: time(row, "rider_closes_at")?
+            .zip(time(row, "driver_closes_at")?)
+            .map(|(rider, driver)| Window { rider, driver }),
         closed_at: time(row, "closed_at")?,
+        closed_seq: row.try_get("closed_seq")?,
         created_at: time(row, "ride_created_at")?.ok_or(StoreError::Corrupt("created_at"))?,
         updated_at: time(row, "ride_updated_at")?.ok_or(StoreError::Corrupt("updated_at"))?,
     })
+}
+
+fn chat_policy(row: &Row) -> Result<Option<ChatPolicy>, StoreError> {
+    let Some(opens_at) = row.try_get::<_, Option<&str>>("chat_opens_at")? else { return Ok(None) };
+    let seconds = |column| {
+        let seconds = row.try_get::<_, Option<i64>>(column)?.and_then(|seconds| u32::try_from(seconds).ok());
+        seconds.ok_or(StoreError::Corrupt("grace_seconds"))
+    };
+    Ok(Some(ChatPolicy {
+        opens_at: OpensAt::parse(opens_at).ok_or(StoreError::Corrupt("chat_opens_at"))?,
+        grace_seconds: GraceSeconds {
+            rider: seconds("rider_grace_seconds")?,
+            driver: seconds("driver_grace_seconds")?,
+        },
+    }))
 }
 
 /// What is known of somebody on a ride.
@@ -81,7 +102,7 @@ pub fn person_from_row(row: &Row) -> Result<(RideId, Person), StoreError> {
     let person = match row.try_get("from_seq")? {
         Some(from_seq) => {
             let until_seq = row.try_get("until_seq")?;
-            Person::Participant(Participant { user, role, from_seq, until_seq, presence: None })
+            Person::Participant(Participant { user, role, from_seq, until_seq, presence: None, left_as: None })
         }
         None => Person::Receipt(Receipt {
             user,
@@ -119,12 +140,14 @@ pub(super) fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
                 from_seq,
                 until_seq,
                 presence,
+                left_as: None,
             })
         });
     let marks = row.try_get::<_, Marks>("receipts")?.map(|json| json.0).unwrap_or_default();
     let marks = marks.into_iter().map(|(user, part, delivered_seq, read_seq)| {
         Ok::<_, StoreError>(Receipt { user: user_id(&user)?, role: role(&part)?, delivered_seq, read_seq })
     });
+    let participants = participants.collect::<Result<Vec<_>, _>>()?;
     let location = row.try_get::<_, Option<String>>("location")?.map(|data| {
         Ok::<_, StoreError>(LastValue {
             version: row.try_get("location_version")?,
@@ -132,11 +155,16 @@ pub(super) fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
             data: RawValue::from_string(data).map_err(|_| StoreError::Corrupt("location"))?,
         })
     });
+    let location = location.transpose()?;
+    // One of the same driver's time before says nothing about this one, either.
+    let is_of_driver = |person: &&Participant| person.role == RideRole::Driver && person.until_seq.is_none();
+    let since = participants.iter().find(is_of_driver).map_or(Seq::MAX, |driver| driver.from_seq);
     Ok(RideSnapshot {
         head: row.try_get("last_seq")?,
         ride: ride_from_row(row)?,
-        participants: participants.collect::<Result<_, _>>()?,
+        participants,
         receipts: Receipts(marks.collect::<Result<_, _>>()?),
-        location: location.transpose()?,
+        location: location.filter(|last| last.seq >= since),
+        read_at: time(row, "read_at")?.ok_or(StoreError::Corrupt("read_at"))?,
     })
 }

@@ -40,8 +40,14 @@ statements! {
     RIDES_TRIMMED = "rides/trimmed.sql";
     RIDES_FORGET = "rides/forget.sql";
     RIDES_TO_CLOSE = "rides/to_close.sql";
-    RIDES_OF_USER = "rides/of_user.sql";
+    RIDES_DECIDE_CLOSING = "rides/decide_closing.sql";
+    RIDES_PAGE = "rides/page.sql";
+    RIDES_PAGE_OF_STATUS = "rides/page_of_status.sql";
+    RIDES_PAGE_OF_USER = "rides/page_of_user.sql";
+    RIDES_PLACE = "rides/place.sql";
+    RIDES_INBOX = "rides/inbox.sql";
     PARTICIPANTS_GOING_ON = "participants/going_on.sql";
+    PARTICIPANTS_LEFT_AS = "participants/left_as.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
     PRESENCE_ENLIST = "presence/enlist.sql";
     PRESENCE_BEAT = "presence/beat.sql";

@@ -9,7 +9,7 @@ mod reactions;
 mod rides;
 
 pub use broadcast::Broadcast;
-pub use closing::CloseRide;
+pub use closing::{CloseRide, ReopenRide};
 pub use erasing::EraseMessage;
 pub use marks::{Mark, MarkKind};
 pub use messages::{DeleteMessage, EditMessage, SendMessage, Sent};

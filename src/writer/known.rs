@@ -13,6 +13,9 @@
 //! What others say on a ride that is known, and read here as well, moves its head along: that changes nothing of what is known
 //! but where the log ends. It has to follow on the event that is known, for the same reason.
 //!
+//! A ride that has ended is not known: its chat closes at a time, by no event of its log, so who may write there is judged under
+//! the locks, by the database's clock.
+//!
 //! Times grow with seq also here, where the database's clock is not asked: it was not long ago, and a ride's next event is
 //! never older than its last.
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::domain::{
-    BatchId, Chat, ClientMessageId, Error, EventType, Message, MessageId, NewEvent, Participant, Receipt, Result, Ride,
-    RideId, RideRole, RideSnapshot, Seq, Time, Topic, TraceContext, UserId,
+    BatchId, ClientMessageId, Error, EventType, LeftAs, Message, MessageId, NewEvent, Participant, Receipt, Result,
+    Ride, RideId, RideRole, RideSnapshot, Seq, Time, Topic, TraceContext, UserId,
 };
 use crate::store::StoreError;
 use crate::store::hints::Hints;
@@ -65,7 +65,11 @@ impl Ledger {
         };
         let rides = rides.into_iter();
         let (judged_at, rides) = rides
-            .map(|(snapshot, batch)| ((snapshot.ride.id.clone(), batch), (snapshot.ride.id.clone(), snapshot)))
+            .map(|(snapshot, batch)| {
+                // Times are compared with that of this batch, whenever the rest was read.
+                let snapshot = RideSnapshot { read_at: now, ..snapshot };
+                ((snapshot.ride.id.clone(), batch), (snapshot.ride.id.clone(), snapshot))
+            })
             .unzip();
         Self {
             // None is 0: that is what a topic has before its first event.
@@ -87,7 +91,7 @@ impl Ledger {
         self.now
     }
 
-    /// How long a chat stays open after its ride's end.
+    /// How long a chat stays open after its ride's end, where the ride has no policy of its own.
     pub fn chat_grace(&self) -> Duration {
         self.chat_grace
     }
@@ -102,9 +106,9 @@ impl Ledger {
         self.find_ride(id).ok_or(Error::RideNotFound)
     }
 
-    /// Refuses unless the ride's people may write now.
-    pub fn require_open_chat(&self, ride: &Ride) -> Result<()> {
-        if ride.chat(self.now, self.chat_grace) == Chat::Open { Ok(()) } else { Err(Error::ChatClosed) }
+    /// A ride as it is after what was judged so far, for an answer.
+    pub fn answer(&self, id: &RideId) -> Result<RideSnapshot> {
+        self.ride(id).cloned()
     }
 
     /// A message as it is now.
@@ -157,8 +161,14 @@ impl Ledger {
     pub fn open_ride(&mut self, ride: Ride) {
         let id = ride.id.clone();
         self.changes.rides.insert(id.clone());
-        let snapshot =
-            RideSnapshot { head: 0, ride, participants: Vec::new(), receipts: Default::default(), location: None };
+        let snapshot = RideSnapshot {
+            head: 0,
+            ride,
+            participants: Vec::new(),
+            receipts: Default::default(),
+            location: None,
+            read_at: self.now,
+        };
         self.rides.insert(id, snapshot);
     }
 
@@ -175,9 +185,11 @@ impl Ledger {
     pub fn change_participants(&mut self, ride: &RideId, seq: Seq, joined: &[(UserId, RideRole)], left: &[UserId]) {
         let Some(snapshot) = self.rides.get_mut(ride) else { return };
         self.changes.rides.insert(ride.clone());
+        let left_as = LeftAs { status: snapshot.ride.status, updated_at: snapshot.ride.updated_at };
         for participant in &mut snapshot.participants {
             if participant.until_seq.is_none() && left.contains(&participant.user) {
                 participant.until_seq = Some(seq);
+                participant.left_as = Some(left_as);
             }
         }
         let joined = joined.iter().cloned();
@@ -187,6 +199,7 @@ impl Ledger {
             from_seq: seq,
             until_seq: None,
             presence: None,
+            left_as: None,
         }));
     }
 
@@ -277,11 +290,15 @@ impl Ledger {
     }
 
     /// The rides as the batch has left them, each with the batch that wrote the end of its log; but those whose people or state
-    /// it has changed are better loaded anew.
+    /// it has changed are better loaded anew. Nor those that have ended: until when their people may write, the database's clock
+    /// decides, and the event of their closing is not in their log. So whoever writes there takes the locks.
     pub(super) fn take_settled(&mut self) -> Vec<(RideSnapshot, BatchId)> {
         let rides = std::mem::take(&mut self.rides);
         let ends = self.ends();
-        let settled = rides.into_values().filter(|snapshot| !self.changes.rides.contains(&snapshot.ride.id));
+        let is_settled = |snapshot: &RideSnapshot| {
+            !self.changes.rides.contains(&snapshot.ride.id) && !snapshot.ride.status.is_ended()
+        };
+        let settled = rides.into_values().filter(is_settled);
         let settled = settled.filter_map(|snapshot| {
             let topic = Topic::ride(&snapshot.ride.id);
             let batch = if ends.contains_key(&topic) { self.batch } else { self.judged_at(&topic)? };

@@ -281,7 +281,7 @@ async fn load(
     let held = locked.iter().filter_map(|row| row.try_get::<_, Option<&str>>("name").transpose());
     let held = held.map(|name| Ok(Topic::from_stored(name?))).collect::<Result<HashSet<_>, StoreError>>()?;
     let is_held = |ride: &RideId| held.contains(&Topic::ride(ride));
-    let snapshots = snapshots(&locked, &rides?, &people?)?;
+    let snapshots = snapshots(&locked, &rides?, &people?, now)?;
     // What is there, or was to be created, and could not be locked.
     let mut not_held: HashSet<_> = needs.new_rides.iter().filter(|ride| !is_held(ride)).cloned().collect();
     let (snapshots, others): (Vec<_>, Vec<_>) =
@@ -323,7 +323,12 @@ async fn lock_told(session: &Session, ledger: &mut Ledger, waits: bool) -> Resul
 
 /// The rides with their people and receipts, as they are under the lock, and the batches that wrote the ends of their logs. Of their people those who are there; where
 /// they are and what they follow plays no part in judging.
-fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<(RideSnapshot, BatchId)>, StoreError> {
+fn snapshots(
+    heads: &[Row],
+    rides: &[Row],
+    people: &[Row],
+    read_at: Time,
+) -> Result<Vec<(RideSnapshot, BatchId)>, StoreError> {
     let mut snapshots = HashMap::new();
     for row in rides {
         let ride = ride_from_row(row)?;
@@ -333,6 +338,7 @@ fn snapshots(heads: &[Row], rides: &[Row], people: &[Row]) -> Result<Vec<(RideSn
             participants: Vec::new(),
             receipts: Receipts::default(),
             location: None,
+            read_at,
         };
         snapshots.insert(Topic::ride(&ride.id), (nobody, 0));
     }

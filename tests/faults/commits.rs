@@ -269,7 +269,8 @@ async fn a_commit_that_arrives_late_comes_to_nothing_only_where_it_was_sent_agai
     let database = Database::create().await;
     let scene = Scene::set(&database).await;
     // A chat that is closed, and a log that has not moved: nothing that a replica would do.
-    let close = "update rides set status = 'cancelled', ended_at = 'epoch' where ride_id = 'other'";
+    let close = "update rides set status = 'cancelled', ended_at = 'epoch', rider_closes_at = 'epoch',
+                 driver_closes_at = 'epoch' where ride_id = 'other'";
     let [on_ride, on_other] = send_on_both(&scene, &database, Cut::Late, close).await;
     assert_eq!(on_ride.expect(201).json()["seq"], START + 2);
     on_other.problem(503, "unavailable");

@@ -39,6 +39,7 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
     ("GET", "rides"),
     ("POST", "rides/ride_1/accept"),
     ("POST", "rides/ride_1/cancel"),
+    ("POST", "rides/ride_1/reopen"),
     ("POST", "rides/ride_1/status"),
 ];
 

@@ -26,7 +26,7 @@ async fn a_chat_opens_with_acceptance() {
     service.put_ride("ride_1", "rider_1", None).await.expect(201);
     let rider = server.rider("rider_1");
     for user in [&rider, &service, &server.support()] {
-        user.send_named("ride_1", "Hello?", "m-1").await.problem(409, "chat_closed");
+        user.send_named("ride_1", "Hello?", "m-1").await.problem(409, "chat_not_open");
     }
     assert_eq!(database.head("ride_1").await, 1);
     server.driver("driver_1").post_nothing("rides/ride_1/accept").await.expect(200);

@@ -101,6 +101,16 @@ async fn the_examples_are_what_is_sent() {
         "notice",
     ];
     gather(&mut mine, &rest, &mut found).await;
+    let until = ridewire::domain::Time::now().plus(std::time::Duration::from_secs(600)).to_string();
+    let reopening = json!({ "until": until, "reason": "The rider lost their umbrella" });
+    server.support().post("rides/ride_123/reopen", reopening).await.expect(200);
+    // That of the user's own topic, which says from where on.
+    while found.get("ride:reopened").is_none_or(|data| data.get("fromSeq").is_none()) {
+        found.remove("ride:reopened");
+        gather(&mut mine, &["ride:reopened"], &mut found).await;
+    }
+    let until = ridewire::domain::Time::now().plus(std::time::Duration::from_secs(2)).to_string();
+    server.support().post("rides/ride_123/reopen", json!({ "until": until })).await.expect(200);
     eventually("the ride is read-only", async || {
         (rider.get("rides/ride_123").await.expect(200).json()["chat"] == "readOnly").then_some(())
     })

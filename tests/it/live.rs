@@ -76,7 +76,7 @@ async fn typing_needs_an_open_chat() {
     let server = Server::start(&database).await;
     server.service().put_ride("ride_1", "rider_1", None).await.expect(201);
     let rider = server.rider("rider_1");
-    rider.post("messages/rides/ride_1/typing", json!({"typing": true})).await.problem(409, "chat_closed");
+    rider.post("messages/rides/ride_1/typing", json!({"typing": true})).await.problem(409, "chat_not_open");
     rider.post("messages/rides/ride_1/typing", json!({})).await.wrong_field("/typing");
     let stranger = server.rider("stranger");
     stranger.post("messages/rides/ride_1/typing", json!({"typing": true})).await.problem(404, "ride_not_found");

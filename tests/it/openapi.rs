@@ -299,6 +299,15 @@ async fn what_is_answered_is_what_is_documented() {
     check.answer("deleteMessage", &rider.erase(&sent).await);
     check.answer("getMessage", &driver.get(&path).await);
     check.answer("cancelRide", &rider.post_nothing("rides/ride_1/cancel").await);
+    let until =
+        json!({ "until": ridewire::domain::Time::now().plus(std::time::Duration::from_secs(3_600)).to_string() });
+    check.answer("reopenRide", &service.post("rides/ride_1/reopen", until.clone()).await.expect(200));
+    check.answer("reopenRide", &rider.post("rides/ride_1/reopen", until).await);
+    let policy = json!({ "opensAt": "requested", "graceSeconds": { "rider": 60, "driver": 3_600 } });
+    let body = json!({ "riderId": "rider_1", "chatPolicy": policy });
+    check.answer("putRide", &service.put("rides/ride_with_policy", body).await.expect(201));
+    check.answer("listRides", &service.get("rides?userId=rider_1").await.expect(200));
+    check.answer("listRides", &rider.get("rides?userId=rider_2").await);
     check.answer("streamRide", &driver.get(&format!("{ride}/events?after=x")).await);
     let availability = driver.put("drivers/me/availability", json!({ "available": true, "lat": 1, "lng": 2.5 }));
     check.answer("putAvailability", &availability.await);

@@ -11,7 +11,7 @@ async fn a_new_ride_begins_its_log_with_its_people() {
     let service = server.service();
     let ride = service.put_ride("ride_1", "rider_1", None).await.expect(201).json();
     let expected = json!({
-        "rideId": "ride_1", "status": "requested", "riderId": "rider_1", "driverId": null, "chat": "none",
+        "rideId": "ride_1", "status": "requested", "riderId": "rider_1", "driverId": null, "chat": "none", "chatPolicy": null,
         "createdAt": ride["createdAt"], "updatedAt": ride["updatedAt"],
     });
     assert_eq!(ride, expected);

@@ -96,8 +96,7 @@ async fn support_and_service_read_every_ride_they_name() {
         assert_eq!(stream.find("message:new").await.data, sent);
         let said = staff.send("ride_1", "From the staff").await;
         assert_eq!(rider.get(&format!("messages/{}", said["id"].as_str().unwrap())).await.expect(200).json(), said);
-        // It is not one of their rides.
-        assert_eq!(staff.get("rides").await.expect(200).json()["rides"], json!([]));
+        assert_eq!(staff.get("rides").await.expect(200).json()["rides"][0]["lastMessage"], said);
     }
 }
 
@@ -294,4 +293,54 @@ async fn what_happens_to_older_messages_is_not_told_to_a_new_driver() {
     let told = old.on(&servers[0]).poll("ride_1", "after=0&wait=0").await;
     assert!(!told.to_string().contains("second") && !told.to_string().contains("not the first"), "{told}");
     assert_eq!(told["events"].as_array().unwrap().last().unwrap()["data"]["id"], last["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_driver_who_returns_after_retention_is_told_their_gap_and_nothing_of_today() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    rider.send("ride_1", "for the first").await;
+    server.service().put_ride("ride_1", "rider_1", Some("driver_2")).await.expect(200);
+    rider.send("ride_1", "for the second").await;
+    let new = server.driver("driver_2");
+    for status in ["arrived", "in_progress", "completed"] {
+        new.set_status("ride_1", status).await.expect(200);
+    }
+    let head = database.head("ride_1").await;
+    assert_eq!(head, 7);
+    let client = database.client().await;
+    client.execute("delete from events where topic = 'ride/ride_1'", &[]).await.unwrap();
+    for after in [0, 1, 2] {
+        let gap = json!({ "from": after + 1, "to": 3 });
+        let mut stream = driver.stream("ride_1", &format!("after={after}")).await.expect(200);
+        let events = stream.until_end().await;
+        let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
+        assert_eq!(kinds, ["stream:sync", "ride:closed", "stream:closing"]);
+        assert_eq!(events[1].data["lastSeq"], 3);
+        let polled = driver.poll("ride_1", &format!("after={after}&wait=0")).await;
+        assert_eq!(polled["closed"], true, "{polled}");
+        for told in [&events[0].data, &polled] {
+            assert_eq!((&told["gap"], &told["cursor"], &told["resumed"]), (&gap, &json!("3"), &json!(false)), "{told}");
+            let state = &told["state"];
+            assert_eq!((&state["asOf"], &state["ride"]["status"]), (&json!(3), &json!("accepted")), "{told}");
+            assert_eq!((&state["ride"]["driverId"], &state["ride"]["chat"]), (&json!("driver_2"), &json!("none")));
+            assert!(!told.to_string().contains("completed"), "{told}");
+        }
+    }
+    // By the stream of everything as well.
+    let told = driver.poll_all("after=0&wait=0").await;
+    assert!(!told.to_string().contains("completed"), "{told}");
+    // One who was put back has a gap in each of their times, and none between.
+    server.service().put_ride("ride_2", "rider_1", Some("driver_1")).await.expect(201);
+    server.service().put_ride("ride_2", "rider_1", Some("driver_2")).await.expect(200);
+    rider.send("ride_2", "for the second").await;
+    server.service().put_ride("ride_2", "rider_1", Some("driver_1")).await.expect(200);
+    rider.send("ride_2", "for the first again").await;
+    client.execute("delete from events where topic = 'ride/ride_2'", &[]).await.unwrap();
+    let mut stream = driver.stream("ride_2", "after=0").await.expect(200);
+    assert_eq!(stream.next_sync().await["gap"], json!({ "from": 1, "to": 2 }));
+    assert_eq!(stream.next_sync().await["gap"], json!({ "from": 4, "to": 5 }));
+    let last = rider.send("ride_2", "and now").await;
+    assert_eq!(stream.next_of("message:new").await.data["id"], last["id"]);
 }

@@ -86,8 +86,10 @@ pub(crate) enum Kind {
     Edited,
     /// A message was deleted (`message:deleted`).
     Deleted,
-    /// The ride's chat is closed (`ride:status`).
+    /// The ride's chat is closed (`ride:status`): the ride has ended, or its driver was removed.
     Closed,
+    /// The ride's chat is open again (`ride:reopened`, `ride:accept`).
+    Reopened,
 }
 
 /// What a command has left behind in the database.
@@ -190,7 +192,7 @@ impl Database {
         match request.kind {
             Kind::Message => self.trace_mut(request.message).has_content = true,
             Kind::Deleted => self.erase(request.ride, request.message),
-            Kind::Created | Kind::Edited | Kind::Closed => {}
+            Kind::Created | Kind::Edited | Kind::Closed | Kind::Reopened => {}
         }
         self.trace_mut(request.command).stored += 1;
         self.ride_mut(request.ride).append(request.kind, id, request.message);

@@ -18,7 +18,7 @@ pub(crate) const ERASED: &str = "no erased content returns";
 pub(crate) const ORDER: &str = "each ride keeps its order";
 /// A command that was answered 4xx is not in the log.
 pub(crate) const HONEST: &str = "no rejected command is stored";
-/// Nobody writes on a ride whose log says that it is closed.
+/// Nobody writes on a ride whose log says that it is closed, unless it says after that that it is open again.
 pub(crate) const RIGHTS: &str = "nothing is stored after the event that forbids it";
 /// The row of a ride and its topic exist together, and each ride's log has a beginning.
 pub(crate) const WHOLE: &str = "a commit is stored as a whole";
@@ -97,8 +97,16 @@ fn guarantees() -> Vec<Property<Scenario>> {
         Property::always(ORDER, |_, world| topics(world).all(is_contiguous)),
         Property::always(RIGHTS, |_, world| {
             topics(world).all(|topic| {
-                let mut after = topic.events.iter().skip_while(|event| event.kind != Kind::Closed);
-                !after.any(|event| event.kind == Kind::Message)
+                // Only the log of a closed ride is deleted.
+                let mut is_open = topic.events.first().is_none_or(|first| first.seq == 1);
+                topic.events.iter().all(|event| {
+                    match event.kind {
+                        Kind::Closed => is_open = false,
+                        Kind::Reopened => is_open = true,
+                        Kind::Created | Kind::Message | Kind::Edited | Kind::Deleted => {}
+                    }
+                    is_open || event.kind != Kind::Message
+                })
             })
         }),
         Property::always(WHOLE, |_, world: &World| {

@@ -70,6 +70,8 @@ pub(crate) enum Action {
     OtherDeletes(Command),
     /// Another replica closes a ride's chat.
     OtherCloses(Ride),
+    /// Another replica opens a closed ride's chat again, whether or not retention has deleted the log.
+    OtherReopens(Ride),
     /// Another replica creates a ride.
     OtherCreates(Ride),
 
@@ -174,7 +176,8 @@ impl World {
                     Row::Absent if !scenario.is_stored(&self.database, ride) => {
                         actions.push(Action::OtherCreates(ride))
                     }
-                    Row::Absent | Row::Closed | Row::Trimmed => {}
+                    Row::Closed | Row::Trimmed => actions.push(Action::OtherReopens(ride)),
+                    Row::Absent => {}
                 }
                 let requests = scenario.requests().filter(|request| request.ride == ride);
                 let deletable = requests.filter(|request| self.database.trace(request.command).has_content);
@@ -226,6 +229,10 @@ impl World {
             Action::OtherCloses(ride) => self.by_another(scenario, ride, |state, id| {
                 state.row = Row::Closed;
                 state.append(Kind::Closed, id, NO_MESSAGE);
+            }),
+            Action::OtherReopens(ride) => self.by_another(scenario, ride, |state, id| {
+                state.row = Row::Open;
+                state.append(Kind::Reopened, id, NO_MESSAGE);
             }),
             Action::OtherCreates(ride) => self.by_another(scenario, ride, |state, id| {
                 *state = RideState { row: Row::Open, topic: Some(Topic::new()) };

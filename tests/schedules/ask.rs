@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use reqwest::Method;
 use ridewire::auth::Signer;
-use ridewire::domain::{Role, UserId};
+use ridewire::domain::{Role, Time, UserId};
 use serde_json::{Value, json};
 
 use crate::run::Run;
 use crate::step::{Replica, What, Who};
 use crate::support::SECRET;
 use crate::told::{Operation, latitude};
+
+/// For how long a ride is reopened: longer than a run takes.
+const REOPENED: Duration = Duration::from_secs(3_600);
 
 impl Run<'_> {
     /// A request below `/api/v1`, if the replica runs.
@@ -85,6 +88,14 @@ impl Run<'_> {
             What::Assign { driver } => {
                 let body = self.put(driver);
                 self.request(Who::Service, at, Method::PUT, &format!("rides/{ride}"))?.json(&body)
+            }
+            What::Unassign => {
+                let body = json!({"riderId": self.told.user(Who::Rider), "driverId": null});
+                self.request(Who::Service, at, Method::PUT, &format!("rides/{ride}"))?.json(&body)
+            }
+            What::Reopen => {
+                let body = json!({"until": Time::now().plus(REOPENED).to_string()});
+                self.request(Who::Support, at, Method::POST, &format!("rides/{ride}/reopen"))?.json(&body)
             }
             What::Complete => {
                 let body = json!({"riderId": self.told.user(Who::Rider), "status": "completed"});

@@ -43,10 +43,29 @@ pub(crate) fn generate(seed: u64) -> Schedule {
     for _ in 0..maker.rng.usize(2..5) {
         maker.act(0);
     }
+    // Drawn apart, so that a seed means what it meant before.
+    maker.rng = Rng::with_seed(!seed);
+    if maker.chance(25) {
+        maker.change_window();
+    }
     Schedule(maker.steps)
 }
 
 impl Maker {
+    /// Somewhere among the steps the driver of a ride is removed, or the ride ends and is reopened; beside what goes on there.
+    fn change_window(&mut self) {
+        let place = self.rng.usize(0..=self.steps.len());
+        let rest = self.steps.split_off(place);
+        let (ride, at) = (self.ride(), self.replica());
+        if self.chance(60) {
+            self.operate(What::Unassign, ride, at);
+        } else {
+            self.operate(What::Complete, ride, at);
+            self.operate(What::Reopen, ride, at.other());
+        }
+        self.steps.extend(rest);
+    }
+
     fn chance(&mut self, percent: u32) -> bool {
         self.rng.u32(0..100) < percent
     }

@@ -280,6 +280,21 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Opens the chat of a ride whose driver was removed: gives it another driver, or reopens it where it has ended.
+    async fn open(&mut self, ride: usize, at: Replica) -> Result<(), String> {
+        let query = "select accepted, ended_at is not null from rides where ride_id = $1";
+        let op = LAST_OPS + 100 + ride;
+        for _ in 0..TRIES {
+            let row = self.lane.client.query_opt(query, &[&self.told.ride(ride)]).await.unwrap();
+            let Some((false, has_ended)) = row.map(|row| (row.get(0), row.get::<_, bool>(1))) else { return Ok(()) };
+            let what = if has_ended { What::Reopen } else { What::Assign { driver: Who::New } };
+            self.start(op, what, ride, at).await;
+            self.until_done(op).await?;
+            self.settle().await;
+        }
+        Err(format!("the chat of ride {ride} does not open: {:?}", self.told.operations[&op].answer()))
+    }
+
     /// Lets everything go on to its end, and ends each log with something that everybody is sent.
     pub(crate) async fn finish(&mut self) -> Result<(), String> {
         Replica::BOTH.iter().for_each(|at| self.lane.proxy(*at).release_all());
@@ -294,6 +309,7 @@ impl<'a> Run<'a> {
         self.settle().await;
         for ride in self.told.rides.clone().into_iter().filter(|ride| *ride != OLD_RIDE) {
             let (op, at) = (LAST_OPS + ride, Replica::BOTH[ride % 2]);
+            self.open(ride, at).await?;
             for _ in 0..TRIES {
                 self.start(op, What::Send { who: Who::Support, named: true }, ride, at).await;
                 self.until_done(op).await?;

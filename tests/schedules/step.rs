@@ -88,8 +88,12 @@ pub(crate) enum What {
     Assign {
         driver: Who,
     },
+    /// Removes the driver.
+    Unassign,
     Complete,
     Cancel,
+    /// Reopens a ride that has ended.
+    Reopen,
     /// Posts a location, as the ride's driver.
     Locate {
         who: Who,
@@ -190,8 +194,10 @@ impl fmt::Display for Step {
                     }
                     What::Mark { who, read } => write!(f, "{}:{}", if read { "seen" } else { "delivered" }, who.name()),
                     What::Assign { driver } => write!(f, "assign:{}", driver.name()),
+                    What::Unassign => f.write_str("unassign:service"),
                     What::Complete => f.write_str("complete:service"),
                     What::Cancel => f.write_str("cancel:service"),
+                    What::Reopen => f.write_str("reopen:support"),
                     What::Locate { who } => write!(f, "locate:{}", who.name()),
                     What::Type { who } => write!(f, "type:{}", who.name()),
                     What::Poll { who } => write!(f, "poll:{}", who.name()),
@@ -278,8 +284,10 @@ impl Step {
             "delivered" => What::Mark { who: who()?, read: false },
             "seen" => What::Mark { who: who()?, read: true },
             "assign" => What::Assign { driver: who()? },
+            "unassign" => What::Unassign,
             "complete" => What::Complete,
             "cancel" => What::Cancel,
+            "reopen" => What::Reopen,
             "locate" => What::Locate { who: who()? },
             "type" => What::Type { who: who()? },
             "poll" => What::Poll { who: who()? },

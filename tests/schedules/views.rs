@@ -126,7 +126,12 @@ pub(crate) fn is_complete(told: &Told, truth: &Truth, reader: &Reading) -> bool 
 fn has_last_location(told: &Told, truth: &Truth, reader: &Reading, segment: &Segment) -> bool {
     let Some(ride) = reader.ride.map(|ride| told.ride(ride)) else { return true };
     let driver = truth.rides.get(&ride).and_then(|(_, driver)| driver.as_ref());
-    let Some(last) = truth.locations.iter().find(|one| one.ride == ride && Some(&one.driver) == driver) else {
+    // Where a driver was in a time before on the ride says nothing about this one.
+    let is_of_now = |one: &&crate::truth::Location| {
+        truth.intervals_of(&ride, &one.driver).any(|own| own.until.is_none() && own.from <= one.seq)
+    };
+    let mut of_driver = truth.locations.iter().filter(|one| one.ride == ride && Some(&one.driver) == driver);
+    let Some(last) = of_driver.find(|one| is_of_now(one)) else {
         return true;
     };
     let user = told.user(reader.who);
@@ -215,6 +220,8 @@ impl View<'_, '_> {
             "presence:online" | "presence:offline" => self.take_presence(&data),
             "stream:closing" | "driver:availability" => {}
             "ride:assigned" | "notice" => self.take_own(item, &data),
+            // Of the reader's own topic; that of the ride does not say from where on it is followed.
+            "ride:reopened" if of_ride.is_none() && data["fromSeq"].is_i64() => self.take_own(item, &data),
             "ride:closed" => {
                 let (closed, last) = (data["rideId"].as_str().unwrap_or_default(), data["lastSeq"].as_i64());
                 let place = self.places.get(closed).copied();

@@ -28,6 +28,7 @@
 mod answer;
 mod balancer;
 mod bouncer;
+mod clock;
 mod cluster;
 mod frames;
 mod guard;
@@ -44,6 +45,7 @@ use std::time::Duration;
 pub use answer::Answer;
 pub use balancer::{Balancer, Kind};
 pub use bouncer::Bouncer;
+pub use clock::clock_ahead;
 pub use cluster::{Cluster, Database};
 pub use frames::Frames;
 pub use locks::{hold, lock, lock_topic, until_waiting};

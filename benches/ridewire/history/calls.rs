@@ -134,8 +134,12 @@ impl Sample {
                 let page = vec![text("rider_7"), text(""), "0".to_owned(), "100".to_owned()];
                 ("a person erased, 100 messages", page)
             }
-            "messages/page_after.sql" => ("page of 50", vec![ride, driver, "50".to_owned(), "51".to_owned()]),
-            "messages/page_before.sql" => ("page of 50", vec![ride, driver, i64::MAX.to_string(), "51".to_owned()]),
+            "messages/page_after.sql" => {
+                ("page of 50", vec![ride, driver, "50".to_owned(), "51".to_owned(), "false".to_owned()])
+            }
+            "messages/page_before.sql" => {
+                ("page of 50", vec![ride, driver, i64::MAX.to_string(), "51".to_owned(), "false".to_owned()])
+            }
             "messages/trim.sql" => ("retention, 1,000 rows", vec![year, page]),
             "messages/unread_of_ride.sql" => {
                 ("20 messages behind", vec![ride, "200".to_owned(), driver, "false".to_owned()])
@@ -163,6 +167,8 @@ impl Sample {
                     self.all("bigint", "null"),
                     self.all("timestamptz", "now()"),
                     self.all("boolean", "false"),
+                    self.all("text", "null"),
+                    self.all("timestamptz", "null"),
                 ],
             ),
             "receipts/put.sql" => (
@@ -177,9 +183,18 @@ impl Sample {
             ),
             "rides/by_id.sql" => ("64 rides", vec![self.rides()]),
             "rides/forget.sql" => ("retention, 50 rides", vec![year]),
-            "rides/of_user.sql" => {
-                ("a rider's ten rides", vec![text("rider_7"), "null".to_owned(), "null".to_owned(), "50".to_owned()])
+            "rides/inbox.sql" => {
+                ("64 rides, to staff", vec![self.rides(), text("rider_7"), "true".to_owned(), "false".to_owned()])
             }
+            "rides/page.sql" => ("page of 50", vec!["now()".to_owned(), text(""), "50".to_owned()]),
+            "rides/page_of_status.sql" => {
+                ("page of 50", vec![text("completed"), "now()".to_owned(), text(""), "50".to_owned()])
+            }
+            "rides/page_of_user.sql" => (
+                "a rider's ten rides",
+                vec![text("rider_7"), "null".to_owned(), "now()".to_owned(), text(""), "50".to_owned()],
+            ),
+            "rides/place.sql" => ("a ride's place in a list", vec![text("ride_0000007"), text("rider_7")]),
             "rides/people.sql" => ("64 rides", vec![self.rides()]),
             "rides/put.sql" => (
                 "64 rides",
@@ -193,9 +208,18 @@ impl Sample {
                     self.all("timestamptz", "null"),
                     self.all("timestamptz", "now()"),
                     self.all("timestamptz", "now()"),
+                    self.all("text", "null"),
+                    self.all("bigint", "null"),
+                    self.all("bigint", "null"),
+                    self.all("timestamptz", "null"),
+                    self.all("timestamptz", "null"),
+                    self.all("bigint", "null"),
                 ],
             ),
-            "rides/to_close.sql" => ("rides over for good", vec!["86400".to_owned(), "100".to_owned()]),
+            "rides/to_close.sql" => ("rides to be closed", vec!["100".to_owned()]),
+            "rides/decide_closing.sql" => {
+                ("rides that an older version has ended", vec!["86400".to_owned(), "100".to_owned()])
+            }
             "rides/trimmed.sql" => ("retention, 50 rides", vec![log]),
             "snapshots/load.sql" => ("64 rides", vec![self.rides()]),
             "topics/create.sql" | "topics/create_waiting.sql" => {

@@ -1,7 +1,7 @@
 -- :crowds crowds of 500 rides, one after the other over a year; half of the last go on. The log of the last :kept is still
 -- there, but for 50 rides of each. Riders have ten rides each; the 500 drivers one in every crowd.
 insert into rides (ride_id, status, rider_id, driver_id, accepted, ended_at, closed_at, created_at, updated_at,
-                   log_is_trimmed)
+                   log_is_trimmed, rider_closes_at, driver_closes_at)
 select 'ride_' || lpad(ride::text, 7, '0'),
        case when is_over then 'completed' else 'in_progress' end,
        'rider_' || ride % (:crowds * 50),
@@ -11,7 +11,9 @@ select 'ride_' || lpad(ride::text, 7, '0'),
        case when is_over then began end,
        began,
        began,
-       crowd < :crowds - :kept or number < 50
+       crowd < :crowds - :kept or number < 50,
+       case when is_over then began end,
+       case when is_over then began end
 from generate_series(0, :crowds - 1) as crowd,
      generate_series(0, 499) as number,
      lateral (select now() - (:crowds - crowd) * (interval '365 days' / :crowds) as began,

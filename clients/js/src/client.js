@@ -128,7 +128,7 @@ class Client {
     return this.request('GET', `${rideId === undefined ? '/messages' : messages(rideId)}/unread-count`);
   }
 
-  /** @param {{status?: string, before?: string, limit?: number}} [page] */
+  /** @param {{userId?: string, status?: string, before?: string, limit?: number}} [page] `userId` is for support and service */
   rides(page) {
     return this.request('GET', '/rides', { query: page });
   }
@@ -143,6 +143,16 @@ class Client {
 
   status(rideId, status) {
     return this.request('POST', `${ride(rideId)}/status`, { body: { status } });
+  }
+
+  /**
+   * Opens a ride that has ended again; for support and service.
+   * @param {string} rideId
+   * @param {string} until
+   * @param {string} [reason]
+   */
+  reopen(rideId, until, reason) {
+    return this.request('POST', `${ride(rideId)}/reopen`, { body: { until, reason } });
   }
 
   /** Tells where the driver is. */

@@ -14,6 +14,7 @@ export const TYPES = Object.freeze([
   'ride:status',
   'ride:participants',
   'ride:location',
+  'ride:reopened',
   'ride:assigned',
   'ride:closed',
   'notice',

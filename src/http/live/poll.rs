@@ -1,6 +1,5 @@
 //! `GET …/poll`: long polling, one turn of the loop with a time-out.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use salvo::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -13,16 +12,16 @@ use tokio::time::{Instant, sleep_until};
 
 use super::acknowledged::{Acknowledged, Page};
 use super::reader::{Cursor, Handed, Reader, Turn, trace};
-use super::request::{acknowledge, filter, merged_attend, places};
+use super::request::{acknowledge, filter, follow_ride, merged_attend, places};
 use super::state::{AnyStateView, GapView, State};
-use crate::domain::{Caller, Error, Filter, RideId, Time};
+use crate::domain::{Caller, Error, Filter, RideId, RideSnapshot, Seq, Time};
 use crate::http::body::render_holding;
 use crate::http::context::{Api, LiveSession, Open, Session};
 use crate::http::metrics::Transport;
 use crate::http::params::{RidePath, number, query, seq};
 use crate::http::refusal::Refusal;
 use crate::http::schema;
-use crate::realtime::{Closed, Follow, Merged};
+use crate::realtime::{Closed, Merged};
 
 /// The most events in an answer.
 pub(super) const PAGE: usize = 500;
@@ -98,7 +97,7 @@ pub(in crate::http) async fn poll_ride(
     let after = seq("after", query(req, "after"))?;
     let mut terms = Terms::of(req, res, &api, &caller)?;
     let admitted = api.admit_poll(&caller)?;
-    let (mut follow, opened) = Follow::open(Arc::new(api.reader(&caller)), ride, after).await?;
+    let (mut follow, opened) = follow_ride(&api, &caller, ride, after).await?;
     if req.method() == Method::HEAD {
         head(res);
         return Ok(());
@@ -111,8 +110,9 @@ pub(in crate::http) async fn poll_ride(
     let _attending = (api.attend(&follow, terms.away), api.attend_as_driver(&caller, terms.away));
     let mut found = Found::of(opened.resumed, opened.gap.map(GapView::from));
     found.closed = opened.is_over;
-    let mut state = State::Ride(Box::new(opened.snapshot));
     let mut cursor = opened.cursor;
+    found.closed |= opened.gap.is_some() && has_ended(&opened.snapshot, &caller, cursor);
+    let mut state = State::Ride(Box::new(opened.snapshot));
     // A poll that has nothing to wait for, or a cursor that is none of this log's, is answered with the look that it has.
     if opened.resumed && !found.closed {
         found.collect(&mut follow, &api, &terms).await?;
@@ -122,12 +122,7 @@ pub(in crate::http) async fn poll_ride(
             _ => cursor.max(follow.cursor()),
         };
         let snapshot = follow.snapshot().await?;
-        // The end of what there will be for them: of what is theirs, or of a ride that is over for good.
-        let end = match snapshot.left_at(&caller) {
-            Some(until) => Some(until),
-            None => snapshot.ride.is_closed(Time::now(), api.limits.chat_grace).then_some(snapshot.head),
-        };
-        found.closed |= end.is_some_and(|end| cursor >= end);
+        found.closed |= has_ended(&snapshot, &caller, cursor);
         state = State::Ride(Box::new(snapshot));
     }
     found.answer((&api, &caller, admitted), &follow, &cursor, &state, res)
@@ -136,7 +131,7 @@ pub(in crate::http) async fn poll_ride(
 /// Follow everything of one's own by polling
 ///
 /// One poll for the caller's rides (at most 64: rides that have not ended first, then the newest) and for what is told to
-/// them alone: `ride:assigned`, `ride:closed`, `notice`. Rides that are left out are named in `omitted`; they come in when
+/// them alone: `ride:assigned`, `ride:closed`, `ride:reopened`, `notice`. Rides that are left out are named in `omitted`; they come in when
 /// there is room, from where the cursor left them. The cursor is opaque and covers all of them.
 #[endpoint(tags("live"), operation_id = "pollAll",
     parameters(
@@ -179,6 +174,12 @@ pub(in crate::http) async fn poll_all(
     }
     let cursor = found.next_from.take().unwrap_or_else(|| Cursor::Places(merged.cursor()));
     found.answer((&api, &caller, admitted), &merged, &cursor, &state, res)
+}
+
+/// Whether a reader has all that there will be for them: of what is theirs, or of a ride that is closed.
+fn has_ended(snapshot: &RideSnapshot, caller: &Caller, cursor: Seq) -> bool {
+    let end = snapshot.left_at(caller).or_else(|| snapshot.ride.closed_at.map(|_| snapshot.head));
+    end.is_some_and(|end| cursor >= end)
 }
 
 /// How a poll is to be.

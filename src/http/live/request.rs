@@ -6,13 +6,34 @@ use std::time::Duration;
 use salvo::Request;
 use salvo::http::header::HeaderName;
 
-use crate::domain::{Caller, Error, EventType, Filter, RideSnapshot, Seq};
+use crate::domain::{Caller, Error, EventType, Filter, RideId, RideSnapshot, Seq};
 use crate::http::context::Api;
 use crate::http::params::query;
-use crate::realtime::{Attend, Places};
+use crate::realtime::{Attend, Follow, OpenError, Opened, Places};
+use crate::writer::CloseRide;
 
 /// Where a browser's stream was cut.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Begins to follow a ride. One whose chat window has passed for everyone is closed first, if nobody has done that yet: whether
+/// anything more will come is decided by that alone.
+pub(super) async fn follow_ride(
+    api: &Api,
+    caller: &Caller,
+    ride: RideId,
+    cursor: Option<Seq>,
+) -> Result<(Follow, Opened), OpenError> {
+    let reader = Arc::new(api.reader(caller));
+    let (follow, opened) = Follow::open(Arc::clone(&reader), ride.clone(), cursor).await?;
+    if !opened.is_to_be_closed {
+        return Ok((follow, opened));
+    }
+    match api.writer.submit(CloseRide { ride: ride.clone() }).await {
+        Ok(()) => Follow::open(reader, ride, cursor).await,
+        // Then somebody else will; until then it is followed as any.
+        Err(_) => Ok((follow, opened)),
+    }
+}
 
 /// Takes a cursor for what it says: that others' messages up to there have reached the caller. Not where the caller
 /// does not take messages, and not where the cursor is from another life of the log. Returns up to where, if at all.

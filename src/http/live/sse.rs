@@ -1,6 +1,5 @@
 //! `GET …/events`: Server-Sent Events.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use salvo::http::{Method, StatusCode};
@@ -8,14 +7,14 @@ use salvo::oapi::endpoint;
 use salvo::{Request, Response, Writer as _};
 
 use super::reader::Cursor;
-use super::request::{acknowledge, filter, last_event_id, merged_attend, places};
+use super::request::{acknowledge, filter, follow_ride, last_event_id, merged_attend, places};
 use super::state::{GapView, State};
 use super::stream::{Beginning, EventStream, Terms, come_back_later, event_stream_headers};
 use crate::domain::{Caller, Error};
 use crate::http::context::{Api, LiveSession, Session};
 use crate::http::params::{RidePath, number, query, seq};
 use crate::http::refusal::Refusal;
-use crate::realtime::{Follow, Merged};
+use crate::realtime::Merged;
 
 /// Follow a ride as a stream
 ///
@@ -48,7 +47,7 @@ pub(in crate::http) async fn stream_ride(
         come_back_later(res);
         return Ok(());
     };
-    let opened = Follow::open(Arc::new(api.reader(&caller)), ride, cursor).await;
+    let opened = follow_ride(&api, &caller, ride, cursor).await;
     let Some((follow, opened)) = or_later(opened, res)? else { return Ok(()) };
     // Not one that lies past the log's end, whose reader has yet to be told where that is.
     if opened.is_over && opened.resumed {
@@ -78,7 +77,7 @@ pub(in crate::http) async fn stream_ride(
 /// Follow everything of one's own as a stream
 ///
 /// One stream for the caller's rides (at most 64: rides that have not ended first, then the newest) and for what is told to
-/// them alone: `ride:assigned`, `ride:closed`, `notice`. Rides join and leave it as they begin and end. `stream:sync` names
+/// them alone: `ride:assigned`, `ride:closed`, `ride:reopened`, `notice`. Rides join and leave it as they begin and end. `stream:sync` names
 /// rides that are left out in `omitted`, and comes again when those change; they join when there is room, from where the
 /// stream left or began. The cursor is opaque and covers all of them.
 #[endpoint(tags("live"), operation_id = "streamAll",

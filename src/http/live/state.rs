@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::domain::{Caller, RideId, RideRole, RideSnapshot, RideView, Seq, Signal, Time, Topic, UserId};
-use crate::http::context::{Api, Limits};
+use crate::http::context::Api;
 use crate::realtime::{Gap, Hub};
 
 /// `state`: the ride, read in one snapshot with the head `asOf`.
@@ -74,12 +74,12 @@ pub(in crate::http) fn marks(snapshot: &RideSnapshot) -> Vec<MarkView<'_>> {
 
 impl<'a> StateView<'a> {
     /// A ride as `caller` sees it. Values are shown where they were true in the caller's part of the log, up to `asOf`.
-    pub(in crate::http) fn of(snapshot: &'a RideSnapshot, caller: &Caller, hub: &Hub, limits: &Limits) -> Self {
+    pub(in crate::http) fn of(snapshot: &'a RideSnapshot, caller: &Caller, hub: &Hub) -> Self {
         let access = snapshot.access(caller);
         let is_visible = |seq| seq <= snapshot.head && access.is_some_and(|access| access.covers(seq));
         Self {
             as_of: snapshot.head,
-            ride: snapshot.ride.view(Time::now(), limits.chat_grace),
+            ride: snapshot.view(caller),
             participants: participants(snapshot),
             receipts: marks(snapshot),
             location: snapshot.location.as_ref().filter(|last| is_visible(last.seq)).map(|last| &*last.data),
@@ -122,7 +122,7 @@ impl State {
 
     /// This as the caller sees it.
     pub(super) fn view(&self, api: &Api, caller: &Caller) -> AnyStateView<'_> {
-        let view = |snapshot| StateView::of(snapshot, caller, &api.hub, &api.limits);
+        let view = |snapshot| StateView::of(snapshot, caller, &api.hub);
         match self {
             Self::Feed => AnyStateView::None,
             Self::Ride(snapshot) => AnyStateView::Ride(Box::new(view(snapshot))),

@@ -88,7 +88,7 @@ impl Merged {
                 Found::New(snapshot) => {
                     if let Some(access) = snapshot.access(&reader.caller) {
                         merged.later.insert(snapshot.ride.id.clone(), access.from_seq - 1);
-                        rides.push((snapshot, None));
+                        rides.push((*snapshot, None));
                     }
                 }
                 Found::Gone => {}

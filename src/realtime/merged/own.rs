@@ -36,7 +36,8 @@ enum Change {
 impl Change {
     fn of(event: &Event) -> Option<Self> {
         match event.kind {
-            EventType::RideAssigned => {
+            // Both say from where on the ride is followed.
+            EventType::RideAssigned | EventType::RideReopened => {
                 let AssignedData { ride, from_seq } = serde_json::from_str(event.data()).ok()?;
                 Some(Self::Assigned(RideId::parse(&ride.ride_id).ok()?, from_seq))
             }
@@ -106,7 +107,9 @@ impl Merged {
         self.places.advance(&ride, from_seq - 1);
         if has_place || self.has_room() {
             self.omitted.retain(|omitted| *omitted != ride);
-            self.begin(ride, from_seq, from_seq - 1);
+            // Some of it may have been handed out before the event that this is.
+            let after = self.places.of(&ride).unwrap_or(from_seq - 1);
+            self.begin(ride, from_seq, after);
         } else {
             self.leave_out(ride);
         }
@@ -114,11 +117,16 @@ impl Merged {
 
     fn closed(&mut self, ride: &RideId, last_seq: Seq) {
         if self.rides.get(ride).is_none_or(|followed| followed.from_seq <= last_seq) {
+            self.want_look();
+            // What was handed out beyond its closing was written after that: the ride may have been reopened. Its place is kept
+            // then, and so is its follower, which ends by itself where the ride is closed.
+            if self.places.of(ride).is_some_and(|place| place > last_seq) {
+                return;
+            }
             let again_from = self.rides.remove(ride).and_then(|followed| followed.again_from);
             self.places.forget(ride);
-            self.want_look();
             self.omitted.retain(|omitted| omitted != ride);
-            if let Some(from_seq) = again_from {
+            if let Some(from_seq) = again_from.filter(|from_seq| *from_seq > last_seq) {
                 self.assigned(ride.clone(), from_seq);
             }
         }

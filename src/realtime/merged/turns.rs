@@ -24,7 +24,7 @@ pub(super) enum Turn {
 pub(super) enum Found {
     Followed(Box<(Follow, Opened)>, Option<Seq>),
     /// Not in the cursor: it came since.
-    New(RideSnapshot),
+    New(Box<RideSnapshot>),
     Gone,
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn find(reader: &Arc<Reader>, ride: RideId, given: Option<&Plac
     let place = match given.map(|places| places.of(&ride)) {
         Some(None) => {
             let Some(snapshot) = reader.store.snapshot(&ride).await? else { return Ok(Found::Gone) };
-            return Ok(Found::New(as_seen(reader, snapshot).await?));
+            return Ok(Found::New(Box::new(as_seen(reader, snapshot).await?)));
         }
         Some(place) => place,
         None => None,

@@ -59,7 +59,7 @@ impl Command for SendMessage {
             }
             return Ok(Sent { id: sent.id, seq: sent.seq, json: sent.to_json(&snapshot.receipts), created: false });
         }
-        ledger.require_open_chat(&snapshot.ride)?;
+        snapshot.require_open_chat(access.role)?;
         let message = Message {
             id: MessageId::new(),
             ride: self.ride.clone(),
@@ -119,7 +119,7 @@ impl Command for EditMessage {
         if message.deleted_at.is_some() {
             return Err(Error::MessageDeleted);
         }
-        ledger.require_open_chat(&snapshot.ride)?;
+        snapshot.require_open_chat(snapshot.admit(&self.caller)?.role)?;
         let receipts = snapshot.receipts.clone();
         let before = message.clone();
         if let Some(content) = &self.content {

@@ -43,13 +43,14 @@ impl Command for React {
     fn judge(&self, ledger: &mut Ledger) -> Result<()> {
         let mut message = visible_message(ledger, &self.ride, &self.caller, self.message)?.clone();
         let snapshot = ledger.ride(&self.ride)?;
-        if snapshot.admit(&self.caller)?.role == RideRole::System {
+        let role = snapshot.admit(&self.caller)?.role;
+        if role == RideRole::System {
             return Err(Error::Forbidden("the platform itself does not react"));
         }
         if message.deleted_at.is_some() {
             return Err(Error::MessageDeleted);
         }
-        ledger.require_open_chat(&snapshot.ride)?;
+        snapshot.require_open_chat(role)?;
         let user = &self.caller.user;
         let moved = match self.removed {
             true => message.reactions.remove(self.emoji, user),

@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::closing::{tell_assigned, tell_removed};
-use crate::domain::{Caller, Error, EventType, Result, Ride, RideId, RideRole, RideView, Role, Status, UserId};
+use crate::domain::{
+    Caller, ChatPolicy, Error, EventType, Result, Ride, RideId, RideRole, RideSnapshot, RideView, Role, Status, UserId,
+};
 use crate::writer::{Command, Ledger, Needs};
 
 /// What the platform says of a ride: makes it known, or brings it up to date.
@@ -15,10 +17,12 @@ pub struct PutRide {
     pub ride: RideId,
     /// Who booked it.
     pub rider: UserId,
-    /// Who drives it; `None` leaves that as it is.
-    pub driver: Option<UserId>,
+    /// Who drives it; `None` leaves that as it is, `Some(None)` removes the driver.
+    pub driver: Option<Option<UserId>>,
     /// How far it is; `None` leaves that as it is, but a first driver means accepted.
     pub status: Option<Status>,
+    /// When its chat opens and closes; `None` leaves that as it is, `Some(None)` is the default.
+    pub chat_policy: Option<Option<ChatPolicy>>,
 }
 
 /// `ride:accept`, `ride:cancel`, `ride:status`.
@@ -49,82 +53,99 @@ type People = Vec<(UserId, RideRole)>;
 
 impl Command for PutRide {
     /// The ride, and whether it is new.
-    type Output = (Ride, bool);
+    type Output = (RideSnapshot, bool);
 
     fn needs(&self, needs: &mut Needs) {
         needs.ride(&self.ride);
         needs.new_rides.insert(self.ride.clone());
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<(Ride, bool)> {
+    fn judge(&self, ledger: &mut Ledger) -> Result<(RideSnapshot, bool)> {
         if self.caller.role != Role::Service {
             return Err(Error::Forbidden("only the service may say what a ride is"));
         }
-        match ledger.find_ride(&self.ride).map(|snapshot| snapshot.ride.clone()) {
-            None => Ok((self.create(ledger)?, true)),
-            Some(ride) => Ok((self.update(ledger, ride)?, false)),
+        let before = ledger.find_ride(&self.ride).map(|snapshot| snapshot.ride.clone());
+        let is_new = before.is_none();
+        match before {
+            None => self.create(ledger)?,
+            Some(ride) => self.update(ledger, ride)?,
         }
+        Ok((ledger.answer(&self.ride)?, is_new))
     }
 }
 
 impl PutRide {
-    fn create(&self, ledger: &mut Ledger) -> Result<Ride> {
+    fn create(&self, ledger: &mut Ledger) -> Result<()> {
         let now = ledger.now();
-        let by_driver = if self.driver.is_some() { Status::Accepted } else { Status::Requested };
+        let driver = self.driver.clone().flatten();
+        let by_driver = if driver.is_some() { Status::Accepted } else { Status::Requested };
         let mut ride = Ride {
             id: self.ride.clone(),
             status: Status::Requested,
             rider: self.rider.clone(),
-            driver: self.driver.clone(),
-            accepted: false,
+            driver,
+            chat_policy: self.chat_policy.flatten(),
+            has_opened: false,
             ended_at: None,
+            closes: None,
             closed_at: None,
+            closed_seq: None,
             created_at: now,
             updated_at: now,
         };
-        ride.enter(self.status.unwrap_or(by_driver), now);
+        // A ride of which the chat opens from the beginning has been requested, whatever it is by now.
+        ride.enter(Status::Requested, now, ledger.chat_grace());
+        ride.enter(self.status.unwrap_or(by_driver), now, ledger.chat_grace());
         let mut joined = vec![(ride.rider.clone(), RideRole::Rider)];
         joined.extend(ride.driver.clone().map(|driver| (driver, RideRole::Driver)));
         ledger.open_ride(ride.clone());
-        move_people(ledger, &ride, &joined, &Vec::new())?;
-        Ok(ride)
+        move_people(ledger, &ride, &joined, &Vec::new())
     }
 
-    fn update(&self, ledger: &mut Ledger, before: Ride) -> Result<Ride> {
+    /// The changes are made to the ride first, so that each event says what has become of it; then come the events: of a
+    /// driver who leaves or joins, and of what else has changed.
+    fn update(&self, ledger: &mut Ledger, before: Ride) -> Result<()> {
         if before.rider != self.rider {
             return Err(Error::RideConflict("the rider of a ride does not change"));
         }
-        let now = ledger.now();
+        let (now, grace) = (ledger.now(), ledger.chat_grace());
         let mut ride = before.clone();
-        let new_driver = self.driver.clone().filter(|driver| before.driver.as_ref() != Some(driver));
-        if let Some(driver) = &new_driver {
-            if before.status.is_ended() {
+        let driver = self.driver.clone().filter(|driver| before.driver != *driver);
+        let policy = self.chat_policy.filter(|policy| before.chat_policy != *policy);
+        if let Some(policy) = policy {
+            ride.set_chat_policy(policy, now);
+        }
+        match &driver {
+            Some(Some(_)) if before.status.is_ended() => {
                 return Err(Error::RideConflict("a ride that is over gets no other driver"));
             }
-            ride.driver = Some(driver.clone());
-            ride.updated_at = now;
+            Some(Some(driver)) => {
+                ride.driver = Some(driver.clone());
+                ride.updated_at = now;
+            }
+            Some(None) => ride.remove_driver(now, grace),
+            None => {}
         }
-        let is_first_driver = new_driver.is_some() && before.driver.is_none();
+        let is_first_driver = before.driver.is_none() && ride.driver.is_some();
         let accepts = is_first_driver && before.status == Status::Requested;
-        let next = self.status.or(accepts.then_some(Status::Accepted));
-        let advanced = match next {
-            Some(next) => ride.advance(next, now)?,
-            None => false,
-        };
-        ledger.change_ride(ride.clone())?;
-        if let Some(driver) = new_driver {
-            let left = before.driver.map(|driver| (driver, RideRole::Driver)).into_iter().collect();
-            move_people(ledger, &ride, &vec![(driver, RideRole::Driver)], &left)?;
+        if let Some(next) = self.status.or(accepts.then_some(Status::Accepted)) {
+            ride.skip_to(next, now, grace)?;
         }
-        if advanced {
-            let event = if accepts && ride.status == Status::Accepted {
-                EventType::RideAccept
-            } else {
-                step_event(ride.status)
+        ledger.change_ride(ride.clone())?;
+        if driver.is_some() {
+            let of = |ride: &Ride| ride.driver.clone().map(|driver| (driver, RideRole::Driver)).into_iter().collect();
+            move_people(ledger, &ride, &of(&ride), &of(&before))?;
+        }
+        if ride.status != before.status || policy.is_some() {
+            let event = match ride.status {
+                Status::Accepted if accepts => EventType::RideAccept,
+                // What has changed is its policy alone.
+                status if status == before.status => EventType::RideStatus,
+                status => step_event(status),
             };
             announce(ledger, &ride, event, &self.caller, None)?;
         }
-        Ok(ride)
+        Ok(())
     }
 }
 
@@ -138,13 +159,13 @@ pub struct AcceptRide {
 }
 
 impl Command for AcceptRide {
-    type Output = Ride;
+    type Output = RideSnapshot;
 
     fn needs(&self, needs: &mut Needs) {
         needs.ride(&self.ride);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<Ride> {
+    fn judge(&self, ledger: &mut Ledger) -> Result<RideSnapshot> {
         if self.caller.role != Role::Driver {
             return Err(Error::Forbidden("only a driver can accept a ride"));
         }
@@ -155,20 +176,20 @@ impl Command for AcceptRide {
         let mine = before.driver.as_ref() == Some(&self.caller.user);
         match before.status {
             Status::Requested if mine || before.driver.is_none() => {}
-            status if mine && !status.is_ended() => return Ok(before),
+            status if mine && !status.is_ended() => return ledger.answer(&self.ride),
             status if status.is_ended() => return Err(Error::RideConflict("the ride is over")),
             _ => return Err(Error::RideConflict("another driver has the ride")),
         }
         let now = ledger.now();
         let mut ride = before.clone();
-        ride.advance(Status::Accepted, now)?;
+        ride.advance(Status::Accepted, now, ledger.chat_grace())?;
         ride.driver = Some(self.caller.user.clone());
         ledger.change_ride(ride.clone())?;
         if !mine {
             move_people(ledger, &ride, &vec![(self.caller.user.clone(), RideRole::Driver)], &Vec::new())?;
         }
         announce(ledger, &ride, EventType::RideAccept, &self.caller, None)?;
-        Ok(ride)
+        ledger.answer(&self.ride)
     }
 }
 
@@ -184,13 +205,13 @@ pub struct CancelRide {
 }
 
 impl Command for CancelRide {
-    type Output = Ride;
+    type Output = RideSnapshot;
 
     fn needs(&self, needs: &mut Needs) {
         needs.ride(&self.ride);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<Ride> {
+    fn judge(&self, ledger: &mut Ledger) -> Result<RideSnapshot> {
         let snapshot = ledger.ride(&self.ride)?;
         snapshot.admit(&self.caller)?;
         step(ledger, snapshot.ride.clone(), Status::Cancelled, &self.caller, self.reason.as_deref())
@@ -209,13 +230,13 @@ pub struct SetStatus {
 }
 
 impl Command for SetStatus {
-    type Output = Ride;
+    type Output = RideSnapshot;
 
     fn needs(&self, needs: &mut Needs) {
         needs.ride(&self.ride);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<Ride> {
+    fn judge(&self, ledger: &mut Ledger) -> Result<RideSnapshot> {
         let snapshot = ledger.ride(&self.ride)?;
         let role = snapshot.admit(&self.caller)?.role;
         if !matches!(role, RideRole::Driver | RideRole::System) {
@@ -225,12 +246,12 @@ impl Command for SetStatus {
     }
 }
 
-fn step(ledger: &mut Ledger, mut ride: Ride, to: Status, by: &Caller, reason: Option<&str>) -> Result<Ride> {
-    if ride.advance(to, ledger.now())? {
+fn step(ledger: &mut Ledger, mut ride: Ride, to: Status, by: &Caller, reason: Option<&str>) -> Result<RideSnapshot> {
+    if ride.advance(to, ledger.now(), ledger.chat_grace())? {
         ledger.change_ride(ride.clone())?;
         announce(ledger, &ride, step_event(to), by, reason)?;
     }
-    Ok(ride)
+    ledger.answer(&ride.id)
 }
 
 fn step_event(status: Status) -> EventType {
@@ -238,14 +259,14 @@ fn step_event(status: Status) -> EventType {
 }
 
 fn announce(ledger: &mut Ledger, ride: &Ride, event: EventType, by: &Caller, reason: Option<&str>) -> Result<()> {
-    let ride_view = ride.view(ledger.now(), ledger.chat_grace());
+    let ride_view = ride.view(ride.chat(ledger.now()));
     let data = Changed { ride: ride_view, by: &by.user, reason };
     ledger.append(&ride.id, event, None, |_| data).map(drop)
 }
 
 /// Appends the event at which rights begin and end, and lets them.
 fn move_people(ledger: &mut Ledger, ride: &Ride, joined: &People, left: &People) -> Result<()> {
-    let ride_view = ride.view(ledger.now(), ledger.chat_grace());
+    let ride_view = ride.view(ride.chat(ledger.now()));
     let data = ParticipantsChanged { ride: ride_view, joined: people(joined), left: people(left) };
     let seq = ledger.append(&ride.id, EventType::RideParticipants, None, |_| data)?;
     let left: Vec<UserId> = left.iter().map(|(user, _)| user.clone()).collect();

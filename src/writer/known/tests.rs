@@ -15,13 +15,17 @@ fn snapshot(name: &str, head: Seq) -> RideSnapshot {
         status: Status::Requested,
         rider: UserId::parse("rider").unwrap(),
         driver: None,
-        accepted: false,
+        chat_policy: None,
+        has_opened: false,
         ended_at: None,
+        closes: None,
         closed_at: None,
+        closed_seq: None,
         created_at: Time::now(),
         updated_at: Time::now(),
     };
-    RideSnapshot { head, ride, participants: Vec::new(), receipts: Receipts::default(), location: None }
+    let read_at = ride.created_at;
+    RideSnapshot { head, ride, participants: Vec::new(), receipts: Receipts::default(), location: None, read_at }
 }
 
 /// Each event is of a batch of its own, which has its number.

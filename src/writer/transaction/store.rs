@@ -134,17 +134,41 @@ async fn put_rides(session: &Session, ledger: &Ledger) -> Result<u64, StoreError
     let statuses: Vec<_> = rides.iter().map(|ride| ride.status.as_str()).collect();
     let riders: Vec<_> = rides.iter().map(|ride| ride.rider.as_str()).collect();
     let drivers: Vec<_> = rides.iter().map(|ride| ride.driver.as_ref().map(UserId::as_str)).collect();
-    let accepted: Vec<_> = rides.iter().map(|ride| ride.accepted).collect();
+    let opened: Vec<_> = rides.iter().map(|ride| ride.has_opened).collect();
     let ended: Vec<_> = rides.iter().map(|ride| ride.ended_at.map(|at| at.timestamp())).collect();
     let closed: Vec<_> = rides.iter().map(|ride| ride.closed_at.map(|at| at.timestamp())).collect();
     let created: Vec<_> = rides.iter().map(|ride| ride.created_at.timestamp()).collect();
     let updated: Vec<_> = rides.iter().map(|ride| ride.updated_at.timestamp()).collect();
+    let policies = || rides.iter().map(|ride| ride.chat_policy);
+    let opens_at: Vec<_> = policies().map(|policy| policy.map(|policy| policy.opens_at.as_str())).collect();
+    let rider_grace: Vec<_> =
+        policies().map(|policy| policy.map(|policy| i64::from(policy.grace_seconds.rider))).collect();
+    let driver_grace: Vec<_> =
+        policies().map(|policy| policy.map(|policy| i64::from(policy.grace_seconds.driver))).collect();
+    let rider_closes: Vec<_> = rides.iter().map(|ride| ride.closes.map(|closes| closes.rider.timestamp())).collect();
+    let driver_closes: Vec<_> = rides.iter().map(|ride| ride.closes.map(|closes| closes.driver.timestamp())).collect();
+    let closed_seqs: Vec<_> = rides.iter().map(|ride| ride.closed_seq).collect();
     if rides.is_empty() {
         return Ok(0);
     }
-    session
-        .execute(sql::RIDES_PUT, &[&ids, &statuses, &riders, &drivers, &accepted, &ended, &closed, &created, &updated])
-        .await
+    let params: [&(dyn ToSql + Sync); 15] = [
+        &ids,
+        &statuses,
+        &riders,
+        &drivers,
+        &opened,
+        &ended,
+        &closed,
+        &created,
+        &updated,
+        &opens_at,
+        &rider_grace,
+        &driver_grace,
+        &rider_closes,
+        &driver_closes,
+        &closed_seqs,
+    ];
+    session.execute(sql::RIDES_PUT, &params).await
 }
 
 async fn put_participants(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
@@ -162,10 +186,15 @@ async fn put_participants(session: &Session, ledger: &Ledger) -> Result<u64, Sto
     let until: Vec<_> = people.iter().map(|(_, person)| person.until_seq).collect();
     let over: Vec<_> = people.iter().map(|(ride, _)| ride.closed_at.is_some()).collect();
     let joined = vec![ledger.now().timestamp(); people.len()];
+    let left = || people.iter().map(|(_, person)| person.left_as);
+    let left_status: Vec<_> = left().map(|left| left.map(|left| left.status.as_str())).collect();
+    let left_updated: Vec<_> = left().map(|left| left.map(|left| left.updated_at.timestamp())).collect();
     if people.is_empty() {
         return Ok(0);
     }
-    session.execute(sql::PARTICIPANTS_PUT, &[&rides, &users, &roles, &from, &until, &joined, &over]).await
+    let params: [&(dyn ToSql + Sync); 9] =
+        [&rides, &users, &roles, &from, &until, &joined, &over, &left_status, &left_updated];
+    session.execute(sql::PARTICIPANTS_PUT, &params).await
 }
 
 fn participants_of(snapshot: &RideSnapshot) -> impl Iterator<Item = (&Ride, &Participant)> {

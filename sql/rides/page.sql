@@ -1,0 +1,6 @@
+-- All rides, newest first, after a place in that order.
+select ride_id, created_at as place
+from rides
+where (created_at, ride_id) < ($1::timestamptz, $2::text)
+order by created_at desc, ride_id desc
+limit $3::bigint

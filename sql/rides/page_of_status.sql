@@ -1,0 +1,7 @@
+-- All rides with a status, newest first, after a place in that order.
+select ride_id, created_at as place
+from rides
+where status = $1::text
+  and (created_at, ride_id) < ($2::timestamptz, $3::text)
+order by created_at desc, ride_id desc
+limit $4::bigint
