@@ -12,6 +12,7 @@ mod live;
 mod location;
 mod messages;
 mod metrics;
+mod moderation;
 pub mod openapi;
 mod params;
 mod presence;

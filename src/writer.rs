@@ -42,8 +42,8 @@ pub use acknowledger::Acknowledger;
 pub use batch::Committed;
 pub use command::{Command, Needs};
 pub use commands::{
-    AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, EraseMessage, Mark, MarkKind, PutRide,
-    React, SendMessage, Sent, SetStatus,
+    AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, Edited, EraseMessage, Mark, MarkKind,
+    PutRide, React, SendMessage, Sent, SetStatus,
 };
 pub use known::Known;
 pub use ledger::Ledger;

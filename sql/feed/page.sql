@@ -1,7 +1,8 @@
--- The next events of the feed after a position, at most `$2`. An event that its own log no longer has is left out.
+-- The next events of the feed after a position, at most `$2`. An event that its own log no longer has is left out. A flag has no
+-- data here, but what that is made of.
 select place.position, place.topic, place.seq, coalesce(place.type, event.type) as type, coalesce(place.data, event.data) as data,
-       event.trace, coalesce(event.created_at, place.created_at) as created_at
-from (select position, topic, seq, type, data, created_at
+       event.trace, coalesce(event.created_at, flag.created_at, place.created_at) as created_at, flag.message_id, flag.labels
+from (select position, topic, seq, type, data, flag, created_at
       from feed
       where position > $1::bigint
       order by position
@@ -10,6 +11,8 @@ left join lateral (select type, data, trace, created_at
                    from events
                    where events.topic = place.topic
                      and events.seq = place.seq
-                     and place.data is null) as event on true
+                     and place.type is null) as event on true
+left join flags flag on flag.id = place.flag
 where coalesce(place.data, event.data) is not null
+   or flag.id is not null
 order by place.position

@@ -4,7 +4,7 @@ with snapshot as materialized (select * from ride_snapshots where ride_id = $1::
 select snapshot.*, page.*
 from snapshot
 left join lateral (select id, seq, sender_id, sender_role, content, metadata, client_message_id, content_hash,
-                          created_at, edited_at, deleted_at, reactions
+                          created_at, edited_at, deleted_at, labels, reactions
                    from messages
                    where messages.ride_id = snapshot.ride_id
                      and messages.seq < $3::bigint

@@ -18,7 +18,7 @@ from (select joined.ride_id, joined.user_id, joined.from_seq, joined.joined_at
 join ride_snapshots snapshot on snapshot.ride_id = mine.ride_id
 left join receipts mark on mark.ride_id = mine.ride_id and mark.user_id = mine.user_id
 left join lateral (select id, seq, sender_id, sender_role, content, metadata, client_message_id, content_hash,
-                          created_at, edited_at, deleted_at, reactions
+                          created_at, edited_at, deleted_at, labels, reactions
                    from messages
                    where messages.ride_id = mine.ride_id
                      and messages.seq >= mine.from_seq

@@ -15,13 +15,13 @@ use super::context::{Api, Session};
 use super::live::state::{MarkView, ParticipantView, marks, participants};
 use super::params::{MessagePath, RidePath, number, query, seq};
 use super::refusal::Refusal;
-use super::{schema, typing};
+use super::{moderation, schema, typing};
 use crate::domain::{
-    Access, Caller, ClientMessageId, Content, Error, FieldErrors, Message, MessageId, MessageView, Metadata, RideId,
-    RideSnapshot, Seq, Topic,
+    Access, Caller, ClientMessageId, Content, Error, FieldErrors, Message, MessageId, MessageView, Metadata, Review,
+    RideId, RideSnapshot, Seq, Topic,
 };
 use crate::store::Direction;
-use crate::writer::{DeleteMessage, EditMessage, SendMessage};
+use crate::writer::{DeleteMessage, SendMessage};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -66,7 +66,9 @@ pub(super) struct SendBody {
         (status_code = 201, description = "Committed", body = schema::Message),
         (status_code = 200, description = "It had been sent before", body = schema::Message),
         (status_code = 404, description = "`ride_not_found`"),
-        (status_code = 409, description = "`chat_closed`, or `idempotency_conflict`")))]
+        (status_code = 409, description = "`chat_closed`, or `idempotency_conflict`"),
+        (status_code = 422, description = "`message_rejected`: by the platform's moderation; `detail` is its reason"),
+        (status_code = 503, description = "`unavailable`, or `moderation_unavailable`: try again, `Retry-After` says when")))]
 pub(super) async fn send_message(
     session: Session,
     body: Body<SendBody>,
@@ -89,9 +91,11 @@ pub(super) async fn send_message(
     {
         return Err(Error::invalid("/clientMessageId", "must be the same as the Idempotency-Key header").into());
     }
-    let command = SendMessage { caller: session.caller, ride, content, metadata, client_message_id: named.or(key) };
+    let (caller, client_message_id) = (session.caller, named.or(key));
+    let mut command = SendMessage { caller, ride, content, metadata, client_message_id, review: Review::NotNeeded };
     let (topic, user) = (Topic::ride(&command.ride), command.caller.user.clone());
     session.api.send_rate.take(&command.caller.user, res)?;
+    command.review = moderation::review(&session.api, &command).await?;
     let sent = session.writer.submit(command).await?;
     // Who has sent it types no more.
     typing::tell(&session.api, &topic, &user, false, sent.seq);
@@ -169,7 +173,7 @@ pub(super) async fn get_history(
     page.snapshot.admit(&caller)?;
     res.headers_mut().insert(ETAG, header(&etag(&page.snapshot, &caller, direction, limit)));
     let history = History {
-        messages: page.messages.iter().map(|message| message.view(&page.snapshot.receipts)).collect(),
+        messages: page.messages.iter().map(|message| message.view_for(&caller, &page.snapshot.receipts)).collect(),
         has_more: page.has_more,
         cursor: page.snapshot.head.to_string(),
         receipts: marks(&page.snapshot),
@@ -221,7 +225,7 @@ pub(super) async fn find(
     (status_code = 404, description = "`message_not_found`")))]
 pub(super) async fn get_message(session: Session, message: MessagePath) -> Result<Json<schema::Message>, Refusal> {
     let (message, snapshot, _) = find(&session.api, &session.caller, message.0).await?;
-    Json::ok(&message.view(&snapshot.receipts))
+    Json::ok(&message.view_for(&session.caller, &snapshot.receipts))
 }
 
 /// Changes to a message.
@@ -250,7 +254,9 @@ fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Re
     (status_code = 200, description = "The message as it is now", body = schema::Message),
     (status_code = 403, description = "`forbidden`: another's message"),
     (status_code = 404, description = "`message_not_found`"),
-    (status_code = 409, description = "`message_deleted`, or `chat_closed`")))]
+    (status_code = 409, description = "`message_deleted`, or `chat_closed`"),
+    (status_code = 422, description = "`message_rejected`: by the platform's moderation; `detail` is its reason"),
+    (status_code = 503, description = "`unavailable`, or `moderation_unavailable`: try again, `Retry-After` says when")))]
 pub(super) async fn edit_message(
     session: Session,
     message: MessagePath,
@@ -263,9 +269,7 @@ pub(super) async fn edit_message(
     let (Some(content), Some(metadata)) = (content, errors.take("/metadata", metadata)) else {
         return Err(errors.into_error().into());
     };
-    let (message, ..) = find(&session.api, &session.caller, message.0).await?;
-    let command = EditMessage { caller: session.caller, ride: message.ride, message: message.id, content, metadata };
-    let json = session.writer.submit(command).await?;
+    let json = moderation::edit(&session, message.0, content, metadata).await?;
     Ok(Json::text(StatusCode::OK, json))
 }
 

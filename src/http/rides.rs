@@ -127,7 +127,7 @@ pub(super) async fn list_rides(session: Session, req: &mut Request) -> Result<Js
     let now = Time::now();
     let views = rides.iter().map(|stored| InboxRide {
         ride: stored.snapshot.ride.view(now, api.limits.chat_grace),
-        last_message: stored.last_message.as_ref().map(|message| message.view(&stored.snapshot.receipts)),
+        last_message: stored.last_message.as_ref().map(|message| message.view_for(&caller, &stored.snapshot.receipts)),
         unread_count: stored.unread,
     });
     let next = rides.last().filter(|_| has_more).map(|last| &last.snapshot.ride.id);

@@ -1,0 +1,170 @@
+//! The platform's moderation, as far as the tests need one: a real server that responds as it is told.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderMap;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// A secret of 24 bytes, as the standard's examples have it.
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// A request as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Received {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+
+    /// The signature that Standard Webhooks asks for.
+    pub(crate) fn signature(&self) -> String {
+        let key = STANDARD.decode(SECRET.trim_start_matches("whsec_")).unwrap();
+        let head = format!("{}.{}.", self.header("webhook-id"), self.header("webhook-timestamp"));
+        let signed = [head.as_bytes(), &self.body].concat();
+        let key = jsonwebtoken::EncodingKey::from_secret(&key);
+        let mac = jsonwebtoken::crypto::sign(&signed, &key, jsonwebtoken::Algorithm::HS256).unwrap();
+        format!("v1,{}", STANDARD.encode(URL_SAFE_NO_PAD.decode(mac).unwrap()))
+    }
+}
+
+/// What the hook does with a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    /// 200 with this.
+    Json(Value),
+    /// The same, after a while.
+    After(Duration, Value),
+    /// This status and body.
+    Raw(u16, String),
+    /// Nothing, ever.
+    Silence,
+}
+
+/// The verdict that lets everything pass.
+pub(crate) fn allow() -> Reply {
+    Reply::Json(json!({ "action": "allow" }))
+}
+
+type Rule = Box<dyn Fn(&Value) -> Reply + Send>;
+
+struct State {
+    rule: Mutex<Rule>,
+    received: Mutex<Vec<Received>>,
+    now: AtomicUsize,
+    most: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+/// A hook that runs until the test ends.
+pub(crate) struct Hook {
+    pub(crate) url: String,
+    state: Arc<State>,
+}
+
+impl Hook {
+    /// Starts one that responds by this rule, which gets the `data` of each request.
+    pub(crate) async fn start(rule: impl Fn(&Value) -> Reply + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/moderate?version=1", listener.local_addr().unwrap());
+        let state = Arc::new(State {
+            rule: Mutex::new(Box::new(rule)),
+            received: Mutex::default(),
+            now: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+        });
+        let serving = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                serving.connections.fetch_add(1, Ordering::Relaxed);
+                let state = Arc::clone(&serving);
+                let service = service_fn(move |request| respond(Arc::clone(&state), request));
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), service));
+            }
+        });
+        Self { url, state }
+    }
+
+    /// Responds by another rule from now on.
+    pub(crate) fn rule(&self, rule: impl Fn(&Value) -> Reply + Send + 'static) {
+        *self.state.rule.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(rule);
+    }
+
+    /// All requests so far.
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.state.received.lock().unwrap().clone()
+    }
+
+    /// The contents that it was asked about so far.
+    pub(crate) fn contents(&self) -> Vec<String> {
+        let content = |received: &Received| received.json()["data"]["content"].as_str().unwrap().to_owned();
+        self.received().iter().map(content).collect()
+    }
+
+    /// The most requests at one moment.
+    pub(crate) fn most(&self) -> usize {
+        self.state.most.load(Ordering::Relaxed)
+    }
+
+    /// How many connections were made.
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
+    /// The settings of a server that asks it, with all the time in the world.
+    pub(crate) fn settings(&self) -> [(&str, &str); 3] {
+        [
+            ("RIDEWIRE_MODERATION_URL", &self.url),
+            ("RIDEWIRE_MODERATION_SECRET", SECRET),
+            ("RIDEWIRE_MODERATION_TIMEOUT", "60s"),
+        ]
+    }
+
+    /// The same, with what follows from a failure, and a short timeout.
+    pub(crate) fn failing_to(&self, on_failure: &'static str, timeout: &'static str) -> [(&str, &str); 4] {
+        let [url, secret, _] = self.settings();
+        [url, secret, ("RIDEWIRE_MODERATION_TIMEOUT", timeout), ("RIDEWIRE_MODERATION_ON_FAILURE", on_failure)]
+    }
+}
+
+async fn respond(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("POST", "/moderate?version=1"));
+    let received = Received { headers: head.headers, body: body.collect().await.unwrap().to_bytes() };
+    let data = received.json()["data"].clone();
+    state.received.lock().unwrap().push(received);
+    let now = state.now.fetch_add(1, Ordering::Relaxed) + 1;
+    state.most.fetch_max(now, Ordering::Relaxed);
+    let reply = (state.rule.lock().unwrap_or_else(PoisonError::into_inner))(&data);
+    let (status, text) = match reply {
+        Reply::Json(body) => (200, body.to_string()),
+        Reply::After(pause, body) => {
+            tokio::time::sleep(pause).await;
+            (200, body.to_string())
+        }
+        Reply::Raw(status, text) => (status, text),
+        Reply::Silence => std::future::pending().await,
+    };
+    state.now.fetch_sub(1, Ordering::Relaxed);
+    Ok(Response::builder().status(status).body(Full::from(text)).unwrap())
+}
