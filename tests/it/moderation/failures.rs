@@ -90,6 +90,24 @@ async fn a_hook_that_is_away_counts_as_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_over_tls_is_believed_by_its_certificate() {
+    let database = Database::create().await;
+    let directory = tempfile::tempdir().unwrap();
+    let authority = directory.path().join("authority.pem");
+    let hook = Hook::start_secure(&authority, |_| allow()).await;
+    let trusted = ("SSL_CERT_FILE", authority.to_str().unwrap());
+    let server = Server::with(&database, &[&hook.settings()[..], &[trusted]].concat()).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    rider.send("ride_1", "Hello").await;
+    assert_eq!(outcomes(&server).await, [("allow".to_owned(), 1.0)].into());
+    let stranger = Server::with(&database, &hook.failing_to("reject", "60s")).await;
+    let body = json!({ "rideId": "ride_1", "content": "Hello" });
+    rider.on(&stranger).post("messages", body).await.problem(503, "moderation_unavailable");
+    assert_eq!(outcomes(&stranger).await, [("unreachable".to_owned(), 1.0)].into());
+    assert_eq!(hook.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hook_that_keeps_failing_is_left_alone_and_asked_again_later() {
     let database = Database::create().await;
     let hook = Hook::start(|_| Reply::Raw(500, String::new())).await;

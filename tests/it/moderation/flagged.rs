@@ -106,6 +106,11 @@ async fn labels_are_for_support_and_service_and_for_nobody_else() {
         let page = user.poll("ride_1", "after=0&wait=0").await;
         assert!(!page.to_string().contains("odd_word"), "{page}");
     }
+    service.put_ride("ride_2", "rider_1", Some("support_1")).await.expect(201);
+    rider.send("ride_2", "odd again").await;
+    let rides = support.get("rides").await.expect(200).json();
+    let listed = rides["rides"].as_array().unwrap().iter().find(|ride| ride["rideId"] == "ride_2").unwrap();
+    assert_eq!(listed["lastMessage"]["labels"], labels, "{rides}");
     // Staff who write get the labels of what they write.
     let own = support.send("ride_1", "odd support").await;
     assert_eq!(own["labels"], labels);

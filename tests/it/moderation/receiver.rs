@@ -1,6 +1,7 @@
 //! The platform's moderation, as far as the tests need one: a real server that responds as it is told.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,8 +15,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 /// A secret of 24 bytes, as the standard's examples have it.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -84,8 +90,28 @@ pub(crate) struct Hook {
 impl Hook {
     /// Starts one that responds by this rule, which gets the `data` of each request.
     pub(crate) async fn start(rule: impl Fn(&Value) -> Reply + Send + 'static) -> Self {
+        Self::serve(rule, None).await
+    }
+
+    /// Starts one that speaks TLS, with a certificate for `localhost`; `authority` is where the file is that says whom to trust.
+    pub(crate) async fn start_secure(authority: &Path, rule: impl Fn(&Value) -> Reply + Send + 'static) -> Self {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(authority, cert.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        Self::serve(rule, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn serve(rule: impl Fn(&Value) -> Reply + Send + 'static, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/moderate?version=1", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let origin = if tls.is_some() { "https://localhost" } else { "http://127.0.0.1" };
+        let url = format!("{origin}:{port}/moderate?version=1");
         let state = Arc::new(State {
             rule: Mutex::new(Box::new(rule)),
             received: Mutex::default(),
@@ -99,7 +125,17 @@ impl Hook {
                 serving.connections.fetch_add(1, Ordering::Relaxed);
                 let state = Arc::clone(&serving);
                 let service = service_fn(move |request| respond(Arc::clone(&state), request));
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), service));
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    let http = http1::Builder::new();
+                    match tls {
+                        None => http.serve_connection(TokioIo::new(connection), service).await.is_ok(),
+                        Some(tls) => match tls.accept(connection).await {
+                            Ok(connection) => http.serve_connection(TokioIo::new(connection), service).await.is_ok(),
+                            Err(_) => false,
+                        },
+                    }
+                });
             }
         });
         Self { url, state }
