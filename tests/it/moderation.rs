@@ -251,7 +251,8 @@ async fn who_may_not_write_is_told_so_and_the_platform_sees_nothing_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_sends_at_once_through_a_hook_of_50_ms_are_all_checked_and_stored() {
     let database = Database::create().await;
-    let hook = Hook::start(|_| Reply::After(Duration::from_millis(50), json!({ "action": "allow" }))).await;
+    // As many as there may be at once come before the first gets its response; more would come in the 50 ms after that.
+    let hook = Hook::start(|_| Reply::After(256, Duration::from_millis(50), json!({ "action": "allow" }))).await;
     let settings = [&hook.settings()[..], &[("RIDEWIRE_SENDS_PER_SECOND", "0")]].concat();
     let server = Server::with(&database, &settings).await;
     let mut riders = Vec::new();
@@ -270,5 +271,5 @@ async fn a_thousand_sends_at_once_through_a_hook_of_50_ms_are_all_checked_and_st
     checked.sort();
     checked.dedup();
     assert_eq!((checked.len(), hook.received().len()), (1_000, 1_000));
-    assert!(hook.most() <= 256, "{} at once", hook.most());
+    assert_eq!(hook.most(), 256, "at once");
 }

@@ -58,8 +58,8 @@ impl Received {
 pub(crate) enum Reply {
     /// 200 with this.
     Json(Value),
-    /// The same, after a while.
-    After(Duration, Value),
+    /// The same, a while after it has received so many requests.
+    After(usize, Duration, Value),
     /// This status and body.
     Raw(u16, String),
     /// Nothing, ever.
@@ -194,7 +194,10 @@ async fn respond(state: Arc<State>, request: Request<Incoming>) -> Result<Respon
     let reply = (state.rule.lock().unwrap_or_else(PoisonError::into_inner))(&data);
     let (status, text) = match reply {
         Reply::Json(body) => (200, body.to_string()),
-        Reply::After(pause, body) => {
+        Reply::After(requests, pause, body) => {
+            while state.received.lock().unwrap().len() < requests {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             tokio::time::sleep(pause).await;
             (200, body.to_string())
         }
