@@ -1,6 +1,7 @@
 //! Starts everything, in order, and stops it in the opposite one.
 
 mod database;
+mod moderation;
 mod signals;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::http::{Admission, Api, Console, Limits, Metrics, Quota, SendRate, Ser
 use crate::jwks::{self, Jwks};
 use crate::keys::{self, KeysError};
 use crate::memory::Memory;
+use crate::moderation::{Moderation, ModerationError};
 use crate::realtime::{Attendance, Heard, Heeding, Hub, Listener, Revocations};
 use crate::serving::{self, Certificate, Stop, TlsError};
 use crate::store::{PLANS_AGE, Prepared, Retention, Store, StoreConfig, StoreError};
@@ -49,6 +51,9 @@ pub enum AppError {
     /// There can be no TLS.
     #[error("RIDEWIRE_TLS_CERTIFICATE and RIDEWIRE_TLS_KEY: {0}")]
     Tls(#[from] TlsError),
+    /// The platform's moderation cannot be asked.
+    #[error(transparent)]
+    Moderation(#[from] ModerationError),
     /// The private Postgres could not be started, or stopped.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -81,6 +86,7 @@ struct Given {
     traces: Arc<Traces>,
     origins: Vec<Origin>,
     certificate: Option<Arc<Certificate>>,
+    moderation: Option<Moderation>,
     is_demo: bool,
 }
 
@@ -118,6 +124,7 @@ impl Given {
             jwks,
             origins: origins.map_err(|error| AppError::Setting(format!("RIDEWIRE_CORS_ORIGINS: {error}")))?,
             certificate,
+            moderation: moderation::of(&settings.moderation)?,
             is_demo,
         })
     }
@@ -297,6 +304,7 @@ async fn serve_with(
         hub,
         listener: listening,
         has_feed,
+        moderation: given.moderation,
         verifier: given.verifier,
         jwks: given.jwks,
         revocations,

@@ -32,6 +32,15 @@ pub enum Feed {
     Off,
 }
 
+/// What becomes of a message that moderation could not check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnModerationFailure {
+    /// It is stored.
+    Allow,
+    /// It is rejected with 503.
+    Reject,
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -178,6 +187,10 @@ pub struct Settings {
     #[command(flatten)]
     pub limits: LimitSettings,
 
+    /// Who is asked before a message is stored.
+    #[command(flatten)]
+    pub moderation: ModerationSettings,
+
     /// Sites whose scripts may use the interface, such as `https://app.example.com`, with commas between them; `*` for all
     /// [default: none].
     #[arg(long, env = "RIDEWIRE_CORS_ORIGINS", global = true, value_delimiter = ',')]
@@ -279,6 +292,26 @@ fn web_address(text: &str) -> Result<String, String> {
         Some(rest) if is_plain(rest) => Ok(text.to_owned()),
         _ => Err("write it as https://chat.example.com, without a query".to_owned()),
     }
+}
+
+/// Who is asked before a message is stored.
+#[derive(Debug, Clone, Args)]
+pub struct ModerationSettings {
+    /// The platform's moderation, which each new or edited message is sent to before it is stored [default: none].
+    #[arg(long, env = "RIDEWIRE_MODERATION_URL", global = true, hide_env_values = true)]
+    pub moderation_url: Option<String>,
+
+    /// What requests to moderation are signed with: `whsec_` and base64, as in Standard Webhooks. Required with the URL.
+    #[arg(long, env = "RIDEWIRE_MODERATION_SECRET", global = true, hide_env_values = true)]
+    pub moderation_secret: Option<String>,
+
+    /// How long a check by moderation may take.
+    #[arg(long, env = "RIDEWIRE_MODERATION_TIMEOUT", global = true, default_value = "300ms", value_parser = duration)]
+    pub moderation_timeout: Duration,
+
+    /// What becomes of a message that moderation could not check: it is stored, or rejected with 503.
+    #[arg(long, env = "RIDEWIRE_MODERATION_ON_FAILURE", global = true, value_enum, default_value = "allow")]
+    pub moderation_on_failure: OnModerationFailure,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

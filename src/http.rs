@@ -14,6 +14,7 @@ mod live;
 mod location;
 mod messages;
 mod metrics;
+mod moderation;
 pub mod openapi;
 mod pages;
 mod params;

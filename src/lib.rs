@@ -9,8 +9,9 @@
 //!    replicas read it from the log.
 //! 4. A subscription, a loop over a cursor, hands it to a stream or a poll, which are in [`http`] again.
 //!
-//! [`store`] is Postgres for all of them; [`serving`] takes the connections, [`memory`] bounds what they hold, [`jwks`] keeps the issuer's keys current, and
-//! [`traces`] tells a collector of each step. [`app`] puts everything together, [`cli`] starts it, and [`embedded`]
+//! [`store`] is Postgres for all of them; [`serving`] takes the connections, [`memory`] bounds what they hold, [`jwks`] keeps
+//! the issuer's keys current, [`moderation`] asks the platform about a content before it is stored, and [`traces`] tells a collector
+//! of each step. [`app`] puts everything together, [`cli`] starts it, and [`embedded`]
 //! brings a Postgres where there is none. `docs/architecture.md` says why it is built so.
 
 pub mod app;
@@ -24,8 +25,10 @@ pub mod http;
 pub mod jwks;
 pub mod keys;
 pub mod memory;
+pub mod moderation;
 pub mod realtime;
 pub mod serving;
+mod signature;
 pub mod store;
 mod telemetry;
 pub mod traces;

@@ -48,8 +48,8 @@ pub use batch::Committed;
 pub use broadcaster::{Broadcaster, Notices, Stopped};
 pub use command::{Command, Needs};
 pub use commands::{
-    AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, EraseMessage, Mark, MarkKind, PutRide,
-    React, ReopenRide, SendMessage, Sent, SetStatus,
+    AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, Edited, EraseMessage, Mark, MarkKind,
+    PutRide, React, ReopenRide, SendMessage, Sent, SetStatus,
 };
 pub use known::Known;
 pub use ledger::Ledger;

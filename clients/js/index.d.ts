@@ -41,6 +41,8 @@ export interface Message {
   createdAt: Time;
   editedAt: Time | null;
   deletedAt: Time | null;
+  /** Of a flagged message, for support and service; null for others, and in events. */
+  labels: string[] | null;
   reactions: Reaction[];
   /** Whether another participant's mark has reached it. */
   isDelivered: boolean;

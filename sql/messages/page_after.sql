@@ -25,7 +25,7 @@ left join lateral (select *
                          from (select message.*
                                from seen
                                cross join lateral (select id, seq, sender_id, sender_role, content, metadata, client_message_id,
-                                                          content_hash, created_at, edited_at, deleted_at, reactions
+                                                          content_hash, created_at, edited_at, deleted_at, labels, reactions
                                                    from messages
                                                    where messages.ride_id = snapshot.ride_id
                                                      and messages.seq > $3::bigint

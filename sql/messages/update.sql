@@ -3,7 +3,8 @@ set content    = changed.content,
     metadata   = changed.metadata,
     edited_at  = changed.edited_at,
     deleted_at = changed.deleted_at,
-    reactions  = changed.reactions
-from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[])
-         as changed (id, content, metadata, edited_at, deleted_at, reactions)
+    reactions  = changed.reactions,
+    labels     = changed.labels
+from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[])
+         as changed (id, content, metadata, edited_at, deleted_at, reactions, labels)
 where messages.id = changed.id

@@ -22,7 +22,7 @@ left join lateral (select message.*
                          select 0, 9223372036854775807
                          where sees.everything) as seen
                    cross join lateral (select id, seq, sender_id, sender_role, content, metadata, client_message_id,
-                                              content_hash, created_at, edited_at, deleted_at, reactions
+                                              content_hash, created_at, edited_at, deleted_at, labels, reactions
                                        from messages
                                        where messages.ride_id = snapshot.ride_id
                                          and messages.seq >= seen.from_seq

@@ -14,7 +14,7 @@ use super::route::{Leg, Route};
 use super::script::{self, Line, Who};
 use super::{caller, signer};
 use crate::config::Settings;
-use crate::domain::{Caller, Content, RideId, Role, Status, UserId};
+use crate::domain::{Caller, Content, Review, RideId, Role, Status, UserId};
 use crate::http::{Api, DemoPeople, Fix, locate, say_typing};
 use crate::writer::{AcceptRide, CancelRide, PutRide, SendMessage, SetStatus};
 
@@ -170,7 +170,8 @@ impl Ride {
     async fn say(&self, line: &Line) -> anyhow::Result<()> {
         let content = Content::parse(line.text.to_owned()).map_err(anyhow::Error::msg)?;
         let (caller, ride) = (self.who(line).clone(), self.id.clone());
-        let message = SendMessage { caller, ride, content, metadata: None, client_message_id: None };
+        let review = Review::NotNeeded;
+        let message = SendMessage { caller, ride, content, metadata: None, client_message_id: None, review };
         self.api.writer.submit(message).await?;
         say_typing(&self.api, self.who(line), &self.id, false).await?;
         Ok(())

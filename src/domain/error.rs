@@ -32,6 +32,12 @@ pub enum Error {
     /// The same `clientMessageId` was used for another content.
     #[error("this clientMessageId was already used on this ride for a message with another content")]
     IdempotencyConflict,
+    /// Moderation has rejected the content; its reason.
+    #[error("{0}")]
+    MessageRejected(String),
+    /// Moderation does not respond, and nothing is stored without it.
+    #[error("the message cannot be checked at the moment; try again")]
+    ModerationUnavailable,
     /// The message was deleted.
     #[error("this message was deleted")]
     MessageDeleted,
@@ -72,6 +78,8 @@ pub enum Code {
     ChatNotOpen,
     ChatClosed,
     IdempotencyConflict,
+    MessageRejected,
+    ModerationUnavailable,
     MessageDeleted,
     TooManyReactions,
     InvalidTransition,
@@ -99,6 +107,8 @@ impl Error {
             Self::ChatNotOpen => Code::ChatNotOpen,
             Self::ChatClosed => Code::ChatClosed,
             Self::IdempotencyConflict => Code::IdempotencyConflict,
+            Self::MessageRejected(_) => Code::MessageRejected,
+            Self::ModerationUnavailable => Code::ModerationUnavailable,
             Self::MessageDeleted => Code::MessageDeleted,
             Self::TooManyReactions => Code::TooManyReactions,
             Self::InvalidTransition { .. } => Code::InvalidTransition,

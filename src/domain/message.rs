@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{MessageId, ReactionView, Reactions, Receipts, RideId, RideRole, Seq, Time, UserId};
+use super::{Caller, Labels, MessageId, ReactionView, Reactions, Receipts, RideId, RideRole, Seq, Time, UserId};
 
 /// The text of a message, byte for byte as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,6 +201,8 @@ pub struct Message {
     pub client_message_id: Option<ClientMessageId>,
     /// Of what it was first sent with.
     pub content_hash: ContentHash,
+    /// The labels of its last check, if it was flagged: for staff alone.
+    pub labels: Option<Labels>,
     /// Who reacted to it, and how.
     pub reactions: Reactions,
     /// When it was committed.
@@ -216,8 +218,14 @@ impl Message {
     pub fn erase(&mut self, now: Time) {
         self.content = None;
         self.metadata = None;
+        self.labels = None;
         self.reactions = Reactions::default();
         self.deleted_at = Some(now);
+    }
+
+    /// The message as JSON as it is sent to a caller.
+    pub fn to_json_for(&self, caller: &Caller, receipts: &Receipts) -> String {
+        serde_json::to_string(&self.view_for(caller, receipts)).unwrap_or_default()
     }
 
     /// The message as JSON, in one line, with what `receipts` say of it.
@@ -225,7 +233,13 @@ impl Message {
         serde_json::to_string(&self.view(receipts)).unwrap_or_default()
     }
 
-    /// The message as it is sent.
+    /// The message as it is sent to a caller: to staff with its labels.
+    pub fn view_for<'a>(&'a self, caller: &Caller, receipts: &Receipts) -> MessageView<'a> {
+        let labels = self.labels.as_ref().filter(|_| caller.role.is_staff()).map(Labels::as_slice);
+        MessageView { labels, ..self.view(receipts) }
+    }
+
+    /// The message as it is sent to everybody.
     pub fn view<'a>(&'a self, receipts: &Receipts) -> MessageView<'a> {
         let (delivered, read) = receipts.reached_by_others(&self.sender);
         MessageView {
@@ -240,6 +254,7 @@ impl Message {
             created_at: self.created_at,
             edited_at: self.edited_at,
             deleted_at: self.deleted_at,
+            labels: None,
             reactions: self.reactions.view(),
             is_delivered: self.seq <= delivered,
             is_read: self.seq <= read,
@@ -262,6 +277,7 @@ pub struct MessageView<'a> {
     created_at: Time,
     edited_at: Option<Time>,
     deleted_at: Option<Time>,
+    labels: Option<&'a [String]>,
     reactions: Vec<ReactionView<'a>>,
     is_delivered: bool,
     is_read: bool,

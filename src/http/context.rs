@@ -21,6 +21,7 @@ use crate::auth::{Ticket, Tickets, TokenError, Verifier};
 use crate::domain::{Caller, Error, RideId, RideRole, Role, Signal, Time, Topic};
 use crate::jwks::Jwks;
 use crate::memory::Memory;
+use crate::moderation::Moderation;
 use crate::realtime::{Attendance, Attending, Follow, Hub, Listener, Reader, Revocations};
 use crate::store::Store;
 use crate::traces::{Traced, Traces};
@@ -62,6 +63,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// What is traced.
     pub traces: Arc<Traces>,
+    /// What is asked before a content is stored, if anything.
+    pub moderation: Option<Moderation>,
     /// Whether there is a feed.
     pub has_feed: bool,
     /// Times and sizes.

@@ -82,7 +82,7 @@ pub(super) async fn list_rides(session: Session, req: &mut Request) -> Result<Js
     let found: Vec<_> = found.filter(|(_, stored)| stored.snapshot.admit(&caller).is_ok()).collect();
     let views = found.iter().map(|(_, stored)| InboxRide {
         ride: stored.snapshot.view(&caller),
-        last_message: stored.last_message.as_ref().map(|message| message.view(&stored.snapshot.receipts)),
+        last_message: stored.last_message.as_ref().map(|message| message.view_for(&caller, &stored.snapshot.receipts)),
         unread_count: stored.unread,
     });
     let (rides, is_cut) = fitting(views)?;

@@ -16,13 +16,13 @@ use super::live::state::{MarkView, ParticipantView, marks, participants};
 use super::pages::fitting;
 use super::params::{MessagePath, RidePath, number, query, seq};
 use super::refusal::Refusal;
-use super::{schema, typing};
+use super::{moderation, schema, typing};
 use crate::domain::{
-    Access, Caller, ClientMessageId, Content, Error, FieldErrors, Message, MessageId, Metadata, RideId, RideSnapshot,
-    Seq, Topic,
+    Access, Caller, ClientMessageId, Content, Error, FieldErrors, Message, MessageId, Metadata, Review, RideId,
+    RideSnapshot, Seq, Topic,
 };
 use crate::store::Direction;
-use crate::writer::{DeleteMessage, EditMessage, SendMessage};
+use crate::writer::{DeleteMessage, SendMessage};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -67,7 +67,9 @@ pub(super) struct SendBody {
         (status_code = 201, description = "Committed", body = schema::Message),
         (status_code = 200, description = "It had been sent before", body = schema::Message),
         (status_code = 404, description = "`ride_not_found`"),
-        (status_code = 409, description = "`chat_not_open`, `chat_closed`, or `idempotency_conflict`")))]
+        (status_code = 409, description = "`chat_not_open`, `chat_closed`, or `idempotency_conflict`"),
+        (status_code = 422, description = "`message_rejected`: by the platform's moderation; `detail` is its reason"),
+        (status_code = 503, description = "`unavailable`, or `moderation_unavailable`: try again, `Retry-After` says when")))]
 pub(super) async fn send_message(
     session: Session,
     body: Body<SendBody>,
@@ -90,8 +92,10 @@ pub(super) async fn send_message(
     {
         return Err(Error::invalid("/clientMessageId", "must be the same as the Idempotency-Key header").into());
     }
-    let command = SendMessage { caller: session.caller, ride, content, metadata, client_message_id: named.or(key) };
+    let (caller, client_message_id) = (session.caller, named.or(key));
+    let mut command = SendMessage { caller, ride, content, metadata, client_message_id, review: Review::NotNeeded };
     let (topic, user) = (Topic::ride(&command.ride), command.caller.user.clone());
+    command.review = moderation::review(&session.api, &command).await?;
     let sent = session.writer.submit(command).await?;
     // Who has sent it types no more.
     typing::tell(&session.api, &topic, &user, false, sent.seq, None);
@@ -168,7 +172,7 @@ pub(super) async fn get_history(
     let page = api.store.history(&ride, &caller, direction, limit).await?.ok_or(Error::RideNotFound)?;
     page.snapshot.admit(&caller)?;
     res.headers_mut().insert(ETAG, header(&etag(&page.snapshot, &caller, direction, limit)));
-    let views = page.messages.iter().map(|message| message.view(&page.snapshot.receipts));
+    let views = page.messages.iter().map(|message| message.view_for(&caller, &page.snapshot.receipts));
     // Those nearest to where the page begins.
     let (messages, is_cut) = match direction {
         Direction::After(_) => fitting(views)?,
@@ -231,7 +235,7 @@ pub(super) async fn find(
     (status_code = 404, description = "`message_not_found`")))]
 pub(super) async fn get_message(session: Session, message: MessagePath) -> Result<Json<schema::Message>, Refusal> {
     let (message, snapshot, _) = find(&session.api, &session.caller, message.0).await?;
-    Json::ok(&message.view(&snapshot.receipts))
+    Json::ok(&message.view_for(&session.caller, &snapshot.receipts))
 }
 
 /// Changes to a message.
@@ -260,7 +264,9 @@ pub(super) fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(fro
     (status_code = 200, description = "The message as it is now", body = schema::Message),
     (status_code = 403, description = "`forbidden`: another's message"),
     (status_code = 404, description = "`message_not_found`"),
-    (status_code = 409, description = "`message_deleted`, `chat_not_open`, or `chat_closed`")))]
+    (status_code = 409, description = "`message_deleted`, `chat_not_open`, or `chat_closed`"),
+    (status_code = 422, description = "`message_rejected`: by the platform's moderation; `detail` is its reason"),
+    (status_code = 503, description = "`unavailable`, or `moderation_unavailable`: try again, `Retry-After` says when")))]
 pub(super) async fn edit_message(
     session: Session,
     message: MessagePath,
@@ -273,9 +279,7 @@ pub(super) async fn edit_message(
     let (Some(content), Some(metadata)) = (content, errors.take("/metadata", metadata)) else {
         return Err(errors.into_error().into());
     };
-    let (message, ..) = find(&session.api, &session.caller, message.0).await?;
-    let command = EditMessage { caller: session.caller, ride: message.ride, message: message.id, content, metadata };
-    let json = session.writer.submit(command).await?;
+    let json = moderation::edit(&session, message.0, content, metadata).await?;
     Ok(Json::text(StatusCode::OK, json))
 }
 

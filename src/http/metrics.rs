@@ -20,7 +20,8 @@ use salvo::{Depot, Request, Response};
 use self::process::ProcessMetrics;
 use super::context::Api;
 use super::refusal::Refusal;
-use crate::domain::Error;
+use crate::domain::{Error, Verdict};
+use crate::moderation::{Checked, CircuitState, Failure, Moderation};
 use crate::realtime::ListenerState;
 use crate::writer::Committed;
 
@@ -42,6 +43,9 @@ pub struct Metrics {
     pub(super) put_off: IntCounterVec,
     rejections: IntCounterVec,
     held: IntGauge,
+    checks: IntCounterVec,
+    check_seconds: Histogram,
+    circuit: IntGaugeVec,
     events: IntCounterVec,
     batches: Histogram,
     commits: Histogram,
@@ -126,6 +130,15 @@ impl Metrics {
         for reason in REJECTIONS {
             rejections.with_label_values(&[reason]).reset();
         }
+        let checks = counters(
+            "ridewire_moderation_requests_total",
+            "Checks by the platform's moderation, by outcome.",
+            &["outcome"],
+        )?;
+        let verdicts = ["allow", "replace", "reject", "flag"];
+        for outcome in verdicts.into_iter().chain(Failure::ALL.map(Failure::as_str)) {
+            checks.with_label_values(&[outcome]).reset();
+        }
         Ok(Self {
             open,
             rejections,
@@ -138,6 +151,17 @@ impl Metrics {
             answers: counters("ridewire_answers_total", "Answers by status.", &["status"])?,
             refusals: counters("ridewire_refusals_total", "Refusals by their code.", &["code"])?,
             put_off,
+            checks,
+            check_seconds: histogram(
+                "ridewire_moderation_seconds",
+                "How long a check by moderation took, whatever its outcome.",
+                seconds()?,
+            )?,
+            circuit: gauges(
+                "ridewire_moderation_circuit",
+                "1 for the state of moderation's circuit breaker.",
+                &["state"],
+            )?,
             events: counters("ridewire_events_total", "Events that were committed here, by type.", &["type"])?,
             batches: histogram("ridewire_batch_commands", "Commands in a batch.", exponential_buckets(1.0, 2.0, 9)?)?,
             commits: histogram(
@@ -180,6 +204,15 @@ impl Metrics {
         self.rejections.with_label_values(&[reason]).inc();
     }
 
+    /// Counts a check by moderation.
+    pub(super) fn checked(&self, checked: &Checked) {
+        let outcome = checked.outcome.as_ref().map_or_else(|failure| failure.as_str(), Verdict::as_str);
+        self.checks.with_label_values(&[outcome]).inc();
+        if checked.outcome != Err(Failure::CircuitOpen) {
+            self.check_seconds.observe(checked.took.as_secs_f64());
+        }
+    }
+
     /// What is read when it is asked for.
     async fn look(&self, api: &Api) {
         self.held.set(i64::try_from(api.memory.held()).unwrap_or(i64::MAX));
@@ -189,6 +222,10 @@ impl Metrics {
         let state = api.listener.state();
         for known in ListenerState::ALL {
             self.listen.with_label_values(&[known.as_str()]).set((known == state).into());
+        }
+        let circuit = api.moderation.as_ref().map_or(CircuitState::Closed, Moderation::circuit_state);
+        for known in CircuitState::ALL {
+            self.circuit.with_label_values(&[known.as_str()]).set((known == circuit).into());
         }
         self.listen_lag.set(api.listener.lag().as_secs_f64());
         let pool = api.store.pool_status();

@@ -92,6 +92,10 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Code::ChatNotOpen => (StatusCode::CONFLICT, "chat_not_open", "Chat not open yet"),
         Code::ChatClosed => (StatusCode::CONFLICT, "chat_closed", "Chat closed"),
         Code::IdempotencyConflict => (StatusCode::CONFLICT, "idempotency_conflict", "Used for another message"),
+        Code::MessageRejected => (StatusCode::UNPROCESSABLE_ENTITY, "message_rejected", "Message rejected"),
+        Code::ModerationUnavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "moderation_unavailable", "Moderation unavailable")
+        }
         Code::MessageDeleted => (StatusCode::CONFLICT, "message_deleted", "Message deleted"),
         Code::TooManyReactions => (StatusCode::CONFLICT, "too_many_reactions", "Too many kinds of reactions"),
         Code::InvalidTransition => (StatusCode::CONFLICT, "invalid_transition", "No such step"),
@@ -133,6 +137,8 @@ pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
         Error::ChatNotOpen,
         Error::ChatClosed,
         Error::IdempotencyConflict,
+        Error::MessageRejected("Phone numbers are not allowed in this chat".to_owned()),
+        Error::ModerationUnavailable,
         Error::MessageDeleted,
         Error::TooManyReactions,
         Error::InvalidTransition { from: Status::Completed, to: Status::Accepted },

@@ -103,6 +103,9 @@ pub(super) struct Message {
     edited_at: Option<DateTime>,
     #[salvo(schema(required = true))]
     deleted_at: Option<DateTime>,
+    /// Of a flagged message, for support and service; null for others, and in events.
+    #[salvo(schema(required = true))]
+    labels: Option<Vec<String>>,
     reactions: Vec<Reaction>,
     /// Whether it has reached another participant (support does not count).
     is_delivered: bool,

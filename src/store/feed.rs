@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 use super::pool::{Params, Pool, Session, Store, read};
 use super::reads::{EVENT_BYTES, PageRequest, StoredEvent};
 use super::{StoreError, sql};
-use crate::domain::{EventType, Seq, Time};
+use crate::domain::{EventType, MessageId, Seq, Time};
 
 /// What one step has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +119,10 @@ pub(super) async fn page(pool: &Pool, request: &PageRequest) -> Result<Vec<Store
 fn event_from_row(row: &Row) -> Result<StoredEvent, StoreError> {
     let (topic, seq): (&str, Seq) = (row.try_get("topic")?, row.try_get("seq")?);
     let at = Time::from(row.try_get::<_, jiff::Timestamp>("created_at")?);
-    let data: &str = row.try_get("data")?;
+    let data = match row.try_get::<_, Option<String>>("data")? {
+        Some(data) => data,
+        None => flag_from_row(row, topic, seq, at)?,
+    };
     Ok(StoredEvent {
         seq: row.try_get("position")?,
         kind: EventType::from_stored(row.try_get("type")?).ok_or(StoreError::Corrupt("type"))?,
@@ -130,4 +133,12 @@ fn event_from_row(row: &Row) -> Result<StoredEvent, StoreError> {
         batch: None,
         batch_before: None,
     })
+}
+
+/// The data of `message:flagged`. Its labels are null once the message is deleted.
+fn flag_from_row(row: &tokio_postgres::Row, topic: &str, seq: Seq, at: Time) -> Result<String, StoreError> {
+    let ride = topic.strip_prefix("ride/").ok_or(StoreError::Corrupt("topic"))?;
+    let message = MessageId(row.try_get("message_id")?);
+    let labels = row.try_get::<_, Option<&str>>("labels")?.unwrap_or("null");
+    Ok(format!(r#"{{"rideId":"{ride}","messageId":"{message}","seq":{seq},"labels":{labels},"at":"{at}"}}"#))
 }

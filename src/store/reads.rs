@@ -7,8 +7,8 @@ use super::pool::{Params, Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, feed, message_from_row, sql};
 use crate::domain::{
-    BatchId, Caller, EventType, LeftAs, Message, MessageId, RideId, RideSnapshot, Seq, Status, Time, Topic,
-    TraceContext, UserId,
+    BatchId, Caller, ClientMessageId, EventType, LeftAs, Message, MessageId, RideId, RideSnapshot, Seq, Status, Time,
+    Topic, TraceContext, UserId,
 };
 
 /// About how many bytes of events are read of a topic at once.
@@ -108,6 +108,13 @@ impl Store {
     pub async fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
         let rows = self.read(sql::MESSAGES_BY_ID, &[&vec![id.0]]).await?;
         rows.first().map(message_from_row).transpose()
+    }
+
+    /// Whether a sender has sent a message under this name on the ride.
+    pub async fn is_sent(&self, ride: &RideId, sender: &UserId, name: &ClientMessageId) -> Result<bool, StoreError> {
+        let (rides, senders, names) = (vec![ride.as_str()], vec![sender.as_str()], vec![name.as_str()]);
+        let params: Params<'_> = &[&rides, &senders, &names];
+        Ok(!self.read(sql::MESSAGES_BY_CLIENT_ID, params).await?.is_empty())
     }
 
     /// The seqs of messages, of those that there are.

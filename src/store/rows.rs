@@ -9,9 +9,9 @@ use uuid::Uuid;
 use super::StoreError;
 use super::retention::Place;
 use crate::domain::{
-    ChatPolicy, ClientMessageId, Content, ContentHash, GraceSeconds, LastPresence, LastValue, Message, MessageId,
-    Metadata, OpensAt, Participant, Reactions, Receipt, Receipts, Ride, RideId, RideRole, RideSnapshot, Seq, Status,
-    Time, UserId, Window,
+    ChatPolicy, ClientMessageId, Content, ContentHash, GraceSeconds, Labels, LastPresence, LastValue, Message,
+    MessageId, Metadata, OpensAt, Participant, Reactions, Receipt, Receipts, Ride, RideId, RideRole, RideSnapshot, Seq,
+    Status, Time, UserId, Window,
 };
 
 pub(super) fn ride_id(text: &str) -> Result<RideId, StoreError> {
@@ -34,6 +34,7 @@ fn time(row: &Row, column: &str) -> Result<Option<Time>, StoreError> {
 pub fn message_from_row(row: &Row) -> Result<Message, StoreError> {
     let parse_content = |text| Content::parse(text).map_err(|_| StoreError::Corrupt("content"));
     let parse_metadata = |text| Metadata::from_stored(text).ok_or(StoreError::Corrupt("metadata"));
+    let parse_labels = |text| Labels::from_stored(text).ok_or(StoreError::Corrupt("labels"));
     let parse_name = |text| ClientMessageId::parse(text).map_err(|_| StoreError::Corrupt("client_message_id"));
     Ok(Message {
         id: MessageId(row.try_get::<_, Uuid>("id")?),
@@ -45,6 +46,7 @@ pub fn message_from_row(row: &Row) -> Result<Message, StoreError> {
         metadata: row.try_get::<_, Option<String>>("metadata")?.map(parse_metadata).transpose()?,
         client_message_id: row.try_get::<_, Option<String>>("client_message_id")?.map(parse_name).transpose()?,
         content_hash: ContentHash::from_stored(row.try_get("content_hash")?).ok_or(StoreError::Corrupt("hash"))?,
+        labels: row.try_get::<_, Option<&str>>("labels")?.map(parse_labels).transpose()?,
         reactions: Reactions::from_stored(row.try_get("reactions")?).ok_or(StoreError::Corrupt("reactions"))?,
         created_at: time(row, "created_at")?.ok_or(StoreError::Corrupt("created_at"))?,
         edited_at: time(row, "edited_at")?,

@@ -27,6 +27,8 @@ statements! {
     EVENTS_ERASE = "events/erase.sql";
     EVENTS_PAGES = "events/pages.sql";
     EVENTS_OUTCOME = "events/outcome.sql";
+    FLAGS_PUT = "flags/put.sql";
+    FLAGS_ERASE = "flags/erase.sql";
     FEED_LOCK = "feed/lock.sql";
     FEED_RELAY = "feed/relay.sql";
     FEED_PAGE = "feed/page.sql";

@@ -12,6 +12,6 @@ pub use broadcast::Broadcast;
 pub use closing::{CloseRide, ReopenRide};
 pub use erasing::EraseMessage;
 pub use marks::{Mark, MarkKind};
-pub use messages::{DeleteMessage, EditMessage, SendMessage, Sent};
+pub use messages::{DeleteMessage, EditMessage, Edited, SendMessage, Sent};
 pub use reactions::React;
 pub use rides::{AcceptRide, CancelRide, PutRide, SetStatus};

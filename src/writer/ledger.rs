@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::domain::{
-    BatchId, ClientMessageId, Error, EventType, LeftAs, Message, MessageId, NewEvent, Participant, Receipt, Result,
-    Ride, RideId, RideRole, RideSnapshot, Seq, Time, Topic, TraceContext, UserId,
+    BatchId, ClientMessageId, Error, EventType, Labels, LeftAs, Message, MessageId, NewEvent, Participant, Receipt,
+    Result, Ride, RideId, RideRole, RideSnapshot, Seq, Time, Topic, TraceContext, UserId,
 };
 use crate::store::StoreError;
 use crate::store::hints::Hints;
@@ -47,6 +47,16 @@ pub(super) struct Changes {
     pub(super) new_messages: Vec<MessageId>,
     pub(super) changed_messages: BTreeSet<MessageId>,
     pub(super) erased_messages: BTreeSet<MessageId>,
+    pub(super) flags: Vec<Flag>,
+}
+
+/// A message that was flagged, for the feed.
+#[derive(Debug)]
+pub(super) struct Flag {
+    pub(super) message: MessageId,
+    pub(super) topic: Topic,
+    pub(super) seq: Seq,
+    pub(super) labels: Labels,
 }
 
 impl Ledger {
@@ -219,6 +229,15 @@ impl Ledger {
         }
         self.changes.changed_messages.insert(message.id);
         self.messages.insert(message.id, message);
+    }
+
+    /// Notes for the feed that a message, which was just added or changed, is flagged.
+    pub fn flag_message(&mut self, id: MessageId) {
+        let Some(message) = self.messages.get(&id) else { return };
+        let Some(labels) = message.labels.clone() else { return };
+        // A new message is stored without its labels, since hardly any has some: they are added to it as to an edited one.
+        self.changes.changed_messages.insert(id);
+        self.changes.flags.push(Flag { message: id, topic: Topic::ride(&message.ride), seq: message.seq, labels });
     }
 
     /// Moves a user's marks.

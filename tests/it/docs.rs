@@ -6,8 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use reqwest::Method;
 use serde_json::{Map, Value, json};
 
+use crate::moderation::receiver::{Hook, Reply};
 use crate::support::{Database, Server, Stream, eventually, within_a_limit};
 
 /// The examples of the document, by the type in the heading above each.
@@ -53,8 +55,9 @@ async fn gather(stream: &mut Stream, kinds: &[&str], found: &mut BTreeMap<String
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_examples_are_what_is_sent() {
     let database = Database::create().await;
+    let hook = Hook::start(|_| Reply::Json(json!({ "action": "flag", "labels": ["phone_number"] }))).await;
     let settings = [("RIDEWIRE_CHAT_GRACE", "1s"), ("RIDEWIRE_PRESENCE_GRACE", "1s")];
-    let server = Server::with(&database, &settings).await;
+    let server = Server::with(&database, &[&settings[..], &hook.settings()].concat()).await;
     let (rider, driver, service) = (server.rider("rider_1"), server.driver("driver_1"), server.service());
     let mut mine = rider.stream_all("", None).await.expect(200);
     let mut dispatch = service.stream_all("types=driver:*", None).await.expect(200);
@@ -111,6 +114,8 @@ async fn the_examples_are_what_is_sent() {
     }
     let until = ridewire::domain::Time::now().plus(std::time::Duration::from_secs(2)).to_string();
     server.support().post("rides/ride_123/reopen", json!({ "until": until })).await.expect(200);
+    let feed = service.request(Method::GET, "feed?after=0&types=message:flagged");
+    gather(&mut Stream::open(feed).await.expect(200), &["message:flagged"], &mut found).await;
     eventually("the ride is read-only", async || {
         (rider.get("rides/ride_123").await.expect(200).json()["chat"] == "readOnly").then_some(())
     })

@@ -41,6 +41,7 @@ mod many_rides;
 mod merged;
 mod messages;
 mod metrics;
+mod moderation;
 mod newer;
 mod openapi;
 mod pages;

@@ -39,7 +39,7 @@ async fn a_message_is_answered_as_it_is_then_found() {
         json!({
             "id": id, "rideId": "ride_1", "seq": 2, "senderId": "rider_1", "senderRole": "rider", "content": "Hello",
             "metadata": metadata, "clientMessageId": "m-1", "createdAt": sent["createdAt"], "editedAt": null,
-            "deletedAt": null, "reactions": [], "isDelivered": false, "isRead": false,
+            "deletedAt": null, "labels": null, "reactions": [], "isDelivered": false, "isRead": false,
         })
     );
     let at = sent["createdAt"].as_str().unwrap();

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::domain::{
     Caller, ClientMessageId, Content, ContentHash, Error, EventType, Message, MessageId, Metadata, Reactions, Receipts,
-    Result, RideId, RideRole, Seq, Time, UserId,
+    Result, Review, RideId, RideRole, Seq, Time, UserId,
 };
 use crate::writer::{Command, Ledger, Needs};
 
@@ -21,6 +21,8 @@ pub struct SendMessage {
     pub metadata: Option<Metadata>,
     /// The sender's name for it: the same name is the same message.
     pub client_message_id: Option<ClientMessageId>,
+    /// What moderation says of it.
+    pub review: Review,
 }
 
 /// A message as its sender is answered.
@@ -57,19 +59,32 @@ impl Command for SendMessage {
             if sent.content_hash != content_hash {
                 return Err(Error::IdempotencyConflict);
             }
-            return Ok(Sent { id: sent.id, seq: sent.seq, json: sent.to_json(&snapshot.receipts), created: false });
+            return Ok(Sent {
+                id: sent.id,
+                seq: sent.seq,
+                json: sent.to_json_for(&self.caller, &snapshot.receipts),
+                created: false,
+            });
         }
         snapshot.require_open_chat(access.role)?;
+        let (replacement, labels) = match &self.review {
+            Review::NotNeeded => (None, None),
+            Review::Missing => return Err(Error::Unavailable),
+            Review::Passed { replacement, labels } => (replacement.clone(), labels.clone()),
+            Review::Refused(error) => return Err(error.clone()),
+        };
         let message = Message {
             id: MessageId::new(),
             ride: self.ride.clone(),
             seq: snapshot.head + 1,
             sender: self.caller.user.clone(),
             sender_role: access.role,
-            content: Some(self.content.clone()),
+            content: Some(replacement.unwrap_or_else(|| self.content.clone())),
             metadata: self.metadata.clone(),
             client_message_id: self.client_message_id.clone(),
+            // Of what was sent, also where something else is stored: a retry sends it again.
             content_hash,
+            labels,
             reactions: Reactions::default(),
             created_at: ledger.now(),
             edited_at: None,
@@ -78,10 +93,12 @@ impl Command for SendMessage {
         // Nobody can have received it yet.
         let nobody = Receipts::default();
         ledger.append(&self.ride, EventType::MessageNew, None, |_| message.view(&nobody))?;
-        // The sender is answered what everybody is told: encoded once.
-        let json = ledger.last_data()?.to_owned();
+        // The sender is answered what everybody is told: encoded once. But for staff, who see labels.
+        let is_seen = message.labels.is_some() && self.caller.role.is_staff();
+        let json = if is_seen { message.to_json_for(&self.caller, &nobody) } else { ledger.last_data()?.to_owned() };
         let sent = Sent { id: message.id, seq: message.seq, json, created: true };
         ledger.add_message(message);
+        ledger.flag_message(sent.id);
         Ok(sent)
     }
 }
@@ -99,18 +116,40 @@ pub struct EditMessage {
     pub content: Option<Content>,
     /// The new metadata; `None` leaves it, `Some(None)` takes it away.
     pub metadata: Option<Option<Metadata>>,
+    /// What moderation says of it.
+    pub review: Review,
+    /// The message that the edit was checked on.
+    pub reviewed: Option<Message>,
+}
+
+/// What became of an edit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edited {
+    /// It is stored, or changes nothing: the message as JSON.
+    Stored(String),
+    /// It was not checked, or on another content than the message has now. Nothing is stored: it has to be checked again.
+    Outdated,
+}
+
+impl EditMessage {
+    /// The content and metadata that a message has after this edit, if any of that is new.
+    pub fn change(&self, message: &Message) -> Option<(Option<Content>, Option<Metadata>)> {
+        let content = self.content.clone().or_else(|| message.content.clone());
+        let metadata = self.metadata.clone().unwrap_or_else(|| message.metadata.clone());
+        let is_new = content != message.content || metadata != message.metadata;
+        is_new.then_some((content, metadata))
+    }
 }
 
 impl Command for EditMessage {
-    /// The message as JSON.
-    type Output = String;
+    type Output = Edited;
 
     fn needs(&self, needs: &mut Needs) {
         needs.ride(&self.ride);
         needs.messages.push(self.message);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<String> {
+    fn judge(&self, ledger: &mut Ledger) -> Result<Edited> {
         let snapshot = ledger.ride(&self.ride)?;
         let mut message = visible_message(ledger, &self.ride, &self.caller, self.message)?.clone();
         if message.sender != self.caller.user {
@@ -121,19 +160,36 @@ impl Command for EditMessage {
         }
         snapshot.require_open_chat(snapshot.admit(&self.caller)?.role)?;
         let receipts = snapshot.receipts.clone();
+        let Some((content, metadata)) = self.change(&message) else {
+            return Ok(Edited::Stored(message.to_json_for(&self.caller, &receipts)));
+        };
         let before = message.clone();
-        if let Some(content) = &self.content {
-            message.content = Some(content.clone());
+        (message.content, message.metadata) = (content, metadata);
+        match &self.review {
+            Review::NotNeeded => {}
+            Review::Missing => return Ok(Edited::Outdated),
+            Review::Passed { replacement, labels } => {
+                // What was checked is the whole message. Where it has changed since, that is not what would be stored.
+                let is_same = |seen: &Message| seen.content == before.content && seen.metadata == before.metadata;
+                if !self.reviewed.as_ref().is_some_and(is_same) {
+                    return Ok(Edited::Outdated);
+                }
+                message.content = replacement.clone().or(message.content);
+                message.labels.clone_from(labels);
+            }
+            Review::Refused(error) => return Err(error.clone()),
         }
-        if let Some(metadata) = &self.metadata {
-            message.metadata.clone_from(metadata);
+        // A replacement may be what the message said before.
+        if (&message.content, &message.metadata) == (&before.content, &before.metadata) {
+            return Ok(Edited::Stored(before.to_json_for(&self.caller, &receipts)));
         }
-        if message != before {
-            message.edited_at = Some(ledger.now());
-            ledger.append(&self.ride, EventType::MessageEdited, Some(message.id), |_| message.view(&receipts))?;
-            ledger.change_message(message.clone());
+        message.edited_at = Some(ledger.now());
+        ledger.append(&self.ride, EventType::MessageEdited, Some(message.id), |_| message.view(&receipts))?;
+        ledger.change_message(message.clone());
+        if matches!(self.review, Review::Passed { labels: Some(_), .. }) {
+            ledger.flag_message(message.id);
         }
-        Ok(message.to_json(&receipts))
+        Ok(Edited::Stored(message.to_json_for(&self.caller, &receipts)))
     }
 }
 

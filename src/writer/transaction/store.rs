@@ -4,8 +4,11 @@ use std::collections::HashSet;
 
 use futures_util::future::poll_immediate;
 use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
-use crate::domain::{ClientMessageId, Content, Message, Metadata, Participant, Ride, RideSnapshot, Seq, Topic, UserId};
+use crate::domain::{
+    ClientMessageId, Content, Labels, Message, Metadata, Participant, Ride, RideSnapshot, Seq, Topic, UserId,
+};
 use crate::store::{Session, StoreError, sql};
 use crate::writer::Ledger;
 
@@ -13,6 +16,8 @@ use crate::writer::Ledger;
 const OF_ANY: [&str; 2] = [sql::EVENTS_APPEND, sql::TOPICS_NOTIFY_COMMITTED];
 const OF_BEGUN: [&str; 5] =
     [sql::RIDES_PUT, sql::PARTICIPANTS_PUT, sql::RECEIPTS_PUT, sql::MESSAGES_UPDATE, sql::EVENTS_ERASE];
+/// And where something is flagged, or deleted that may have been.
+const OF_FLAGS: [&str; 2] = [sql::FLAGS_PUT, sql::FLAGS_ERASE];
 
 /// Stores everything and commits; begins first, where nothing has. Says of which topics, unless of all, which it is under
 /// locks. An error says nothing about the commit when the connection was lost, and that it did not happen otherwise.
@@ -27,8 +32,12 @@ pub(super) async fn store_and_commit(
     hints: &[String],
 ) -> Result<Option<HashSet<Topic>>, StoreError> {
     session.prepare(&OF_ANY).await?;
-    if has_begun {
+    let has_flags = !ledger.changes.flags.is_empty();
+    if has_begun || has_flags {
         session.prepare(&OF_BEGUN).await?;
+    }
+    if has_flags || !ledger.changes.erased_messages.is_empty() {
+        session.prepare(&OF_FLAGS).await?;
     }
     let first = ledger.changes.events.first().map(|event| (event.topic.as_str(), event.seq));
     let (topic, seq) = first.ok_or(StoreError::Corrupt("a batch without an event"))?;
@@ -37,9 +46,9 @@ pub(super) async fn store_and_commit(
     let of_first: [&(dyn ToSql + Sync); 4] = [&hints, &topic, &seq, &now];
     // Where nothing has begun there is nothing to store but by one statement, which is a transaction of its own; its answer
     // is complete after its commit. Through a pooler it needs a BEGIN for the transaction's settings.
-    let is_whole = !has_begun && session.may_run_ahead();
-    // An erasure finds the events of its own batch as well.
-    let (begun, appended, rides, participants, receipts, updated, erased, committed, ()) = tokio::join!(
+    let is_whole = !has_begun && !has_flags && session.may_run_ahead();
+    // An erasure finds the events and the flags of its own batch as well.
+    let (begun, appended, rides, participants, receipts, updated, flagged, erased, unflagged, committed, ()) = tokio::join!(
         biased;
         async { if has_begun || is_whole { Ok(()) } else { session.begin("").await } },
         append(session, has_begun, ledger, has_feed),
@@ -47,7 +56,9 @@ pub(super) async fn store_and_commit(
         put_participants(session, ledger),
         put_receipts(session, ledger),
         update_messages(session, ledger),
+        put_flags(session, ledger, has_feed),
         erase_events(session, ledger),
+        erase_flags(session, ledger),
         async { if is_whole { Ok(()) } else { session.batch_execute("commit").await } },
         async {
             if !hints.is_empty() {
@@ -59,7 +70,7 @@ pub(super) async fn store_and_commit(
     // The first that failed is the cause; those after it only say that the transaction is aborted.
     begun?;
     let only = appended?;
-    for stored in [rides, participants, receipts, updated, erased] {
+    for stored in [rides, participants, receipts, updated, flagged, erased, unflagged] {
         stored?;
     }
     committed?;
@@ -221,10 +232,34 @@ async fn update_messages(session: &Session, ledger: &Ledger) -> Result<u64, Stor
     let edited: Vec<_> = messages.iter().map(|message| message.edited_at.map(|at| at.timestamp())).collect();
     let reactions: Vec<_> = messages.iter().map(|message| message.reactions.to_stored()).collect();
     let deleted: Vec<_> = messages.iter().map(|message| message.deleted_at.map(|at| at.timestamp())).collect();
+    let labels: Vec<_> = messages.iter().map(|message| message.labels.as_ref().map(Labels::to_stored)).collect();
     if messages.is_empty() {
         return Ok(0);
     }
-    session.execute(sql::MESSAGES_UPDATE, &[&ids, &contents, &metadata, &edited, &deleted, &reactions]).await
+    session.execute(sql::MESSAGES_UPDATE, &[&ids, &contents, &metadata, &edited, &deleted, &reactions, &labels]).await
+}
+
+/// Keeps what was flagged of the topics that are stored, for the feed.
+async fn put_flags(session: &Session, ledger: &Ledger, has_feed: bool) -> Result<u64, StoreError> {
+    let flags = &ledger.changes.flags;
+    if flags.is_empty() || !has_feed {
+        return Ok(0);
+    }
+    let ids: Vec<_> = flags.iter().map(|_| Uuid::now_v7()).collect();
+    let messages: Vec<_> = flags.iter().map(|flag| flag.message.0).collect();
+    let topics: Vec<_> = flags.iter().map(|flag| flag.topic.as_str()).collect();
+    let seqs: Vec<_> = flags.iter().map(|flag| flag.seq).collect();
+    let labels: Vec<_> = flags.iter().map(|flag| flag.labels.to_stored()).collect();
+    let (batch, now) = (ledger.batch(), ledger.now().timestamp());
+    session.execute(sql::FLAGS_PUT, &[&ids, &messages, &topics, &seqs, &labels, &batch, &now]).await
+}
+
+async fn erase_flags(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
+    let ids: Vec<_> = ledger.changes.erased_messages.iter().map(|id| id.0).collect();
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    session.execute(sql::FLAGS_ERASE, &[&ids]).await
 }
 
 fn words<'a>(messages: &[&'a Message]) -> (Vec<Option<&'a str>>, Vec<Option<&'a str>>) {
