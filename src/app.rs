@@ -2,6 +2,7 @@
 
 mod database;
 mod signals;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::realtime::{Attendance, Heard, Heeding, Hub, Listener, Revocations};
 use crate::serving::{self, Certificate, Stop, TlsError};
 use crate::store::{PLANS_AGE, Prepared, Retention, Store, StoreConfig, StoreError};
 use crate::traces::Traces;
+use crate::webhooks::WebhooksError;
 use crate::writer::relay::Relay;
 use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer, retention};
 
@@ -54,6 +56,9 @@ pub enum AppError {
     /// The database could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Webhooks cannot be delivered.
+    #[error(transparent)]
+    Webhooks(#[from] WebhooksError),
     /// The address could not be listened on.
     #[error("cannot listen on {address}: {error}")]
     Listen {
@@ -229,10 +234,13 @@ async fn serve_with(
         let notifier = Arc::clone(&notifier);
         tasks.spawn(async move { notifier.run(store).await });
     }
+    let (webhooks, mut delivering) = webhooks::start(&store, &metrics, &settings, &stopping).await?;
     if has_feed {
+        let webhooks = Arc::clone(&webhooks);
         let (relay, store, hub, notifier) = (relay, Arc::clone(&store), Arc::clone(&hub), Arc::clone(&notifier));
         let relayed = move |last| {
             hub.hint([(Topic::feed(), last)]);
+            webhooks.wake();
             notifier.tell_heads([(Topic::feed(), last)].into());
         };
         tasks.spawn(async move { relay.run(store, settings.fallback_poll, relayed).await });
@@ -286,6 +294,7 @@ async fn serve_with(
         notifier: Arc::clone(&notifier),
         hub,
         listener: listening,
+        webhooks,
         has_feed,
         verifier: given.verifier,
         jwks: given.jwks,
@@ -338,6 +347,7 @@ async fn serve_with(
         () = signals.wait() => Ok(()),
         () = database.ended() => Err(AppError::Task("the private Postgres stopped; see its log".into())),
         Some(ended) = tasks.join_next() => Err(AppError::Task(why(&ended))),
+        ended = &mut delivering => Err(AppError::Task(format!("webhooks: {ended:?}"))),
         ended = &mut writing => Err(AppError::Task(format!("the writer: {ended:?}"))),
         ended = &mut serving => Err(AppError::Task(format!("{ended:?}"))),
     };
@@ -361,6 +371,9 @@ async fn serve_with(
     drop(api);
     if !writing.is_finished() && timeout_at(deadline, writing).await.is_err() {
         tracing::warn!("the writer did not end in time");
+    }
+    if !delivering.is_finished() && timeout_at(deadline, delivering).await.is_err() {
+        tracing::warn!("webhook deliveries did not end in time");
     }
     // Where the last commits were large, nobody has been told yet.
     drop(timeout_at(deadline, notifier.tell_all(&store)).await);

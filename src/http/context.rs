@@ -21,6 +21,7 @@ use crate::jwks::Jwks;
 use crate::realtime::{Attendance, Attending, Follow, Hub, Listener, Reader, Revocations};
 use crate::store::Store;
 use crate::traces::{Traced, Traces};
+use crate::webhooks::Webhooks;
 use crate::writer::{Acknowledger, Notifier, Writer};
 
 /// Everything that a request is answered with.
@@ -54,6 +55,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// What is traced.
     pub traces: Arc<Traces>,
+    /// The platform's endpoints.
+    pub webhooks: Arc<Webhooks>,
     /// Whether there is a feed.
     pub has_feed: bool,
     /// Times and sizes.

@@ -22,6 +22,7 @@ use super::context::Api;
 use super::refusal::Refusal;
 use crate::domain::Error;
 use crate::realtime::ListenerState;
+use crate::webhooks::Outcome;
 use crate::writer::Committed;
 
 /// What is counted.
@@ -39,6 +40,8 @@ pub struct Metrics {
     listen: IntGaugeVec,
     listen_lag: prometheus::Gauge,
     queue: prometheus::Gauge,
+    webhook_deliveries: IntCounterVec,
+    oldest_undelivered: prometheus::Gauge,
     pool: IntGaugeVec,
     database: IntGauge,
     tasks: IntGauge,
@@ -108,7 +111,20 @@ impl Metrics {
         for reason in ["shutdown", "full", "too_many_of_user"] {
             put_off.with_label_values(&[reason]).reset();
         }
+        let webhook_deliveries = counters(
+            "ridewire_webhook_deliveries_total",
+            "Attempts to deliver events to webhooks, by outcome.",
+            &["outcome"],
+        )?;
+        for outcome in Outcome::ALL {
+            webhook_deliveries.with_label_values(&[outcome.as_str()]).reset();
+        }
         Ok(Self {
+            webhook_deliveries,
+            oldest_undelivered: float(
+                "ridewire_webhook_oldest_undelivered_seconds",
+                "Age of the oldest event that an active webhook has not received.",
+            )?,
             open,
             handed_out: histogram(
                 "ridewire_commit_to_socket_seconds",
@@ -151,6 +167,11 @@ impl Metrics {
         }
     }
 
+    /// Counts an attempt to deliver an event to a webhook.
+    pub fn webhook_attempted(&self, outcome: Outcome) {
+        self.webhook_deliveries.with_label_values(&[outcome.as_str()]).inc();
+    }
+
     /// What is read when it is asked for.
     async fn look(&self, api: &Api) {
         self.process.update();
@@ -170,6 +191,11 @@ impl Metrics {
         let usage = usage.ok().and_then(Result::ok);
         self.database.set(usage.is_some().into());
         self.queue.set(usage.unwrap_or(f64::NAN));
+        if api.has_feed && usage.is_some() {
+            let oldest = tokio::time::timeout(Duration::from_secs(1), api.store.oldest_undelivered()).await;
+            let age = oldest.ok().and_then(Result::ok).map(Option::unwrap_or_default);
+            self.oldest_undelivered.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        }
     }
 }
 

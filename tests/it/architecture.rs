@@ -21,7 +21,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("store", &["domain"]),
     ("realtime", &["domain", "store"]),
     ("writer", &["domain", "store"]),
-    ("http", &["domain", "auth", "jwks", "traces", "store", "realtime", "writer"]),
+    ("webhooks", &["domain", "web", "store"]),
+    ("http", &["domain", "auth", "jwks", "traces", "store", "realtime", "writer", "webhooks"]),
     ("demo", &["domain", "auth", "config", "keys", "writer", "http"]),
     (
         "app",
@@ -38,6 +39,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "store",
             "realtime",
             "writer",
+            "webhooks",
             "http",
             "demo",
         ],

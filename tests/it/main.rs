@@ -59,3 +59,5 @@ mod tls;
 mod toolchain;
 mod traces;
 mod values;
+mod webhook_targets;
+mod webhooks;

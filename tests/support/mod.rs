@@ -9,6 +9,7 @@
 //! | [`SecurePostgres`] | one that is reached over TLS alone |
 //! | [`Server`] | a running `ridewire`; several on one database are replicas |
 //! | [`User`] | somebody with a token, at one server |
+//! | [`Receiver`] | a receiver of webhooks |
 //! | [`Stream`] | an open event stream, parsed strictly |
 //!
 //! Nothing sleeps for a while and hopes: everything waits for what it expects, and gives up loudly. No limit of a test
@@ -32,6 +33,7 @@ mod cluster;
 mod frames;
 mod guard;
 mod locks;
+mod receiver;
 mod secure;
 mod server;
 mod sse;
@@ -47,6 +49,7 @@ pub use bouncer::Bouncer;
 pub use cluster::{Cluster, Database};
 pub use frames::Frames;
 pub use locks::{lock, until_waiting};
+pub use receiver::{Received, Receiver, Reply};
 pub use secure::SecurePostgres;
 pub use server::{SECRET, Server, ridewire};
 pub use sse::{Item, Parser};
