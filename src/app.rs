@@ -30,7 +30,7 @@ use crate::store::{PLANS_AGE, Prepared, Retention, Store, StoreConfig, StoreErro
 use crate::traces::Traces;
 use crate::webhooks::WebhooksError;
 use crate::writer::relay::Relay;
-use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer, retention};
+use crate::writer::{Acknowledger, Notifier, Terms, Writer, closer, retention, undelivered};
 
 /// How long requests in hand have to finish when we stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -243,7 +243,12 @@ async fn serve_with(
             webhooks.wake();
             notifier.tell_heads([(Topic::feed(), last)].into());
         };
+        let (for_undelivered, and_relayed) = (Arc::clone(&store), relayed.clone());
         tasks.spawn(async move { relay.run(store, settings.fallback_poll, relayed).await });
+        if !settings.push_after.is_zero() {
+            let push_after = settings.push_after;
+            tasks.spawn(async move { undelivered::run(for_undelivered, push_after, and_relayed).await });
+        }
     }
     let keep =
         Retention { logs: settings.log_retention, messages: settings.message_retention, feed: settings.feed_retention };

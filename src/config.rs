@@ -165,6 +165,11 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_FEED_RETENTION", global = true, default_value = "72h", value_parser = duration)]
     pub feed_retention: Duration,
 
+    /// How long a message may stay undelivered to a participant before `message:undelivered` is put on the feed; `0s`: never. Also
+    /// reports messages from before it was set, as far as the feed retains them.
+    #[arg(long, env = "RIDEWIRE_PUSH_AFTER", global = true, default_value = "5s", value_parser = duration)]
+    pub push_after: Duration,
+
     /// Hosts, by name or address, that webhooks may reach over `http` and at private addresses, with commas between them
     /// [default: none].
     #[arg(long, env = "RIDEWIRE_WEBHOOK_ALLOW_HOSTS", global = true, value_delimiter = ',')]

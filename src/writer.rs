@@ -26,6 +26,7 @@ mod recovery;
 pub mod relay;
 pub mod retention;
 mod transaction;
+pub mod undelivered;
 
 use std::collections::BTreeSet;
 use std::pin::pin;

@@ -15,6 +15,7 @@ with old as materialized (select ride_id
      left_of_presence as (delete from presence_states using gone where presence_states.topic = gone.topic),
      left_of_position as (delete from ride_locations using gone where ride_locations.ride_id = gone.ride_id),
      left_of_receipts as (delete from receipts using gone where receipts.ride_id = gone.ride_id),
+     left_of_pushes as (delete from undelivered using gone where undelivered.ride_id = gone.ride_id),
      left_of_people as (delete from participants using gone where participants.ride_id = gone.ride_id),
      left_of_topic as (delete from topics using gone where topics.name = gone.topic)
 delete from rides

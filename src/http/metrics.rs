@@ -43,6 +43,7 @@ pub struct Metrics {
     webhook_deliveries: IntCounterVec,
     oldest_undelivered: prometheus::Gauge,
     pool: IntGaugeVec,
+    feed_waiting: IntGauge,
     database: IntGauge,
     tasks: IntGauge,
     process: ProcessMetrics,
@@ -151,6 +152,10 @@ impl Metrics {
                 "How much of Postgres' queue of notifications is full, 0 to 1.",
             )?,
             pool: gauges("ridewire_pool_connections", "Connections to Postgres, by what they do.", &["state"])?,
+            feed_waiting: gauge(
+                "ridewire_feed_waiting_batches",
+                "Batches whose events have no position in the feed yet.",
+            )?,
             database: gauge("ridewire_database_up", "1 if Postgres answers.")?,
             tasks: gauge("ridewire_tasks", "Tasks of the runtime that are alive.")?,
             process: ProcessMetrics::register(&registry)?,
@@ -187,6 +192,11 @@ impl Metrics {
         self.tasks
             .set(i64::try_from(tokio::runtime::Handle::current().metrics().num_alive_tasks()).unwrap_or(i64::MAX));
         // A scrape does not wait as long as a request may.
+        if api.has_feed
+            && let Ok(Ok(waiting)) = tokio::time::timeout(Duration::from_secs(1), api.store.batches_to_relay()).await
+        {
+            self.feed_waiting.set(waiting);
+        }
         let usage = tokio::time::timeout(Duration::from_secs(1), api.store.notification_queue_usage()).await;
         let usage = usage.ok().and_then(Result::ok);
         self.database.set(usage.is_some().into());

@@ -117,7 +117,12 @@ pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
         Error::Unavailable,
         Error::Internal,
     ];
-    let http = [Refusal::Unauthorized(None), Refusal::BodyTooLarge, Refusal::TooMany { what: "messages", seconds: 1 }];
+    let http = [
+        Refusal::Unauthorized(None),
+        Refusal::NotFound,
+        Refusal::BodyTooLarge,
+        Refusal::TooMany { what: "messages", seconds: 1 },
+    ];
     domain.map(Refusal::Domain).into_iter().chain(http).map(|refusal| {
         let (status, code, title) = table(&refusal);
         let mut body = json!({

@@ -1,20 +1,27 @@
 //! The feed: positions in all topics' logs, in one order.
 //!
 //! The relay gives positions under the lock of the feed's head, so they have no holes. It reads which batches have none yet in a
-//! statement after the lock, whose snapshot sees what the relay before has done. A page joins positions with the logs, so what is
+//! statement after the lock, whose snapshot sees what the relay before has done. Whatever else is put on the feed is put there under
+//! the same lock. A page joins positions with the logs, so what is
 //! deleted or erased there is so on the feed.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
 
 use super::pool::{Params, Pool, Session, Store, read};
 use super::reads::{PageRequest, StoredEvent};
 use super::{StoreError, sql};
 use crate::domain::{EventType, Seq, Time};
 
-/// What one step of the relay has done.
+/// What one step has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relayed {
     /// There was nothing to do.
     Nothing,
-    /// Another relay has the lock.
+    /// Something was done, and nothing put on the feed.
+    Passed,
+    /// Another one has the lock.
     Busy,
     /// The feed ends here now.
     UpTo(Seq),
@@ -23,9 +30,51 @@ pub enum Relayed {
 impl Store {
     /// Gives positions in the feed to the events of at most `batches` batches that have none.
     pub async fn relay(&self, batches: i64) -> Result<Relayed, StoreError> {
+        let relayed = |row: Option<&Row>| match row {
+            Some(row) => Ok(Relayed::UpTo(row.try_get("last_seq")?)),
+            None => Ok(Relayed::Nothing),
+        };
+        self.under_lock(sql::FEED_RELAY, &[&batches], relayed).await
+    }
+
+    /// Whether events of the feed have become older than `age` since [`Self::find_undelivered`] has looked at them.
+    pub async fn has_older(&self, age: Duration) -> Result<bool, StoreError> {
+        let rows = self.read(sql::FEED_IS_DUE, &[&age.as_secs_f64()]).await?;
+        rows.first().map_or(Ok(false), |row| Ok(row.try_get("is_due")?))
+    }
+
+    /// Goes through at most `limit` events of the feed that are older than `age`, and puts `message:undelivered` there for messages
+    /// that have not been delivered.
+    pub async fn find_undelivered(&self, age: Duration, limit: i64) -> Result<Relayed, StoreError> {
+        let relayed = |row: Option<&Row>| {
+            let row = row.ok_or(StoreError::Corrupt("no answer"))?;
+            let (taken, last): (i64, Option<Seq>) = (row.try_get("taken")?, row.try_get("last_seq")?);
+            Ok(match last {
+                Some(last) => Relayed::UpTo(last),
+                None if taken > 0 => Relayed::Passed,
+                None => Relayed::Nothing,
+            })
+        };
+        self.under_lock(sql::FEED_UNDELIVERED, &[&age.as_secs_f64(), &limit], relayed).await
+    }
+
+    /// The number of batches that have no positions yet; at most 1,000.
+    pub async fn batches_to_relay(&self) -> Result<i64, StoreError> {
+        let rows = self.read(sql::FEED_WAITING, &[]).await?;
+        rows.first().map_or(Ok(0), |row| Ok(row.try_get("count")?))
+    }
+
+    /// Runs a statement that writes to the feed, in a transaction that has locked its head.
+    async fn under_lock(
+        &self,
+        statement: &'static str,
+        params: Params<'_>,
+        relayed: impl Fn(Option<&Row>) -> Result<Relayed, StoreError>,
+    ) -> Result<Relayed, StoreError> {
         let session = self.session().await?;
-        match relay(&session, batches).await {
-            Ok(relayed) => Ok(relayed),
+        match under_lock(&session, statement, params).await {
+            Ok(Some(rows)) => relayed(rows.first()),
+            Ok(None) => Ok(Relayed::Busy),
             Err(error) => {
                 session.abandon();
                 Err(error)
@@ -34,21 +83,23 @@ impl Store {
     }
 }
 
-async fn relay(session: &Session, batches: i64) -> Result<Relayed, StoreError> {
-    session.prepare(&[sql::FEED_LOCK, sql::FEED_RELAY]).await?;
+async fn under_lock(
+    session: &Session,
+    statement: &'static str,
+    params: Params<'_>,
+) -> Result<Option<Vec<Row>>, StoreError> {
+    session.prepare(&[sql::FEED_LOCK, statement]).await?;
     let (begun, locked) = tokio::join!(biased; session.begin(""), session.query(sql::FEED_LOCK, &[]));
     begun?;
     if locked?.is_empty() {
         session.batch_execute("rollback").await?;
-        return Ok(Relayed::Busy);
+        return Ok(None);
     }
-    // The relay holds the lock for as short as it can: the COMMIT is sent along.
-    let params: Params<'_> = &[&batches];
-    let (relayed, committed) =
-        tokio::join!(biased; session.query(sql::FEED_RELAY, params), session.batch_execute("commit"));
-    let relayed = relayed?;
+    // The lock is held for as short as can be: the COMMIT is sent along.
+    let (rows, committed) = tokio::join!(biased; session.query(statement, params), session.batch_execute("commit"));
+    let rows = rows?;
     committed?;
-    relayed.first().map_or(Ok(Relayed::Nothing), |row| Ok(Relayed::UpTo(row.try_get("last_seq")?)))
+    Ok(Some(rows))
 }
 
 /// A page of the feed. It ends before an event that its own log no longer has, unless it is the first.
@@ -65,7 +116,7 @@ pub(super) async fn page(pool: &Pool, request: &PageRequest) -> Result<Vec<Store
     Ok(page)
 }
 
-fn event_from_row(row: &tokio_postgres::Row) -> Result<StoredEvent, StoreError> {
+fn event_from_row(row: &Row) -> Result<StoredEvent, StoreError> {
     let (topic, seq): (&str, Seq) = (row.try_get("topic")?, row.try_get("seq")?);
     let at = Time::from(row.try_get::<_, jiff::Timestamp>("created_at")?);
     let data: &str = row.try_get("data")?;

@@ -26,6 +26,9 @@ statements! {
     FEED_LOCK = "feed/lock.sql";
     FEED_RELAY = "feed/relay.sql";
     FEED_PAGE = "feed/page.sql";
+    FEED_IS_DUE = "feed/is_due.sql";
+    FEED_UNDELIVERED = "feed/undelivered.sql";
+    FEED_WAITING = "feed/waiting.sql";
     FEED_TRIM = "feed/trim.sql";
     RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PEOPLE = "rides/people.sql";

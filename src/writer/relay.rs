@@ -50,6 +50,7 @@ impl Relay {
             let next = Instant::now() + GATHERING;
             loop {
                 let pause = match store.relay(BATCHES).await {
+                    Ok(Relayed::Passed) => continue,
                     Ok(Relayed::UpTo(last)) => {
                         relayed(last);
                         continue;

@@ -58,6 +58,7 @@ mod tickets;
 mod tls;
 mod toolchain;
 mod traces;
+mod undelivered;
 mod values;
 mod webhook_targets;
 mod webhooks;

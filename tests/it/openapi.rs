@@ -314,6 +314,9 @@ async fn what_is_answered_is_what_is_documented() {
     webhooks(&mut check, &server).await;
     check.answer("pollAll", &rider.get("poll?after=0").await);
     check.answer("pollAll", &rider.get("poll?after=1").await);
+    check.answer("pollFeed", &service.get("feed/poll?after=0").await);
+    check.answer("pollFeed", &rider.get("feed/poll").await);
+    check.answer("streamFeed", &rider.get("feed").await);
     for (operation, path) in [("getHealth", "healthz"), ("getReadiness", "readyz"), ("getMetrics", "metrics")] {
         let url = format!("{}/{path}", server.base);
         check.answer(operation, &Answer::of(url.clone(), reqwest::get(&url).await.unwrap()).await);

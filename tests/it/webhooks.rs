@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 use crate::support::{Database, Received, Receiver, Reply, Server, User, eventually};
 
 /// Settings of a server whose retries come soon, and which may reach this machine.
-const SETTINGS: [(&str, &str); 3] = [
+const SETTINGS: [(&str, &str); 4] = [
     ("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "127.0.0.1"),
     ("RIDEWIRE_WEBHOOK_RETRIES", "50ms"),
     ("RIDEWIRE_FALLBACK_POLL", "500ms"),
+    // Only what is in the logs is on the feed.
+    ("RIDEWIRE_PUSH_AFTER", "0s"),
 ];
 
 async fn server(database: &Database) -> Server {
