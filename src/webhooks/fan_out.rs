@@ -64,7 +64,14 @@ pub(super) async fn run(webhooks: &Webhooks) {
 async fn step(webhooks: &Webhooks) -> Result<Stepped, StoreError> {
     let active = webhooks.store.active_webhooks().await?;
     let behind: Vec<String> = active.iter().filter(|(_, is_behind)| *is_behind).map(|(id, _)| id.clone()).collect();
-    *webhooks.active.lock().unwrap_or_else(PoisonError::into_inner) = active.into_iter().map(|(id, _)| id).collect();
+    let active: Vec<String> = active.into_iter().map(|(id, _)| id).collect();
+    let has_changed =
+        std::mem::replace(&mut *webhooks.active.lock().unwrap_or_else(PoisonError::into_inner), active.clone())
+            != active;
+    // An endpoint that is active again may have deliveries that are due.
+    if has_changed {
+        webhooks.due.notify_one();
+    }
     if behind.is_empty() {
         return Ok(Stepped::UpToDate);
     }

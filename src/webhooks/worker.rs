@@ -16,8 +16,9 @@ use crate::web::outbound::Outbound;
 /// How long a worker keeps a queue that has more, before other queues of the endpoint have their turn.
 const TURN: Duration = Duration::from_secs(2);
 
-/// When a queue is looked at again in which there is nothing to attempt, as of an endpoint that was paused meanwhile.
-const NOTHING: Duration = Duration::from_secs(60);
+/// When a queue is due again in which there is nothing to attempt, as of an endpoint that was paused meanwhile, or whose deliveries
+/// cannot be read now.
+const NOTHING: Duration = Duration::from_secs(1);
 
 /// How often an outcome is recorded again that the database did not take.
 const RECORDED: u32 = 5;
@@ -79,9 +80,10 @@ pub(super) async fn work(
     match attempt_all(webhooks, lease, stopping, observe).await {
         Ok(retry) => retry,
         Err(error) => {
-            // The lease expires, and another attempt follows.
             tracing::debug!(%error, webhook.id = lease.webhook, "webhook deliveries cannot go on now");
-            None
+            // Where this fails as well, the lease expires.
+            drop(webhooks.store.release_queues(vec![lease.clone()], NOTHING).await);
+            Some(NOTHING)
         }
     }
 }
@@ -164,8 +166,8 @@ async fn disable(webhooks: &Webhooks, lease: &Lease, why: &str) -> Result<(), St
     Ok(())
 }
 
-/// Records an attempt. Where the database is away for a moment it tries again, rather than have the event delivered twice: recording the
-/// same twice changes nothing.
+/// Records an attempt. Where the database is away for a moment it tries again, rather than have the event delivered twice. Recorded twice,
+/// it may count as two attempts; nothing else changes.
 async fn record(webhooks: &Webhooks, lease: &Lease, attempted: Attempted) -> Result<bool, StoreError> {
     for tried in 1..RECORDED {
         if let Ok(has_more) = webhooks.store.record_attempt(lease, attempted.clone()).await {
