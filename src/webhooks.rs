@@ -2,10 +2,10 @@
 //!
 //! Every replica does the same, and Postgres keeps them apart:
 //!
-//! 1. The [fan-out](fan_out) creates the deliveries of new events, under the lock of the endpoint. It also moves the endpoint's
+//! 1. The fan-out (`fan_out`) creates the deliveries of new events, under the lock of the endpoint. It also moves the endpoint's
 //!    position in the same transaction: a crash loses nothing, and no event has two deliveries.
-//! 2. The [dispatcher](dispatch) takes queues that are due, under a lease. A queue has the deliveries of one endpoint and topic.
-//! 3. A [worker](worker) attempts the oldest delivery of its queue. The next one follows when this one was delivered or has failed.
+//! 2. The dispatcher (`dispatch`) takes queues that are due, under a lease. A queue has the deliveries of one endpoint and topic.
+//! 3. A worker (`worker`) attempts the oldest delivery of its queue. The next one follows when this one was delivered or has failed.
 //!
 //! A replica that is killed leaves its leases, which expire; another one then attempts the same deliveries again. An attempt whose
 //! replica has lost its lease records nothing.
