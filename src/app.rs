@@ -1,8 +1,10 @@
 //! Starts everything, in order, and stops it in the opposite one.
 
 mod database;
+mod error;
 mod moderation;
 mod signals;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,70 +16,27 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub use self::database::Database;
+pub use self::error::AppError;
 use self::signals::Signals;
 use crate::auth::{Tickets, Verifier};
 use crate::config::{self, Feed, Notify, PreparedStatements, Settings};
 use crate::demo::Demo;
 use crate::domain::{Signal, Topic};
-use crate::embedded::EmbeddedError;
 use crate::http::guard::Origin;
 use crate::http::{Admission, Api, Console, Limits, Metrics, Quota, SendRate, Served, service};
-use crate::jwks::{self, Jwks};
-use crate::keys::{self, KeysError};
+use crate::jwks::Jwks;
+use crate::keys;
 use crate::memory::Memory;
-use crate::moderation::{Moderation, ModerationError};
+use crate::moderation::Moderation;
 use crate::realtime::{Attendance, Heard, Heeding, Hub, Listener, Revocations};
-use crate::serving::{self, Certificate, Stop, TlsError};
-use crate::store::{PLANS_AGE, Prepared, Retention, Store, StoreConfig, StoreError};
+use crate::serving::{self, Certificate, Stop};
+use crate::store::{PLANS_AGE, Prepared, Retention, Store, StoreConfig};
 use crate::traces::Traces;
 use crate::writer::relay::Relay;
 use crate::writer::{Acknowledger, Broadcaster, Notifier, Terms, Writer, closer, retention, undelivered};
 
 /// How long requests in hand have to finish when we stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Why the server could not start, or had to end.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// A setting is wrong.
-    #[error("{0}")]
-    Setting(String),
-    /// There are no keys to verify tokens with.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
-    /// The issuer's keys cannot be had.
-    #[error("RIDEWIRE_JWKS: {0}")]
-    Jwks(#[from] jwks::ReadError),
-    /// There can be no TLS.
-    #[error("RIDEWIRE_TLS_CERTIFICATE and RIDEWIRE_TLS_KEY: {0}")]
-    Tls(#[from] TlsError),
-    /// The platform's moderation cannot be asked.
-    #[error(transparent)]
-    Moderation(#[from] ModerationError),
-    /// The private Postgres could not be started, or stopped.
-    #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
-    /// The database could not be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The address could not be listened on.
-    #[error("cannot listen on {address}: {error}")]
-    Listen {
-        /// Which.
-        address: String,
-        /// Why not.
-        error: std::io::Error,
-    },
-    /// What is counted cannot be.
-    #[error("metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
-    /// The operating system refuses signals.
-    #[error("cannot wait for signals: {0}")]
-    Signals(std::io::Error),
-    /// Something that never ends has ended.
-    #[error("a task of the server ended: {0}")]
-    Task(String),
-}
 
 /// What of the settings can be wrong. It is found before anything is started.
 struct Given {
@@ -237,10 +196,13 @@ async fn serve_with(
         let notifier = Arc::clone(&notifier);
         tasks.spawn(async move { notifier.run(store).await });
     }
+    let (webhooks, mut delivering) = webhooks::start(&store, &metrics, &settings, &stopping).await?;
     if has_feed {
+        let webhooks = Arc::clone(&webhooks);
         let (relay, store, hub, notifier) = (relay, Arc::clone(&store), Arc::clone(&hub), Arc::clone(&notifier));
         let relayed = move |last| {
             hub.hint([(Topic::feed(), last)]);
+            webhooks.wake();
             notifier.tell_heads([(Topic::feed(), last)].into());
         };
         let (for_undelivered, and_relayed) = (Arc::clone(&store), relayed.clone());
@@ -303,6 +265,7 @@ async fn serve_with(
         notifier: Arc::clone(&notifier),
         hub,
         listener: listening,
+        webhooks,
         has_feed,
         moderation: given.moderation,
         verifier: given.verifier,
@@ -358,6 +321,7 @@ async fn serve_with(
         () = signals.wait() => Ok(()),
         () = database.ended() => Err(AppError::Task("the private Postgres stopped; see its log".into())),
         Some(ended) = tasks.join_next() => Err(AppError::Task(why(&ended))),
+        ended = &mut delivering => Err(AppError::Task(format!("webhooks: {ended:?}"))),
         ended = &mut writing => Err(AppError::Task(format!("the writer: {ended:?}"))),
         ended = &mut serving => Err(AppError::Task(format!("{ended:?}"))),
     };
@@ -381,6 +345,9 @@ async fn serve_with(
     drop(api);
     if !writing.is_finished() && timeout_at(deadline, writing).await.is_err() {
         tracing::warn!("the writer did not end in time");
+    }
+    if !delivering.is_finished() && timeout_at(deadline, delivering).await.is_err() {
+        tracing::warn!("webhook deliveries did not end in time");
     }
     // Where the last commits were large, nobody has been told yet.
     drop(timeout_at(deadline, notifier.tell_all(&store)).await);

@@ -179,6 +179,21 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_PUSH_AFTER", global = true, default_value = "5s", value_parser = duration)]
     pub push_after: Duration,
 
+    /// Hosts, by name or address, that webhooks may reach over `http` and at private addresses, with commas between them
+    /// [default: none].
+    #[arg(long, env = "RIDEWIRE_WEBHOOK_ALLOW_HOSTS", global = true, value_delimiter = ',')]
+    pub webhook_allow_hosts: Vec<String>,
+
+    /// How long to wait after each failed attempt to deliver an event to a webhook, with commas between them; about so long. The last
+    /// one is used again and again.
+    #[arg(long, env = "RIDEWIRE_WEBHOOK_RETRIES", global = true, default_value = "5s,5m,30m,2h,5h,10h,12h",
+        value_delimiter = ',', value_parser = duration)]
+    pub webhook_retries: Vec<Duration>,
+
+    /// How long after its first attempt an event is given up; and how long a webhook may fail before it is disabled.
+    #[arg(long, env = "RIDEWIRE_WEBHOOK_GIVE_UP", global = true, default_value = "72h", value_parser = duration)]
+    pub webhook_give_up: Duration,
+
     /// How often it is looked for what retention no longer keeps.
     #[arg(long, env = "RIDEWIRE_RETENTION_PERIOD", global = true, default_value = "1m", value_parser = duration)]
     pub retention_period: Duration,

@@ -31,6 +31,7 @@ mod tickets;
 mod trace;
 mod typing;
 mod users;
+mod webhooks;
 
 pub use admission::{Admission, Quota};
 pub use console::{Console, DemoPeople};

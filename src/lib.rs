@@ -9,6 +9,8 @@
 //!    replicas read it from the log.
 //! 4. A subscription, a loop over a cursor, hands it to a stream or a poll, which are in [`http`] again.
 //!
+//! [`webhooks`] delivers the events of the feed to the platform's endpoints.
+//!
 //! [`store`] is Postgres for all of them; [`serving`] takes the connections, [`memory`] bounds what they hold, [`jwks`] keeps
 //! the issuer's keys current, [`moderation`] asks the platform about a content before it is stored, and [`traces`] tells a collector
 //! of each step. [`app`] puts everything together, [`cli`] starts it, and [`embedded`]
@@ -34,4 +36,5 @@ mod telemetry;
 pub mod traces;
 mod version;
 mod web;
+pub mod webhooks;
 pub mod writer;

@@ -5,6 +5,7 @@
 
 mod address;
 mod batcher;
+mod deliveries;
 mod drivers;
 mod error;
 mod feed;
@@ -20,9 +21,11 @@ mod revocations;
 mod rows;
 pub mod sql;
 mod types;
+mod webhooks;
 
 pub use address::{Address, AddressError};
 pub use batcher::Batcher;
+pub use deliveries::{Attempted, Claimed, Delivery, DeliveryState, Due, FannedOut, Lease};
 pub use error::StoreError;
 pub use feed::Relayed;
 pub use lists::{RideList, StoredRide};
@@ -34,3 +37,4 @@ pub use retention::{Place, Retention};
 pub use revocations::Revocation;
 pub use rows::{Person, message_from_row, person_from_row, ride_from_row};
 pub use types::parameter_types;
+pub use webhooks::{NewWebhook, Replayed, Webhook, WebhookState, WebhookUpdate};

@@ -1,4 +1,8 @@
-//! What we ask others for, over HTTP: little, seldom, and never what a request names.
+//! What we ask others for, over HTTP: little and seldom. What a user of the API names, such as an endpoint of webhooks, is
+//! [`outbound`]'s alone.
+
+pub(crate) mod outbound;
+mod target;
 
 use std::io;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! What can be wrong with a request, said once, without a word of HTTP.
 
+use super::Seq;
 use super::ride::Status;
 
 /// The result of judging a request.
@@ -17,6 +18,17 @@ pub enum Error {
     /// There is no such message for this caller.
     #[error("there is no such message, or it is not yours")]
     MessageNotFound,
+    /// There is no such webhook.
+    #[error("there is no such webhook")]
+    WebhookNotFound,
+    /// The feed does not have all events after a cursor.
+    #[error("the feed does not have all events after this cursor: it can be read after {first}, and ends at {last}")]
+    FeedGap {
+        /// The first cursor that can be read after.
+        first: Seq,
+        /// The last.
+        last: Seq,
+    },
     /// The driver of this ride has not said where they are.
     #[error("the driver has not said where they are")]
     LocationUnknown,
@@ -73,6 +85,8 @@ pub enum Code {
     InvalidRequest,
     RideNotFound,
     MessageNotFound,
+    WebhookNotFound,
+    FeedGap,
     LocationUnknown,
     Forbidden,
     ChatNotOpen,
@@ -102,6 +116,8 @@ impl Error {
             Self::Invalid(_) => Code::InvalidRequest,
             Self::RideNotFound => Code::RideNotFound,
             Self::MessageNotFound => Code::MessageNotFound,
+            Self::WebhookNotFound => Code::WebhookNotFound,
+            Self::FeedGap { .. } => Code::FeedGap,
             Self::LocationUnknown => Code::LocationUnknown,
             Self::Forbidden(_) => Code::Forbidden,
             Self::ChatNotOpen => Code::ChatNotOpen,

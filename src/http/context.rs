@@ -25,6 +25,7 @@ use crate::moderation::Moderation;
 use crate::realtime::{Attendance, Attending, Follow, Hub, Listener, Reader, Revocations};
 use crate::store::Store;
 use crate::traces::{Traced, Traces};
+use crate::webhooks::Webhooks;
 use crate::writer::{Acknowledger, Broadcaster, Notifier, Writer};
 
 /// The route of `POST /messages`.
@@ -65,6 +66,8 @@ pub struct Api {
     pub traces: Arc<Traces>,
     /// What is asked before a content is stored, if anything.
     pub moderation: Option<Moderation>,
+    /// The platform's endpoints.
+    pub webhooks: Arc<Webhooks>,
     /// Whether there is a feed.
     pub has_feed: bool,
     /// Times and sizes.

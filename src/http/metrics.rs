@@ -23,6 +23,7 @@ use super::refusal::Refusal;
 use crate::domain::{Error, Verdict};
 use crate::moderation::{Checked, CircuitState, Failure, Moderation};
 use crate::realtime::ListenerState;
+use crate::webhooks::Outcome;
 use crate::writer::Committed;
 
 /// Clients that were cut off for the memory that they held.
@@ -52,6 +53,8 @@ pub struct Metrics {
     listen: IntGaugeVec,
     listen_lag: prometheus::Gauge,
     queue: prometheus::Gauge,
+    webhook_deliveries: IntCounterVec,
+    oldest_undelivered: prometheus::Gauge,
     pool: IntGaugeVec,
     feed_waiting: IntGauge,
     database: IntGauge,
@@ -139,7 +142,20 @@ impl Metrics {
         for outcome in verdicts.into_iter().chain(Failure::ALL.map(Failure::as_str)) {
             checks.with_label_values(&[outcome]).reset();
         }
+        let webhook_deliveries = counters(
+            "ridewire_webhook_deliveries_total",
+            "Attempts to deliver events to webhooks, by outcome.",
+            &["outcome"],
+        )?;
+        for outcome in Outcome::ALL {
+            webhook_deliveries.with_label_values(&[outcome.as_str()]).reset();
+        }
         Ok(Self {
+            webhook_deliveries,
+            oldest_undelivered: float(
+                "ridewire_webhook_oldest_undelivered_seconds",
+                "Age of the oldest event that an active webhook has not received.",
+            )?,
             open,
             rejections,
             held: gauge("ridewire_held_bytes", "Bytes of requests and responses that are on their way.")?,
@@ -213,6 +229,11 @@ impl Metrics {
         }
     }
 
+    /// Counts an attempt to deliver an event to a webhook.
+    pub fn webhook_attempted(&self, outcome: Outcome) {
+        self.webhook_deliveries.with_label_values(&[outcome.as_str()]).inc();
+    }
+
     /// What is read when it is asked for.
     async fn look(&self, api: &Api) {
         self.held.set(i64::try_from(api.memory.held()).unwrap_or(i64::MAX));
@@ -244,6 +265,11 @@ impl Metrics {
         let usage = usage.ok().and_then(Result::ok);
         self.database.set(usage.is_some().into());
         self.queue.set(usage.unwrap_or(f64::NAN));
+        if api.has_feed && usage.is_some() {
+            let oldest = tokio::time::timeout(Duration::from_secs(1), api.store.oldest_undelivered()).await;
+            let age = oldest.ok().and_then(Result::ok).map(Option::unwrap_or_default);
+            self.oldest_undelivered.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        }
     }
 }
 

@@ -65,6 +65,11 @@ path_parameter! {
     EmojiPath(Emoji) = "emoji", schema::EmojiText, |text| Emoji::parse(text).map_err(ToOwned::to_owned)
 }
 
+path_parameter! {
+    /// `{webhookId}`
+    WebhookPath(String) = "webhookId", String, |text| Ok(text.to_owned())
+}
+
 /// The query parameters of each operation: those that openapi.yaml documents.
 #[derive(Debug, Default)]
 pub(super) struct QueryParameters(HashMap<String, Vec<String>>);

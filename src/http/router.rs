@@ -17,7 +17,7 @@ use super::refusal::Refusal;
 use super::trace::Trace;
 use super::{
     broadcasts, drivers, health, inbox, location, messages, metrics, openapi, presence, reactions, receipts, rides,
-    tickets, typing, users,
+    tickets, typing, users, webhooks,
 };
 
 /// What is served at an address.
@@ -114,6 +114,15 @@ fn interface() -> Router {
         .push(get!("available", drivers::list_available));
     let events = get!("events", sse::stream_all);
     let poll = get!("poll", poll::poll_all);
+    let webhooks = get!("webhooks", webhooks::list_webhooks).post(webhooks::create_webhook).push(
+        get!("{webhookId}", webhooks::get_webhook)
+            .patch(webhooks::update_webhook)
+            .delete(webhooks::delete_webhook)
+            .push(Router::with_path("secret").post(webhooks::rotate_secret))
+            .push(Router::with_path("test").post(webhooks::test_webhook))
+            .push(Router::with_path("replay").post(webhooks::replay_webhook))
+            .push(get!("deliveries", webhooks::list_deliveries)),
+    );
     let feed = get!("feed", feed::stream_feed).push(get!("poll", feed::poll_feed));
     Router::with_path("api/v1")
         .push(messages)
@@ -123,6 +132,7 @@ fn interface() -> Router {
         .push(events)
         .push(poll)
         .push(feed)
+        .push(webhooks)
         .push(drivers)
         .push(users)
 }

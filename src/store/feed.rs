@@ -126,8 +126,7 @@ fn event_from_row(row: &Row) -> Result<StoredEvent, StoreError> {
     Ok(StoredEvent {
         seq: row.try_get("position")?,
         kind: EventType::from_stored(row.try_get("type")?).ok_or(StoreError::Corrupt("type"))?,
-        // No escaping: the characters of a topic are all plain.
-        data: format!(r#"{{"topic":"{topic}","seq":{seq},"at":"{at}","data":{data}}}"#),
+        data: envelope(topic, seq, at, &data),
         trace: row.try_get::<_, Option<&str>>("trace")?.and_then(|trace| trace.parse().ok()),
         at,
         batch: None,
@@ -141,4 +140,10 @@ fn flag_from_row(row: &tokio_postgres::Row, topic: &str, seq: Seq, at: Time) -> 
     let message = MessageId(row.try_get("message_id")?);
     let labels = row.try_get::<_, Option<&str>>("labels")?.unwrap_or("null");
     Ok(format!(r#"{{"rideId":"{ride}","messageId":"{message}","seq":{seq},"labels":{labels},"at":"{at}"}}"#))
+}
+
+/// The data of an event of the feed, from that of the event on its own topic.
+pub(super) fn envelope(topic: &str, seq: Seq, at: Time, data: &str) -> String {
+    // No escaping: the characters of a topic are all plain.
+    format!(r#"{{"topic":"{topic}","seq":{seq},"at":"{at}","data":{data}}}"#)
 }

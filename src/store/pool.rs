@@ -17,6 +17,7 @@ pub use self::session::Session;
 use self::suspicion::{Suspicion, Verdict};
 use self::timeouts::Timeouts;
 
+use super::deliveries::{self, Attempted, Due, Lease};
 use super::hints::Origin;
 use super::{Address, Batcher, StoreError, drivers, locations, reads, sql};
 use crate::domain::{RideId, RideSnapshot, Signal};
@@ -96,6 +97,8 @@ pub struct Store {
     pub(super) pages: Batcher<reads::PageRequest, Vec<reads::StoredEvent>>,
     pub(super) locations: Batcher<locations::NewLocation, Option<Signal>>,
     pub(super) drivers: Batcher<drivers::NewState, Option<Signal>>,
+    pub(super) due: Batcher<Lease, Option<Due>>,
+    pub(super) attempts: Batcher<(Lease, Attempted), bool>,
 }
 
 impl Store {
@@ -121,7 +124,15 @@ impl Store {
             let pool = pool.clone();
             move |news| drivers::put(pool.clone(), news)
         });
-        Ok(Self { pool, origin: Origin::new(), snapshots, pages, locations, drivers })
+        let due = Batcher::start(200, patience, {
+            let pool = pool.clone();
+            move |leases| deliveries::due(pool.clone(), leases)
+        });
+        let attempts = Batcher::start(200, patience, {
+            let pool = pool.clone();
+            move |attempts| deliveries::finish(pool.clone(), attempts)
+        });
+        Ok(Self { pool, origin: Origin::new(), snapshots, pages, locations, drivers, due, attempts })
     }
 
     /// How long a request may wait for the database.

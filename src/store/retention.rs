@@ -12,6 +12,8 @@ const PAGE: i64 = 1_000;
 
 /// How long one of the statements may take, on a database that is busy: nobody waits for it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long failed webhook deliveries are listed, in seconds: 30 days.
+const DEAD_LETTERS: f64 = 30.0 * 24.0 * 3_600.0;
 
 /// How long what is over is kept, from a ride's end.
 #[derive(Debug, Clone, Copy)]
@@ -68,13 +70,19 @@ async fn trim(session: &Session, Retention { logs, messages, feed }: Retention) 
     let is_mine = rows.first().map_or(Ok(false), |row| row.try_get("is_mine"))?;
     let mut taken = 0;
     if is_mine {
-        let steps: [(&str, Params<'_>); 6] = [
+        let steps: [(&str, Params<'_>); 12] = [
             (sql::EVENTS_TRIM, &[&logs, &PAGE]),
             (sql::RIDES_TRIMMED, &[&logs]),
             (sql::EVENTS_TRIM_USERS, &[&logs, &PAGE]),
             (sql::MESSAGES_TRIM, &[&messages, &PAGE]),
             (sql::RIDES_FORGET, &[&messages]),
             (sql::FEED_TRIM, &[&feed, &PAGE]),
+            (sql::WEBHOOKS_TRIM, &[&"delivered", &feed, &PAGE]),
+            (sql::WEBHOOKS_TRIM, &[&"failed", &DEAD_LETTERS, &PAGE]),
+            (sql::WEBHOOKS_TRIM_QUEUES, &[&PAGE]),
+            (sql::WEBHOOKS_TRIM_DELETED_DELIVERIES, &[&PAGE]),
+            (sql::WEBHOOKS_TRIM_DELETED_QUEUES, &[&PAGE]),
+            (sql::WEBHOOKS_TRIM_DELETED, &[]),
         ];
         for (statement, params) in steps {
             taken += session.execute(statement, params).await?;

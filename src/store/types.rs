@@ -36,6 +36,7 @@ fn named(name: &str, is_array: bool) -> Option<Type> {
         ("float8", true) => Type::FLOAT8_ARRAY,
         ("boolean", false) => Type::BOOL,
         ("boolean", true) => Type::BOOL_ARRAY,
+        ("bytea", false) => Type::BYTEA,
         ("bytea", true) => Type::BYTEA_ARRAY,
         ("uuid", false) => Type::UUID,
         ("uuid", true) => Type::UUID_ARRAY,

@@ -41,6 +41,15 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
     ("POST", "rides/ride_1/cancel"),
     ("POST", "rides/ride_1/reopen"),
     ("POST", "rides/ride_1/status"),
+    ("GET", "webhooks"),
+    ("POST", "webhooks"),
+    ("GET", "webhooks/wh_1"),
+    ("PATCH", "webhooks/wh_1"),
+    ("DELETE", "webhooks/wh_1"),
+    ("POST", "webhooks/wh_1/secret"),
+    ("POST", "webhooks/wh_1/test"),
+    ("POST", "webhooks/wh_1/replay"),
+    ("GET", "webhooks/wh_1/deliveries"),
 ];
 
 fn now() -> u64 {

@@ -72,4 +72,6 @@ mod toolchain;
 mod traces;
 mod undelivered;
 mod values;
+mod webhook_targets;
+mod webhooks;
 mod window;

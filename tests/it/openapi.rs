@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::auth::REQUESTS;
-use crate::support::{Answer, Database, Server, User, ridewire};
+use crate::support::{Answer, Database, Server, User, eventually, ridewire};
 
 fn document() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.yaml");
@@ -194,6 +194,7 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
             .replace("0198c0de-0000-7000-8000-000000000000", "{messageId}")
             .replace("%F0%9F%91%8D", "{emoji}")
             .replace("users/rider_1", "users/{userId}")
+            .replace("wh_1", "{webhookId}")
     };
     for (method, path) in REQUESTS {
         let is_there = documented.iter().any(|(known, at, _)| known == method && *at == template(path));
@@ -319,6 +320,7 @@ async fn what_is_answered_is_what_is_documented() {
     check.answer("broadcast", &service.broadcast(&["rider_1", "anybody"], json!({ "a": [1] })).await);
     check.answer("broadcast", &service.broadcast(&[], json!({})).await);
     check.answer("broadcast", &rider.broadcast(&["rider_1"], json!({})).await);
+    webhooks(&mut check, &server).await;
     check.answer("pollAll", &rider.get("poll?after=0").await);
     check.answer("pollAll", &rider.get("poll?after=1").await);
     check.answer("pollFeed", &service.get("feed/poll?after=0").await);
@@ -334,6 +336,34 @@ async fn what_is_answered_is_what_is_documented() {
         .map(|(.., operation)| operation["operationId"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(check.seen, all, "every operation is checked");
+}
+
+async fn webhooks(check: &mut Check, server: &Server) {
+    let (rider, service) = (server.rider("rider_1"), server.service());
+    let created = service.post("webhooks", json!({ "url": "https://receiver.invalid/" })).await.expect(201);
+    check.answer("createWebhook", &created);
+    check.answer("createWebhook", &service.post("webhooks", json!({ "url": "http://receiver.invalid/" })).await);
+    check.answer("createWebhook", &rider.post("webhooks", json!({})).await);
+    check.answer("listWebhooks", &service.get("webhooks").await);
+    let path = format!("webhooks/{}", created.json()["id"].as_str().unwrap());
+    check.answer("getWebhook", &service.get(&path).await);
+    check.answer("getWebhook", &service.get("webhooks/wh_none").await);
+    check.answer("updateWebhook", &service.patch(&path, json!({ "state": "paused" })).await);
+    check.answer("rotateWebhookSecret", &service.post_nothing(&format!("{path}/secret")).await);
+    check.answer("testWebhook", &service.post_nothing(&format!("{path}/test")).await);
+    service.put_ride("ride_w", "rider_1", None).await.expect(201);
+    let polled = service.get("feed/poll?after=0&wait=20").await.expect(200);
+    assert_ne!(polled.json()["cursor"], "0");
+    check.answer("replayWebhook", &service.post(&format!("{path}/replay"), json!({ "after": "0" })).await);
+    check.answer("replayWebhook", &service.post(&format!("{path}/replay"), json!({ "after": "99999" })).await);
+    service.patch(&path, json!({ "state": "active" })).await.expect(200);
+    eventually("a delivery", async || {
+        let listed = service.get(&format!("{path}/deliveries")).await.expect(200);
+        (listed.json()["deliveries"] != json!([])).then_some(())
+    })
+    .await;
+    check.answer("listWebhookDeliveries", &service.get(&format!("{path}/deliveries")).await);
+    check.answer("deleteWebhook", &service.delete(&path).await);
 }
 
 /// The data of a stream's own events are documented as well.

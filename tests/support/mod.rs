@@ -9,6 +9,7 @@
 //! | [`SecurePostgres`] | one that is reached over TLS alone |
 //! | [`Server`] | a running `ridewire`; several on one database are replicas |
 //! | [`User`] | somebody with a token, at one server |
+//! | [`Receiver`] | a receiver of webhooks |
 //! | [`Stream`] | an open event stream, parsed strictly |
 //!
 //! Nothing sleeps for a while and hopes: everything waits for what it expects, and gives up loudly. No limit of a test
@@ -33,6 +34,7 @@ mod cluster;
 mod frames;
 mod guard;
 mod locks;
+mod receiver;
 mod secure;
 mod server;
 mod sse;
@@ -49,6 +51,7 @@ pub use clock::clock_ahead;
 pub use cluster::{Cluster, Database};
 pub use frames::Frames;
 pub use locks::{hold, lock, lock_topic, until_waiting};
+pub use receiver::{Received, Receiver, Reply};
 pub use secure::SecurePostgres;
 pub use server::{SECRET, Server, ridewire};
 pub use sse::{Item, Parser};

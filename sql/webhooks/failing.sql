@@ -1,0 +1,5 @@
+-- Notes that an endpoint fails from now on, or no longer.
+update webhooks
+set failing_since = case when $2::boolean then statement_timestamp() end
+where id = $1::text
+  and (failing_since is not null) <> $2

@@ -1,0 +1,55 @@
+-- Creates the deliveries of the next events, for each of the endpoints `$1` from at most `$2` positions of the feed, and moves the
+-- endpoints' positions. A replayed event becomes pending again, and its queue is taken from the replica that has it. The endpoints are
+-- locked, by a statement before this one.
+with endpoint as (select id, position, patterns, replay_until from webhooks where id = any ($1::text[])),
+     page as (select endpoint.id as webhook_id, endpoint.patterns, place.position, place.topic, place.seq,
+                     coalesce(place.type, event.type) as type, coalesce(event.created_at, place.created_at) as at,
+                     place.position <= endpoint.replay_until as is_replay
+              from endpoint
+              cross join lateral (select position, topic, seq, type, created_at
+                                  from feed
+                                  where feed.position > endpoint.position
+                                  order by position
+                                  limit $2::bigint) as place
+              left join lateral (select type, created_at
+                                 from events
+                                 where events.topic = place.topic
+                                   and events.seq = place.seq
+                                   and place.type is null) as event on true),
+     wanted as (select * from page where type like any (patterns)),
+     queued as (insert into webhook_queues as queue (webhook_id, topic, last_position, due_at, lease)
+                select webhook_id, topic, max(position), case when bool_or(is_replay) then 'epoch' else statement_timestamp() end, null::bigint
+                from wanted
+                group by webhook_id, topic
+                order by webhook_id, topic
+                on conflict (webhook_id, topic) do update
+                set last_position = greatest(queue.last_position, excluded.last_position),
+                    due_at = case when queue.due_at = 'infinity' or excluded.due_at = 'epoch' then excluded.due_at else queue.due_at end,
+                    lease = case when excluded.due_at = 'epoch' then null else queue.lease end
+                returning 1),
+     -- The queues are locked first.
+     created as (insert into webhook_deliveries as delivery (webhook_id, position, topic, seq, type, at, state, attempts)
+                 select webhook_id, position, topic, seq, type, at, 'pending', 0
+                 from wanted
+                 where (select count(*) from queued) > 0
+                 order by webhook_id, position
+                 on conflict (webhook_id, position) do update
+                 set state = 'pending',
+                     attempts = 0,
+                     first_attempt_at = null,
+                     status = null,
+                     duration_ms = null,
+                     error = null,
+                     finished_at = null),
+     read as (select webhook_id, min(position) as first, max(position) as last from page group by webhook_id),
+     -- Where the feed has no more events of a position, they have expired.
+     moved as (select endpoint.id, greatest(endpoint.position, coalesce(read.last, head.last_seq)) as position,
+                      coalesce(read.first - 1, head.last_seq) - endpoint.position as missed
+               from endpoint
+               cross join (select last_seq from topics where name = 'feed') as head
+               left join read on read.webhook_id = endpoint.id)
+update webhooks
+set position = moved.position
+from moved
+where webhooks.id = moved.id
+returning webhooks.id, moved.missed

@@ -1,0 +1,6 @@
+-- Deletes deleted endpoints of which nothing is left.
+delete from webhooks
+where id > ''
+  and state = 'deleted'
+  and not exists (select from webhook_deliveries where webhook_id = webhooks.id)
+  and not exists (select from webhook_queues where webhook_id = webhooks.id)

@@ -1,0 +1,105 @@
+//! When a delivery is attempted again.
+
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use hyper::header::RETRY_AFTER;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+
+/// An endpoint that wants to be asked again sooner than the schedule is not asked sooner than this, unless the schedule is.
+const SOONEST: Duration = Duration::from_secs(5);
+
+/// When a delivery is attempted again.
+#[derive(Debug, Clone)]
+pub struct Retries {
+    /// How long to wait after each attempt that has failed; the last one is used again and again.
+    pub delays: Vec<Duration>,
+    /// How long after its first attempt a delivery is given up; and how long after it has begun to fail an endpoint.
+    pub give_up: Duration,
+}
+
+impl Retries {
+    /// How long to wait after an attempt that was not the first, of which there were `attempts` before, `age` after the first one;
+    /// `None` where it was the last. The last one comes when the delivery is given up.
+    pub(super) fn delay(&self, attempts: i64, age: Duration, wanted: Option<Duration>) -> Option<Duration> {
+        let left = self.give_up.checked_sub(age).filter(|left| !left.is_zero())?;
+        let place = usize::try_from(attempts).unwrap_or(usize::MAX).min(self.delays.len().saturating_sub(1));
+        let delay = self.delays.get(place).copied().unwrap_or(SOONEST);
+        // Deliveries that have failed together do not come back together.
+        let delay = match wanted {
+            Some(wanted) => wanted.max(delay.min(SOONEST)).mul_f64(1.0 + 0.1 * fastrand::f64()),
+            None => delay.mul_f64(0.85 + 0.3 * fastrand::f64()),
+        };
+        Some(delay.min(left))
+    }
+
+    /// Whether an endpoint that has been failing for so long is disabled.
+    pub(super) fn disables(&self, failing: Duration) -> bool {
+        failing >= self.give_up
+    }
+}
+
+/// How long the endpoint wants to be left alone (RFC 9110, section 10.2.3): seconds, or a date.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than fits is more than any delivery waits.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX))));
+    }
+    let date = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()?;
+    Some(Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn retries() -> Retries {
+        let delays = [5, 300, 1_800, 7_200, 18_000, 36_000, 43_200].map(Duration::from_secs);
+        Retries { delays: delays.into(), give_up: 72 * HOUR }
+    }
+
+    /// Attempts until the delivery is given up: how long after the first each one is.
+    fn attempts(wanted: Option<Duration>) -> Vec<Duration> {
+        let (mut age, mut times) = (Duration::ZERO, Vec::new());
+        while let Some(delay) = retries().delay(i64::try_from(times.len()).unwrap(), age, wanted) {
+            age += delay;
+            times.push(age);
+        }
+        times
+    }
+
+    #[test]
+    fn attempts_go_on_for_three_days() {
+        let times = attempts(None);
+        assert!((9..=12).contains(&times.len()), "{times:?}");
+        assert_eq!(times.last(), Some(&(72 * HOUR)));
+        assert!(times[0] >= Duration::from_millis(4_250) && times[0] <= Duration::from_millis(5_750), "{times:?}");
+        assert!(times[5] > 14 * HOUR && times[5] < 21 * HOUR, "{times:?}");
+    }
+
+    #[test]
+    fn an_endpoint_is_asked_when_it_wants_but_not_sooner_than_it_may() {
+        let delay =
+            |attempts, wanted| retries().delay(attempts, Duration::ZERO, Some(Duration::from_secs(wanted))).unwrap();
+        assert!(delay(0, 60) >= Duration::from_secs(60) && delay(0, 60) <= Duration::from_secs(66));
+        assert!(delay(4, 60) <= Duration::from_secs(66), "sooner than the schedule");
+        assert!(delay(4, 0) >= SOONEST);
+        assert_eq!(delay(0, 1_000_000), 72 * HOUR, "the last attempt comes even if the endpoint wants to wait longer");
+        assert_eq!(retries().delay(3, 72 * HOUR, None), None);
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let read = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
+        assert_eq!(read("120"), Some(Duration::from_secs(120)));
+        assert_eq!(read("99999999999999999999"), Some(Duration::from_secs(u32::MAX.into())));
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert!(read("Sun, 06 Nov 2094 08:49:37 GMT").unwrap() > 24 * HOUR);
+        assert_eq!((read("soon"), read(""), read("-1")), (None, None, None));
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+}
