@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::event::Encoder;
 use super::topic::{Missing, TopicState};
 use super::typing::{self, Typing};
-use super::{Heard, Heeding};
+use super::{Event, Heard, Heeding};
 use crate::domain::{EventType, NewEvent, Seq, Signal, SignalKind, Time, Topic, UserId};
 use crate::store::{PageRequest, Store, StoreError, StoredEvent};
 
@@ -228,7 +228,11 @@ impl Hub {
     }
 
     fn fill(&self, state: &TopicState, missing: Missing, page: Vec<StoredEvent>, encoder: &mut Encoder) {
-        let encode = |event: StoredEvent| encoder.encode(event.seq, event.kind, &event.data, event.trace);
+        // The feed is one topic, so its events share nothing, and their frames have ids.
+        let encode = |event: StoredEvent| match state.name.is_feed() {
+            true => Event::from(event),
+            false => encoder.encode(event.seq, event.kind, &event.data, event.trace),
+        };
         if state.fill(missing, page.into_iter().map(encode).collect()) {
             self.load_later(state.name.clone());
         }

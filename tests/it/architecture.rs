@@ -13,7 +13,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("version", &[]),
     ("auth", &["domain"]),
-    ("keys", &["auth", "config"]),
+    ("keys", &["auth", "config", "embedded"]),
     ("web", &[]),
     ("jwks", &["auth", "web"]),
     ("signature", &[]),
