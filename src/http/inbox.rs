@@ -42,8 +42,8 @@ struct Inbox {
         ("userId" = Option<String>, Query, pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$",
             description = "Only rides that this user is on. Riders and drivers can name nobody but themselves."),
         ("status" = Option<Status>, Query, description = "Only rides with this status."),
-        ("before" = Option<String>, Query, max_length = 128,
-            description = "Only rides after that place in the list: the `next` of the page before. Also a ride's id, as long as there is such a ride."),
+        ("before" = Option<String>, Query, pattern = r"^[0-9]{1,15}~(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$",
+            description = "Only rides after that place in the list: the `next` of the page before. A ride's id works as well, as long as there is such a ride."),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The most rides: 1 to 200, 50 where not given. A page has about 256 KiB at most.")),
     responses(
         (status_code = 200, description = "A page", body = schema::Inbox),

@@ -43,21 +43,33 @@ pub(super) struct PutBody {
     /// When the chat opens and closes. Left out, it stays; null is the default: it opens when the ride is accepted, and closes
     /// `RIDEWIRE_CHAT_GRACE` after the ride's end for both. Until when a ride is open that has ended was decided then.
     #[serde(default, deserialize_with = "present")]
-    #[salvo(schema(value_type = Option<schema::ChatPolicy>))]
+    #[salvo(schema(value_type = Option<PolicyBody>))]
     chat_policy: Option<Option<PolicyBody>>,
 }
 
-#[derive(Debug, Deserialize)]
+/// When the chat of a ride opens and closes.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[salvo(schema(name = "NewChatPolicy"))]
 struct PolicyBody {
+    /// The status from which on the chat is open.
+    #[salvo(schema(required = true, nullable = false, value_type = OpensAt))]
     opens_at: Option<String>,
+    /// How long the chat stays open after the ride's end.
+    #[salvo(schema(required = true, nullable = false, value_type = GraceBody))]
     grace_seconds: Option<GraceBody>,
 }
 
-#[derive(Debug, Deserialize)]
+/// How long a chat stays open after its ride's end, in seconds.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[salvo(schema(name = "NewGraceSeconds"))]
 struct GraceBody {
+    /// For the rider.
+    #[salvo(schema(required = true, nullable = false, minimum = 0, maximum = 31536000, example = 86400))]
     rider: Option<i64>,
+    /// For the driver.
+    #[salvo(schema(required = true, nullable = false, minimum = 0, maximum = 31536000, example = 3600))]
     driver: Option<i64>,
 }
 

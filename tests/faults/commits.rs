@@ -33,6 +33,8 @@ impl Scene {
         let proxy = Proxy::start(&database.url).await;
         let through = [("DATABASE_URL", proxy.url()), ("RIDEWIRE_LISTEN_DATABASE_URL", database.url.clone())];
         let mut through: Vec<_> = through.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        // The relay of the feed commits as well, and would be cut in place of a batch.
+        through.push(("RIDEWIRE_FEED", "off"));
         through.extend(settings);
         let server = Server::with(database, &through).await;
         let other = Server::with(database, settings).await;

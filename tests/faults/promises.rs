@@ -43,7 +43,7 @@ async fn nothing_is_lost_while_the_listeners_backends_are_killed() {
         .run(&database, async {
             for _ in 0..6 {
                 let there =
-                    "select count(*) from pg_stat_activity where application_name = $1 and query ilike 'listen%'";
+                    "select count(*) from pg_stat_activity where application_name = $1 and query ilike '%; listen %'";
                 eventually("both listen", async || {
                     (killer.query_one(there, &[&LISTENER]).await.unwrap().get::<_, i64>(0) == 2).then_some(())
                 })

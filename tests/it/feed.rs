@@ -7,6 +7,13 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, Server, Stream, User, eventually};
 
+/// What is undelivered is on the feed after a while, which no other test of it waits for.
+const NO_PUSH: (&str, &str) = ("RIDEWIRE_PUSH_AFTER", "0s");
+
+async fn start(database: &Database) -> Server {
+    Server::with(database, &[NO_PUSH]).await
+}
+
 /// Polls the feed.
 async fn poll(service: &User, query: &str) -> Value {
     service.get(&format!("feed/poll?{query}")).await.expect(200).json()
@@ -55,7 +62,7 @@ async fn logs(database: &Database) -> BTreeMap<String, Vec<i64>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feed_has_every_event_of_rides_and_users_as_it_is_on_the_ride() {
     let database = Database::create().await;
-    let server = Server::start(&database).await;
+    let server = start(&database).await;
     let service = server.service();
     let begin = poll(&service, "").await;
     assert_eq!(begin["events"], json!([]), "{begin}");
@@ -90,7 +97,7 @@ async fn the_feed_has_every_event_of_rides_and_users_as_it_is_on_the_ride() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resuming_filtering_and_limits_work_as_on_a_ride() {
     let database = Database::create().await;
-    let server = Server::start(&database).await;
+    let server = start(&database).await;
     let service = server.service();
     let (rider, driver) = server.open_ride("ride_1").await;
     for n in 0..6 {
@@ -127,7 +134,7 @@ async fn resuming_filtering_and_limits_work_as_on_a_ride() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_deleted_before_it_is_read_is_deleted_on_the_feed() {
     let database = Database::create().await;
-    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    let (one, two) = (start(&database).await, start(&database).await);
     let (rider, _) = one.open_ride("ride_1").await;
     let service = one.service();
     // A reader keeps the feed in both replicas' memory.
@@ -152,10 +159,10 @@ async fn what_is_deleted_before_it_is_read_is_deleted_on_the_feed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feed_is_whole_and_in_order_though_replicas_are_killed() {
     let database = Database::create().await;
-    let survivor = Server::with(&database, &[("RIDEWIRE_FALLBACK_POLL", "200ms")]).await;
+    let survivor = Server::with(&database, &[NO_PUSH, ("RIDEWIRE_FALLBACK_POLL", "200ms")]).await;
     let service = survivor.service();
     for round in 0..4 {
-        let victim = Server::start(&database).await;
+        let victim = start(&database).await;
         let mut people = Vec::new();
         for n in 0..3 {
             let ride = format!("ride_{round}_{n}");
@@ -191,7 +198,7 @@ async fn the_feed_is_whole_and_in_order_though_replicas_are_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_retention_has_taken_is_reported_as_a_gap() {
     let database = Database::create().await;
-    let settings = [("RIDEWIRE_FEED_RETENTION", "2s"), ("RIDEWIRE_RETENTION_PERIOD", "100ms")];
+    let settings = [NO_PUSH, ("RIDEWIRE_FEED_RETENTION", "2s"), ("RIDEWIRE_RETENTION_PERIOD", "100ms")];
     let server = Server::with(&database, &settings).await;
     let service = server.service();
     server.open_ride("ride_1").await;

@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     LastValue,
     /// Somebody without a connection stays online.
     Online,
+    /// The feed lacks an event, has one twice, or in another order than its log.
+    Feed,
     /// An operation, or the end of the told, did not come to its end.
     Stuck,
 }
@@ -96,6 +98,19 @@ pub(crate) fn check_database(told: &Told, truth: &Truth, problems: &mut Problems
             .unless(seqs == (1..=head).collect::<Vec<_>>(), Fault::Log, || format!("{topic} has {seqs:?} of {head}"));
     }
     check_messages(told, truth, problems);
+    check_feed(truth, problems);
+}
+
+/// Compares the feed with the logs. A ride that was deleted and created again is on the feed with both of its logs.
+fn check_feed(truth: &Truth, problems: &mut Problems) {
+    for (topic, log) in &truth.logs {
+        let seqs: Vec<_> = log.iter().map(|event| event.seq).collect();
+        let feed = truth.feed.get(topic).map_or(&[][..], Vec::as_slice);
+        problems.unless(feed.ends_with(&seqs), Fault::Feed, || format!("the feed has {feed:?} of {topic}: {seqs:?}"));
+        let is_first_or_next = |pair: &[i64]| pair[1] == 1 || pair[1] == pair[0] + 1;
+        problems
+            .unless(feed.windows(2).all(is_first_or_next), Fault::Feed, || format!("{topic} on the feed: {feed:?}"));
+    }
 }
 
 fn check_log(truth: &Truth, ride: &str, problems: &mut Problems) {

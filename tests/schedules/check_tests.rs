@@ -15,6 +15,7 @@ const RIDE: &str = "t-ride1";
 struct World {
     told: Told,
     truth: Truth,
+    has_spoiled_feed: bool,
     rider: Reading,
     old: Reading,
     all: Reading,
@@ -90,7 +91,7 @@ fn world() -> World {
         until,
     };
     let location = json!({"rideId": RIDE, "driverId": "t-new", "lat": 10.05});
-    let truth = Truth {
+    let mut truth = Truth {
         heads: [(format!("ride/{RIDE}"), 7), ("user/t-rider".to_owned(), 2)].into(),
         logs: [(format!("ride/{RIDE}"), log.clone()), ("user/t-rider".to_owned(), own.to_vec())].into(),
         messages: vec![row(2, Some("t-says 1.")), row(3, None), row(7, Some("t-says 4."))],
@@ -108,7 +109,9 @@ fn world() -> World {
         ],
         rides: [(RIDE.to_owned(), ("accepted".to_owned(), Some("t-new".to_owned())))].into(),
         locations: vec![Location { ride: RIDE.to_owned(), driver: "t-new".to_owned(), seq: 6, data: location.clone() }],
+        ..Truth::default()
     };
+    truth.take_feed_for_granted();
 
     let state = json!({"asOf": 1, "location": null});
     let sync = item(Some("1"), "stream:sync", &json!({"cursor": "1", "resumed": false, "gap": null, "state": state}));
@@ -130,6 +133,7 @@ fn world() -> World {
     World {
         told,
         truth,
+        has_spoiled_feed: false,
         rider: reading(Who::Rider, Some(1), part.iter().cloned().chain(rest).collect(), false),
         old: reading(Who::Old, Some(1), part.into_iter().chain([closing]).collect(), true),
         all: reading(Who::Rider, None, everything, false),
@@ -140,6 +144,10 @@ fn faults(spoil: impl FnOnce(&mut World)) -> Vec<Fault> {
     let mut world = world();
     spoil(&mut world);
     let mut problems = Problems::default();
+    // What is spoiled is on the feed as well, unless that is what is spoiled.
+    if !world.has_spoiled_feed {
+        world.truth.take_feed_for_granted();
+    }
     check_database(&world.told, &world.truth, &mut problems);
     for (number, reading) in [&world.rider, &world.old, &world.all].into_iter().enumerate() {
         check_reader(&world.told, &world.truth, number, reading, &mut problems);
@@ -177,6 +185,20 @@ fn the_checker_finds_what_was_stored_twice_or_after_its_erasure() {
     // The old driver, who is no longer on the ride.
     assert_eq!(faults(|world| store_again(world, 3, "t-says 2.")), [Fault::Rights, Fault::Erased]);
     assert_eq!(faults(|world| log(world)[2].data["content"] = json!("t-says 2.")), [Fault::Erased]);
+}
+
+#[test]
+fn the_checker_finds_what_the_feed_lacks_has_twice_or_in_another_order() {
+    let spoil = |spoil: fn(&mut Vec<i64>)| {
+        faults(|world| {
+            world.has_spoiled_feed = true;
+            spoil(world.truth.feed.get_mut(&format!("ride/{RIDE}")).unwrap());
+        })
+    };
+    assert_eq!(spoil(|seqs| seqs.truncate(3)), [Fault::Feed]);
+    assert_eq!(spoil(|seqs| seqs.insert(3, 3)), [Fault::Feed]);
+    assert_eq!(spoil(|seqs| seqs.swap(2, 3)), [Fault::Feed]);
+    assert_eq!(spoil(Vec::clear), [Fault::Feed]);
 }
 
 #[test]

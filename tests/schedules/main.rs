@@ -89,8 +89,16 @@ async fn run(lane: &mut Lane, schedule: &Schedule) -> Vec<Problem> {
     if let Err(error) = run.finish().await {
         problems.add(Fault::Stuck, error);
     }
-    let truth = Truth::read(&run.lane.client, &run.told.prefix).await;
+    let mut truth = Truth::read(&run.lane.client, &run.told.prefix).await;
     let deadline = Instant::now() + PATIENCE;
+    // The database that is no more has given positions to what this one does not have.
+    if run.has_failed_over {
+        truth.take_feed_for_granted();
+    }
+    while !truth.has_whole_feed() && Instant::now() < deadline {
+        sleep(Duration::from_millis(2)).await;
+        truth.read_feed(&run.lane.client, &run.told.prefix).await;
+    }
     // What readers had of a database that is no more is not compared with the one that is.
     if run.has_failed_over {
         run.readers.clear();

@@ -68,6 +68,8 @@ pub(crate) struct Truth {
     /// Status and driver.
     pub(crate) rides: BTreeMap<String, (String, Option<String>)>,
     pub(crate) locations: Vec<Location>,
+    /// The seqs of each topic, in the order of the feed.
+    pub(crate) feed: BTreeMap<String, Vec<i64>>,
 }
 
 impl Truth {
@@ -126,7 +128,33 @@ impl Truth {
             data: serde_json::from_str(row.get(3)).unwrap(),
         };
         truth.locations = client.query(query, &[&prefix]).await.unwrap().iter().map(location).collect();
+        truth.read_feed(client, prefix).await;
         truth
+    }
+
+    /// Reads the feed, which follows the logs after a moment.
+    pub(crate) async fn read_feed(&mut self, client: &Client, prefix: &str) {
+        self.feed.clear();
+        let query = "select topic, seq from feed
+                     where type is null and (starts_with(topic, 'ride/' || $1::text) or starts_with(topic, 'user/' || $1::text))
+                     order by position";
+        for row in client.query(query, &[&prefix]).await.unwrap() {
+            self.feed.entry(row.get(0)).or_default().push(row.get(1));
+        }
+    }
+
+    /// Has the feed be what the logs are.
+    pub(crate) fn take_feed_for_granted(&mut self) {
+        let seqs = |log: &Vec<Logged>| log.iter().map(|event| event.seq).collect();
+        self.feed = self.logs.iter().map(|(topic, log)| (topic.clone(), seqs(log))).collect();
+    }
+
+    /// Whether the feed has the end of each log.
+    pub(crate) fn has_whole_feed(&self) -> bool {
+        self.logs.iter().all(|(topic, log)| {
+            let end = log.last().map(|last| last.seq);
+            self.feed.get(topic).and_then(|seqs| seqs.last()).copied() == end
+        })
     }
 
     /// A ride's log.

@@ -43,7 +43,7 @@ test('logs are followed in order and once through one trouble after the other', 
     for (const isOneRide of [true, false]) {
       const proxy = await startProxy(server.url);
       // Tokens end as well, all the time.
-      const driver = rides[0].driver({ EventSource: way, timing, token: () => token('driver_1', 'driver', 1 + upTo(3)) }, proxy.url);
+      const driver = rides[0].driver({ EventSource: way, timing, token: () => token('driver_1', 'driver', 3 + upTo(3)) }, proxy.url);
       const subscription = isOneRide ? driver.ride(rides[0].rideId, { after: 0 }) : driver.all({ after: 0 });
       followers.push({ proxy, rides: isOneRide ? rides.slice(0, 1) : rides, follower: new Follower(subscription) });
     }
