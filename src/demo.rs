@@ -65,7 +65,7 @@ async fn open_ride(api: &Api) -> anyhow::Result<RideId> {
         let put = PutRide {
             caller: service.clone(),
             ride: ride.clone(),
-            rider: UserId::parse("rider_1")?,
+            rider: Some(UserId::parse("rider_1")?),
             driver: None,
             status: None,
             chat_policy: None,
@@ -74,7 +74,8 @@ async fn open_ride(api: &Api) -> anyhow::Result<RideId> {
         if is_new {
             let driver = Some(Some(UserId::parse("driver_1")?));
             let (caller, rider) = (service.clone(), known.ride.rider);
-            let put = PutRide { caller, ride: ride.clone(), rider, driver, status: None, chat_policy: None };
+            let put =
+                PutRide { caller, ride: ride.clone(), rider: Some(rider), driver, status: None, chat_policy: None };
             api.writer.submit(put).await?;
             return Ok(ride);
         }

@@ -3,10 +3,10 @@
 -- locked, by a statement before this one.
 with endpoint as (select id, position, patterns, replay_until from webhooks where id = any ($1::text[])),
      page as (select endpoint.id as webhook_id, endpoint.patterns, place.position, place.topic, place.seq,
-                     coalesce(place.type, event.type) as type, coalesce(event.created_at, place.created_at) as at,
+                     coalesce(place.type, event.type) as type, coalesce(event.created_at, flag.created_at, place.created_at) as at,
                      place.position <= endpoint.replay_until as is_replay
               from endpoint
-              cross join lateral (select position, topic, seq, type, created_at
+              cross join lateral (select position, topic, seq, type, flag, created_at
                                   from feed
                                   where feed.position > endpoint.position
                                   order by position
@@ -15,7 +15,8 @@ with endpoint as (select id, position, patterns, replay_until from webhooks wher
                                  from events
                                  where events.topic = place.topic
                                    and events.seq = place.seq
-                                   and place.type is null) as event on true),
+                                   and place.type is null) as event on true
+              left join flags as flag on flag.id = place.flag),
      wanted as (select * from page where type like any (patterns)),
      queued as (insert into webhook_queues as queue (webhook_id, topic, last_position, due_at, lease)
                 select webhook_id, topic, max(position), case when bool_or(is_replay) then 'epoch' else statement_timestamp() end, null::bigint

@@ -86,7 +86,8 @@ impl Demo {
             let id = RideId::parse(&format!("demo_{number}"))?;
             if api.store.snapshot(&id).await?.is_none() {
                 let (service, ride, user) = (person(PLATFORM, Role::Service)?, id.clone(), rider.user.clone());
-                let put = PutRide { caller: service, ride, rider: user, driver: None, status: None, chat_policy: None };
+                let put =
+                    PutRide { caller: service, ride, rider: Some(user), driver: None, status: None, chat_policy: None };
                 let (_, is_new) = api.writer.submit(put).await?;
                 if is_new {
                     self.ride.send_replace(Some(id.clone()));

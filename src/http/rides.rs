@@ -21,14 +21,16 @@ use crate::writer::{AcceptRide, CancelRide, PutRide, ReopenRide, SetStatus};
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[salvo(schema(name = "PutRide"))]
 pub(super) struct PutBody {
-    /// Who booked it; never changes.
+    /// Who booked it; never changes. Required of a new ride.
+    #[serde(default, deserialize_with = "present")]
     #[salvo(schema(
-        required = true,
+        required = false,
         nullable = false,
+        value_type = String,
         pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$",
         example = "rider_1"
     ))]
-    rider_id: Option<String>,
+    rider_id: Option<Option<String>>,
     /// Who drives it. Left out, it stays; a first one means accepted; another one replaces the driver; null removes the driver,
     /// and a ride that has not ended is `requested` again.
     #[serde(default, deserialize_with = "present")]
@@ -67,10 +69,21 @@ struct PolicyBody {
 struct GraceBody {
     /// For the rider.
     #[salvo(schema(required = true, nullable = false, minimum = 0, maximum = 31536000, example = 86400))]
+    #[serde(default, deserialize_with = "whole")]
     rider: Option<i64>,
     /// For the driver.
     #[salvo(schema(required = true, nullable = false, minimum = 0, maximum = 31536000, example = 3600))]
+    #[serde(default, deserialize_with = "whole")]
     driver: Option<i64>,
+}
+
+/// A whole number, however it is written: to JSON, 3 and 3.0 are the same.
+fn whole<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    let number = serde_json::Number::deserialize(from)?;
+    let of_float =
+        || number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 1e15).map(|float| float as i64);
+    let whole = number.as_i64().or_else(of_float);
+    whole.map(Some).ok_or_else(|| serde::de::Error::custom("must be a whole number"))
 }
 
 impl PolicyBody {
@@ -109,16 +122,14 @@ pub(super) async fn put_ride(
     let Body(body) = body;
     let user = |text: String| UserId::parse(&text).map_err(|error| error.to_string());
     let mut errors = FieldErrors::default();
-    let rider = errors.take("/riderId", body.rider_id.ok_or_else(|| REQUIRED.to_owned()).and_then(user));
+    let rider = body.rider_id.map(|rider| rider.ok_or_else(|| "must not be null".to_owned()).and_then(user));
+    let rider = errors.take("/riderId", rider.transpose());
     let driver = body.driver_id.map(|driver| driver.map(user).transpose()).transpose();
     let driver = errors.take("/driverId", driver);
     let chat_policy = body.chat_policy.map(|policy| policy.and_then(|policy| policy.parse(&mut errors)));
     let (Some(rider), Some(driver), true) = (rider, driver, errors.0.is_empty()) else {
         return Err(errors.into_error().into());
     };
-    if driver.as_ref().and_then(Option::as_ref) == Some(&rider) {
-        return Err(Error::invalid("/driverId", "must be somebody else than the rider").into());
-    }
     let caller = session.caller.clone();
     let command = PutRide { caller, ride: ride.0, rider, driver, status: body.status, chat_policy };
     let (ride, created) = session.writer.submit(command).await?;

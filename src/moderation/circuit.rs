@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How many failures in a row open the circuit.
-const MOST_FAILURES: u32 = 5;
+const MOST_FAILURES: u32 = 20;
 
 /// How long nothing is asked then.
-const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// The state of a circuit, as metrics show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,15 @@
 //! Reading the feed: a subscription to its topic, without rights. Only the platform reads it, and all of it is the platform's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::follow::{Closed, Gap, Next, pause};
 use super::{Hub, Step, Subscription};
 use crate::domain::{Seq, Topic};
 use crate::store::{Store, StoreError};
+
+/// How long the relay is waited for while opening.
+const RELAY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The most events read while opening.
 const FIRST_PAGE: usize = 100;
@@ -38,6 +42,8 @@ impl FeedReader {
     ) -> Result<(Self, FeedOpened), StoreError> {
         let topic = Topic::feed();
         let mut subscription = Subscription::register(hub, Arc::clone(store), &topic);
+        // Whoever has written and had the response finds it on the feed.
+        store.await_relay(RELAY_TIMEOUT).await?;
         let heads = store.heads(&[topic.as_str()]).await?;
         let head = heads.first().map_or(0, |(_, head)| *head);
         let honoured = cursor.filter(|cursor| *cursor <= head);

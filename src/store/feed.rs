@@ -7,12 +7,16 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 
 use super::pool::{Params, Pool, Session, Store, read};
 use super::reads::{EVENT_BYTES, PageRequest, StoredEvent};
 use super::{StoreError, sql};
 use crate::domain::{EventType, MessageId, Seq, Time};
+
+/// Between two looks whether the relay has done something.
+const RELAY_PAUSE: Duration = Duration::from_millis(2);
 
 /// What one step has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,22 @@ impl Store {
             })
         };
         self.under_lock(sql::FEED_UNDELIVERED, &[&age.as_secs_f64(), &limit], relayed).await
+    }
+
+    /// Waits until what is committed now has positions in the feed, for `timeout` at most.
+    pub async fn await_relay(&self, timeout: Duration) -> Result<(), StoreError> {
+        let rows = self.read(sql::FEED_LAST_WAITING, &[]).await?;
+        let last = rows.first().map(|row| row.try_get::<_, Option<i64>>("id")).transpose()?.flatten();
+        let Some(last) = last else { return Ok(()) };
+        let deadline = Instant::now() + timeout;
+        while Instant::now() < deadline {
+            let rows = self.read(sql::FEED_IS_WAITING, &[&last]).await?;
+            if !rows.first().map_or(Ok(false), |row| row.try_get("is_waiting"))? {
+                break;
+            }
+            sleep(RELAY_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// The number of batches that have no positions yet; at most 1,000.

@@ -34,6 +34,8 @@ statements! {
     FEED_PAGE = "feed/page.sql";
     FEED_IS_DUE = "feed/is_due.sql";
     FEED_UNDELIVERED = "feed/undelivered.sql";
+    FEED_LAST_WAITING = "feed/last_waiting.sql";
+    FEED_IS_WAITING = "feed/is_waiting.sql";
     FEED_WAITING = "feed/waiting.sql";
     FEED_TRIM = "feed/trim.sql";
     RIDES_BY_ID = "rides/by_id.sql";

@@ -231,3 +231,46 @@ async fn a_server_without_a_feed_has_none() {
     let rows = database.client().await.query("select from feed_batches", &[]).await.unwrap();
     assert!(rows.is_empty(), "nothing is noted for it");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_is_on_the_feed_of_the_next_poll() {
+    let database = Database::create().await;
+    let server = start(&database).await;
+    let service = server.service();
+    let (rider, _) = server.open_ride("ride_1").await;
+    let mut cursor = poll(&service, "").await["cursor"].as_str().unwrap().to_owned();
+    for n in 0..20 {
+        let sent = rider.send("ride_1", &n.to_string()).await;
+        let page = poll(&service, &format!("after={cursor}&wait=0")).await;
+        assert_eq!(page["events"][0]["data"]["data"], sent, "{page}");
+        cursor = page["cursor"].as_str().unwrap().to_owned();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_that_are_cut_by_their_bytes_lack_nothing() {
+    let database = Database::create().await;
+    let server = start(&database).await;
+    let service = server.service();
+    let (rider, _) = server.open_ride("ride_1").await;
+    let begin = poll(&service, "").await["cursor"].as_str().unwrap().to_owned();
+    let long = "\u{1f600}".repeat(3_900);
+    for n in 0..60 {
+        rider.send("ride_1", &format!("{n} {long}")).await;
+    }
+    for query in ["wait=0", "wait=0&types=message:new"] {
+        let (mut found, mut cursor, mut pages) = (Vec::new(), begin.clone(), 0);
+        loop {
+            let page = poll(&service, &format!("after={cursor}&{query}")).await;
+            let contents = page["events"].as_array().unwrap().iter().map(|event| &event["data"]["data"]["content"]);
+            found.extend(contents.map(|content| content.as_str().unwrap().split(' ').next().unwrap().to_owned()));
+            cursor = page["cursor"].as_str().unwrap().to_owned();
+            pages += 1;
+            if page["hasMore"] == json!(false) {
+                break;
+            }
+        }
+        assert!(pages > 2, "{pages}");
+        assert_eq!(found, (0..60).map(|n| n.to_string()).collect::<Vec<_>>(), "{query}");
+    }
+}

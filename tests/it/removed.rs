@@ -141,3 +141,25 @@ async fn a_location_of_a_driver_before_is_not_that_of_the_same_driver_again() {
     driver.post("rides/ride_1/location", json!({ "lat": 3, "lng": 4 })).await.expect(202);
     assert_eq!(rider.get("rides/ride_1/location").await.expect(200).json()["lat"], 3.0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_is_removed_whatever_status_is_said_again_and_the_rider_need_not_be_named() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let service = server.service();
+    server.open_ride("ride_1").await;
+    service.set_status("ride_1", "arrived").await.expect(200);
+    let other = service.put("rides/ride_1", json!({ "driverId": null, "status": "in_progress" })).await;
+    other.problem(409, "invalid_transition");
+    let same = json!({ "riderId": "rider_1", "driverId": null, "status": "arrived" });
+    let ride = service.put("rides/ride_1", same).await.expect(200).json();
+    assert_eq!(
+        (&ride["status"], &ride["driverId"], &ride["chat"]),
+        (&json!("requested"), &json!(null), &json!("none"))
+    );
+    server.driver("driver_2").post_nothing("rides/ride_1/accept").await.expect(200);
+    let ride = service.put("rides/ride_1", json!({ "driverId": null })).await.expect(200).json();
+    assert_eq!((&ride["status"], &ride["riderId"]), (&json!("requested"), &json!("rider_1")));
+    service.put("rides/ride_1", json!({ "riderId": null })).await.wrong_field("/riderId");
+    service.put("rides/ride_2", json!({ "driverId": "driver_1" })).await.wrong_field("/riderId");
+}

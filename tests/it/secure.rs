@@ -13,7 +13,8 @@ async fn all_that_goes_to_a_postgres_with_tls_is_encrypted_and_its_name_is_check
     assert_eq!(stream.find("message:new").await.data["content"], "in private");
 
     let client = postgres.connect("localhost", &verified).await.unwrap();
-    let connections = "select count(*), count(*) filter (where ssl), count(*) filter (where query ilike '%; listen %')
+    let connections =
+        "select count(*), count(*) filter (where ssl), count(*) filter (where query ilike 'begin; %; listen %')
         from pg_stat_activity join pg_stat_ssl using (pid) where application_name = 'ridewire'";
     eventually("the listener is there", async || {
         let row = client.query_one(connections, &[]).await.unwrap();

@@ -100,7 +100,7 @@ pub(in crate::http) async fn poll_feed(
     if opened.resumed {
         found.collect(&mut reader, &api, &terms).await?;
     }
-    let cursor = Cursor::Seq(reader.cursor().max(opened.cursor));
+    let cursor = found.next_from().unwrap_or_else(|| Cursor::Seq(reader.cursor().max(opened.cursor)));
     found.answer((&api, &caller, admitted), &reader, &cursor, &State::Feed, res)
 }
 

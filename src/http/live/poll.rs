@@ -172,7 +172,7 @@ pub(in crate::http) async fn poll_all(
         found.collect(&mut merged, &api, &terms).await?;
         state = merged.state().await?;
     }
-    let cursor = found.next_from.take().unwrap_or_else(|| Cursor::Places(merged.cursor()));
+    let cursor = found.next_from().unwrap_or_else(|| Cursor::Places(merged.cursor()));
     found.answer((&api, &caller, admitted), &merged, &cursor, &state, res)
 }
 
@@ -220,6 +220,11 @@ impl Found {
     /// Nothing but how the reader has begun.
     pub(super) fn of(resumed: bool, gap: Option<GapView>) -> Self {
         Self { resumed, gap, ..Self::default() }
+    }
+
+    /// Where the next poll begins, where this one has left events to it.
+    pub(super) fn next_from(&mut self) -> Option<Cursor> {
+        self.next_from.take()
     }
 
     /// Waits until there is something to answer with, and takes along what else is there already.

@@ -15,8 +15,8 @@ pub struct PutRide {
     pub caller: Caller,
     /// Which.
     pub ride: RideId,
-    /// Who booked it.
-    pub rider: UserId,
+    /// Who booked it; `None` leaves that as it is.
+    pub rider: Option<UserId>,
     /// Who drives it; `None` leaves that as it is, `Some(None)` removes the driver.
     pub driver: Option<Option<UserId>>,
     /// How far it is; `None` leaves that as it is, but a first driver means accepted.
@@ -75,14 +75,26 @@ impl Command for PutRide {
 }
 
 impl PutRide {
+    /// A ride has two people.
+    fn check_driver(&self, rider: &UserId) -> Result<()> {
+        match &self.driver {
+            Some(Some(driver)) if driver == rider => {
+                Err(Error::invalid("/driverId", "must be somebody else than the rider"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn create(&self, ledger: &mut Ledger) -> Result<()> {
         let now = ledger.now();
+        let rider = self.rider.clone().ok_or_else(|| Error::invalid("/riderId", "is required of a new ride"))?;
         let driver = self.driver.clone().flatten();
+        self.check_driver(&rider)?;
         let by_driver = if driver.is_some() { Status::Accepted } else { Status::Requested };
         let mut ride = Ride {
             id: self.ride.clone(),
             status: Status::Requested,
-            rider: self.rider.clone(),
+            rider,
             driver,
             chat_policy: self.chat_policy.flatten(),
             has_opened: false,
@@ -105,7 +117,8 @@ impl PutRide {
     /// The changes are made to the ride first, so that each event says what has become of it; then come the events: of a
     /// driver who leaves or joins, and of what else has changed.
     fn update(&self, ledger: &mut Ledger, before: Ride) -> Result<()> {
-        if before.rider != self.rider {
+        self.check_driver(&before.rider)?;
+        if self.rider.as_ref().is_some_and(|rider| before.rider != *rider) {
             return Err(Error::RideConflict("the rider of a ride does not change"));
         }
         let (now, grace) = (ledger.now(), ledger.chat_grace());
@@ -128,7 +141,17 @@ impl PutRide {
         }
         let is_first_driver = before.driver.is_none() && ride.driver.is_some();
         let accepts = is_first_driver && before.status == Status::Requested;
-        if let Some(next) = self.status.or(accepts.then_some(Status::Accepted)) {
+        let status = match driver {
+            // Without a driver it is requested again, unless it ends.
+            Some(None) if !before.status.is_ended() => {
+                self.status.filter(|status| ![before.status, Status::Requested].contains(status))
+            }
+            _ => self.status,
+        };
+        if let Some(to) = status.filter(|to| driver == Some(None) && !to.is_ended() && !before.status.is_ended()) {
+            return Err(Error::InvalidTransition { from: Status::Requested, to });
+        }
+        if let Some(next) = status.or(accepts.then_some(Status::Accepted)) {
             ride.skip_to(next, now, grace)?;
         }
         ledger.change_ride(ride.clone())?;
