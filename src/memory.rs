@@ -3,7 +3,7 @@
 //! A response is held from its handler's return until the socket has taken its last byte; a body of a request, while it is
 //! received. What holds here:
 //!
-//! - Beyond the ceiling the client that has waited longest is cut off, unless it has waited for less than [`GRACE`]: what a
+//! - Beyond the ceiling the client that has waited longest is cut off, unless it has waited for less than `GRACE`: what a
 //!   client reads is gone within milliseconds, so the oldest are those that do not read.
 //! - Where nobody has waited that long, there is [no room](Memory::has_room): requests are rejected before they are carried
 //!   out. So what is held exceeds the ceiling by the requests in hand at most, each of a bounded size.

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A check takes no longer than the timeout, the wait for its turn included.
-//! - No more than [`CONCURRENCY`] requests are under way at once.
+//! - No more than `CONCURRENCY` requests are under way at once.
 //! - A hook that fails again and again is left alone for a while (`moderation/circuit.rs`).
 //! - Nothing of a content is logged, nor is it in an error.
 //!
