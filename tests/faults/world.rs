@@ -35,9 +35,15 @@ pub(crate) async fn make_rides(replicas: &Replicas, rides: &[String]) {
         let body = json!({"riderId": format!("rider_of_{ride}"), "driverId": format!("driver_of_{ride}")});
         let request = http.put(url).bearer_auth(&token).body(body.to_string());
         making.spawn(async move {
-            let answer = request.send().await.unwrap();
-            let status = answer.status();
-            assert_eq!(status, 201, "{}", answer.text().await.unwrap());
+            // A server whose requests wait briefly for Postgres says 503 while the machine is busy. Then the ride may be there.
+            let made = loop {
+                let answer = request.try_clone().unwrap().send().await.unwrap();
+                if answer.status() != 503 {
+                    break answer;
+                }
+            };
+            let status = made.status();
+            assert!(status == 201 || status == 200, "{status} {}", made.text().await.unwrap());
         });
         if making.len() >= 64 {
             making.join_next().await.unwrap().unwrap();
