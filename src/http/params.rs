@@ -132,8 +132,7 @@ pub(super) fn number<T: FromStr + PartialOrd + Display>(
     range: std::ops::RangeInclusive<T>,
 ) -> Result<Option<T>, Error> {
     let Some(text) = query(req, name) else { return Ok(None) };
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let value = text.parse().ok().filter(|value| digits && range.contains(value));
+    let value = digits(text).filter(|value| range.contains(value));
     let (from, to) = (range.start(), range.end());
     value.map(Some).ok_or_else(|| Error::invalid(name, format!("must be a whole number from {from} to {to}")))
 }
@@ -141,7 +140,11 @@ pub(super) fn number<T: FromStr + PartialOrd + Display>(
 /// A position in a ride's log, if one was given.
 pub(super) fn seq(name: &str, text: Option<&str>) -> Result<Option<Seq>, Error> {
     let Some(text) = text else { return Ok(None) };
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let value = text.parse().ok().filter(|_| digits);
-    value.map(Some).ok_or_else(|| Error::invalid(name, "must be a seq: a whole number, 0 or more"))
+    digits(text).map(Some).ok_or_else(|| Error::invalid(name, "must be a seq: a whole number, 0 or more"))
+}
+
+/// A number that is written in digits alone, without a sign.
+pub(super) fn digits<T: FromStr>(text: &str) -> Option<T> {
+    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_plain)
 }

@@ -1,7 +1,6 @@
 //! One request to the hook, and what its response says.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,13 +13,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use uuid::Uuid;
 
 use super::{Failure, ModerationError};
 use crate::domain::{Content, Labels, MessageId, Metadata, RideId, RideRole, Time, UserId, Verdict};
 use crate::signature::{self, Secret};
+use crate::web::outbound::tls_config;
 
 /// The most bytes of a response.
 const LARGEST_RESPONSE: usize = 64 * 1024;
@@ -105,19 +103,10 @@ impl Client {
         if has_user || !matches!(url.scheme_str(), Some("http" | "https")) {
             return Err(ModerationError::Url);
         }
-        let mut roots = RootCertStore::empty();
-        if url.scheme_str() == Some("https") {
-            // Some may be of a kind that is not known here.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls_config()?).https_or_http().enable_http1();
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(KEPT)

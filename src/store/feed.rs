@@ -2,8 +2,7 @@
 //!
 //! The relay gives positions under the lock of the feed's head, so they have no holes. It reads which batches have none yet in a
 //! statement after the lock, whose snapshot sees what the relay before has done. Whatever else is put on the feed is put there under
-//! the same lock. A page joins positions with the logs, so what is
-//! deleted or erased there is so on the feed.
+//! the same lock. A page joins positions with the logs, so what is deleted or erased there is so on the feed.
 
 use std::time::Duration;
 
@@ -155,7 +154,7 @@ fn event_from_row(row: &Row) -> Result<StoredEvent, StoreError> {
 }
 
 /// The data of `message:flagged`. Its labels are null once the message is deleted.
-fn flag_from_row(row: &tokio_postgres::Row, topic: &str, seq: Seq, at: Time) -> Result<String, StoreError> {
+fn flag_from_row(row: &Row, topic: &str, seq: Seq, at: Time) -> Result<String, StoreError> {
     let ride = topic.strip_prefix("ride/").ok_or(StoreError::Corrupt("topic"))?;
     let message = MessageId(row.try_get("message_id")?);
     let labels = row.try_get::<_, Option<&str>>("labels")?.unwrap_or("null");

@@ -86,16 +86,19 @@ fn innermost(error: &ClientError) -> String {
     error.to_string()
 }
 
+/// TLS to others, with the certificate authorities of this system.
+pub(crate) fn tls_config() -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    // Some may be of a kind that is not known here.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    Ok(config.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth())
+}
+
 impl Outbound {
     /// A client for which `http`, and addresses that are not public, are allowed for these hosts alone.
     pub(crate) fn new(allowed: AllowedHosts) -> Result<Self, rustls::Error> {
-        let mut roots = RootCertStore::empty();
-        // Some may be of a kind that is not known here.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = tls_config()?;
         let allowed = Arc::new(allowed);
         let connector = Connector { allowed: Arc::clone(&allowed), tls: TlsConnector::from(Arc::new(tls)) };
         let client = Client::builder(TokioExecutor::new())

@@ -17,7 +17,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("web", &[]),
     ("jwks", &["auth", "web"]),
     ("signature", &[]),
-    ("moderation", &["domain", "signature"]),
+    ("moderation", &["domain", "signature", "web"]),
     ("traces", &["domain", "web"]),
     ("memory", &[]),
     ("serving", &["config", "memory"]),

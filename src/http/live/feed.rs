@@ -14,7 +14,7 @@ use super::state::{GapView, State};
 use super::stream::{Beginning, EventStream, come_back_later, event_stream_headers};
 use crate::domain::{Error, Role, Seq};
 use crate::http::context::{Api, LiveSession, Session};
-use crate::http::params::{number, query};
+use crate::http::params::{digits, number, query};
 use crate::http::refusal::Refusal;
 use crate::http::schema;
 use crate::realtime::FeedReader;
@@ -117,7 +117,5 @@ fn authorize(api: &Arc<Api>, role: Role) -> Result<(), Refusal> {
 /// A position in the feed, if one was given. What it says is nobody's business but ours.
 fn position(name: &str, text: Option<&str>) -> Result<Option<Seq>, Error> {
     let Some(text) = text else { return Ok(None) };
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let value = text.parse().ok().filter(|_| digits);
-    value.map(Some).ok_or_else(|| Error::invalid(name, "must be a cursor of the feed, or 0"))
+    digits(text).map(Some).ok_or_else(|| Error::invalid(name, "must be a cursor of the feed, or 0"))
 }
