@@ -77,7 +77,7 @@ pub async fn compare(client: &mut Client) -> Result<SchemaState, StoreError> {
     let mut runner = embedded::migrations::runner();
     runner.set_migration_table_name(TABLE);
     let has_table = "select to_regclass('ridewire_migrations') is not null as has_table";
-    let applied = match client.query_one(has_table, &[]).await?.try_get("has_table")? {
+    let applied = match client.query_typed_one(has_table, &[]).await?.try_get("has_table")? {
         true => runner.get_applied_migrations_async(client).await?,
         false => Vec::new(),
     };
