@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::task::spawn_blocking;
 
 use crate::app::{self, Address, Database};
@@ -107,7 +107,8 @@ struct Healthcheck {
 /// Parses the command line and does what it says.
 pub async fn run() -> anyhow::Result<ExitCode> {
     let command = Cli::command();
-    let cli = match Cli::try_parse_from(arguments(std::env::args_os())) {
+    let matches = command.clone().try_get_matches_from(arguments(std::env::args_os()));
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return Ok(usage::report(&error, &command)),
     };

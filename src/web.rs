@@ -81,8 +81,9 @@ pub(crate) fn begin(
     let (mut reader, mut read, mut chunk) = (body.as_reader(), Vec::new(), [0; 4096]);
     loop {
         let text = String::from_utf8_lossy(&read).into_owned();
+        let more = if is_enough(&text) { Ok(0) } else { reader.read(&mut chunk) };
         // What has come is what there is, however the rest fails.
-        match if is_enough(&text) { Ok(0) } else { reader.read(&mut chunk) } {
+        match more {
             Ok(count) if count > 0 && read.len() < 64 * 1024 => read.extend(chunk.iter().take(count)),
             _ => return Ok(Beginning { status: head.status.as_u16(), body: text }),
         }

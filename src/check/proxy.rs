@@ -65,7 +65,7 @@ async fn begin(url: String, token: &str) -> Result<Beginning, WebError> {
     let token = token.to_owned();
     let begun = spawn_blocking({
         let url = url.clone();
-        move || web::begin(&url, &token, TIMEOUT, |body| body.contains("event:"))
+        move || web::begin(&url, &token, TIMEOUT, |body: &str| body.contains("event:"))
     });
     // A task that panics has no answer.
     begun.await.unwrap_or_else(|error| Err(WebError::Failed { url, error: std::io::Error::other(error) }))

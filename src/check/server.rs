@@ -10,7 +10,8 @@ use crate::auth::Expect;
 use crate::store::{StoreError, sql};
 
 /// The major versions that this version is for.
-const SUPPORTED: std::ops::RangeInclusive<i64> = 14..=18;
+const OLDEST: i64 = 14;
+const NEWEST: i64 = 18;
 
 /// By how many seconds clocks may differ before it is worth a word.
 const NOTABLE_DIFFERENCE: f64 = 2.0;
@@ -102,11 +103,11 @@ impl Facts {
 /// `server_version_num` is the major version and four digits of the minor one.
 fn version(number: i64) -> (Level, String) {
     let (major, minor) = (number / 10_000, number % 10_000);
-    let (oldest, newest) = (SUPPORTED.start(), SUPPORTED.end());
-    if major < *oldest {
-        (Level::Error, format!("PostgreSQL {major} is too old; upgrade to {oldest} or newer"))
-    } else if major > *newest {
-        (Level::Warning, format!("PostgreSQL {major} is newer than {newest}, the newest that this version knows; update Ridewire"))
+    if major < OLDEST {
+        (Level::Error, format!("PostgreSQL {major} is too old; upgrade to {OLDEST} or newer"))
+    } else if major > NEWEST {
+        let text = "the newest that this version knows; update Ridewire";
+        (Level::Warning, format!("PostgreSQL {major} is newer than {NEWEST}, {text}"))
     } else {
         (Level::Ok, format!("PostgreSQL {major}.{minor}"))
     }

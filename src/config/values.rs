@@ -55,18 +55,18 @@ pub(super) fn number<T: FromStr>(text: &str) -> Result<T, String> {
 
 /// How many there may be of what cannot be done without.
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
-    number(text).ok().filter(|count| *count > 0).ok_or_else(|| "write a whole number, 1 at least".to_owned())
+    number::<usize>(text).ok().filter(|count| *count > 0).ok_or_else(|| "write a whole number, 1 at least".to_owned())
 }
 
 /// How large a request's head may be.
 pub(super) fn head_bytes(text: &str) -> Result<u64, String> {
-    let bytes = number(text).ok().filter(|bytes| (8_192..=1_048_576).contains(bytes));
+    let bytes = number::<u64>(text).ok().filter(|bytes| (8_192..=1_048_576).contains(bytes));
     bytes.ok_or_else(|| "write a number of bytes from 8192 to 1048576".to_owned())
 }
 
 /// A part of a whole.
 pub(super) fn ratio(text: &str) -> Result<f64, String> {
-    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    let ratio = text.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
     ratio.ok_or_else(|| "write a number from 0 to 1, such as 0.1".to_owned())
 }
 
@@ -76,9 +76,9 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// stands alone, and a module has one.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     let expected = "write a level (error, warn, info, debug, trace, off), or levels of modules, as info,ridewire=debug";
-    let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text.trim()));
+    let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
     let is_clear = |directive: &str| match directive.rsplit_once('=') {
-        Some((module, level)) => !module.trim().is_empty() && is_level(level),
+        Some((module, level)) => !module.is_empty() && !module.contains(char::is_whitespace) && is_level(level),
         None => is_level(directive),
     };
     match text.split(',').all(is_clear) && EnvFilter::try_new(text).is_ok() {
