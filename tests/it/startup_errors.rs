@@ -217,7 +217,7 @@ async fn a_database_that_cannot_be_used_is_reported() {
     drop(admin.batch_execute("drop role startup_reader, startup_limited").await);
 
     let secure = SecurePostgres::start().await;
-    let insecure = secure.database("localhost", "sslmode=disable").url;
+    let insecure = secure.database("localhost", "sslmode=disable").url.clone();
     all_refused(&right, &[("no TLS", url, insecure, &["localhost:", "pg_hba.conf", "check the user"])]).await;
 }
 
