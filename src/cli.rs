@@ -29,6 +29,7 @@ use crate::{demo, http, keys, telemetry, web};
 #[command(
     name = "ridewire",
     version = VERSION,
+    override_usage = "ridewire [COMMAND] [OPTIONS]",
     after_help = "Without a command, ridewire serves: `ridewire --demo` is `ridewire serve --demo`."
 )]
 pub struct Cli {

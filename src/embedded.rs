@@ -121,11 +121,7 @@ impl EmbeddedPostgres {
     }
 
     /// The same with the PostgreSQL programs of one directory, where one is named.
-    pub async fn start_with(
-        programs: Option<&Path>,
-        data_dir: &Path,
-        options: Options,
-    ) -> Result<Self, EmbeddedError> {
+    pub async fn start_with(programs: Option<&Path>, data_dir: &Path, options: Options) -> Result<Self, EmbeddedError> {
         let data_dir = cluster::open_data_dir(data_dir)?;
         let cluster = data_dir.join("postgres");
         let account = Account::of(&cluster)?;

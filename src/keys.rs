@@ -43,7 +43,9 @@ pub enum KeysError {
     #[error(transparent)]
     DataDir(#[from] EmbeddedError),
     /// Neither a key nor a file. It is not repeated: it may be a secret.
-    #[error("RIDEWIRE_JWT_PUBLIC_KEY: it is neither PEM text nor a file; give text that begins with -----BEGIN, or a path")]
+    #[error(
+        "RIDEWIRE_JWT_PUBLIC_KEY: it is neither PEM text nor a file; give text that begins with -----BEGIN, or a path"
+    )]
     NeitherKeyNorFile,
     /// A key that is none.
     #[error("{setting}: {error}")]

@@ -37,9 +37,7 @@ impl Database {
         let programs = postgres.pg_bin.as_deref();
         let embedded = match settings.database_url {
             Some(_) => None,
-            None => {
-                Some(EmbeddedPostgres::start_with(programs, &settings.data_dir(), Options::default()).await?)
-            }
+            None => Some(EmbeddedPostgres::start_with(programs, &settings.data_dir(), Options::default()).await?),
         };
         let url = match (&settings.database_url, &embedded) {
             (Some(url), _) => url.clone(),
@@ -99,10 +97,7 @@ impl Database {
 }
 
 /// The addresses for everything and for LISTEN, and the setting that names the latter.
-pub(crate) fn addresses(
-    url: &str,
-    settings: &PostgresSettings,
-) -> Result<(Address, Address, &'static str), AppError> {
+pub(crate) fn addresses(url: &str, settings: &PostgresSettings) -> Result<(Address, Address, &'static str), AppError> {
     let address = postgres(url, SETTING)?;
     match &settings.listen_database_url {
         Some(direct) => Ok((address, postgres(direct, LISTEN_SETTING)?, LISTEN_SETTING)),

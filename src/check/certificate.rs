@@ -72,13 +72,19 @@ impl Facts {
         if self.ends <= now {
             (Level::Error, format!("it expired on {}; renew it", day(self.ends)))
         } else if self.begins > now {
-            (Level::Error, format!("it is not valid before {}; check the clock, or have it issued again", day(self.begins)))
+            (
+                Level::Error,
+                format!("it is not valid before {}; check the clock, or have it issued again", day(self.begins)),
+            )
         } else if let Some(host) = missing {
             let names = self.names.join(", ");
             let unless = "unless a load balancer ends their TLS";
             (Level::Warning, format!("clients use {host}, and it is for {names}; have it issued for {host}, {unless}"))
         } else if self.ends < now + RENEWED_BEFORE {
-            (Level::Warning, format!("it expires on {}; renew it: the server reads the new files by itself", day(self.ends)))
+            (
+                Level::Warning,
+                format!("it expires on {}; renew it: the server reads the new files by itself", day(self.ends)),
+            )
         } else {
             (Level::Ok, format!("valid until {} for {}", day(self.ends), self.names.join(", ")))
         }

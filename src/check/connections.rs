@@ -51,7 +51,8 @@ impl Limits {
         let arithmetic = format!(
             "{replicas} × {of_each} and {WHILE_STARTING} to start are {ours}, other programs have {others}, {allowed} are allowed"
         );
-        let advice = "raise max_connections (or the limit of the role or database), or lower RIDEWIRE_DATABASE_CONNECTIONS";
+        let advice =
+            "raise max_connections (or the limit of the role or database), or lower RIDEWIRE_DATABASE_CONNECTIONS";
         if ours > allowed {
             (Level::Error, format!("{arithmetic}; {advice}"))
         } else if ours.saturating_add(others) > allowed {

@@ -61,7 +61,9 @@ mod tests {
             let random = format!("{:032x}{:032x}", fastrand::u128(..), fastrand::u128(..));
             assert!(!is_guessable(&random), "{random}");
         }
-        for guessable in ["0123401234012340123401234012340123", "my-Secret-key-that-is-long-enough-32", &"ab".repeat(20)] {
+        for guessable in
+            ["0123401234012340123401234012340123", "my-Secret-key-that-is-long-enough-32", &"ab".repeat(20)]
+        {
             assert!(is_guessable(guessable), "{guessable}");
         }
     }

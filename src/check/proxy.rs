@@ -31,7 +31,11 @@ pub(super) async fn check(settings: &Settings, options: &CheckOptions, report: &
         None => match signed(settings) {
             Ok(token) => token,
             Err(error) => {
-                return report.add(Level::Warning, CHECK, format!("{error}; or give a token with RIDEWIRE_CHECK_TOKEN"));
+                return report.add(
+                    Level::Warning,
+                    CHECK,
+                    format!("{error}; or give a token with RIDEWIRE_CHECK_TOKEN"),
+                );
             }
         },
     };

@@ -94,7 +94,8 @@ fn compared(state: &SchemaState) -> (Level, String) {
         return (Level::Error, format!("{} {text}, or restore a backup", divergent.join(", ")));
     }
     if !unknown.is_empty() {
-        let text = "is not known to this version, so the server does not start; run the newer version that has migrated it";
+        let text =
+            "is not known to this version, so the server does not start; run the newer version that has migrated it";
         return (Level::Error, format!("{} {text}", unknown.join(", ")));
     }
     match (*applied, pending.len()) {
@@ -119,8 +120,7 @@ async fn denied(client: &Client) -> Vec<String> {
             let count = parameter_types(statement).map_or(0, |types| types.len());
             let nulls = vec!["null"; count].join(", ");
             let nulls = if count == 0 { nulls } else { format!("({nulls})") };
-            let all =
-                format!("prepare {name} as {statement}\n; explain execute {name} {nulls}; deallocate {name}");
+            let all = format!("prepare {name} as {statement}\n; explain execute {name} {nulls}; deallocate {name}");
             let error = client.simple_query(&all).await.err()?;
             // It is another connection's where this one is a pooler's, and goes with that.
             drop(client.simple_query(&format!("deallocate {name}")).await);

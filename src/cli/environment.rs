@@ -100,7 +100,10 @@ mod tests {
 
     #[test]
     fn a_misspelt_setting_is_found_and_the_nearest_named() {
-        assert_eq!(complaints(&[("RIDEWIRE_LISTEN", ""), ("RIDEWIRE_BIN", "x"), ("PATH", "/bin"), ("RIDE", "")]), [""; 0]);
+        assert_eq!(
+            complaints(&[("RIDEWIRE_LISTEN", ""), ("RIDEWIRE_BIN", "x"), ("PATH", "/bin"), ("RIDE", "")]),
+            [""; 0]
+        );
         let found = complaints(&[("RIDEWIRE_DRAIN_WINDW", "1s"), ("RIDEWIRE_ZEBRA", "1"), ("RIDEWIRE_PORT", "8080")]);
         assert_eq!(found[0], "RIDEWIRE_DRAIN_WINDW is not a setting; did you mean RIDEWIRE_DRAIN_WINDOW?");
         assert!(found[1].starts_with("RIDEWIRE_PORT is not a setting; "), "{found:?}");

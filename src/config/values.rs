@@ -101,11 +101,14 @@ mod tests {
 
     #[test]
     fn a_log_filter_has_levels_that_there_are() {
-        for good in ["info", "WARN", "off", "info,ridewire=debug", "ridewire::http=trace,hyper=warn", "ridewire[x{y=1}]=info"]
+        for good in
+            ["info", "WARN", "off", "info,ridewire=debug", "ridewire::http=trace,hyper=warn", "ridewire[x{y=1}]=info"]
         {
             assert_eq!(log_filter(good).as_deref(), Ok(good));
         }
-        for wrong in ["", "verbose", "inof", "ridewire", "ridewire=loud", "=info", "info,", "info;debug", "info ridewire=debug"] {
+        for wrong in
+            ["", "verbose", "inof", "ridewire", "ridewire=loud", "=info", "info,", "info;debug", "info ridewire=debug"]
+        {
             assert!(log_filter(wrong).is_err(), "{wrong}");
         }
     }

@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::EmbeddedError;
 use super::account::Account;
 use super::cluster::made_by;
 use super::programs::Programs;
 use super::socket::SocketDirectory;
-use super::EmbeddedError;
 
 /// What a start would find.
 #[derive(Debug)]

@@ -82,7 +82,8 @@ impl StoreError {
 
     /// What whoever runs the server can do about it, when it keeps the server from starting.
     pub fn advice(&self) -> &'static str {
-        const UNREACHABLE: &str = "check that Postgres runs there and accepts connections from this machine, and `sslmode`";
+        const UNREACHABLE: &str =
+            "check that Postgres runs there and accepts connections from this machine, and `sslmode`";
         if let Self::Migration(error) = self {
             match error.kind() {
                 Kind::MissingVersion(_) => return "run the newer version that has migrated it, or restore a backup",

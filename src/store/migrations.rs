@@ -98,7 +98,6 @@ pub async fn compare(client: &mut Client) -> Result<SchemaState, StoreError> {
 }
 
 async fn run(client: &mut Client) -> Result<usize, StoreError> {
-    let report =
-        embedded::migrations::runner().set_migration_table_name(TABLE).run_async(client).await?;
+    let report = embedded::migrations::runner().set_migration_table_name(TABLE).run_async(client).await?;
     Ok(report.applied_migrations().len())
 }

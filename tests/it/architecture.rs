@@ -64,12 +64,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "demo",
         ],
     ),
-    (
-        "check",
-        &[
-            "domain", "embedded", "config", "auth", "keys", "web", "jwks", "serving", "store", "realtime", "app",
-        ],
-    ),
+    ("check", &["domain", "embedded", "config", "auth", "keys", "web", "jwks", "serving", "store", "realtime", "app"]),
     ("cli", &["domain", "config", "telemetry", "version", "keys", "web", "http", "demo", "app", "check"]),
 ];
 

@@ -92,7 +92,11 @@ impl Sound {
         };
         command.arg("check").args(arguments);
         for (name, value) in self.settings().into_iter().chain(broken.settings.iter().cloned()) {
-            if value.is_empty() { command.env_remove(name) } else { command.env(name, value) };
+            if value.is_empty() {
+                command.env_remove(name)
+            } else {
+                command.env(name, value)
+            };
         }
         let output = timeout(PATIENCE, command.output()).await.expect("it ends").unwrap();
         Checked::of(&output)
@@ -175,7 +179,14 @@ async fn nothing_is_reported_for_a_sound_setup_and_nothing_is_changed() {
         ("a server that runs", with(&[])),
         ("before the first start", with(&[("DATABASE_URL", &empty)])),
         // The very address at which the server listens, which is no other program.
-        ("its own address", with(&[("RIDEWIRE_LISTEN", sound.server.address()), ("RIDEWIRE_TLS_CERTIFICATE", ""), ("RIDEWIRE_TLS_KEY", "")])),
+        (
+            "its own address",
+            with(&[
+                ("RIDEWIRE_LISTEN", sound.server.address()),
+                ("RIDEWIRE_TLS_CERTIFICATE", ""),
+                ("RIDEWIRE_TLS_KEY", ""),
+            ]),
+        ),
         ("a token that is signed here", with(&[("RIDEWIRE_CHECK_TOKEN", "")])),
     ] {
         let found = sound.check(&settings).await;
@@ -260,7 +271,8 @@ async fn each_fault_of_the_database_is_found() {
     let wrong = with(&[("DATABASE_URL", "http://example.com")]);
     sound.reports("no URL", wrong, "database", "error", &["DATABASE_URL must be a Postgres URL"]).await;
 
-    let set = "do $$ begin execute format('alter database %I set default_transaction_read_only = ', current_database()) ||";
+    let set =
+        "do $$ begin execute format('alter database %I set default_transaction_read_only = ', current_database()) ||";
     admin.batch_execute(&format!("{set} 'on'; end $$")).await.unwrap();
     sound.reports("read-only", with(&[]), "writes", "error", &["read-only", "default_transaction_read_only"]).await;
     admin.batch_execute(&format!("set default_transaction_read_only = off; {set} 'off'; end $$")).await.unwrap();

@@ -156,7 +156,13 @@ fn the_changelog_names_the_migrations_that_lock() {
             rest.map(|(_, rest)| rest.split_whitespace().next().unwrap_or_default().to_owned()).collect()
         };
         let made = [of("create table", " "), of("create unlogged table", " ")].concat();
-        let locked = [of("create index", " on "), of("create unique index", " on "), of("update messages", "set"), of("update participants", "set")].concat();
+        let locked = [
+            of("create index", " on "),
+            of("create unique index", " on "),
+            of("update messages", "set"),
+            of("update participants", "set"),
+        ]
+        .concat();
         let (version, _) = path.file_name().unwrap().to_str().unwrap().split_once("__").unwrap();
         let locks = locked.iter().any(|table| !made.contains(table));
         assert!(!locks || named.contains(&version), "CHANGELOG.md does not say what {version} locks");

@@ -23,9 +23,14 @@ async fn refused(what: &str, environment: &[(&str, OsString)]) -> String {
     let mut command = ridewire();
     for (name, value) in environment {
         // Of what is set to nothing here, nothing is set.
-        if value.is_empty() { command.env_remove(name) } else { command.env(name, value) };
+        if value.is_empty() {
+            command.env_remove(name)
+        } else {
+            command.env(name, value)
+        };
     }
-    let output = timeout(PATIENCE, command.output()).await.unwrap_or_else(|_| panic!("{what}: it does not end")).unwrap();
+    let output =
+        timeout(PATIENCE, command.output()).await.unwrap_or_else(|_| panic!("{what}: it does not end")).unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && output.stdout.is_empty(), "{what}: {said}");
     assert!(said.lines().any(|line| line.starts_with("ridewire: ")), "{what}: {said}");
@@ -61,10 +66,17 @@ fn file(directory: &TempDir, name: &str, text: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_cannot_be_used_is_named_with_the_form_that_is_expected() {
     // Nothing is started, so there need not be a database.
-    let right =
-        [("DATABASE_URL", "postgres://u@127.0.0.1:1/d"), ("RIDEWIRE_JWT_SECRET", SECRET), ("RIDEWIRE_LISTEN", "127.0.0.1:0")];
+    let right = [
+        ("DATABASE_URL", "postgres://u@127.0.0.1:1/d"),
+        ("RIDEWIRE_JWT_SECRET", SECRET),
+        ("RIDEWIRE_LISTEN", "127.0.0.1:0"),
+    ];
     let rows: &[(&str, &str, &[&str])] = &[
-        ("RIDEWIRE_DRAIN_WINDW", "1s", &["RIDEWIRE_DRAIN_WINDW is not a setting", "did you mean RIDEWIRE_DRAIN_WINDOW?"]),
+        (
+            "RIDEWIRE_DRAIN_WINDW",
+            "1s",
+            &["RIDEWIRE_DRAIN_WINDW is not a setting", "did you mean RIDEWIRE_DRAIN_WINDOW?"],
+        ),
         ("RIDEWIRE_ZEBRA", "1", &["RIDEWIRE_ZEBRA is not a setting", "`ridewire serve --help`"]),
         ("RIDEWIRE_CHAT_GRACE", "a while", &["RIDEWIRE_CHAT_GRACE (--chat-grace)", "\"a while\"", "15s, 3m or 24h"]),
         ("RIDEWIRE_HEARTBEAT", "0s", &["RIDEWIRE_HEARTBEAT (--heartbeat)", "more than zero"]),
@@ -79,7 +91,11 @@ async fn a_value_that_cannot_be_used_is_named_with_the_form_that_is_expected() {
         ("RIDEWIRE_TRACE_RATIO", "2", &["RIDEWIRE_TRACE_RATIO (--trace-ratio)", "from 0 to 1"]),
         ("RIDEWIRE_LOG", "verbose", &["RIDEWIRE_LOG (--log)", "\"verbose\"", "write a level (error, warn, info"]),
         ("RIDEWIRE_LOG", "ridewire=loud", &["RIDEWIRE_LOG (--log)", "as info,ridewire=debug"]),
-        ("RIDEWIRE_PUBLIC_URL", "chat.example.com", &["RIDEWIRE_PUBLIC_URL (--public-url)", "https://chat.example.com"]),
+        (
+            "RIDEWIRE_PUBLIC_URL",
+            "chat.example.com",
+            &["RIDEWIRE_PUBLIC_URL (--public-url)", "https://chat.example.com"],
+        ),
         ("RIDEWIRE_CORS_ORIGINS", "https://a.example/app", &["RIDEWIRE_CORS_ORIGINS", "https://app.example.com"]),
         ("RIDEWIRE_OTLP_ENDPOINT", "http://[", &["RIDEWIRE_OTLP_ENDPOINT", "write it as http://collector:4318"]),
         ("RIDEWIRE_MODERATION_URL", "http://127.0.0.1:9/", &["needs RIDEWIRE_MODERATION_SECRET"]),
@@ -101,11 +117,22 @@ async fn a_value_that_cannot_be_used_is_named_with_the_form_that_is_expected() {
 
     let moderation = [&right[..], &[("RIDEWIRE_MODERATION_URL", "http://127.0.0.1:9/")]].concat();
     let secret = format!("whsec_{}", "MfKQ9r8".repeat(8));
-    all_refused(&moderation, &[("its secret", "RIDEWIRE_MODERATION_SECRET", "x".to_owned(), &["whsec_", "base64"])]).await;
+    all_refused(&moderation, &[("its secret", "RIDEWIRE_MODERATION_SECRET", "x".to_owned(), &["whsec_", "base64"])])
+        .await;
     let moderation = [&moderation[..], &[("RIDEWIRE_MODERATION_SECRET", secret.as_str())]].concat();
     let rows: &[Row] = &[
-        ("its URL", "RIDEWIRE_MODERATION_URL", "ftp://h/".to_owned(), &["RIDEWIRE_MODERATION_URL", "http:// or https://"]),
-        ("its time", "RIDEWIRE_MODERATION_TIMEOUT", "0s".to_owned(), &["RIDEWIRE_MODERATION_TIMEOUT", "write it as 300ms"]),
+        (
+            "its URL",
+            "RIDEWIRE_MODERATION_URL",
+            "ftp://h/".to_owned(),
+            &["RIDEWIRE_MODERATION_URL", "http:// or https://"],
+        ),
+        (
+            "its time",
+            "RIDEWIRE_MODERATION_TIMEOUT",
+            "0s".to_owned(),
+            &["RIDEWIRE_MODERATION_TIMEOUT", "write it as 300ms"],
+        ),
     ];
     all_refused(&moderation, rows).await;
 }
@@ -138,14 +165,29 @@ async fn keys_and_certificates_that_cannot_be_used_are_reported() {
         ("short", secret, "short".to_owned(), &["RIDEWIRE_JWT_SECRET", "at least 32", "openssl rand -hex 32"]),
         ("PEM", secret, key("rsa.pub.pem"), &["RIDEWIRE_JWT_SECRET", "configure a public key as the public key"]),
         ("no file", public, "/no/key.pem".to_owned(), &["RIDEWIRE_JWT_PUBLIC_KEY", "/no/key.pem", "name a PEM file"]),
-        ("neither", public, "hunter2".to_owned(), &["RIDEWIRE_JWT_PUBLIC_KEY", "give text that begins with -----BEGIN"]),
-        ("not PEM", public, file("x.pem", "hello"), &["RIDEWIRE_JWT_PUBLIC_KEY", "give one with `-----BEGIN PUBLIC KEY"]),
+        (
+            "neither",
+            public,
+            "hunter2".to_owned(),
+            &["RIDEWIRE_JWT_PUBLIC_KEY", "give text that begins with -----BEGIN"],
+        ),
+        (
+            "not PEM",
+            public,
+            file("x.pem", "hello"),
+            &["RIDEWIRE_JWT_PUBLIC_KEY", "give one with `-----BEGIN PUBLIC KEY"],
+        ),
         ("private", public, key("p256.pem"), &["RIDEWIRE_JWT_PUBLIC_KEY", "openssl pkey -pubout"]),
         ("two", public, two, &["RIDEWIRE_JWT_PUBLIC_KEY", "give one public key"]),
         ("short", public, key("rsa1024.pub.pem"), &["RIDEWIRE_JWT_PUBLIC_KEY", "needs at least 2048"]),
         ("curve", public, key("p384.pub.pem"), &["RIDEWIRE_JWT_PUBLIC_KEY", "P-256"]),
         ("kind", public, key("ed448.pub.pem"), &["RIDEWIRE_JWT_PUBLIC_KEY", "RSA", "Ed25519"]),
-        ("no file", jwks, "/no/jwks.json".to_owned(), &["RIDEWIRE_JWKS", "cannot read /no/jwks.json", "name the https://"]),
+        (
+            "no file",
+            jwks,
+            "/no/jwks.json".to_owned(),
+            &["RIDEWIRE_JWKS", "cannot read /no/jwks.json", "name the https://"],
+        ),
         ("no set", jwks, file("a.json", "{}"), &["RIDEWIRE_JWKS", "an object with an array `keys`"]),
         ("no key", jwks, file("b.json", r#"{"keys":[]}"#), &["RIDEWIRE_JWKS", "none of its keys can be used"]),
         ("insecure", jwks, "http://192.0.2.1/".to_owned(), &["RIDEWIRE_JWKS", "https:// alone"]),
@@ -162,11 +204,17 @@ async fn keys_and_certificates_that_cannot_be_used_are_reported() {
     let rows: &[Row] = &[
         ("no file", key, "/no/key.pem".to_owned(), &["RIDEWIRE_TLS_KEY", "cannot read /no/key.pem", "name a PEM file"]),
         ("no key", key, file("y.pem", "hello"), &["RIDEWIRE_TLS_KEY", "y.pem", "it must be PEM"]),
-        ("other", key, file("z.pem", &other.signing_key.serialize_pem()), &["RIDEWIRE_TLS_KEY", "the key must be that of"]),
+        (
+            "other",
+            key,
+            file("z.pem", &other.signing_key.serialize_pem()),
+            &["RIDEWIRE_TLS_KEY", "the key must be that of"],
+        ),
     ];
     all_refused(&with_certificate, rows).await;
     let with_key = [&with_secret[..], &[(key, own.as_str())]].concat();
-    all_refused(&with_key, &[("no certificate", certificate, file("w.pem", "hello"), &["RIDEWIRE_TLS_CERTIFICATE"])]).await;
+    all_refused(&with_key, &[("no certificate", certificate, file("w.pem", "hello"), &["RIDEWIRE_TLS_CERTIFICATE"])])
+        .await;
 }
 
 /// The address of another role, database or session of the same Postgres.
@@ -295,11 +343,14 @@ async fn a_private_postgres_that_cannot_start_is_reported() {
     all_refused(&here, rows).await;
 
     let long = format!("/tmp/{}", "d".repeat(120));
-    let said = refused("a long path", &[
-        ("RIDEWIRE_LISTEN", "127.0.0.1:0".into()),
-        (data_dir, data(&"d".repeat(110)).into()),
-        ("TMPDIR", long.into()),
-    ])
+    let said = refused(
+        "a long path",
+        &[
+            ("RIDEWIRE_LISTEN", "127.0.0.1:0".into()),
+            (data_dir, data(&"d".repeat(110)).into()),
+            ("TMPDIR", long.into()),
+        ],
+    )
     .await;
     assert!(said.contains("too long for a socket's path") && said.contains("to a shorter one"), "{said}");
 
