@@ -54,9 +54,18 @@ struct Token {
     ttl: Duration,
 }
 
-/// Parses the command line and does what it says.
-pub async fn run() -> anyhow::Result<()> {
-    let Cli { settings, demo, command } = Cli::parse();
+/// Parses the command line and runs the command to its end.
+///
+/// Not an `async fn`: the compiler generates a future's code in the crate that polls it. If the program polled this one, it
+/// would compile the whole server again, on top of the library (25 s of a build).
+pub fn run() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(run_command(cli))
+}
+
+async fn run_command(cli: Cli) -> anyhow::Result<()> {
+    let Cli { settings, demo, command } = cli;
     match command.unwrap_or(Command::Serve) {
         Command::Serve => serve(settings, demo).await,
         Command::Token(token) => print(&self::token(&settings, &token.sub, token.role, token.ttl)?),
