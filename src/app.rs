@@ -150,8 +150,14 @@ async fn serve_with(
 
     let heeding = {
         let known = writer.known();
+        let (relay, hub) = (Arc::clone(&relay), Arc::clone(&hub));
         Arc::new(Heeding::new(move |heard| match heard {
-            Heard::Heads(heads) => known.hear(heads),
+            Heard::Heads(heads) => {
+                known.hear(heads);
+                if heads.keys().any(|topic| !topic.is_feed()) && hub.is_read(&Topic::feed()) {
+                    relay.wake();
+                }
+            }
             Heard::Events { topic, after, events, asked } => known.follow(topic, after, events, asked),
         }))
     };
@@ -186,14 +192,19 @@ async fn serve_with(
     let (webhooks, mut delivering) = webhooks::start(&store, &metrics, &settings, &stopping).await?;
     if has_feed {
         let webhooks = Arc::clone(&webhooks);
-        let (relay, store, hub, notifier) = (relay, Arc::clone(&store), Arc::clone(&hub), Arc::clone(&notifier));
+        let is_read = {
+            let (webhooks, hub) = (Arc::clone(&webhooks), Arc::clone(&hub));
+            move || webhooks.has_active() || hub.is_read(&Topic::feed())
+        };
+        let (relay, store, hub, notifier) =
+            (Arc::clone(&relay), Arc::clone(&store), Arc::clone(&hub), Arc::clone(&notifier));
         let relayed = move |last| {
             hub.hint([(Topic::feed(), last)]);
             webhooks.wake();
             notifier.tell_heads([(Topic::feed(), last)].into());
         };
         let (for_undelivered, and_relayed) = (Arc::clone(&store), relayed.clone());
-        tasks.spawn(async move { relay.run(store, settings.fallback_poll, relayed).await });
+        tasks.spawn(async move { relay.run(store, settings.fallback_poll, is_read, relayed).await });
         if !settings.push_after.is_zero() {
             let push_after = settings.push_after;
             tasks.spawn(async move { undelivered::run(for_undelivered, push_after, and_relayed).await });
@@ -253,7 +264,7 @@ async fn serve_with(
         hub,
         listener: listening,
         webhooks,
-        has_feed,
+        relay: has_feed.then_some(relay),
         moderation: given.moderation,
         verifier: given.verifier,
         jwks: given.jwks,

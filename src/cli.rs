@@ -105,8 +105,11 @@ struct Healthcheck {
     addresses: AddressSettings,
 }
 
-/// Parses the command line and does what it says.
-pub async fn run() -> anyhow::Result<ExitCode> {
+/// Parses the command line and runs the command to its end.
+///
+/// Not an `async fn`: the compiler generates a future's code in the crate that polls it. If the program polled this one, it
+/// would compile the whole server again, on top of the library (25 s of a build).
+pub fn run() -> anyhow::Result<ExitCode> {
     let command = Cli::command();
     let matches = command.clone().try_get_matches_from(arguments(std::env::args_os()));
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -114,6 +117,12 @@ pub async fn run() -> anyhow::Result<ExitCode> {
         Err(error) => return Ok(usage::report(&error, &command)),
     };
     let unknown = environment::unknown(&environment::settings(&command), std::env::vars_os());
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(run_command(cli, unknown))
+}
+
+/// Runs the command. `unknown` are complaints about variables that are no settings.
+async fn run_command(cli: Cli, unknown: Vec<String>) -> anyhow::Result<ExitCode> {
     match cli.command {
         // It reports them together with everything else.
         Command::Check(check) => return checked(&check, unknown).await,

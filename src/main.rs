@@ -7,9 +7,8 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match ridewire::cli::run().await {
+fn main() -> ExitCode {
+    match ridewire::cli::run() {
         Ok(code) => code,
         Err(error) => {
             #[allow(clippy::print_stderr, reason = "logging may not have begun")]

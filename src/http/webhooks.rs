@@ -37,7 +37,7 @@ const PAGE: (usize, usize) = (200, 50);
 
 /// The API, for the service alone, where there is a feed.
 fn authorized(session: Session) -> Result<Arc<Api>, Refusal> {
-    if !session.api.has_feed {
+    if session.api.relay.is_none() {
         return Err(Refusal::NotFound);
     }
     match session.caller.role {
