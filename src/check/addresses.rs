@@ -12,9 +12,8 @@ use crate::web;
 /// Takes them for a moment.
 pub(super) async fn check(settings: &Settings, report: &mut Report) {
     let addresses = &settings.addresses;
-    let error = match Addresses::bind(addresses).await {
-        Ok(_) => return report.ok("address", format!("{} is free", addresses.listen)),
-        Err(error) => error,
+    let Err(error) = Addresses::bind(addresses).await else {
+        return report.ok("address", format!("{} is free", addresses.listen));
     };
     if let AppError::Listen { error, .. } = &error
         && error.kind() == ErrorKind::AddrInUse
