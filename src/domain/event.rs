@@ -75,7 +75,7 @@ macro_rules! event_types {
 
         impl EventType {
             /// All types that this version knows.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// The type as it is stored and sent.
             pub fn as_str(&self) -> &str {

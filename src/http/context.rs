@@ -12,7 +12,7 @@ use salvo::{Depot, Extractible, FlowCtrl, Handler, Request, Response, async_trai
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Admitted, NotAdmitted};
-use super::body::MAX_BYTES;
+use super::body::{MAX_BYTES, reject_body};
 use super::metrics::{Metrics, Transport};
 use super::params::{QueryParameters, query};
 use super::rate::SendRate;
@@ -347,6 +347,7 @@ impl<'ex> Extractible<'ex> for Session {
             Credentials::Token(caller) => {
                 limit_writes(req, depot, &api, &caller).await?;
                 check_query(req, depot)?;
+                reject_body(req, depot).await?;
                 Ok(Self::new(caller, api, depot))
             }
             Credentials::Ticket(_) => Err(Error::Forbidden("a ticket opens streams and polls, nothing else").into()),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::context::Api;
 use super::errors;
+use super::health::NotReady;
 use super::refusal::Refusal;
 use super::trace::RequestId;
 use crate::auth::TokenError;
@@ -24,6 +25,8 @@ struct Extensions {
     request_id: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<WrongField>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    readiness: Option<NotReady>,
 }
 
 /// What is wrong with a request (RFC 9457).
@@ -78,6 +81,7 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Refusal::BodyTooLarge => return (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
         Refusal::TooMany { .. } => return TOO_MANY,
         Refusal::BroadcastStopped { .. } => Error::Unavailable.code(),
+        Refusal::NotReady(_) => return (StatusCode::SERVICE_UNAVAILABLE, "not_ready", "Not ready"),
         Refusal::NotFound => return (StatusCode::NOT_FOUND, "not_found", "Nothing here"),
         Refusal::MethodNotAllowed => {
             return (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed");
@@ -217,15 +221,17 @@ impl Writer for Refusal {
             Self::Domain(Error::TooManyWaiting) => Some(HeaderValue::from(1)),
             _ => (status == StatusCode::SERVICE_UNAVAILABLE).then(retry_after),
         };
-        let errors = match self {
-            Self::Domain(Error::Invalid(fields)) => fields.0,
-            _ => Vec::new(),
+        let (errors, readiness) = match self {
+            Self::Domain(Error::Invalid(fields)) => (fields.0, None),
+            Self::NotReady(readiness) => (Vec::new(), Some(readiness)),
+            _ => (Vec::new(), None),
         };
         let errors = errors.into_iter().map(|field| WrongField { pointer: field.pointer, detail: field.detail });
         res.render(Problem::new(status).kind(page).title(title).detail(detail).with_extensions(Extensions {
             code,
             request_id: request_id.to_string(),
             errors: errors.collect(),
+            readiness,
         }));
         if let Some(retry) = retry {
             res.headers_mut().insert(RETRY_AFTER, retry);

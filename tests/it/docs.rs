@@ -75,7 +75,7 @@ async fn the_examples_are_what_is_sent() {
     let sent = sent.expect(201).json();
     rider.edit(&sent, "I am at the side gate").await.expect(200);
     driver
-        .put(&format!("messages/{}/reactions/%F0%9F%91%8D", sent["id"].as_str().unwrap()), Value::Null)
+        .put(&format!("messages/{}/reactions/%F0%9F%91%8D", sent["id"].as_str().unwrap()), json!({}))
         .await
         .expect(204);
     driver.mark(&sent, "delivered").await.expect(200);

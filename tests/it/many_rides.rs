@@ -116,6 +116,45 @@ async fn a_ride_that_was_left_out_comes_in_when_another_ends_and_nothing_of_it_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rides_that_begin_while_others_end_are_followed_or_named_and_none_is_forgotten() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    put_rides(&server, 0..MOST + 2).await;
+    let rider = server.rider("rider_1");
+    let (mut stream, sync) = live(&rider).await;
+    assert_eq!(sync["omitted"], json!(["ride_1", "ride_0"]));
+    // Each time one of the followed ends and another begins, at once: what is looked up of the rides meanwhile may be older than
+    // what the stream has been told.
+    let rounds = 40;
+    for round in 0..rounds {
+        let new = MOST + 2 + round;
+        tokio::join!(end(&server, &format!("ride_{}", 2 + round)), put_rides(&server, new..new + 1));
+    }
+    // As a poll has it: those that have not ended, the newest of them first; all others are left out, in that order.
+    let total = MOST + 2 + rounds;
+    let polled = omitted(&rider, "").await;
+    assert_eq!(polled.as_array().unwrap().len(), total - MOST);
+    server.driver("driver_1").send(&format!("ride_{}", total - 1), "the end").await;
+    let (mut left_out, mut has_message) = (sync["omitted"].clone(), false);
+    while !has_message || left_out.as_array().unwrap().len() != total - MOST {
+        let event = stream.next_event().await;
+        match event.kind.as_str() {
+            "stream:sync" => left_out = event.data["omitted"].clone(),
+            "message:new" => has_message = true,
+            _ => {}
+        }
+    }
+    let ended = |ride: &Value| (2..2 + rounds).any(|number| *ride == format!("ride_{number}"));
+    let named = |list: &Value| {
+        let mut going_on: Vec<_> =
+            list.as_array().unwrap().iter().filter(|ride| !ended(ride)).map(Value::to_string).collect();
+        going_on.sort();
+        going_on
+    };
+    assert_eq!(named(&left_out), named(&polled), "{left_out} {polled}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_of_a_ride_that_was_left_out_comes_before_its_closing() {
     let database = Database::create().await;
     let server = Server::start(&database).await;

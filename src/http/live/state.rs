@@ -68,7 +68,8 @@ pub(in crate::http) fn marks(snapshot: &RideSnapshot) -> Vec<MarkView<'_>> {
     // One who was support and is on the ride now is there already.
     let is_present = |user: &UserId| snapshot.present().any(|person| person.user == *user);
     let support = snapshot.receipts.0.iter().filter(|receipt| receipt.role == RideRole::Support);
-    let support = support.filter(|receipt| !is_present(&receipt.user));
+    // Of one who has nothing that the reader may see, there is nothing to show.
+    let support = support.filter(|receipt| !is_present(&receipt.user) && receipt.delivered_seq > 0);
     snapshot.present().map(|person| mark(&person.user)).chain(support.map(|receipt| mark(&receipt.user))).collect()
 }
 

@@ -11,7 +11,7 @@ use super::turns::look_turn;
 use super::{MOST_RIDES, Merged};
 use crate::domain::RideId;
 use crate::realtime::places::MOST_PLACES;
-use crate::store::RideGoingOn;
+use crate::store::{GoingOn, RideGoingOn};
 
 impl Merged {
     /// The rides that are left out, the first to come in first.
@@ -49,15 +49,23 @@ impl Merged {
 
     /// Takes rides up that were left out: as far as there is room, and those that have not ended in the places of those that
     /// have. `going_on` are the reader's rides, the best first.
-    pub(super) fn make_room(&mut self, going_on: Vec<RideGoingOn>) {
+    pub(super) fn make_room(&mut self, going_on: GoingOn) {
         self.looks = false;
+        // The own topic has been handed out further than the database had it then: what it has told since, of a ride that began
+        // above all, is not known there. So it is looked at again; what it does not know would be left out of `omitted` for good.
+        if self.places.own > going_on.head {
+            self.want_look();
+            return;
+        }
         let is_met = |one: &RideGoingOn| self.rides.contains_key(&one.ride) || self.omitted.contains(&one.ride);
-        // Of one that came just now the own topic has yet to say so.
-        let met: Vec<_> = going_on.into_iter().filter(is_met).collect();
+        // Of one that came just now the own topic has yet to say so. Its place is kept: it is newer than those that are left out.
+        let (met, coming): (Vec<_>, Vec<_>) = going_on.rides.into_iter().partition(is_met);
+        let is_coming = |one: &&RideGoingOn| !one.is_ended && !self.later.contains_key(&one.ride);
+        let coming = coming.iter().filter(is_coming).count();
         let (followed, left_out): (Vec<_>, Vec<_>) = met.iter().partition(|one| self.rides.contains_key(&one.ride));
         let mut ended: Vec<_> = followed.into_iter().filter(|one| one.is_ended).collect();
         for one in left_out {
-            if !self.has_room() {
+            if self.rides.len() + self.later.len() + coming >= MOST_RIDES {
                 let Some(oldest) = ended.pop().filter(|_| !one.is_ended) else { break };
                 // What was read of it and not handed out is read again.
                 self.rides.remove(&oldest.ride);
