@@ -118,8 +118,15 @@ async fn read<'ex>(req: &'ex mut Request, depot: &Depot, most: usize) -> Result<
     }
     // A small one is there, mostly, when its head is.
     let held = hold(api, length.unwrap_or(most));
-    let reading = unless_cut(held.as_ref(), req.payload_with_max_size(most));
-    match timeout_at(deadline, reading).await {
+    // It counts as long as the request does: what is parsed from it waits for the writer.
+    if let Some((_, held)) = &held {
+        req.extensions_mut().insert(Arc::clone(held));
+    }
+    let reading = timeout_at(deadline, unless_cut(held.as_ref(), req.payload_with_max_size(most))).await;
+    if let Some((_, held)) = &held {
+        held.settle();
+    }
+    match reading {
         Ok(Some(Ok(bytes))) => Ok(bytes),
         Ok(Some(Err(ParseError::PayloadTooLarge))) => Err(Refusal::BodyTooLarge),
         Ok(Some(Err(_))) => Err(Error::invalid("", "the body could not be read").into()),
@@ -135,15 +142,15 @@ async fn read<'ex>(req: &'ex mut Request, depot: &Depot, most: usize) -> Result<
 const SMALL: usize = 1024;
 
 /// Holds the memory of a body while it is read; with what ends that.
-fn hold(api: &Api, length: usize) -> Option<(CancellationToken, Held)> {
+fn hold(api: &Api, length: usize) -> Option<(CancellationToken, Arc<Held>)> {
     (length >= SMALL).then(|| {
         let cut = CancellationToken::new();
-        let held = api.memory.hold(length, &cut);
+        let held = Arc::new(api.memory.hold(length, &cut));
         (cut, held)
     })
 }
 
-async fn unless_cut<T>(held: Option<&(CancellationToken, Held)>, reading: impl Future<Output = T>) -> Option<T> {
+async fn unless_cut<T>(held: Option<&(CancellationToken, Arc<Held>)>, reading: impl Future<Output = T>) -> Option<T> {
     match held {
         Some((cut, _)) => cut.run_until_cancelled(reading).await,
         None => Some(reading.await),

@@ -171,6 +171,7 @@ pub(super) async fn get_history(
     }
     let page = api.store.history(&ride, &caller, direction, limit).await?.ok_or(Error::RideNotFound)?;
     page.snapshot.admit(&caller)?;
+    api.require_room()?;
     let page = HistoryPage { snapshot: api.store.with_seen_marks(page.snapshot, &caller).await?, ..page };
     res.headers_mut().insert(ETAG, header(&etag(&page.snapshot, &caller, direction, limit)));
     let views = page.messages.iter().map(|message| message.view_for(&caller, &page.snapshot.receipts));

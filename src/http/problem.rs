@@ -196,6 +196,9 @@ impl Writer for Refusal {
         let api = depot.get_typed::<Arc<Api>>().ok();
         if let Some(api) = api {
             api.metrics.refusals.with_label_values(&[code]).inc();
+            if matches!(self, Self::Domain(Error::TooManyWaiting)) {
+                api.metrics.rejected("writes_waiting");
+            }
         }
         let page = errors::url(req, api.and_then(|api| api.public_url.as_deref()), code);
         let challenge = match &self {

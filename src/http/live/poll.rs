@@ -312,6 +312,7 @@ impl Found {
         state: &State,
         res: &mut Response,
     ) -> Result<(), Refusal> {
+        api.require_room()?;
         trace(&self.page.events, api, Transport::Poll);
         let answer = Answer {
             events: self.page.events.iter().map(view).collect::<Result<_, _>>()?,

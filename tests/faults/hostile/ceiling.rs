@@ -209,7 +209,7 @@ async fn flood(target: Target, request: impl Fn(usize) -> String, seen: Arc<Seen
 /// Every kind of hostile client, until `stop`.
 fn attack(target: &Target, message: &str, seen: &Arc<Seen>, stop: &CancellationToken) -> JoinSet<()> {
     let mut attackers = JoinSet::new();
-    let many = size(6, 30);
+    let many = size(8, 30);
     for _ in 0..many {
         for path in [
             "messages/rides/hostile/poll?after=0&wait=0",
