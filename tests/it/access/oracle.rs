@@ -159,7 +159,7 @@ impl Oracle {
     fn times(&self) -> Vec<(i64, i64)> {
         let mut of: BTreeMap<&str, usize> = BTreeMap::new();
         let all = DRIVERS.iter().take(self.time() + 1).map(|driver| {
-            let number = of.entry(driver).or_default();
+            let number = of.entry(*driver).or_default();
             let (from, until) = self.intervals(driver)[*number];
             *number += 1;
             (from, until.unwrap_or(self.head()))

@@ -349,7 +349,7 @@ fn live(events: &[Event]) -> Shown {
     for user in ["rider_1"].iter().chain(&DRIVERS).collect::<BTreeSet<_>>() {
         let times = events.iter().filter(|event| is_typing(event, user)).count();
         if times > 0 {
-            typed.insert(user, times);
+            typed.insert(*user, times);
         }
     }
     let mut lats: Vec<Value> = Vec::new();
