@@ -24,7 +24,7 @@ of streams (`Last-Event-ID`), polls (`after`) and the history alike.
 
 Request bodies are JSON whatever their `Content-Type` says. Errors are `application/problem+json` (RFC 9457) with a \
 stable `code`. A ride or message that is not yours looks as one that is not there. A query parameter that an operation does not \
-document is rejected, except `_`, which some libraries add against caches. `HEAD` is accepted wherever `GET` is.";
+document is rejected, except `_`, which some libraries add against caches; so is a body where none is documented, except `{}`. `HEAD` is accepted wherever `GET` is.";
 
 /// The refusals that any operation under `/api/v1` may meet.
 const COMMON: [(&str, &str); 7] = [
