@@ -264,8 +264,13 @@ impl World {
                 live.until("message:new", &self.marker).await;
             }
         }
-        let undelivered = "select count(*) from undelivered";
         let client = self.database.client().await;
+        eventually("the feed has everything", async || {
+            let waiting = client.query_one("select count(*) from feed_batches", &[]).await.unwrap();
+            (waiting.get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
+        let undelivered = "select count(*) from undelivered";
         eventually("a message is undelivered", async || {
             (client.query_one(undelivered, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
         })
