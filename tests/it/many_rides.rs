@@ -129,8 +129,8 @@ async fn rides_that_begin_while_others_end_are_followed_or_named_and_none_is_for
     // what the stream has been told.
     let rounds = 40;
     for round in 0..rounds {
-        let new = MOST + 2 + round;
-        tokio::join!(end(&server, &format!("ride_{}", 2 + round)), put_rides(&server, new..new + 1));
+        let (old, new) = (format!("ride_{}", 2 + round), MOST + 2 + round);
+        tokio::join!(end(&server, &old), put_rides(&server, new..new + 1));
     }
     // As a poll has it: those that have not ended, the newest of them first; all others are left out.
     let total = MOST + 2 + rounds;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub struct Certificate {
     directory: TempDir,
-    settings: [(&'static str, String); 2],
+    pub settings: [(&'static str, String); 2],
 }
 
 impl Certificate {

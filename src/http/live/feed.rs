@@ -97,7 +97,7 @@ pub(in crate::http) async fn poll_feed(
     }
     let (mut reader, opened) = FeedReader::open(&api.hub, &api.store, after).await?;
     let mut found = Found::of(opened.resumed, opened.gap.map(|gap| (gap.into(), Cursor::Seq(gap.to))));
-    if opened.resumed || found.gap.is_some() {
+    if opened.resumed || opened.gap.is_some() {
         found.collect(&mut reader, &api, &terms).await?;
     }
     let cursor = found.next_from().unwrap_or_else(|| Cursor::Seq(reader.cursor().max(opened.cursor)));
