@@ -59,6 +59,11 @@ impl Collector {
         self.until_all(&format!("{user} types, {times} times"), times, |event| is_typing(event, user)).await;
     }
 
+    /// Waits until a user is online: by an event, or as the stream began.
+    pub(crate) async fn until_online(&self, user: &str) {
+        self.until_all(&format!("{user} is online"), 1, |event| online(event).contains(&user)).await;
+    }
+
     async fn until_all(&self, what: &str, times: usize, is_one: impl Fn(&Event) -> bool) {
         eventually(&format!("{}: {what}", self.path), async || {
             (self.events.lock().unwrap().iter().filter(|event| is_one(event)).count() >= times).then_some(())
@@ -71,6 +76,15 @@ impl Drop for Collector {
     fn drop(&mut self) {
         self.reading.abort();
     }
+}
+
+/// The users who are online, as an event or a stream's beginning says.
+pub(crate) fn online(event: &Event) -> Vec<&str> {
+    if event.kind == "presence:online" {
+        return event.data["userId"].as_str().into_iter().collect();
+    }
+    let people = event.data["state"]["participants"].as_array().into_iter().flatten();
+    people.filter(|one| one["online"] == true).filter_map(|one| one["userId"].as_str()).collect()
 }
 
 /// Whether an event says that somebody has begun to type.

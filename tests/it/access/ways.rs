@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::live::is_typing;
+use super::live::{is_typing, online};
 use super::oracle::{Oracle, key, ride_view, views_of_messages};
 use super::world::{DRIVERS, RIDE, Reader, World};
 use super::{Place, Shown, place};
@@ -139,10 +139,10 @@ impl World {
             Way::Poll => self.polled(user.get(&format!("{of_ride}/poll?after=0&wait=0")).await),
             Way::MergedPoll => self.polled(user.get("poll?after=0&wait=0").await),
             Way::Feed => self.feed(user).await,
-            Way::LiveMerged => live(&self.live_merged[reader.label].events()),
+            Way::LiveMerged => live(reader, &self.live_merged[reader.label].events()),
             Way::LiveStream => {
                 let streams = self.live_ride.iter().filter(|(label, ..)| *label == reader.label);
-                live(&streams.flat_map(|(.., live)| live.events()).collect::<Vec<_>>())
+                live(reader, &streams.flat_map(|(.., live)| live.events()).collect::<Vec<_>>())
             }
             Way::PollState => {
                 let answer = user.get(&format!("{of_ride}/poll?after=0&wait=0")).await;
@@ -344,7 +344,7 @@ fn shown_messages(messages: &[Value]) -> BTreeMap<&'static str, Value> {
 }
 
 /// What streams have received that were open all the while.
-fn live(events: &[Event]) -> Shown {
+fn live(reader: &Reader, events: &[Event]) -> Shown {
     let mut typed: BTreeMap<&str, usize> = BTreeMap::new();
     for user in ["rider_1"].iter().chain(&DRIVERS).collect::<BTreeSet<_>>() {
         let times = events.iter().filter(|event| is_typing(event, user)).count();
@@ -362,10 +362,11 @@ fn live(events: &[Event]) -> Shown {
         let names = events.iter().filter(|event| event.kind == kind).filter_map(|event| event.data[field].as_str());
         names.filter(|name| name.starts_with("driver_")).map(str::to_owned).collect::<BTreeSet<_>>()
     };
+    let others = events.iter().flat_map(online).filter(|name| DRIVERS.contains(name) && *name != reader.user.name);
     let views = BTreeMap::from([
         ("typing:indicator", json!(typed)),
         ("ride:location", json!(lats)),
-        ("presence:online", json!(drivers("presence:online", "userId"))),
+        ("presence:online", json!(others.collect::<BTreeSet<_>>())),
         ("presence:offline", json!(drivers("presence:offline", "userId"))),
         ("driver:availability", json!(drivers("driver:availability", "driverId"))),
     ]);

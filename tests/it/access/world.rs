@@ -159,10 +159,10 @@ impl World {
         self.follow(label, from - 1).await;
         for (label, _, live) in &self.live_ride {
             if ["rider", "support", "service"].contains(label) {
-                live.until("presence:online", driver).await;
+                live.until_online(driver).await;
             }
         }
-        self.live_merged["rider"].until("presence:online", driver).await;
+        self.live_merged["rider"].until_online(driver).await;
     }
 
     /// Everything that can happen in a time, and to the messages of the times before.
