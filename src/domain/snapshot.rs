@@ -244,12 +244,10 @@ impl RideSnapshot {
     /// The ride as somebody left it, who may not see what it has become. Where nobody knows how it was (retention had taken
     /// that before it was stored), it is one that a driver has.
     pub fn as_left(mut self, until: Seq, left_as: Option<LeftAs>) -> Self {
-        let LeftAs { status, updated_at, chat_policy } = left_as.unwrap_or(LeftAs {
-            status: Status::Accepted,
-            updated_at: self.ride.created_at,
-            chat_policy: None,
-        });
-        self.ride = Ride { status, updated_at, chat_policy, ended_at: None, closes: None, closed_at: None, ..self.ride };
+        let LeftAs { status, updated_at, chat_policy } =
+            left_as.unwrap_or(LeftAs { status: Status::Accepted, updated_at: self.ride.created_at, chat_policy: None });
+        self.ride =
+            Ride { status, updated_at, chat_policy, ended_at: None, closes: None, closed_at: None, ..self.ride };
         self.participants.retain(|person| person.from_seq <= until);
         for person in &mut self.participants {
             person.until_seq = person.until_seq.filter(|last| *last <= until);

@@ -343,7 +343,10 @@ mod tests {
         assert_eq!(detail(r#"{"list": [], "list": []}"#), "is given twice");
         assert_eq!(detail("[]"), "must be a JSON object");
         assert_eq!(in_terms_of_json("must be one of a, b at line 1 column 2"), "must be one of a, b");
-        assert_eq!(in_terms_of_json("unknown variant `x`, expected `a` or `b` at line 1 column 2"), "must be one of a, b");
+        assert_eq!(
+            in_terms_of_json("unknown variant `x`, expected `a` or `b` at line 1 column 2"),
+            "must be one of a, b"
+        );
         assert_eq!(in_terms_of_json("missing field `a` at line 1 column 2"), "is required");
     }
 }

@@ -160,7 +160,8 @@ mod tests {
         for fine in ["/", "/readyz", "/api/v1/rides", "/docs/", "/docs/errors/", "*"] {
             assert!(is_exact(fine), "{fine}");
         }
-        for wrong in ["//", "/readyz/", "//metrics", "/api/v1//rides", "/api/v1/rides/", "/docs//errors", "/documents/"] {
+        for wrong in ["//", "/readyz/", "//metrics", "/api/v1//rides", "/api/v1/rides/", "/docs//errors", "/documents/"]
+        {
             assert!(!is_exact(wrong), "{wrong}");
         }
     }

@@ -55,7 +55,7 @@ pub(super) async fn get_health(res: &mut Response) {
 /// hints of other replicas arrive; where they do not, the fallback poll serves, so that alone does not make a server unready.
 #[endpoint(tags("operations"), operation_id = "getReadiness", responses(
     (status_code = 200, description = "Ready", body = schema::Ready),
-    (status_code = 503, description = "Not ready: `detail` says why, `Retry-After` when to ask again", content_type = "application/problem+json", body = schema::NotReady)))]
+    (status_code = 503, description = "`not_ready`: `detail` says why, `Retry-After` when to ask again", content_type = "application/problem+json", body = schema::NotReady)))]
 pub(super) async fn get_readiness(depot: &mut Depot, res: &mut Response) -> Result<(), Refusal> {
     let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
     let asked = api.store.is_writable().await;

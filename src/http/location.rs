@@ -57,9 +57,16 @@ pub(super) async fn put_location(
     let mut errors = FieldErrors::default();
     let lat = errors.take("/lat", body.lat.ok_or(REQUIRED));
     let lng = errors.take("/lng", body.lng.ok_or(REQUIRED));
-    let heading = errors.take("/heading", within(known(body.heading), 360.0, "must be 0 to 360 degrees, or -1 where it is unknown"));
-    let speed = errors.take("/speed", within(known(body.speed), f64::MAX, "must be 0 or more metres a second, or -1 where it is unknown"));
-    let accuracy = errors.take("/accuracy", within(known(body.accuracy), f64::MAX, "must be 0 or more metres, or -1 where it is unknown"));
+    let heading = errors
+        .take("/heading", within(known(body.heading), 360.0, "must be 0 to 360 degrees, or -1 where it is unknown"));
+    let speed = errors.take(
+        "/speed",
+        within(known(body.speed), f64::MAX, "must be 0 or more metres a second, or -1 where it is unknown"),
+    );
+    let accuracy = errors.take(
+        "/accuracy",
+        within(known(body.accuracy), f64::MAX, "must be 0 or more metres, or -1 where it is unknown"),
+    );
     let at = body.at.map(|at| Time::parse(&at).ok_or("must be a time as RFC 3339 writes it"));
     let at = errors.take("/at", at.transpose());
     let (Some(lat), Some(lng), Some(heading), Some(speed), Some(accuracy), Some(at)) =

@@ -78,6 +78,17 @@ pub fn document() -> OpenApi {
         document.components.examples.insert(code.to_owned(), Example::new().value(body).into());
     }
     describe_refusals(&mut document, &problem);
+    // Of what is no part of the API, that has a problem of its own.
+    if let Some(RefOr::Type(response)) = document
+        .paths
+        .get_mut("/readyz")
+        .and_then(|item| item.operations.get_mut(&PathItemType::Get))
+        .and_then(|operation| operation.responses.get_mut("503"))
+        && let Some(content) = response.contents.get_mut("application/problem+json")
+    {
+        let example = Ref::new("#/components/examples/not_ready");
+        content.examples.insert("not_ready".to_owned(), RefOr::Ref(example));
+    }
     document
 }
 

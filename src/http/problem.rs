@@ -154,7 +154,13 @@ pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
         Error::Unavailable,
         Error::Internal,
     ];
-    let http = [Refusal::NotFound, Refusal::BodyTooLarge, Refusal::TooMany { what: "messages", seconds: 1 }];
+    let not_ready = NotReady { database: false, writable: false, keys: true, listen: "connecting" };
+    let http = [
+        Refusal::NotReady(not_ready),
+        Refusal::NotFound,
+        Refusal::BodyTooLarge,
+        Refusal::TooMany { what: "messages", seconds: 1 },
+    ];
     let tokens = [None].into_iter().chain(TokenError::OF_EACH_CODE.map(Some)).map(Refusal::Unauthorized);
     domain.map(Refusal::Domain).into_iter().chain(tokens).chain(http).map(|refusal| {
         let (status, code, title) = table(&refusal);

@@ -203,7 +203,10 @@ async fn a_test_that_is_answered_410_disables_as_any_event_does() {
     assert_eq!(state_of(&service, &created).await, "disabled");
     // The server's own state is none to choose; the other way is.
     service.patch(&path(&created), json!({ "state": "disabled" })).await.wrong_field("/state");
-    assert_eq!(service.patch(&path(&created), json!({ "state": "active" })).await.expect(200).json()["state"], "active");
+    assert_eq!(
+        service.patch(&path(&created), json!({ "state": "active" })).await.expect(200).json()["state"],
+        "active"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

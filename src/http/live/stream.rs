@@ -278,7 +278,6 @@ impl<R: Reader> EventStream<R> {
         let state = state.view(&self.api, caller);
         own_frame("stream:sync", Some(&cursor), &SyncView { cursor: &cursor, resumed, gap, state, omitted })
     }
-
 }
 
 /// How a stream ends by itself.

@@ -139,7 +139,8 @@ impl Streams {
         }
         sending.join_all().await;
         let all = messages / senders * senders;
-        eventually("all messages have come", async || (self.latencies.lock().unwrap().len() >= all).then_some(())).await;
+        eventually("all messages have come", async || (self.latencies.lock().unwrap().len() >= all).then_some(()))
+            .await;
         self.latencies.lock().unwrap().clone()
     }
 }
@@ -234,7 +235,8 @@ fn attack(target: &Target, message: &str, seen: &Arc<Seen>, stop: &CancellationT
         let edit = move |number: usize| post(&path, &token, &contents[number % 2]).replacen("POST", "PATCH", 1);
         attackers.spawn(flood(target.clone(), edit, Arc::clone(seen), stop.clone()));
         let (token, content) = (target.driver.clone(), large('c'));
-        let send = move |_: usize| post("messages", &token, &format!("{{\"rideId\":\"{RIDE}\",\"content\":\"{content}\"}}"));
+        let send =
+            move |_: usize| post("messages", &token, &format!("{{\"rideId\":\"{RIDE}\",\"content\":\"{content}\"}}"));
         attackers.spawn(flood(target.clone(), send, Arc::clone(seen), stop.clone()));
         let users: Vec<_> = (0..1_000).map(|user| format!("user_{client}_{user}")).collect();
         let body = json!({ "userIds": users, "data": { "text": "x".repeat(8_000) } }).to_string();
@@ -322,11 +324,11 @@ async fn resident_memory_stays_under_the_limit_whatever_clients_do_and_others_ar
     let rejected = rejected as f64;
     assert!(counted >= rejected, "{rejected} clients were rejected, {counted} rejections are counted");
     if is_soak() {
-        assert!(p99_beside <= 2.0 * p99_alone, "p99 alone {p99_alone:.1} ms, beside hostile clients {p99_beside:.1} ms");
+        assert!(
+            p99_beside <= 2.0 * p99_alone,
+            "p99 alone {p99_alone:.1} ms, beside hostile clients {p99_beside:.1} ms"
+        );
     }
-    eventually("nothing is held", async || {
-        (target.metrics().await["ridewire_held_bytes"] < 1e6).then_some(())
-    })
-    .await;
+    eventually("nothing is held", async || (target.metrics().await["ridewire_held_bytes"] < 1e6).then_some(())).await;
     assert_eq!(good.reading.try_join_next().map(|ended| ended.is_ok()), None, "no well-behaved stream was cut off");
 }

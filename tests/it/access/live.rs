@@ -51,7 +51,8 @@ impl Collector {
 
     /// Waits for an event of this type whose data contains this.
     pub(crate) async fn until(&self, kind: &str, text: &str) {
-        self.until_all(&format!("{kind} with {text}"), 1, |event| event.kind == kind && event.text.contains(text)).await;
+        self.until_all(&format!("{kind} with {text}"), 1, |event| event.kind == kind && event.text.contains(text))
+            .await;
     }
 
     /// Waits until it was told so often that somebody types.

@@ -190,7 +190,8 @@ impl Oracle {
             for time in 0..times.len() {
                 for before in 0..=time {
                     let concerns = |event: &Logged| is_in(self.about(event).unwrap(), before);
-                    let found = self.ride.iter().any(|event| event.kind == kind && is_in(event.seq, time) && concerns(event));
+                    let found =
+                        self.ride.iter().any(|event| event.kind == kind && is_in(event.seq, time) && concerns(event));
                     assert!(found, "no {kind} in time {time} about a message of time {before}");
                 }
             }
@@ -206,7 +207,8 @@ impl Oracle {
     /// How far somebody has received and read.
     fn marks(&self, owner: &str) -> (i64, i64) {
         let last = |kinds: &[&str]| {
-            let of = self.ride.iter().filter(|event| kinds.contains(&event.kind.as_str()) && event.data["userId"] == owner);
+            let of =
+                self.ride.iter().filter(|event| kinds.contains(&event.kind.as_str()) && event.data["userId"] == owner);
             of.filter_map(|event| event.data["seq"].as_i64()).max().unwrap_or(0)
         };
         (last(&["message:delivered", "message:read"]), last(&["message:read"]))
@@ -214,7 +216,8 @@ impl Oracle {
 
     /// Watermarks as a reader is shown them: of those who are there; and of support, where the reader may see any of it.
     fn receipts(&self, reader: &Reader) -> Vec<(String, i64, i64)> {
-        let owners = self.ride.iter().filter(|event| ["message:read", "message:delivered"].contains(&event.kind.as_str()));
+        let owners =
+            self.ride.iter().filter(|event| ["message:read", "message:delivered"].contains(&event.kind.as_str()));
         let support = owners.map(|event| text(&event.data["userId"])).filter(|owner| owner.starts_with("support"));
         let there = self.present(self.head());
         let shown = |owner: String| {
@@ -303,7 +306,9 @@ impl Oracle {
             {
                 refused(404)
             }
-            Way::TicketForRide | Way::History | Way::Unread | Way::Ride | Way::Presence | Way::Location if !admitted => {
+            Way::TicketForRide | Way::History | Way::Unread | Way::Ride | Way::Presence | Way::Location
+                if !admitted =>
+            {
                 refused(404)
             }
             Way::Stream | Way::Poll | Way::TicketForRide | Way::TicketForAll => {
@@ -317,9 +322,9 @@ impl Oracle {
                 let mut events = Vec::new();
                 for (_, after) in self.began.iter().filter(|(label, _)| *label == reader.label) {
                     let parts = self.parts(reader);
-                    let of = parts.iter().find(|(from, until)| {
-                        from - 1 <= *after && until.is_none_or(|until| *after < until)
-                    });
+                    let of = parts
+                        .iter()
+                        .find(|(from, until)| from - 1 <= *after && until.is_none_or(|until| *after < until));
                     let until = of.and_then(|(_, until)| *until).unwrap_or(i64::MAX);
                     events.extend(self.of_ride(reader, |event| event.seq > *after && event.seq <= until));
                 }
@@ -460,7 +465,8 @@ impl Oracle {
         let seen = self.messages.iter().filter(|message| is_admitted && self.has(reader, message.seq));
         let messages: Vec<_> = seen
             .map(|message| {
-                let labels = if message.is_flagged && reader.is_staff() { json!(["oddity_label"]) } else { Value::Null };
+                let labels =
+                    if message.is_flagged && reader.is_staff() { json!(["oddity_label"]) } else { Value::Null };
                 (message.id.clone(), message.content.clone(), message.is_deleted, message.reactions.clone(), labels)
             })
             .collect();

@@ -96,7 +96,10 @@ impl Way {
 
 /// What of a stream's or poll's events is durable: by type and key.
 fn durable(kind: &str, data: &Value, events: &mut Vec<(String, String)>) {
-    if kind.starts_with("stream:") || kind == "auth:expired" || [Place::RideValue, Place::Drivers].contains(&place(kind)) {
+    if kind.starts_with("stream:")
+        || kind == "auth:expired"
+        || [Place::RideValue, Place::Drivers].contains(&place(kind))
+    {
         return;
     }
     events.push((kind.to_owned(), key(kind, data)));
@@ -122,9 +125,7 @@ impl World {
                 let request = user.request(Method::GET, &format!("{of_ride}/events?after=0"));
                 self.stream(way, reader, request, oracle).await
             }
-            Way::MergedStream => {
-                self.stream(way, reader, user.request(Method::GET, "events?after=0"), oracle).await
-            }
+            Way::MergedStream => self.stream(way, reader, user.request(Method::GET, "events?after=0"), oracle).await,
             Way::TicketForRide | Way::TicketForAll | Way::TicketMerged => {
                 let body = if way == Way::TicketForRide { json!({ "rideId": RIDE }) } else { json!({}) };
                 let answer = user.post("stream-tickets", body).await;
@@ -133,7 +134,8 @@ impl World {
                 }
                 let ticket = answer.json()["ticket"].as_str().unwrap().to_owned();
                 let path = if way == Way::TicketMerged { "events".to_owned() } else { format!("{of_ride}/events") };
-                let request = user.clone().with_token("").request(Method::GET, &format!("{path}?after=0&ticket={ticket}"));
+                let request =
+                    user.clone().with_token("").request(Method::GET, &format!("{path}?after=0&ticket={ticket}"));
                 self.stream(way, reader, request, oracle).await
             }
             Way::Poll => self.polled(user.get(&format!("{of_ride}/poll?after=0&wait=0")).await),
@@ -159,19 +161,17 @@ impl World {
                     None if reader.is_staff() || !oracle.has_left(reader) => Shown::default(),
                     None => oracle.expected(way, reader),
                 };
-                let drivers = state["drivers"].as_array().map(|drivers| drivers.iter().map(|one| &one["driverId"]).collect::<Vec<_>>());
+                let drivers = state["drivers"]
+                    .as_array()
+                    .map(|drivers| drivers.iter().map(|one| &one["driverId"]).collect::<Vec<_>>());
                 shown.views.insert("driver:availability", json!(drivers));
                 shown.text = state.to_string();
                 shown
             }
             Way::Message => self.messages(user, oracle).await,
-            Way::History
-            | Way::Unread
-            | Way::UnreadAll
-            | Way::List
-            | Way::Ride
-            | Way::Presence
-            | Way::Location => self.present(way, user).await,
+            Way::History | Way::Unread | Way::UnreadAll | Way::List | Way::Ride | Way::Presence | Way::Location => {
+                self.present(way, user).await
+            }
         }
     }
 

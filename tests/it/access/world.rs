@@ -14,8 +14,7 @@ pub(crate) const RIDE: &str = "ride_1";
 pub(crate) const DRIVERS: [&str; 5] = ["driver_old", "driver_back", "driver_between", "driver_back", "driver_new"];
 
 /// A reaction for each time and each time of a message before.
-const EMOJIS: [&str; 15] =
-    ["👍", "👎", "😀", "😎", "🚕", "🚗", "🎉", "🔥", "🍀", "🌍", "🐶", "🐱", "🍎", "🍌", "🎈"];
+const EMOJIS: [&str; 15] = ["👍", "👎", "😀", "😎", "🚕", "🚗", "🎉", "🔥", "🍀", "🌍", "🐶", "🐱", "🍎", "🍌", "🎈"];
 
 /// Somebody who reads.
 #[derive(Debug)]
@@ -68,10 +67,7 @@ impl World {
         })
         .await;
         let mut settings = hook.settings().to_vec();
-        settings.extend([
-            ("RIDEWIRE_PRESENCE_GRACE", "1h"),
-            ("RIDEWIRE_PUSH_AFTER", "50ms"),
-        ]);
+        settings.extend([("RIDEWIRE_PRESENCE_GRACE", "1h"), ("RIDEWIRE_PUSH_AFTER", "50ms")]);
         let server = Server::with(&database, &settings).await;
         let reader = |label, user| Reader { label, user };
         let readers = vec![
