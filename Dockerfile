@@ -1,5 +1,4 @@
 # The server alone: put a Postgres beside it (DATABASE_URL), and keys (RIDEWIRE_JWT_PUBLIC_KEY or RIDEWIRE_JWKS).
-# syntax=docker/dockerfile:1
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src

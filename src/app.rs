@@ -1,20 +1,22 @@
 //! Starts everything, in order, and stops it in the opposite one.
 
-mod database;
+mod addresses;
+pub(crate) mod database;
 mod error;
-mod moderation;
+pub(crate) mod moderation;
 mod signals;
+pub(crate) mod validated;
 mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::addresses::Addresses;
 pub use self::database::Database;
 pub use self::error::AppError;
 use self::signals::Signals;
@@ -51,19 +53,13 @@ struct Given {
 
 impl Given {
     async fn of(settings: &Settings, is_demo: bool) -> Result<Self, AppError> {
-        let origins = settings.cors_origins.iter().map(|origin| origin.trim().parse());
-        let origins = origins.collect::<Result<_, _>>();
-        let certificate = match (&settings.tls_certificate, &settings.tls_key) {
-            (Some(certificate), Some(key)) => Some(Arc::new(Certificate::read(certificate, key)?)),
-            (None, None) => None,
-            _ => {
-                return Err(AppError::Setting(
-                    "set both RIDEWIRE_TLS_CERTIFICATE and RIDEWIRE_TLS_KEY, or none".into(),
-                ));
-            }
-        };
-        let verifier = Verifier::new(keys::verifying(settings)?, keys::expectations(settings));
-        let (verifier, jwks) = match settings.jwks.as_deref() {
+        let origins = validated::origins(settings)?;
+        let certificate = validated::certificate(settings)?;
+        let moderation = moderation::of(&settings.moderation)?;
+        let traces = validated::traces(settings)?;
+        let keys = keys::verifying(&settings.keys, &settings.database)?;
+        let verifier = Verifier::new(keys, keys::expectations(&settings.keys));
+        let (verifier, jwks) = match settings.keys.jwks.as_deref() {
             Some(source) => {
                 let verifier = Arc::new(verifier.with_published());
                 let jwks = Jwks::new(source.parse()?, Arc::clone(&verifier), settings.jwks_period);
@@ -72,20 +68,7 @@ impl Given {
             }
             None => (Arc::new(verifier), None),
         };
-        let traces = match &settings.otlp_endpoint {
-            Some(endpoint) => Traces::to(endpoint, settings.trace_ratio)
-                .map_err(|error| AppError::Setting(format!("RIDEWIRE_OTLP_ENDPOINT: {error}")))?,
-            None => Traces::default(),
-        };
-        Ok(Self {
-            traces: Arc::new(traces),
-            verifier,
-            jwks,
-            origins: origins.map_err(|error| AppError::Setting(format!("RIDEWIRE_CORS_ORIGINS: {error}")))?,
-            certificate,
-            moderation: moderation::of(&settings.moderation)?,
-            is_demo,
-        })
+        Ok(Self { traces: Arc::new(traces), verifier, jwks, origins, certificate, moderation, is_demo })
     }
 }
 
@@ -107,14 +90,17 @@ impl std::fmt::Display for Address {
 /// Serves until a signal asks to stop; with a ride to look at, in a demo. `ready` is called with the address once requests
 /// are answered.
 pub async fn serve(settings: Settings, is_demo: bool, ready: impl AsyncFnOnce(Address, &Api)) -> Result<(), AppError> {
+    // Before anything is made: a secret in the data directory, a private Postgres.
+    let addresses = Addresses::bind(&settings.addresses).await?;
     let given = Given::of(&settings, is_demo).await?;
     serving::allow_files(settings.limits.max_connections);
     let mut signals = Signals::new().map_err(AppError::Signals)?;
     let mut database = tokio::select! {
-        database = Database::open(&settings) => database?,
+        database = Database::open(&settings.database, &settings.postgres) => database?,
         () = signals.wait() => return Ok(()),
     };
-    let served = serve_with(settings, &mut database, given, signals, ready).await;
+    let served = serve_with(settings, &mut database, addresses, given, signals, ready).await;
+    let served = served.map_err(|error| database.named(error));
     let closed = database.close().await;
     served.and(closed)
 }
@@ -122,6 +108,7 @@ pub async fn serve(settings: Settings, is_demo: bool, ready: impl AsyncFnOnce(Ad
 async fn serve_with(
     settings: Settings,
     database: &mut Database,
+    addresses: Addresses,
     given: Given,
     mut signals: Signals,
     ready: impl AsyncFnOnce(Address, &Api),
@@ -163,20 +150,26 @@ async fn serve_with(
 
     let heeding = {
         let known = writer.known();
+        let (relay, hub) = (Arc::clone(&relay), Arc::clone(&hub));
         Arc::new(Heeding::new(move |heard| match heard {
-            Heard::Heads(heads) => known.hear(heads),
+            Heard::Heads(heads) => {
+                known.hear(heads);
+                if heads.keys().any(|topic| !topic.is_feed()) && hub.is_read(&Topic::feed()) {
+                    relay.wake();
+                }
+            }
             Heard::Events { topic, after, events, asked } => known.follow(topic, after, events, asked),
         }))
     };
     let listening =
         Arc::new(Listener::new(Arc::clone(&hub), Arc::clone(&store), Arc::clone(&revocations), Arc::clone(&heeding)));
 
-    let listener = listen(&settings.listen).await?;
-    let admin = match &settings.admin_listen {
-        Some(address) => Some(listen(address).await?),
-        None => None,
-    };
-    let socket = listener.local_addr().map_err(|error| AppError::Listen { address: settings.listen.clone(), error })?;
+    let (listener, admin) = addresses.listen()?;
+    let socket = listener.local_addr().map_err(|error| AppError::Listen {
+        setting: "RIDEWIRE_LISTEN",
+        address: settings.addresses.listen.clone(),
+        error,
+    })?;
     let address = Address { socket, is_secure: given.certificate.is_some() };
 
     // What never ends while we serve.
@@ -199,14 +192,19 @@ async fn serve_with(
     let (webhooks, mut delivering) = webhooks::start(&store, &metrics, &settings, &stopping).await?;
     if has_feed {
         let webhooks = Arc::clone(&webhooks);
-        let (relay, store, hub, notifier) = (relay, Arc::clone(&store), Arc::clone(&hub), Arc::clone(&notifier));
+        let is_read = {
+            let (webhooks, hub) = (Arc::clone(&webhooks), Arc::clone(&hub));
+            move || webhooks.has_active() || hub.is_read(&Topic::feed())
+        };
+        let (relay, store, hub, notifier) =
+            (Arc::clone(&relay), Arc::clone(&store), Arc::clone(&hub), Arc::clone(&notifier));
         let relayed = move |last| {
             hub.hint([(Topic::feed(), last)]);
             webhooks.wake();
             notifier.tell_heads([(Topic::feed(), last)].into());
         };
         let (for_undelivered, and_relayed) = (Arc::clone(&store), relayed.clone());
-        tasks.spawn(async move { relay.run(store, settings.fallback_poll, relayed).await });
+        tasks.spawn(async move { relay.run(store, settings.fallback_poll, is_read, relayed).await });
         if !settings.push_after.is_zero() {
             let push_after = settings.push_after;
             tasks.spawn(async move { undelivered::run(for_undelivered, push_after, and_relayed).await });
@@ -266,7 +264,7 @@ async fn serve_with(
         hub,
         listener: listening,
         webhooks,
-        has_feed,
+        relay: has_feed.then_some(relay),
         moderation: given.moderation,
         verifier: given.verifier,
         jwks: given.jwks,
@@ -359,8 +357,4 @@ async fn serve_with(
 
 fn why(ended: &Result<(), JoinError>) -> String {
     ended.as_ref().map_or_else(ToString::to_string, |()| "it returned".to_owned())
-}
-
-async fn listen(address: &str) -> Result<TcpListener, AppError> {
-    serving::listen(address).await.map_err(|error| AppError::Listen { address: address.to_owned(), error })
 }

@@ -30,8 +30,11 @@ pub(crate) async fn lines(settings: &Settings, address: &str, api: &Api) -> anyh
     let mut lines = String::from("\n");
     if settings.console != Some(Console::Off) {
         // Where operators have an address of their own, it is theirs.
-        let place =
-            settings.admin_listen.as_ref().map_or_else(|| address.to_owned(), |admin| format!("http://{admin}"));
+        let place = settings
+            .addresses
+            .admin_listen
+            .as_ref()
+            .map_or_else(|| address.to_owned(), |admin| format!("http://{admin}"));
         writeln!(lines, "A ride that is being driven, to be seen in a browser: {place}/")?;
         writeln!(lines, "Every call, to try there: {place}/docs\n")?;
     }
@@ -50,7 +53,7 @@ pub(crate) async fn lines(settings: &Settings, address: &str, api: &Api) -> anyh
 }
 
 fn signer(settings: &Settings) -> anyhow::Result<Signer> {
-    Ok(Signer::new(keys::signing(settings)?.0.as_bytes())?.with(&keys::expectations(settings)))
+    Ok(keys::signer(&settings.keys, &settings.database)?.0)
 }
 
 fn caller(user: UserId, role: Role) -> Caller {

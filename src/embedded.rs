@@ -38,6 +38,7 @@ use tokio_postgres::{Client, NoTls};
 use self::account::Account;
 pub(crate) use self::cluster::open_data_dir;
 pub use self::error::EmbeddedError;
+pub use self::inspect::{Inspection, inspect};
 use self::lock::Lock;
 use self::log::Log;
 use self::programs::Programs;
@@ -46,6 +47,7 @@ use self::socket::SocketDirectory;
 mod account;
 mod cluster;
 mod error;
+mod inspect;
 mod lock;
 mod log;
 mod orphan;
@@ -114,6 +116,12 @@ impl EmbeddedPostgres {
     /// Each [`EmbeddedError`] says what to do about it. Postgres gets a minute to say anything; while it says that
     /// it is recovering from a crash, it is waited for, however long that takes.
     pub async fn start(data_dir: &Path, options: Options) -> Result<Self, EmbeddedError> {
+        let programs = std::env::var_os("RIDEWIRE_PG_BIN").map(PathBuf::from);
+        Self::start_with(programs.as_deref(), data_dir, options).await
+    }
+
+    /// The same with the PostgreSQL programs of one directory, where one is named.
+    pub async fn start_with(programs: Option<&Path>, data_dir: &Path, options: Options) -> Result<Self, EmbeddedError> {
         let data_dir = cluster::open_data_dir(data_dir)?;
         let cluster = data_dir.join("postgres");
         let account = Account::of(&cluster)?;
@@ -121,7 +129,7 @@ impl EmbeddedPostgres {
         let lock = Lock::take(&data_dir, &socket.own_url())?;
 
         let made_by = cluster::made_by(&cluster)?;
-        let programs = Programs::find(&cluster, made_by).await?;
+        let programs = Programs::find(programs, &cluster, made_by).await?;
         account.reaches(&data_dir, &programs.postgres()).await?;
         if made_by.is_some() {
             account.adopt(&cluster)?;

@@ -37,7 +37,7 @@ const MAX_BYTES: u64 = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// A file that cannot be read.
-    #[error("{}: {error}", .path.display())]
+    #[error("cannot read {}: {error}", .path.display())]
     File {
         /// Which.
         path: PathBuf,
@@ -94,6 +94,13 @@ impl Source {
             Self::File(path) => std::fs::read(path).map_err(|error| ReadError::File { path: path.clone(), error }),
         }
     }
+}
+
+/// Reads a set once.
+pub async fn read(source: Source) -> Result<Keys, ReadError> {
+    let read = spawn_blocking(move || source.read().and_then(|text| Ok(Keys::from_jwks(&text)?))).await;
+    // A reading that panics has found no set.
+    read.unwrap_or(Err(ReadError::Set(JwksError::NotASet)))
 }
 
 /// A set that is kept current.

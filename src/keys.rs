@@ -8,8 +8,8 @@ use std::{fs, io};
 use nix::errno::Errno;
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
-use crate::auth::{Expect, KeyError, Keys};
-use crate::config::Settings;
+use crate::auth::{Expect, KeyError, Keys, Signer};
+use crate::config::{DatabaseSettings, KeySettings};
 use crate::embedded::{self, EmbeddedError};
 
 /// Why there are no keys.
@@ -43,7 +43,9 @@ pub enum KeysError {
     #[error(transparent)]
     DataDir(#[from] EmbeddedError),
     /// Neither a key nor a file. It is not repeated: it may be a secret.
-    #[error("RIDEWIRE_JWT_PUBLIC_KEY: it is neither PEM text, which begins with -----BEGIN, nor a file")]
+    #[error(
+        "RIDEWIRE_JWT_PUBLIC_KEY: it is neither PEM text nor a file; give text that begins with -----BEGIN, or a path"
+    )]
     NeitherKeyNorFile,
     /// A key that is none.
     #[error("{setting}: {error}")]
@@ -53,8 +55,22 @@ pub enum KeysError {
         /// What is wrong with it.
         error: KeyError,
     },
-    /// A file that cannot be read or written.
-    #[error("{path}: {error}", path = .path.display())]
+    /// A file of the setting that cannot be read.
+    #[error(
+        "RIDEWIRE_JWT_PUBLIC_KEY: cannot read {path}: {error}; name a PEM file that the server's user may read, or give its text",
+        path = .path.display()
+    )]
+    KeyFile {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The file of the development secret cannot be read or written.
+    #[error(
+        "cannot read or write {path}: {error}; let the server's user have that directory, or set RIDEWIRE_DATA_DIR to another",
+        path = .path.display()
+    )]
     File {
         /// Which.
         path: PathBuf,
@@ -63,20 +79,43 @@ pub enum KeysError {
     },
 }
 
-/// The keys that the settings hold, those of a set not among them; the development secret where they name none and the Postgres is private.
-pub fn verifying(settings: &Settings) -> Result<Keys, KeysError> {
+/// The keys that the settings hold, those of a set not among them; the development secret, which is made at its first use, where they
+/// name none and the Postgres is private.
+pub fn verifying(settings: &KeySettings, database: &DatabaseSettings) -> Result<Keys, KeysError> {
+    let made = match (&settings.jwt_secret, &database.database_url) {
+        (None, None) => Some(development_secret(&database.data_dir())?),
+        _ => None,
+    };
+    with_secret(settings, made.as_deref())
+}
+
+/// The same without making a secret: `None` where the first start makes one.
+pub fn present(settings: &KeySettings, database: &DatabaseSettings) -> Result<Option<Keys>, KeysError> {
+    let made = match (&settings.jwt_secret, &database.database_url) {
+        (None, None) => existing_secret(&secret_path(&database.data_dir()))?,
+        _ => None,
+    };
+    match with_secret(settings, made.as_deref()) {
+        Err(KeysError::NoKey) if database.database_url.is_none() => Ok(None),
+        keys => keys.map(Some),
+    }
+}
+
+/// The keys that the settings hold, and `made`, the development secret, where they hold none.
+fn with_secret(settings: &KeySettings, made: Option<&str>) -> Result<Keys, KeysError> {
     let unusable = |setting| move |error| KeysError::Unusable { setting, error };
     let by_pem = settings
         .jwt_public_key
         .as_deref()
         .map(|key| Keys::from_pem(&pem(key)?).map_err(unusable("RIDEWIRE_JWT_PUBLIC_KEY")));
-    let by_secret = match secret(settings)? {
+    let by_secret = match (&settings.jwt_secret, made) {
+        (Some(secret), _) => Some(secret.as_str()),
         // A development secret is not added to keys that were named.
-        Some(secret) if settings.jwt_secret.is_some() || (by_pem.is_none() && settings.jwks.is_none()) => {
-            Some(Keys::from_secret(secret.as_bytes()).map_err(unusable("RIDEWIRE_JWT_SECRET"))?)
-        }
-        _ => None,
+        (None, made) if by_pem.is_none() && settings.jwks.is_none() => made,
+        (None, _) => None,
     };
+    let by_secret = by_secret.map(|secret| Keys::from_secret(secret.as_bytes()));
+    let by_secret = by_secret.transpose().map_err(unusable("RIDEWIRE_JWT_SECRET"))?;
     match (by_pem.transpose()?, by_secret) {
         (Some(pem), Some(secret)) => Ok(pem.and(secret)),
         (Some(keys), None) | (None, Some(keys)) => Ok(keys),
@@ -85,9 +124,16 @@ pub fn verifying(settings: &Settings) -> Result<Keys, KeysError> {
     }
 }
 
-/// The secret that tokens are signed with, and where it is from: one that the server of these settings verifies with. None is made
-/// here, since no server would accept what it signs.
-pub fn signing(settings: &Settings) -> Result<(String, String), KeysError> {
+/// Signs tokens that the server of these settings accepts; and where the secret is from. None is made here, since no server would
+/// accept what it signs.
+pub fn signer(settings: &KeySettings, database: &DatabaseSettings) -> Result<(Signer, String), KeysError> {
+    let (secret, source) = signing(settings, database)?;
+    let signer = Signer::new(secret.as_bytes());
+    let signer = signer.map_err(|error| KeysError::Unusable { setting: "RIDEWIRE_JWT_SECRET", error })?;
+    Ok((signer.with(&expectations(settings)), source))
+}
+
+fn signing(settings: &KeySettings, database: &DatabaseSettings) -> Result<(String, String), KeysError> {
     if let Some(secret) = &settings.jwt_secret {
         return Ok((secret.clone(), "RIDEWIRE_JWT_SECRET".to_owned()));
     }
@@ -97,10 +143,10 @@ pub fn signing(settings: &Settings) -> Result<(String, String), KeysError> {
     if settings.jwks.is_some() {
         return Err(KeysError::OthersSign("RIDEWIRE_JWKS"));
     }
-    if settings.database_url.is_some() {
+    if database.database_url.is_some() {
         return Err(KeysError::NoSecret);
     }
-    let path = secret_path(&settings.data_dir());
+    let path = secret_path(&database.data_dir());
     match existing_secret(&path)? {
         Some(secret) => Ok((secret, path.display().to_string())),
         None => Err(KeysError::NoServer(path)),
@@ -108,16 +154,8 @@ pub fn signing(settings: &Settings) -> Result<(String, String), KeysError> {
 }
 
 /// What tokens must say besides.
-pub fn expectations(settings: &Settings) -> Expect {
+pub fn expectations(settings: &KeySettings) -> Expect {
     Expect { issuer: settings.jwt_issuer.clone(), audience: settings.jwt_audience.clone(), ..Expect::default() }
-}
-
-fn secret(settings: &Settings) -> Result<Option<String>, KeysError> {
-    match (&settings.jwt_secret, &settings.database_url) {
-        (Some(secret), _) => Ok(Some(secret.clone())),
-        (None, Some(_)) => Ok(None),
-        (None, None) => development_secret(&settings.data_dir()).map(Some),
-    }
 }
 
 /// A key as it is, or the file that holds it. In one line, as in an environment's file, a line's end is written `\n`.
@@ -129,7 +167,7 @@ fn pem(key: &str) -> Result<Vec<u8>, KeysError> {
     if !key.contains('/') && !Path::new(key).exists() {
         return Err(KeysError::NeitherKeyNorFile);
     }
-    fs::read(key).map_err(|error| KeysError::File { path: key.into(), error })
+    fs::read(key).map_err(|error| KeysError::KeyFile { path: key.into(), error })
 }
 
 fn secret_path(data_dir: &Path) -> PathBuf {

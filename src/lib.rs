@@ -13,11 +13,12 @@
 //!
 //! [`store`] is Postgres for all of them; [`serving`] takes the connections, [`memory`] bounds what they hold, [`jwks`] keeps
 //! the issuer's keys current, [`moderation`] asks the platform about a content before it is stored, and [`traces`] tells a collector
-//! of each step. [`app`] puts everything together, [`cli`] starts it, and [`embedded`]
+//! of each step. [`app`] puts everything together, [`check`] reports what would keep it from working, [`cli`] starts it, and [`embedded`]
 //! brings a Postgres where there is none. `docs/architecture.md` says why it is built so.
 
 pub mod app;
 pub mod auth;
+pub mod check;
 pub mod cli;
 pub mod config;
 mod demo;

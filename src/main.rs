@@ -7,10 +7,9 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match ridewire::cli::run().await {
-        Ok(()) => ExitCode::SUCCESS,
+fn main() -> ExitCode {
+    match ridewire::cli::run() {
+        Ok(code) => code,
         Err(error) => {
             #[allow(clippy::print_stderr, reason = "logging may not have begun")]
             {

@@ -58,7 +58,7 @@ pub enum ModerationError {
     #[error("RIDEWIRE_MODERATION_SECRET: {0}")]
     Secret(String),
     /// There is no time to ask.
-    #[error("RIDEWIRE_MODERATION_TIMEOUT: must be more than zero")]
+    #[error("RIDEWIRE_MODERATION_TIMEOUT: must be more than zero; write it as 300ms")]
     Timeout,
     /// There can be no TLS.
     #[error("RIDEWIRE_MODERATION_URL: TLS: {0}")]

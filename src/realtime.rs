@@ -27,6 +27,7 @@ pub use feed::{FeedOpened, FeedReader};
 pub use follow::{Closed, Follow, Gap, Next, OpenError, Opened, Reader};
 pub use heeding::{Heard, Heeding};
 pub use hub::Hub;
+pub(crate) use listener::listen_to;
 pub use listener::{Listener, ListenerState};
 pub use merged::{Attend, MOST_RIDES, Merged, MergedNext, MergedOpened, Placed};
 pub use places::Places;

@@ -290,7 +290,7 @@ impl<A: Answer> Server<A> {
 /// Has the operating system allow the files that so many connections need, as far as it lets us: what a login or service begins
 /// with, 1,024 on most, is for programs that use `select`.
 pub fn allow_files(connections: usize) {
-    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let wanted = files(connections);
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(now, most)| match wanted.min(most) {
         enough if enough > now => setrlimit(Resource::RLIMIT_NOFILE, enough, most),
         _ => Ok(()),
@@ -300,24 +300,45 @@ pub fn allow_files(connections: usize) {
     }
 }
 
-/// Listens without delaying small writes, which what is accepted inherits on Linux.
-pub async fn listen(address: &str) -> std::io::Result<TcpListener> {
+/// How many open files so many connections need.
+pub fn files(connections: usize) -> u64 {
+    u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES)
+}
+
+/// An address that is ours. Who connects is refused until it [listens](Bound::listen), rather than kept waiting.
+#[derive(Debug)]
+pub struct Bound(TcpSocket);
+
+impl Bound {
+    /// The address.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Listens.
+    pub fn listen(self) -> std::io::Result<TcpListener> {
+        self.0.listen(BACKLOG)
+    }
+}
+
+/// Takes an address. Small writes are not delayed, which what is accepted inherits on Linux.
+pub async fn bind(address: &str) -> std::io::Result<Bound> {
     let mut last = std::io::Error::other("the name has no address");
     for candidate in lookup_host(address).await? {
-        match bind(candidate) {
-            Ok(listener) => return Ok(listener),
+        match bind_one(candidate) {
+            Ok(bound) => return Ok(bound),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn bind_one(address: SocketAddr) -> std::io::Result<Bound> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.set_nodelay(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    Ok(Bound(socket))
 }
 
 /// The certificate's renewal, or for ever where there is none.

@@ -30,7 +30,7 @@ pub use deliveries::{Attempted, Claimed, Delivery, DeliveryState, Due, FannedOut
 pub use error::StoreError;
 pub use feed::Relayed;
 pub use lists::{RideList, StoredRide};
-pub use migrations::migrate;
+pub use migrations::{SchemaState, compare, migrate};
 pub use pool::{PLANS_AGE, PoolStatus, Prepared, SETTINGS, Session, Store, StoreConfig};
 pub use presence::Presence;
 pub use reads::{Direction, GoingOn, HistoryPage, PageRequest, RideGoingOn, StoredEvent, UnreadRide};

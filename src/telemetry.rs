@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::prelude::*;
 
-use crate::config::{LogFormat, Settings};
+use crate::config::{LogFormat, LogSettings};
 
 /// Whether a line may be logged, whatever filter is asked for: what is ours, and what is wrong elsewhere. Below that, a library
 /// logs what passes through it: statements with their parameters, requests with their headers.
@@ -17,7 +17,7 @@ fn is_free_of_data(line: &Metadata<'_>) -> bool {
 }
 
 /// Starts logging.
-pub(crate) fn start(settings: &Settings) {
+pub(crate) fn start(settings: &LogSettings) {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
     // Of salvo only what is wrong: it warns of every answer without a body.
     let filter = match "salvo_core=error".parse() {

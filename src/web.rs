@@ -4,7 +4,7 @@
 pub(crate) mod outbound;
 mod target;
 
-use std::io;
+use std::io::{self, Read as _};
 use std::time::Duration;
 
 use ureq::config::Config;
@@ -55,6 +55,38 @@ pub(crate) fn get(url: &str, limit: u64) -> Result<Vec<u8>, WebError> {
     match ask(&agent(false), url, limit)? {
         (http::StatusCode::OK, body) => Ok(body),
         (status, _) => Err(WebError::Status { url: url.to_owned(), status }),
+    }
+}
+
+/// The beginning of a response, whose body may have no end.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    /// The status.
+    pub(crate) status: u16,
+    /// What has come of the body.
+    pub(crate) body: String,
+}
+
+/// Asks with a token, and reads the body until `is_enough` says so, it ends, or the time is over. Blocks.
+pub(crate) fn begin(
+    url: &str,
+    token: &str,
+    within: Duration,
+    is_enough: impl Fn(&str) -> bool,
+) -> Result<Beginning, WebError> {
+    let failed = |error: ureq::Error| WebError::Failed { url: url.to_owned(), error: error.into_io() };
+    let request = agent(false).get(url).header("authorization", format!("Bearer {token}"));
+    let answer = request.config().timeout_global(Some(within)).build().call().map_err(failed)?;
+    let (head, mut body) = answer.into_parts();
+    let (mut reader, mut read, mut chunk) = (body.as_reader(), Vec::new(), [0; 4096]);
+    loop {
+        let text = String::from_utf8_lossy(&read).into_owned();
+        let more = if is_enough(&text) { Ok(0) } else { reader.read(&mut chunk) };
+        // What has come is what there is, however the rest fails.
+        match more {
+            Ok(count) if count > 0 && read.len() < 64 * 1024 => read.extend(chunk.iter().take(count)),
+            _ => return Ok(Beginning { status: head.status.as_u16(), body: text }),
+        }
     }
 }
 

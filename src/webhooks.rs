@@ -125,6 +125,11 @@ impl Webhooks {
         })
     }
 
+    /// Whether there is an active endpoint, as far as this replica knows.
+    pub fn has_active(&self) -> bool {
+        !self.active.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Notes that the feed, or an endpoint, has changed.
     pub fn wake(&self) {
         self.events.notify_one();

@@ -1,5 +1,5 @@
--- Gives positions to the events of the oldest `$1` batches that have none, and says where the feed ends then, if there were any. The
--- head is locked, by a statement before this one.
+-- Gives positions to the events of the oldest `$1` batches that have none, and returns where the feed ends
+-- then and how many batches there were, if there were any. The head is locked, by a statement before this one.
 with taken as (delete from feed_batches
                where id in (select id from feed_batches where id > 0 order by id limit $1::bigint)
                returning id, topics, first_seqs, last_seqs, flags),
@@ -20,4 +20,4 @@ set last_seq = last_seq + added.count
 from (select count(*) from numbered) as added
 where topics.name = 'feed'
   and added.count > 0
-returning topics.last_seq
+returning topics.last_seq, (select count(*) from taken) as batches

@@ -1,5 +1,6 @@
 //! Why the server cannot start.
 
+use super::addresses::advice;
 use crate::embedded::EmbeddedError;
 use crate::jwks;
 use crate::keys::KeysError;
@@ -18,7 +19,7 @@ pub enum AppError {
     #[error(transparent)]
     Keys(#[from] KeysError),
     /// The issuer's keys cannot be had.
-    #[error("RIDEWIRE_JWKS: {0}")]
+    #[error("RIDEWIRE_JWKS: {0}; name the https:// address or the file of the issuer's JWKS")]
     Jwks(#[from] jwks::ReadError),
     /// There can be no TLS.
     #[error("RIDEWIRE_TLS_CERTIFICATE and RIDEWIRE_TLS_KEY: {0}")]
@@ -32,12 +33,24 @@ pub enum AppError {
     /// The database could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The same, and which database it is.
+    #[error("{setting} ({place}): {error}; {}", error.advice())]
+    Database {
+        /// The setting that names it.
+        setting: &'static str,
+        /// Its host and port.
+        place: String,
+        /// Why not.
+        error: StoreError,
+    },
     /// Webhooks cannot be delivered.
     #[error(transparent)]
     Webhooks(#[from] WebhooksError),
     /// The address could not be listened on.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("{setting}: cannot listen on {address}: {error}; {}", advice(error))]
     Listen {
+        /// The setting that names it.
+        setting: &'static str,
         /// Which.
         address: String,
         /// Why not.

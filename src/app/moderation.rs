@@ -5,7 +5,7 @@ use crate::config::{ModerationSettings, OnModerationFailure};
 use crate::moderation::{Moderation, ModerationConfig, OnFailure};
 
 /// Who is asked before a message is stored, if somebody is.
-pub(super) fn of(settings: &ModerationSettings) -> Result<Option<Moderation>, AppError> {
+pub(crate) fn of(settings: &ModerationSettings) -> Result<Option<Moderation>, AppError> {
     let Some(url) = settings.moderation_url.clone().filter(|url| !url.is_empty()) else { return Ok(None) };
     let secret = settings.moderation_secret.clone().ok_or_else(|| {
         AppError::Setting("RIDEWIRE_MODERATION_URL needs RIDEWIRE_MODERATION_SECRET as well".to_owned())

@@ -17,16 +17,16 @@ const MIN_RSA_BITS: usize = 2048;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// A secret that could be guessed.
-    #[error("the secret has {0} bytes, and HS256 needs at least {MIN_SECRET_BYTES}")]
+    #[error("the secret has {0} bytes, and HS256 needs at least {MIN_SECRET_BYTES}: `openssl rand -hex 32` makes one")]
     ShortSecret(usize),
     /// A PEM text given as the secret: everybody may know a public key, so everybody could sign with it.
-    #[error("the secret is a PEM text; a public key is configured as such, not as the secret")]
+    #[error("the secret is a PEM text; configure a public key as the public key, not as the secret")]
     PemAsSecret,
     /// Not PEM, or PEM of nothing that can be read.
-    #[error("the public key is not PEM text with `-----BEGIN PUBLIC KEY-----`")]
+    #[error("the public key is not PEM text; give one with `-----BEGIN PUBLIC KEY-----`")]
     NotPem,
     /// Several blocks in one text. One of them would be ignored in silence.
-    #[error("the PEM text holds more than one block; one public key is expected")]
+    #[error("the PEM text holds more than one block; give one public key, or several as a JWKS")]
     SeveralBlocks,
     /// A private key, which has no business here.
     #[error("this is a private key; the public one is expected (`openssl pkey -pubout` makes it)")]
@@ -107,6 +107,14 @@ impl Keys {
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
         self.0.iter()
+    }
+
+    /// The algorithms that they are for, for people.
+    pub fn algorithms(&self) -> String {
+        let mut names: Vec<_> = self.iter().map(|key| format!("{:?}", key.algorithm)).collect();
+        names.sort();
+        names.dedup();
+        names.join(", ")
     }
 
     /// Whether one of them is called so.

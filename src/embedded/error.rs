@@ -16,7 +16,11 @@ pub enum EmbeddedError {
     NoPrograms,
 
     /// `RIDEWIRE_PG_BIN` was given and is wrong.
-    #[error("RIDEWIRE_PG_BIN names {}, where there are no `postgres` and `initdb` of PostgreSQL 14 or newer", .0.display())]
+    #[error(
+        "RIDEWIRE_PG_BIN names {}, where there are no `postgres` and `initdb` of PostgreSQL 14 or newer; name their \
+         directory, or leave it out to have it found",
+        .0.display()
+    )]
     NotPrograms(PathBuf),
 
     /// The cluster belongs to a major version that is not installed (Postgres does not read another's files).
@@ -62,7 +66,8 @@ pub enum EmbeddedError {
 
     /// We are root, and the user that Postgres must run as may not run the programs.
     #[error(
-        "Postgres does not run as root, and the user `{account}`, as which it would run, may not run {}",
+        "Postgres does not run as root, and the user `{account}`, as which it would run, may not run {}. Let \
+         that user execute it, or start the server as another user than root",
         program.display()
     )]
     Forbidden {
@@ -73,7 +78,10 @@ pub enum EmbeddedError {
     },
 
     /// We are root, and there is nobody else to run as.
-    #[error("Postgres does not run as root, and there is neither a user `postgres` nor a user `nobody` to run it as")]
+    #[error(
+        "Postgres does not run as root, and there is neither a user `postgres` nor a user `nobody` to run it as. Create \
+         one, or start the server as another user than root"
+    )]
     NoAccount,
 
     /// A directory that must be ours alone is someone else's.
@@ -106,7 +114,7 @@ pub enum EmbeddedError {
     },
 
     /// `initdb` failed.
-    #[error("initdb failed ({status}):\n{output}")]
+    #[error("initdb failed ({status}). Mend what it reports, or name a running server in DATABASE_URL:\n{output}")]
     Initdb {
         /// How it ended.
         status: ExitStatus,
@@ -115,7 +123,7 @@ pub enum EmbeddedError {
     },
 
     /// Postgres ended, and not because of us.
-    #[error("the private Postgres ended ({status}); the last lines of {}:\n{tail}", log.display())]
+    #[error("the private Postgres ended ({status}). Mend what the last lines of {} report:\n{tail}", log.display())]
     Exited {
         /// How it ended.
         status: ExitStatus,
@@ -126,7 +134,10 @@ pub enum EmbeddedError {
     },
 
     /// Postgres runs and does not answer.
-    #[error("the private Postgres has not answered for a minute; the last lines of {}:\n{tail}", log.display())]
+    #[error(
+        "the private Postgres has not answered for a minute. Mend what the last lines of {} report:\n{tail}",
+        log.display()
+    )]
     Silent {
         /// Where its log is.
         log: PathBuf,
@@ -135,11 +146,14 @@ pub enum EmbeddedError {
     },
 
     /// Postgres answered with an error.
-    #[error("the private Postgres refused what every start asks of it")]
+    #[error("the private Postgres refused what every start asks of it; postgres.log in the data directory may say why")]
     Database(#[from] tokio_postgres::Error),
 
     /// The operating system refused something.
-    #[error("cannot {doing} {}", path.display())]
+    #[error(
+        "cannot {doing} {} (let the server's user have it, or set RIDEWIRE_DATA_DIR to another directory)",
+        path.display()
+    )]
     Io {
         /// What was to be done, as a verb.
         doing: &'static str,

@@ -35,11 +35,16 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// The newest programs here; for a cluster that exists, those of the major version that made it.
-    pub(super) async fn find(cluster: &Path, made_by: Option<u32>) -> Result<Self, EmbeddedError> {
-        let named = env::var_os("RIDEWIRE_PG_BIN").filter(|value| !value.is_empty()).map(PathBuf::from);
-        let directories = match &named {
-            Some(directory) => vec![directory.clone()],
+    /// The newest programs here, or in the directory that is named; for a cluster that exists, those of the major version that
+    /// made it.
+    pub(super) async fn find(
+        named: Option<&Path>,
+        cluster: &Path,
+        made_by: Option<u32>,
+    ) -> Result<Self, EmbeddedError> {
+        let named = named.filter(|directory| !directory.as_os_str().is_empty());
+        let directories = match named {
+            Some(directory) => vec![directory.to_owned()],
             None => directories().await,
         };
         let mut found = Vec::new();
@@ -51,7 +56,7 @@ impl Programs {
             }
         }
         if let (Some(directory), []) = (named, found.as_slice()) {
-            return Err(EmbeddedError::NotPrograms(directory));
+            return Err(EmbeddedError::NotPrograms(directory.to_owned()));
         }
         choose(found, cluster, made_by)
     }
@@ -65,6 +70,11 @@ impl Programs {
         let output = Command::new(directory.join("postgres")).arg("--version").output().await.ok()?;
         let (major, minor) = parse_version(&String::from_utf8_lossy(&output.stdout))?;
         (major >= OLDEST).then_some(Self { directory, major, minor })
+    }
+
+    /// The major version.
+    pub(super) fn major(&self) -> u32 {
+        self.major
     }
 
     /// The server itself.

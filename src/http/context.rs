@@ -26,6 +26,7 @@ use crate::realtime::{Attendance, Attending, Follow, Hub, Listener, Reader, Revo
 use crate::store::Store;
 use crate::traces::{Traced, Traces};
 use crate::webhooks::Webhooks;
+use crate::writer::relay::Relay;
 use crate::writer::{Acknowledger, Broadcaster, Notifier, Writer};
 
 /// The route of `POST /messages`.
@@ -68,8 +69,8 @@ pub struct Api {
     pub moderation: Option<Moderation>,
     /// The platform's endpoints.
     pub webhooks: Arc<Webhooks>,
-    /// Whether there is a feed.
-    pub has_feed: bool,
+    /// Puts events on the feed, where there is one.
+    pub relay: Option<Arc<Relay>>,
     /// Times and sizes.
     pub limits: Limits,
     /// What the URLs of errors' pages begin with, where it is configured.

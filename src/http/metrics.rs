@@ -256,7 +256,7 @@ impl Metrics {
         self.tasks
             .set(i64::try_from(tokio::runtime::Handle::current().metrics().num_alive_tasks()).unwrap_or(i64::MAX));
         // A scrape does not wait as long as a request may.
-        if api.has_feed
+        if api.relay.is_some()
             && let Ok(Ok(waiting)) = tokio::time::timeout(Duration::from_secs(1), api.store.batches_to_relay()).await
         {
             self.feed_waiting.set(waiting);
@@ -265,7 +265,7 @@ impl Metrics {
         let usage = usage.ok().and_then(Result::ok);
         self.database.set(usage.is_some().into());
         self.queue.set(usage.unwrap_or(f64::NAN));
-        if api.has_feed && usage.is_some() {
+        if api.relay.is_some() && usage.is_some() {
             let oldest = tokio::time::timeout(Duration::from_secs(1), api.store.oldest_undelivered()).await;
             let age = oldest.ok().and_then(Result::ok).map(Option::unwrap_or_default);
             self.oldest_undelivered.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));

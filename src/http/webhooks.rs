@@ -40,7 +40,7 @@ const STATES: &str = "must be active, or paused to stop deliveries; only the ser
 
 /// The API, for the service alone, where there is a feed.
 fn authorized(session: Session) -> Result<Arc<Api>, Refusal> {
-    if !session.api.has_feed {
+    if session.api.relay.is_none() {
         return Err(Refusal::NotFound);
     }
     match session.caller.role {

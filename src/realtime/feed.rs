@@ -39,10 +39,13 @@ impl FeedReader {
         hub: &Arc<Hub>,
         store: &Arc<Store>,
         cursor: Option<Seq>,
+        wake_relay: impl FnOnce(),
     ) -> Result<(Self, FeedOpened), StoreError> {
         let topic = Topic::feed();
         let mut subscription = Subscription::register(hub, Arc::clone(store), &topic);
-        // Whoever has written and had the response finds it on the feed.
+        // Whoever has written and had the response finds it on the feed. What is committed from here on is relayed promptly, since
+        // there is a reader.
+        wake_relay();
         store.await_relay(RELAY_TIMEOUT).await?;
         let heads = store.heads(&[topic.as_str()]).await?;
         let head = heads.first().map_or(0, |(_, head)| *head);

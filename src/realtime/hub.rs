@@ -75,6 +75,11 @@ impl Hub {
         self.topics().get(topic).map(|held| Arc::clone(&held.state))
     }
 
+    /// Whether a topic has a reader.
+    pub fn is_read(&self, topic: &Topic) -> bool {
+        self.topics().contains_key(topic)
+    }
+
     /// How many topics are being read.
     pub fn topics_read(&self) -> usize {
         self.topics().len()

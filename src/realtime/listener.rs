@@ -241,7 +241,11 @@ async fn listen(client: &Client) -> Result<(), StoreError> {
         SimpleQueryMessage::Row(row) => row.get("channel"),
         _ => None,
     });
-    let channel = channel.ok_or(StoreError::Corrupt("no channel"))?;
+    listen_to(client, channel.ok_or(StoreError::Corrupt("no channel"))?).await
+}
+
+/// Listens on a channel, whose name is an identifier of SQL.
+pub(crate) async fn listen_to(client: &Client, channel: &str) -> Result<(), StoreError> {
     // No setting of the session: through a pooler it would be another's.
     let timeout_ms = CONNECT_PATIENCE.as_millis() * 3 / 4;
     let listen = format!(

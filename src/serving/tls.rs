@@ -22,7 +22,7 @@ pub(super) const HTTP2: &[u8] = b"h2";
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file that cannot be read.
-    #[error("{path}: {error}", path = .path.display())]
+    #[error("cannot read {path}: {error}; name a PEM file that the server's user may read", path = .path.display())]
     File {
         /// Which.
         path: PathBuf,
@@ -38,7 +38,7 @@ pub enum TlsError {
         error: pem::Error,
     },
     /// A certificate and a key that cannot be used, or not together.
-    #[error("the certificate and its key: {0}")]
+    #[error("the certificate and its key: {0}; the key must be that of the first certificate in the file")]
     Unusable(#[from] rustls::Error),
 }
 
@@ -62,6 +62,12 @@ impl Certificate {
         let held = Files::read(&files)?;
         let acceptor = held.acceptor(&files)?;
         Ok(Self { files, current: RwLock::new((held, acceptor)) })
+    }
+
+    /// The server's own certificate, as it is used now, in DER.
+    pub fn own(&self) -> Option<CertificateDer<'static>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        CertificateDer::pem_slice_iter(&current.0.certificate).next().and_then(Result::ok)
     }
 
     /// What connections are accepted with from now on.

@@ -86,6 +86,17 @@ pub struct Address {
 }
 
 impl Address {
+    /// Where it is, without the user, the password and the database: `db.example:5432`, or the path of a socket.
+    pub fn place(&self) -> String {
+        let ports = self.config.get_ports();
+        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+        let places = self.config.get_hosts().iter().enumerate().map(|(at, host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", port(at)),
+            Host::Unix(path) => format!("{}/.s.PGSQL.{}", path.display(), port(at)),
+        });
+        places.collect::<Vec<_>>().join(", ")
+    }
+
     /// Connects, outside of any pool.
     pub async fn connect(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
         self.config.connect(self.tls.clone()).await
@@ -194,6 +205,16 @@ mod tests {
             let error = wrong.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(said), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn a_place_has_hosts_and_ports_and_no_password() {
+        let place = |text: &str| text.parse::<Address>().unwrap().place();
+        assert_eq!(place("postgres://u:hunter2@db.example/d"), "db.example:5432");
+        assert_eq!(place("host=a,b port=6432 user=u password=hunter2"), "a:6432, b:6432");
+        assert_eq!(place("host=a,b port=1,2 user=u"), "a:1, b:2");
+        assert_eq!(place("postgres://u@%2Frun%2Fpg/d"), "/run/pg/.s.PGSQL.5432");
+        assert_eq!(place("hostaddr=10.0.0.1 user=u"), "10.0.0.1:5432");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What can go wrong between us and the database.
 
+use refinery::error::Kind;
 use tokio_postgres::error::SqlState;
 
 use crate::domain::Error;
@@ -8,13 +9,13 @@ use crate::domain::Error;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No connection could be had.
-    #[error("no connection to the database: {0}")]
+    #[error("no connection to the database: {}", described_pool(.0))]
     Pool(#[from] deadpool_postgres::PoolError),
     /// A statement failed, or its connection was lost.
     #[error("the database failed: {}", describe(.0))]
     Database(#[from] tokio_postgres::Error),
     /// The migrations could not be run.
-    #[error("migration failed: {0}")]
+    #[error("migration failed: {}", described_migration(.0))]
     Migration(#[from] refinery::Error),
     /// A row holds what this program would never have written.
     #[error("unreadable row: {0}")]
@@ -41,7 +42,78 @@ fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
+/// The same for a connection that the pool could not make.
+fn described_pool(error: &deadpool_postgres::PoolError) -> String {
+    match error {
+        deadpool_postgres::PoolError::Backend(error) => describe(error),
+        other => other.to_string(),
+    }
+}
+
+/// The same for a migration, which keeps it one source further.
+fn described_migration(error: &refinery::Error) -> String {
+    match error.kind() {
+        Kind::Connection(doing, source) => {
+            let cause = source.downcast_ref().map_or_else(|| source.to_string(), describe);
+            format!("{doing}: {cause}")
+        }
+        Kind::MissingVersion(migration) => {
+            format!("the database has the migration {migration}, which this version does not know")
+        }
+        Kind::DivergentVersion(applied, _) => {
+            format!("the migration {applied} was applied with another content than this version has")
+        }
+        _ => error.to_string(),
+    }
+}
+
 impl StoreError {
+    /// The error of Postgres, or of the connection to it, that this is about.
+    fn postgres(&self) -> Option<&tokio_postgres::Error> {
+        match self {
+            Self::Database(error) | Self::Pool(deadpool_postgres::PoolError::Backend(error)) => Some(error),
+            Self::Migration(error) => match error.kind() {
+                Kind::Connection(_, source) => source.downcast_ref(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// What whoever runs the server can do about it, when it keeps the server from starting.
+    pub fn advice(&self) -> &'static str {
+        const UNREACHABLE: &str =
+            "check that Postgres runs there and accepts connections from this machine, and `sslmode`";
+        if let Self::Migration(error) = self {
+            match error.kind() {
+                Kind::MissingVersion(_) => return "run the newer version that has migrated it, or restore a backup",
+                Kind::DivergentVersion(..) => return "run the build that has migrated it, or restore a backup",
+                _ => {}
+            }
+        }
+        let Some(error) = self.postgres() else {
+            return match self {
+                Self::ReadOnly => "or name the primary in DATABASE_URL",
+                Self::Pool(_) | Self::Timeout => UNREACHABLE,
+                _ => "see the log of Postgres",
+            };
+        };
+        let Some(state) = error.code() else { return UNREACHABLE };
+        match state.code() {
+            "28P01" | "28000" => "check the user and the password in the URL, and pg_hba.conf of the server",
+            "3D000" => "create the database, or name another one in the URL",
+            "3F000" => "create the schema that `search_path` names, or name another one in the URL",
+            "42501" => "grant the role its rights: `ridewire check` names them",
+            "42P07" | "42710" | "42723" => {
+                "give Ridewire a database, or a schema (`search_path` in the URL), of its own: others' objects have its names"
+            }
+            "53300" => "raise max_connections of Postgres, or lower RIDEWIRE_DATABASE_CONNECTIONS",
+            "25006" => "name the primary in the URL: this server takes no writes",
+            "57P03" => "wait until Postgres has started",
+            _ => "see the log of Postgres",
+        }
+    }
+
     /// Whether the connection is gone, or going: nothing is wrong with what was asked.
     pub fn is_connection_lost(&self) -> bool {
         match self {

@@ -26,15 +26,23 @@ pub enum Relayed {
     Passed,
     /// Another one has the lock.
     Busy,
-    /// The feed ends here now.
-    UpTo(Seq),
+    /// Events were put on the feed.
+    UpTo {
+        /// The end of the feed.
+        last: Seq,
+        /// Whether there may be more to do.
+        has_more: bool,
+    },
 }
 
 impl Store {
     /// Gives positions in the feed to the events of at most `batches` batches that have none.
     pub async fn relay(&self, batches: i64) -> Result<Relayed, StoreError> {
         let relayed = |row: Option<&Row>| match row {
-            Some(row) => Ok(Relayed::UpTo(row.try_get("last_seq")?)),
+            Some(row) => Ok(Relayed::UpTo {
+                last: row.try_get("last_seq")?,
+                has_more: row.try_get::<_, i64>("batches")? >= batches,
+            }),
             None => Ok(Relayed::Nothing),
         };
         self.under_lock(sql::FEED_RELAY, &[&batches], relayed).await
@@ -53,7 +61,7 @@ impl Store {
             let row = row.ok_or(StoreError::Corrupt("no answer"))?;
             let (taken, last): (i64, Option<Seq>) = (row.try_get("taken")?, row.try_get("last_seq")?);
             Ok(match last {
-                Some(last) => Relayed::UpTo(last),
+                Some(last) => Relayed::UpTo { last, has_more: true },
                 None if taken > 0 => Relayed::Passed,
                 None => Relayed::Nothing,
             })

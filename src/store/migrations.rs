@@ -1,5 +1,6 @@
 //! Brings the schema up to date, one replica at a time.
 
+use refinery::Migration;
 use tokio_postgres::Client;
 
 use super::{Address, StoreError};
@@ -7,6 +8,9 @@ use super::{Address, StoreError};
 mod embedded {
     refinery::embed_migrations!("sql/migrations");
 }
+
+/// Which migrations were applied.
+const TABLE: &str = "ridewire_migrations";
 
 /// Any number, the same in all replicas: only one migrates, the others wait and find nothing to do. However long that takes,
 /// whatever the database's own settings are; the migrations have those.
@@ -55,8 +59,45 @@ async fn check(client: &Client) -> Result<usize, StoreError> {
     if applied >= i64::from(latest) { Ok(0) } else { Err(StoreError::ReadOnly) }
 }
 
+/// How the schema of a database compares with what this version expects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SchemaState {
+    /// How many migrations were applied.
+    pub applied: usize,
+    /// Those that the next start applies.
+    pub pending: Vec<String>,
+    /// Those that this version does not know.
+    pub unknown: Vec<String>,
+    /// Those that were applied with another content.
+    pub divergent: Vec<String>,
+}
+
+/// Compares the schema that this connection is in with the migrations of this version, and changes nothing.
+pub async fn compare(client: &mut Client) -> Result<SchemaState, StoreError> {
+    let mut runner = embedded::migrations::runner();
+    runner.set_migration_table_name(TABLE);
+    let has_table = "select to_regclass('ridewire_migrations') is not null as has_table";
+    let applied = match client.query_typed_one(has_table, &[]).await?.try_get("has_table")? {
+        true => runner.get_applied_migrations_async(client).await?,
+        false => Vec::new(),
+    };
+    let mut state = SchemaState { applied: applied.len(), ..SchemaState::default() };
+    let known = runner.get_migrations();
+    for migration in &applied {
+        match known.iter().find(|known| known.version() == migration.version()) {
+            None => state.unknown.push(migration.to_string()),
+            Some(known) if known != migration => state.divergent.push(migration.to_string()),
+            Some(_) => {}
+        }
+    }
+    let is_applied = |known: &Migration| applied.iter().any(|applied| applied.version() == known.version());
+    let mut pending: Vec<_> = known.iter().filter(|known| !is_applied(known)).collect();
+    pending.sort();
+    state.pending = pending.into_iter().map(ToString::to_string).collect();
+    Ok(state)
+}
+
 async fn run(client: &mut Client) -> Result<usize, StoreError> {
-    let report =
-        embedded::migrations::runner().set_migration_table_name("ridewire_migrations").run_async(client).await?;
+    let report = embedded::migrations::runner().set_migration_table_name(TABLE).run_async(client).await?;
     Ok(report.applied_migrations().len())
 }

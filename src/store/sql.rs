@@ -6,6 +6,9 @@ macro_rules! statements {
             #[doc = concat!("`sql/", $file, "`")]
             pub const $name: &str = include_str!(concat!("../../sql/", $file));
         )*
+
+        /// Each of them.
+        pub const ALL: &[&str] = &[$($name),*];
     };
 }
 
@@ -19,6 +22,10 @@ statements! {
     TOPICS_WRITABLE = "topics/writable.sql";
     TOPICS_NOTIFY = "topics/notify.sql";
     TOPICS_NOTIFY_COMMITTED = "topics/notify_committed.sql";
+    CHECK_BACKEND = "check/backend.sql";
+    CHECK_CONNECTIONS = "check/connections.sql";
+    CHECK_RIGHTS = "check/rights.sql";
+    CHECK_SERVER = "check/server.sql";
     TOPICS_QUEUE_USAGE = "topics/queue_usage.sql";
     EVENTS_APPEND = "events/append.sql";
     EVENTS_TRIM = "events/trim.sql";

@@ -36,7 +36,7 @@ pub async fn run(store: Arc<Store>, age: Duration, relayed: impl Fn(Seq)) {
 async fn work(store: &Store, age: Duration, relayed: &impl Fn(Seq)) -> Result<(), StoreError> {
     while store.has_older(age).await? {
         match store.find_undelivered(age, PAGE).await? {
-            Relayed::UpTo(last) => relayed(last),
+            Relayed::UpTo { last, .. } => relayed(last),
             Relayed::Passed => {}
             Relayed::Nothing | Relayed::Busy => break,
         }

@@ -64,7 +64,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "demo",
         ],
     ),
-    ("cli", &["domain", "config", "telemetry", "version", "auth", "keys", "web", "http", "demo", "app"]),
+    ("check", &["domain", "embedded", "config", "auth", "keys", "web", "jwks", "serving", "store", "realtime", "app"]),
+    ("cli", &["domain", "config", "telemetry", "version", "keys", "web", "http", "demo", "app", "check"]),
 ];
 
 /// The most lines of a source file.

@@ -109,7 +109,7 @@ async fn the_health_check_asks_the_server_that_is_configured() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_setting_is_in_the_help() {
-    let help = stdout(&run(&["--help"], &[]).await);
+    let help = stdout(&run(&["serve", "--help"], &[]).await);
     for setting in [
         "DATABASE_URL",
         "RIDEWIRE_DATA_DIR",
@@ -143,4 +143,72 @@ async fn a_log_that_cannot_be_written_does_not_end_the_server() {
     let line = timeout(PATIENCE, output.next_line()).await.expect("it starts").unwrap().expect("it does not end");
     let base = line.strip_prefix("listening on ").unwrap();
     assert_eq!(reqwest::get(format!("{base}/readyz")).await.unwrap().status(), 200);
+}
+
+/// The sections of a help page: a heading, and what follows it.
+fn sections(help: &str) -> Vec<(&str, String)> {
+    let mut sections = Vec::new();
+    for line in help.lines() {
+        match line.strip_suffix(':').filter(|heading| !heading.starts_with(' ')) {
+            Some(heading) => sections.push((heading, String::new())),
+            None => sections.iter_mut().rev().take(1).for_each(|(_, text)| *text += &format!("{line}\n")),
+        }
+    }
+    sections
+}
+
+/// The variables that a help page names.
+fn variables(help: &str) -> Vec<&str> {
+    let named = help.split("[env: ").skip(1);
+    named.map(|rest| rest.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).next().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_subcommand_shows_its_own_options_by_heading() {
+    let help = async |command: &str| stdout(&run(&[command, "--help"], &[]).await);
+    let token = help("token").await;
+    let names = ["DATABASE_URL", "RIDEWIRE_DATA_DIR", "RIDEWIRE_JWKS", "RIDEWIRE_JWT_AUDIENCE", "RIDEWIRE_JWT_ISSUER"];
+    let mut shown = variables(&token);
+    shown.sort_unstable();
+    assert_eq!(shown, [&names[..], &["RIDEWIRE_JWT_PUBLIC_KEY", "RIDEWIRE_JWT_SECRET"]].concat(), "{token}");
+    let healthcheck = help("healthcheck").await;
+    let names = ["RIDEWIRE_LISTEN", "RIDEWIRE_ADMIN_LISTEN", "RIDEWIRE_TLS_CERTIFICATE"];
+    assert_eq!(variables(&healthcheck), names, "{healthcheck}");
+    let migrate = help("migrate").await;
+    assert!(migrate.contains("--listen-database-url") && !migrate.contains("--heartbeat"), "{migrate}");
+    assert_eq!(variables(&help("openapi").await), [""; 0]);
+
+    for command in ["serve", "check"] {
+        let help = help(command).await;
+        let sections = sections(&help);
+        let headings: Vec<_> = sections.iter().map(|(heading, _)| *heading).collect();
+        for heading in ["Database", "Keys and tokens", "Limits", "Logs and traces", "Retention"] {
+            assert!(headings.contains(&heading), "{command}: {headings:?}");
+        }
+        let (_, general) = sections.iter().find(|(heading, _)| *heading == "Options").unwrap();
+        assert_eq!(variables(general), [""; 0], "each setting of `{command}` has a heading");
+    }
+    let top = stdout(&run(&["--help"], &[]).await);
+    assert!(variables(&top).is_empty() && top.contains("check") && top.contains("Without a command"), "{top}");
+    assert!(stdout(&run(&["--version"], &[]).await).starts_with("ridewire "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_setting_is_in_the_readme() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let help = stdout(&run(&["check", "--help"], &[]).await) + &stdout(&run(&["serve", "--help"], &[]).await);
+    let variables = variables(&help);
+    assert!(variables.len() > 100, "{}", variables.len());
+    for name in variables {
+        assert!(readme.contains(&format!("`{name}`")), "README.md has no row for {name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn options_without_a_command_are_those_of_serve() {
+    let refused = run(&["--heartbeat", "soon"], &[]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("RIDEWIRE_HEARTBEAT (--heartbeat)"), "{}", stderr(&refused));
+    let unknown = run(&["sevre"], &[]).await;
+    assert!(unknown.status.code() == Some(2) && stderr(&unknown).contains("serve"), "{}", stderr(&unknown));
 }

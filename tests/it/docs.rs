@@ -140,6 +140,36 @@ async fn the_examples_are_what_is_sent() {
 }
 
 #[test]
+fn the_changelog_names_the_migrations_that_lock() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let changelog = fs::read_to_string(root.join("CHANGELOG.md")).unwrap();
+    let (_, section) = changelog.split_once("### Migrations that lock\n").unwrap();
+    let (section, _) = section.split_once("\n### ").unwrap();
+    let named: Vec<&str> = section.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    for entry in fs::read_dir(root.join("sql/migrations")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+        let code = code.join(" ");
+        let of = |statement: &str, before: &str| -> Vec<String> {
+            let rest = code.split(statement).skip(1).filter_map(|rest| rest.split_once(before));
+            rest.map(|(_, rest)| rest.split_whitespace().next().unwrap_or_default().to_owned()).collect()
+        };
+        let made = [of("create table", " "), of("create unlogged table", " ")].concat();
+        let locked = [
+            of("create index", " on "),
+            of("create unique index", " on "),
+            of("update messages", "set"),
+            of("update participants", "set"),
+        ]
+        .concat();
+        let (version, _) = path.file_name().unwrap().to_str().unwrap().split_once("__").unwrap();
+        let locks = locked.iter().any(|table| !made.contains(table));
+        assert!(!locks || named.contains(&version), "CHANGELOG.md does not say what {version} locks");
+    }
+}
+
+#[test]
 fn the_tests_that_are_to_show_what_is_safe_are_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("docs/security.md")).unwrap();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Parser;
 use ridewire::app;
 use ridewire::config::Settings;
-use ridewire::realtime::Hub;
+use ridewire::realtime::{FeedReader, Hub};
 use ridewire::store::{Retention, Store};
 use tokio::sync::oneshot;
 use tokio_postgres::Client;
@@ -113,6 +113,12 @@ impl Lane {
         });
         let (base, runtime, hub, store, stat) = started.await.expect("a replica starts");
         let stat = stat.map(|own| own.join("stat"));
+        let (read_hub, read_store) = (Arc::clone(&hub), Arc::clone(&store));
+        // The relay is prompt where the feed is read.
+        runtime.spawn(async move {
+            let _reader = FeedReader::open(&read_hub, &read_store, None, || ()).await;
+            std::future::pending::<()>().await;
+        });
         self.running[replica.index()] = Some(Running { base, runtime, hub, store, kill, ended, stat, lease: None });
     }
 

@@ -46,7 +46,11 @@ fn directory() -> PathBuf {
 }
 
 async fn start(directory: &Path, guard: &Guard) -> EmbeddedPostgres {
-    let postgres = EmbeddedPostgres::start(directory, Options { durable: false }).await.expect("Postgres starts");
+    start_with(directory, guard, Options { durable: false }).await
+}
+
+async fn start_with(directory: &Path, guard: &Guard, options: Options) -> EmbeddedPostgres {
+    let postgres = EmbeddedPostgres::start(directory, options).await.expect("Postgres starts");
     guard.watch(postgres.pid().expect("Postgres runs"));
     postgres
 }
@@ -83,9 +87,18 @@ impl Cluster {
 
     /// One for a test alone, to break.
     pub async fn own() -> Self {
+        Self::own_with(Options { durable: false }).await
+    }
+
+    /// The same with the settings of a private Postgres in production.
+    pub async fn durable() -> Self {
+        Self::own_with(Options::default()).await
+    }
+
+    async fn own_with(options: Options) -> Self {
         let directory = directory();
         let guard = Arc::new(Guard::of(&directory));
-        let postgres = start(&directory, &guard).await;
+        let postgres = start_with(&directory, &guard, options).await;
         Self { directory, guard, url: postgres.url(), postgres: Some(postgres), work: None }
     }
 

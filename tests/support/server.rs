@@ -17,10 +17,11 @@ use super::{PATIENCE, Stream, eventually};
 /// What the tests' tokens are signed with.
 pub const SECRET: &str = "a secret of the tests, and of nobody else";
 
-/// The program, with nothing of our own environment.
+/// The program, with nothing of our own environment, and at a port of its own.
 pub fn ridewire() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ridewire"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("RIDEWIRE_LISTEN", "127.0.0.1:0");
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }

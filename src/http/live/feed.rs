@@ -18,6 +18,7 @@ use crate::http::params::{digits, number, query};
 use crate::http::refusal::Refusal;
 use crate::http::schema;
 use crate::realtime::FeedReader;
+use crate::writer::relay::Relay;
 
 /// Stream the feed
 ///
@@ -41,7 +42,7 @@ pub(in crate::http) async fn stream_feed(
     res: &mut Response,
 ) -> Result<(), Refusal> {
     let Some(Session { caller, api, .. }) = or_later(session.for_all(), res)? else { return Ok(()) };
-    authorize(&api, caller.role)?;
+    let relay = authorize(&api, caller.role)?;
     let after = position("after", query(req, "after"))?;
     let cursor = last_event_id(req, position)?.or(after);
     let terms = terms(req, &api, &caller)?;
@@ -53,7 +54,7 @@ pub(in crate::http) async fn stream_feed(
         event_stream_headers(res);
         return Ok(());
     }
-    let opened = FeedReader::open(&api.hub, &api.store, cursor).await;
+    let opened = FeedReader::open(&api.hub, &api.store, cursor, || relay.wake_for_reader()).await;
     let Some((reader, opened)) = or_later(opened, res)? else { return Ok(()) };
     let beginning = Beginning {
         cursor: Cursor::Seq(opened.cursor),
@@ -85,7 +86,7 @@ pub(in crate::http) async fn poll_feed(
     res: &mut Response,
 ) -> Result<(), Refusal> {
     let Session { caller, api, .. } = session.for_all()?;
-    authorize(&api, caller.role)?;
+    let relay = authorize(&api, caller.role)?;
     let after = position("after", query(req, "after"))?;
     let limit = number(req, "limit", 1..=PAGE)?.unwrap_or(PAGE);
     let mut terms = poll::Terms::of(req, res, &api, &caller)?;
@@ -95,7 +96,7 @@ pub(in crate::http) async fn poll_feed(
         poll::head(res);
         return Ok(());
     }
-    let (mut reader, opened) = FeedReader::open(&api.hub, &api.store, after).await?;
+    let (mut reader, opened) = FeedReader::open(&api.hub, &api.store, after, || relay.wake_for_reader()).await?;
     let mut found = Found::of(opened.resumed, opened.gap.map(|gap| (gap.into(), Cursor::Seq(gap.to))));
     if opened.resumed || opened.gap.is_some() {
         found.collect(&mut reader, &api, &terms).await?;
@@ -104,12 +105,11 @@ pub(in crate::http) async fn poll_feed(
     found.answer((&api, &caller, admitted), &reader, &cursor, &State::Feed, res)
 }
 
-fn authorize(api: &Arc<Api>, role: Role) -> Result<(), Refusal> {
-    if !api.has_feed {
-        return Err(Refusal::NotFound);
-    }
+/// The relay of the feed, for those who may read it.
+fn authorize(api: &Arc<Api>, role: Role) -> Result<Arc<Relay>, Refusal> {
+    let relay = api.relay.as_ref().ok_or(Refusal::NotFound)?;
     match role {
-        Role::Service => Ok(()),
+        Role::Service => Ok(Arc::clone(relay)),
         _ => Err(Error::Forbidden("only the `service` role can read the feed").into()),
     }
 }

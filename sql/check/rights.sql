@@ -1,0 +1,7 @@
+-- What this role may do here beyond the statements of the server, for `ridewire check`.
+select current_database()::text as database,
+       current_schema()::text as schema,
+       current_user::text as role,
+       coalesce(has_schema_privilege(current_schema()::text, 'create'), false) as creates,
+       has_function_privilege('pg_advisory_xact_lock(bigint)', 'execute') as locks,
+       has_function_privilege('pg_notify(text, text)', 'execute') as notifies

@@ -1,0 +1,124 @@
+//! Whether LISTEN hears what NOTIFY says, and whether a pooler of transactions is in between.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::timeout;
+use tokio_postgres::{AsyncMessage, Client};
+
+use super::database::{Database, connection, row};
+use super::{Level, Report};
+use crate::config::{Notify, PreparedStatements, Settings};
+use crate::realtime::listen_to;
+use crate::store::{Address, StoreError, sql};
+
+/// How long a notification may take, and LISTEN before it.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How full the queue of notifications may be.
+const NOTABLE_USAGE: f64 = 0.25;
+
+/// Checks both. Where writes are impossible, nothing can be notified.
+pub(super) async fn check(database: &Database, settings: &Settings, is_writable: bool, report: &mut Report) {
+    match is_pooled(database).await {
+        Ok(true) if settings.prepared_statements == PreparedStatements::On => report.error(
+            "pooler",
+            "DATABASE_URL leads through a pooler of transactions, where prepared statements fail; set \
+             RIDEWIRE_PREPARED_STATEMENTS=off, and RIDEWIRE_LISTEN_DATABASE_URL to the database itself",
+        ),
+        Ok(true) => report.ok("pooler", "DATABASE_URL leads through a pooler of transactions, and nothing is prepared"),
+        Ok(false) => report.ok("pooler", "none"),
+        Err(error) => report.error("pooler", format!("{error}; {}", error.advice())),
+    }
+    if settings.notify == Notify::Off {
+        return report.ok("notifications", "not used: RIDEWIRE_NOTIFY=off");
+    }
+    if !is_writable {
+        return report.add(Level::Skipped, "notifications", "checked when the database takes writes");
+    }
+    match hears(&database.direct, &database.client).await {
+        Ok(true) => report.ok("notifications", "LISTEN receives what NOTIFY sends"),
+        Ok(false) => report.error(
+            "notifications",
+            "LISTEN does not receive what NOTIFY sends: it leads through a pooler of transactions, or to another database than \
+             DATABASE_URL; set RIDEWIRE_LISTEN_DATABASE_URL to the database itself",
+        ),
+        Err(error) => report.error("notifications", format!("{error}; {}", error.advice())),
+    }
+    let usage = row(&database.direct_client, sql::TOPICS_QUEUE_USAGE).await;
+    match usage.and_then(|row| Ok(row.try_get::<_, f64>("usage")?)) {
+        Ok(usage) => {
+            let (level, text) = queue(usage);
+            report.add(level, "notify queue", text);
+        }
+        Err(error) => report.error("notify queue", format!("{error}; {}", error.advice())),
+    }
+}
+
+/// Whether two connections that are open at the same time have the same process of Postgres behind them.
+async fn is_pooled(database: &Database) -> Result<bool, StoreError> {
+    let other = connection(&database.address).await?;
+    let mut processes = Vec::new();
+    for client in [&database.client, &other, &database.client, &other] {
+        processes.push(row(client, sql::CHECK_BACKEND).await?.try_get::<_, i64>("process")?);
+    }
+    processes.dedup();
+    // One after the other has its own, in turns.
+    Ok(processes.len() != 4 || processes.first() != processes.get(2) || processes.get(1) != processes.get(3))
+}
+
+/// Sends a notification from one connection to another, as replicas do, on a channel that nobody else listens on.
+async fn hears(direct: &Address, sender: &Client) -> Result<bool, StoreError> {
+    let channel = format!("ridewire_check_{:016x}", fastrand::u64(..));
+    let (listener, mut heard) = listening(direct).await?;
+    let listens = timeout(TIMEOUT, listen_to(&listener, &channel)).await;
+    listens.map_err(|_| StoreError::Timeout)??;
+    sender.simple_query(&format!("select pg_notify('{channel}', '')")).await?;
+    let hears = async { while heard.recv().await.is_some_and(|on| on != channel) {} };
+    let has_heard = timeout(TIMEOUT, hears).await.is_ok() && !listener.is_closed();
+    // Through a pooler, the connection to the database goes on.
+    drop(listener.simple_query(&format!("unlisten {channel}")).await);
+    Ok(has_heard)
+}
+
+/// A connection, and the channels of the notifications that it receives.
+async fn listening(address: &Address) -> Result<(Client, UnboundedReceiver<String>), StoreError> {
+    let connected = timeout(TIMEOUT, address.connect()).await;
+    let (client, mut connection) = connected.map_err(|_| StoreError::Timeout)??;
+    let (sender, receiver) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notification(notification) = message {
+                // Where nobody receives, the check is over.
+                drop(sender.send(notification.channel().to_owned()));
+            }
+        }
+    });
+    Ok((client, receiver))
+}
+
+fn queue(usage: f64) -> (Level, String) {
+    let percent = usage * 100.0;
+    match usage {
+        full if full >= NOTABLE_USAGE => (
+            Level::Warning,
+            format!(
+                "{percent:.0} % full, and when it is full no NOTIFY succeeds; end the session that listens in a transaction \
+                 which does not end (pg_stat_activity, `idle in transaction`)"
+            ),
+        ),
+        _ => (Level::Ok, format!("{percent:.0} % full")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_fills_is_reported() {
+        assert_eq!(queue(0.0), (Level::Ok, "0 % full".to_owned()));
+        assert_eq!(queue(0.3).0, Level::Warning);
+    }
+}
