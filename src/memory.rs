@@ -1,12 +1,13 @@
 //! The memory that requests and responses hold while they are on their way, and its ceiling.
 //!
-//! A response is held from its handler's return until the socket has taken its last byte; a body of a request, while it is
-//! received. What holds here:
+//! A response is held from its handler's return until the socket has taken its last byte; a body of a request, from its beginning
+//! until the request is answered. What holds here:
 //!
 //! - Beyond the ceiling the client that has waited longest is cut off, unless it has waited for less than `GRACE`: what a
 //!   client reads is gone within milliseconds, so the oldest are those that do not read.
 //! - Where nobody has waited that long, there is [no room](Memory::has_room): requests are rejected before they are carried
-//!   out. So what is held exceeds the ceiling by the requests in hand at most, each of a bounded size.
+//!   out, and large responses once more before they are made, when the database has given what they are made of. So what is held
+//!   exceeds the ceiling by what is made at that moment: a page for each connection to the database, and each thread.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -106,6 +107,13 @@ impl Memory {
     }
 }
 
+impl Held {
+    /// Notes that nobody waits for a client any more: the memory stays held, and cutting somebody off would not free it.
+    pub fn settle(&self) {
+        self.memory.waiting().remove(&self.number);
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.memory.waiting().remove(&self.number);
@@ -143,5 +151,17 @@ mod tests {
         assert!(memory.has_room());
         drop(held);
         assert_eq!((memory.held(), memory.waiting().len()), (0, 0));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_counts_until_it_is_dropped_and_cuts_nobody_off() {
+        let memory = Arc::new(Memory::new(100));
+        let cut = CancellationToken::new();
+        let held = memory.hold(150, &cut);
+        held.settle();
+        assert!(!memory.has_room() && !cut.is_cancelled());
+        assert_eq!((memory.held(), memory.cut_off()), (150, 0));
+        drop(held);
+        assert!(memory.has_room());
     }
 }

@@ -19,6 +19,7 @@ mod reads;
 mod retention;
 mod revocations;
 mod rows;
+mod seen;
 pub mod sql;
 mod types;
 mod webhooks;

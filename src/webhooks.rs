@@ -173,6 +173,7 @@ impl Webhooks {
         let sent =
             worker::send(&self.outbound, &webhook.url, &secrets, &self.ids.of_test(), ("webhook:test", at, &data))
                 .await;
+        worker::disable_if_gone(self, &webhook.id, &sent).await?;
         Ok(Some(Tested { status: sent.status, took: sent.took, error: sent.error }))
     }
 

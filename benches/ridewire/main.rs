@@ -20,6 +20,7 @@ mod arrival;
 mod client;
 mod compared;
 mod fanout;
+mod feed;
 mod floor;
 mod history;
 mod latency;
@@ -76,6 +77,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("replicas", |plan, platform| Box::pin(replicas::run(plan, platform))),
     ("positions", |plan, platform| Box::pin(positions::run(plan, platform))),
     ("polls", |plan, platform| Box::pin(polls::run(plan, platform))),
+    ("feed", |plan, platform| Box::pin(feed::run(plan, platform))),
 ];
 
 /// How much is measured.

@@ -35,12 +35,12 @@ struct Round {
 
 /// What was acknowledged.
 #[derive(Debug, Clone)]
-struct Sent {
-    per_second: f64,
+pub(crate) struct Sent {
+    pub(crate) per_second: f64,
     /// In milliseconds.
     p50: f64,
     p99: f64,
-    cpu: Cpu,
+    pub(crate) cpu: Cpu,
 }
 
 pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Table>> {
@@ -140,7 +140,7 @@ async fn open(server: &Server, rides: &[Ride]) -> anyhow::Result<(Apart, Arc<Ato
     Ok((streams.await?, received))
 }
 
-async fn send(
+pub(crate) async fn send(
     plan: &Plan,
     platform: &Platform,
     server: &Server,

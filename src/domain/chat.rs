@@ -20,7 +20,7 @@ pub enum Chat {
 }
 
 /// The status from which on a chat is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, salvo::oapi::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[salvo(schema(name = "OpensAt", rename_all = "lowercase"))]
 pub enum OpensAt {
@@ -54,7 +54,7 @@ impl OpensAt {
 }
 
 /// When a ride's chat opens, and how long after the ride's end it closes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChatPolicy {
     /// The status from which on it is open.
@@ -64,7 +64,7 @@ pub struct ChatPolicy {
 }
 
 /// How long a chat stays open after its ride's end, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GraceSeconds {
     /// For the rider.
     pub rider: u32,

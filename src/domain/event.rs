@@ -74,6 +74,9 @@ macro_rules! event_types {
         }
 
         impl EventType {
+            /// All types that this version knows.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
             /// The type as it is stored and sent.
             pub fn as_str(&self) -> &str {
                 match self {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Caller, Chat, Error, LastPresence, Result, Ride, RideView, Role, Seq, Status, Time, UserId};
+use super::{Caller, Chat, ChatPolicy, Error, LastPresence, Result, Ride, RideView, Role, Seq, Status, Time, UserId};
 
 /// What somebody is on a ride.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
@@ -64,6 +64,8 @@ pub struct LeftAs {
     pub status: Status,
     /// When it had last changed.
     pub updated_at: Time,
+    /// Its policy, as far as the log still has it.
+    pub chat_policy: Option<ChatPolicy>,
 }
 
 /// How far a user has received and read a ride: watermarks, each the seq of another's message, or 0.
@@ -242,9 +244,10 @@ impl RideSnapshot {
     /// The ride as somebody left it, who may not see what it has become. Where nobody knows how it was (retention had taken
     /// that before it was stored), it is one that a driver has.
     pub fn as_left(mut self, until: Seq, left_as: Option<LeftAs>) -> Self {
-        let LeftAs { status, updated_at } =
-            left_as.unwrap_or(LeftAs { status: Status::Accepted, updated_at: self.ride.created_at });
-        self.ride = Ride { status, updated_at, ended_at: None, closes: None, closed_at: None, ..self.ride };
+        let LeftAs { status, updated_at, chat_policy } =
+            left_as.unwrap_or(LeftAs { status: Status::Accepted, updated_at: self.ride.created_at, chat_policy: None });
+        self.ride =
+            Ride { status, updated_at, chat_policy, ended_at: None, closes: None, closed_at: None, ..self.ride };
         self.participants.retain(|person| person.from_seq <= until);
         for person in &mut self.participants {
             person.until_seq = person.until_seq.filter(|last| *last <= until);

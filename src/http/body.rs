@@ -1,23 +1,25 @@
 //! Request bodies, read as JSON whatever their `Content-Type` says, and JSON answers.
 
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use salvo::extract::Metadata;
 use salvo::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
-use salvo::http::{ParseError, StatusCode, Version};
+use salvo::http::{Method, ParseError, StatusCode, Version};
 use salvo::oapi::{Components, Content, EndpointArgRegister, EndpointOutRegister, Operation, RequestBody, ToSchema};
 use salvo::{Depot, Extractible, Request, Response, Scribe};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_path_to_error::Segment;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::context::Api;
+use super::params::QueryParameters;
 use super::refusal::Refusal;
-use crate::domain::Error;
+use crate::domain::{Error, FieldErrors};
 use crate::memory::Held;
 
 /// The largest body, where a handler does not say otherwise.
@@ -76,6 +78,27 @@ impl<T: ToSchema> EndpointArgRegister for OptionalBody<T> {
     }
 }
 
+/// Rejects the body of a request whose operation has none: what it says would be ignored. Nothing and `{}`, which some clients
+/// always send, are none; and of GET and HEAD a body has no meaning (RFC 9110, section 9.3.1).
+pub(super) async fn reject_body(req: &mut Request, depot: &Depot) -> Result<(), Refusal> {
+    let operations = depot.get_typed::<Arc<QueryParameters>>().map_err(|_| Error::Internal)?;
+    if matches!(*req.method(), Method::GET | Method::HEAD) || !operations.is_without_body(req) {
+        return Ok(());
+    }
+    let bytes = read(req, depot, MAX_BYTES).await?.trim_ascii();
+    let fields = match serde_json::from_slice::<HashMap<String, IgnoredAny>>(bytes) {
+        Ok(fields) => fields,
+        Err(_) if bytes.is_empty() => return Ok(()),
+        Err(_) => return Err(Error::invalid("", "must be empty, or {}: this operation has no body").into()),
+    };
+    let mut errors = FieldErrors::default();
+    for field in fields.keys() {
+        let pointer = format!("/{}", field.replace('~', "~0").replace('/', "~1"));
+        errors.take::<(), _>(&pointer, Err("is unknown: this operation has no fields"));
+    }
+    if errors.0.is_empty() { Ok(()) } else { Err(errors.into_error().into()) }
+}
+
 async fn read<'ex>(req: &'ex mut Request, depot: &Depot, most: usize) -> Result<&'ex [u8], Refusal> {
     let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
     // Told beforehand that it is too long, there is no need to read it.
@@ -95,8 +118,15 @@ async fn read<'ex>(req: &'ex mut Request, depot: &Depot, most: usize) -> Result<
     }
     // A small one is there, mostly, when its head is.
     let held = hold(api, length.unwrap_or(most));
-    let reading = unless_cut(held.as_ref(), req.payload_with_max_size(most));
-    match timeout_at(deadline, reading).await {
+    // It counts as long as the request does: what is parsed from it waits for the writer.
+    if let Some((_, held)) = &held {
+        req.extensions_mut().insert(Arc::clone(held));
+    }
+    let reading = timeout_at(deadline, unless_cut(held.as_ref(), req.payload_with_max_size(most))).await;
+    if let Some((_, held)) = &held {
+        held.settle();
+    }
+    match reading {
         Ok(Some(Ok(bytes))) => Ok(bytes),
         Ok(Some(Err(ParseError::PayloadTooLarge))) => Err(Refusal::BodyTooLarge),
         Ok(Some(Err(_))) => Err(Error::invalid("", "the body could not be read").into()),
@@ -112,15 +142,15 @@ async fn read<'ex>(req: &'ex mut Request, depot: &Depot, most: usize) -> Result<
 const SMALL: usize = 1024;
 
 /// Holds the memory of a body while it is read; with what ends that.
-fn hold(api: &Api, length: usize) -> Option<(CancellationToken, Held)> {
+fn hold(api: &Api, length: usize) -> Option<(CancellationToken, Arc<Held>)> {
     (length >= SMALL).then(|| {
         let cut = CancellationToken::new();
-        let held = api.memory.hold(length, &cut);
+        let held = Arc::new(api.memory.hold(length, &cut));
         (cut, held)
     })
 }
 
-async fn unless_cut<T>(held: Option<&(CancellationToken, Held)>, reading: impl Future<Output = T>) -> Option<T> {
+async fn unless_cut<T>(held: Option<&(CancellationToken, Arc<Held>)>, reading: impl Future<Output = T>) -> Option<T> {
     match held {
         Some((cut, _)) => cut.run_until_cancelled(reading).await,
         None => Some(reading.await),
@@ -130,13 +160,45 @@ async fn unless_cut<T>(held: Option<&(CancellationToken, Held)>, reading: impl F
 /// Parses a body; where it is not what it should be, the error says which field.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     match serde_json::from_slice(bytes) {
+        Err(error) if !error.is_data() => Err(Error::invalid("", format!("must be JSON: {error}")).into()),
         // Serde would fill a struct from an array as well.
-        Ok(_) if !bytes.trim_ascii_start().starts_with(b"{") => Err(Error::invalid("", "must be a JSON object").into()),
+        _ if !bytes.trim_ascii_start().starts_with(b"{") => Err(Error::invalid("", "must be a JSON object").into()),
         Ok(parsed) => Ok(parsed),
-        Err(error) => {
-            let detail = if error.is_data() { error.to_string() } else { format!("must be JSON: {error}") };
-            Err(Error::invalid(wrong_field::<T>(bytes), detail).into())
+        Err(error) => Err(Error::invalid(wrong_field::<T>(bytes), in_terms_of_json(&error.to_string())).into()),
+    }
+}
+
+/// What serde says of a value that is not what it should be, in the terms of JSON instead of Rust's: what would be right.
+fn in_terms_of_json(said: &str) -> String {
+    // Its kinds of errors are words alone, and so is what it expects. What the client has sent stands between the two.
+    let said = said.rfind(" at line ").and_then(|end| said.get(..end)).unwrap_or(said);
+    let expected = said.rsplit_once(", expected ").map(|(_, expected)| expected);
+    let names = |list: &str| list.trim_start_matches("one of ").replace('`', "").replace(" or ", ", ");
+    match (said.split(' ').next().unwrap_or_default(), said.split(' ').nth(1).unwrap_or_default(), expected) {
+        ("unknown", "field", Some(list)) => format!("is unknown; the fields here are {}", names(list)),
+        ("unknown", "field", None) => "is unknown; there are no fields here".to_owned(),
+        ("unknown", "variant", Some(list)) => format!("must be one of {}", names(list)),
+        ("duplicate", "field", _) => "is given twice".to_owned(),
+        ("missing", "field", _) => REQUIRED.to_owned(),
+        ("invalid", "type" | "value" | "length" | "type:" | "value:" | "length:", Some(expected)) => {
+            format!("must be {}", kind_of_json(expected))
         }
+        _ => said.to_owned(),
+    }
+}
+
+/// A Rust type, as serde names what it expects, in the terms of JSON.
+fn kind_of_json(expected: &str) -> &str {
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "u128" | "usize" => "a whole number, 0 or more",
+        "i8" | "i16" | "i32" | "i64" | "i128" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        "unit" => "null",
+        of_struct if of_struct.starts_with("struct ") => "an object",
+        of_list if of_list.starts_with("a tuple ") => "an array",
+        other => other,
     }
 }
 
@@ -232,6 +294,14 @@ mod tests {
         ride_id: Option<String>,
         #[allow(dead_code, reason = "only parsed")]
         list: Option<Vec<u8>>,
+        #[allow(dead_code, reason = "only parsed")]
+        nested: Option<Nested>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Nested {
+        #[allow(dead_code, reason = "only parsed")]
+        a: Option<bool>,
     }
 
     fn wrong(text: &[u8]) -> (String, String) {
@@ -255,10 +325,28 @@ mod tests {
         assert!(wrong(b"{\"rideId\": \"\xff\"}").1.starts_with("must be JSON"));
         assert!(wrong(br#"{"rideId": "\ud800"}"#).1.starts_with("must be JSON"));
         // However deep it is: the array itself is wrong already, and what is within is not parsed.
-        assert_eq!(
-            wrong("[".repeat(5_000).as_bytes()).1,
-            "invalid type: sequence, expected a string at line 1 column 1"
-        );
+        assert_eq!(wrong("[".repeat(5_000).as_bytes()).1, "must be a JSON object");
         assert!(parse::<Sample>(br#"{"rideId": null}"#).is_ok());
+    }
+
+    #[test]
+    fn what_would_be_right_is_said_in_the_terms_of_json() {
+        let detail = |text: &str| wrong(text.as_bytes()).1;
+        assert_eq!(detail(r#"{"rideId": 5}"#), "must be a string");
+        assert_eq!(detail(r#"{"rideId": {"a": "x, expected y at line 3"}}"#), "must be a string");
+        assert_eq!(detail(r#"{"list": "at line 1, expected nothing"}"#), "must be an array");
+        assert_eq!(detail(r#"{"list": [1, "x"]}"#), "must be a whole number, 0 or more");
+        assert_eq!(detail(r#"{"list": [300]}"#), "must be a whole number, 0 or more");
+        assert_eq!(detail(r#"{"nested": 1}"#), "must be an object");
+        assert_eq!(detail(r#"{"nested": {"a": 1}}"#), "must be a boolean");
+        assert_eq!(detail(r#"{"other, expected `x`": 1}"#), "is unknown; the fields here are rideId, list, nested");
+        assert_eq!(detail(r#"{"list": [], "list": []}"#), "is given twice");
+        assert_eq!(detail("[]"), "must be a JSON object");
+        assert_eq!(in_terms_of_json("must be one of a, b at line 1 column 2"), "must be one of a, b");
+        assert_eq!(
+            in_terms_of_json("unknown variant `x`, expected `a` or `b` at line 1 column 2"),
+            "must be one of a, b"
+        );
+        assert_eq!(in_terms_of_json("missing field `a` at line 1 column 2"), "is required");
     }
 }

@@ -12,7 +12,7 @@ use salvo::{Depot, Extractible, FlowCtrl, Handler, Request, Response, async_trai
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Admitted, NotAdmitted};
-use super::body::MAX_BYTES;
+use super::body::{MAX_BYTES, reject_body};
 use super::metrics::{Metrics, Transport};
 use super::params::{QueryParameters, query};
 use super::rate::SendRate;
@@ -114,13 +114,12 @@ impl Api {
         self.notifier.tell(signal);
     }
 
-    /// Whether there is memory for another request.
-    fn has_room(&self) -> bool {
-        let has_room = self.memory.has_room();
-        if !has_room {
-            self.metrics.rejected("memory");
+    /// Rejects unless there is memory for another request, or for a large response.
+    pub(super) fn require_room(&self) -> Result<(), Error> {
+        match self.memory.has_room() {
+            true => Ok(()),
+            false => Err(Error::Unavailable).inspect_err(|_| self.metrics.rejected("memory")),
         }
-        has_room
     }
 
     /// Waits until what a caller has shown counts no longer, and says why.
@@ -341,13 +340,12 @@ impl<'ex> Extractible<'ex> for Session {
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
         let api = api(depot)?;
-        if !api.has_room() {
-            return Err(Error::Unavailable.into());
-        }
+        api.require_room()?;
         match Credentials::of(req, &api).await? {
             Credentials::Token(caller) => {
                 limit_writes(req, depot, &api, &caller).await?;
                 check_query(req, depot)?;
+                reject_body(req, depot).await?;
                 Ok(Self::new(caller, api, depot))
             }
             Credentials::Ticket(_) => Err(Error::Forbidden("a ticket opens streams and polls, nothing else").into()),
@@ -364,7 +362,7 @@ impl<'ex> Extractible<'ex> for LiveSession {
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
         let api = api(depot)?;
-        if !api.has_room() {
+        if api.require_room().is_err() {
             // As below.
             return Ok(Self { session: None, bound_to: None });
         }

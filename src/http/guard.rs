@@ -87,6 +87,28 @@ impl Handler for RequireHost {
     }
 }
 
+/// What pages for people begin with: they find them with a slash at the end as well.
+const PAGES: [&str; 3] = ["/docs", "/console", "/client"];
+
+/// Rejects paths with an empty segment: the router skips those, so that `/readyz/` and `//metrics` would be served, and pass a
+/// proxy that hides or limits a path as it is written.
+pub(super) struct RequirePath;
+
+#[async_trait]
+impl Handler for RequirePath {
+    async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
+        if !is_exact(req.uri().path()) {
+            ctrl.skip_rest();
+            Refusal::NotFound.write(req, depot, res).await;
+        }
+    }
+}
+
+fn is_exact(path: &str) -> bool {
+    let is_page = PAGES.iter().any(|page| path.strip_prefix(page).is_some_and(|rest| rest.starts_with('/')));
+    !path.contains("//") && (path == "/" || !path.ends_with('/') || is_page)
+}
+
 fn has_one_host(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(HOST).iter();
     let (Some(host), None) = (values.next(), values.next()) else { return false };
@@ -131,6 +153,17 @@ mod tests {
             assert!(!has_one(&[wrong]), "{wrong}");
         }
         assert!(!has_one(&[]) && !has_one(&["example.com", "example.com"]));
+    }
+
+    #[test]
+    fn a_path_has_no_empty_segments_but_pages_may_end_with_one() {
+        for fine in ["/", "/readyz", "/api/v1/rides", "/docs/", "/docs/errors/", "*"] {
+            assert!(is_exact(fine), "{fine}");
+        }
+        for wrong in ["//", "/readyz/", "//metrics", "/api/v1//rides", "/api/v1/rides/", "/docs//errors", "/documents/"]
+        {
+            assert!(!is_exact(wrong), "{wrong}");
+        }
     }
 
     #[test]

@@ -76,6 +76,7 @@ pub(super) async fn list_rides(session: Session, req: &mut Request) -> Result<Js
     let has_more = page.len() > limit;
     page.truncate(limit);
     let stored = api.store.inbox(&caller, &page).await?;
+    api.require_room()?;
     let stored: HashMap<_, _> = stored.iter().map(|stored| (&stored.snapshot.ride.id, stored)).collect();
     // Without those that have ceased to be the caller's between the two.
     let found = page.iter().filter_map(|place| Some((place, stored.get(&place.ride)?)));

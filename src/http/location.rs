@@ -23,13 +23,14 @@ pub(super) struct LocationBody {
     /// Degrees east.
     #[salvo(schema(required = true, nullable = false, minimum = -180, maximum = 180, example = 13.405))]
     lng: Option<f64>,
-    /// Degrees clockwise from north. A negative one is unknown, as phones with iOS report it, and becomes null.
-    #[salvo(schema(maximum = 360))]
+    /// Degrees clockwise from north. −1 is unknown, as phones with iOS report it, and becomes null.
+    #[salvo(schema(value_type = Option<schema::NewHeading>))]
     heading: Option<f64>,
-    /// Metres a second. A negative one is unknown, and becomes null.
+    /// Metres a second. −1 is unknown, and becomes null.
+    #[salvo(schema(value_type = Option<schema::NewSpeed>))]
     speed: Option<f64>,
-    /// Metres within which the position is right.
-    #[salvo(schema(minimum = 0))]
+    /// Metres within which the position is right. −1 is unknown, and becomes null.
+    #[salvo(schema(value_type = Option<schema::NewAccuracy>))]
     accuracy: Option<f64>,
     /// When; now where it is not given, or in the future.
     #[salvo(schema(format = "date-time"))]
@@ -56,9 +57,16 @@ pub(super) async fn put_location(
     let mut errors = FieldErrors::default();
     let lat = errors.take("/lat", body.lat.ok_or(REQUIRED));
     let lng = errors.take("/lng", body.lng.ok_or(REQUIRED));
-    let heading = errors.take("/heading", within(known(body.heading), 360.0, "must be 0 to 360 degrees"));
-    let speed = errors.take("/speed", within(known(body.speed), f64::MAX, "must be 0 or more metres a second"));
-    let accuracy = errors.take("/accuracy", within(body.accuracy, f64::MAX, "must be 0 or more metres"));
+    let heading = errors
+        .take("/heading", within(known(body.heading), 360.0, "must be 0 to 360 degrees, or -1 where it is unknown"));
+    let speed = errors.take(
+        "/speed",
+        within(known(body.speed), f64::MAX, "must be 0 or more metres a second, or -1 where it is unknown"),
+    );
+    let accuracy = errors.take(
+        "/accuracy",
+        within(known(body.accuracy), f64::MAX, "must be 0 or more metres, or -1 where it is unknown"),
+    );
     let at = body.at.map(|at| Time::parse(&at).ok_or("must be a time as RFC 3339 writes it"));
     let at = errors.take("/at", at.transpose());
     let (Some(lat), Some(lng), Some(heading), Some(speed), Some(accuracy), Some(at)) =
@@ -101,9 +109,9 @@ pub(crate) async fn locate(api: &Api, caller: &Caller, ride: RideId, fix: Fix) -
     Ok(())
 }
 
-/// A heading or speed, unless it is unknown: iOS reports an unknown one as negative.
+/// A heading, speed or accuracy, unless it is unknown: iOS reports that as −1 (`CLLocation`). Any other negative value is a mistake.
 fn known(value: Option<f64>) -> Option<f64> {
-    value.filter(|value| !value.is_sign_negative() || *value == 0.0)
+    value.filter(|value| *value != -1.0)
 }
 
 fn within(value: Option<f64>, most: f64, detail: &'static str) -> Result<Option<f64>, &'static str> {

@@ -21,7 +21,7 @@ use crate::domain::{
     Access, Caller, ClientMessageId, Content, Error, FieldErrors, Message, MessageId, Metadata, Review, RideId,
     RideSnapshot, Seq, Topic,
 };
-use crate::store::Direction;
+use crate::store::{Direction, HistoryPage};
 use crate::writer::{DeleteMessage, SendMessage};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -171,6 +171,8 @@ pub(super) async fn get_history(
     }
     let page = api.store.history(&ride, &caller, direction, limit).await?.ok_or(Error::RideNotFound)?;
     page.snapshot.admit(&caller)?;
+    api.require_room()?;
+    let page = HistoryPage { snapshot: api.store.with_seen_marks(page.snapshot, &caller).await?, ..page };
     res.headers_mut().insert(ETAG, header(&etag(&page.snapshot, &caller, direction, limit)));
     let views = page.messages.iter().map(|message| message.view_for(&caller, &page.snapshot.receipts));
     // Those nearest to where the page begins.

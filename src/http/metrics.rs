@@ -30,8 +30,8 @@ use crate::writer::Committed;
 const CUT_OFF: &str = "memory_cut_off";
 
 /// The limits that reject.
-const REJECTIONS: [&str; 7] =
-    ["memory", CUT_OFF, "send_limit", "streams", "streams_of_user", "body_deadline", "broadcasts"];
+const REJECTIONS: [&str; 8] =
+    ["memory", CUT_OFF, "send_limit", "streams", "streams_of_user", "body_deadline", "broadcasts", "writes_waiting"];
 
 /// What is counted.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ of streams (`Last-Event-ID`), polls (`after`) and the history alike.
 
 Request bodies are JSON whatever their `Content-Type` says. Errors are `application/problem+json` (RFC 9457) with a \
 stable `code`. A ride or message that is not yours looks as one that is not there. A query parameter that an operation does not \
-document is rejected, except `_`, which some libraries add against caches. `HEAD` is accepted wherever `GET` is.";
+document is rejected, except `_`, which some libraries add against caches; so is a body where none is documented, except `{}`. `HEAD` is accepted wherever `GET` is.";
 
 /// The refusals that any operation under `/api/v1` may meet.
 const COMMON: [(&str, &str); 7] = [
@@ -78,6 +78,17 @@ pub fn document() -> OpenApi {
         document.components.examples.insert(code.to_owned(), Example::new().value(body).into());
     }
     describe_refusals(&mut document, &problem);
+    // Of what is no part of the API, that has a problem of its own.
+    if let Some(RefOr::Type(response)) = document
+        .paths
+        .get_mut("/readyz")
+        .and_then(|item| item.operations.get_mut(&PathItemType::Get))
+        .and_then(|operation| operation.responses.get_mut("503"))
+        && let Some(content) = response.contents.get_mut("application/problem+json")
+    {
+        let example = Ref::new("#/components/examples/not_ready");
+        content.examples.insert("not_ready".to_owned(), RefOr::Ref(example));
+    }
     document
 }
 

@@ -1,6 +1,6 @@
 //! Path and query parameters, parsed into the domain's types.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -70,14 +70,24 @@ path_parameter! {
     WebhookPath(String) = "webhookId", String, |text| Ok(text.to_owned())
 }
 
-/// The query parameters of each operation: those that openapi.yaml documents.
+/// What each operation takes, as openapi.yaml documents it: query parameters, and whether there is a body.
 #[derive(Debug, Default)]
-pub(super) struct QueryParameters(HashMap<String, Vec<String>>);
+pub(super) struct QueryParameters {
+    parameters: HashMap<String, Vec<String>>,
+    without_body: HashSet<String>,
+}
+
+/// An operation as this module names it.
+fn operation(req: &Request) -> String {
+    let method = if req.method() == Method::HEAD { "get" } else { req.method().as_str() };
+    format!("{method} /{}", req.matched_path().trim_start_matches('/')).to_ascii_lowercase()
+}
 
 impl QueryParameters {
     /// Reads them from the document.
     pub(super) fn of(document: &OpenApi) -> Self {
         let mut parameters: HashMap<String, Vec<String>> = HashMap::new();
+        let mut without_body = HashSet::new();
         for (path, item) in document.paths.iter() {
             for (method, operation) in item.operations.iter() {
                 let documented = operation.parameters.0.iter().filter_map(|parameter| match parameter {
@@ -92,10 +102,19 @@ impl QueryParameters {
                 if operation.securities.iter().flatten().any(|security| *security == ticket) {
                     names.push("ticket".to_owned());
                 }
-                parameters.insert(format!("{method:?} {path}").to_ascii_lowercase(), names);
+                let name = format!("{method:?} {path}").to_ascii_lowercase();
+                if operation.request_body.is_none() {
+                    without_body.insert(name.clone());
+                }
+                parameters.insert(name, names);
             }
         }
-        Self(parameters)
+        Self { parameters, without_body }
+    }
+
+    /// Whether the operation of a request has no body.
+    pub(super) fn is_without_body(&self, req: &Request) -> bool {
+        self.without_body.contains(&operation(req))
     }
 
     /// Rejects a parameter that the operation does not have: it is more likely a misspelt one than one that does not matter.
@@ -105,9 +124,7 @@ impl QueryParameters {
         if req.uri().query().is_none() {
             return Ok(());
         }
-        let method = if req.method() == Method::HEAD { "get" } else { req.method().as_str() };
-        let operation = format!("{method} /{}", req.matched_path().trim_start_matches('/')).to_ascii_lowercase();
-        let Some(known) = self.0.get(&operation) else { return Ok(()) };
+        let Some(known) = self.parameters.get(&operation(req)) else { return Ok(()) };
         let mut unknown = FieldErrors::default();
         for name in req.queries().keys().filter(|name| *name != "_" && !known.contains(name)) {
             let detail = match known.as_slice() {

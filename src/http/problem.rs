@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::context::Api;
 use super::errors;
+use super::health::NotReady;
 use super::refusal::Refusal;
 use super::trace::RequestId;
 use crate::auth::TokenError;
@@ -24,6 +25,8 @@ struct Extensions {
     request_id: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<WrongField>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    readiness: Option<NotReady>,
 }
 
 /// What is wrong with a request (RFC 9457).
@@ -78,6 +81,7 @@ fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Refusal::BodyTooLarge => return (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
         Refusal::TooMany { .. } => return TOO_MANY,
         Refusal::BroadcastStopped { .. } => Error::Unavailable.code(),
+        Refusal::NotReady(_) => return (StatusCode::SERVICE_UNAVAILABLE, "not_ready", "Not ready"),
         Refusal::NotFound => return (StatusCode::NOT_FOUND, "not_found", "Nothing here"),
         Refusal::MethodNotAllowed => {
             return (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed");
@@ -150,7 +154,13 @@ pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
         Error::Unavailable,
         Error::Internal,
     ];
-    let http = [Refusal::NotFound, Refusal::BodyTooLarge, Refusal::TooMany { what: "messages", seconds: 1 }];
+    let not_ready = NotReady { database: false, writable: false, keys: true, listen: "connecting" };
+    let http = [
+        Refusal::NotReady(not_ready),
+        Refusal::NotFound,
+        Refusal::BodyTooLarge,
+        Refusal::TooMany { what: "messages", seconds: 1 },
+    ];
     let tokens = [None].into_iter().chain(TokenError::OF_EACH_CODE.map(Some)).map(Refusal::Unauthorized);
     domain.map(Refusal::Domain).into_iter().chain(tokens).chain(http).map(|refusal| {
         let (status, code, title) = table(&refusal);
@@ -192,6 +202,9 @@ impl Writer for Refusal {
         let api = depot.get_typed::<Arc<Api>>().ok();
         if let Some(api) = api {
             api.metrics.refusals.with_label_values(&[code]).inc();
+            if matches!(self, Self::Domain(Error::TooManyWaiting)) {
+                api.metrics.rejected("writes_waiting");
+            }
         }
         let page = errors::url(req, api.and_then(|api| api.public_url.as_deref()), code);
         let challenge = match &self {
@@ -217,15 +230,17 @@ impl Writer for Refusal {
             Self::Domain(Error::TooManyWaiting) => Some(HeaderValue::from(1)),
             _ => (status == StatusCode::SERVICE_UNAVAILABLE).then(retry_after),
         };
-        let errors = match self {
-            Self::Domain(Error::Invalid(fields)) => fields.0,
-            _ => Vec::new(),
+        let (errors, readiness) = match self {
+            Self::Domain(Error::Invalid(fields)) => (fields.0, None),
+            Self::NotReady(readiness) => (Vec::new(), Some(readiness)),
+            _ => (Vec::new(), None),
         };
         let errors = errors.into_iter().map(|field| WrongField { pointer: field.pointer, detail: field.detail });
         res.render(Problem::new(status).kind(page).title(title).detail(detail).with_extensions(Extensions {
             code,
             request_id: request_id.to_string(),
             errors: errors.collect(),
+            readiness,
         }));
         if let Some(retry) = retry {
             res.headers_mut().insert(RETRY_AFTER, retry);

@@ -1,5 +1,6 @@
 //! Why a request gets no answer: the domain's refusals, and those that only HTTP knows.
 
+use super::health::NotReady;
 use crate::auth::TokenError;
 use crate::domain::Error;
 use crate::realtime::OpenError;
@@ -37,6 +38,9 @@ pub(crate) enum Refusal {
         /// How many after them may have been.
         in_doubt: usize,
     },
+    /// The server is not ready: to whoever asks just that.
+    #[error("{}", .0.reason())]
+    NotReady(NotReady),
     /// There is nothing at this path.
     #[error("there is nothing at this path")]
     NotFound,

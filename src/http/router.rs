@@ -10,7 +10,7 @@ use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Service, Writer
 use super::console::Console;
 use super::context::{Api, Provide};
 use super::errors::ErrorPages;
-use super::guard::{Origin, RequireHost, cors};
+use super::guard::{Origin, RequireHost, RequirePath, cors};
 use super::live::{feed, poll, sse};
 use super::params::QueryParameters;
 use super::refusal::Refusal;
@@ -42,7 +42,8 @@ pub fn service(api: Arc<Api>, origins: &[Origin], served: Served, console: Optio
         .catcher(Catcher::default().hoop(Nothing))
         .hoop(Provide(api, parameters))
         .hoop(Trace)
-        .hoop(RequireHost);
+        .hoop(RequireHost)
+        .hoop(RequirePath);
     match cors(origins) {
         Some(cors) => service.hoop(cors),
         None => service,

@@ -1,6 +1,8 @@
 //! The shapes of the interface, for openapi.yaml. What is sent is made elsewhere; tests hold the two together.
 
 mod live;
+mod locations;
+mod readiness;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -10,6 +12,8 @@ use salvo::oapi::{Components, RefOr, Schema, ToSchema};
 use serde_json::Value;
 
 pub(super) use self::live::{FeedPage, Poll, PollAll};
+pub(super) use self::locations::{NewAccuracy, NewHeading, NewSpeed};
+pub(super) use self::readiness::{NotReady, Ready};
 pub(super) use self::webhooks::{CreatedWebhook, TestedWebhook, Webhook, WebhookDeliveries, WebhookSecret, Webhooks};
 use crate::domain::{Chat, OpensAt, RideRole, Status};
 
@@ -375,23 +379,4 @@ pub(super) struct StreamTicket {
     ticket: String,
     /// When it ends: with the token it was made with.
     expires_at: DateTime,
-}
-
-/// Whether this server can do its work.
-#[derive(ToSchema)]
-#[salvo(schema(name = "Ready", rename_all = "camelCase"))]
-#[allow(dead_code, reason = "only its shape is used")]
-pub(super) struct Ready {
-    /// `ok` or `unavailable`.
-    #[salvo(schema(example = "ok"))]
-    status: String,
-    /// Whether Postgres answers.
-    database: bool,
-    /// Whether Postgres can be written to: it does not only read, and its schema is there.
-    writable: bool,
-    /// Whether there is a key to verify tokens with.
-    keys: bool,
-    /// How hints of other replicas arrive: `listening`, `connecting`, `deaf`, `off`.
-    #[salvo(schema(example = "listening"))]
-    listen: String,
 }

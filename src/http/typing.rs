@@ -11,7 +11,7 @@ use super::body::{Body, REQUIRED};
 use super::context::{Api, Session};
 use super::params::RidePath;
 use super::refusal::Refusal;
-use crate::domain::{Caller, Error, RideId, RideRole, Seq, Time, Topic, UserId};
+use crate::domain::{Caller, Error, RideId, Seq, Time, Topic, UserId};
 
 /// Whether the caller is typing.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -47,11 +47,7 @@ pub(super) async fn set_typing(
 /// Judges and tells that somebody types, or has stopped.
 pub(crate) async fn say_typing(api: &Arc<Api>, caller: &Caller, ride: &RideId, types: bool) -> Result<(), Refusal> {
     let snapshot = api.store.snapshot(ride).await?.ok_or(Error::RideNotFound)?;
-    let role = snapshot.admit(caller)?.role;
-    if role == RideRole::System {
-        return Err(Error::Forbidden("the platform itself does not type").into());
-    }
-    snapshot.require_open_chat(role)?;
+    snapshot.require_open_chat(snapshot.admit(caller)?.role)?;
     tell(api, &Topic::ride(ride), &caller.user, types, snapshot.head, Some(snapshot.read_at));
     Ok(())
 }

@@ -35,6 +35,9 @@ const DESCRIPTION: usize = 500;
 /// The most deliveries of a page, and how many where no limit is given.
 const PAGE: (usize, usize) = (200, 50);
 
+/// Which states can be chosen.
+const STATES: &str = "must be active, or paused to stop deliveries; only the server disables a webhook";
+
 /// The API, for the service alone, where there is a feed.
 fn authorized(session: Session) -> Result<Arc<Api>, Refusal> {
     if session.api.relay.is_none() {
@@ -125,7 +128,7 @@ pub(super) async fn update_webhook(
     let types = body.types.and_then(|types| check_types(&mut errors, types));
     let description = body.description.map(|text| text.map(check_description).transpose()).transpose();
     let description = errors.take("/description", description);
-    let state = body.state.map(|text| chosen_state(&text).ok_or("must be active or paused")).transpose();
+    let state = body.state.map(|text| chosen_state(&text).ok_or(STATES)).transpose();
     let state = errors.take("/state", state);
     if !errors.0.is_empty() {
         return Err(errors.into_error().into());
@@ -177,7 +180,8 @@ pub(super) async fn rotate_secret(session: Session, id: WebhookPath, res: &mut R
 
 /// Test a webhook
 ///
-/// Sends one `webhook.test`, whatever the webhook's state, and returns what has come of it. A test is not tried again.
+/// Sends one `webhook.test`, whatever the webhook's state, and returns what has come of it. A test is not tried again. Where the
+/// endpoint answers it with 410, the webhook is disabled, as after any event.
 #[endpoint(tags("platform"), operation_id = "testWebhook", responses(
     (status_code = 200, description = "What has come of it", body = schema::TestedWebhook),
     (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),

@@ -341,9 +341,11 @@ impl Follow {
     }
 }
 
-/// A ride to somebody who may have left it: what it has become is not theirs to see.
+/// A ride to somebody who may have left it: what it has become is not theirs to see, nor are watermarks on others' messages.
 pub(super) async fn as_seen(reader: &Reader, snapshot: RideSnapshot) -> Result<RideSnapshot, StoreError> {
-    let Some(until) = snapshot.left_at(&reader.caller) else { return Ok(snapshot) };
+    let Some(until) = snapshot.left_at(&reader.caller) else {
+        return reader.store.with_seen_marks(snapshot, &reader.caller).await;
+    };
     let left_as = reader.store.left_as(&snapshot.ride.id, &reader.caller.user, until).await?;
     Ok(snapshot.as_left(until, left_as))
 }

@@ -147,7 +147,9 @@ impl Merged {
         let Reader { store, caller, .. } = &*self.reader;
         let rides = self.rides.keys().chain(self.later.keys()).map(|ride| store.snapshot(ride));
         let found = join_all(rides).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(found.into_iter().flatten().filter(|snapshot| snapshot.admit(caller).is_ok()).collect())
+        let found = found.into_iter().flatten().filter(|snapshot| snapshot.admit(caller).is_ok());
+        let seen = join_all(found.map(|snapshot| store.with_seen_marks(snapshot, caller))).await;
+        seen.into_iter().collect()
     }
 
     /// Waits for what comes next. Dropping the future loses nothing. A database that is away is waited for.
@@ -267,7 +269,7 @@ impl Merged {
             Turn::Ride(ride, generation, follow, next) if self.is_current(&ride, generation) => {
                 return self.take_of_ride(ride, generation, follow, next);
             }
-            Turn::Looked(going_on) => self.make_room(going_on.rides),
+            Turn::Looked(going_on) => self.make_room(going_on),
             // Of a time that has been closed.
             Turn::Opened(..) | Turn::Ride(..) | Turn::Stopped => {}
         }

@@ -7,8 +7,8 @@ use super::pool::{Params, Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, feed, message_from_row, sql};
 use crate::domain::{
-    BatchId, Caller, ClientMessageId, EventType, LeftAs, Message, MessageId, RideId, RideSnapshot, Seq, Status, Time,
-    Topic, TraceContext, UserId,
+    BatchId, Caller, ClientMessageId, EventType, Message, MessageId, RideId, RideSnapshot, Seq, Time, Topic,
+    TraceContext, UserId,
 };
 
 /// About how many bytes of events are read of a topic at once.
@@ -232,15 +232,6 @@ impl Store {
     /// Decides when rides close of which an older version has not.
     pub async fn decide_closing(&self, grace: Duration, limit: i64) -> Result<u64, StoreError> {
         self.session().await?.execute(sql::RIDES_DECIDE_CLOSING, &[&grace.as_secs_f64(), &limit]).await
-    }
-
-    /// How a ride was when somebody left it at `until`, where that is known.
-    pub async fn left_as(&self, ride: &RideId, user: &UserId, until: Seq) -> Result<Option<LeftAs>, StoreError> {
-        let rows = self.read(sql::PARTICIPANTS_LEFT_AS, &[&ride.as_str(), &user.as_str(), &until]).await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let status = row.try_get::<_, Option<&str>>("left_status")?.and_then(Status::parse);
-        let updated_at = row.try_get::<_, Option<jiff::Timestamp>>("left_updated_at")?.map(Time::from);
-        Ok(status.zip(updated_at).map(|(status, updated_at)| LeftAs { status, updated_at }))
     }
 }
 

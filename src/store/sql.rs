@@ -57,6 +57,7 @@ statements! {
     RIDES_PAGE_OF_USER = "rides/page_of_user.sql";
     RIDES_PLACE = "rides/place.sql";
     RIDES_INBOX = "rides/inbox.sql";
+    MESSAGES_LAST_SEEN = "messages/last_seen.sql";
     PARTICIPANTS_GOING_ON = "participants/going_on.sql";
     PARTICIPANTS_LEFT_AS = "participants/left_as.sql";
     PARTICIPANTS_PUT = "participants/put.sql";

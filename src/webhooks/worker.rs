@@ -142,14 +142,13 @@ async fn attempt(webhooks: &Webhooks, lease: &Lease, due: &Due) -> Result<Attemp
         return Ok(attempted(DeliveryState::Delivered, sent, Duration::ZERO));
     }
     // An endpoint that is gone keeps the event, for when it is active again.
-    if sent.status == Some(StatusCode::GONE.as_u16()) {
-        disable(webhooks, lease, "it answered 410").await?;
+    if disable_if_gone(webhooks, &lease.webhook, &sent).await? {
         return Ok(attempted(DeliveryState::Pending, sent, Duration::ZERO));
     }
     match due.failing {
         None => webhooks.store.set_webhook_failing(&lease.webhook, true).await?,
         Some(failing) if webhooks.retries.disables(failing) => {
-            disable(webhooks, lease, "it has failed for too long").await?
+            disable(webhooks, &lease.webhook, "it has failed for too long").await?
         }
         Some(_) => {}
     }
@@ -158,9 +157,18 @@ async fn attempt(webhooks: &Webhooks, lease: &Lease, due: &Due) -> Result<Attemp
     Ok(attempted(state, sent, delay.unwrap_or_default()))
 }
 
-async fn disable(webhooks: &Webhooks, lease: &Lease, why: &str) -> Result<(), StoreError> {
-    if webhooks.store.disable_webhook(&lease.webhook).await? {
-        tracing::warn!(webhook.id = lease.webhook, why, "webhook disabled");
+/// Disables an endpoint that has answered 410: it is gone. Whether it has.
+pub(super) async fn disable_if_gone(webhooks: &Webhooks, webhook: &str, sent: &Sent) -> Result<bool, StoreError> {
+    let is_gone = sent.status == Some(StatusCode::GONE.as_u16());
+    if is_gone {
+        disable(webhooks, webhook, "it answered 410").await?;
+    }
+    Ok(is_gone)
+}
+
+async fn disable(webhooks: &Webhooks, webhook: &str, why: &str) -> Result<(), StoreError> {
+    if webhooks.store.disable_webhook(webhook).await? {
+        tracing::warn!(webhook.id = webhook, why, "webhook disabled");
         webhooks.wake();
     }
     Ok(())

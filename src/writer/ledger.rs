@@ -195,7 +195,8 @@ impl Ledger {
     pub fn change_participants(&mut self, ride: &RideId, seq: Seq, joined: &[(UserId, RideRole)], left: &[UserId]) {
         let Some(snapshot) = self.rides.get_mut(ride) else { return };
         self.changes.rides.insert(ride.clone());
-        let left_as = LeftAs { status: snapshot.ride.status, updated_at: snapshot.ride.updated_at };
+        let Ride { status, updated_at, chat_policy, .. } = snapshot.ride;
+        let left_as = LeftAs { status, updated_at, chat_policy };
         for participant in &mut snapshot.participants {
             if participant.until_seq.is_none() && left.contains(&participant.user) {
                 participant.until_seq = Some(seq);

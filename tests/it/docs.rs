@@ -75,7 +75,7 @@ async fn the_examples_are_what_is_sent() {
     let sent = sent.expect(201).json();
     rider.edit(&sent, "I am at the side gate").await.expect(200);
     driver
-        .put(&format!("messages/{}/reactions/%F0%9F%91%8D", sent["id"].as_str().unwrap()), Value::Null)
+        .put(&format!("messages/{}/reactions/%F0%9F%91%8D", sent["id"].as_str().unwrap()), json!({}))
         .await
         .expect(204);
     driver.mark(&sent, "delivered").await.expect(200);
@@ -177,7 +177,9 @@ fn the_tests_that_are_to_show_what_is_safe_are_there() {
     for name in text.split('`').skip(1).step_by(2) {
         let Some((module, test)) = name.rsplit_once("::") else { continue };
         let file = match module.split_once("::") {
-            Some((suite @ ("it" | "faults"), module)) => root.join(format!("tests/{suite}/{module}.rs")),
+            Some((suite @ ("it" | "faults"), module)) => {
+                root.join(format!("tests/{suite}/{}.rs", module.replace("::", "/")))
+            }
             _ => {
                 // The tests of a module are in a file of their own, or in the module's.
                 let file = |module: &str| root.join("src").join(module.replace("::", "/")).with_extension("rs");

@@ -101,8 +101,10 @@ async fn a_postgres_that_is_away_is_told_and_what_it_had_acknowledged_is_there_a
     let refused = rider.get("messages/rides/ride_1").await;
     assert!(!refused.header("retry-after").is_empty());
     refused.problem(503, "unavailable");
-    let ready = get(&server, "readyz").await.expect(503).json();
-    assert_eq!(ready["database"], false);
+    let answer = get(&server, "readyz").await;
+    assert!(!answer.header("retry-after").is_empty());
+    let ready = answer.problem(503, "not_ready");
+    assert_eq!((&ready["database"], &ready["detail"]), (&json!(false), &json!("Postgres does not answer")));
     assert_eq!(get(&server, "healthz").await.expect(200).text(), "ok");
     // An `EventSource` that got anything but 200 would never come back.
     let mut put_off = driver.stream("ride_1", "").await.expect(200);

@@ -128,7 +128,7 @@ async fn a_position_that_is_none_or_of_another_is_refused() {
         ("/lat", json!({"lng": 0})),
         ("/lng", json!({"lat": 0, "lng": 180.5})),
         ("/heading", json!({"lat": 0, "lng": 0, "heading": 361})),
-        ("/accuracy", json!({"lat": 0, "lng": 0, "accuracy": -1})),
+        ("/accuracy", json!({"lat": 0, "lng": 0, "accuracy": -2})),
         ("/at", json!({"lat": 0, "lng": 0, "at": "yesterday"})),
         ("/at", json!({"lat": 0, "lng": 0, "at": "-004800-01-01T00:00:00Z"})),
         ("/lat", json!({"lat": "0", "lng": 0})),

@@ -1,5 +1,7 @@
 //! A stream of everything of somebody who has more rides than it follows at once.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::support::{Database, Server, Stream, User, eventually};
@@ -113,6 +115,38 @@ async fn a_ride_that_was_left_out_comes_in_when_another_ends_and_nothing_of_it_i
     }
     said.sort();
     assert_eq!(said, ["followed", "one", "three", "two"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rides_that_begin_while_others_end_are_followed_or_named_and_none_is_forgotten() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    put_rides(&server, 0..MOST + 2).await;
+    let rider = server.rider("rider_1");
+    let (mut stream, sync) = live(&rider).await;
+    assert_eq!(sync["omitted"], json!(["ride_1", "ride_0"]));
+    // Each time one of the followed ends and another begins, at once: what is looked up of the rides meanwhile may be older than
+    // what the stream has been told.
+    let rounds = 40;
+    for round in 0..rounds {
+        let (old, new) = (format!("ride_{}", 2 + round), MOST + 2 + round);
+        tokio::join!(end(&server, &old), put_rides(&server, new..new + 1));
+    }
+    // As a poll has it: those that have not ended, the newest of them first; all others are left out.
+    let total = MOST + 2 + rounds;
+    let polled = omitted(&rider, "").await;
+    assert_eq!(polled.as_array().unwrap().len(), total - MOST);
+    server.driver("driver_1").send(&format!("ride_{}", total - 1), "the end").await;
+    let (mut left_out, mut has_message) = (sync["omitted"].clone(), false);
+    let all = |list: &Value| list.as_array().unwrap().iter().map(Value::to_string).collect::<BTreeSet<_>>();
+    while !has_message || all(&left_out) != all(&polled) {
+        let event = stream.next_event().await;
+        match event.kind.as_str() {
+            "stream:sync" => left_out = event.data["omitted"].clone(),
+            "message:new" => has_message = true,
+            _ => {}
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -250,7 +250,8 @@ async fn what_retention_has_taken_is_told_topic_by_topic() {
     );
     said.sort();
     assert_eq!(said, ["one 3", "one 4", "one 5", "two 2", "two 3", "two 4", "two 5"]);
-    // A poll tells one gap an answer, and then what follows.
+    // A poll tells one gap an answer, and with the last one what follows.
+    let from = cursor.clone();
     let (mut cursor, mut gaps, mut events) = (cursor, 0, 0);
     for _ in 0..3 {
         let polled = rider.poll_all(&format!("after={cursor}&wait=0&types=message:new")).await;
@@ -260,6 +261,11 @@ async fn what_retention_has_taken_is_told_topic_by_topic() {
         cursor = polled["cursor"].as_str().unwrap().to_owned();
     }
     assert_eq!((gaps, events), (2, 7));
+    let first = rider.poll_all(&format!("after={from}&wait=0&types=message:new")).await;
+    assert_eq!((first["gap"].is_object(), &first["events"], &first["hasMore"]), (true, &json!([]), &json!(true)));
+    let next = first["cursor"].as_str().unwrap();
+    let second = rider.poll_all(&format!("after={next}&wait=0&types=message:new")).await;
+    assert_eq!((second["gap"].is_object(), second["events"].as_array().unwrap().len()), (true, 7), "{second}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

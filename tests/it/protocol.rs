@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Database, Server};
+use crate::support::{Answer, Database, Server, User};
 
 /// The status of a raw HTTP/1.1 request, which asks for its connection's end.
 async fn status_of(server: &Server, request: &str) -> u16 {
@@ -175,14 +175,131 @@ async fn what_would_not_come_back_as_it_was_sent_is_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_heading_or_speed_is_null() {
+async fn a_path_with_an_empty_segment_is_unknown() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    let sent = rider.send("ride_1", "Hello").await;
+    let of_message = format!("messages/{}", sent["id"].as_str().unwrap());
+    for path in [
+        "rides/",
+        "rides//",
+        "/rides",
+        "rides//ride_1",
+        "rides/ride_1/",
+        "messages//rides/ride_1",
+        "messages/rides/ride_1/",
+        "messages/rides/ride_1/poll/?after=0&wait=0",
+        "messages/rides/ride_1/events/",
+        &format!("{of_message}/"),
+        "",
+    ] {
+        // By hand: clients of ours take a slash away.
+        let url = format!("{}/api/v1/{path}", server.base);
+        let request = reqwest::Client::new().get(&url).bearer_auth(&rider.token);
+        rider.ask(request).await.problem(404, "not_found");
+    }
+    for path in ["readyz/", "/readyz", "metrics/", "/metrics", "healthz//", "openapi.yaml/"] {
+        let url = format!("{}/{path}", server.base);
+        Answer::of(url.clone(), reqwest::get(&url).await.unwrap()).await.problem(404, "not_found");
+    }
+    let url = format!("{}/api/v1/{of_message}/read/", server.base);
+    rider.ask(reqwest::Client::new().post(&url).bearer_auth(&rider.token)).await.problem(404, "not_found");
+    assert_eq!(rider.get("rides/ride_1").await.expect(200).json()["rideId"], "ride_1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_without_a_body_takes_none_but_an_empty_object() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let service = server.service();
+    service.put_ride("ride_2", "rider_1", None).await.expect(201);
+    let webhook = service.post("webhooks", json!({ "url": "https://receiver.invalid/" })).await.expect(201).json();
+    let webhook = format!("webhooks/{}", webhook["id"].as_str().unwrap());
+    let sent = rider.send("ride_1", "Hello").await;
+    let message = format!("messages/{}", sent["id"].as_str().unwrap());
+    let without = [
+        (&driver, Method::POST, format!("{message}/delivered")),
+        (&driver, Method::POST, format!("{message}/read")),
+        (&driver, Method::PUT, format!("{message}/reactions/%F0%9F%91%8D")),
+        (&driver, Method::DELETE, format!("{message}/reactions/%F0%9F%91%8D")),
+        (&driver, Method::POST, "rides/ride_2/accept".to_owned()),
+        (&rider, Method::DELETE, message.clone()),
+        (&service, Method::POST, format!("{webhook}/secret")),
+        (&service, Method::DELETE, webhook.clone()),
+    ];
+    for (user, method, path) in &without {
+        let before = database.contents().await;
+        let send = async |body: &'static str| user.send_bytes(method.clone(), path, body).await;
+        send(r#"{"seq": 4, "a/b": 1}"#).await.wrong_field("/seq");
+        send(r#"{"a/b": 1}"#).await.wrong_field("/a~1b");
+        for wrong in ["null", "[]", "seq=4", "{", "1"] {
+            send(wrong).await.wrong_field("");
+        }
+        assert_eq!(database.contents().await, before, "{path}");
+        for fine in ["", " {} ", "{}"] {
+            let status = send(fine).await.status;
+            // What is deleted may be gone the second time.
+            assert!(status.is_success() || (*method == Method::DELETE && status == 404), "{path} {fine:?}: {status}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn details_are_in_the_terms_of_the_api() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let service = server.service();
+    let detail = async |user: &User, method: Method, path: &str, body: Value, pointer: &str| -> String {
+        let problem = user.send_bytes(method, path, body.to_string()).await.wrong_field(pointer);
+        problem["errors"][0]["detail"].as_str().unwrap().to_owned()
+    };
+    let put = |body| detail(&service, Method::PUT, "rides/ride_1", body, "/chatPolicy");
+    assert_eq!(put(json!({ "chatPolicy": 5 })).await, "must be an object");
+    let grace = json!({ "chatPolicy": { "opensAt": "accepted", "graceSeconds": "long" } });
+    let said = detail(&service, Method::PUT, "rides/ride_1", grace, "/chatPolicy/graceSeconds").await;
+    assert_eq!(said, "must be an object");
+    let said = detail(&rider, Method::POST, "messages", json!({ "rideId": 1, "content": "x" }), "/rideId").await;
+    assert_eq!(said, "must be a string");
+    let said = detail(&rider, Method::POST, "messages", json!({ "ride": 1 }), "/ride").await;
+    assert_eq!(said, "is unknown; the fields here are rideId, content, metadata, clientMessageId");
+    let body = json!({ "lat": "52", "lng": 13 });
+    assert_eq!(detail(&driver, Method::POST, "rides/ride_1/location", body, "/lat").await, "must be a number");
+    let body = json!({ "typing": "yes" });
+    let said = detail(&rider, Method::POST, "messages/rides/ride_1/typing", body, "/typing").await;
+    assert_eq!(said, "must be a boolean");
+    let body = json!({ "url": "https://receiver.invalid/", "types": "message:new" });
+    assert_eq!(detail(&service, Method::POST, "webhooks", body, "/types").await, "must be an array");
+    let body = json!({ "state": "disabled" });
+    let webhook = service.post("webhooks", json!({ "url": "https://receiver.invalid/" })).await.expect(201).json();
+    let path = format!("webhooks/{}", webhook["id"].as_str().unwrap());
+    let said = detail(&service, Method::PATCH, &path, body, "/state").await;
+    assert_eq!(said, "must be active, or paused to stop deliveries; only the server disables a webhook");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_heading_speed_or_accuracy_is_null() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     // As iOS reports it.
-    let body = json!({ "lat": 52.5, "lng": 13.4, "heading": -1, "speed": -1, "accuracy": 5 });
+    let body = json!({ "lat": 52.5, "lng": 13.4, "heading": -1, "speed": -1.0, "accuracy": 5 });
     driver.post("rides/ride_1/location", body).await.expect(202);
     let location = rider.get("rides/ride_1/location").await.expect(200).json();
     assert_eq!((&location["heading"], &location["speed"]), (&Value::Null, &Value::Null), "{location}");
     assert_eq!(location["accuracy"], 5.0);
+    let body = json!({ "lat": 52.5, "lng": 13.4, "heading": 0, "speed": 0, "accuracy": -1 });
+    driver.post("rides/ride_1/location", body).await.expect(202);
+    let location = rider.get("rides/ride_1/location").await.expect(200).json();
+    let known = [&location["heading"], &location["speed"], &location["accuracy"]];
+    assert_eq!(known, [&json!(0.0), &json!(0.0), &Value::Null], "{location}");
+    // Nothing else that is negative says so.
+    for name in ["heading", "speed", "accuracy"] {
+        for wrong in [-0.5, -1.5, -2.0, -90.0] {
+            let body = json!({ "lat": 52.5, "lng": 13.4, name: wrong });
+            driver.post("rides/ride_1/location", body).await.wrong_field(&format!("/{name}"));
+        }
+    }
 }

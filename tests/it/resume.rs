@@ -135,12 +135,17 @@ async fn what_retention_has_taken_is_told_as_a_gap() {
 
         let poll = service.poll("ride_1", &format!("after={after}&wait=0")).await;
         assert_eq!((&poll["gap"], &poll["resumed"]), (&gap, &json!(false)));
-        let events = poll["events"].as_array().unwrap();
-        if let Some(first) = events.first() {
-            assert_eq!(first["id"], "11");
-        } else {
-            assert_eq!(poll["cursor"], "10");
-        }
+        // With what comes after it.
+        let ids: Vec<_> =
+            poll["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap()).collect();
+        let rest: Vec<_> = (11..=30).map(|seq: i64| seq.to_string()).collect();
+        assert_eq!(
+            (ids, &poll["cursor"], &poll["hasMore"]),
+            (rest.iter().map(String::as_str).collect(), &json!("30"), &json!(false))
+        );
+        // Of the types that are asked for; where there are none, the gap is worth an answer all the same.
+        let poll = service.poll("ride_1", &format!("after={after}&wait=55&types=message:deleted")).await;
+        assert_eq!((&poll["gap"], &poll["events"], &poll["cursor"]), (&gap, &json!([]), &json!("30")));
     }
     // The end of the gap is a cursor as any.
     let mut stream = service.stream_from("ride_1", "", Some("10")).await;

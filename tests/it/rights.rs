@@ -316,8 +316,8 @@ async fn a_replaced_driver_who_returns_after_retention_is_told_their_gap_and_not
         let mut stream = driver.stream("ride_1", &format!("after={after}")).await.expect(200);
         let events = stream.until_end().await;
         let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
-        assert_eq!(kinds, ["stream:sync", "ride:closed", "stream:closing"]);
-        assert_eq!(events[1].data["lastSeq"], 3);
+        assert_eq!(kinds, ["stream:sync", "stream:closing"]);
+        assert_eq!(events[1].data["reason"], "removed");
         let polled = driver.poll("ride_1", &format!("after={after}&wait=0")).await;
         assert_eq!(polled["closed"], true, "{polled}");
         for told in [&events[0].data, &polled] {
@@ -343,4 +343,10 @@ async fn a_replaced_driver_who_returns_after_retention_is_told_their_gap_and_not
     assert_eq!(stream.next_sync().await["gap"], json!({ "from": 4, "to": 5 }));
     let last = rider.send("ride_2", "and now").await;
     assert_eq!(stream.next_of("message:new").await.data["id"], last["id"]);
+    // By polls one gap each, before the events of the answer.
+    let first = driver.poll("ride_2", "after=0&wait=0").await;
+    assert_eq!((&first["gap"], &first["cursor"]), (&json!({ "from": 1, "to": 2 }), &json!("2")));
+    assert_eq!((&first["events"], &first["hasMore"]), (&json!([]), &json!(true)));
+    let second = driver.poll("ride_2", "after=2&wait=0").await;
+    assert_eq!((&second["gap"], &second["events"][0]["data"]["id"]), (&json!({ "from": 4, "to": 5 }), &last["id"]));
 }

@@ -1,12 +1,10 @@
 //! TLS, by the program that everybody has.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -18,40 +16,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::support::{Database, PATIENCE, SECRET, Server, User, eventually, ridewire};
-
-/// A certificate for `localhost` and its key, in files.
-struct Certificate {
-    directory: TempDir,
-    settings: [(&'static str, String); 2],
-}
-
-impl Certificate {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name).display().to_string();
-        let settings = [("RIDEWIRE_TLS_CERTIFICATE", path("cert.pem")), ("RIDEWIRE_TLS_KEY", path("key.pem"))];
-        let certificate = Self { directory, settings };
-        certificate.make();
-        certificate
-    }
-
-    /// Another one in its place.
-    fn make(&self) {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(self.path("cert.pem"), cert.pem()).unwrap();
-        std::fs::write(self.path("key.pem"), signing_key.serialize_pem()).unwrap();
-        std::fs::write(self.path("ca.pem"), cert.pem()).unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn settings(&self) -> Vec<(&str, &str)> {
-        self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect()
-    }
-}
+use crate::support::{Certificate, Database, PATIENCE, SECRET, Server, User, eventually, ridewire};
 
 /// A curl that believes this certificate alone.
 fn curl(ca: &Path, user: &User, path: &str, options: &[&str]) -> Command {

@@ -192,6 +192,24 @@ async fn an_endpoint_that_answers_410_is_disabled_and_continues_when_it_is_activ
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_test_that_is_answered_410_disables_as_any_event_does() {
+    let database = Database::create().await;
+    let server = server(&database).await;
+    let receiver = Receiver::start(|_| Reply::Status(410)).await;
+    let service = server.service();
+    let created = webhook(&service, &receiver, "/", &["message:new"]).await;
+    let tested = service.post_nothing(&format!("{}/test", path(&created))).await.expect(200).json();
+    assert_eq!(tested["status"], 410);
+    assert_eq!(state_of(&service, &created).await, "disabled");
+    // The server's own state is none to choose; the other way is.
+    service.patch(&path(&created), json!({ "state": "disabled" })).await.wrong_field("/state");
+    assert_eq!(
+        service.patch(&path(&created), json!({ "state": "active" })).await.expect(200).json()["state"],
+        "active"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_is_not_asked_before_its_retry_after() {
     let database = Database::create().await;
     let server = server(&database).await;

@@ -29,6 +29,7 @@
 mod answer;
 mod balancer;
 mod bouncer;
+mod certificate;
 mod clock;
 mod cluster;
 mod frames;
@@ -47,6 +48,7 @@ use std::time::Duration;
 pub use answer::Answer;
 pub use balancer::{Balancer, Kind};
 pub use bouncer::Bouncer;
+pub use certificate::Certificate;
 pub use clock::clock_ahead;
 pub use cluster::{Cluster, Database};
 pub use frames::Frames;

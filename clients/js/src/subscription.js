@@ -257,10 +257,12 @@ export class Subscription extends Emitter {
       this.#become('polling');
     }
     if (asked !== undefined && !answer.resumed && !answer.gap) this.#cursor.restart(undefined);
+    // The events of an answer with a gap come after the gap.
+    if (answer.gap) this.#tell(answer);
     for (const event of answer.events) this.#hand(event);
     if (this.#isOver) return;
     this.#cursor.advance(answer.cursor);
-    this.#tell(answer);
+    if (!answer.gap) this.#tell(answer);
     if (answer.closed) this.#finish(answer.state.ride.chat === 'readOnly' ? 'ride_over' : 'removed');
   }
 

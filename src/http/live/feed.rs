@@ -97,8 +97,8 @@ pub(in crate::http) async fn poll_feed(
         return Ok(());
     }
     let (mut reader, opened) = FeedReader::open(&api.hub, &api.store, after, || relay.wake_for_reader()).await?;
-    let mut found = Found::of(opened.resumed, opened.gap.map(GapView::from));
-    if opened.resumed {
+    let mut found = Found::of(opened.resumed, opened.gap.map(|gap| (gap.into(), Cursor::Seq(gap.to))));
+    if opened.resumed || opened.gap.is_some() {
         found.collect(&mut reader, &api, &terms).await?;
     }
     let cursor = found.next_from().unwrap_or_else(|| Cursor::Seq(reader.cursor().max(opened.cursor)));

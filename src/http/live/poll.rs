@@ -63,7 +63,10 @@ struct Answer<'a> {
 pub(super) struct Found {
     resumed: bool,
     page: Page,
+    /// What retention has taken before the first event of the page.
     gap: Option<GapView>,
+    /// Where the reader is behind that.
+    after_gap: Option<Cursor>,
     closed: bool,
     /// Whether events were left to the next poll because a response does not hold them.
     is_cut: bool,
@@ -108,13 +111,13 @@ pub(in crate::http) async fn poll_ride(
         terms.acknowledged.note(&opened.snapshot, up_to);
     }
     let _attending = (api.attend(&follow, terms.away), api.attend_as_driver(&caller, terms.away));
-    let mut found = Found::of(opened.resumed, opened.gap.map(GapView::from));
+    let mut found = Found::of(opened.resumed, opened.gap.map(|gap| (gap.into(), Cursor::Seq(gap.to))));
     found.closed = opened.is_over;
     let mut cursor = opened.cursor;
     found.closed |= opened.gap.is_some() && has_ended(&opened.snapshot, &caller, cursor);
     let mut state = State::Ride(Box::new(opened.snapshot));
     // A poll that has nothing to wait for, or a cursor that is none of this log's, is answered with the look that it has.
-    if opened.resumed && !found.closed {
+    if (opened.resumed || found.gap.is_some()) && !found.closed {
         found.collect(&mut follow, &api, &terms).await?;
         // Where events were found, not a position that the filter has moved further.
         cursor = match found.next_from {
@@ -164,11 +167,11 @@ pub(in crate::http) async fn poll_all(
             terms.acknowledged.note(snapshot, up_to);
         }
     }
-    let gap = opened.gap.map(|(topic, gap)| GapView::of(&topic, gap));
+    let gap = opened.gap.map(|(topic, gap)| (GapView::of(&topic, gap), Cursor::Places(merged.cursor())));
     let mut found = Found::of(opened.resumed, gap);
     let rides = opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect();
     let mut state = State::All { rides, drivers: opened.drivers, omitted: merged.omitted().to_vec() };
-    if has_cursor && opened.resumed && found.gap.is_none() {
+    if has_cursor && (opened.resumed || found.gap.is_some()) {
         found.collect(&mut merged, &api, &terms).await?;
         state = merged.state().await?;
     }
@@ -218,8 +221,9 @@ impl Terms {
 
 impl Found {
     /// Nothing but how the reader has begun.
-    pub(super) fn of(resumed: bool, gap: Option<GapView>) -> Self {
-        Self { resumed, gap, ..Self::default() }
+    pub(super) fn of(resumed: bool, gap: Option<(GapView, Cursor)>) -> Self {
+        let (gap, after_gap) = gap.unzip();
+        Self { resumed, gap, after_gap, ..Self::default() }
     }
 
     /// Where the next poll begins, where this one has left events to it.
@@ -238,7 +242,7 @@ impl Found {
             error = api.rejected(&terms.caller) => return Err(Refusal::Unauthorized(Some(error))),
             () = self.collect_until(reader, terms) => {}
         }
-        if self.gap.is_none() && !self.closed {
+        if self.gap.is_none() && !self.closed && !self.is_cut {
             self.next_from = self.page.leave();
         }
         if let Some(cursor) = self.page.cut() {
@@ -248,12 +252,16 @@ impl Found {
     }
 
     async fn collect_until<R: Reader>(&mut self, reader: &mut R, terms: &Terms) {
-        let mut deadline = terms.deadline;
+        // A gap is worth an answer: what there is behind it comes along, and nothing is waited for.
+        let mut deadline = if self.gap.is_some() { Instant::now() } else { terms.deadline };
         if reader.is_behind() {
             // What is there is not there at once: it may have to be read.
             deadline = deadline.max(Instant::now() + FILL);
         }
         loop {
+            if self.gap.is_some() && !reader.is_behind() {
+                return;
+            }
             let room = terms.limit - self.page.events.len();
             self.page.begin(|| reader.cursor());
             let turn = tokio::select! {
@@ -270,9 +278,15 @@ impl Found {
                 }
                 // What they are at the time of the answer is in it.
                 Turn::Values(_) | Turn::Omitted => {}
-                Turn::Gap(gap, _) => {
-                    self.gap = Some(gap);
-                    return;
+                Turn::Gap(gap, behind) => {
+                    // A response has one gap, and all of its events lie behind that: another one is left to the next poll.
+                    let before = self.page.events.last().map(|last| last.cursor.clone()).or(self.after_gap.take());
+                    if before.is_some() {
+                        (self.next_from, self.is_cut) = (before, true);
+                        return;
+                    }
+                    (self.gap, self.after_gap) = (Some(gap), Some(behind));
+                    deadline = Instant::now() + FILL;
                 }
                 Turn::Closed(closed) => {
                     // A reset is no end: the next poll is judged by the new log.
@@ -298,6 +312,7 @@ impl Found {
         state: &State,
         res: &mut Response,
     ) -> Result<(), Refusal> {
+        api.require_room()?;
         trace(&self.page.events, api, Transport::Poll);
         let answer = Answer {
             events: self.page.events.iter().map(view).collect::<Result<_, _>>()?,

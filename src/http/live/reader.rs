@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::state::{GapView, State};
-use crate::domain::{ClosedReason, RideClosed, Seq};
+use crate::domain::Seq;
 use crate::http::context::Api;
 use crate::http::metrics::Transport;
 use crate::realtime::{Closed, Event, FeedReader, Follow, Gap, Merged, MergedNext, Next, Value};
@@ -27,9 +27,6 @@ pub(super) trait Reader: Send + 'static {
 
     /// Whether what is followed goes on: a ride that has not ended.
     fn is_going_on(&self) -> bool;
-
-    /// What is told of a ride that is no longer the reader's, where it is one ride that is followed.
-    fn removal(&self) -> Option<RideClosed<'_>>;
 
     /// What is followed, as it is now. (`&mut`, since a merged follower cannot be shared between threads.)
     fn state(&mut self) -> impl Future<Output = Result<State, StoreError>> + Send;
@@ -116,11 +113,6 @@ impl Reader for Follow {
         Self::is_going_on(self)
     }
 
-    fn removal(&self) -> Option<RideClosed<'_>> {
-        let last_seq = self.access().until_seq?;
-        Some(RideClosed { ride_id: self.ride(), last_seq, reason: ClosedReason::Removed })
-    }
-
     async fn state(&mut self) -> Result<State, StoreError> {
         self.snapshot().await.map(|snapshot| State::Ride(Box::new(snapshot)))
     }
@@ -155,10 +147,6 @@ impl Reader for FeedReader {
 
     fn is_going_on(&self) -> bool {
         true
-    }
-
-    fn removal(&self) -> Option<RideClosed<'_>> {
-        None
     }
 
     async fn state(&mut self) -> Result<State, StoreError> {
@@ -197,10 +185,6 @@ impl Reader for Merged {
 
     fn is_going_on(&self) -> bool {
         Self::is_going_on(self)
-    }
-
-    fn removal(&self) -> Option<RideClosed<'_>> {
-        None
     }
 
     async fn state(&mut self) -> Result<State, StoreError> {

@@ -68,7 +68,8 @@ pub(in crate::http) fn marks(snapshot: &RideSnapshot) -> Vec<MarkView<'_>> {
     // One who was support and is on the ride now is there already.
     let is_present = |user: &UserId| snapshot.present().any(|person| person.user == *user);
     let support = snapshot.receipts.0.iter().filter(|receipt| receipt.role == RideRole::Support);
-    let support = support.filter(|receipt| !is_present(&receipt.user));
+    // Of one who has nothing that the reader may see, there is nothing to show.
+    let support = support.filter(|receipt| !is_present(&receipt.user) && receipt.delivered_seq > 0);
     snapshot.present().map(|person| mark(&person.user)).chain(support.map(|receipt| mark(&receipt.user))).collect()
 }
 
@@ -77,13 +78,21 @@ impl<'a> StateView<'a> {
     pub(in crate::http) fn of(snapshot: &'a RideSnapshot, caller: &Caller, hub: &Hub) -> Self {
         let access = snapshot.access(caller);
         let is_visible = |seq| seq <= snapshot.head && access.is_some_and(|access| access.covers(seq));
+        // Whoever was taken off the ride types no more; nor does anybody, to a reader who was.
+        let is_there = access.is_some_and(|access| access.until_seq.is_none());
+        let has_left = |user: &UserId| {
+            let mut times = snapshot.participants.iter().filter(|person| person.user == *user).peekable();
+            times.peek().is_some() && times.all(|person| person.until_seq.is_some())
+        };
+        let mut typing = hub.typists(&Topic::ride(&snapshot.ride.id), |seq| is_there && is_visible(seq));
+        typing.retain(|user| !has_left(user));
         Self {
             as_of: snapshot.head,
             ride: snapshot.view(caller),
             participants: participants(snapshot),
             receipts: marks(snapshot),
             location: snapshot.location.as_ref().filter(|last| is_visible(last.seq)).map(|last| &*last.data),
-            typing: hub.typists(&Topic::ride(&snapshot.ride.id), is_visible),
+            typing,
         }
     }
 }

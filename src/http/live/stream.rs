@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use super::reader::{Cursor, Handed, Reader, Turn, trace};
 use super::state::{GapView, ReasonView, State, SyncView};
 use crate::auth::TokenError;
-use crate::domain::{Caller, EventType, Filter, Time};
+use crate::domain::{Caller, Filter, Time};
 use crate::http::context::{Api, Open};
 use crate::http::metrics::Transport;
 use crate::realtime::{Attending, Closed, Value};
@@ -180,7 +180,7 @@ impl<R: Reader> EventStream<R> {
                         yield Ok(self.sync(&caller, Beginning { cursor, resumed: true, gap: None, state }).into());
                     }
                     Wake::Turn(Turn::Closed(closed)) => {
-                        yield Ok(self.closing(closed).into());
+                        yield Ok(closing(closed).into());
                         break;
                     }
                     Wake::Draining => {
@@ -278,16 +278,14 @@ impl<R: Reader> EventStream<R> {
         let state = state.view(&self.api, caller);
         own_frame("stream:sync", Some(&cursor), &SyncView { cursor: &cursor, resumed, gap, state, omitted })
     }
+}
 
-    /// How a stream ends of itself. Who was taken off the ride is told so as their own topic tells it.
-    fn closing(&self, closed: Closed) -> String {
-        let (reason, told) = match closed {
-            Closed::RideOver => ("ride_over", None),
-            Closed::Removed => ("removed", self.reader.removal()),
-            Closed::Reset => ("reset", None),
-        };
-        let told = told.filter(|_| self.filter.passes(EventType::RideClosed));
-        let told = told.map(|removal| own_frame("ride:closed", None, &removal)).unwrap_or_default();
-        told + &own_frame("stream:closing", None, &ReasonView { reason })
-    }
+/// How a stream ends by itself.
+fn closing(closed: Closed) -> String {
+    let reason = match closed {
+        Closed::RideOver => "ride_over",
+        Closed::Removed => "removed",
+        Closed::Reset => "reset",
+    };
+    own_frame("stream:closing", None, &ReasonView { reason })
 }

@@ -94,7 +94,7 @@ pub(in crate::http) struct Poll {
     cursor: String,
     /// Whether a cursor was given, and honoured without a gap.
     resumed: bool,
-    /// What the log no longer has.
+    /// What the log no longer has after the given position; `events` come after it.
     #[salvo(schema(required = true))]
     gap: Option<Gap>,
     state: State,
@@ -116,7 +116,8 @@ pub(in crate::http) struct PollAll {
     cursor: String,
     /// Whether a cursor was given, and honoured without a gap.
     resumed: bool,
-    /// What a log no longer has; where several lack something, the next answers say so.
+    /// What a log no longer has after the given position; `events` come after it. Where several lack something, the next answers
+    /// say so.
     #[salvo(schema(required = true))]
     gap: Option<GapOf>,
     state: StateAll,

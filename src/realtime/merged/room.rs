@@ -1,8 +1,8 @@
 //! Which rides are followed where the reader has more than [`MOST_RIDES`]: those that have not ended first, then the newest.
 //!
-//! One that begins takes the place of one that has ended, and one that ends makes room for one that has not. Which of those
-//! that are met have ended, the database says: it is looked at when a place may have come free, and only by readers with
-//! so many rides.
+//! One that begins takes the place of one that has ended, else of the oldest; one that ends makes room for one that has not. So
+//! the same rides are followed as by a reader who comes now. Which have ended, and which are older, the database says: it is
+//! looked at when that may have changed, and only by readers with so many rides.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::turns::look_turn;
 use super::{MOST_RIDES, Merged};
 use crate::domain::RideId;
 use crate::realtime::places::MOST_PLACES;
-use crate::store::RideGoingOn;
+use crate::store::{GoingOn, RideGoingOn};
 
 impl Merged {
     /// The rides that are left out, the first to come in first.
@@ -47,26 +47,37 @@ impl Merged {
         }
     }
 
-    /// Takes rides up that were left out: as far as there is room, and those that have not ended in the places of those that
-    /// have. `going_on` are the reader's rides, the best first.
-    pub(super) fn make_room(&mut self, going_on: Vec<RideGoingOn>) {
+    /// Follows the best of the reader's rides, as a reader who comes now does: takes up those that were left out, in the places
+    /// of those that have ended, then of the oldest. `going_on` are the rides, the best first.
+    pub(super) fn make_room(&mut self, going_on: GoingOn) {
         self.looks = false;
-        let is_met = |one: &RideGoingOn| self.rides.contains_key(&one.ride) || self.omitted.contains(&one.ride);
-        // Of one that came just now the own topic has yet to say so.
-        let met: Vec<_> = going_on.into_iter().filter(is_met).collect();
-        let (followed, left_out): (Vec<_>, Vec<_>) = met.iter().partition(|one| self.rides.contains_key(&one.ride));
-        let mut ended: Vec<_> = followed.into_iter().filter(|one| one.is_ended).collect();
-        for one in left_out {
-            if !self.has_room() {
-                let Some(oldest) = ended.pop().filter(|_| !one.is_ended) else { break };
-                // What was read of it and not handed out is read again.
-                self.rides.remove(&oldest.ride);
-            }
-            let after = self.places.of(&one.ride).unwrap_or(one.from_seq - 1);
-            self.begin(one.ride.clone(), one.from_seq, after);
+        // The own topic has been handed out further than the database had it then: what it has told since, of a ride that began
+        // above all, is not known there. So it is looked at again; what it does not know would be left out of `omitted` for good.
+        if self.places.own > going_on.head {
+            self.want_look();
+            return;
         }
-        let omitted = met.into_iter().map(|one| one.ride).filter(|ride| !self.rides.contains_key(ride));
-        self.omitted = omitted.collect();
+        // Those keep their places that are to be followed when the own topic has said so, and those that are closed, until they
+        // have been handed out.
+        let known: BTreeSet<_> = going_on.rides.iter().map(|one| &one.ride).collect();
+        let closed = self.rides.keys().filter(|ride| !known.contains(ride)).count();
+        let room = MOST_RIDES.saturating_sub(self.later.len() + closed);
+        let rides: Vec<_> = going_on.rides.iter().filter(|one| !self.later.contains_key(&one.ride)).collect();
+        let is_met = |one: &RideGoingOn| self.rides.contains_key(&one.ride) || self.omitted.contains(&one.ride);
+        let met: Vec<_> = rides.iter().copied().filter(|one| is_met(one)).collect();
+        for one in rides.iter().skip(room) {
+            // What was read of it and not handed out is read again.
+            self.rides.remove(&one.ride);
+        }
+        for one in rides.iter().take(room) {
+            // Of one that came just now the own topic has yet to say so; its place is free then.
+            if self.omitted.contains(&one.ride) && !self.rides.contains_key(&one.ride) {
+                let after = self.places.of(&one.ride).unwrap_or(one.from_seq - 1);
+                self.begin(one.ride.clone(), one.from_seq, after);
+            }
+        }
+        let omitted = met.into_iter().map(|one| &one.ride).filter(|ride| !self.rides.contains_key(*ride));
+        self.omitted = omitted.cloned().collect();
         self.spare_places();
     }
 

@@ -81,6 +81,8 @@ export class Spec {
       return { ...Object.assign({}, ...parts), isNullable: parts.some(({ isNullable }) => isNullable) };
     }
     if (schema.oneOf) return { ...this.shape(schema.oneOf.find(({ type }) => type !== 'null')), isNullable: true };
+    // The usual kind of value comes first.
+    if (schema.anyOf) return this.shape(schema.anyOf[0]);
     const types = [schema.type ?? []].flat();
     const shape = { ...schema, isNullable: types.includes('null') };
     if (types.length > 0) shape.type = types.find((type) => type !== 'null');
