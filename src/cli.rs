@@ -4,15 +4,20 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::task::spawn_blocking;
 
 use crate::app::{self, Address, Database};
 use crate::auth::Signer;
-use crate::config::Settings;
+use crate::config::{LogFormat, Settings, shown};
 use crate::domain::{Role, UserId};
 use crate::version::VERSION;
 use crate::{demo, http, keys, telemetry, web};
+
+/// An error that is a line of the log already.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Logged(String);
 
 /// Real-time messaging for rides over plain HTTP: REST, Server-Sent Events and long polling on Postgres.
 #[derive(Debug, Parser)]
@@ -56,13 +61,19 @@ struct Token {
 
 /// Parses the command line and does what it says.
 pub async fn run() -> anyhow::Result<()> {
-    let Cli { settings, demo, command } = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let Cli { settings, demo, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let shown = || shown(&Cli::command(), &matches);
     match command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(settings, demo).await,
+        Command::Serve => {
+            let _logging = begin(&settings, &shown());
+            let format = settings.log_format;
+            ended(format, serve(settings, demo).await)
+        }
         Command::Token(token) => print(&self::token(&settings, &token.sub, token.role, token.ttl)?),
         Command::Migrate => {
-            telemetry::start(&settings);
-            Ok(Database::open(&settings).await?.close().await?)
+            let _logging = begin(&settings, &shown());
+            ended(settings.log_format, migrate(&settings).await)
         }
         Command::Openapi => print(http::openapi::yaml()?.trim_end()),
         Command::Healthcheck => healthcheck(&settings).await,
@@ -87,9 +98,30 @@ fn token(settings: &Settings, user: &str, role: Role, ttl: Duration) -> anyhow::
     Ok(token)
 }
 
+/// Starts logging, until what is returned is dropped. The first line has the version, and the settings that were given.
+fn begin(settings: &Settings, shown: &str) -> telemetry::Logging {
+    let logging = telemetry::start(settings);
+    tracing::info!(version = VERSION, settings = shown, "starting");
+    logging
+}
+
+/// Where the log is JSON, the error that ends the program is its last line, and not text beside it.
+fn ended(format: LogFormat, result: anyhow::Result<()>) -> anyhow::Result<()> {
+    result.map_err(|error| match format {
+        LogFormat::Text => error,
+        LogFormat::Json => {
+            let error = format!("{error:#}");
+            tracing::error!(error, "ended by an error");
+            Logged(error).into()
+        }
+    })
+}
+
+async fn migrate(settings: &Settings) -> anyhow::Result<()> {
+    Ok(Database::open(settings).await?.close().await?)
+}
+
 async fn serve(settings: Settings, is_demo: bool) -> anyhow::Result<()> {
-    telemetry::start(&settings);
-    tracing::info!(version = VERSION, "server starting");
     let asked = settings.clone();
     let ready = async |address: Address, api: &http::Api| {
         let listening = print(&format!("listening on {address}"));

@@ -1,9 +1,13 @@
 //! The configuration: each setting is an environment variable and a flag.
 
+mod shown;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+
+pub(crate) use self::shown::shown;
 
 /// Whether the other replicas are told of each commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

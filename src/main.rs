@@ -11,6 +11,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 async fn main() -> ExitCode {
     match ridewire::cli::run().await {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ridewire::cli::Logged>() => ExitCode::FAILURE,
         Err(error) => {
             #[allow(clippy::print_stderr, reason = "logging may not have begun")]
             {
