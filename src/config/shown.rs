@@ -111,7 +111,10 @@ mod tests {
         // A variable of the tests' own environment would be shown as well.
         let command = Settings::augment_args(Command::new("ridewire")).mut_args(|argument| {
             let variable = argument.get_env().and_then(OsStr::to_str).map(|variable| format!("UNSET_{variable}"));
-            argument.env(variable.map(clap::builder::OsStr::from))
+            match variable {
+                Some(variable) => argument.env(&*variable.leak()),
+                None => argument,
+            }
         });
         let matches = command.clone().get_matches_from([&["ridewire"], arguments].concat());
         shown(&command, &matches).replace("UNSET_", "")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::pool::{Params, Session, Store};
-use super::rows::message_place_from_row;
+use super::rows::{message_place_from_row, seconds};
 use super::{StoreError, sql};
 use crate::domain::{MessageId, RideId, Seq, UserId};
 
@@ -26,6 +26,16 @@ pub struct Retention {
     pub feed: Duration,
 }
 
+impl Retention {
+    /// The kinds of data that are kept for so long.
+    pub const KINDS: [&str; 4] = ["ride_logs", "user_logs", "messages", "feed"];
+
+    /// As statements take it.
+    fn seconds(self) -> [f64; 3] {
+        [self.logs, self.messages, self.feed].map(|kept| kept.as_secs_f64())
+    }
+}
+
 /// Where a message is: the ride, and its number there.
 pub type Place = (RideId, Seq);
 
@@ -41,6 +51,18 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// How long the oldest data of each [kind](Retention::KINDS) is overdue that is to be deleted.
+    pub async fn retention_lag(&self, retention: Retention) -> Result<[Duration; 4], StoreError> {
+        let [logs, messages, feed] = retention.seconds();
+        let rows = self.read(sql::RETENTION_LAG, &[&logs, &messages, &feed]).await?;
+        let row = rows.first().ok_or(StoreError::Corrupt("no answer"))?;
+        let mut lags = [Duration::ZERO; 4];
+        for (lag, kind) in lags.iter_mut().zip(Retention::KINDS) {
+            *lag = seconds(row, kind)?.unwrap_or_default();
+        }
+        Ok(lags)
     }
 
     /// Some of what a user has said and not taken back, ride by ride, after one of them.
@@ -63,8 +85,8 @@ impl Store {
     }
 }
 
-async fn trim(session: &Session, Retention { logs, messages, feed }: Retention) -> Result<u64, StoreError> {
-    let [logs, messages, feed] = [logs, messages, feed].map(|kept| kept.as_secs_f64());
+async fn trim(session: &Session, retention: Retention) -> Result<u64, StoreError> {
+    let [logs, messages, feed] = retention.seconds();
     session.begin("").await?;
     let rows = session.query(sql::RETENTION_LOCK, &[]).await?;
     let is_mine = rows.first().map_or(Ok(false), |row| row.try_get("is_mine"))?;
