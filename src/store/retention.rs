@@ -27,13 +27,8 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// The kinds of data that are kept for so long.
+    /// The kinds of data whose lag is measured.
     pub const KINDS: [&str; 4] = ["ride_logs", "user_logs", "messages", "feed"];
-
-    /// As statements take it.
-    fn seconds(self) -> [f64; 3] {
-        [self.logs, self.messages, self.feed].map(|kept| kept.as_secs_f64())
-    }
 }
 
 /// Where a message is: the ride, and its number there.
@@ -55,7 +50,8 @@ impl Store {
 
     /// How long the oldest data of each [kind](Retention::KINDS) is overdue that is to be deleted.
     pub async fn retention_lag(&self, retention: Retention) -> Result<[Duration; 4], StoreError> {
-        let [logs, messages, feed] = retention.seconds();
+        let [logs, messages, feed] =
+            [retention.logs, retention.messages, retention.feed].map(|kept| kept.as_secs_f64());
         let rows = self.read(sql::RETENTION_LAG, &[&logs, &messages, &feed]).await?;
         let row = rows.first().ok_or(StoreError::Corrupt("no answer"))?;
         let mut lags = [Duration::ZERO; 4];
@@ -85,8 +81,8 @@ impl Store {
     }
 }
 
-async fn trim(session: &Session, retention: Retention) -> Result<u64, StoreError> {
-    let [logs, messages, feed] = retention.seconds();
+async fn trim(session: &Session, Retention { logs, messages, feed }: Retention) -> Result<u64, StoreError> {
+    let [logs, messages, feed] = [logs, messages, feed].map(|kept| kept.as_secs_f64());
     session.begin("").await?;
     let rows = session.query(sql::RETENTION_LOCK, &[]).await?;
     let is_mine = rows.first().map_or(Ok(false), |row| row.try_get("is_mine"))?;

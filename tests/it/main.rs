@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access_log;
 mod architecture;
 mod auth;
 mod backends;
