@@ -50,6 +50,7 @@ mod poll;
 mod pooler;
 mod presence;
 mod private;
+mod prometheus;
 mod protocol;
 mod proxies;
 mod reactions;
