@@ -39,7 +39,7 @@ impl RequestId {
     pub(super) fn note_role(depot: &Depot, role: Role) {
         if let Ok(request) = depot.get_typed::<Self>() {
             // It does not change.
-            drop(request.0.role.set(role));
+            let _ = request.0.role.set(role);
         }
     }
 

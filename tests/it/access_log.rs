@@ -55,7 +55,7 @@ impl Line {
         let log = server.whole_log();
         // The last line may be half written.
         let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-        let read = if format == "json" { Self::of_json } else { Self::of_text };
+        let read: fn(&str) -> Option<Self> = if format == "json" { Self::of_json } else { Self::of_text };
         whole.lines().filter_map(read).collect()
     }
 }

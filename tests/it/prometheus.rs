@@ -10,7 +10,7 @@ use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::Value;
 
 use crate::jwks::{EC, set};
-use crate::support::{Database, Server, eventually};
+use crate::support::{Database, Server, User, eventually};
 
 /// 2031-01-01T00:00:00Z, when the certificate of the tests expires, in seconds of the Unix clock.
 const EXPIRY: &str = "1924992000";
@@ -32,7 +32,8 @@ fn promtool(arguments: &[&str], input: &str) -> Option<Output> {
         eprintln!("skipped: there is no promtool; scripts/test-programs.sh installs it");
         return None;
     };
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    // Where it reads nothing, it may have ended.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     Some(child.wait_with_output().unwrap())
 }
 
@@ -55,23 +56,24 @@ async fn everything() -> String {
         params.self_signed(&key).unwrap().pem()
     };
     // Of a chain the first that expires counts.
-    fs::write(path("cert.pem"), [certificate(2035), certificate(2031)].concat()).unwrap();
-    fs::write(path("key.pem"), key.serialize_pem()).unwrap();
-    fs::write(path("keys.json"), set(&[EC])).unwrap();
+    let [chain, private, keys] = ["chain.pem", "key.pem", "keys.json"].map(path);
+    fs::write(&chain, [certificate(2035), certificate(2031)].concat()).unwrap();
+    fs::write(&private, key.serialize_pem()).unwrap();
+    fs::write(&keys, set(&[EC])).unwrap();
     // Free now; nobody else takes ports so fast.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let admin = format!("127.0.0.1:{port}");
     let settings = [
         ("RIDEWIRE_ADMIN_LISTEN", admin.as_str()),
         ("RIDEWIRE_CONSOLE", "on"),
-        ("RIDEWIRE_TLS_CERTIFICATE", &path("cert.pem")),
-        ("RIDEWIRE_TLS_KEY", &path("key.pem")),
-        ("RIDEWIRE_JWKS", &path("keys.json")),
+        ("RIDEWIRE_TLS_CERTIFICATE", chain.as_str()),
+        ("RIDEWIRE_TLS_KEY", private.as_str()),
+        ("RIDEWIRE_JWKS", keys.as_str()),
     ];
     let server = Server::with(&database, &settings).await;
     // With the console the operators' address has the interface, without TLS.
     let base = format!("http://{admin}");
-    let at_admin = |mut user: crate::support::User| {
+    let at_admin = |mut user: User| {
         user.base.clone_from(&base);
         user
     };
