@@ -5,7 +5,7 @@
 //! | `request completed` | its response is ready | until then |
 //! | `stream opened` | an event stream's head is ready | until then |
 //! | `stream closed` | the stream has ended, or its client has left | since the request |
-//! | `request abandoned` | its client has left before there was a response; as nginx does, 499 is its status | until then |
+//! | `request abandoned` | its connection has ended before there was a response; its status is 499, as nginx calls it | until then |
 //! | `request panicked` | it was cut off by a fault of ours | until then |
 //!
 //! The route is the template, never the path: paths hold ids, and whatever else a client puts there. There is no query string,
