@@ -82,12 +82,7 @@ impl Entry {
         let duration_ms = took.as_micros() as f64 / 1e3;
         tracing::info!(
             target: "access",
-            request.id = self.id.as_str(),
-            method = self.method,
-            route = self.route,
-            status,
-            duration_ms,
-            role,
+            { request.id = self.id.as_str(), method = self.method, route = self.route, status, duration_ms, role },
             "{event}"
         );
     }

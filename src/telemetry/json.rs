@@ -149,7 +149,7 @@ mod tests {
         let error = io::Error::other("a \"wrong\"\nthing");
         let role: Option<&str> = None;
         let mut lines = lines(|| {
-            tracing::info!(target: "access", request.id = "r-1", status = 200_u16, ms = 1.5, fine = true, role, "done");
+            tracing::info!(target: "access", status = 200_u16, request.id = "r-1", ms = 1.5, fine = true, role, "done");
             tracing::error!(%error, count = -1, path = ?"\u{7}\\", "two\nlines \u{1F697}");
         });
         for line in &mut lines {
@@ -168,10 +168,7 @@ mod tests {
         let lines = lines(|| {
             tracing::warn!(
                 target: "log",
-                log.target = "hyper::proto",
-                log.module_path = "hyper::proto",
-                log.file = "/home/builder/hyper/src/proto.rs",
-                log.line = 7_u64,
+                { log.target = "hyper::proto", log.file = "/home/builder/hyper/src/proto.rs", log.line = 7_u64 },
                 "odd"
             );
         });

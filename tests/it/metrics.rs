@@ -50,8 +50,8 @@ async fn what_happens_is_counted() {
     };
     assert_eq!(requests(r#"POST",route="/api/v1/messages""#, 201), 1.0);
     assert_eq!(requests(r#"GET",route="/api/v1/rides/{rideId}""#, 404), 1.0);
-    let streams = r#"ridewire_http_request_duration_seconds_count{method="GET",route="/api/v1/messages/rides/{rideId}/events""#;
-    assert!(!samples.keys().any(|name| name.starts_with(streams)), "streams are not among them");
+    let of_streams = r#"ridewire_http_request_duration_seconds_count{method="GET",route="/api/v1/messages/rides/{rideId}/events""#;
+    assert!(!samples.keys().any(|name| name.starts_with(of_streams)), "streams are not among them");
     assert!(of("ridewire_pool_wait_seconds_count") >= 2.0);
     // The other one has committed nothing, and has handed out what it heard of.
     let samples = scrape(&other).await;
