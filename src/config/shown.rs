@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn what_was_given_is_shown_and_no_default() {
         assert_eq!(given(&[]), "");
-        let shown = given(&["--listen", "0.0.0.0:8080", "--cors-origins", "https://a.example,*", "--log", "info, x=off"]);
+        let shown =
+            given(&["--listen", "0.0.0.0:8080", "--cors-origins", "https://a.example,*", "--log", "info, x=off"]);
         let expected =
             "RIDEWIRE_CORS_ORIGINS=https://a.example,* RIDEWIRE_LISTEN=0.0.0.0:8080 RIDEWIRE_LOG=\"info, x=off\"";
         assert_eq!(shown, expected);

@@ -56,7 +56,8 @@ mod tests {
     fn panics_are_lines_of_the_log_without_what_they_quote() {
         if std::env::var_os(CHILD).is_some() {
             let _logging = crate::telemetry::begin("info", LogFormat::Json);
-            let quoting = thread::Builder::new().name("quoting".to_owned()).spawn(|| panic!("ZEBRA {}", std::process::id()));
+            let quoting =
+                thread::Builder::new().name("quoting".to_owned()).spawn(|| panic!("ZEBRA {}", std::process::id()));
             assert!(quoting.unwrap().join().is_err());
             let constant = thread::Builder::new().name("constant".to_owned()).spawn(|| panic!("a constant"));
             assert!(constant.unwrap().join().is_err());

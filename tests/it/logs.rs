@@ -11,11 +11,8 @@ async fn nothing_that_anybody_says_or_shows_is_in_the_log_at_any_level() {
     for format in ["text", "json"] {
         let filter = "trace,tokio_postgres=trace,hyper=trace,h2=trace,salvo_core=trace";
         let receiver = Receiver::taking_all().await;
-        let settings = [
-            ("RIDEWIRE_LOG", filter),
-            ("RIDEWIRE_LOG_FORMAT", format),
-            ("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "127.0.0.1"),
-        ];
+        let settings =
+            [("RIDEWIRE_LOG", filter), ("RIDEWIRE_LOG_FORMAT", format), ("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "127.0.0.1")];
         let server = Server::with(&database, &settings).await;
         let ride = format!("ride_{format}");
         let (rider, driver) = server.open_ride(&ride).await;

@@ -50,7 +50,8 @@ async fn what_happens_is_counted() {
     };
     assert_eq!(requests(r#"POST",route="/api/v1/messages""#, 201), 1.0);
     assert_eq!(requests(r#"GET",route="/api/v1/rides/{rideId}""#, 404), 1.0);
-    let of_streams = r#"ridewire_http_request_duration_seconds_count{method="GET",route="/api/v1/messages/rides/{rideId}/events""#;
+    let of_streams =
+        r#"ridewire_http_request_duration_seconds_count{method="GET",route="/api/v1/messages/rides/{rideId}/events""#;
     assert!(!samples.keys().any(|name| name.starts_with(of_streams)), "streams are not among them");
     assert!(of("ridewire_pool_wait_seconds_count") >= 2.0);
     // The other one has committed nothing, and has handed out what it heard of.
@@ -91,7 +92,8 @@ async fn what_is_late_is_measured() {
     let server = Server::with(&database, &settings).await;
     let (rider, _) = server.open_ride("ride_1").await;
     let of = async |name: &str| scrape(&server).await.get(name).copied().filter(|value| !value.is_nan());
-    eventually("all is on the feed", async || (of("ridewire_feed_relay_lag_seconds").await? == 0.0).then_some(())).await;
+    eventually("all is on the feed", async || (of("ridewire_feed_relay_lag_seconds").await? == 0.0).then_some(()))
+        .await;
 
     let mut client = database.client().await;
     let lock = lock_topic(&mut client, "feed").await;

@@ -120,7 +120,10 @@ async fn the_metrics_are_as_promtool_wants_them_and_as_the_documents_use_them() 
     let age = metrics.lines().find_map(|line| line.strip_prefix("ridewire_jwks_age_seconds ")).unwrap();
     assert!((0.0..3_600.0).contains(&age.parse::<f64>().unwrap()), "{age}");
     let version = env!("CARGO_PKG_VERSION");
-    assert!(metrics.contains(&format!(r#"ridewire_build_info{{allocator="system",version="{version}"}} 1"#)), "{metrics}");
+    assert!(
+        metrics.contains(&format!(r#"ridewire_build_info{{allocator="system",version="{version}"}} 1"#)),
+        "{metrics}"
+    );
 
     if let Some(output) = promtool(&["check", "metrics"], &metrics) {
         assert_eq!(accepted(&output), "");
@@ -133,7 +136,8 @@ async fn the_metrics_are_as_promtool_wants_them_and_as_the_documents_use_them() 
         assert!(names(&text).len() > 15 && unknown.is_empty(), "{document} asks for {unknown:?}");
     }
     // The table of the metrics has each, and no other.
-    let described = |name: &str| [format!("| `{name}`"), format!("| `{name}{{")].iter().any(|row| operations.contains(row));
+    let described =
+        |name: &str| [format!("| `{name}`"), format!("| `{name}{{")].iter().any(|row| operations.contains(row));
     let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ridewire_")?.split(' ').next());
     let types: Vec<String> = types.map(|name| format!("ridewire_{name}")).collect();
     assert!(types.len() > 25);
@@ -207,7 +211,13 @@ fn unit(query: &str) -> &'static str {
         () if has("_seconds_count{") => "reqps",
         () if has("_total{") => "ops",
         () if has("_bytes{") => "bytes",
-        () if has("_timestamp_seconds{") => if has(" - time()") { "s" } else { "dateTimeAsIso" },
+        () if has("_timestamp_seconds{") => {
+            if has(" - time()") {
+                "s"
+            } else {
+                "dateTimeAsIso"
+            }
+        }
         () if has("_seconds{") || has("_seconds_bucket{") => "s",
         () => "short",
     }

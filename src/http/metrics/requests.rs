@@ -6,7 +6,8 @@ use prometheus::{HistogramOpts, HistogramVec, Registry, exponential_buckets};
 use salvo::http::StatusCode;
 
 /// Upper bounds of a request's duration, in seconds. The last ones are for polls, which wait up to 55 s.
-const REQUEST_SECONDS: [f64; 14] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+const REQUEST_SECONDS: [f64; 14] =
+    [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
 /// Durations of requests and of event streams.
 #[derive(Debug)]
