@@ -116,7 +116,7 @@ mod tests {
                 None => argument,
             }
         });
-        let matches = command.clone().get_matches_from([&["ridewire"], arguments].concat());
+        let matches = command.clone().try_get_matches_from([&["ridewire"], arguments].concat()).unwrap();
         shown(&command, &matches).replace("UNSET_", "")
     }
 
@@ -157,8 +157,7 @@ mod tests {
             "whsec_ZEBRA",
             "--jwks",
             "https://user:ZEBRA@issuer.example/keys?token=ZEBRA",
-            "--jwt-public-key",
-            "-----BEGIN PUBLIC KEY-----\nZEBRA",
+            "--jwt-public-key=-----BEGIN PUBLIC KEY-----\nZEBRA",
         ]);
         let expected = "RIDEWIRE_JWKS=https://user@issuer.example/keys RIDEWIRE_JWT_PUBLIC_KEY=(set) \
             RIDEWIRE_JWT_SECRET=(set) RIDEWIRE_MODERATION_SECRET=(set) RIDEWIRE_MODERATION_URL=(set)";
