@@ -165,7 +165,7 @@ async fn a_stream_is_in_the_log_when_it_opens_and_when_it_ends() {
             let opened = line(&server, format, &id, "stream opened").await;
             let fields = |line: &Line| ["method", "route", "role", "status"].map(|field| line[field].to_owned());
             assert_eq!(fields(&opened), ["GET", route, role, "200"]);
-            assert!(Line::all(&server, format).iter().all(|line| &line["request.id"] != id || line == &opened));
+            assert!(Line::all(&server, format).iter().all(|line| line["request.id"] != *id || line == &opened));
             drop(stream);
             let closed = line(&server, format, &id, "stream closed").await;
             assert_eq!(fields(&closed), fields(&opened));
