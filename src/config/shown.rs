@@ -80,6 +80,15 @@ fn address(text: &str) -> Option<String> {
     if place.contains('@') || credentials.is_some_and(|credentials| credentials.contains(['/', '?', '#'])) {
         return None;
     }
+    // What is no port belongs to the password.
+    let is_host = |host: &str| {
+        let port = host.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+        port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let hosts = place.split(['/', '?', '#']).next().unwrap_or_default();
+    if !hosts.split(',').all(is_host) {
+        return None;
+    }
     let user = credentials.and_then(|credentials| credentials.split(':').next());
     let user = user.map(|user| format!("{user}@")).unwrap_or_default();
     let (place, query) = place.split_once('?').unwrap_or((place, ""));
@@ -137,6 +146,8 @@ mod tests {
             ("postgres://ride:ZEBRA@db:5432/ride?sslmode=require", "postgres://ride@db:5432/ride?sslmode=require"),
             ("postgres://db/ride?user=ride&password=ZEBRA", "postgres://db/ride?user=ride"),
             ("postgres://db/ride", "postgres://db/ride"),
+            ("postgres://a,b:5433,[::1],[::1]:5432/ride", "postgres://a,b:5433,[::1],[::1]:5432/ride"),
+            ("postgres://ride:x@h:ZEBRA/ride", "(set)"),
             ("postgres://ride:ZEB@RA@db/ride", "(set)"),
             ("postgres://ride:ZEB/RA@db/ride", "(set)"),
             ("postgres://ride:ZEB?RA@db/ride", "(set)"),
