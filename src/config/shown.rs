@@ -56,7 +56,8 @@ fn collect(command: &Command, matches: &ArgMatches, given: &mut BTreeMap<String,
 
 fn masked(argument: &Arg, value: &str) -> String {
     let is_database = argument.get_id().as_str().ends_with("database_url");
-    let is_secret = argument.is_hide_env_values_set();
+    // A key is public, but a secret that was put there by mistake is not.
+    let is_secret = argument.is_hide_env_values_set() || argument.get_id() == "jwt_public_key";
     let shown = if value.contains("://") && (is_database || !is_secret) {
         address(value)
     } else if is_database {
@@ -98,14 +99,16 @@ fn address(text: &str) -> Option<String> {
     Some(format!("{scheme}://{user}{place}{mark}{}", query.join("&")))
 }
 
-/// A database's address of `key=value` pairs, without those that may be secret; `None` where it is not plain where each ends.
+/// A database's address of `key=value` pairs, up to the first that may be secret: what follows may belong to that. `None` where it is
+/// not plain where each ends.
 fn keywords(text: &str) -> Option<String> {
     if text.contains(['\'', '\\']) {
         return None;
     }
     let pairs = text.split_whitespace().map(|pair| Some((pair, pair.split_once('=')?.0)));
     let pairs: Vec<(&str, &str)> = pairs.collect::<Option<_>>()?;
-    let plain: Vec<&str> = pairs.into_iter().filter(|(_, name)| PLAIN.contains(name)).map(|(pair, _)| pair).collect();
+    let plain = pairs.into_iter().take_while(|(_, name)| PLAIN.contains(name));
+    let plain: Vec<&str> = plain.map(|(pair, _)| pair).collect();
     Some(plain.join(" "))
 }
 
@@ -153,6 +156,7 @@ mod tests {
             ("postgres://ride:ZEB?RA@db/ride", "(set)"),
             ("postgres://db/ride?password=ZEB@RA", "(set)"),
             ("host=db user=ride password=ZEBRA", "\"host=db user=ride\""),
+            ("host=db password=x port=ZEBRA", "host=db"),
             ("host=db password = ZEBRA", "(set)"),
             ("host=db password='ZE BRA'", "(set)"),
             ("ZEBRA", "(set)"),
@@ -168,7 +172,8 @@ mod tests {
             "whsec_ZEBRA",
             "--jwks",
             "https://user:ZEBRA@issuer.example/keys?token=ZEBRA",
-            "--jwt-public-key=-----BEGIN PUBLIC KEY-----\nZEBRA",
+            "--jwt-public-key",
+            "ZEBRA",
         ]);
         let expected = "RIDEWIRE_JWKS=https://user@issuer.example/keys RIDEWIRE_JWT_PUBLIC_KEY=(set) \
             RIDEWIRE_JWT_SECRET=(set) RIDEWIRE_MODERATION_SECRET=(set) RIDEWIRE_MODERATION_URL=(set)";
