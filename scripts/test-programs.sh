@@ -2,9 +2,10 @@
 # Makes sure that the programs which the tests need beside Rust and Postgres are installed. Says nothing when they are.
 # Where one cannot be installed, it says so, and the tests that need it are skipped.
 #
-#   scripts/test-programs.sh [proxies | browser | quickstarts | schemathesis ..., all where none is given]
+#   scripts/test-programs.sh [proxies | prometheus | browser | quickstarts | schemathesis ..., all where none is given]
 #
 #   proxies       PgBouncer in front of Postgres; nginx, Caddy and HAProxy in front of the servers; Python for docs/scaling.md
+#   prometheus    promtool, for the metrics, the alert rules and the dashboard (it comes with Prometheus)
 #   browser       Chromium, and the packages of web/
 #   quickstarts   the same, jq, a JDK, and the packages of docs/stock-clients
 #   schemathesis  the tool that compares a server with openapi.yaml
@@ -40,8 +41,10 @@ programs() {
     if [ "$(id -u)" -ne 0 ] && [ "${command%% *}" != brew ]; then
         command="sudo -n $command"
     fi
-    # The fonts are for the pages' screenshots.
-    packages=$(printf '%s ' "$missing" | sed "s/ javac / $jdk /; s/ chromium / chromium fonts-noto-color-emoji /")
+    # The fonts are for the pages' screenshots. Fedora has Prometheus under a name of its own.
+    case $command in *dnf*) prometheus=golang-github-prometheus ;; *) prometheus=prometheus ;; esac
+    packages=$(printf '%s ' "$missing" |
+        sed "s/ javac / $jdk /; s/ promtool / $prometheus /; s/ chromium / chromium fonts-noto-color-emoji /")
     say "installing programs that some tests need ($command$packages)"
     # shellcheck disable=SC2086  # a command and its arguments
     $command $packages >"$log" 2>&1 </dev/null || {
@@ -79,10 +82,11 @@ python_packages() {
 
 mkdir -p target
 log=target/test-programs.log
-[ $# -gt 0 ] || set -- proxies browser quickstarts schemathesis
+[ $# -gt 0 ] || set -- proxies prometheus browser quickstarts schemathesis
 for part in "$@"; do
     case $part in
     proxies) programs pgbouncer nginx caddy haproxy python3 ;;
+    prometheus) programs promtool ;;
     browser)
         browser
         packages web

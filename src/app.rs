@@ -25,7 +25,7 @@ use crate::config::{self, Feed, Notify, PreparedStatements, Settings};
 use crate::demo::Demo;
 use crate::domain::{Signal, Topic};
 use crate::http::guard::Origin;
-use crate::http::{Admission, Api, Console, Limits, Metrics, Quota, SendRate, Served, service};
+use crate::http::{Admission, Api, Console, Limits, Metrics, Quota, SendRate, Served, Watched, service};
 use crate::jwks::Jwks;
 use crate::keys;
 use crate::memory::Memory;
@@ -212,6 +212,12 @@ async fn serve_with(
     }
     let keep =
         Retention { logs: settings.log_retention, messages: settings.message_retention, feed: settings.feed_retention };
+    let certificate = given.certificate.clone();
+    metrics.watch(Watched {
+        pool_wait: store.pool_wait(),
+        retention: keep,
+        certificate_expiry: Box::new(move || certificate.as_ref()?.expires_at()),
+    })?;
     if let Some(jwks) = given.jwks.clone() {
         tasks.spawn(jwks.run());
     }

@@ -18,11 +18,16 @@ use tokio::task::spawn_blocking;
 use crate::app::{self, Address, Database};
 use crate::check::{self, CheckOptions};
 use crate::config::{
-    AddressSettings, DatabaseSettings, KeySettings, LogSettings, PostgresSettings, Settings, duration,
+    AddressSettings, DatabaseSettings, KeySettings, LogFormat, LogSettings, PostgresSettings, Settings, duration, shown,
 };
 use crate::domain::{Role, UserId};
 use crate::version::VERSION;
 use crate::{demo, http, keys, telemetry, web};
+
+/// An error that is a line of the log already.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Logged(String);
 
 /// Real-time messaging for rides over plain HTTP: REST, Server-Sent Events and long polling on Postgres.
 #[derive(Debug, Parser)]
@@ -112,17 +117,18 @@ struct Healthcheck {
 pub fn run() -> anyhow::Result<ExitCode> {
     let command = Cli::command();
     let matches = command.clone().try_get_matches_from(arguments(std::env::args_os()));
-    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli,
+    let parsed = matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, shown(&command, &matches))));
+    let (cli, shown) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return Ok(usage::report(&error, &command)),
     };
     let unknown = environment::unknown(&environment::settings(&command), std::env::vars_os());
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(run_command(cli, unknown))
+    runtime.block_on(run_command(cli, &shown, unknown))
 }
 
-/// Runs the command. `unknown` are complaints about variables that are no settings.
-async fn run_command(cli: Cli, unknown: Vec<String>) -> anyhow::Result<ExitCode> {
+/// Runs the command. `shown` are the settings that were given, `unknown` complaints about variables that are no settings.
+async fn run_command(cli: Cli, shown: &str, unknown: Vec<String>) -> anyhow::Result<ExitCode> {
     match cli.command {
         // It reports them together with everything else.
         Command::Check(check) => return checked(&check, unknown).await,
@@ -134,11 +140,15 @@ async fn run_command(cli: Cli, unknown: Vec<String>) -> anyhow::Result<ExitCode>
             }
             return Ok(ExitCode::from(usage::USAGE));
         }
-        Command::Serve(serve) => self::serve(serve.settings, serve.demo).await?,
+        Command::Serve(serve) => {
+            let format = serve.settings.logs.log_format;
+            let _logging = begin(&serve.settings.logs, shown);
+            ended(format, self::serve(serve.settings, serve.demo).await)?;
+        }
         Command::Token(token) => print(&self::token(&token)?)?,
         Command::Migrate(migrate) => {
-            telemetry::start(&migrate.logs);
-            Database::open(&migrate.database, &migrate.postgres).await?.close().await?;
+            let _logging = begin(&migrate.logs, shown);
+            ended(migrate.logs.log_format, self::migrate(&migrate).await)?;
         }
         Command::Healthcheck(healthcheck) => self::healthcheck(&healthcheck.addresses).await?,
     }
@@ -180,9 +190,30 @@ fn token(token: &Token) -> anyhow::Result<String> {
     Ok(signed)
 }
 
+/// Starts logging, until what is returned is dropped. The first line has the version, and the settings that were given.
+fn begin(settings: &LogSettings, shown: &str) -> telemetry::Logging {
+    let logging = telemetry::start(settings);
+    tracing::info!(version = VERSION, settings = shown, "starting");
+    logging
+}
+
+/// Where the log is JSON, the error that ends the program is its last line, and not text beside it.
+fn ended(format: LogFormat, result: anyhow::Result<()>) -> anyhow::Result<()> {
+    result.map_err(|error| match format {
+        LogFormat::Text => error,
+        LogFormat::Json => {
+            let error = format!("{error:#}");
+            tracing::error!(error, "ended by an error");
+            Logged(error).into()
+        }
+    })
+}
+
+async fn migrate(migrate: &Migrate) -> anyhow::Result<()> {
+    Ok(Database::open(&migrate.database, &migrate.postgres).await?.close().await?)
+}
+
 async fn serve(settings: Settings, is_demo: bool) -> anyhow::Result<()> {
-    telemetry::start(&settings.logs);
-    tracing::info!(version = VERSION, "server starting");
     let asked = settings.clone();
     let ready = async |address: Address, api: &http::Api| {
         let listening = print(&format!("listening on {address}"));

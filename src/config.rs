@@ -1,14 +1,16 @@
 //! The configuration: each setting is an environment variable and a flag.
 
+mod shown;
+mod values;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+pub(crate) use self::shown::shown;
 pub(crate) use self::values::{at_least_one, duration, web_address};
 use self::values::{head_bytes, log_filter, memory, number, period, ratio};
-
-mod values;
 
 // What `--help` groups the settings under. A test finds a setting that has no heading.
 const ADDRESSES: &str = "Addresses and TLS";

@@ -1,5 +1,6 @@
 //! The HTTP interface: what a request says, who may, and what is answered. Decides nothing else.
 
+mod access;
 mod admission;
 mod body;
 mod broadcasts;
@@ -37,7 +38,7 @@ pub use admission::{Admission, Quota};
 pub use console::{Console, DemoPeople};
 pub use context::{Api, Limits};
 pub(crate) use location::{Fix, locate};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Watched};
 pub use rate::SendRate;
 pub use router::{Served, service};
 pub(crate) use typing::say_typing;

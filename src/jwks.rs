@@ -12,7 +12,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use salvo::http::uri::Uri;
@@ -110,6 +110,8 @@ pub struct Jwks {
     verifier: Arc<Verifier>,
     period: Duration,
     state: Mutex<State>,
+    /// When the set was last read. Apart from the state, which is locked as long as the issuer takes to answer.
+    read_at: RwLock<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -127,7 +129,12 @@ struct State {
 impl Jwks {
     /// Has `verifier` take what `source` publishes, looked at every `period`.
     pub fn new(source: Source, verifier: Arc<Verifier>, period: Duration) -> Self {
-        Self { source, verifier, period, state: Mutex::default() }
+        Self { source, verifier, period, state: Mutex::default(), read_at: RwLock::new(Instant::now()) }
+    }
+
+    /// How long ago the set was last read; where it has never been, since the start.
+    pub fn age(&self) -> Duration {
+        self.read_at.read().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// The first look. A file that is not there, or holds no set, is a mistake; an address that does not answer may be back
@@ -173,6 +180,7 @@ impl Jwks {
         let was_known = std::mem::replace(&mut state.is_known, matches!(read, Ok(Ok(_))));
         match read {
             Ok(Ok((keys, text))) => {
+                *self.read_at.write().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 if text != state.text {
                     tracing::info!(keys = keys.iter().count(), "the issuer's keys were read");
                     self.verifier.publish(keys);

@@ -10,6 +10,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     match ridewire::cli::run() {
         Ok(code) => code,
+        Err(error) if error.is::<ridewire::cli::Logged>() => ExitCode::FAILURE,
         Err(error) => {
             #[allow(clippy::print_stderr, reason = "logging may not have begun")]
             {

@@ -15,6 +15,7 @@ mod counted;
 mod handover;
 mod idle;
 mod joined;
+mod rejected;
 mod tls;
 
 use std::future::pending;
@@ -45,6 +46,7 @@ use self::counted::{Counting, Track};
 use self::handover::{Desk, EventStream, Handing, Watched};
 use self::idle::{Open, Watching};
 use self::joined::Joined;
+use self::rejected::log_rejected;
 pub use self::tls::{Certificate, TlsError};
 
 use crate::config::LimitSettings;
@@ -260,13 +262,13 @@ impl<A: Answer> Server<A> {
     {
         let mut connection = pin!(connection);
         tokio::select! {
-            _ = connection.as_mut() => return,
+            ended = connection.as_mut() => return log_rejected(&ended),
             () = idle() => {}
             () = self.stop.gently.cancelled() => {}
         }
         finish(connection.as_mut());
         tokio::select! {
-            _ = connection => {}
+            ended = connection => log_rejected(&ended),
             () = idle() => {}
             () = self.stop.now.cancelled() => {}
         }

@@ -343,6 +343,7 @@ impl<'ex> Extractible<'ex> for Session {
         api.require_room()?;
         match Credentials::of(req, &api).await? {
             Credentials::Token(caller) => {
+                super::trace::RequestId::note_role(depot, caller.role);
                 limit_writes(req, depot, &api, &caller).await?;
                 check_query(req, depot)?;
                 reject_body(req, depot).await?;
@@ -373,6 +374,7 @@ impl<'ex> Extractible<'ex> for LiveSession {
             Err(Refusal::Domain(Error::Unavailable)) => return Ok(Self { session: None, bound_to: None }),
             Err(refusal) => return Err(refusal),
         };
+        super::trace::RequestId::note_role(depot, caller.role);
         // The leeway for clocks that differ is for single requests: what ends with its token cannot begin after it.
         if caller.expires_at <= Time::now() {
             return Err(Refusal::Unauthorized(Some(TokenError::Expired)));

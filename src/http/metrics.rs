@@ -3,7 +3,9 @@
 //! Labels have few values: no ids, no paths, no users. What somebody else counts already (the pool, the listener) is read
 //! when it is asked for.
 
+mod lags;
 mod process;
+mod requests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,10 @@ use salvo::http::header::{CONTENT_TYPE, HeaderValue};
 use salvo::oapi::endpoint;
 use salvo::{Depot, Request, Response};
 
+use self::lags::Lags;
+pub use self::lags::Watched;
 use self::process::ProcessMetrics;
+use self::requests::RequestMetrics;
 use super::context::Api;
 use super::refusal::Refusal;
 use crate::domain::{Error, Verdict};
@@ -60,6 +65,8 @@ pub struct Metrics {
     database: IntGauge,
     tasks: IntGauge,
     process: ProcessMetrics,
+    pub(super) requests: RequestMetrics,
+    lags: Lags,
 }
 
 /// How a reader is connected.
@@ -150,6 +157,11 @@ impl Metrics {
         for outcome in Outcome::ALL {
             webhook_deliveries.with_label_values(&[outcome.as_str()]).reset();
         }
+        // Where a value is always 1, the labels are what is told.
+        let allocator = if cfg!(feature = "jemalloc") { "jemalloc" } else { "system" };
+        gauges("ridewire_build_info", "1, with this build as labels.", &["version", "allocator"])?
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), allocator])
+            .set(1);
         Ok(Self {
             webhook_deliveries,
             oldest_undelivered: float(
@@ -202,8 +214,17 @@ impl Metrics {
             database: gauge("ridewire_database_up", "1 if Postgres answers.")?,
             tasks: gauge("ridewire_tasks", "Tasks of the runtime that are alive.")?,
             process: ProcessMetrics::register(&registry)?,
+            requests: RequestMetrics::register(&registry)?,
+            lags: Lags::register(&registry)?,
             registry,
         })
+    }
+
+    /// Watches this from now on, as well as the [`Api`].
+    pub fn watch(&self, watched: Watched) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(watched.pool_wait.clone()))?;
+        self.lags.watch(watched);
+        Ok(())
     }
 
     /// Counts a commit.
@@ -270,6 +291,7 @@ impl Metrics {
             let age = oldest.ok().and_then(Result::ok).map(Option::unwrap_or_default);
             self.oldest_undelivered.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
         }
+        self.lags.read(api, usage.is_some()).await;
     }
 }
 

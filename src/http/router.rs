@@ -38,10 +38,11 @@ pub fn service(api: Arc<Api>, origins: &[Origin], served: Served, console: Optio
         root = root.push(console.router());
     }
     let parameters = Arc::new(QueryParameters::of(&openapi::document()));
+    let metrics = Arc::clone(&api.metrics);
     let service = Service::new(root)
         .catcher(Catcher::default().hoop(Nothing))
         .hoop(Provide(api, parameters))
-        .hoop(Trace)
+        .hoop(Trace(metrics))
         .hoop(RequireHost)
         .hoop(RequirePath);
     match cors(origins) {

@@ -30,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Answer;
 use super::counted::{CountedBody, Track};
+use super::rejected::log_rejected;
 
 /// What a connection's two sides share: hyper, which reads requests and writes answers, and the task that drives it.
 #[derive(Debug, Default)]
@@ -42,9 +43,12 @@ pub(super) struct Desk {
 
 impl Desk {
     /// Drives a connection until there is a stream to take over; `None` when it has ended without.
-    pub(super) async fn next(&self, connection: &mut (impl Future + Unpin)) -> Option<Response<ResBody>> {
+    pub(super) async fn next<C>(&self, connection: &mut C) -> Option<Response<ResBody>>
+    where
+        C: Future<Output = hyper::Result<()>> + Unpin,
+    {
         poll_fn(|cx| {
-            let ended = Pin::new(&mut *connection).poll(cx);
+            let ended = Pin::new(&mut *connection).poll(cx).map(|ended| log_rejected(&ended));
             // Laid there while the connection was polled, or not at all.
             let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
             match (stream, ended) {

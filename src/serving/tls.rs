@@ -11,6 +11,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
+use x509_cert::der::Decode;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -99,6 +100,17 @@ impl Certificate {
                 }
             }
         }
+    }
+
+    /// When it expires, or the first of its chain does, in seconds of the Unix clock; `None` where that cannot be read.
+    pub fn expires_at(&self) -> Option<u64> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let chain = CertificateDer::pem_slice_iter(&current.0.certificate);
+        let expires_at = |der: CertificateDer<'_>| {
+            let certificate = x509_cert::Certificate::from_der(&der).ok()?;
+            Some(certificate.tbs_certificate.validity.not_after.to_unix_duration().as_secs())
+        };
+        chain.filter_map(|certificate| expires_at(certificate.ok()?)).min()
     }
 
     fn renew(&self) -> Result<bool, TlsError> {

@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 
 use super::feed::envelope;
 use super::pool::{Pool, Session, Store, read};
+use super::rows::seconds;
 use super::webhooks::secrets;
 use super::{StoreError, sql};
 use crate::domain::{Seq, Time};
@@ -322,9 +323,4 @@ fn keys<'a>(leases: impl Iterator<Item = &'a Lease>) -> Keys<'a> {
         tokens.push(lease.token);
     }
     (webhooks, topics, tokens)
-}
-
-fn seconds(row: &Row, column: &str) -> Result<Option<Duration>, StoreError> {
-    let seconds = row.try_get::<_, Option<f64>>(column)?;
-    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
 }

@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 
 use super::pool::{Params, Pool, Session, Store, read};
 use super::reads::{EVENT_BYTES, PageRequest, StoredEvent};
+use super::rows::seconds;
 use super::{StoreError, sql};
 use crate::domain::{EventType, MessageId, Seq, Time};
 
@@ -89,6 +90,13 @@ impl Store {
     pub async fn batches_to_relay(&self) -> Result<i64, StoreError> {
         let rows = self.read(sql::FEED_WAITING, &[]).await?;
         rows.first().map_or(Ok(0), |row| Ok(row.try_get("count")?))
+    }
+
+    /// The age of the oldest event that has no position yet; zero where each has one.
+    pub async fn relay_lag(&self) -> Result<Duration, StoreError> {
+        let rows = self.read(sql::FEED_LAG, &[]).await?;
+        let lag = rows.first().map_or(Ok(None), |row| seconds(row, "age"))?;
+        Ok(lag.unwrap_or_default())
     }
 
     /// Runs a statement that writes to the feed, in a transaction that has locked its head.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{ClientWrapper, Hook, HookError, ManagerConfig, Metrics, RecyclingMethod, Runtime};
+use prometheus::{Histogram, HistogramOpts, exponential_buckets};
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -160,6 +161,11 @@ impl Store {
         }
     }
 
+    /// How long connections were waited for.
+    pub fn pool_wait(&self) -> Histogram {
+        self.pool.wait.clone()
+    }
+
     /// Tells those who listen. Their commit waits for no disk.
     pub async fn notify(&self, payloads: &[impl AsRef<str> + Sync]) -> Result<(), StoreError> {
         let payloads: Vec<&str> = payloads.iter().map(AsRef::as_ref).collect();
@@ -215,6 +221,15 @@ pub(super) struct Pool {
     prepared: Prepared,
     timeouts: Timeouts,
     suspicion: Arc<Suspicion>,
+    /// How long connections were waited for.
+    wait: Histogram,
+}
+
+/// From a tenth of a millisecond to 26 seconds.
+fn wait_histogram() -> Result<Histogram, prometheus::Error> {
+    let help = "How long a connection to Postgres was waited for, whether there was one in the end or not.";
+    let options = HistogramOpts::new("ridewire_pool_wait_seconds", help);
+    Histogram::with_opts(options.buckets(exponential_buckets(0.000_1, 4.0, 10)?))
 }
 
 impl Pool {
@@ -250,7 +265,8 @@ impl Pool {
             })
         }));
         let connections = connections.build().map_err(|_| StoreError::Corrupt("the pool's configuration"))?;
-        Ok(Self { connections, address: config.postgres, prepared, timeouts, suspicion })
+        let wait = wait_histogram().map_err(|_| StoreError::Corrupt("the pool's histogram"))?;
+        Ok(Self { connections, address: config.postgres, prepared, timeouts, suspicion, wait })
     }
 }
 

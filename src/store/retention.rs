@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::pool::{Params, Session, Store};
-use super::rows::message_place_from_row;
+use super::rows::{message_place_from_row, seconds};
 use super::{StoreError, sql};
 use crate::domain::{MessageId, RideId, Seq, UserId};
 
@@ -26,6 +26,11 @@ pub struct Retention {
     pub feed: Duration,
 }
 
+impl Retention {
+    /// The kinds of data whose lag is measured.
+    pub const KINDS: [&str; 4] = ["ride_logs", "user_logs", "messages", "feed"];
+}
+
 /// Where a message is: the ride, and its number there.
 pub type Place = (RideId, Seq);
 
@@ -41,6 +46,19 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// How long the oldest data of each [kind](Retention::KINDS) is overdue that is to be deleted.
+    pub async fn retention_lag(&self, retention: Retention) -> Result<[Duration; 4], StoreError> {
+        let [logs, messages, feed] =
+            [retention.logs, retention.messages, retention.feed].map(|kept| kept.as_secs_f64());
+        let rows = self.read(sql::RETENTION_LAG, &[&logs, &messages, &feed]).await?;
+        let row = rows.first().ok_or(StoreError::Corrupt("no answer"))?;
+        let mut lags = [Duration::ZERO; 4];
+        for (lag, kind) in lags.iter_mut().zip(Retention::KINDS) {
+            *lag = seconds(row, kind)?.unwrap_or_default();
+        }
+        Ok(lags)
     }
 
     /// Some of what a user has said and not taken back, ride by ride, after one of them.

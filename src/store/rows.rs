@@ -1,5 +1,7 @@
 //! Rows into the domain's types.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
@@ -24,6 +26,12 @@ pub(super) fn user_id(text: &str) -> Result<UserId, StoreError> {
 
 fn role(text: &str) -> Result<RideRole, StoreError> {
     RideRole::parse(text).ok_or(StoreError::Corrupt("role"))
+}
+
+/// A number of seconds, which is not below zero.
+pub(super) fn seconds(row: &Row, column: &str) -> Result<Option<Duration>, StoreError> {
+    let seconds = row.try_get::<_, Option<f64>>(column)?;
+    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
 }
 
 fn time(row: &Row, column: &str) -> Result<Option<Time>, StoreError> {

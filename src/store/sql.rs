@@ -44,6 +44,7 @@ statements! {
     FEED_LAST_WAITING = "feed/last_waiting.sql";
     FEED_IS_WAITING = "feed/is_waiting.sql";
     FEED_WAITING = "feed/waiting.sql";
+    FEED_LAG = "feed/lag.sql";
     FEED_TRIM = "feed/trim.sql";
     RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PEOPLE = "rides/people.sql";
@@ -90,6 +91,7 @@ statements! {
     MESSAGES_LAST_OF_OTHERS = "messages/last_of_others.sql";
     MESSAGES_UNREAD_OF_RIDE = "messages/unread_of_ride.sql";
     MESSAGES_UNREAD_OF_USER = "messages/unread_of_user.sql";
+    RETENTION_LAG = "retention/lag.sql";
     RETENTION_LOCK = "retention/lock.sql";
     REVOCATIONS_PUT = "revocations/put.sql";
     REVOCATIONS_NEWER = "revocations/newer.sql";

@@ -12,6 +12,7 @@
 mod support;
 
 mod access;
+mod access_log;
 mod architecture;
 mod auth;
 mod backends;
@@ -51,6 +52,7 @@ mod poll;
 mod pooler;
 mod presence;
 mod private;
+mod prometheus;
 mod protocol;
 mod proxies;
 mod reactions;

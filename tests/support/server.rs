@@ -148,12 +148,12 @@ impl Server {
     pub async fn terminate(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         let ended = timeout(PATIENCE * 2, self.child.wait()).await;
-        ended.unwrap_or_else(|_| panic!("ridewire does not stop:\n{}", self.log())).expect("its status")
+        ended.unwrap_or_else(|_| panic!("ridewire does not stop:\n{}", read(&self.log))).expect("its status")
     }
 
-    /// What it has logged.
+    /// What it has logged. Lines of the access log come some milliseconds after their response.
     pub fn log(&self) -> String {
-        read(&self.log)
+        self.whole_log()
     }
 
     /// All that it has logged.
@@ -167,6 +167,7 @@ impl Server {
     }
 }
 
+/// The end of a log.
 fn read(log: &std::path::Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let from = text.len().saturating_sub(8 * 1024);
@@ -176,7 +177,7 @@ fn read(log: &std::path::Path) -> String {
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = self.log();
+            let log = read(&self.log);
             #[allow(clippy::print_stderr, reason = "what a failed test needs to be understood")]
             if !log.is_empty() {
                 eprintln!("--- the end of the log of the server at {}\n{log}---", self.base);

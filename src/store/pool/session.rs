@@ -1,7 +1,7 @@
 //! One connection, as it is used.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::Object;
 use tokio::time::timeout;
@@ -41,8 +41,11 @@ pub struct Session {
 
 impl Session {
     pub(in crate::store) async fn get(pool: &Pool) -> Result<Self, StoreError> {
+        let began = Instant::now();
+        let connection = pool.connections.get().await;
+        pool.wait.observe(began.elapsed().as_secs_f64());
         Ok(Self {
-            object: Some(pool.connections.get().await?),
+            object: Some(connection?),
             pool: pool.clone(),
             timeouts: pool.timeouts,
             is_lost: AtomicBool::new(false),

@@ -1,0 +1,11 @@
+-- How old the oldest event is that has no position in the feed yet, in seconds.
+select extract(epoch from statement_timestamp() - event.created_at)::float8 as age
+from (select topics[1] as topic, first_seqs[1] as seq
+      from feed_batches
+      where id > 0
+      order by id
+      limit 1) as batch
+cross join lateral (select created_at
+                    from events
+                    where events.topic = batch.topic
+                      and events.seq = batch.seq) as event

@@ -1,0 +1,25 @@
+-- How long the oldest data is overdue that retention is to delete, in seconds; null where none is. Rides' logs are kept for `$1`
+-- seconds after the ride's end, users' as long after each event, messages `$2` after the ride's end, the feed `$3` after each event.
+select (select extract(epoch from statement_timestamp() - make_interval(secs => $1::float8) - ended_at)
+        from rides
+        where closed_at is not null
+          and not log_is_trimmed
+          and ended_at <= statement_timestamp() - make_interval(secs => $1)
+        order by ended_at
+        limit 1)::float8 as ride_logs,
+       (select extract(epoch from statement_timestamp() - make_interval(secs => $1) - created_at)
+        from events
+        where topic >= 'user/'
+          and topic < 'user0'
+          and created_at <= statement_timestamp() - make_interval(secs => $1)
+        order by created_at
+        limit 1)::float8 as user_logs,
+       (select extract(epoch from statement_timestamp() - make_interval(secs => $2::float8) - ended_at)
+        from rides
+        where log_is_trimmed
+          and ended_at <= statement_timestamp() - make_interval(secs => $2)
+        order by ended_at
+        limit 1)::float8 as messages,
+       (select extract(epoch from statement_timestamp() - make_interval(secs => $3::float8) - oldest.created_at)
+        from (select created_at from feed where position > 0 order by position limit 1) as oldest
+        where oldest.created_at <= statement_timestamp() - make_interval(secs => $3))::float8 as feed
