@@ -1,5 +1,7 @@
 //! openapi.yaml, made from the handlers.
 
+mod merged;
+
 use std::sync::OnceLock;
 
 use salvo::http::header::{CONTENT_TYPE, HeaderValue};
@@ -116,7 +118,14 @@ fn describe_refusals(document: &mut OpenApi, problem: &RefOr<Schema>) {
 
 /// The document as text.
 pub fn yaml() -> Result<String, serde_norway::Error> {
-    serde_norway::to_string(&document())
+    serde_norway::to_string(&written()?)
+}
+
+/// The document as it is written, with the simplest schemas of the same meaning.
+fn written() -> Result<serde_norway::Value, serde_norway::Error> {
+    let mut document = serde_norway::to_value(document())?;
+    merged::merge_all_of(&mut document);
+    Ok(document)
 }
 
 /// Serves the document.
@@ -138,7 +147,7 @@ pub(super) struct Json(OnceLock<Option<String>>);
 impl Handler for Json {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut salvo::Response, _ctrl: &mut FlowCtrl) {
         // Made when it is first asked for: the document is made from the routes, and this is one of them.
-        match self.0.get_or_init(|| serde_json::to_string(&document()).ok()) {
+        match self.0.get_or_init(|| serde_json::to_string(&written().ok()?).ok()) {
             Some(text) => {
                 res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 res.body(text.clone());
