@@ -166,7 +166,7 @@ test('without a demo it asks for tokens, and shows the phones of those that it i
     await field('Ride').fill('ride_7');
     await field('Driver’s token').fill('no token');
     await page.getByRole('button', { name: 'Connect' }).click();
-    await page.getByRole('alert').filter({ hasText: 'Paste at least one token' }).waitFor();
+    await page.getByRole('alert').filter({ hasText: 'Paste at least one token of a person' }).waitFor();
     assert.deepEqual(await violations(page), []);
     await field('Driver’s token').fill(driver);
     await field('Support’s token').fill(support);

@@ -140,11 +140,10 @@ pub(super) struct Receive(pub(super) Arc<Console>);
 impl Receive {
     async fn receive(&self, req: &mut Request, depot: &Depot) -> Result<(), Refusal> {
         let receiver = self.0.receiver().ok_or(Refusal::NotFound)?;
-        let header = |name: &str| {
+        let [id, timestamp, signatures] = [ID, TIMESTAMP, SIGNATURE].map(|name| {
             let value = req.headers().get(name).and_then(|value| value.to_str().ok());
             value.unwrap_or_default().to_owned()
-        };
-        let (id, timestamp, signatures) = (header(ID), header(TIMESTAMP), header(SIGNATURE));
+        });
         let body = read(req, depot, MAX_BYTES).await?;
         Ok(receiver.take(id, &timestamp, &signatures, body)?)
     }
