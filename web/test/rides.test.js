@@ -72,6 +72,7 @@ test('a driver whose ride has not been accepted yet has nothing of the ride befo
   assert.deepEqual(await driver.texts(), []);
   assert.equal(await driver.panel.locator('.map__car').getAttribute('visibility'), 'hidden');
   const [rideId] = (await page.locator('.top__ride').textContent()).split(' · ');
+  await page.unroute('**/api/v1/rides/ride_*');
   await ask(page, service, 'PUT', `rides/${rideId}`, { driverId: 'amir' });
   await driver.state('Live');
   await page.context().close();
