@@ -8,7 +8,8 @@ use salvo::http::header::{CONTENT_TYPE, HeaderValue};
 use salvo::oapi::schema::Ref;
 use salvo::oapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme};
 use salvo::oapi::{
-    Content, Example, Info, License, OpenApi, PathItemType, RefOr, Response, Schema, SecurityScheme, Tag, ToSchema,
+    Content, Example, Info, License, OpenApi, PathItemType, RefOr, Response, Schema, SecurityScheme, Server, Tag,
+    ToSchema,
 };
 use salvo::{Depot, FlowCtrl, Handler, Request, Writer as _, async_trait};
 
@@ -51,7 +52,7 @@ const COMMON: [(&str, &str); 7] = [
 pub fn document() -> OpenApi {
     let info = Info::new("Ridewire", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
-        .license(License::new("MIT OR Apache-2.0"));
+        .license(License::new("MIT OR Apache-2.0").identifier("MIT OR Apache-2.0"));
     let bearer = SecurityScheme::Http(
         Http::new(HttpAuthScheme::Bearer)
             .bearer_format("JWT")
@@ -62,6 +63,8 @@ pub fn document() -> OpenApi {
     let mut document = OpenApi::with_info(info)
         .add_security_scheme("bearer", bearer)
         .add_security_scheme("ticket", ticket)
+        // Whichever server the document is from.
+        .servers([Server::new("/")])
         .tags([
             Tag::new("messages").description("What is said on a ride, and who has received and read it."),
             Tag::new("live").description("A ride's events, as they happen."),
@@ -71,9 +74,13 @@ pub fn document() -> OpenApi {
             Tag::new("operations").description("For those who run it."),
         ])
         .merge_router(&router(Served::All));
-    // HEAD answers as GET does: what is said of the one holds for the other.
     for (_, item) in document.paths.iter_mut() {
+        // HEAD answers as GET does: what is said of the one holds for the other.
         item.operations.remove(&PathItemType::Head);
+        // What needs no token says so.
+        for operation in item.operations.values_mut() {
+            operation.securities.get_or_insert_default();
+        }
     }
     let problem = ProblemBody::to_schema(&mut document.components);
     for (code, body) in problem::examples() {

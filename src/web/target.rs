@@ -30,7 +30,7 @@ impl AllowedHosts {
     /// Whether a host is one of them, at this port.
     pub(super) fn contain(&self, host: &str, port: u16) -> bool {
         let host = plain(host);
-        let is_socket = |allowed: SocketAddr| host.parse() == Ok(allowed.ip()) && port == allowed.port();
+        let is_socket = |allowed: SocketAddr| host.parse::<IpAddr>() == Ok(allowed.ip()) && port == allowed.port();
         self.names.contains(&host) || self.socket.is_some_and(is_socket)
     }
 

@@ -52,18 +52,22 @@ export class Line {
 
   /** Turns to a ride. What the wire shows of this phone is about the ride before. */
   open(rideId) {
-    if (rideId !== this.rideId) this.#wire.forget(this.role);
+    if (rideId !== this.rideId) this.#part();
     this.rideId = rideId;
     this.#connect();
   }
 
   /** Turns away from its ride, to none. */
   leave() {
+    this.#part();
+    this.#changed();
+  }
+
+  #part() {
     this.#off?.();
     this.conversation?.close();
     this.conversation = this.rideId = undefined;
     this.#wire.forget(this.role);
-    this.#changed();
   }
 
   /** Whether the connection to this page's server is not there, though nobody has cut it. */

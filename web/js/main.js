@@ -62,8 +62,11 @@ if (session.isDemo) document.getElementById('actions').append(driven, fresh);
 /** Does what a button is for, until it is done, and not twice at a time. */
 async function once(button, act) {
   button.disabled = true;
-  await outage.persist(act);
-  button.disabled = false;
+  try {
+    await outage.persist(act);
+  } finally {
+    button.disabled = false;
+  }
 }
 
 function openAll(rideId, isChosen) {

@@ -133,7 +133,7 @@ class Log {
   add({ at, what, where, text, json, isGood }) {
     this.#total += 1;
     this.#empty.hidden = true;
-    const pre = h('pre', { class: 'json', tabindex: '0', dir: 'ltr', 'aria-label': `JSON of ${what}` });
+    const pre = h('pre', { class: 'json', role: 'group', tabindex: '0', dir: 'ltr', 'aria-label': `JSON of ${what}` });
     const summary = h('summary', { class: 'log__row', tabindex: '-1' },
       h('span', { class: 'log__what' }, what),
       h('time', { class: 'log__at', datetime: at }, at ? clock(at) : ''),

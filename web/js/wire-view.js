@@ -137,7 +137,7 @@ class Row {
   #cells = COLUMNS.map(() => h('td'));
   #what = h('button', { class: 'wire__what', tabindex: '-1', 'aria-expanded': 'false' });
   #element = h('tr', {}, this.#cells);
-  #json = h('pre', { class: 'json', tabindex: '0', dir: 'ltr' });
+  #json = h('pre', { class: 'json', role: 'group', tabindex: '0', dir: 'ltr' });
   #detail = h('tr', { class: 'wire__detail' }, h('td', { colspan: String(COLUMNS.length) }, this.#json));
 
   /** @param {() => void} onToggle */

@@ -13,12 +13,12 @@ use salvo::{Depot, FlowCtrl, Handler, Request, Response, Scribe, Writer as _, as
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::super::body::{Json, read};
-use super::super::context::Api;
-use super::super::params::number;
-use super::super::refusal::Refusal;
 use super::{Console, is_own_page};
 use crate::domain::{Error, Time};
+use crate::http::body::{Json, read};
+use crate::http::context::Api;
+use crate::http::params::number;
+use crate::http::refusal::Refusal;
 use crate::signature::{ID, SIGNATURE, Secret, TIMESTAMP};
 use crate::store::{NewWebhook, StoreError};
 use crate::webhooks::{new_id, patterns};

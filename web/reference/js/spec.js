@@ -59,7 +59,7 @@ export class Spec {
       body: requestBody && { schema: requestBody.content['application/json'].schema, isRequired: requestBody.required },
       answers,
       isStream: answers.some(({ type }) => type === 'text/event-stream'),
-      isOpen: !security,
+      isOpen: security.length === 0,
     };
   }
 
