@@ -21,12 +21,11 @@ missing = [name for name in expected["schemas"] if not hasattr(models, name)]
 assert not missing, f"types that the client does not have: {missing}"
 
 snake = lambda name: re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-found = {module.rpartition(".")[2] for module in modules if module.startswith("ridewire_api.api.")}
+found = {module.rpartition(".")[2]: module for module in modules if module.startswith("ridewire_api.api.")}
 missing = [name for name in expected["operations"] if snake(name) not in found]
 assert not missing, f"operations that the client does not have: {missing}"
-for module in modules:
-    if module.rpartition(".")[2] in map(snake, expected["operations"]):
-        assert callable(importlib.import_module(module).sync_detailed), module
+for name in expected["operations"]:
+    assert callable(importlib.import_module(found[snake(name)]).sync_detailed), name
 
 # A message is read and written as it is sent.
 message = models.Message.from_dict(expected["message"])

@@ -85,7 +85,7 @@ export class WireView {
       currentTarget.classList.add('is-done');
       setTimeout(() => currentTarget.classList.remove('is-done'), 1_200);
     };
-    const copy = h('button', { class: 'button button--small stat__copy', 'aria-label': `Copy ${phone}’s connection as a curl command`, onclick }, icon('copy'), 'curl');
+    const copy = h('button', { class: 'button button--small stat__copy', 'aria-label': `Copy ${phone}’s connection as a curl command`, title: 'Copy as a curl command', onclick }, icon('copy'));
     return { text, element: h('li', { class: 'stat', 'data-role': phone }, h('b', {}, NAMES[phone]), text, copy) };
   }
 
