@@ -22,7 +22,7 @@ after(async () => {
 
 const onNewRide = (options) => newRide(browser, server.url, options);
 
-/** The rows of a phone, of this type. */
+/** The rows of a phone with this text. */
 const rows = (page, role, type) => page.locator(`.wire__row[data-role="${role}"]`, { hasText: type });
 
 test('a row of the wire expands to its complete JSON', async () => {
@@ -53,10 +53,11 @@ test('a row of the wire expands to its complete JSON', async () => {
 
   // A request has what was sent and answered; a ticket opens streams, so it is not shown.
   await page.getByRole('button', { name: 'Requests', exact: true }).click();
-  await rows(page, 'rider', 'POST /messages').first().click();
+  const sent = rows(page, 'rider', /POST \/messages201/);
+  await sent.click();
   const request = JSON.parse(await detail.textContent());
   assert.deepEqual([request.body.content, request.status, request.answer.content], [long, 201, long]);
-  await rows(page, 'rider', 'POST /messages').first().click();
+  await sent.click();
   await rows(page, 'rider', 'POST /stream-tickets').first().click();
   assert.equal(JSON.parse(await detail.textContent()).answer.ticket, '…');
   assert.deepEqual(troubles, []);
