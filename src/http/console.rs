@@ -21,8 +21,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use self::receiver::{Deliveries, Receive};
 pub use self::receiver::Receiver;
+use self::receiver::{Deliveries, Receive};
 use super::body::Json;
 use super::refusal::Refusal;
 use crate::auth::{SignError, Signer};

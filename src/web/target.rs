@@ -221,7 +221,13 @@ mod tests {
         }
         let one = AllowedHosts::new(&[]).and(Some(SocketAddr::from(([127, 0, 0, 1], 8080))));
         assert!(one.check("http://127.0.0.1:8080/console/receiver").is_ok());
-        for wrong in ["http://127.0.0.1/", "http://127.0.0.1:8081/", "https://127.0.0.1/", "http://127.0.0.2:8080/", "http://localhost:8080/"] {
+        for wrong in [
+            "http://127.0.0.1/",
+            "http://127.0.0.1:8081/",
+            "https://127.0.0.1/",
+            "http://127.0.0.2:8080/",
+            "http://localhost:8080/",
+        ] {
             assert!(one.check(wrong).is_err(), "{wrong}");
         }
         for wrong in ["http://127.0.0.2/", "http://other.receiver.test/", "http://example.com/", "ftp://receiver.test/"]

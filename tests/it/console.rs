@@ -210,7 +210,8 @@ async fn a_demo_delivers_the_feed_to_its_own_receiver() {
     let url = format!("{}/console/receiver", again.base);
     eventually("one webhook of this run", async || {
         let listed = again.service().get("webhooks").await.expect(200).json();
-        let urls: Vec<_> = listed["webhooks"].as_array().unwrap().iter().map(|webhook| webhook["url"].clone()).collect();
+        let urls: Vec<_> =
+            listed["webhooks"].as_array().unwrap().iter().map(|webhook| webhook["url"].clone()).collect();
         (urls == [json!(url)]).then_some(())
     })
     .await;
@@ -222,7 +223,8 @@ async fn only_a_demos_webhooks_may_lead_to_the_server_itself_and_only_to_its_own
     let plain = Server::with(&database, &[("RIDEWIRE_CONSOLE", "on")]).await;
     let own = |server: &Server| json!({ "url": format!("{}/console/receiver", server.base) });
     plain.service().post("webhooks", own(&plain)).await.problem(400, "invalid_request");
-    let posted = reqwest::Client::new().post(format!("{}/console/receiver", plain.base)).body("{}").send().await.unwrap();
+    let posted =
+        reqwest::Client::new().post(format!("{}/console/receiver", plain.base)).body("{}").send().await.unwrap();
     assert_eq!(posted.status(), 404);
     nothing_for_it(get(&plain, "/console/deliveries", &[]).await);
 

@@ -161,7 +161,8 @@ fn no_schema_is_an_all_of_around_a_single_one() {
                 for (name, member) in members {
                     let below = format!("{at}/{name}");
                     let is_single = |member: &Value| {
-                        let is_schema = |part: &&Value| ["$ref", "oneOf", "type"].iter().any(|key| part.get(key).is_some());
+                        let is_schema =
+                            |part: &&Value| ["$ref", "oneOf", "type"].iter().any(|key| part.get(key).is_some());
                         member.as_array().is_some_and(|parts| parts.iter().filter(is_schema).count() < 2)
                     };
                     if name == "allOf" && is_single(member) {
