@@ -130,7 +130,9 @@ test('an option that does not exist is rejected by its name', async () => {
   assert.throws(() => connect({ token, timing: { waits: 1 } }), named('waits'));
   assert.throws(() => client.ride('ride_1', { since: 0 }), named('since'));
   assert.throws(() => client.all({ type: 'message:*' }), named('type'));
-  assert.throws(() => client.conversation('ride_1').send('Hello', { meta: {} }), named('meta'));
+  const conversation = client.conversation('ride_1');
+  assert.throws(() => conversation.send('Hello', { meta: {} }), named('meta'));
+  conversation.close();
   await assert.rejects(client.send('ride_1', 'Hello', { clientMessageID: 'm-1' }), named('clientMessageID'));
   await assert.rejects(client.request('GET', '/rides', { params: {} }), named('params'));
   await assert.rejects(client.history('ride_1', { offset: 1 }), named('offset'));
