@@ -181,7 +181,9 @@ test('a page that is opened while the server goes down begins when it is back', 
   let isDown = true;
   const proxy = await startProxy(server.url, { refuse: (req, res) => isDown && req.url.includes('session') && Boolean(res.destroy()) });
   const { page } = await open(browser, proxy.url);
-  await page.waitForResponse((response) => response.url().endsWith('/readyz'));
+  // It asks again and again, and whether there is a server at all.
+  const asked = (request) => proxy.requests.filter((made) => made === request).length;
+  while (asked('GET /readyz') < 1 || asked('GET /console/session') < 2) await page.waitForTimeout(50);
   isDown = false;
   await phone(page, 'Rider').state('Live');
   await page.context().close();
