@@ -18,5 +18,6 @@ export CHROMIUM
 find_server
 
 cd web
-[ $# -gt 0 ] || set -- test/console.test.js test/windows.test.js test/reference.test.js test/migrate.test.js
+[ $# -gt 0 ] || set -- test/console.test.js test/wire.test.js test/rides.test.js test/platform.test.js test/windows.test.js \
+    test/reference.test.js test/migrate.test.js
 node_test 600000 3 "$@"

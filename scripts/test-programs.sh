@@ -2,13 +2,14 @@
 # Makes sure that the programs which the tests need beside Rust and Postgres are installed. Says nothing when they are.
 # Where one cannot be installed, it says so, and the tests that need it are skipped.
 #
-#   scripts/test-programs.sh [proxies | prometheus | browser | quickstarts | schemathesis ..., all where none is given]
+#   scripts/test-programs.sh [proxies | prometheus | browser | quickstarts | schemathesis | contracts ..., all where none is given]
 #
 #   proxies       PgBouncer in front of Postgres; nginx, Caddy and HAProxy in front of the servers; Python for docs/scaling.md
 #   prometheus    promtool, for the metrics, the alert rules and the dashboard (it comes with Prometheus)
 #   browser       Chromium, and the packages of web/
 #   quickstarts   the same, jq, a JDK, and the packages of docs/stock-clients
 #   schemathesis  the tool that compares a server with openapi.yaml
+#   contracts     the generators of clients and the linter that read openapi.yaml
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -70,6 +71,18 @@ packages() {
         say "npm cannot install the packages of $1, so tests that need them are skipped"
 }
 
+# Installs in target/NAME the packages that a folder's lockfile names, unless they are there already.
+node_packages() {
+    home=target/$1 folder=$2
+    ! cmp -s "$folder/package-lock.json" "$home/package-lock.json" || return 0
+    mkdir -p "$home"
+    cp "$folder/package.json" "$folder/package-lock.json" "$home"
+    (cd "$home" && npm ci --no-audit --no-fund) >"$home.log" 2>&1 || {
+        rm -f "$home/package-lock.json"
+        say "npm cannot install the packages of $folder (see $home.log), so tests that need them are skipped"
+    }
+}
+
 # Makes the Python environment target/NAME with these packages, unless the stamp in it says the same already.
 python_packages() {
     home=target/$1 stamp=$2
@@ -82,7 +95,7 @@ python_packages() {
 
 mkdir -p target
 log=target/test-programs.log
-[ $# -gt 0 ] || set -- proxies prometheus browser quickstarts schemathesis
+[ $# -gt 0 ] || set -- proxies prometheus browser quickstarts schemathesis contracts
 for part in "$@"; do
     case $part in
     proxies) programs pgbouncer nginx caddy haproxy python3 ;;
@@ -102,6 +115,11 @@ for part in "$@"; do
         programs python3
         echo "schemathesis==$SCHEMATHESIS" >target/schemathesis.txt
         python_packages schemathesis target/schemathesis.txt -r target/schemathesis.txt
+        ;;
+    contracts)
+        programs python3
+        node_packages contracts-node tests/contracts
+        python_packages contracts-python tests/contracts/requirements.txt -r tests/contracts/requirements.txt
         ;;
     *)
         say "there is no part $part; see the head of $0"

@@ -72,12 +72,13 @@ else
         suite js scripts/js.sh
         suite quickstarts scripts/quickstarts.sh
         suite schemathesis scripts/schemathesis.sh 15 1
+        suite contracts scripts/contracts.sh
     } &
     wait
     # Alone: on a machine that is busy with the others, a page takes a stream that is late for one that a proxy holds back, as it
     # should, and polls.
     suite browser scripts/browser.sh
-    set -- lib doc model it schedules faults schemathesis js quickstarts browser
+    set -- lib doc model it schedules faults schemathesis contracts js quickstarts browser
 fi
 
 all_passed=0 all_failed=0 all_skipped=0 end=0

@@ -189,7 +189,8 @@ async fn serve_with(
         let notifier = Arc::clone(&notifier);
         tasks.spawn(async move { notifier.run(store).await });
     }
-    let (webhooks, mut delivering) = webhooks::start(&store, &metrics, &settings, &stopping).await?;
+    let receiver = webhooks::receiver(&settings, given.is_demo, &listener, admin.as_ref());
+    let (webhooks, mut delivering) = webhooks::start(&store, &metrics, &settings, receiver, &stopping).await?;
     if has_feed {
         let webhooks = Arc::clone(&webhooks);
         let is_read = {
@@ -285,7 +286,7 @@ async fn serve_with(
         memory: Arc::clone(&memory),
         stopping: stopping.clone(),
     });
-    let demo = given.is_demo.then(Demo::default);
+    let demo = given.is_demo.then(|| Demo::new(receiver));
     let console = {
         let is_on = settings.console.map_or(demo.is_some(), |console| console == config::Console::On);
         // Whom a demo speaks for is for those on this machine alone.

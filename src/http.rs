@@ -35,7 +35,7 @@ mod users;
 mod webhooks;
 
 pub use admission::{Admission, Quota};
-pub use console::{Console, DemoPeople};
+pub use console::{Console, DemoPeople, Receiver};
 pub use context::{Api, Limits};
 pub(crate) use location::{Fix, locate};
 pub use metrics::{Metrics, Watched};

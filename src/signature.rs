@@ -2,6 +2,7 @@
 //! knows that a request is ours.
 
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -21,6 +22,9 @@ const PREFIX: &str = "whsec_";
 
 /// The fewest bytes of a secret. The standard recommends 24 to 64.
 const LEAST_BYTES: usize = 16;
+
+/// How far the time of an attempt may be from a receiver's clock.
+const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// Why a text is not a secret.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,20 @@ impl Secret {
         format!("{PREFIX}{}", STANDARD.encode(&self.0))
     }
 
+    /// Whether a body is signed with this secret: one of the `signatures`, which are separated by spaces, is that of the body, and
+    /// the time of the attempt is near enough to `now`, in Unix seconds, that it is no repetition of an old one.
+    pub(crate) fn verifies(&self, id: &str, timestamp: &str, signatures: &str, body: &[u8], now: i64) -> bool {
+        let Ok(at) = timestamp.parse::<i64>() else { return false };
+        if at.abs_diff(now) > TOLERANCE.as_secs() {
+            return false;
+        }
+        let signed = signatures.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
+        signed.filter_map(|signature| STANDARD.decode(signature).ok()).any(|signature| {
+            // The comparison takes the same time wherever two signatures differ.
+            mac(&self.0, id, at, body).is_some_and(|mac| mac.verify_slice(&signature).is_ok())
+        })
+    }
+
     /// The signature of a body that is sent with this id, at this time in Unix seconds: `v1,…`.
     pub(crate) fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         signature(&self.0, id, timestamp, body)
@@ -64,11 +82,16 @@ pub(crate) fn signatures(secrets: &[Vec<u8>], id: &str, timestamp: i64, body: &[
 }
 
 fn signature(secret: &[u8], id: &str, timestamp: i64, body: &[u8]) -> String {
+    let Some(mac) = mac(secret, id, timestamp, body) else { return String::new() };
+    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+fn mac(secret: &[u8], id: &str, timestamp: i64, body: &[u8]) -> Option<Hmac<Sha256>> {
     // A key of HMAC may have any length, so this always is one.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return String::new() };
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
     mac.update(format!("{id}.{timestamp}.").as_bytes());
     mac.update(body);
-    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+    Some(mac)
 }
 
 impl fmt::Debug for Secret {
@@ -93,6 +116,26 @@ mod tests {
         let text = Secret::new().text();
         assert!((24..=64).contains(&Secret::parse(&text).unwrap().bytes().len()));
         assert_ne!(text, Secret::new().text());
+    }
+
+    #[test]
+    fn only_what_was_signed_is_verified_and_only_for_a_while() {
+        let (secret, now) = (Secret::new(), 1_769_121_900);
+        let signed = |at: i64| secret.sign("evt_1", at, b"{}");
+        let verifies = |id: &str, at: i64, signatures: &str, body: &[u8]| {
+            secret.verifies(id, &at.to_string(), signatures, body, now)
+        };
+        assert!(verifies("evt_1", now, &signed(now), b"{}"));
+        assert!(verifies("evt_1", now, &format!("v1,AAAA v2,x {}", signed(now)), b"{}"));
+        assert!(!verifies("evt_2", now, &signed(now), b"{}"));
+        assert!(!verifies("evt_1", now + 1, &signed(now), b"{}"));
+        assert!(!verifies("evt_1", now, &signed(now), b"{ }"));
+        assert!(!verifies("evt_1", now, &Secret::new().sign("evt_1", now, b"{}"), b"{}"));
+        assert!(!verifies("evt_1", now - 301, &signed(now - 301), b"{}"));
+        for wrong in ["", "v1,", "v1,not base64", "AAAA"] {
+            assert!(!verifies("evt_1", now, wrong, b"{}"), "{wrong}");
+        }
+        assert!(!secret.verifies("evt_1", "soon", &signed(now), b"{}", now));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod id;
 mod retries;
 mod worker;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub enum WebhooksError {
 pub struct WebhooksConfig {
     /// Hosts for which `http` and addresses that are not public are allowed.
     pub allow_hosts: Vec<String>,
+    /// Another address for which they are allowed, at this port alone: the receiver of a demo.
+    pub allow_socket: Option<SocketAddr>,
     /// When a delivery is attempted again.
     pub retries: Retries,
     /// How often new events and deliveries that are due are looked for, besides at each notification.
@@ -111,7 +114,7 @@ pub struct Webhooks {
 impl Webhooks {
     /// Webhooks that do nothing until they [run](Webhooks::run).
     pub async fn new(store: Arc<Store>, config: WebhooksConfig) -> Result<Self, WebhooksError> {
-        let outbound = Outbound::new(AllowedHosts::new(&config.allow_hosts))?;
+        let outbound = Outbound::new(AllowedHosts::new(&config.allow_hosts).and(config.allow_socket))?;
         let ids = EventIds::new(store.secret("webhook_ids").await?);
         Ok(Self {
             store,

@@ -207,15 +207,18 @@ export interface OwnEvents<State> {
 
 type Listened<State> = OwnEvents<State> & { [Type in EventType]: EventOf<Type> };
 
-/** Follows a ride, or everything of one's own. Iterating takes its events, and throws its error. */
+/**
+ * Follows a ride, or everything of one's own. Iterating takes its events, and throws its error. Its methods are bound: each can be
+ * passed on by itself.
+ */
 export interface Subscription<State> extends AsyncIterable<RidewireEvent> {
   /** The position after the last event that was handed over. Who iterates may be behind it: see the events' ids. */
   readonly cursor: string | undefined;
   readonly state: SubscriptionState;
   /** Returns what takes the listener off again. */
-  on<Type extends keyof Listened<State>>(type: Type, listener: (event: Listened<State>[Type]) => void): () => void;
-  off<Type extends keyof Listened<State>>(type: Type, listener: (event: Listened<State>[Type]) => void): void;
-  close(): void;
+  on<Type extends keyof Listened<State>>(this: void, type: Type, listener: (event: Listened<State>[Type]) => void): () => void;
+  off<Type extends keyof Listened<State>>(this: void, type: Type, listener: (event: Listened<State>[Type]) => void): void;
+  close(this: void): void;
 }
 
 /** A message of one's own that is not known to be committed. */
@@ -230,7 +233,10 @@ export interface PendingMessage {
   seq?: undefined;
 }
 
-/** A ride's conversation as it is shown. Its values are replaced, never changed. */
+/**
+ * A ride's conversation as it is shown. Its values are replaced, never changed, and its methods are bound: both are what
+ * `useSyncExternalStore(conversation.subscribe, () => conversation.messages)` needs.
+ */
 export interface Conversation {
   /** Ordered by `seq`; those that are `sending` or have `failed` are last. */
   readonly messages: ((Message & { status?: undefined }) | PendingMessage)[];
@@ -246,15 +252,15 @@ export interface Conversation {
   /** What has ended it, if it was an error. */
   readonly error: RidewireError | null;
   /** Tells of changes, once for all of the same moment. Returns what takes the listener off again. */
-  subscribe(listener: () => void): () => void;
+  subscribe(this: void, listener: () => void): () => void;
   /** Shows a message at once and sends it. Returns its `clientMessageId`. */
-  send(content: string, options?: { metadata?: Record<string, unknown> }): string;
+  send(this: void, content: string, options?: { metadata?: Record<string, unknown> }): string;
   /** Sends a message again that has failed: the same one, should it have arrived after all. */
-  retry(clientMessageId: string): void;
+  retry(this: void, clientMessageId: string): void;
   /** Takes a message away that has failed. */
-  discard(clientMessageId: string): void;
-  loadMore(): Promise<void>;
-  close(): void;
+  discard(this: void, clientMessageId: string): void;
+  loadMore(this: void): Promise<void>;
+  close(this: void): void;
 }
 
 export interface History {
@@ -288,40 +294,42 @@ export interface SendOptions {
   timeout?: number;
 }
 
+/** Requests and subscriptions of one user. Its methods are bound: each can be passed on by itself. */
 export interface Client {
   /** Follows one ride, from now on or after a cursor; 0 is the beginning. */
-  ride(rideId: string, options?: { after?: string | number; types?: string[] }): Subscription<RideState>;
+  ride(this: void, rideId: string, options?: { after?: string | number; types?: string[] }): Subscription<RideState>;
   /** Follows everything of one's own. */
-  all(options?: { after?: string | number; types?: string[] }): Subscription<AllState>;
-  conversation(rideId: string): Conversation;
+  all(this: void, options?: { after?: string | number; types?: string[] }): Subscription<AllState>;
+  conversation(this: void, rideId: string): Conversation;
 
   /** Repeats until it is known to be committed, and it is the same message however often. */
-  send(rideId: string, content: string, options?: SendOptions): Promise<Message>;
-  message(messageId: string): Promise<Message>;
-  edit(messageId: string, changes: { content?: string; metadata?: Record<string, unknown> | null }): Promise<Message>;
-  delete(messageId: string): Promise<void>;
+  send(this: void, rideId: string, content: string, options?: SendOptions): Promise<Message>;
+  message(this: void, messageId: string): Promise<Message>;
+  edit(this: void, messageId: string, changes: { content?: string; metadata?: Record<string, unknown> | null }): Promise<Message>;
+  delete(this: void, messageId: string): Promise<void>;
   /** Read up to and including this one. */
-  read(messageId: string): Promise<Receipt>;
-  delivered(messageId: string): Promise<Receipt>;
-  react(messageId: string, emoji: string): Promise<void>;
-  unreact(messageId: string, emoji: string): Promise<void>;
-  typing(rideId: string, typing: boolean): Promise<void>;
-  presence(rideId: string): Promise<{ participants: Participant[] }>;
+  read(this: void, messageId: string): Promise<Receipt>;
+  delivered(this: void, messageId: string): Promise<Receipt>;
+  react(this: void, messageId: string, emoji: string): Promise<void>;
+  unreact(this: void, messageId: string, emoji: string): Promise<void>;
+  typing(this: void, rideId: string, typing: boolean): Promise<void>;
+  presence(this: void, rideId: string): Promise<{ participants: Participant[] }>;
   /** The newest page, or one before or after a seq. */
-  history(rideId: string, page?: { before?: number; after?: number; limit?: number }): Promise<History>;
-  unread(): Promise<{ total: number; rides: Unread[] }>;
-  unread(rideId: string): Promise<Unread>;
+  history(this: void, rideId: string, page?: { before?: number; after?: number; limit?: number }): Promise<History>;
+  unread(this: void): Promise<{ total: number; rides: Unread[] }>;
+  unread(this: void, rideId: string): Promise<Unread>;
   /** `userId` is for support and service, who list all rides. */
-  rides(page?: { userId?: string; status?: RideStatus; before?: string; limit?: number }): Promise<Rides>;
-  accept(rideId: string): Promise<Ride>;
-  cancel(rideId: string, reason?: string): Promise<Ride>;
-  status(rideId: string, status: RideStatus): Promise<Ride>;
+  rides(this: void, page?: { userId?: string; status?: RideStatus; before?: string; limit?: number }): Promise<Rides>;
+  accept(this: void, rideId: string): Promise<Ride>;
+  cancel(this: void, rideId: string, reason?: string): Promise<Ride>;
+  status(this: void, rideId: string, status: RideStatus): Promise<Ride>;
   /** Opens a ride that has ended again; for support and service. */
-  reopen(rideId: string, until: Time, reason?: string): Promise<Ride>;
+  reopen(this: void, rideId: string, until: Time, reason?: string): Promise<Ride>;
   /** Tells where the driver is. */
-  location(rideId: string, position: Position): Promise<void>;
+  location(this: void, rideId: string, position: Position): Promise<void>;
   /** Any request below `/api/v1`. */
   request<Answer = unknown>(
+    this: void,
     method: string,
     path: string,
     options?: { query?: Record<string, unknown>; body?: unknown; signal?: AbortSignal },
@@ -368,6 +376,7 @@ export interface ConnectOptions {
   random?: () => number;
 }
 
+/** Throws a `TypeError` that names an option which does not exist, as methods do of theirs. */
 export function connect(options: ConnectOptions): Client;
 
 /** What the server refused, or what kept a request from being answered. */

@@ -3,6 +3,7 @@
 //! All that happens on it is done as requests do it, by people whose tokens the console may have. Those who use them
 //! take part; where they are ahead of the script, or end the ride, the next one begins.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::script::{self, Line, Who};
 use super::{caller, signer};
 use crate::config::Settings;
 use crate::domain::{Caller, Content, Review, RideId, Role, Status, UserId};
-use crate::http::{Api, DemoPeople, Fix, locate, say_typing};
+use crate::http::{Api, DemoPeople, Fix, Receiver, locate, say_typing};
 use crate::writer::{AcceptRide, CancelRide, PutRide, SendMessage, SetStatus};
 
 /// Between two positions.
@@ -44,19 +45,26 @@ const SUPPORT: &str = "sam";
 const PLATFORM: &str = "demo";
 
 /// Drives, and says which ride.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Demo {
     ride: watch::Sender<Option<RideId>>,
+    receiver: Option<Arc<Receiver>>,
 }
 
 impl Demo {
+    /// A demo whose console receives webhooks at this address, if at all.
+    pub(crate) fn new(receiver: Option<SocketAddr>) -> Self {
+        let receiver = receiver.map(|address| Arc::new(Receiver::at(address)));
+        Self { ride: watch::Sender::default(), receiver }
+    }
+
     /// Its people as the console may speak for them; nobody, where there is no secret to sign with.
     pub(crate) fn people(&self, settings: &Settings) -> Option<DemoPeople> {
         let people =
             [(Role::Rider, RIDER), (Role::Driver, DRIVER), (Role::Support, SUPPORT), (Role::Service, PLATFORM)];
         let people = people.into_iter().map(|(role, user)| Some((role, UserId::parse(user).ok()?)));
         let (people, signer) = (people.collect::<Option<_>>()?, signer(settings).ok()?);
-        Some(DemoPeople { people, signer, ride: self.ride.subscribe() })
+        Some(DemoPeople { people, signer, ride: self.ride.subscribe(), receiver: self.receiver.clone() })
     }
 
     /// Drives one ride after the other, for ever.
@@ -66,6 +74,9 @@ impl Demo {
         loop {
             let driven = async {
                 if !has_ended_others {
+                    if let Some(receiver) = &self.receiver {
+                        receiver.register(&api).await?;
+                    }
                     end_left_over(&api, &mut number).await?;
                     has_ended_others = true;
                 }

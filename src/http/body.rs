@@ -99,7 +99,8 @@ pub(super) async fn reject_body(req: &mut Request, depot: &Depot) -> Result<(), 
     if errors.0.is_empty() { Ok(()) } else { Err(errors.into_error().into()) }
 }
 
-async fn read<'ex>(req: &'ex mut Request, depot: &Depot, most: usize) -> Result<&'ex [u8], Refusal> {
+/// Reads a body of at most so many bytes.
+pub(super) async fn read<'ex>(req: &'ex mut Request, depot: &Depot, most: usize) -> Result<&'ex [u8], Refusal> {
     let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
     // Told beforehand that it is too long, there is no need to read it.
     let length = req.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());

@@ -5,6 +5,7 @@
 //! the pages. A demo gives them some, but only to pages of its own, on the machine that it runs on.
 
 mod assets;
+mod receiver;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub use self::receiver::Receiver;
+use self::receiver::{Deliveries, Receive};
 use super::body::Json;
 use super::refusal::Refusal;
 use crate::auth::{SignError, Signer};
@@ -47,6 +50,8 @@ pub struct DemoPeople {
     pub signer: Signer,
     /// The ride, once there is one.
     pub ride: watch::Receiver<Option<RideId>>,
+    /// Receives webhooks, for the page to show.
+    pub receiver: Option<Arc<Receiver>>,
 }
 
 /// The console's files, and whom it may speak for.
@@ -65,6 +70,11 @@ struct File {
 }
 
 impl Console {
+    /// The receiver of a demo's webhooks, if there is one.
+    fn receiver(&self) -> Option<&Receiver> {
+        self.demo.as_ref()?.receiver.as_deref()
+    }
+
     /// The console, of a demo where there is one.
     #[allow(clippy::expect_used, reason = "at the start, of text of our own")]
     pub fn new(demo: Option<DemoPeople>) -> Self {
@@ -84,6 +94,8 @@ impl Console {
         Router::new()
             .get(files())
             .push(Router::with_path("console/session").get(Session(Arc::clone(self))))
+            .push(Router::with_path("console/receiver").post(Receive(Arc::clone(self))))
+            .push(Router::with_path("console/deliveries").get(Deliveries(Arc::clone(self))))
             .push(Router::with_path("console/{**file}").get(files()))
             .push(Router::with_path("client/{**file}").get(files()))
             .push(Router::with_path("docs/{**file}").get(files()))

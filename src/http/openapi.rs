@@ -1,12 +1,15 @@
 //! openapi.yaml, made from the handlers.
 
+mod merged;
+
 use std::sync::OnceLock;
 
 use salvo::http::header::{CONTENT_TYPE, HeaderValue};
 use salvo::oapi::schema::Ref;
 use salvo::oapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme};
 use salvo::oapi::{
-    Content, Example, Info, License, OpenApi, PathItemType, RefOr, Response, Schema, SecurityScheme, Tag, ToSchema,
+    Content, Example, Info, License, OpenApi, PathItemType, RefOr, Response, Schema, SecurityScheme, Server, Tag,
+    ToSchema,
 };
 use salvo::{Depot, FlowCtrl, Handler, Request, Writer as _, async_trait};
 
@@ -49,7 +52,7 @@ const COMMON: [(&str, &str); 7] = [
 pub fn document() -> OpenApi {
     let info = Info::new("Ridewire", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
-        .license(License::new("MIT OR Apache-2.0"));
+        .license(License::new("MIT OR Apache-2.0").identifier("MIT OR Apache-2.0"));
     let bearer = SecurityScheme::Http(
         Http::new(HttpAuthScheme::Bearer)
             .bearer_format("JWT")
@@ -60,6 +63,8 @@ pub fn document() -> OpenApi {
     let mut document = OpenApi::with_info(info)
         .add_security_scheme("bearer", bearer)
         .add_security_scheme("ticket", ticket)
+        // Whichever server the document is from.
+        .servers([Server::new("/")])
         .tags([
             Tag::new("messages").description("What is said on a ride, and who has received and read it."),
             Tag::new("live").description("A ride's events, as they happen."),
@@ -69,9 +74,13 @@ pub fn document() -> OpenApi {
             Tag::new("operations").description("For those who run it."),
         ])
         .merge_router(&router(Served::All));
-    // HEAD answers as GET does: what is said of the one holds for the other.
     for (_, item) in document.paths.iter_mut() {
+        // HEAD answers as GET does: what is said of the one holds for the other.
         item.operations.remove(&PathItemType::Head);
+        // What needs no token says so.
+        for operation in item.operations.values_mut() {
+            operation.securities.get_or_insert_default();
+        }
     }
     let problem = ProblemBody::to_schema(&mut document.components);
     for (code, body) in problem::examples() {
@@ -127,7 +136,14 @@ fn describe_refusals(document: &mut OpenApi, problem: &RefOr<Schema>) {
 
 /// The document as text.
 pub fn yaml() -> Result<String, serde_norway::Error> {
-    serde_norway::to_string(&document())
+    serde_norway::to_string(&written()?)
+}
+
+/// The document as it is written, with the simplest schemas of the same meaning.
+fn written() -> Result<serde_norway::Value, serde_norway::Error> {
+    let mut document = serde_norway::to_value(document())?;
+    merged::merge_all_of(&mut document);
+    Ok(document)
 }
 
 /// Serves the document.
@@ -149,7 +165,7 @@ pub(super) struct Json(OnceLock<Option<String>>);
 impl Handler for Json {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut salvo::Response, _ctrl: &mut FlowCtrl) {
         // Made when it is first asked for: the document is made from the routes, and this is one of them.
-        match self.0.get_or_init(|| serde_json::to_string(&document()).ok()) {
+        match self.0.get_or_init(|| serde_json::to_string(&written().ok()?).ok()) {
             Some(text) => {
                 res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 res.body(text.clone());

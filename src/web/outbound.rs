@@ -30,7 +30,7 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tokio_util::either::Either;
 
 pub(crate) use super::target::AllowedHosts;
-use super::target::{is_public, plain};
+use super::target::{is_public, plain, port_of};
 
 /// How long one address may take to accept a connection, before the next is tried.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -166,7 +166,7 @@ impl Connector {
     async fn connect(self, uri: Uri) -> io::Result<Stream> {
         let host = plain(uri.host().unwrap_or_default());
         let is_secure = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        let port = port_of(&uri);
         let addresses = self.addresses(&host, port).await?;
         let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
         for address in addresses {
@@ -188,7 +188,7 @@ impl Connector {
             Ok(address) => vec![SocketAddr::new(address, port)],
             Err(_) => lookup_host((host, port)).await?.collect(),
         };
-        if self.allowed.contain(host) {
+        if self.allowed.contain(host, port) {
             return Ok(found);
         }
         let public: Vec<_> = found.iter().copied().filter(|address| is_public(address.ip())).collect();

@@ -1,6 +1,6 @@
 //! Which hosts and addresses a URL that a user of the API gives may lead to.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hyper::Uri;
 
@@ -9,18 +9,29 @@ const LONGEST: usize = 2_048;
 
 /// Hosts for which `http` and addresses that are not public are allowed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct AllowedHosts(Vec<String>);
+pub(crate) struct AllowedHosts {
+    names: Vec<String>,
+    /// One address with its port, such as that of a demo's own receiver.
+    socket: Option<SocketAddr>,
+}
 
 impl AllowedHosts {
     /// Those named: host names or addresses.
     pub(crate) fn new(names: &[String]) -> Self {
-        Self(names.iter().map(|name| plain(name.trim())).filter(|name| !name.is_empty()).collect())
+        let names = names.iter().map(|name| plain(name.trim())).filter(|name| !name.is_empty()).collect();
+        Self { names, socket: None }
     }
 
-    /// Whether a host is one of them.
-    pub(super) fn contain(&self, host: &str) -> bool {
+    /// Allows this address too, at this port alone.
+    pub(crate) fn and(self, socket: Option<SocketAddr>) -> Self {
+        Self { socket, ..self }
+    }
+
+    /// Whether a host is one of them, at this port.
+    pub(super) fn contain(&self, host: &str, port: u16) -> bool {
         let host = plain(host);
-        self.0.contains(&host)
+        let is_socket = |allowed: SocketAddr| host.parse::<IpAddr>() == Ok(allowed.ip()) && port == allowed.port();
+        self.names.contains(&host) || self.socket.is_some_and(is_socket)
     }
 
     /// Parses a URL, and checks all that can be checked before its host is resolved.
@@ -44,7 +55,7 @@ impl AllowedHosts {
         {
             return Err("must have a host, and a port from 1 to 65535 if any");
         }
-        if self.contain(authority.host()) {
+        if self.contain(authority.host(), port_of(&uri)) {
             return if matches!(scheme, "https" | "http") { Ok(uri) } else { Err("must be an https or http URL") };
         }
         if scheme != "https" {
@@ -57,6 +68,11 @@ impl AllowedHosts {
         }
         Ok(uri)
     }
+}
+
+/// The port that a URL leads to.
+pub(super) fn port_of(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
 }
 
 /// A host without what makes no difference: case, the brackets of an IPv6 address, the dot of the root.
@@ -202,6 +218,17 @@ mod tests {
         let some = AllowedHosts::new(&["Receiver.test".to_owned(), " 127.0.0.1".to_owned(), "[::1]".to_owned()]);
         for good in ["http://receiver.test/", "http://RECEIVER.test.:80/", "http://127.0.0.1:1/", "https://[::1]/"] {
             assert!(some.check(good).is_ok(), "{good}");
+        }
+        let one = AllowedHosts::new(&[]).and(Some(SocketAddr::from(([127, 0, 0, 1], 8080))));
+        assert!(one.check("http://127.0.0.1:8080/console/receiver").is_ok());
+        for wrong in [
+            "http://127.0.0.1/",
+            "http://127.0.0.1:8081/",
+            "https://127.0.0.1/",
+            "http://127.0.0.2:8080/",
+            "http://localhost:8080/",
+        ] {
+            assert!(one.check(wrong).is_err(), "{wrong}");
         }
         for wrong in ["http://127.0.0.2/", "http://other.receiver.test/", "http://example.com/", "ftp://receiver.test/"]
         {

@@ -6,7 +6,7 @@ use std::path::Path;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Database, SECRET, Server, ridewire};
+use crate::support::{Answer, Database, SECRET, Server, eventually, ridewire};
 
 const DEMO: (&str, &str) = ("RIDEWIRE_DEMO", "true");
 
@@ -163,6 +163,84 @@ async fn session(server: &Server) -> Value {
 fn nothing_for_it(answer: Answer) {
     let answer = answer.expect(204);
     assert_eq!((answer.text().as_str(), answer.header("cache-control")), ("", "no-store"));
+}
+
+/// What the demo's receiver has received: the answer for its own page.
+async fn deliveries(server: &Server) -> Value {
+    get(server, "/console/deliveries", &[]).await.expect(200).json()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demo_delivers_the_feed_to_its_own_receiver() {
+    let database = Database::create().await;
+    let demo = Server::with(&database, &[DEMO]).await;
+    session(&demo).await;
+    let service = demo.service();
+    eventually("the receiver's webhook", async || deliveries(&demo).await["webhook"].as_str().map(str::to_owned)).await;
+    service.put_ride("ride_1", "rider_1", Some("driver_1")).await.expect(201);
+    demo.rider("rider_1").send("ride_1", "Hello").await;
+    let delivered = eventually("the delivery", async || {
+        let view = deliveries(&demo).await;
+        let all = view["deliveries"].as_array().unwrap().clone();
+        all.into_iter().find(|delivery| delivery["body"]["type"] == "message.new")
+    })
+    .await;
+    assert_eq!(delivered["body"]["data"]["data"]["content"], "Hello");
+    assert_eq!(delivered["isRepeated"], false);
+    let view = deliveries(&demo).await;
+    assert_eq!(view["url"], format!("{}/console/receiver", demo.base));
+    assert_eq!(view["rejected"], 0);
+
+    // What nobody has signed is rejected, and not shown.
+    let forged = reqwest::Client::new().post(format!("{}/console/receiver", demo.base));
+    let forged = forged.header("webhook-id", "evt_1").header("webhook-timestamp", "1769121900");
+    let forged = forged.header("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    let answer = forged.body(r#"{"type":"message.new","data":{}}"#).send().await.unwrap();
+    Answer::of("a forged delivery".to_owned(), answer).await.problem(400, "invalid_request");
+    let view = deliveries(&demo).await;
+    assert_eq!(view["rejected"], 1);
+    assert!(view["deliveries"].as_array().unwrap().iter().all(|delivery| delivery["id"] != "evt_1"));
+
+    // Other pages see nothing, as with tokens.
+    nothing_for_it(get(&demo, "/console/deliveries", &[("sec-fetch-site", "cross-site")]).await);
+    // After a restart there is one webhook again, with another secret.
+    demo.kill().await;
+    let again = Server::with(&database, &[DEMO]).await;
+    session(&again).await;
+    let url = format!("{}/console/receiver", again.base);
+    eventually("one webhook of this run", async || {
+        let listed = again.service().get("webhooks").await.expect(200).json();
+        let urls: Vec<_> =
+            listed["webhooks"].as_array().unwrap().iter().map(|webhook| webhook["url"].clone()).collect();
+        (urls == [json!(url)]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_demos_webhooks_may_lead_to_the_server_itself_and_only_to_its_own_port() {
+    let database = Database::create().await;
+    let plain = Server::with(&database, &[("RIDEWIRE_CONSOLE", "on")]).await;
+    let own = |server: &Server| json!({ "url": format!("{}/console/receiver", server.base) });
+    plain.service().post("webhooks", own(&plain)).await.problem(400, "invalid_request");
+    let posted =
+        reqwest::Client::new().post(format!("{}/console/receiver", plain.base)).body("{}").send().await.unwrap();
+    assert_eq!(posted.status(), 404);
+    nothing_for_it(get(&plain, "/console/deliveries", &[]).await);
+
+    let demo = Server::with(&database, &[DEMO]).await;
+    demo.service().post("webhooks", own(&plain)).await.problem(400, "invalid_request");
+    demo.service().post("webhooks", json!({ "url": "http://127.0.0.1/" })).await.problem(400, "invalid_request");
+    demo.service().post("webhooks", own(&demo)).await.expect(201);
+    // A demo that others can reach has no receiver, nor one without the console or the feed.
+    for setting in [("RIDEWIRE_LISTEN", "0.0.0.0:0"), ("RIDEWIRE_CONSOLE", "off")] {
+        let without = Server::with(&database, &[DEMO, setting]).await;
+        let url = format!("{}/console/receiver", without.base.replace("0.0.0.0", "127.0.0.1"));
+        let posted = reqwest::Client::new().post(url).body("{}").send().await.unwrap();
+        assert_eq!(posted.status(), 404, "{setting:?}");
+    }
+    let without = Server::with(&database, &[DEMO, ("RIDEWIRE_FEED", "off")]).await;
+    nothing_for_it(get(&without, "/console/deliveries", &[]).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

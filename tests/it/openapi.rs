@@ -152,6 +152,36 @@ async fn the_document_is_current_and_served() {
     assert_eq!(json.json::<Value>().await.unwrap(), document());
 }
 
+/// A generator of clients leaves out a type with a member that is an `allOf` around a single schema.
+#[test]
+fn no_schema_is_an_all_of_around_a_single_one() {
+    fn find(value: &Value, at: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                for (name, member) in members {
+                    let below = format!("{at}/{name}");
+                    let is_single = |member: &Value| {
+                        let is_schema =
+                            |part: &&Value| ["$ref", "oneOf", "type"].iter().any(|key| part.get(key).is_some());
+                        member.as_array().is_some_and(|parts| parts.iter().filter(is_schema).count() < 2)
+                    };
+                    if name == "allOf" && is_single(member) {
+                        found.push(below.clone());
+                    }
+                    find(member, &below, found);
+                }
+            }
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(index, item)| find(item, &format!("{at}/{index}"), found));
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    find(&document(), "", &mut found);
+    assert_eq!(found, Vec::<String>::new());
+}
+
 /// What a problem looks like is shown for each code that a refusal names, as the server says it.
 #[test]
 fn every_code_has_an_example() {

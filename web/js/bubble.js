@@ -1,4 +1,4 @@
-import { h, nameOf, spoken, time } from './dom.js';
+import { h, shortened, spoken, time } from './dom.js';
 import { icon } from './icons.js';
 
 const TICKS = { sending: 'Sending', sent: 'Sent', delivered: 'Delivered', read: 'Read', failed: 'Not sent' };
@@ -18,7 +18,7 @@ export function bubble(message, { me, actions }) {
   const isDeleted = Boolean(message.deletedAt);
   const text = isDeleted ? 'This message was deleted' : message.content;
   return h('li', { class: `message ${isMine ? 'is-mine' : 'is-theirs'} ${isDeleted ? 'is-deleted' : ''}` },
-    !isMine && h('span', { class: 'message__who' }, nameOf(message.senderId), role(message)),
+    !isMine && h('span', { class: 'message__who' }, message.senderId, role(message)),
     isMine && spoken('You: '),
     h('div', { class: 'message__line' },
       h('p', { class: 'message__text', dir: 'auto' }, text),
@@ -45,7 +45,7 @@ function again({ clientMessageId }, { retry, discard }) {
 }
 
 function moreButton(message, { menu }) {
-  const label = `Actions for: ${message.content.slice(0, 40)}`;
+  const label = `Actions for: ${shortened(message.content, 40)}`;
   const onclick = (event) => menu(message, event.currentTarget);
   return h('button', { class: 'message__more', 'aria-label': label, 'aria-haspopup': 'menu', onclick, 'data-focus': 'more' },
     icon('more'));
@@ -55,7 +55,7 @@ function reactions({ id, reactions: all = [] }, me, { react }) {
   if (all.length === 0) return null;
   const one = ({ emoji, userIds }) => {
     const isMine = userIds.includes(me);
-    const label = `${emoji} from ${userIds.map((user) => (user === me ? 'you' : nameOf(user))).join(' and ')}`;
+    const label = `${emoji} from ${userIds.map((user) => (user === me ? 'you' : user)).join(' and ')}`;
     const props = { class: 'reaction', 'aria-pressed': String(isMine), 'aria-label': label, 'data-focus': emoji };
     return h('button', { ...props, onclick: () => react(id, emoji, !isMine) }, emoji, userIds.length > 1 && ` ${userIds.length}`);
   };

@@ -1,5 +1,5 @@
 import { bubble } from './bubble.js';
-import { h, nameOf, say } from './dom.js';
+import { h, say } from './dom.js';
 import { icon } from './icons.js';
 
 /** How near to the end of the list counts as being there, in pixels. */
@@ -55,10 +55,11 @@ export class Chat {
     this.log.setAttribute('aria-live', isSpeaking ? 'polite' : 'off');
   }
 
-  clear() {
-    this.#rows.clear();
-    this.#list.replaceChildren();
-    this.#isAtEnd = true;
+  /** Shows nothing of a ride, and says why. */
+  clear(why) {
+    this.update({ messages: [], typing: [], hasMore: false }, 0);
+    say(this.#empty, why);
+    this.#toEnd();
   }
 
   update({ messages, typing, hasMore }, unread) {
@@ -68,11 +69,12 @@ export class Chat {
     this.#show(messages);
     this.#earlier.hidden = !hasMore;
     this.#empty.hidden = messages.length > 0;
-    const others = typing.filter((user) => user !== this.#me).map(nameOf);
+    say(this.#empty, 'No messages yet');
+    const others = typing.filter((user) => user !== this.#me);
     say(this.#typing, others.length === 0 ? '' : `${others.join(' and ')} ${others.length > 1 ? 'are' : 'is'} typing`);
     this.#typing.classList.toggle('is-on', others.length > 0);
     this.#down.hidden = this.#isAtEnd;
-    say(this.#down.lastChild, unread > 0 ? `${unread} new` : 'Newest');
+    say(this.#down.lastChild, unread > 0 ? `${unread.toLocaleString('en')} new` : 'Newest');
     if (this.#isAtEnd) this.#toEnd();
     // What was in view stays there when older ones come above it.
     else if (isOlder) this.log.scrollTop = this.log.scrollHeight - this.log.clientHeight - before;

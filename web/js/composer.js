@@ -1,8 +1,14 @@
-import { h } from './dom.js';
+import { h, say } from './dom.js';
 import { icon } from './icons.js';
 
 /** While somebody types it is said again this often; the server forgets it after six seconds. */
 const AGAIN = 3_000;
+
+/** The longest message, in characters (Unicode scalar values), and from when on they are counted for the writer. */
+const LONGEST = 4_000;
+const COUNTED = 3_800;
+
+const PLACEHOLDERS = { open: 'Message', none: 'No chat yet', readOnly: 'The chat has ended' };
 
 /** Where a message is written, or one that was sent is changed. */
 export class Composer {
@@ -10,6 +16,8 @@ export class Composer {
   #editing;
   #cancel;
   #send;
+  #room;
+  #isOpen = false;
   #on;
   #saidAt = 0;
   #stop;
@@ -19,7 +27,7 @@ export class Composer {
     this.#on = on;
     const onkeydown = (event) => this.#key(event);
     const oninput = () => this.#typed();
-    this.#input = h('textarea', { class: 'composer__input', rows: '1', dir: 'auto', maxlength: '4000', placeholder: 'Message',
+    this.#input = h('textarea', { class: 'composer__input', rows: '1', dir: 'auto', placeholder: 'Message',
       'aria-label': label, onkeydown, oninput });
     this.#cancel = h('button', { type: 'button', class: 'button button--bare', hidden: true, 'aria-label': 'Cancel the edit', onclick: () => this.#end() }, icon('close'));
     this.#send = h('button', { class: 'composer__send', 'aria-label': 'Send' }, icon('send'));
@@ -27,8 +35,15 @@ export class Composer {
       event.preventDefault();
       this.#submit();
     };
-    this.element = h('form', { class: 'composer', onsubmit }, this.#cancel, this.#input, this.#send);
-    this.isOpen = false;
+    this.#room = h('p', { class: 'composer__room', role: 'status', hidden: true });
+    this.element = h('form', { class: 'composer', onsubmit }, this.#cancel, this.#input, this.#send, this.#room);
+    this.chat = undefined;
+  }
+
+  /** Forgets what is being written: it was for another ride. */
+  clear() {
+    this.#end();
+    this.chat = undefined;
   }
 
   /** Changes a message instead of writing a new one. */
@@ -41,10 +56,21 @@ export class Composer {
     this.#input.focus();
   }
 
-  /** Whether the chat is: a ride that nobody has accepted has none. */
-  set isOpen(isOpen) {
-    this.#input.disabled = this.#send.disabled = !isOpen;
-    this.#input.placeholder = isOpen ? 'Message' : 'No chat yet';
+  /** How the ride's chat is: `none`, `open` or `readOnly`; undefined where there is no ride. */
+  set chat(chat) {
+    this.#isOpen = chat === 'open';
+    this.#input.disabled = !this.#isOpen;
+    this.#input.placeholder = PLACEHOLDERS[chat] ?? '';
+    this.#measure();
+  }
+
+  /** A text that the server would reject cannot be sent, and none is cut off unnoticed. */
+  #measure() {
+    const length = [...this.#input.value.trim()].length;
+    this.#room.hidden = length < COUNTED;
+    say(this.#room, length < COUNTED ? '' : `${length.toLocaleString('en')} of ${LONGEST.toLocaleString('en')} characters`);
+    this.#room.classList.toggle('is-over', length > LONGEST);
+    this.#send.disabled = !this.#isOpen || length > LONGEST;
   }
 
   #key(event) {
@@ -57,7 +83,7 @@ export class Composer {
 
   #submit() {
     const text = this.#input.value.trim();
-    if (!text) return;
+    if (!text || this.#send.disabled) return;
     if (this.#editing) this.#on.onEdit(this.#editing, text);
     else this.#on.onSend(text);
     this.#end();
@@ -91,6 +117,7 @@ export class Composer {
   }
 
   #grow() {
+    this.#measure();
     this.#input.style.height = 'auto';
     this.#input.style.height = `${Math.min(this.#input.scrollHeight, 112)}px`;
   }

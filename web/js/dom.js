@@ -29,12 +29,26 @@ function fill(element, props, children) {
 /** Text for those who listen. */
 export const spoken = (text) => h('span', { class: 'spoken' }, text);
 
-/** A name as people write it: ids are lower case. */
-export const nameOf = (userId) => (userId ? userId.charAt(0).toUpperCase() + userId.slice(1) : '');
-
 /** Sets text only where it differs, so that what is live does not say it again. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
+
+/** A count and what is counted: `1 event`, `1,204 events`. */
+export const counted = (count, word) => `${count.toLocaleString('en')} ${word}${count === 1 ? '' : 's'}`;
+
+/** The first characters of a text, and a sign where there are more. A character is never cut in two. */
+export function shortened(text, most) {
+  const characters = [...text];
+  return characters.length > most ? `${characters.slice(0, most).join('')}…` : text;
+}
+
+/** A time as a log shows it: to the millisecond. */
+export function clock(at) {
+  const date = new Date(at);
+  return `${date.toLocaleTimeString([], { hour12: false })}.${String(date.getMilliseconds()).padStart(3, '0')}`;
+}
+
+export const duration = (ms) => (ms < 1_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`);
 
 export const time = (at) => new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hour12: false });

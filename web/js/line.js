@@ -50,9 +50,29 @@ export class Line {
     return Boolean(this.conversation?.messages.some(({ status }) => status));
   }
 
+  /** Turns to a ride. What the wire shows of this phone is about the ride before. */
   open(rideId) {
+    if (rideId !== this.rideId) this.#part();
     this.rideId = rideId;
     this.#connect();
+  }
+
+  /** Turns away from its ride, to none. */
+  leave() {
+    this.#part();
+    this.#changed();
+  }
+
+  #part() {
+    this.#off?.();
+    this.conversation?.close();
+    this.conversation = this.rideId = undefined;
+    this.#wire.forget(this.role);
+  }
+
+  /** Whether the connection to this page's server is not there, though nobody has cut it. */
+  get isInTrouble() {
+    return this.server === '' && !this.isOffline && ['connecting', 'offline'].includes(this.conversation?.state);
   }
 
   via(transport) {
@@ -72,6 +92,8 @@ export class Line {
   #connect() {
     this.#off?.();
     this.conversation?.close();
+    // What was chosen here is no reconnect.
+    this.#wire.update(this.role, { via: '', connects: 0 });
     this.client = connect({
       baseUrl: this.server,
       token: this.#token,
@@ -85,7 +107,7 @@ export class Line {
   }
 
   #changed() {
-    this.#wire.update(this.role, { state: this.conversation?.state ?? 'connecting' });
+    this.#wire.update(this.role, { state: this.conversation?.state ?? 'no ride' });
     for (const listener of this.#listeners) listener();
   }
 }

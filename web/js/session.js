@@ -8,6 +8,7 @@ export const ROLES = ['rider', 'driver', 'support'];
  * @property {boolean} isDemo
  * @property {string} ride
  * @property {string[]} roles those that there are tokens for
+ * @property {boolean} hasPlatform whether there is a token of the platform
  * @property {(role: string) => string | Promise<string>} token
  * @property {(role: string) => string} user
  */
@@ -34,6 +35,7 @@ function demoSession({ ride, tokens }) {
     isDemo: true,
     ride,
     roles: ROLES,
+    hasPlatform: Boolean(tokens.service),
     user: (role) => subject(tokens[role]),
     /** The one that came with the page; when that counts no more, another. */
     async token(role) {
@@ -54,13 +56,15 @@ function paste(stage) {
       event.preventDefault();
       const { ride, ...given } = Object.fromEntries(new FormData(event.target));
       const roles = ROLES.filter((role) => given[role].trim());
-      if (roles.length === 0 || !roles.every((role) => subject(given[role]))) {
-        problem.textContent = 'Paste at least one token: three parts with dots between them.';
+      const pasted = [...roles, ...(given.service.trim() ? ['service'] : [])];
+      if (roles.length === 0 || !pasted.every((role) => subject(given[role]))) {
+        problem.textContent = 'Paste at least one token of a person: three parts with dots between them.';
         return;
       }
       form.remove();
       const token = (role) => given[role].trim();
-      resolve({ isDemo: false, ride: ride.trim(), roles, token, user: (role) => subject(given[role]) });
+      const hasPlatform = pasted.includes('service');
+      resolve({ isDemo: false, ride: ride.trim(), roles, hasPlatform, token, user: (role) => subject(given[role]) });
     };
     const form = h('form', { class: 'paste', onsubmit },
       h('h2', {}, 'Whose phones?'),
@@ -69,6 +73,7 @@ function paste(stage) {
       field('rider', 'Rider’s token'),
       field('driver', 'Driver’s token'),
       field('support', 'Support’s token'),
+      field('service', 'Platform’s token'),
       problem,
       h('button', { class: 'button button--main' }, 'Connect'));
     form.elements.ride.value = new URLSearchParams(location.search).get('ride') ?? '';

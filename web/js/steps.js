@@ -17,7 +17,7 @@ const NEXT = {
 
 export const statusName = (status) => STEPS.find(([step]) => step === status)?.[1] ?? 'Cancelled';
 
-/** The ride's status as steps; for its driver, with the next one to take. What calls it off stands beside. */
+/** The ride's status as steps; and, for its driver, the next one to take. What calls it off stands beside that. */
 export class Steps {
   #steps = STEPS.map(([, label]) => h('li', { class: 'steps__step' }, h('span', {}, label)));
   #next;
@@ -26,7 +26,8 @@ export class Steps {
   constructor(onStep, cancel) {
     this.#next = onStep && h('button', { class: 'button steps__next', hidden: true, onclick: () => onStep(this.#next.value) });
     this.list = h('ol', { class: 'steps__list', 'aria-label': 'Status of the ride' }, this.#steps);
-    this.element = h('div', { class: 'steps' }, this.list, h('div', { class: 'steps__actions' }, this.#next, cancel));
+    this.element = h('div', { class: 'steps' }, this.list);
+    this.actions = h('div', { class: 'steps__actions' }, this.#next, cancel);
   }
 
   update(status) {

@@ -1,10 +1,17 @@
-import { h, nameOf } from './dom.js';
+import { h } from './dom.js';
 import { statusName } from './steps.js';
 
-/** The rides that support may turn to: those of the people here, and any that is named. */
+/** How many rides are listed, and how many more each time. */
+const PAGE = 8;
+
+/** The rides that support may turn to: all of them, newest first, and any that is named. */
 export class Rides {
-  #list = h('ul', { class: 'rides__list' });
+  #list = h('ul', { class: 'rides__list', 'aria-label': 'Rides' });
+  #more = h('button', { class: 'link rides__more', hidden: true, onclick: () => this.#showMore() }, 'More rides');
   #onOpen;
+  #client;
+  #current;
+  #limit = PAGE;
   #shown = '';
 
   /** @param {(rideId: string) => void} onOpen */
@@ -18,23 +25,37 @@ export class Rides {
     const field = h('input', { name: 'ride', required: true, pattern: '[A-Za-z0-9_.\\-]{1,64}', placeholder: 'Ride’s id', 'aria-label': 'Ride’s id', autocomplete: 'off' });
     this.element = h('div', { class: 'rides' },
       h('form', { class: 'rides__form', onsubmit }, field, h('button', { class: 'button' }, 'Open')),
-      this.#list);
+      h('div', { class: 'rides__scroll' }, this.#list, this.#more));
   }
 
-  /** Asks for the rides of these people; support itself has none. */
-  async update(clients, current) {
-    const pages = await Promise.all(clients.map((client) => client.rides({ limit: 6 }).catch(() => ({ rides: [] }))));
-    const rides = new Map(pages.flatMap(({ rides }) => rides).map((ride) => [ride.rideId, ride]));
-    const shown = JSON.stringify([current, ...[...rides.values()].map(({ rideId, status }) => [rideId, status])]);
+  /** @param {object} client support's @param {string | undefined} current the ride that is open */
+  async update(client, current) {
+    this.#client = client;
+    this.#current = current;
+    // What cannot be asked for now stays as it was.
+    const page = await client.rides({ limit: this.#limit }).catch(() => undefined);
+    if (page && client === this.#client && current === this.#current) this.#show(page);
+  }
+
+  #showMore() {
+    this.#limit = Math.min(200, this.#limit + PAGE);
+    this.update(this.#client, this.#current);
+  }
+
+  #show({ rides, hasMore }) {
+    this.#more.hidden = !hasMore || this.#limit === 200;
+    const shown = JSON.stringify([this.#current, ...rides.map(({ rideId, status, driverId }) => [rideId, status, driverId])]);
     // As it is, where nothing has changed: the focus may be in it.
     if (shown === this.#shown) return;
     this.#shown = shown;
-    this.#list.replaceChildren(...[...rides.values()].slice(0, 6).map((ride) => this.#row(ride, ride.rideId === current)));
+    const focused = this.#list.contains(document.activeElement) && document.activeElement.dataset.ride;
+    this.#list.replaceChildren(...rides.map((ride) => this.#row(ride, ride.rideId === this.#current)));
+    if (focused) [...this.#list.querySelectorAll('button')].find(({ dataset }) => dataset.ride === focused)?.focus();
   }
 
   #row({ rideId, status, riderId, driverId }, isCurrent) {
-    const people = [riderId, driverId].filter(Boolean).map(nameOf).join(' and ');
-    const props = { class: 'rides__ride', 'aria-current': isCurrent && 'true', onclick: () => this.#onOpen(rideId) };
+    const people = [riderId, driverId].filter(Boolean).join(', ');
+    const props = { class: 'rides__ride', 'data-ride': rideId, 'aria-current': isCurrent && 'true', onclick: () => this.#onOpen(rideId) };
     return h('li', {}, h('button', props, h('b', {}, rideId), h('span', {}, people), h('i', { 'data-status': status }, statusName(status))));
   }
 }

@@ -6,7 +6,7 @@ export class Tabs {
   #panels;
   #onSelect;
   #selected;
-  #narrow = matchMedia('(max-width: 67.99rem)');
+  #narrow = matchMedia('(max-width: 47.99rem)');
 
   /**
    * @param {HTMLElement} list
@@ -38,7 +38,7 @@ export class Tabs {
     if (!badge || badge.dataset.count === String(unread)) return;
     badge.dataset.count = unread;
     badge.hidden = unread === 0;
-    badge.replaceChildren(String(unread), spoken(' unread'));
+    badge.replaceChildren(unread.toLocaleString('en'), spoken(' unread'));
   }
 
   #key({ key }) {
@@ -65,4 +65,4 @@ export class Tabs {
   }
 }
 
-export const sayUnread = (unread) => say(document.querySelector('title'), unread > 0 ? `(${unread}) Ridewire` : 'Ridewire');
+export const sayUnread = (unread) => say(document.querySelector('title'), unread > 0 ? `(${unread.toLocaleString('en')}) Ridewire` : 'Ridewire');

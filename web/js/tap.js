@@ -1,4 +1,5 @@
-import { TYPES } from '/client/events.js';
+import { TYPES, isDurable } from '/client/events.js';
+import { counted } from './dom.js';
 
 /**
  * Sits between a phone's client and the network: tells the wire what goes over it, and can be cut.
@@ -54,8 +55,12 @@ export class Tap {
     const request = { phone: this.#phone, kind: 'request', via: isPoll ? 'poll' : 'rest', type: `${method} ${path}` };
     try {
       const response = await fetch(url, { ...init, signal });
+      const ms = performance.now() - began;
+      const answered = { ...request, text: String(response.status), ms };
       if (isPoll && response.ok) this.#polled(response.clone(), url);
-      else this.#wire.add({ ...request, text: String(response.status), ms: performance.now() - began });
+      // A stream has no end that could be waited for.
+      else if (response.headers.get('content-type')?.startsWith('text/event-stream')) this.#wire.add(answered);
+      else this.#answered(answered, init.body, response.clone());
       return response;
     } catch (error) {
       if (!init.signal?.aborted) this.#wire.add({ ...request, text: error.message });
@@ -63,14 +68,26 @@ export class Tap {
     }
   };
 
+  /** Adds a request with what was sent and answered. */
+  async #answered(entry, body, response) {
+    const answer = parsed(await response.text().catch(() => ''));
+    // Whoever has a ticket can open streams with it.
+    if (answer?.ticket) answer.ticket = '…';
+    this.#wire.add({ ...entry, json: { request: entry.type, body: parsed(body), status: response.status, answer } });
+  }
+
   async #polled(response, url) {
     const text = await response.text().catch(() => undefined);
     if (text === undefined) return;
-    const { events, cursor } = JSON.parse(text);
+    const answer = JSON.parse(text);
+    const { events, cursor } = answer;
     // One that looks in every other second, and finds nothing, would be most of the log.
     const isGlance = events.length === 0 && new URL(url, location.href).searchParams.get('wait') === '0';
-    if (!isGlance) this.#note('poll answered', `${events.length} events, cursor ${cursor}`, 'poll', new Blob([text]).size);
-    for (const event of events) this.#wire.frame(this.#phone, 'poll', event, JSON.stringify(event).length);
+    if (!isGlance) {
+      const text = `${counted(events.length, 'event')}, cursor ${cursor}`;
+      this.#wire.add({ phone: this.#phone, kind: 'line', via: 'poll', type: 'poll answered', text, bytes: bytes(answer), json: answer });
+    }
+    for (const event of events) this.#wire.frame(this.#phone, 'poll', event, bytes(event.data));
     this.#wire.update(this.#phone, { cursor });
   }
 
@@ -87,8 +104,7 @@ export class Tap {
     for (const type of TYPES) {
       // An event without an id shows the last one's: the client knows which those are.
       source.addEventListener(type, ({ data, lastEventId }) => {
-        const hasId = /^(message|stream:sync|ride:(?!location))/.test(type);
-        const frame = { type, id: hasId ? lastEventId : undefined, data: JSON.parse(data) };
+        const frame = { type, id: isDurable(type, true) ? lastEventId : undefined, data: JSON.parse(data) };
         this.#wire.frame(this.#phone, 'sse', frame, new Blob([data]).size);
       });
     }
@@ -105,8 +121,8 @@ export class Tap {
     if (isNew) this.#note(via === 'sse' ? 'stream opens' : 'polling begins', path, via);
   }
 
-  #note(type, text, via = '', bytes = undefined) {
-    this.#wire.add({ phone: this.#phone, kind: 'line', via, type, text, bytes });
+  #note(type, text, via = '') {
+    this.#wire.add({ phone: this.#phone, kind: 'line', via, type, text });
   }
 
   /** What a request is for, without the ticket that it may carry. */
@@ -121,6 +137,19 @@ export class Tap {
     const at = new URL(url, location.href);
     at.searchParams.delete('ticket');
     return `curl -N '${at}' -H "Authorization: Bearer ${this.#token()}"`;
+  }
+}
+
+/** How many bytes a value has as JSON. */
+const bytes = (value) => new Blob([JSON.stringify(value)]).size;
+
+/** A body as JSON, or as the text that it is; undefined where there is none. */
+function parsed(text) {
+  if (!text) return undefined;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
   }
 }
 

@@ -3,6 +3,7 @@ import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { NARROW, WIDE, launch, open, violations } from './browser.js';
+import { newRide } from './demo.js';
 import { everyFeature, phone } from './phone.js';
 import { startServer } from './server.js';
 
@@ -19,17 +20,7 @@ after(async () => {
   await server?.stop();
 });
 
-/** A ride that nobody drives, with the phones of its people. */
-async function onNewRide(options) {
-  const opened = await open(browser, server.url, options);
-  const { page } = opened;
-  const driven = await page.locator('#ride').textContent();
-  await page.getByRole('button', { name: 'New ride' }).click();
-  await page.waitForFunction((driven) => /^ride_/.test(document.getElementById('ride').textContent), driven);
-  const [rider, driver, support] = ['Rider', 'Driver', 'Support'].map((name) => phone(page, name));
-  for (const each of [rider, driver, support]) await each.state('Live');
-  return { ...opened, rider, driver, support };
-}
+const onNewRide = (options) => newRide(browser, server.url, options);
 
 test('the first look moves: the driven ride goes on by itself', async () => {
   const { page, troubles } = await open(browser, server.url);
@@ -166,7 +157,7 @@ test('without a demo it asks for tokens, and shows the phones of those that it i
     await field('Ride').fill('ride_7');
     await field('Driver’s token').fill('no token');
     await page.getByRole('button', { name: 'Connect' }).click();
-    await page.getByRole('alert').filter({ hasText: 'Paste at least one token' }).waitFor();
+    await page.getByRole('alert').filter({ hasText: 'Paste at least one token of a person' }).waitFor();
     assert.deepEqual(await violations(page), []);
     await field('Driver’s token').fill(driver);
     await field('Support’s token').fill(support);

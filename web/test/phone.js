@@ -38,7 +38,7 @@ export function phone(page, name) {
 export async function everyFeature({ rider, driver, support }) {
   const page = driver.panel.page();
   await rider.input.pressSequentially('At the ga');
-  await driver.panel.locator('.chat__typing', { hasText: 'Lena is typing' }).waitFor();
+  await driver.panel.locator('.chat__typing', { hasText: 'lena is typing' }).waitFor();
   await rider.send('At the gate');
   await driver.sees('At the gate');
   await support.sees('At the gate');
@@ -56,8 +56,8 @@ export async function everyFeature({ rider, driver, support }) {
   await page.waitForFunction(() => document.title === 'Ridewire');
 
   await driver.react('Are you there?', 'thumbs up');
-  await rider.message('Are you there?').getByRole('button', { name: '👍 from Amir' }).click();
-  await driver.message('Are you there?').getByRole('button', { name: '👍 from you and Lena' }).waitFor();
+  await rider.message('Are you there?').getByRole('button', { name: '👍 from amir' }).click();
+  await driver.message('Are you there?').getByRole('button', { name: '👍 from you and lena' }).waitFor();
   await driver.send('On my wya');
   await driver.edit('On my wya', 'On my way');
   await rider.message('On my way').getByText('edited').waitFor();

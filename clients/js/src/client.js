@@ -1,8 +1,10 @@
 import { Backoff, sleep } from './backoff.js';
+import { bindMethods } from './bind.js';
 import { Conversation } from './conversation.js';
 import { RidewireError } from './error.js';
 import { Http } from './http.js';
 import { newId } from './id.js';
+import { checkConnection, checkOptions } from './options.js';
 import { Subscription } from './subscription.js';
 import { TIMING } from './timing.js';
 
@@ -18,18 +20,23 @@ import { TIMING } from './timing.js';
  * @param {object} [options.timing] overrides of `timing.js`
  * @param {() => number} [options.random]
  */
-export function connect({
-  baseUrl = '',
-  token,
-  transport = 'auto',
-  fetch = (...request) => globalThis.fetch(...request),
-  EventSource = globalThis.EventSource,
-  timing: overrides,
-  random = Math.random,
-}) {
+export function connect(options) {
+  checkConnection(options, Object.keys(TIMING));
+  const {
+    baseUrl = '',
+    token,
+    transport = 'auto',
+    fetch = (...request) => globalThis.fetch(...request),
+    EventSource = globalThis.EventSource,
+    timing: overrides,
+    random = Math.random,
+  } = options;
   const timing = { ...TIMING, ...overrides };
   return new Client(new Http({ baseUrl, token, fetch, timing }), { transport, EventSource, timing, random });
 }
+
+const FOLLOWING = ['after', 'types'];
+const SENDING = ['metadata', 'clientMessageId', 'signal', 'timeout'];
 
 class Client {
   #http;
@@ -38,15 +45,18 @@ class Client {
   constructor(http, options) {
     this.#http = http;
     this.#options = options;
+    bindMethods(this);
   }
 
   /** Follows one ride, from now on or after a cursor. */
-  ride(rideId, { after, types } = {}) {
+  ride(rideId, options) {
+    const { after, types } = checkOptions('ride', options, FOLLOWING);
     return new Subscription(this.#http, this.#options, { ride: rideId, after, types });
   }
 
   /** Follows everything of one's own. */
-  all({ after, types } = {}) {
+  all(options) {
+    const { after, types } = checkOptions('all', options, FOLLOWING);
     return new Subscription(this.#http, this.#options, { after, types });
   }
 
@@ -56,7 +66,8 @@ class Client {
   }
 
   /** Any request below `/api/v1`. */
-  request(method, path, { query, body, signal } = {}) {
+  async request(method, path, options) {
+    const { query, body, signal } = checkOptions('request', options, ['query', 'body', 'signal']);
     return this.#http.request(method, path, { query, body, signal });
   }
 
@@ -64,7 +75,8 @@ class Client {
    * Sends a message: the same one, however often it has to be repeated, until it is known to be committed. Gives up
    * after `timeout` milliseconds, or with `signal`; it may have been committed then all the same.
    */
-  async send(rideId, content, { metadata, clientMessageId = newId(), signal, timeout } = {}) {
+  async send(rideId, content, options) {
+    const { metadata, clientMessageId = newId(), signal, timeout } = checkOptions('send', options, SENDING);
     const { timing, random } = this.#options;
     const deadline = Date.now() + (timeout ?? timing.send);
     const backoff = new Backoff(timing.backoff / 2, timing.longestBackoff, random);
@@ -119,8 +131,9 @@ class Client {
   }
 
   /** @param {{before?: number, after?: number, limit?: number}} [page] */
-  history(rideId, page) {
-    return this.request('GET', messages(rideId), { query: page });
+  async history(rideId, page) {
+    const query = checkOptions('history', page, ['before', 'after', 'limit']);
+    return this.request('GET', messages(rideId), { query });
   }
 
   /** Unread messages of one ride, or of all. */
@@ -129,8 +142,9 @@ class Client {
   }
 
   /** @param {{userId?: string, status?: string, before?: string, limit?: number}} [page] `userId` is for support and service */
-  rides(page) {
-    return this.request('GET', '/rides', { query: page });
+  async rides(page) {
+    const query = checkOptions('rides', page, ['userId', 'status', 'before', 'limit']);
+    return this.request('GET', '/rides', { query });
   }
 
   accept(rideId) {

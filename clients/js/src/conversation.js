@@ -1,8 +1,10 @@
 import { Backoff, sleep } from './backoff.js';
+import { bindMethods } from './bind.js';
 import { Emitter } from './emitter.js';
 import { RidewireError } from './error.js';
 import { newId } from './id.js';
 import { EMPTY, begin, insert, withEvent, withPage, withSync, withoutMessages } from './log.js';
+import { checkOptions } from './options.js';
 import { TIMING } from './timing.js';
 
 /** The server ends typing after 6 seconds; here it ends a little later, in case that is not heard. */
@@ -34,6 +36,7 @@ export class Conversation {
   constructor(client, rideId) {
     this.#client = client;
     this.#rideId = rideId;
+    bindMethods(this);
     this.#begin();
   }
 
@@ -97,7 +100,8 @@ export class Conversation {
    * @param {{metadata?: object}} [options]
    * @returns {string} its `clientMessageId`
    */
-  send(content, { metadata } = {}) {
+  send(content, options) {
+    const { metadata } = checkOptions('send', options, ['metadata']);
     const clientMessageId = newId();
     const createdAt = new Date().toISOString();
     this.#send({ clientMessageId, rideId: this.#rideId, content, metadata: metadata ?? null, createdAt });

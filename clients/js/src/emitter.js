@@ -1,3 +1,5 @@
+import { bindMethods } from './bind.js';
+
 /**
  * Listeners by type, `*` for all of the server's events, and asynchronous iteration over those.
  */
@@ -5,6 +7,10 @@ export class Emitter {
   #listeners = new Map();
   /** How it ended, for those who begin to iterate after that. */
   #end;
+
+  constructor() {
+    bindMethods(this);
+  }
 
   /**
    * @param {string} type

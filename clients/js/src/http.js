@@ -10,7 +10,8 @@ export class Http {
   constructor({ baseUrl, token, fetch, timing }) {
     this.base = `${baseUrl.replace(/\/+$/, '')}/api/v1`;
     this.askToken = token;
-    this.fetch = fetch;
+    // Not as a method of this object: the platform's own accepts no other `this`.
+    this.fetch = (...request) => fetch(...request);
     this.timing = timing;
   }
 

@@ -59,7 +59,7 @@ export class Spec {
       body: requestBody && { schema: requestBody.content['application/json'].schema, isRequired: requestBody.required },
       answers,
       isStream: answers.some(({ type }) => type === 'text/event-stream'),
-      isOpen: !security,
+      isOpen: security.length === 0,
     };
   }
 
@@ -75,14 +75,12 @@ export class Spec {
 
   /** A schema with what it refers to in place, and its `null` as a flag. */
   shape(schema) {
-    if (schema.$ref) return { name: schema.$ref.split('/').at(-1), ...this.shape(this.#find(schema.$ref)) };
-    if (schema.allOf) {
-      const parts = schema.allOf.map((part) => this.shape(part));
-      return { ...Object.assign({}, ...parts), isNullable: parts.some(({ isNullable }) => isNullable) };
-    }
-    if (schema.oneOf) return { ...this.shape(schema.oneOf.find(({ type }) => type !== 'null')), isNullable: true };
+    // What stands beside `$ref`, `oneOf` and `anyOf` is about this place, and takes precedence there.
+    const { $ref, oneOf, anyOf, ...beside } = schema;
+    if ($ref) return { name: $ref.split('/').at(-1), ...this.shape(this.#find($ref)), ...beside };
+    if (oneOf) return { ...this.shape(oneOf.find(({ type }) => type !== 'null')), ...beside, isNullable: true };
     // The usual kind of value comes first.
-    if (schema.anyOf) return this.shape(schema.anyOf[0]);
+    if (anyOf) return { ...this.shape(anyOf[0]), ...beside };
     const types = [schema.type ?? []].flat();
     const shape = { ...schema, isNullable: types.includes('null') };
     if (types.length > 0) shape.type = types.find((type) => type !== 'null');

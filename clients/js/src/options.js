@@ -1,0 +1,36 @@
+/**
+ * Rejects options that do not exist, by name: a misspelt one would otherwise have no effect, and nobody would notice.
+ *
+ * @param {string} method whose options they are
+ * @param {object | undefined} options
+ * @param {readonly string[]} known
+ * @returns {object} the options
+ */
+export function checkOptions(method, options, known) {
+  if (options === undefined) return {};
+  if (options === null || typeof options !== 'object') throw new TypeError(`${method}: the options must be an object`);
+  const unknown = Object.keys(options).filter((name) => !known.includes(name));
+  if (unknown.length > 0) {
+    const names = unknown.map((name) => `"${name}"`).join(', ');
+    throw new TypeError(`${method}: unknown option${unknown.length > 1 ? 's' : ''} ${names}; known: ${known.join(', ')}`);
+  }
+  return options;
+}
+
+const TRANSPORTS = ['auto', 'stream', 'poll'];
+
+/**
+ * Checks what `connect` is given, so that a mistake is found there and not in the first request.
+ *
+ * @param {object | undefined} options
+ * @param {readonly string[]} timing the names of what `timing` can override
+ */
+export function checkConnection(options, timing) {
+  const known = ['baseUrl', 'token', 'transport', 'fetch', 'EventSource', 'timing', 'random'];
+  const given = checkOptions('connect', options, known);
+  if (typeof given.token !== 'function') throw new TypeError('connect: the option "token" must be a function that returns a token');
+  if (given.transport !== undefined && !TRANSPORTS.includes(given.transport)) {
+    throw new TypeError(`connect: the option "transport" must be ${TRANSPORTS.join(', ')}`);
+  }
+  checkOptions('connect: timing', given.timing, timing);
+}

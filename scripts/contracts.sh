@@ -1,0 +1,19 @@
+#!/bin/sh
+# Has generators of clients and a linter read openapi.yaml: openapi-python-client, openapi-typescript and redocly. Imports and
+# compiles what they generate, and compiles the types of the JavaScript client. Where Node or Python is missing, it says so and ends.
+#
+#   scripts/contracts.sh [options of node --test, such as --test-name-pattern=Python]
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+
+has_node || skip "the tests of openapi.yaml with other tools need Node 20 or newer (https://nodejs.org)"
+has python3 || skip "the tests of openapi.yaml with other tools need Python"
+scripts/test-programs.sh contracts
+for tool in contracts-node/node_modules/.bin/redocly contracts-node/node_modules/.bin/openapi-typescript \
+    contracts-node/node_modules/.bin/tsc contracts-python/bin/openapi-python-client; do
+    [ -x "target/$tool" ] || skip "the tests of openapi.yaml with other tools need $tool, see target/${tool%%/*}.log"
+done
+
+cd tests/contracts
+node_test 300000 1 "$@"
