@@ -3,6 +3,7 @@
 mod database;
 mod error;
 mod moderation;
+mod push;
 mod signals;
 mod webhooks;
 
@@ -51,6 +52,7 @@ struct Given {
 
 impl Given {
     async fn of(settings: &Settings, is_demo: bool) -> Result<Self, AppError> {
+        push::check(settings)?;
         let origins = settings.cors_origins.iter().map(|origin| origin.trim().parse());
         let origins = origins.collect::<Result<_, _>>();
         let certificate = match (&settings.tls_certificate, &settings.tls_key) {
@@ -197,6 +199,7 @@ async fn serve_with(
         tasks.spawn(async move { notifier.run(store).await });
     }
     let (webhooks, mut delivering) = webhooks::start(&store, &metrics, &settings, &stopping).await?;
+    let (push, mut pushing) = push::start(&store, &metrics, &settings, &stopping).await?;
     if has_feed {
         let webhooks = Arc::clone(&webhooks);
         let (relay, store, hub, notifier) = (relay, Arc::clone(&store), Arc::clone(&hub), Arc::clone(&notifier));
@@ -207,9 +210,13 @@ async fn serve_with(
         };
         let (for_undelivered, and_relayed) = (Arc::clone(&store), relayed.clone());
         tasks.spawn(async move { relay.run(store, settings.fallback_poll, relayed).await });
-        if !settings.push_after.is_zero() {
+        if let Some(push) = push.clone() {
             let push_after = settings.push_after;
-            tasks.spawn(async move { undelivered::run(for_undelivered, push_after, and_relayed).await });
+            let relayed = move |last| {
+                and_relayed(last);
+                push.wake();
+            };
+            tasks.spawn(async move { undelivered::run(for_undelivered, push_after, relayed).await });
         }
     }
     let keep =
@@ -266,6 +273,7 @@ async fn serve_with(
         hub,
         listener: listening,
         webhooks,
+        push,
         has_feed,
         moderation: given.moderation,
         verifier: given.verifier,
@@ -322,6 +330,7 @@ async fn serve_with(
         () = database.ended() => Err(AppError::Task("the private Postgres stopped; see its log".into())),
         Some(ended) = tasks.join_next() => Err(AppError::Task(why(&ended))),
         ended = &mut delivering => Err(AppError::Task(format!("webhooks: {ended:?}"))),
+        ended = &mut pushing => Err(AppError::Task(format!("Web Push: {ended:?}"))),
         ended = &mut writing => Err(AppError::Task(format!("the writer: {ended:?}"))),
         ended = &mut serving => Err(AppError::Task(format!("{ended:?}"))),
     };
@@ -348,6 +357,9 @@ async fn serve_with(
     }
     if !delivering.is_finished() && timeout_at(deadline, delivering).await.is_err() {
         tracing::warn!("webhook deliveries did not end in time");
+    }
+    if !pushing.is_finished() && timeout_at(deadline, pushing).await.is_err() {
+        tracing::warn!("pushes did not end in time");
     }
     // Where the last commits were large, nobody has been told yet.
     drop(timeout_at(deadline, notifier.tell_all(&store)).await);

@@ -1,9 +1,13 @@
 //! The configuration: each setting is an environment variable and a flag.
 
+mod push;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+
+pub use self::push::PushSettings;
 
 /// Whether the other replicas are told of each commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -179,8 +183,8 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_PUSH_AFTER", global = true, default_value = "5s", value_parser = duration)]
     pub push_after: Duration,
 
-    /// Hosts, by name or address, that webhooks may reach over `http` and at private addresses, with commas between them
-    /// [default: none].
+    /// Hosts, by name or address, that webhooks and Web Push may reach over `http` and at private addresses, with commas between
+    /// them [default: none].
     #[arg(long, env = "RIDEWIRE_WEBHOOK_ALLOW_HOSTS", global = true, value_delimiter = ',')]
     pub webhook_allow_hosts: Vec<String>,
 
@@ -193,6 +197,10 @@ pub struct Settings {
     /// How long after its first attempt an event is given up; and how long a webhook may fail before it is disabled.
     #[arg(long, env = "RIDEWIRE_WEBHOOK_GIVE_UP", global = true, default_value = "72h", value_parser = duration)]
     pub webhook_give_up: Duration,
+
+    /// Who sends Web Push.
+    #[command(flatten)]
+    pub push: PushSettings,
 
     /// How often it is looked for what retention no longer keeps.
     #[arg(long, env = "RIDEWIRE_RETENTION_PERIOD", global = true, default_value = "1m", value_parser = duration)]

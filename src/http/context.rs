@@ -68,6 +68,8 @@ pub struct Api {
     pub moderation: Option<Moderation>,
     /// The platform's endpoints.
     pub webhooks: Arc<Webhooks>,
+    /// Web Push, where it is on.
+    pub push: Option<Arc<crate::push::WebPush>>,
     /// Whether there is a feed.
     pub has_feed: bool,
     /// Times and sizes.

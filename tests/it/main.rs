@@ -51,6 +51,7 @@ mod presence;
 mod private;
 mod protocol;
 mod proxies;
+mod push;
 mod reactions;
 mod receipts;
 mod removed;
