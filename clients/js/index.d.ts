@@ -318,6 +318,11 @@ export interface Client {
   status(rideId: string, status: RideStatus): Promise<Ride>;
   /** Opens a ride that has ended again; for support and service. */
   reopen(rideId: string, until: Time, reason?: string): Promise<Ride>;
+  /** The key with which a browser subscribes to Web Push: its `applicationServerKey`. */
+  pushKey(): Promise<string>;
+  /** Has a browser's subscription told of messages that are not delivered. Call it whenever the page opens. */
+  subscribePush(subscription: PushSubscription | PushSubscriptionJSON): Promise<void>;
+  unsubscribePush(endpoint: string): Promise<void>;
   /** Tells where the driver is. */
   location(rideId: string, position: Position): Promise<void>;
   /** Any request below `/api/v1`. */

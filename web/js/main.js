@@ -2,6 +2,7 @@ import { h, say } from './dom.js';
 import { Line } from './line.js';
 import { loadTown } from './map.js';
 import { Phone } from './phone.js';
+import { notifyButton } from './push.js';
 import { demo, openSession } from './session.js';
 import { statusName } from './steps.js';
 import { Rides } from './support.js';
@@ -45,6 +46,7 @@ function count() {
 
 /** Whether the page goes from one driven ride to the next. */
 let follows = session.isDemo && !new URLSearchParams(location.search).has('ride');
+document.getElementById('actions').append(...notifyButton([rider, driver].filter(Boolean)));
 const driven = h('button', { class: 'button', onclick: () => followDriven() }, 'Driven ride');
 const fresh = h('button', { class: 'button', onclick: () => newRide() }, 'New ride');
 if (session.isDemo) document.getElementById('actions').append(driven, fresh);
