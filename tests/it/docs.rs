@@ -147,7 +147,9 @@ fn the_tests_that_are_to_show_what_is_safe_are_there() {
     for name in text.split('`').skip(1).step_by(2) {
         let Some((module, test)) = name.rsplit_once("::") else { continue };
         let file = match module.split_once("::") {
-            Some((suite @ ("it" | "faults"), module)) => root.join(format!("tests/{suite}/{module}.rs")),
+            Some((suite @ ("it" | "faults"), module)) => {
+                root.join(format!("tests/{suite}/{}.rs", module.replace("::", "/")))
+            }
             _ => {
                 // The tests of a module are in a file of their own, or in the module's.
                 let file = |module: &str| root.join("src").join(module.replace("::", "/")).with_extension("rs");
