@@ -13,11 +13,11 @@ scripts/test-programs.sh browser
 CHROMIUM=$(find_chromium)
 [ -n "$CHROMIUM" ] || skip "the pages' tests need Chromium (apt install chromium)"
 export CHROMIUM
-[ -d web/node_modules/playwright-core ] && [ -d web/node_modules/axe-core ] ||
+[ -d web/node_modules/playwright-core ] && [ -d web/node_modules/axe-core ] && [ -d web/node_modules/http_ece ] ||
     skip "the pages' tests need npm, and what web/package.json names"
 find_server
 
 cd web
 [ $# -gt 0 ] || set -- test/console.test.js test/wire.test.js test/rides.test.js test/platform.test.js test/windows.test.js \
-    test/reference.test.js test/migrate.test.js
+    test/reference.test.js test/migrate.test.js test/push.test.js
 node_test 600000 3 "$@"

@@ -74,12 +74,12 @@ for who in "rider_1 rider" "platform service"; do
     check "$(token $who)" "" --exclude-operation-id streamRide --exclude-operation-id streamAll \
         --exclude-operation-id streamFeed --exclude-operation-id revokeUser --exclude-operation-id createWebhook \
         --exclude-operation-id updateWebhook --exclude-operation-id listWebhookDeliveries \
-        --exclude-operation-id replayWebhook --exclude-operation-id reopenRide
+        --exclude-operation-id replayWebhook --exclude-operation-id reopenRide --exclude-operation-id putPushSubscription
 done
-# What openapi.yaml cannot say: which text is a URL that can be called, a time that lies ahead, an event's id or a cursor.
+# What openapi.yaml cannot say: which text is a URL that can be called, a time that lies ahead, an event's id, a cursor or a key.
 check "$(token platform service)" ,positive_data_acceptance,negative_data_rejection --include-operation-id createWebhook \
     --include-operation-id updateWebhook --include-operation-id listWebhookDeliveries \
-    --include-operation-id replayWebhook --include-operation-id reopenRide
+    --include-operation-id replayWebhook --include-operation-id reopenRide --include-operation-id putPushSubscription
 start env RIDEWIRE_MAX_STREAMS=0
 check "$(token rider_1 rider)" "" --include-operation-id streamRide --include-operation-id streamAll
 check "$(token platform service)" "" --include-operation-id streamFeed

@@ -67,7 +67,7 @@ browser() {
 
 # Installs the packages that a lockfile names, in the folder that it is in.
 packages() {
-    [ -d "$1/node_modules" ] || ! has npm || (cd "$1" && npm ci --silent >/dev/null) ||
+    [ -n "$(find "$1/node_modules/.package-lock.json" -newer "$1/package-lock.json" 2>/dev/null)" ] || ! has npm || (cd "$1" && npm ci --silent >/dev/null) ||
         say "npm cannot install the packages of $1, so tests that need them are skipped"
 }
 

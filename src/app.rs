@@ -4,6 +4,7 @@ mod addresses;
 pub(crate) mod database;
 mod error;
 pub(crate) mod moderation;
+mod push;
 mod signals;
 pub(crate) mod validated;
 mod webhooks;
@@ -53,6 +54,7 @@ struct Given {
 
 impl Given {
     async fn of(settings: &Settings, is_demo: bool) -> Result<Self, AppError> {
+        push::check(settings)?;
         let origins = validated::origins(settings)?;
         let certificate = validated::certificate(settings)?;
         let moderation = moderation::of(&settings.moderation)?;
@@ -191,6 +193,7 @@ async fn serve_with(
     }
     let receiver = webhooks::receiver(&settings, given.is_demo, &listener, admin.as_ref());
     let (webhooks, mut delivering) = webhooks::start(&store, &metrics, &settings, receiver, &stopping).await?;
+    let (push, mut pushing) = push::start(&store, &metrics, &settings, &stopping).await?;
     if has_feed {
         let webhooks = Arc::clone(&webhooks);
         let is_read = {
@@ -206,9 +209,13 @@ async fn serve_with(
         };
         let (for_undelivered, and_relayed) = (Arc::clone(&store), relayed.clone());
         tasks.spawn(async move { relay.run(store, settings.fallback_poll, is_read, relayed).await });
-        if !settings.push_after.is_zero() {
+        if let Some(push) = push.clone() {
             let push_after = settings.push_after;
-            tasks.spawn(async move { undelivered::run(for_undelivered, push_after, and_relayed).await });
+            let relayed = move |last| {
+                and_relayed(last);
+                push.wake();
+            };
+            tasks.spawn(async move { undelivered::run(for_undelivered, push_after, relayed).await });
         }
     }
     let keep =
@@ -272,6 +279,7 @@ async fn serve_with(
         listener: listening,
         webhooks,
         relay: has_feed.then_some(relay),
+        push,
         moderation: given.moderation,
         verifier: given.verifier,
         jwks: given.jwks,
@@ -327,6 +335,7 @@ async fn serve_with(
         () = database.ended() => Err(AppError::Task("the private Postgres stopped; see its log".into())),
         Some(ended) = tasks.join_next() => Err(AppError::Task(why(&ended))),
         ended = &mut delivering => Err(AppError::Task(format!("webhooks: {ended:?}"))),
+        ended = &mut pushing => Err(AppError::Task(format!("Web Push: {ended:?}"))),
         ended = &mut writing => Err(AppError::Task(format!("the writer: {ended:?}"))),
         ended = &mut serving => Err(AppError::Task(format!("{ended:?}"))),
     };
@@ -353,6 +362,9 @@ async fn serve_with(
     }
     if !delivering.is_finished() && timeout_at(deadline, delivering).await.is_err() {
         tracing::warn!("webhook deliveries did not end in time");
+    }
+    if !pushing.is_finished() && timeout_at(deadline, pushing).await.is_err() {
+        tracing::warn!("pushes did not end in time");
     }
     // Where the last commits were large, nobody has been told yet.
     drop(timeout_at(deadline, notifier.tell_all(&store)).await);

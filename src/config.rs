@@ -1,5 +1,6 @@
 //! The configuration: each setting is an environment variable and a flag.
 
+mod push;
 mod shown;
 mod values;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+pub use self::push::PushSettings;
 pub(crate) use self::shown::shown;
 pub(crate) use self::values::{at_least_one, duration, web_address};
 use self::values::{head_bytes, log_filter, memory, number, period, ratio};
@@ -166,8 +168,8 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_PUSH_AFTER", help_heading = PLATFORM, default_value = "5s", value_parser = duration)]
     pub push_after: Duration,
 
-    /// Hosts, by name or address, that webhooks may reach over `http` and at private addresses, with commas between them
-    /// [default: none].
+    /// Hosts, by name or address, that webhooks and Web Push may reach over `http` and at private addresses, with commas between
+    /// them [default: none].
     #[arg(long, env = "RIDEWIRE_WEBHOOK_ALLOW_HOSTS", help_heading = PLATFORM, value_delimiter = ',')]
     pub webhook_allow_hosts: Vec<String>,
 
@@ -180,6 +182,10 @@ pub struct Settings {
     /// How long after its first attempt an event is given up; and how long a webhook may fail before it is disabled.
     #[arg(long, env = "RIDEWIRE_WEBHOOK_GIVE_UP", help_heading = PLATFORM, default_value = "72h", value_parser = period)]
     pub webhook_give_up: Duration,
+
+    /// Who sends Web Push.
+    #[command(flatten)]
+    pub push: PushSettings,
 
     /// How often it is looked for what retention no longer keeps.
     #[arg(long, env = "RIDEWIRE_RETENTION_PERIOD", help_heading = RETENTION, default_value = "1m", value_parser = period)]

@@ -21,6 +21,7 @@ mod pages;
 mod params;
 mod presence;
 mod problem;
+mod push;
 mod rate;
 mod reactions;
 mod receipts;

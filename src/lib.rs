@@ -9,7 +9,7 @@
 //!    replicas read it from the log.
 //! 4. A subscription, a loop over a cursor, hands it to a stream or a poll, which are in [`http`] again.
 //!
-//! [`webhooks`] delivers the events of the feed to the platform's endpoints.
+//! [`webhooks`] delivers the events of the feed to the platform's endpoints; [`push`] tells browsers what was not delivered.
 //!
 //! [`store`] is Postgres for all of them; [`serving`] takes the connections, [`memory`] bounds what they hold, [`jwks`] keeps
 //! the issuer's keys current, [`moderation`] asks the platform about a content before it is stored, and [`traces`] tells a collector
@@ -29,6 +29,7 @@ pub mod jwks;
 pub mod keys;
 pub mod memory;
 pub mod moderation;
+pub mod push;
 pub mod realtime;
 pub mod serving;
 mod signature;

@@ -2,6 +2,7 @@
 //! [`outbound`]'s alone.
 
 pub(crate) mod outbound;
+pub(crate) mod retry_after;
 mod target;
 
 use std::io::{self, Read as _};

@@ -325,6 +325,11 @@ export interface Client {
   status(this: void, rideId: string, status: RideStatus): Promise<Ride>;
   /** Opens a ride that has ended again; for support and service. */
   reopen(this: void, rideId: string, until: Time, reason?: string): Promise<Ride>;
+  /** The key with which a browser subscribes to Web Push: its `applicationServerKey`. */
+  pushKey(this: void): Promise<string>;
+  /** Has a browser's subscription told of messages that are not delivered. Call it whenever the page opens. */
+  subscribePush(this: void, subscription: PushSubscription | PushSubscriptionJSON): Promise<void>;
+  unsubscribePush(this: void, endpoint: string): Promise<void>;
   /** Tells where the driver is. */
   location(this: void, rideId: string, position: Position): Promise<void>;
   /** Any request below `/api/v1`. */

@@ -1,7 +1,8 @@
 -- Takes the next `$2` events of the feed that are older than `$1` seconds, and puts `message:undelivered` on the feed for each
 -- participant whom they concern and whose delivered watermark has not reached a message of that age: for other users' new messages,
--- and for the participant's own receipts, after which the next message may be due. Once for each watermark. Says how many events it
--- has taken, and where the feed ends then, if it has put any there. The head of the feed is locked, by a statement before this one.
+-- and for the participant's own receipts, after which the next message may be due. Once for each watermark. Each creates the pushes of
+-- the participant's subscriptions to Web Push. Says how many events it has taken, and where the feed ends then, if it has put any there.
+-- The head of the feed is locked, by a statement before this one.
 with page as materialized (select position, topic, seq, data, created_at
                            from feed
                            where position > (select position from feed_cursors where name = 'undelivered')
@@ -66,6 +67,16 @@ with page as materialized (select position, topic, seq, data, created_at
                                       and mine.user_id = missing.user_id
                                       and messages.sender_id <> missing.user_id
                                       and messages.deleted_at is null) as unread),
+     -- One for each subscription and ride. A push service that has asked for a pause is not asked sooner.
+     pushed as (insert into pushes as push (subscription_id, ride_id, host, seq, created_at, attempts, due_at)
+                select subscription.id, missing.ride_id, subscription.host, missing.seq, statement_timestamp(), 0, statement_timestamp()
+                from missing
+                join push_subscriptions subscription on subscription.user_id = missing.user_id
+                on conflict (subscription_id, ride_id) do update
+                    set seq = excluded.seq,
+                        created_at = excluded.created_at,
+                        due_at = case when push.lease is null then greatest(push.due_at, excluded.due_at) else excluded.due_at end,
+                        lease = null),
      moved as (update feed_cursors
                set position = reached.position
                from (select max(position) as position from old) as reached

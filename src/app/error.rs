@@ -5,6 +5,7 @@ use crate::embedded::EmbeddedError;
 use crate::jwks;
 use crate::keys::KeysError;
 use crate::moderation::ModerationError;
+use crate::push::{PushError, VapidError};
 use crate::serving::TlsError;
 use crate::store::StoreError;
 use crate::webhooks::WebhooksError;
@@ -46,6 +47,12 @@ pub enum AppError {
     /// Webhooks cannot be delivered.
     #[error(transparent)]
     Webhooks(#[from] WebhooksError),
+    /// Web Push cannot be sent.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// A setting of Web Push is wrong.
+    #[error(transparent)]
+    Vapid(#[from] VapidError),
     /// The address could not be listened on.
     #[error("{setting}: cannot listen on {address}: {error}; {}", advice(error))]
     Listen {

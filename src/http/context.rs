@@ -22,6 +22,7 @@ use crate::domain::{Caller, Error, RideId, RideRole, Role, Signal, Time, Topic};
 use crate::jwks::Jwks;
 use crate::memory::Memory;
 use crate::moderation::Moderation;
+use crate::push::WebPush;
 use crate::realtime::{Attendance, Attending, Follow, Hub, Listener, Reader, Revocations};
 use crate::store::Store;
 use crate::traces::{Traced, Traces};
@@ -71,6 +72,8 @@ pub struct Api {
     pub webhooks: Arc<Webhooks>,
     /// Puts events on the feed, where there is one.
     pub relay: Option<Arc<Relay>>,
+    /// Web Push, where it is on.
+    pub push: Option<Arc<WebPush>>,
     /// Times and sizes.
     pub limits: Limits,
     /// What the URLs of errors' pages begin with, where it is configured.

@@ -27,6 +27,7 @@ use super::context::Api;
 use super::refusal::Refusal;
 use crate::domain::{Error, Verdict};
 use crate::moderation::{Checked, CircuitState, Failure, Moderation};
+use crate::push::PushOutcome;
 use crate::realtime::ListenerState;
 use crate::webhooks::Outcome;
 use crate::writer::Committed;
@@ -59,6 +60,7 @@ pub struct Metrics {
     listen_lag: prometheus::Gauge,
     queue: prometheus::Gauge,
     webhook_deliveries: IntCounterVec,
+    pushes: IntCounterVec,
     oldest_undelivered: prometheus::Gauge,
     pool: IntGaugeVec,
     feed_waiting: IntGauge,
@@ -162,8 +164,13 @@ impl Metrics {
         gauges("ridewire_build_info", "1, with this build as labels.", &["version", "allocator"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION"), allocator])
             .set(1);
+        let pushes = counters("ridewire_pushes_total", "Pushes to browsers (Web Push), by outcome.", &["outcome"])?;
+        for outcome in PushOutcome::ALL {
+            pushes.with_label_values(&[outcome.as_str()]).reset();
+        }
         Ok(Self {
             webhook_deliveries,
+            pushes,
             oldest_undelivered: float(
                 "ridewire_webhook_oldest_undelivered_seconds",
                 "Age of the oldest event that an active webhook has not received.",
@@ -253,6 +260,11 @@ impl Metrics {
     /// Counts an attempt to deliver an event to a webhook.
     pub fn webhook_attempted(&self, outcome: Outcome) {
         self.webhook_deliveries.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// Counts a push.
+    pub fn pushed(&self, outcome: PushOutcome) {
+        self.pushes.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// What is read when it is asked for.

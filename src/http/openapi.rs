@@ -70,6 +70,7 @@ pub fn document() -> OpenApi {
             Tag::new("live").description("A ride's events, as they happen."),
             Tag::new("rides").description("What messaging has to know of a ride's life."),
             Tag::new("drivers").description("Who of the drivers takes rides."),
+            Tag::new("push").description("What tells browsers of messages while their pages are closed (Web Push)."),
             Tag::new("platform").description("Every event, for the platform."),
             Tag::new("operations").description("For those who run it."),
         ])

@@ -16,8 +16,8 @@ use super::params::QueryParameters;
 use super::refusal::Refusal;
 use super::trace::Trace;
 use super::{
-    broadcasts, drivers, health, inbox, location, messages, metrics, openapi, presence, reactions, receipts, rides,
-    tickets, typing, users, webhooks,
+    broadcasts, drivers, health, inbox, location, messages, metrics, openapi, presence, push, reactions, receipts,
+    rides, tickets, typing, users, webhooks,
 };
 
 /// What is served at an address.
@@ -125,6 +125,8 @@ fn interface() -> Router {
             .push(Router::with_path("replay").post(webhooks::replay_webhook))
             .push(get!("deliveries", webhooks::list_deliveries)),
     );
+    let subscriptions =
+        Router::with_path("push-subscriptions").put(push::put_subscription).delete(push::delete_subscription);
     let feed = get!("feed", feed::stream_feed).push(get!("poll", feed::poll_feed));
     Router::with_path("api/v1")
         .push(messages)
@@ -135,6 +137,8 @@ fn interface() -> Router {
         .push(poll)
         .push(feed)
         .push(webhooks)
+        .push(subscriptions)
+        .push(get!("push-key", push::get_key))
         .push(drivers)
         .push(users)
 }

@@ -2,6 +2,7 @@
 
 mod live;
 mod locations;
+mod push;
 mod readiness;
 mod webhooks;
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 pub(super) use self::live::{FeedPage, Poll, PollAll};
 pub(super) use self::locations::{NewAccuracy, NewHeading, NewSpeed};
+pub(super) use self::push::PushKey;
 pub(super) use self::readiness::{NotReady, Ready};
 pub(super) use self::webhooks::{CreatedWebhook, TestedWebhook, Webhook, WebhookDeliveries, WebhookSecret, Webhooks};
 use crate::domain::{Chat, OpensAt, RideRole, Status};

@@ -73,7 +73,7 @@ impl Store {
         rows.iter().map(message_place_from_row).collect()
     }
 
-    /// Takes away what a user was told on their own topic, and where they were.
+    /// Takes away what a user was told on their own topic, where they were, and the subscriptions of their browsers.
     pub async fn forget_user(&self, user: &UserId) -> Result<(), StoreError> {
         let session = self.session().await?;
         session.may_commit();
@@ -88,7 +88,7 @@ async fn trim(session: &Session, Retention { logs, messages, feed }: Retention) 
     let is_mine = rows.first().map_or(Ok(false), |row| row.try_get("is_mine"))?;
     let mut taken = 0;
     if is_mine {
-        let steps: [(&str, Params<'_>); 12] = [
+        let steps: [(&str, Params<'_>); 13] = [
             (sql::EVENTS_TRIM, &[&logs, &PAGE]),
             (sql::RIDES_TRIMMED, &[&logs]),
             (sql::EVENTS_TRIM_USERS, &[&logs, &PAGE]),
@@ -101,6 +101,7 @@ async fn trim(session: &Session, Retention { logs, messages, feed }: Retention) 
             (sql::WEBHOOKS_TRIM_DELETED_DELIVERIES, &[&PAGE]),
             (sql::WEBHOOKS_TRIM_DELETED_QUEUES, &[&PAGE]),
             (sql::WEBHOOKS_TRIM_DELETED, &[]),
+            (sql::PUSH_SUBSCRIPTIONS_TRIM, &[&PAGE]),
         ];
         for (statement, params) in steps {
             taken += session.execute(statement, params).await?;

@@ -78,6 +78,14 @@ statements! {
     DRIVERS_UNATTENDED = "drivers/unattended.sql";
     DRIVERS_AVAILABLE = "drivers/available.sql";
     DRIVERS_NEWER = "drivers/newer.sql";
+    PUSH_SUBSCRIPTIONS_PUT = "push_subscriptions/put.sql";
+    PUSH_SUBSCRIPTIONS_DELETE = "push_subscriptions/delete.sql";
+    PUSH_SUBSCRIPTIONS_REMOVE = "push_subscriptions/remove.sql";
+    PUSH_SUBSCRIPTIONS_TRIM = "push_subscriptions/trim.sql";
+    PUSHES_CLAIM = "pushes/claim.sql";
+    PUSHES_NEXT = "pushes/next.sql";
+    PUSHES_DONE = "pushes/done.sql";
+    PUSHES_POSTPONE = "pushes/postpone.sql";
     RECEIPTS_PUT = "receipts/put.sql";
     LOCATIONS_PUT = "locations/put.sql";
     LOCATIONS_NEWER = "locations/newer.sql";

@@ -122,14 +122,26 @@ impl Outbound {
         body: String,
         patience: Duration,
     ) -> Result<Answer, OutboundError> {
+        self.post_as("application/json", url, headers, body.into(), patience).await
+    }
+
+    /// Posts a body of any type, and waits for the head of the response.
+    pub(crate) async fn post_as(
+        &self,
+        content_type: &'static str,
+        url: &str,
+        headers: &[(&'static str, String)],
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Answer, OutboundError> {
         let uri = self.check(url).map_err(OutboundError::Url)?;
         let mut request = Request::post(uri)
-            .header("content-type", "application/json")
+            .header("content-type", content_type)
             .header("user-agent", concat!("ridewire/", env!("CARGO_PKG_VERSION")));
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        let request = request.body(Full::new(Bytes::from(body)))?;
+        let request = request.body(Full::new(body))?;
         let deadline = tokio::time::Instant::now() + patience;
         let response = timeout_at(deadline, self.client.request(request)).await;
         let response = response.map_err(|_| OutboundError::Timeout(patience))??;

@@ -2,11 +2,6 @@
 
 use std::time::Duration;
 
-use hyper::HeaderMap;
-use hyper::header::RETRY_AFTER;
-use jiff::Timestamp;
-use jiff::fmt::rfc2822;
-
 /// An endpoint that wants to be asked again sooner than the schedule is not asked sooner than this, unless the schedule is.
 const SOONEST: Duration = Duration::from_secs(5);
 
@@ -38,17 +33,6 @@ impl Retries {
     pub(super) fn disables(&self, failing: Duration) -> bool {
         failing >= self.give_up
     }
-}
-
-/// How long the endpoint wants to be left alone (RFC 9110, section 10.2.3): seconds, or a date.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More than fits is more than any delivery waits.
-        return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX))));
-    }
-    let date = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()?;
-    Some(Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]
@@ -90,16 +74,5 @@ mod tests {
         assert!(delay(4, 0) >= SOONEST);
         assert_eq!(delay(0, 1_000_000), 72 * HOUR, "the last attempt comes even if the endpoint wants to wait longer");
         assert_eq!(retries().delay(3, 72 * HOUR, None), None);
-    }
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let read = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
-        assert_eq!(read("120"), Some(Duration::from_secs(120)));
-        assert_eq!(read("99999999999999999999"), Some(Duration::from_secs(u32::MAX.into())));
-        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert!(read("Sun, 06 Nov 2094 08:49:37 GMT").unwrap() > 24 * HOUR);
-        assert_eq!((read("soon"), read(""), read("-1")), (None, None, None));
-        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 }

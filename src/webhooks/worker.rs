@@ -6,12 +6,12 @@ use hyper::StatusCode;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::retries::retry_after;
 use super::{Outcome, PATIENCE, Webhooks};
 use crate::domain::Time;
 use crate::signature::{self, signatures};
 use crate::store::{Attempted, DeliveryState, Due, Lease, StoreError};
 use crate::web::outbound::Outbound;
+use crate::web::retry_after::retry_after;
 
 /// How long a worker keeps a queue that has more, before other queues of the endpoint have their turn.
 const TURN: Duration = Duration::from_secs(2);

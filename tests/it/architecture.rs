@@ -25,6 +25,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("realtime", &["domain", "store"]),
     ("writer", &["domain", "store"]),
     ("webhooks", &["domain", "signature", "web", "store"]),
+    ("push", &["domain", "web", "store"]),
     (
         "http",
         &[
@@ -39,6 +40,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "realtime",
             "writer",
             "webhooks",
+            "push",
         ],
     ),
     ("demo", &["domain", "auth", "config", "keys", "writer", "http"]),
@@ -60,6 +62,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "realtime",
             "writer",
             "webhooks",
+            "push",
             "http",
             "demo",
         ],

@@ -55,6 +55,7 @@ mod private;
 mod prometheus;
 mod protocol;
 mod proxies;
+mod push;
 mod reactions;
 mod receipts;
 mod removed;

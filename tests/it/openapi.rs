@@ -351,6 +351,7 @@ async fn what_is_answered_is_what_is_documented() {
     check.answer("broadcast", &service.broadcast(&[], json!({})).await);
     check.answer("broadcast", &rider.broadcast(&["rider_1"], json!({})).await);
     webhooks(&mut check, &server).await;
+    push(&mut check, &rider).await;
     check.answer("pollAll", &rider.get("poll?after=0").await);
     check.answer("pollAll", &rider.get("poll?after=1").await);
     check.answer("pollFeed", &service.get("feed/poll?after=0").await);
@@ -394,6 +395,20 @@ async fn webhooks(check: &mut Check, server: &Server) {
     .await;
     check.answer("listWebhookDeliveries", &service.get(&format!("{path}/deliveries")).await);
     check.answer("deleteWebhook", &service.delete(&path).await);
+}
+
+async fn push(check: &mut Check, rider: &User) {
+    check.answer("getPushKey", &rider.get("push-key").await.expect(200));
+    let keys = json!({
+        "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+        "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+    });
+    let body = json!({ "endpoint": "https://push.example/send/1", "expirationTime": null, "keys": keys });
+    check.answer("putPushSubscription", &rider.put("push-subscriptions", body).await.expect(204));
+    check.answer("putPushSubscription", &rider.put("push-subscriptions", json!({})).await.expect(400));
+    let body = json!({ "endpoint": "https://push.example/send/1" });
+    let deleted = rider.send_bytes(Method::DELETE, "push-subscriptions", body.to_string()).await;
+    check.answer("deletePushSubscription", &deleted.expect(204));
 }
 
 /// The data of a stream's own events are documented as well.

@@ -24,6 +24,8 @@ pub struct Received {
     pub path: String,
     pub headers: hyper::HeaderMap,
     pub body: String,
+    /// The body as it is, where it is no text.
+    pub bytes: Vec<u8>,
     /// What the receiver has answered; `None` where it does not.
     pub status: Option<u16>,
 }
@@ -90,10 +92,10 @@ impl Receiver {
                     let (answer, noted) = (Arc::clone(&answer), Arc::clone(&noted));
                     async move {
                         let (head, body) = request.into_parts();
-                        let body = body.collect().await.unwrap().to_bytes();
-                        let body = String::from_utf8(body.to_vec()).unwrap();
+                        let bytes = body.collect().await.unwrap().to_bytes().to_vec();
+                        let body = String::from_utf8_lossy(&bytes).into_owned();
                         let path = head.uri.path().to_owned();
-                        let mut request = Received { path, headers: head.headers, body, status: None };
+                        let mut request = Received { path, headers: head.headers, body, bytes, status: None };
                         let reply = answer(&request);
                         request.status = match &reply {
                             Reply::Status(status) | Reply::With(status, ..) => Some(*status),

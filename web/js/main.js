@@ -4,6 +4,7 @@ import { loadTown } from './map.js';
 import { Outage } from './outage.js';
 import { Phone } from './phone.js';
 import { Platform } from './platform.js';
+import { notifyButton } from './push.js';
 import { demo, openSession } from './session.js';
 import { statusName } from './steps.js';
 import { Rides } from './support.js';
@@ -55,6 +56,7 @@ function count() {
 
 /** Whether the page goes from one driven ride to the next. */
 let follows = session.isDemo && !new URLSearchParams(location.search).has('ride');
+document.getElementById('actions').append(...notifyButton([rider, driver].filter(Boolean)));
 const driven = h('button', { class: 'button', onclick: () => once(driven, followDriven) }, 'Driven ride');
 const fresh = h('button', { class: 'button', onclick: () => once(fresh, newRide) }, 'New ride');
 if (session.isDemo) document.getElementById('actions').append(driven, fresh);

@@ -169,6 +169,21 @@ class Client {
     return this.request('POST', `${ride(rideId)}/reopen`, { body: { until, reason } });
   }
 
+  /** The key with which a browser subscribes to Web Push: its `applicationServerKey`. */
+  async pushKey() {
+    const { publicKey } = await this.request('GET', '/push-key');
+    return publicKey;
+  }
+
+  /** Has a browser's subscription told of messages that are not delivered. */
+  subscribePush(subscription) {
+    return this.request('PUT', '/push-subscriptions', { body: subscription });
+  }
+
+  unsubscribePush(endpoint) {
+    return this.request('DELETE', '/push-subscriptions', { body: { endpoint } });
+  }
+
   /** Tells where the driver is. */
   location(rideId, position) {
     return this.request('POST', `${ride(rideId)}/location`, { body: position });

@@ -1,0 +1,7 @@
+-- Deletes subscriptions that have expired: at most `$1`.
+delete from push_subscriptions
+where id in (select id
+             from push_subscriptions
+             where expires_at <= statement_timestamp()
+             order by expires_at
+             limit $1::bigint)

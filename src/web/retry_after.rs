@@ -1,0 +1,35 @@
+//! `Retry-After`.
+
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use hyper::header::RETRY_AFTER;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+
+/// How long a server wants to be left alone (RFC 9110, section 10.2.3): seconds, or a date.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than fits is more than anything here waits.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX))));
+    }
+    let date = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()?;
+    Some(Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let read = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
+        assert_eq!(read("120"), Some(Duration::from_secs(120)));
+        assert_eq!(read("99999999999999999999"), Some(Duration::from_secs(u32::MAX.into())));
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert!(read("Sun, 06 Nov 2094 08:49:37 GMT").unwrap() > Duration::from_secs(24 * 3_600));
+        assert_eq!((read("soon"), read(""), read("-1")), (None, None, None));
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+}
