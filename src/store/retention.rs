@@ -1,11 +1,10 @@
-//! Taking away what is old, a little at a time; and what is left of a person.
+//! Taking away what is old, a little at a time.
 
 use std::time::Duration;
 
 use super::pool::{Params, Session, Store};
-use super::rows::message_place_from_row;
 use super::{StoreError, sql};
-use crate::domain::{MessageId, RideId, Seq, UserId};
+use crate::domain::{RideId, Seq};
 
 /// The most rows of one statement: what it holds up is held up for milliseconds.
 const PAGE: i64 = 1_000;
@@ -33,6 +32,18 @@ impl Store {
     /// Takes away some of what is too old, in one short transaction, and says how many rows that were. Nothing where
     /// another replica is at it.
     pub async fn trim(&self, retention: Retention) -> Result<u64, StoreError> {
+        let session = self.session_for_long_statements(STATEMENT_TIMEOUT).await?;
+        match trim(&session, retention).await {
+            Ok(taken) => Ok(taken),
+            Err(error) => {
+                session.give_up(&error).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn trim(&self, retention: Retention) -> Result<u64, StoreError> {
         let session = self.session_for_long_statements(STATEMENT_TIMEOUT).await?;
         match trim(&session, retention).await {
             Ok(taken) => Ok(taken),
