@@ -43,37 +43,6 @@ impl Store {
     }
 }
 
-async fn trim(&self, retention: Retention) -> Result<u64, StoreError> {
-        let session = self.session_for_long_statements(STATEMENT_TIMEOUT).await?;
-        match trim(&session, retention).await {
-            Ok(taken) => Ok(taken),
-            Err(error) => {
-                session.give_up(&error).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// Some of what a user has said and not taken back, ride by ride, after one of them.
-    pub async fn messages_of_sender(
-        &self,
-        user: &UserId,
-        after: Option<&Place>,
-        limit: i64,
-    ) -> Result<Vec<(Place, MessageId)>, StoreError> {
-        let (ride, seq) = after.map_or(("", 0), |(ride, seq)| (ride.as_str(), *seq));
-        let rows = self.read(sql::MESSAGES_OF_SENDER, &[&user.as_str(), &ride, &seq, &limit]).await?;
-        rows.iter().map(message_place_from_row).collect()
-    }
-
-    /// Takes away what a user was told on their own topic, and where they were.
-    pub async fn forget_user(&self, user: &UserId) -> Result<(), StoreError> {
-        let session = self.session().await?;
-        session.may_commit();
-        session.execute(sql::EVENTS_FORGET_USER, &[&user.as_str()]).await.map(drop)
-    }
-}
-
 async fn trim(session: &Session, Retention { logs, messages, feed }: Retention) -> Result<u64, StoreError> {
     let [logs, messages, feed] = [logs, messages, feed].map(|kept| kept.as_secs_f64());
     session.begin("").await?;
