@@ -28,7 +28,7 @@ impl ContentKey {
     /// The hash of what a message is first sent with.
     pub fn hash(&self, content: &Content, metadata: Option<&Metadata>) -> ContentHash {
         // HMAC of the hash without a key, so that hashes without one could be replaced (`V21__erasure.sql`).
-        let mac = Hmac::clone(&self.0).chain_update(ContentHash::without_key(content, metadata).0);
+        let mac = (*self.0).clone().chain_update(ContentHash::without_key(content, metadata).0);
         ContentHash::first_of(&mac.finalize().into_bytes())
     }
 }

@@ -41,6 +41,11 @@ impl Topic {
         Self("users".into())
     }
 
+    /// Whether this is what counts the users who were erased.
+    pub fn is_users(&self) -> bool {
+        &*self.0 == "users"
+    }
+
     /// Whether this is the topic of a user.
     pub fn is_user(&self) -> bool {
         self.0.starts_with("user/")

@@ -145,7 +145,7 @@ impl Hub {
     /// Notes where logs are said to end.
     pub fn hint(&self, heads: impl IntoIterator<Item = (Topic, Seq)>) {
         for (topic, seq) in heads {
-            if topic == Topic::users() {
+            if topic.is_users() {
                 self.note_erasures(seq);
             } else if self.find(&topic).is_some_and(|state| state.hint(seq)) {
                 self.load_later(topic);

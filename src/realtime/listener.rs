@@ -182,7 +182,7 @@ impl Listener {
         match hints::decode(payload) {
             Some(hints) => {
                 self.heeding.heed(Heard::Heads(&hints.heads));
-                if hints.heads.contains_key(&Topic::users()) {
+                if hints.heads.keys().any(Topic::is_users) {
                     self.erased.notify_one();
                 }
                 self.hub.hint(hints.heads);

@@ -125,15 +125,12 @@ async fn a_restored_log_that_comes_as_far_again_is_another_page() {
     let (rider, _) = server.open_ride("ride_1").await;
     rider.send("ride_1", "before the backup").await;
     server.terminate().await;
-    let restored = eventually("nobody uses the database", async || {
-        let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
-        let client = database.client().await;
-        let count: i64 = client.query_one(others, &[]).await.unwrap().get(0);
-        drop(client);
+    let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+    eventually("nobody else uses the database", async || {
+        let count: i64 = database.client().await.query_one(others, &[]).await.unwrap().get(0);
         (count == 0).then_some(())
     })
     .await;
-    let () = restored;
     let restored = database.restored().await;
     let mut pages = Vec::new();
     for (database, content) in [(&database, "lost"), (&restored, "in its place")] {

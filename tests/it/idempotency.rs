@@ -101,11 +101,11 @@ async fn many_at_once_on_two_replicas_are_one_message() {
 }
 
 /// What the migration to keyed hashes runs on the hashes that there are.
-fn rekeying() -> &'static str {
+fn add_the_key() -> String {
     let migration = include_str!("../../sql/migrations/V21__erasure.sql");
     let (_, block) = migration.split_once("do $$").unwrap();
     let (block, _) = block.split_once("end $$;").unwrap();
-    Box::leak(format!("do $${block}end $$;").into_boxed_str())
+    format!("do $${block}end $$;")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,7 +131,7 @@ async fn the_stored_hash_has_a_key_and_a_repeat_across_the_upgrade_is_one_messag
         rider.on(server).send_named("ride_1", "Ho", "m-1").await.problem(409, "idempotency_conflict");
     }
     // The migration has found it there.
-    client.batch_execute(rekeying()).await.unwrap();
+    client.batch_execute(&add_the_key()).await.unwrap();
     assert_eq!(stored().await, keyed);
     rider.send_named("ride_1", "Hi", "m-1").await.expect(200);
     rider.send_named("ride_1", "Ho", "m-1").await.problem(409, "idempotency_conflict");

@@ -241,8 +241,9 @@ async fn update_messages(session: &Session, ledger: &Ledger) -> Result<u64, Stor
     if messages.is_empty() {
         return Ok(0);
     }
+    let names = names(&messages);
     let params: [&(dyn ToSql + Sync); 8] =
-        [&ids, &contents, &metadata, &edited, &deleted, &reactions, &labels, &names(&messages)];
+        [&ids, &contents, &metadata, &edited, &deleted, &reactions, &labels, &names];
     session.execute(sql::MESSAGES_UPDATE, &params).await
 }
 
