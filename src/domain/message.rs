@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{Caller, ContentHash, Labels, MessageId, ReactionView, Reactions, Receipts, RideId, RideRole, Seq, Time, UserId};
+use super::{
+    Caller, ContentHash, Labels, MessageId, ReactionView, Reactions, Receipts, RideId, RideRole, Seq, Time, UserId,
+};
 
 /// The text of a message, byte for byte as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use super::pool::{Params, Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, feed, message_from_row, sql};
 use crate::domain::{
-    BatchId, Caller, ClientMessageId, ContentKey, EventType, LeftAs, Message, MessageId, RideId, RideSnapshot, Seq, Status, Time,
-    Topic, TraceContext, UserId,
+    BatchId, Caller, ClientMessageId, ContentKey, EventType, LeftAs, Message, MessageId, RideId, RideSnapshot, Seq,
+    Status, Time, Topic, TraceContext, UserId,
 };
 
 /// About how many bytes of events are read of a topic at once.

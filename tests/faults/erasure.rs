@@ -77,7 +77,8 @@ impl Load {
                 let mut sent = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let user = &users[sent % 2];
-                    let message = user.send_named(&ride, "something else", &format!("n-{sent}")).await.expect(201).json();
+                    let message =
+                        user.send_named(&ride, "something else", &format!("n-{sent}")).await.expect(201).json();
                     if sent % 7 == 0 {
                         user.edit(&message, "something new").await.expect(200);
                     }
@@ -120,7 +121,7 @@ async fn whole_feed(service: &User) -> String {
 /// All that a replica tells anybody: the person's own user, the other people of the rides, support and service.
 async fn responses(server: &Server) -> String {
     let (service, support) = (server.service(), server.support());
-    let mut readers = vec![server.rider(PERSON), server.driver("neighbour"), server.rider("passenger"), support.clone()];
+    let readers = [server.rider(PERSON), server.driver("neighbour"), server.rider("passenger"), support.clone()];
     let mut whole = whole_feed(&service).await;
     for reader in &readers {
         for ride in ["shared", "driven", "cancelled"] {
@@ -150,7 +151,6 @@ async fn responses(server: &Server) -> String {
         whole += &reader.get("rides").await.text();
         whole += &reader.get("messages/unread-count").await.text();
     }
-    readers.push(service.clone());
     for staff in [&support, &service] {
         whole += &staff.get("drivers/available").await.text();
         whole += &staff.get("rides?limit=200").await.text();
@@ -289,7 +289,8 @@ async fn nothing_of_an_erased_user_is_left_anywhere() {
         let is_undelivered = |(table, row): &(String, String)| {
             table == "feed" && row.contains("message:undelivered") && row.contains(PERSON)
         };
-        let is_waiting = |(table, row): &(String, String)| table == "webhook_deliveries" && row.contains("user/zqperson");
+        let is_waiting =
+            |(table, row): &(String, String)| table == "webhook_deliveries" && row.contains("user/zqperson");
         (dump.iter().any(is_undelivered) && dump.iter().any(is_waiting)).then_some(dump)
     })
     .await;

@@ -235,7 +235,8 @@ async fn where_an_erased_driver_was_is_shown_to_nobody_any_more() {
     assert_eq!(told["available"], false);
     has_none(&rows_with(&database, &LAT.to_string()).await);
     let presence = rider.get("messages/rides/ride_1/presence").await.expect(200).json();
-    let of_driver = presence["participants"].as_array().unwrap().iter().find(|one| one["userId"] == "driver_1").unwrap();
+    let of_driver =
+        presence["participants"].as_array().unwrap().iter().find(|one| one["userId"] == "driver_1").unwrap();
     assert_eq!((&of_driver["online"], &of_driver["since"]), (&json!(false), &Value::Null));
     // A merged stream that takes a ride up is given its last values from memory.
     let mut attempt = 0;
@@ -282,7 +283,8 @@ async fn the_feed_and_the_webhooks_have_nothing_of_an_erased_users_topic_and_rep
     let path = format!("webhooks/{}/deliveries?state=pending&limit=200", webhook["id"].as_str().unwrap());
     eventually("deliveries wait", async || {
         let deliveries = service.get(&path).await.expect(200).json();
-        let types: Vec<_> = deliveries["deliveries"].as_array().unwrap().iter().map(|one| one["type"].clone()).collect();
+        let types: Vec<_> =
+            deliveries["deliveries"].as_array().unwrap().iter().map(|one| one["type"].clone()).collect();
         (types.contains(&json!("notice")) && types.contains(&json!("message:undelivered"))).then_some(())
     })
     .await;

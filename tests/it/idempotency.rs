@@ -115,9 +115,8 @@ async fn the_stored_hash_has_a_key_and_a_repeat_across_the_upgrade_is_one_messag
     let (rider, _) = one.open_ride("ride_1").await;
     let sent = rider.send_named("ride_1", "Hi", "m-1").await.expect(201).json();
     let client = database.client().await;
-    let stored = async || -> Vec<u8> {
-        client.query_one("select content_hash from messages", &[]).await.unwrap().get(0)
-    };
+    let stored =
+        async || -> Vec<u8> { client.query_one("select content_hash from messages", &[]).await.unwrap().get(0) };
     let keyed = stored().await;
     let without_key = ContentHash::without_key(&Content::parse("Hi".to_owned()).unwrap(), None);
     assert_ne!(keyed, without_key.as_bytes(), "who guesses the content cannot check it");

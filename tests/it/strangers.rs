@@ -13,7 +13,8 @@ const ATTEMPTS: usize = 5;
 fn statements(log: &str) -> Vec<String> {
     let of_line = |line: &str| {
         let statement = line.split_once("LOG:  statement: ").map(|(_, text)| text);
-        let executed = line.split_once("LOG:  execute ").and_then(|(_, rest)| rest.split_once(": ")).map(|(_, text)| text);
+        let executed =
+            line.split_once("LOG:  execute ").and_then(|(_, rest)| rest.split_once(": ")).map(|(_, text)| text);
         statement.or(executed).map(str::to_owned)
     };
     log.lines().filter_map(of_line).collect()

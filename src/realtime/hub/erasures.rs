@@ -56,11 +56,7 @@ impl Hub {
     }
 
     /// Forgets values that the database no longer has.
-    pub(super) async fn forget_erased_values(
-        &self,
-        store: &Store,
-        part: &[Arc<TopicState>],
-    ) -> Result<(), StoreError> {
+    pub(super) async fn forget_erased_values(&self, store: &Store, part: &[Arc<TopicState>]) -> Result<(), StoreError> {
         for kind in [SignalKind::Location, SignalKind::Presence] {
             let known = part.iter().filter(|state| state.name.ride_id().is_some());
             let known: Vec<_> = known.map(|state| (state, state.versions(kind))).collect();
@@ -70,8 +66,7 @@ impl Hub {
                 SignalKind::Location => store.newer_locations(&topics).await?,
                 _ => store.newer_presence(&topics).await?,
             };
-            let there: HashSet<(&Topic, &UserId)> =
-                there.iter().map(|signal| (&signal.topic, &signal.user)).collect();
+            let there: HashSet<(&Topic, &UserId)> = there.iter().map(|signal| (&signal.topic, &signal.user)).collect();
             for (state, values) in &known {
                 let gone = values.iter().filter(|(user, _)| !there.contains(&(&state.name, user)));
                 gone.for_each(|(user, version)| state.forget_value(kind, user, *version));

@@ -242,8 +242,7 @@ async fn update_messages(session: &Session, ledger: &Ledger) -> Result<u64, Stor
         return Ok(0);
     }
     let names = names(&messages);
-    let params: [&(dyn ToSql + Sync); 8] =
-        [&ids, &contents, &metadata, &edited, &deleted, &reactions, &labels, &names];
+    let params: [&(dyn ToSql + Sync); 8] = [&ids, &contents, &metadata, &edited, &deleted, &reactions, &labels, &names];
     session.execute(sql::MESSAGES_UPDATE, &params).await
 }
 
