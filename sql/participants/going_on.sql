@@ -8,8 +8,8 @@ select coalesce(own.last_seq, erased.last_seq, 0) as last_seq,
        mine.ride_seq,
        mine.is_ended
 from (values (true)) as always (there)
-left join topics own on own.name = 'user/' || $1::text
-left join topics erased on erased.name = 'users'
+left join (select last_seq, begins_after from topics where name = 'user/' || $1::text) as own on true
+left join (select last_seq from topics where name = 'users') as erased on true
 left join lateral (select joined.ride_id, joined.from_seq, log.last_seq as ride_seq, ride.ended_at is not null as is_ended
                    from participants joined
                    join rides ride on ride.ride_id = joined.ride_id
