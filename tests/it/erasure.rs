@@ -285,7 +285,7 @@ async fn the_feed_and_the_webhooks_have_nothing_of_an_erased_users_topic_and_rep
         let deliveries = service.get(&path).await.expect(200).json();
         let types: Vec<_> =
             deliveries["deliveries"].as_array().unwrap().iter().map(|one| one["type"].clone()).collect();
-        (types.contains(&json!("notice")) && types.contains(&json!("message:undelivered"))).then_some(())
+        (types.contains(&json!("notice")) && types.contains(&json!("message.undelivered"))).then_some(())
     })
     .await;
 
