@@ -227,20 +227,17 @@ async fn nothing_of_an_erased_user_is_left_anywhere() {
     let servers = [&one, &two];
     // Whoever has the words in a request or a response has connections of their own, which end.
     let service = one.service();
-    for (ride, rider, driver) in [
-        ("shared", PERSON, "neighbour"),
-        ("driven", "passenger", PERSON),
-        ("cancelled", PERSON, "neighbour"),
-        ("load_0", "other_0", "driver_0"),
-        ("load_1", "other_1", "driver_0"),
-        ("load_2", "other_2", "driver_0"),
-        ("load_3", "other_3", "driver_0"),
-    ] {
-        service.put_ride(ride, rider, Some(driver)).await.expect(201);
+    for number in 0..4 {
+        service.put_ride(&format!("load_{number}"), &format!("other_{number}"), Some("driver_0")).await.expect(201);
     }
+    let begin = service.get("feed/poll").await.expect(200).json()["cursor"].clone();
     let url = format!("{}/hook", endpoint.base);
     let webhook = service.post("webhooks", json!({ "url": url })).await.expect(201).json();
-    let begin = service.get("feed/poll").await.expect(200).json()["cursor"].clone();
+    for (ride, rider, driver) in
+        [("shared", PERSON, "neighbour"), ("driven", "passenger", PERSON), ("cancelled", PERSON, "neighbour")]
+    {
+        service.put_ride(ride, rider, Some(driver)).await.expect(201);
+    }
     let load = Load::start(servers);
 
     // Whoever may read it reads it, on both replicas.
