@@ -133,7 +133,8 @@ async fn serve_with(
     let notify = settings.notify == Notify::On;
     let notifier = Arc::new(Notifier::new(notify));
     let has_feed = settings.feed == Feed::On;
-    let terms = Terms { chat_grace: settings.chat_grace, has_feed, notifier: Arc::clone(&notifier) };
+    let (chat_grace, content_key) = (settings.chat_grace, store.content_key().await?);
+    let terms = Terms { chat_grace, has_feed, content_key, notifier: Arc::clone(&notifier) };
     let relay = Arc::new(Relay::default());
     let (writer, writing) = Writer::new(Arc::clone(&store), terms, settings.database_timeout, {
         let (hub, metrics, traces) = (Arc::clone(&hub), Arc::clone(&metrics), Arc::clone(&given.traces));

@@ -5,6 +5,7 @@
 
 mod caller;
 mod chat;
+mod content_hash;
 mod driver;
 mod error;
 mod event;
@@ -22,12 +23,13 @@ mod trace;
 
 pub use caller::{Caller, KeyPrint, Role};
 pub use chat::{Chat, ChatPolicy, GraceSeconds, OpensAt, Window};
+pub use content_hash::{ContentHash, ContentKey};
 pub use driver::{DriverState, DriverView};
 pub use error::{Code, Error, FieldError, FieldErrors, Result};
 pub use event::{BatchId, EventType, Filter, NewEvent, Seq, Topic};
 pub use id::{InvalidId, MessageId, RideId, UserId};
 pub use location::{Location, LocationView, Position};
-pub use message::{ClientMessageId, Content, ContentHash, Message, MessageView, Metadata};
+pub use message::{ClientMessageId, Content, Message, MessageView, Metadata};
 pub use moderation::{Labels, Review, Verdict};
 pub use place::RidePlace;
 pub use reaction::{Emoji, ReactionView, Reactions};

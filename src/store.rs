@@ -7,6 +7,7 @@ mod address;
 mod batcher;
 mod deliveries;
 mod drivers;
+mod erasure;
 mod error;
 mod feed;
 pub mod hints;

@@ -48,8 +48,8 @@ pub use batch::Committed;
 pub use broadcaster::{Broadcaster, Notices, Stopped};
 pub use command::{Command, Needs};
 pub use commands::{
-    AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, Edited, EraseMessage, Mark, MarkKind,
-    PutRide, React, ReopenRide, SendMessage, Sent, SetStatus,
+    AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, Edited, EraseMessage, EraseReactions,
+    Mark, MarkKind, PutRide, React, ReopenRide, SendMessage, Sent, SetStatus,
 };
 pub use known::Known;
 pub use ledger::Ledger;
@@ -58,7 +58,7 @@ pub use notifier::Notifier;
 use self::batch::{Desk, Done};
 use self::command::Job;
 use self::queue::{Batch, Queue, Queued};
-use crate::domain::{Error, Result, RideId, TraceContext};
+use crate::domain::{Content, ContentHash, ContentKey, Error, Metadata, Result, RideId, TraceContext};
 use crate::store::Store;
 
 /// The most commands in one transaction.
@@ -84,6 +84,8 @@ pub struct Terms {
     pub chat_grace: Duration,
     /// Whether events are noted for the feed.
     pub has_feed: bool,
+    /// What contents are hashed with.
+    pub content_key: ContentKey,
     /// Who tells the other replicas of large commits, and knows whether they are told of any.
     pub notifier: Arc<Notifier>,
 }
@@ -93,6 +95,7 @@ pub struct Terms {
 pub struct Writer {
     queue: mpsc::Sender<Box<dyn Job>>,
     known: Arc<Known>,
+    content_key: ContentKey,
     patience: Duration,
     trace: Option<TraceContext>,
 }
@@ -110,14 +113,20 @@ impl Writer {
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let known = Arc::<Known>::default();
+        let content_key = terms.content_key.clone();
         let desk = Desk { store, terms, known: Arc::clone(&known) };
         let work = async move { carry_out(jobs, &desk, patience, &committed).await };
-        (Self { queue, known, patience, trace: None }, work)
+        (Self { queue, known, content_key, patience, trace: None }, work)
     }
 
     /// What it knows of rides; to be told of what others write.
     pub fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known)
+    }
+
+    /// The hash of what a message is to be sent with.
+    pub fn content_hash(&self, content: &Content, metadata: Option<&Metadata>) -> ContentHash {
+        self.content_key.hash(content, metadata)
     }
 
     /// The same, for commands that are traced there.

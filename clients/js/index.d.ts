@@ -153,7 +153,8 @@ export interface DurableEvents {
   'message:new': Message;
   'message:edited': Message;
   'message:deleted': { rideId: string; messageId: string; seq: number; by: string; at: Time };
-  'message:reaction': { rideId: string; messageId: string; userId: string; emoji: string; removed: boolean; at: Time };
+  /** `emoji` is null where all reactions of the user are gone: the user was erased. */
+  'message:reaction': { rideId: string; messageId: string; userId: string; emoji: string | null; removed: boolean; at: Time };
   'message:read': Marked;
   'message:delivered': Marked;
   'ride:accept': RideChange;

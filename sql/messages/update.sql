@@ -1,13 +1,15 @@
 update messages
-set content      = changed.content,
-    metadata     = changed.metadata,
+set content           = changed.content,
+    metadata          = changed.metadata,
+    client_message_id = changed.client_message_id,
     -- A hash of what was erased would tell a guess of it from another.
-    content_hash = case when changed.deleted_at is null then messages.content_hash
-                        else '\x00000000000000000000000000000000'::bytea end,
-    edited_at    = changed.edited_at,
-    deleted_at   = changed.deleted_at,
-    reactions    = changed.reactions,
-    labels       = changed.labels
-from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[])
-         as changed (id, content, metadata, edited_at, deleted_at, reactions, labels)
+    content_hash      = case when changed.deleted_at is null then messages.content_hash
+                             else '\x00000000000000000000000000000000'::bytea end,
+    edited_at         = changed.edited_at,
+    deleted_at        = changed.deleted_at,
+    reactions         = changed.reactions,
+    labels            = changed.labels
+from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[],
+            $8::text[])
+         as changed (id, content, metadata, edited_at, deleted_at, reactions, labels, client_message_id)
 where messages.id = changed.id

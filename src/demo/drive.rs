@@ -183,7 +183,9 @@ impl Ride {
         let content = Content::parse(line.text.to_owned()).map_err(anyhow::Error::msg)?;
         let (caller, ride) = (self.who(line).clone(), self.id.clone());
         let review = Review::NotNeeded;
-        let message = SendMessage { caller, ride, content, metadata: None, client_message_id: None, review };
+        let content_hash = self.api.writer.content_hash(&content, None);
+        let message =
+            SendMessage { caller, ride, content, metadata: None, client_message_id: None, content_hash, review };
         self.api.writer.submit(message).await?;
         say_typing(&self.api, self.who(line), &self.id, false).await?;
         Ok(())

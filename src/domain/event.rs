@@ -36,6 +36,21 @@ impl Topic {
         Self("feed".into())
     }
 
+    /// What counts the users who were erased: no log, but a head that grows with each.
+    pub fn users() -> Self {
+        Self("users".into())
+    }
+
+    /// Whether this is what counts the users who were erased.
+    pub fn is_users(&self) -> bool {
+        &*self.0 == "users"
+    }
+
+    /// Whether this is the topic of a user.
+    pub fn is_user(&self) -> bool {
+        self.0.starts_with("user/")
+    }
+
     /// Whether this is the feed.
     pub fn is_feed(&self) -> bool {
         &*self.0 == "feed"

@@ -3,9 +3,10 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
-use super::{Caller, Labels, MessageId, ReactionView, Reactions, Receipts, RideId, RideRole, Seq, Time, UserId};
+use super::{
+    Caller, ContentHash, Labels, MessageId, ReactionView, Reactions, Receipts, RideId, RideRole, Seq, Time, UserId,
+};
 
 /// The text of a message, byte for byte as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,34 +153,6 @@ impl ClientMessageId {
     }
 }
 
-/// Tells one original content from another, long after it was edited or deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContentHash([u8; 16]);
-
-impl ContentHash {
-    /// Of what a message was first sent with.
-    pub fn of(content: &Content, metadata: Option<&Metadata>) -> Self {
-        let mut hasher = Sha256::new();
-        hasher.update(content.as_str());
-        // U+0000 is in no content, so this cannot be mistaken for a part of it.
-        hasher.update([0]);
-        hasher.update(metadata.map_or("", Metadata::as_json));
-        let mut half = [0; 16];
-        half.iter_mut().zip(hasher.finalize()).for_each(|(to, from)| *to = from);
-        Self(half)
-    }
-
-    /// The hash as the database keeps it.
-    pub fn from_stored(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
-    }
-
-    /// The bytes to keep.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 /// A message as it is now. A deleted one has neither content nor metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -197,7 +170,7 @@ pub struct Message {
     pub content: Option<Content>,
     /// What was attached to it, until it is deleted.
     pub metadata: Option<Metadata>,
-    /// The sender's own name for it.
+    /// The sender's own name for it, until the sender is erased.
     pub client_message_id: Option<ClientMessageId>,
     /// Of what it was first sent with.
     pub content_hash: ContentHash,
@@ -336,17 +309,5 @@ mod tests {
         {
             assert!(parse(lost).is_err(), "{lost}");
         }
-    }
-
-    #[test]
-    fn the_order_of_metadata_keys_does_not_make_another_message() {
-        let parse = |text: &str| Metadata::parse(serde_json::from_str(text).unwrap()).unwrap();
-        let content = Content::parse("hi".into()).unwrap();
-        let one = ContentHash::of(&content, Some(&parse(r#"{"a":1,"b":{"x":2,"y":3}}"#)));
-        let same = ContentHash::of(&content, Some(&parse(r#"{ "b":{"y":3,"x":2}, "a":1 }"#)));
-        let other = ContentHash::of(&content, Some(&parse(r#"{"a":1}"#)));
-        assert_eq!(one, same);
-        assert_ne!(one, other);
-        assert_ne!(other, ContentHash::of(&content, None));
     }
 }

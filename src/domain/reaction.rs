@@ -70,6 +70,18 @@ impl Reactions {
         removed
     }
 
+    /// Takes all of a user's reactions back. `false` when there are none.
+    pub fn remove_all(&mut self, user: &UserId) -> bool {
+        let mut removed = false;
+        for (_, users) in &mut self.0 {
+            let before = users.len();
+            users.retain(|known| known != user.as_str());
+            removed |= users.len() < before;
+        }
+        self.0.retain(|(_, users)| !users.is_empty());
+        removed
+    }
+
     /// As they are sent.
     pub fn view(&self) -> Vec<ReactionView<'_>> {
         self.0.iter().map(|(emoji, user_ids)| ReactionView { emoji, user_ids }).collect()
@@ -106,5 +118,8 @@ mod tests {
         assert!(reactions.remove(kinds[0], &user) && !reactions.remove(kinds[0], &user));
         assert!(reactions.remove(kinds[0], &other));
         assert_eq!(reactions.add(kinds[20], &user), Ok(true), "there is room again");
+        assert_eq!(reactions.add(kinds[20], &other), Ok(true));
+        assert!(reactions.remove_all(&user) && !reactions.remove_all(&user));
+        assert_eq!(reactions.0, [(kinds[20].as_str().to_owned(), vec![other.to_string()])]);
     }
 }

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Caller, Chat, ChatPolicy, Error, LastPresence, Result, Ride, RideView, Role, Seq, Status, Time, UserId};
+use super::{
+    BatchId, Caller, Chat, ChatPolicy, Error, LastPresence, Result, Ride, RideView, Role, Seq, Status, Time, UserId,
+};
 
 /// What somebody is on a ride.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
@@ -147,6 +149,9 @@ pub struct RideSnapshot {
     pub location: Option<LastValue>,
     /// When this was so, by the database's clock: what times are compared with.
     pub read_at: Time,
+    /// Which batch wrote the last event: it tells the log from another one that ends at the same seq, as after a restore. 0 where
+    /// that was not read.
+    pub last_batch: BatchId,
 }
 
 /// The last of a value that is kept beside the log.
@@ -309,6 +314,7 @@ mod tests {
             ],
             location: None,
             read_at: now,
+            last_batch: 0,
             receipts: Receipts(vec![
                 Receipt { user: user("first"), role: RideRole::Driver, delivered_seq: 8, read_seq: 5 },
                 Receipt { user: user("help"), role: RideRole::Support, delivered_seq: 20, read_seq: 20 },

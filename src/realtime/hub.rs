@@ -7,7 +7,10 @@
 //! Readers register before they look at the database. So whatever is committed after their look reaches the topic
 //! they are registered with, and replay and live join without a seam.
 
+mod erasures;
+
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicI64, AtomicU8};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +44,9 @@ pub struct Hub {
     typing: Typing,
     /// Somebody has begun to type.
     typed: Notify,
+    /// How far erasures of users count, and how many checks follow the last one.
+    erasures: AtomicI64,
+    checks_due: AtomicU8,
 }
 
 #[derive(Debug)]
@@ -144,7 +150,9 @@ impl Hub {
     /// Notes where logs are said to end.
     pub fn hint(&self, heads: impl IntoIterator<Item = (Topic, Seq)>) {
         for (topic, seq) in heads {
-            if self.find(&topic).is_some_and(|state| state.hint(seq)) {
+            if topic.is_users() {
+                self.note_erasures(seq);
+            } else if self.find(&topic).is_some_and(|state| state.hint(seq)) {
                 self.load_later(topic);
             }
         }
@@ -246,20 +254,40 @@ impl Hub {
     /// Compares every topic that is being read with its log: what no hint has told is found here, and a log that
     /// ends before what was already read (a restored database) ends its streams.
     pub async fn check(&self, store: &Store) -> Result<(), StoreError> {
+        let follows_erasure = self.begin_check();
+        let checked = self.compare(store, follows_erasure).await;
+        if checked.is_err() && follows_erasure {
+            self.repeat_check();
+        }
+        checked
+    }
+
+    async fn compare(&self, store: &Store, follows_erasure: bool) -> Result<(), StoreError> {
         let held: Vec<_> = self.topics().values().map(|held| Arc::clone(&held.state)).collect();
         for part in held.chunks(CHECK_TOPICS) {
             // Taken before the database is asked: whatever had been read by then, it must know.
             let ends: Vec<_> = part.iter().map(|state| state.end()).collect();
-            let names: Vec<_> = part.iter().map(|state| state.name.as_str()).collect();
-            let heads: HashMap<Topic, Seq> = store.heads(&names).await?.into_iter().collect();
+            let users = Topic::users();
+            let names = part.iter().map(|state| state.name.as_str()).chain([users.as_str()]);
+            let heads: HashMap<Topic, Seq> = store.heads(&names.collect::<Vec<_>>()).await?.into_iter().collect();
+            let erasures = heads.get(&users).copied().unwrap_or(0);
+            self.note_erasures(erasures);
             for (state, end) in part.iter().zip(ends) {
-                let head = heads.get(&state.name).copied().unwrap_or(0);
+                let head = match heads.get(&state.name) {
+                    Some(head) => *head,
+                    // Nothing was told to the user, or the user was erased: the next log begins after this.
+                    None if state.name.is_user() && end.is_some_and(|end| end <= erasures) => continue,
+                    None => 0,
+                };
                 if end.is_some_and(|end| head < end) {
                     tracing::warn!(topic = %state.name, head, ?end, "a log ends before what was read: restored?");
                     self.reset(state);
                 } else if state.hint(head) {
                     self.load_later(state.name.clone());
                 }
+            }
+            if follows_erasure {
+                self.forget_erased_values(store, part).await?;
             }
             self.check_values(store, part).await?;
         }

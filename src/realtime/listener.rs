@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage};
 
 use super::{Heard, Heeding, Hub, Revocations};
+use crate::domain::Topic;
 use crate::store::{Address, Store, StoreError, hints, sql};
 
 /// How long to wait before connecting again: doubled each time, jittered, back to the first after success.
@@ -66,6 +67,8 @@ pub struct Listener {
     state: watch::Sender<ListenerState>,
     /// There are revocations to be read.
     revoked: Notify,
+    /// A user was erased.
+    erased: Notify,
     /// How long the last probe took to be heard, in microseconds.
     lag: AtomicU64,
     /// Counts what was heard, to tell silence.
@@ -83,6 +86,7 @@ impl Listener {
             store,
             revocations,
             revoked: Notify::new(),
+            erased: Notify::new(),
             lag: AtomicU64::new(0),
             state: watch::Sender::new(ListenerState::Off),
             heard: watch::Sender::new(0),
@@ -107,6 +111,7 @@ impl Listener {
             tokio::select! {
                 () = look => self.check().await,
                 () = self.revoked.notified() => {}
+                () = self.erased.notified() => self.check().await,
             }
             self.check_revocations().await;
         }
@@ -177,6 +182,9 @@ impl Listener {
         match hints::decode(payload) {
             Some(hints) => {
                 self.heeding.heed(Heard::Heads(&hints.heads));
+                if hints.heads.keys().any(Topic::is_users) {
+                    self.erased.notify_one();
+                }
                 self.hub.hint(hints.heads);
                 hints.values.iter().for_each(|value| self.hub.offer(value));
                 if hints.revoked {

@@ -157,6 +157,20 @@ impl Signals {
         self.versions(kind).max().unwrap_or(0)
     }
 
+    /// The users of whom a value of a kind is known, and its version.
+    pub(super) fn versions_of(&self, kind: SignalKind) -> Vec<(UserId, i64)> {
+        let of_kind = self.known.iter().filter(|((of, _), _)| *of == kind);
+        of_kind.map(|((_, user), known)| (user.clone(), known.version())).collect()
+    }
+
+    /// Forgets a value that is gone from the database, unless a later one is known.
+    pub(super) fn forget(&mut self, kind: SignalKind, user: &UserId, version: i64) {
+        let key = (kind, user.clone());
+        if self.known.get(&key).is_some_and(|known| known.version() == version) {
+            self.known.remove(&key);
+        }
+    }
+
     fn versions(&self, kind: SignalKind) -> impl Iterator<Item = i64> {
         self.known.iter().filter(move |((of, _), _)| *of == kind).map(|(_, known)| known.version())
     }

@@ -109,6 +109,12 @@ impl Subscription {
         }
     }
 
+    /// Whether the log begins behind a gap, so that nothing is missing. Where the database cannot say, something may be.
+    pub async fn begins_behind(&self, gap: Gap) -> bool {
+        let begins_after = self.store.begins_after(&self.hold.state.name).await;
+        begins_after.is_ok_and(|begins_after| begins_after.is_some_and(|begins_after| gap.to <= begins_after))
+    }
+
     async fn read(&mut self, head: Seq, limit: usize) -> Result<Step, StoreError> {
         let mut events = match self.hold.state.after(self.cursor, limit) {
             Some(events) => events,

@@ -16,7 +16,7 @@ use super::{StoreError, sql};
 use crate::domain::{EventType, MessageId, Seq, Time};
 
 /// Between two looks whether the relay has done something.
-const RELAY_PAUSE: Duration = Duration::from_millis(2);
+pub(super) const RELAY_PAUSE: Duration = Duration::from_millis(2);
 
 /// What one step has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use super::pool::{Params, Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, feed, message_from_row, sql};
 use crate::domain::{
-    BatchId, Caller, ClientMessageId, EventType, Message, MessageId, RideId, RideSnapshot, Seq, Time, Topic,
-    TraceContext, UserId,
+    BatchId, Caller, ClientMessageId, ContentKey, EventType, Message, MessageId, RideId, RideSnapshot, Seq, Time,
+    Topic, TraceContext, UserId,
 };
 
 /// About how many bytes of events are read of a topic at once.
@@ -83,6 +83,11 @@ impl Store {
         Ok(rows.first().ok_or(StoreError::Corrupt("no such secret"))?.try_get("value")?)
     }
 
+    /// What contents are hashed with.
+    pub async fn content_key(&self) -> Result<ContentKey, StoreError> {
+        ContentKey::new(&self.secret("content_hashes").await?).ok_or(StoreError::Corrupt("content_hashes"))
+    }
+
     /// A ride and its people, as they are now; `None` where there is none.
     pub async fn snapshot(&self, ride: &RideId) -> Result<Option<RideSnapshot>, StoreError> {
         self.snapshots.ask(ride.clone()).await
@@ -97,6 +102,12 @@ impl Store {
     pub async fn heads(&self, topics: &[&str]) -> Result<Vec<(Topic, Seq)>, StoreError> {
         let rows = self.read(sql::TOPICS_HEADS, &[&topics]).await?;
         rows.iter().map(|row| Ok((Topic::from_stored(row.try_get("name")?), row.try_get("last_seq")?))).collect()
+    }
+
+    /// What a topic's log begins after; `None` where there is no such topic.
+    pub async fn begins_after(&self, topic: &Topic) -> Result<Option<Seq>, StoreError> {
+        let rows = self.read(sql::TOPICS_BEGINS_AFTER, &[&topic.as_str()]).await?;
+        rows.first().map(|row| row.try_get("begins_after")).transpose().map_err(StoreError::from)
     }
 
     /// The events of several topics after their cursors, for filling the hub.
@@ -187,6 +198,8 @@ impl Store {
 pub struct GoingOn {
     /// The seq of the last event of the user's topic.
     pub head: Seq,
+    /// What that topic's log begins after: up to there nobody has missed anything.
+    pub begins_after: Seq,
     /// Those that have not ended first, the newest of them first.
     pub rides: Vec<RideGoingOn>,
 }
@@ -208,7 +221,8 @@ impl Store {
     /// What one follows who follows everything of theirs; at most `limit` rides.
     pub async fn going_on(&self, user: &UserId, limit: i64) -> Result<GoingOn, StoreError> {
         let rows = self.read(sql::PARTICIPANTS_GOING_ON, &[&user.as_str(), &limit]).await?;
-        let head = rows.first().ok_or(StoreError::Corrupt("no head"))?.try_get("last_seq")?;
+        let first = rows.first().ok_or(StoreError::Corrupt("no head"))?;
+        let (head, begins_after) = (first.try_get("last_seq")?, first.try_get("begins_after")?);
         // Where there is none, one row says so.
         let rides =
             rows.iter().filter(|row| row.try_get::<_, Option<&str>>("ride_id").is_ok_and(|ride| ride.is_some()));
@@ -220,7 +234,7 @@ impl Store {
                 is_ended: row.try_get("is_ended")?,
             })
         };
-        Ok(GoingOn { head, rides: rides.map(ride).collect::<Result<_, _>>()? })
+        Ok(GoingOn { head, begins_after, rides: rides.map(ride).collect::<Result<_, _>>()? })
     }
 
     /// Rides whose chat window has passed for everyone and whose people have not been told.

@@ -1,11 +1,11 @@
-//! Taking away what is old, a little at a time; and what is left of a person.
+//! Taking away what is old, a little at a time.
 
 use std::time::Duration;
 
 use super::pool::{Params, Session, Store};
-use super::rows::{message_place_from_row, seconds};
+use super::rows::seconds;
 use super::{StoreError, sql};
-use crate::domain::{MessageId, RideId, Seq, UserId};
+use crate::domain::{RideId, Seq};
 
 /// The most rows of one statement: what it holds up is held up for milliseconds.
 const PAGE: i64 = 1_000;
@@ -59,25 +59,6 @@ impl Store {
             *lag = seconds(row, kind)?.unwrap_or_default();
         }
         Ok(lags)
-    }
-
-    /// Some of what a user has said and not taken back, ride by ride, after one of them.
-    pub async fn messages_of_sender(
-        &self,
-        user: &UserId,
-        after: Option<&Place>,
-        limit: i64,
-    ) -> Result<Vec<(Place, MessageId)>, StoreError> {
-        let (ride, seq) = after.map_or(("", 0), |(ride, seq)| (ride.as_str(), *seq));
-        let rows = self.read(sql::MESSAGES_OF_SENDER, &[&user.as_str(), &ride, &seq, &limit]).await?;
-        rows.iter().map(message_place_from_row).collect()
-    }
-
-    /// Takes away what a user was told on their own topic, where they were, and the subscriptions of their browsers.
-    pub async fn forget_user(&self, user: &UserId) -> Result<(), StoreError> {
-        let session = self.session().await?;
-        session.may_commit();
-        session.execute(sql::EVENTS_FORGET_USER, &[&user.as_str()]).await.map(drop)
     }
 }
 

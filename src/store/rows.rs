@@ -176,5 +176,6 @@ pub(super) fn snapshot_from_row(row: &Row) -> Result<RideSnapshot, StoreError> {
         receipts: Receipts(marks.collect::<Result<_, _>>()?),
         location: location.filter(|last| last.seq >= since),
         read_at: time(row, "read_at")?.ok_or(StoreError::Corrupt("read_at"))?,
+        last_batch: row.try_get("last_batch")?,
     })
 }

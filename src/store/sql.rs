@@ -18,6 +18,7 @@ statements! {
     TOPICS_LOCK = "topics/lock.sql";
     TOPICS_TRY_LOCK = "topics/try_lock.sql";
     TOPICS_HEADS = "topics/heads.sql";
+    TOPICS_BEGINS_AFTER = "topics/begins_after.sql";
     TOPICS_CHANNEL = "topics/channel.sql";
     TOPICS_WRITABLE = "topics/writable.sql";
     TOPICS_NOTIFY = "topics/notify.sql";
@@ -30,8 +31,8 @@ statements! {
     EVENTS_APPEND = "events/append.sql";
     EVENTS_TRIM = "events/trim.sql";
     EVENTS_TRIM_USERS = "events/trim_users.sql";
-    EVENTS_FORGET_USER = "events/forget_user.sql";
     EVENTS_ERASE = "events/erase.sql";
+    EVENTS_ERASE_REACTIONS = "events/erase_reactions.sql";
     EVENTS_PAGES = "events/pages.sql";
     EVENTS_OUTCOME = "events/outcome.sql";
     FLAGS_PUT = "flags/put.sql";
@@ -86,12 +87,14 @@ statements! {
     PUSHES_NEXT = "pushes/next.sql";
     PUSHES_DONE = "pushes/done.sql";
     PUSHES_POSTPONE = "pushes/postpone.sql";
+    DRIVERS_KNOWN = "drivers/known.sql";
     RECEIPTS_PUT = "receipts/put.sql";
     LOCATIONS_PUT = "locations/put.sql";
     LOCATIONS_NEWER = "locations/newer.sql";
     MESSAGES_UPDATE = "messages/update.sql";
     MESSAGES_TRIM = "messages/trim.sql";
     MESSAGES_OF_SENDER = "messages/of_sender.sql";
+    MESSAGES_OF_REACTOR = "messages/of_reactor.sql";
     MESSAGES_BY_ID = "messages/by_id.sql";
     MESSAGES_BY_CLIENT_ID = "messages/by_client_id.sql";
     MESSAGES_PAGE_BEFORE = "messages/page_before.sql";
@@ -105,6 +108,10 @@ statements! {
     REVOCATIONS_NEWER = "revocations/newer.sql";
     SECRETS_BY_NAME = "secrets/by_name.sql";
     SNAPSHOTS_LOAD = "snapshots/load.sql";
+    USERS_ALONE = "users/alone.sql";
+    USERS_ERASE = "users/erase.sql";
+    USERS_ERASE_WORDS = "users/erase_words.sql";
+    USERS_ERASE_FROM_FEED = "users/erase_from_feed.sql";
     WEBHOOKS_ACTIVE = "webhooks/active.sql";
     WEBHOOKS_BY_ID = "webhooks/by_id.sql";
     WEBHOOKS_CLAIM = "webhooks/claim.sql";
@@ -118,6 +125,7 @@ statements! {
     WEBHOOKS_FINISH = "webhooks/finish.sql";
     WEBHOOKS_LIST = "webhooks/list.sql";
     WEBHOOKS_LOCK = "webhooks/lock.sql";
+    WEBHOOKS_LOCK_ALL = "webhooks/lock_all.sql";
     WEBHOOKS_NEXT = "webhooks/next.sql";
     WEBHOOKS_OLDEST = "webhooks/oldest.sql";
     WEBHOOKS_RELEASE = "webhooks/release.sql";

@@ -10,7 +10,7 @@ mod rides;
 
 pub use broadcast::Broadcast;
 pub use closing::{CloseRide, ReopenRide};
-pub use erasing::EraseMessage;
+pub use erasing::{EraseMessage, EraseReactions};
 pub use marks::{Mark, MarkKind};
 pub use messages::{DeleteMessage, EditMessage, Edited, SendMessage, Sent};
 pub use reactions::React;

@@ -47,6 +47,7 @@ pub(super) struct Changes {
     pub(super) new_messages: Vec<MessageId>,
     pub(super) changed_messages: BTreeSet<MessageId>,
     pub(super) erased_messages: BTreeSet<MessageId>,
+    pub(super) erased_reactions: Vec<(MessageId, UserId)>,
     pub(super) flags: Vec<Flag>,
 }
 
@@ -178,6 +179,7 @@ impl Ledger {
             receipts: Default::default(),
             location: None,
             read_at: self.now,
+            last_batch: 0,
         };
         self.rides.insert(id, snapshot);
     }
@@ -230,6 +232,11 @@ impl Ledger {
         }
         self.changes.changed_messages.insert(message.id);
         self.messages.insert(message.id, message);
+    }
+
+    /// Takes a user who is erased out of the reactions that earlier events of a message tell of.
+    pub fn erase_reactions(&mut self, message: MessageId, user: UserId) {
+        self.changes.erased_reactions.push((message, user));
     }
 
     /// Notes for the feed that a message, which was just added or changed, is flagged.

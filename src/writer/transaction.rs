@@ -339,6 +339,7 @@ fn snapshots(
             receipts: Receipts::default(),
             location: None,
             read_at,
+            last_batch: 0,
         };
         snapshots.insert(Topic::ride(&ride.id), (nobody, 0));
     }

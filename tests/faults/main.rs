@@ -16,6 +16,7 @@ mod chaos;
 mod checker;
 mod commits;
 mod crowds;
+mod erasure;
 mod failover;
 mod hostile;
 mod in_doubt;

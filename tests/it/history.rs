@@ -116,3 +116,35 @@ async fn a_stream_and_a_poll_from_the_cursor_of_the_history_miss_nothing_and_rep
     }
     writer.await.unwrap();
 }
+
+/// A backup is restored, and the ride's log comes as far as before again, with other messages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_log_that_comes_as_far_again_is_another_page() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (rider, _) = server.open_ride("ride_1").await;
+    rider.send("ride_1", "before the backup").await;
+    server.terminate().await;
+    let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+    eventually("nobody else uses the database", async || {
+        let count: i64 = database.client().await.query_one(others, &[]).await.unwrap().get(0);
+        (count == 0).then_some(())
+    })
+    .await;
+    let restored = database.restored().await;
+    let mut pages = Vec::new();
+    for (database, content) in [(&database, "lost"), (&restored, "in its place")] {
+        let server = Server::start(database).await;
+        let rider = rider.on(&server);
+        rider.send("ride_1", content).await;
+        let page = rider.get("messages/rides/ride_1").await.expect(200);
+        pages.push((server, page));
+    }
+    let [(_, lost), (server, now)] = &pages[..] else { panic!("two databases") };
+    assert_eq!(lost.json()["cursor"], now.json()["cursor"], "both logs are as long");
+    assert_ne!(lost.header("etag"), now.header("etag"));
+    let rider = rider.on(server);
+    let changed = get_if_changed(&rider, "messages/rides/ride_1", lost.header("etag")).await.expect(200);
+    assert_eq!(changed.json()["messages"][1]["content"], "in its place");
+    get_if_changed(&rider, "messages/rides/ride_1", now.header("etag")).await.expect(304);
+}

@@ -1,5 +1,6 @@
 //! A retried send is one message.
 
+use ridewire::domain::{Content, ContentHash};
 use serde_json::{Value, json};
 
 use crate::support::{Database, Server, User};
@@ -97,4 +98,40 @@ async fn many_at_once_on_two_replicas_are_one_message() {
     }
     assert_eq!((created, ids.len()), (1, 1));
     assert_eq!(database.head("ride_1").await, 2);
+}
+
+/// What the migration to keyed hashes runs on the hashes that there are.
+fn add_the_key() -> String {
+    let migration = include_str!("../../sql/migrations/V21__erasure.sql");
+    let (_, block) = migration.split_once("do $$").unwrap();
+    let (block, _) = block.split_once("end $$;").unwrap();
+    format!("do $${block}end $$;")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stored_hash_has_a_key_and_a_repeat_across_the_upgrade_is_one_message() {
+    let database = Database::create().await;
+    let (one, two) = (Server::start(&database).await, Server::start(&database).await);
+    let (rider, _) = one.open_ride("ride_1").await;
+    let sent = rider.send_named("ride_1", "Hi", "m-1").await.expect(201).json();
+    let client = database.client().await;
+    let stored =
+        async || -> Vec<u8> { client.query_one("select content_hash from messages", &[]).await.unwrap().get(0) };
+    let keyed = stored().await;
+    let without_key = ContentHash::without_key(&Content::parse("Hi".to_owned()).unwrap(), None);
+    assert_ne!(keyed, without_key.as_bytes(), "who guesses the content cannot check it");
+
+    // A version without the key has stored it.
+    let store = "update messages set content_hash = $1";
+    client.execute(store, &[&without_key.as_bytes()]).await.unwrap();
+    for server in [&one, &two] {
+        let again = rider.on(server).send_named("ride_1", "Hi", "m-1").await.expect(200).json();
+        assert_eq!(again["id"], sent["id"]);
+        rider.on(server).send_named("ride_1", "Ho", "m-1").await.problem(409, "idempotency_conflict");
+    }
+    // The migration has found it there.
+    client.batch_execute(&add_the_key()).await.unwrap();
+    assert_eq!(stored().await, keyed);
+    rider.send_named("ride_1", "Hi", "m-1").await.expect(200);
+    rider.send_named("ride_1", "Ho", "m-1").await.problem(409, "idempotency_conflict");
 }

@@ -70,7 +70,7 @@ impl Point {
             Some(Self::Presence)
         } else if has("from events") && has("limit ") && !writes {
             Some(Self::Page)
-        } else if has("last_seq") && has("from topics") {
+        } else if has("last_seq") && has("from topics") && !has("insert into topics") {
             Some(Self::Heads)
         } else {
             None

@@ -240,6 +240,36 @@ impl Database {
         Self { url, directory, guard, dropped: Some((name, work)) }
     }
 
+    /// A copy as a backup would have it: restored beside this one, which nobody may be using.
+    pub async fn restored(&self) -> Self {
+        let (name, _) = self.dropped.as_ref().expect("a database in the shared cluster");
+        Self::created(format!("template {name}")).await
+    }
+
+    /// The name, in SQL.
+    pub fn name(&self) -> &str {
+        self.dropped.as_ref().map(|(name, _)| name.as_str()).expect("a database in the shared cluster")
+    }
+
+    /// What Postgres has logged.
+    pub fn postgres_log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.directory.join("postgres.log")).expect("its log")).into_owned()
+    }
+
+    /// Every row of every table, with the table's name, as text.
+    pub async fn dump(&self) -> Vec<(String, String)> {
+        let client = self.client().await;
+        let tables = "select relname::text from pg_class
+                      where relkind in ('r', 'p') and relnamespace = current_schema()::regnamespace order by 1";
+        let mut rows = Vec::new();
+        for table in client.query(tables, &[]).await.expect("the tables") {
+            let table: String = table.get(0);
+            let found = client.query(&format!(r#"select t::text from "{table}" as t"#), &[]).await.expect("its rows");
+            rows.extend(found.iter().map(|row| (table.clone(), row.get(0))));
+        }
+        rows
+    }
+
     /// One that is there already.
     pub(super) fn at(url: String, directory: &Path, guard: &Arc<Guard>) -> Self {
         Self { url, directory: directory.to_owned(), guard: Arc::clone(guard), dropped: None }

@@ -64,6 +64,8 @@ pub enum Reply {
     Status(u16),
     /// This status with a header.
     With(u16, &'static str, String),
+    /// 200 with this body.
+    Body(String),
     /// Nothing, for ever.
     Nothing,
 }
@@ -99,15 +101,21 @@ impl Receiver {
                         let reply = answer(&request);
                         request.status = match &reply {
                             Reply::Status(status) | Reply::With(status, ..) => Some(*status),
+                            Reply::Body(_) => Some(200),
                             Reply::Nothing => None,
                         };
                         noted.lock().unwrap().push(request);
+                        let mut body = "thanks".to_owned();
                         let response = match reply {
                             Reply::Status(status) => Response::builder().status(status),
                             Reply::With(status, name, value) => Response::builder().status(status).header(name, value),
+                            Reply::Body(text) => {
+                                body = text;
+                                Response::builder().header("content-type", "application/json")
+                            }
                             Reply::Nothing => std::future::pending().await,
                         };
-                        Ok::<_, Infallible>(response.body(Full::new(Bytes::from("thanks"))).unwrap())
+                        Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body))).unwrap())
                     }
                 });
                 tokio::spawn(

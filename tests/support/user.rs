@@ -35,6 +35,11 @@ impl User {
         self
     }
 
+    /// The same with connections of their own, which end with this.
+    pub fn apart(self) -> Self {
+        Self { http: reqwest::Client::new(), ..self }
+    }
+
     /// The same with this token, whatever it is.
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = token.into();

@@ -122,7 +122,7 @@ export class Wire {
 export function brief(type, data) {
   if (type === 'stream:sync') return `resumed ${data.resumed}${data.gap ? `, gap ${data.gap.from}–${data.gap.to}` : ''}`;
   if (type === 'message:new' || type === 'message:edited') return `${data.senderId}: ${data.content ?? 'deleted'}`;
-  if (type === 'message:reaction') return `${data.userId} ${data.removed ? '−' : '+'}${data.emoji}`;
+  if (type === 'message:reaction') return `${data.userId} ${data.removed ? '−' : '+'}${data.emoji ?? 'all'}`;
   if (type === 'message:undelivered') return `${data.userId} has ${data.unreadCount} unread`;
   if (type === 'ride:location') return `${data.lat.toFixed(5)}, ${data.lng.toFixed(5)} · ${Math.round(data.heading ?? 0)}°`;
   if (type === 'typing:indicator') return `${data.userId} ${data.typing ? 'types' : 'stops'}`;

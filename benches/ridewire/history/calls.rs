@@ -121,7 +121,7 @@ impl Sample {
             "events/erase.sql" => {
                 ("64 deletions", vec![self.topics(), self.all("bigint", "2"), self.ids(), self.all("text", "'{}'")])
             }
-            "events/forget_user.sql" => ("a person erased", vec![driver]),
+            "events/erase_reactions.sql" => ("64 messages of a user who reacted", vec![self.ids(), self.drivers()]),
             "events/pages.sql" => {
                 ("64 readers, 10 events behind", vec![self.topics(), self.all("bigint", "3"), self.all("bigint", "10")])
             }
@@ -130,6 +130,7 @@ impl Sample {
             "messages/by_client_id.sql" => ("64 sends", vec![self.rides(), self.drivers(), self.all("text", "'m-1'")]),
             "messages/by_id.sql" => ("64 messages", vec![self.ids()]),
             "messages/last_of_others.sql" => ("64 marks", vec![self.rides(), self.drivers(), self.all("bigint", "20")]),
+            "messages/of_reactor.sql" => ("a user erased, 200 messages", vec![driver, "200".to_owned()]),
             "messages/of_sender.sql" => {
                 let page = vec![text("rider_7"), text(""), "0".to_owned(), "100".to_owned()];
                 ("a person erased, 100 messages", page)
@@ -154,6 +155,8 @@ impl Sample {
                     self.all("timestamptz", "now()"),
                     self.all("timestamptz", "null"),
                     self.all("text", "'[]'"),
+                    self.all("text", "null"),
+                    self.all("text", "null"),
                 ],
             ),
             "participants/going_on.sql" => ("a driver's rides that go on", vec![driver, "64".to_owned()]),
@@ -221,6 +224,8 @@ impl Sample {
                 ("rides that an older version has ended", vec!["86400".to_owned(), "100".to_owned()])
             }
             "rides/trimmed.sql" => ("retention, 50 rides", vec![log]),
+            "users/erase.sql" | "users/erase_from_feed.sql" => ("a user erased", vec![driver]),
+            "users/erase_words.sql" => ("a user erased, 200 events", vec![driver, "200".to_owned()]),
             "snapshots/load.sql" => ("64 rides", vec![self.rides()]),
             "topics/create.sql" | "topics/create_waiting.sql" => {
                 ("64 rides", vec![self.batch("text", |_, number| text(&format!("ride/new_{number}")))])

@@ -99,6 +99,12 @@ function change(state, isMeant, to) {
 
 function reacted(reactions, emoji, userId, removed) {
   const others = (userIds) => userIds.filter((id) => id !== userId);
+  // The user was erased: all of theirs are gone.
+  if (emoji === null) {
+    return reactions
+      .map((reaction) => ({ ...reaction, userIds: others(reaction.userIds) }))
+      .filter(({ userIds }) => userIds.length > 0);
+  }
   const known = reactions.some((reaction) => reaction.emoji === emoji);
   const all = known || removed ? reactions : [...reactions, { emoji, userIds: [] }];
   return all

@@ -57,6 +57,12 @@ test('reactions come and go, by emoji and user, however often they are told', ()
   assert.deepEqual(find(state, 4).reactions, [{ emoji: '👍', userIds: ['a', 'b'] }]);
 });
 
+test('all reactions of a user who was erased go', () => {
+  const react = (userId, emoji, removed = false) => ['message:reaction', { messageId: 'm4', userId, emoji, removed }];
+  const state = after(react('a', '👍'), react('b', '👍'), react('a', '🚕'), react('a', null, true));
+  assert.deepEqual(state.messages.find(({ id }) => id === 'm4').reactions, [{ emoji: '👍', userIds: ['b'] }]);
+});
+
 test('marks move receipts forwards and show on the messages of others', () => {
   const mark = (kind, userId, seq) => [`message:${kind}`, { userId, seq }];
   const state = after(['message:new', message(5, { senderId: 'driver_1' })], mark('read', 'driver_1', 2), mark('delivered', 'driver_1', 4));

@@ -47,6 +47,8 @@ impl Merged {
             places.own = going_on.head;
             places
         });
+        // What lies before the log's beginning was never the reader's, or was erased: no gap.
+        places.own = places.own.max(going_on.begins_after);
         own.start(places.own, going_on.head, &[], true);
         let former = places.others(going_on.rides.iter().map(|one| &one.ride));
         let left_out = going_on.rides.split_off(going_on.rides.len().min(MOST_RIDES));

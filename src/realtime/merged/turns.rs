@@ -62,7 +62,10 @@ pub(super) async fn ride_turn(ride: RideId, generation: u64, mut follow: Box<Fol
 
 async fn step(subscription: &mut Subscription) -> Step {
     loop {
-        match subscription.next(Merged::PAGE).await {
+        let step = subscription.next(Merged::PAGE).await;
+        match step {
+            // The topic was created since: its log begins behind the gap.
+            Ok(Step::Gap(gap)) if subscription.begins_behind(gap).await => {}
             Ok(step) => return step,
             Err(error) => pause(&error).await,
         }

@@ -21,6 +21,8 @@ pub struct SendMessage {
     pub metadata: Option<Metadata>,
     /// The sender's name for it: the same name is the same message.
     pub client_message_id: Option<ClientMessageId>,
+    /// Of the content and metadata.
+    pub content_hash: ContentHash,
     /// What moderation says of it.
     pub review: Review,
 }
@@ -51,13 +53,12 @@ impl Command for SendMessage {
     fn judge(&self, ledger: &mut Ledger) -> Result<Sent> {
         let snapshot = ledger.ride(&self.ride)?;
         let access = snapshot.admit(&self.caller)?;
-        let content_hash = ContentHash::of(&self.content, self.metadata.as_ref());
         // Before the chat's state: a retry of what was acknowledged is answered alike after the chat has closed.
         if let Some(name) = &self.client_message_id
             && let Some(sent) = ledger.sent(&self.ride, &self.caller.user, name)
         {
             // With a message's content its hash was erased: of a deleted one the name decides alone.
-            if sent.deleted_at.is_none() && sent.content_hash != content_hash {
+            if sent.deleted_at.is_none() && !self.is_repeat_of(sent) {
                 return Err(Error::IdempotencyConflict);
             }
             return Ok(Sent {
@@ -84,7 +85,7 @@ impl Command for SendMessage {
             metadata: self.metadata.clone(),
             client_message_id: self.client_message_id.clone(),
             // Of what was sent, also where something else is stored: a retry sends it again.
-            content_hash,
+            content_hash: self.content_hash,
             labels,
             reactions: Reactions::default(),
             created_at: ledger.now(),
@@ -101,6 +102,14 @@ impl Command for SendMessage {
         ledger.add_message(message);
         ledger.flag_message(sent.id);
         Ok(sent)
+    }
+}
+
+impl SendMessage {
+    /// Whether the message was first sent with the same. Its hash may have been stored by a version that had no key for it.
+    fn is_repeat_of(&self, sent: &Message) -> bool {
+        sent.content_hash == self.content_hash
+            || sent.content_hash == ContentHash::without_key(&self.content, self.metadata.as_ref())
     }
 }
 
@@ -235,12 +244,29 @@ impl Command for DeleteMessage {
 }
 
 /// Leaves a message's tombstone in its place.
-pub(super) fn erase(ledger: &mut Ledger, mut message: Message, by: &UserId) -> Result<()> {
+fn erase(ledger: &mut Ledger, mut message: Message, by: &UserId) -> Result<()> {
     if message.deleted_at.is_some() {
         return Ok(());
     }
+    message.erase(ledger.now());
+    replace_by_tombstone(ledger, message, by)
+}
+
+/// The same for a sender who is erased: nor does their own name for the message stay. One that they had deleted themselves is deleted
+/// once more: so each replica drops from memory what it has of the log before.
+pub(super) fn erase_of_sender(ledger: &mut Ledger, mut message: Message, by: &UserId) -> Result<()> {
+    if message.deleted_at.is_some() && message.client_message_id.is_none() {
+        return Ok(());
+    }
+    message.client_message_id = None;
+    if message.deleted_at.is_none() {
+        message.erase(ledger.now());
+    }
+    replace_by_tombstone(ledger, message, by)
+}
+
+fn replace_by_tombstone(ledger: &mut Ledger, message: Message, by: &UserId) -> Result<()> {
     let at = ledger.now();
-    message.erase(at);
     let (ride, message_id, seq) = (message.ride.clone(), message.id, message.seq);
     let deleted = MessageDeleted { ride_id: &ride, message_id, seq, by, at };
     ledger.append(&ride, EventType::MessageDeleted, None, |_| deleted)?;

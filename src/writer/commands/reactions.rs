@@ -23,13 +23,14 @@ pub struct React {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Reacted<'a> {
-    ride_id: &'a RideId,
-    message_id: MessageId,
-    user_id: &'a UserId,
-    emoji: &'static str,
-    removed: bool,
-    at: Time,
+pub(super) struct Reacted<'a> {
+    pub(super) ride_id: &'a RideId,
+    pub(super) message_id: MessageId,
+    pub(super) user_id: &'a UserId,
+    /// Of a user who was erased it is null: all of theirs are gone.
+    pub(super) emoji: Option<&'static str>,
+    pub(super) removed: bool,
+    pub(super) at: Time,
 }
 
 impl Command for React {
@@ -64,7 +65,7 @@ impl Command for React {
             ride_id: &self.ride,
             message_id: self.message,
             user_id: user,
-            emoji: self.emoji.as_str(),
+            emoji: Some(self.emoji.as_str()),
             removed: self.removed,
             at,
         })?;

@@ -25,7 +25,8 @@ fn snapshot(name: &str, head: Seq) -> RideSnapshot {
         updated_at: Time::now(),
     };
     let read_at = ride.created_at;
-    RideSnapshot { head, ride, participants: Vec::new(), receipts: Receipts::default(), location: None, read_at }
+    let (participants, receipts) = (Vec::new(), Receipts::default());
+    RideSnapshot { head, ride, participants, receipts, location: None, read_at, last_batch: 0 }
 }
 
 /// Each event is of a batch of its own, which has its number.

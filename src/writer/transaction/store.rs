@@ -18,6 +18,8 @@ const OF_BEGUN: [&str; 5] =
     [sql::RIDES_PUT, sql::PARTICIPANTS_PUT, sql::RECEIPTS_PUT, sql::MESSAGES_UPDATE, sql::EVENTS_ERASE];
 /// And where something is flagged, or deleted that may have been.
 const OF_FLAGS: [&str; 2] = [sql::FLAGS_PUT, sql::FLAGS_ERASE];
+/// And where a user's reactions are erased.
+const OF_REACTIONS: [&str; 1] = [sql::EVENTS_ERASE_REACTIONS];
 
 /// Stores everything and commits; begins first, where nothing has. Says of which topics, unless of all, which it is under
 /// locks. An error says nothing about the commit when the connection was lost, and that it did not happen otherwise.
@@ -39,6 +41,9 @@ pub(super) async fn store_and_commit(
     if has_flags || !ledger.changes.erased_messages.is_empty() {
         session.prepare(&OF_FLAGS).await?;
     }
+    if !ledger.changes.erased_reactions.is_empty() {
+        session.prepare(&OF_REACTIONS).await?;
+    }
     let first = ledger.changes.events.first().map(|event| (event.topic.as_str(), event.seq));
     let (topic, seq) = first.ok_or(StoreError::Corrupt("a batch without an event"))?;
     session.may_commit();
@@ -48,7 +53,7 @@ pub(super) async fn store_and_commit(
     // is complete after its commit. Through a pooler it needs a BEGIN for the transaction's settings.
     let is_whole = !has_begun && !has_flags && session.may_run_ahead();
     // An erasure finds the events and the flags of its own batch as well.
-    let (begun, appended, rides, participants, receipts, updated, flagged, erased, unflagged, committed, ()) = tokio::join!(
+    let (begun, appended, rides, participants, receipts, updated, flagged, erased, unreacted, unflagged, committed, ()) = tokio::join!(
         biased;
         async { if has_begun || is_whole { Ok(()) } else { session.begin("").await } },
         append(session, has_begun, ledger, has_feed),
@@ -58,6 +63,7 @@ pub(super) async fn store_and_commit(
         update_messages(session, ledger),
         put_flags(session, ledger, has_feed),
         erase_events(session, ledger),
+        erase_reactions(session, ledger),
         erase_flags(session, ledger),
         async { if is_whole { Ok(()) } else { session.batch_execute("commit").await } },
         async {
@@ -70,7 +76,7 @@ pub(super) async fn store_and_commit(
     // The first that failed is the cause; those after it only say that the transaction is aborted.
     begun?;
     let only = appended?;
-    for stored in [rides, participants, receipts, updated, flagged, erased, unflagged] {
+    for stored in [rides, participants, receipts, updated, flagged, erased, unreacted, unflagged] {
         stored?;
     }
     committed?;
@@ -105,8 +111,7 @@ async fn append(
     let senders: Vec<_> = messages.iter().map(|message| message.sender.as_str()).collect();
     let roles: Vec<_> = messages.iter().map(|message| message.sender_role.as_str()).collect();
     let (contents, metadata) = words(&messages);
-    let names: Vec<_> =
-        messages.iter().map(|message| message.client_message_id.as_ref().map(ClientMessageId::as_str)).collect();
+    let names = names(&messages);
     let hashes: Vec<_> = messages.iter().map(|message| message.content_hash.as_bytes()).collect();
     let batch = ledger.batch();
     let params: [&(dyn ToSql + Sync); 23] = [
@@ -236,7 +241,9 @@ async fn update_messages(session: &Session, ledger: &Ledger) -> Result<u64, Stor
     if messages.is_empty() {
         return Ok(0);
     }
-    session.execute(sql::MESSAGES_UPDATE, &[&ids, &contents, &metadata, &edited, &deleted, &reactions, &labels]).await
+    let names = names(&messages);
+    let params: [&(dyn ToSql + Sync); 8] = [&ids, &contents, &metadata, &edited, &deleted, &reactions, &labels, &names];
+    session.execute(sql::MESSAGES_UPDATE, &params).await
 }
 
 /// Keeps what was flagged of the topics that are stored, for the feed.
@@ -266,6 +273,20 @@ fn words<'a>(messages: &[&'a Message]) -> (Vec<Option<&'a str>>, Vec<Option<&'a 
     let contents = messages.iter().map(|message| message.content.as_ref().map(Content::as_str));
     let metadata = messages.iter().map(|message| message.metadata.as_ref().map(Metadata::as_json));
     (contents.collect(), metadata.collect())
+}
+
+fn names<'a>(messages: &[&'a Message]) -> Vec<Option<&'a str>> {
+    messages.iter().map(|message| message.client_message_id.as_ref().map(ClientMessageId::as_str)).collect()
+}
+
+async fn erase_reactions(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
+    let erased = &ledger.changes.erased_reactions;
+    if erased.is_empty() {
+        return Ok(0);
+    }
+    let messages: Vec<_> = erased.iter().map(|(message, _)| message.0).collect();
+    let users: Vec<_> = erased.iter().map(|(_, user)| user.as_str()).collect();
+    session.execute(sql::EVENTS_ERASE_REACTIONS, &[&messages, &users]).await
 }
 
 async fn erase_events(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {

@@ -1,0 +1,4 @@
+-- What a topic's log begins after.
+select begins_after
+from topics
+where name = $1::text

@@ -1,0 +1,173 @@
+//! What a topic keeps, and when it drops it.
+
+use super::*;
+use crate::domain::{EventType, RideId, UserId};
+
+fn topic() -> TopicState {
+    TopicState::new(Topic::ride(&RideId::parse("ride").unwrap()))
+}
+
+fn events(seqs: impl IntoIterator<Item = Seq>) -> Vec<Event> {
+    seqs.into_iter().map(|seq| Event::new(seq, EventType::MessageNew, "{}")).collect()
+}
+
+fn fill(topic: &TopicState, after: Seq, page: Vec<Event>) -> bool {
+    let up_to = topic.ring().wanted;
+    topic.fill(Missing { after, up_to, generation: 0 }, page)
+}
+
+fn after(topic: &TopicState, cursor: Seq) -> Option<Vec<Seq>> {
+    topic.after(cursor, 1_000).map(|events| events.iter().map(|event| event.seq).collect())
+}
+
+#[test]
+fn a_hint_before_after_and_instead_of_the_local_publish_gives_each_event_once() {
+    let orders: [&[&str]; 4] = [&["hint", "publish"], &["publish", "hint"], &["hint"], &["publish"]];
+    for order in orders {
+        let topic = topic();
+        assert!(!topic.observe(10));
+        for step in order {
+            let missing = match *step {
+                "hint" => topic.hint(11),
+                _ => topic.publish(events([11])),
+            };
+            if missing {
+                // What the loader read, which may come before or after the publish.
+                assert!(!fill(&topic, 10, events([11])));
+            }
+        }
+        assert_eq!(after(&topic, 10), Some(vec![11]), "{order:?}");
+        assert_eq!(topic.watch().borrow().seq, 11);
+    }
+}
+
+#[test]
+fn the_head_waits_for_what_lies_between() {
+    let topic = topic();
+    topic.observe(10);
+    assert!(topic.publish(events([13])), "11 and 12 were committed elsewhere and are missing");
+    assert_eq!(topic.watch().borrow().seq, 10);
+    assert!(fill(&topic, 10, events([11])), "the page ended before 13");
+    assert_eq!(topic.watch().borrow().seq, 11);
+    assert!(!fill(&topic, 11, events([12, 13])));
+    assert_eq!(after(&topic, 10), Some(vec![11, 12, 13]));
+    assert_eq!(after(&topic, 9), None, "10 is in the log alone");
+}
+
+#[test]
+fn what_comes_before_the_first_reader_knows_the_head_is_not_lost() {
+    // A hint arrives between a reader's registration and its look at the database, which was older.
+    let topic = topic();
+    assert!(!topic.hint(11));
+    assert!(topic.observe(10), "11 is missing, and known to be");
+    assert!(!fill(&topic, 10, events([11])));
+    assert_eq!(after(&topic, 10), Some(vec![11]));
+    // The same with a publish.
+    let topic = self::topic();
+    assert!(!topic.publish(events([11])));
+    assert!(!topic.observe(10));
+    assert_eq!(after(&topic, 10), Some(vec![11]));
+}
+
+#[test]
+fn a_late_page_repeats_nothing() {
+    let topic = topic();
+    topic.observe(10);
+    topic.publish(events([11, 12]));
+    assert!(!fill(&topic, 10, events([11, 12])));
+    assert!(!fill(&topic, 10, Vec::new()));
+    assert_eq!(after(&topic, 10), Some(vec![11, 12]));
+    // A page that was empty because nothing was missing when it was asked for, and a hint since.
+    assert!(topic.hint(13));
+    assert!(topic.fill(Missing { after: 12, up_to: 12, generation: 0 }, Vec::new()), "13 is missing, not gone");
+    assert_eq!(topic.watch().borrow().seq, 12);
+}
+
+#[test]
+fn a_deletion_empties_the_ring_of_what_came_before() {
+    let topic = topic();
+    topic.observe(0);
+    topic.publish(events([1, 2]));
+    topic.publish(vec![Event::new(3, EventType::MessageDeleted, "{}")]);
+    assert_eq!(after(&topic, 0), None);
+    assert_eq!(after(&topic, 2), Some(vec![3]));
+}
+
+#[test]
+fn a_hole_in_the_log_does_not_hold_readers_up() {
+    let topic = topic();
+    topic.observe(10);
+    assert!(topic.hint(30));
+    assert!(!fill(&topic, 10, events(21..=30)), "11 to 20 are gone");
+    assert_eq!(topic.watch().borrow().seq, 30);
+    assert_eq!(after(&topic, 10), None, "a reader meets the hole in the log");
+    assert!(topic.hint(40));
+    assert!(!fill(&topic, 30, Vec::new()), "all is gone");
+    assert_eq!(topic.watch().borrow().seq, 40);
+}
+
+#[test]
+fn a_hint_that_said_too_much_is_taken_back() {
+    let topic = topic();
+    topic.observe(10);
+    assert!(topic.hint(1_000));
+    let missing = topic.missing().unwrap();
+    topic.doubt(missing);
+    assert_eq!(topic.missing(), None);
+    assert!(!topic.publish(events([11])));
+    assert_eq!(after(&topic, 10), Some(vec![11]));
+    // What has grown meanwhile stays wanted.
+    assert!(topic.hint(12));
+    let missing = topic.missing().unwrap();
+    assert!(topic.hint(13));
+    topic.doubt(missing);
+    assert!(!fill(&topic, 11, events([12, 13])));
+    assert_eq!(after(&topic, 11), Some(vec![12, 13]));
+}
+
+#[test]
+fn a_value_has_the_log_read_up_to_it_and_wakes_readers_when_it_is() {
+    let topic = topic();
+    topic.observe(10);
+    let (kind, user) = (EventType::RideLocation, UserId::parse("driver").unwrap());
+    let value = Signal { topic: topic.name.clone(), kind, user, version: 1, seq: 12, data: "{}".to_owned() };
+    assert!(topic.offer(&value), "11 and 12 are missing, though no hint has come");
+    assert!(!topic.offer(&value), "it is no news");
+    assert_eq!(topic.signals_since(0, 10).0.len(), 0);
+    let mut head = topic.watch();
+    assert!(!fill(&topic, 10, events([11, 12])));
+    assert!(head.has_changed().unwrap() && head.borrow_and_update().seq == 12);
+    assert_eq!(topic.signals_since(0, 12).0.len(), 1);
+    // One that names what the log does not have goes with the hint that it was.
+    assert!(topic.offer(&Signal { version: 2, seq: 99, ..value }));
+    topic.doubt(topic.missing().unwrap());
+    assert_eq!((topic.missing(), topic.version(SignalKind::Location)), (None, 1));
+}
+
+#[test]
+fn the_ring_is_bounded_in_events_and_bytes() {
+    let topic = topic();
+    topic.observe(0);
+    topic.publish(events(1..=1_000));
+    assert_eq!(after(&topic, 1_000 - RING_EVENTS as Seq).unwrap().len(), RING_EVENTS);
+    assert_eq!(after(&topic, 1_000 - RING_EVENTS as Seq - 1), None);
+    let big = "x".repeat(RING_BYTES / 2);
+    topic.publish((1_001..=1_010).map(|seq| Event::new(seq, EventType::MessageNew, &big)).collect());
+    assert_eq!(after(&topic, 1_009), Some(vec![1_010]));
+    assert_eq!(after(&topic, 1_008), None);
+}
+
+#[test]
+fn a_page_that_was_read_before_an_erasure_is_not_taken_after_it() {
+    let topic = topic();
+    topic.observe(0);
+    topic.publish(events([1, 2]));
+    assert!(topic.hint(4));
+    let before = topic.missing().unwrap();
+    topic.drop_events();
+    assert_eq!(after(&topic, 0), None);
+    assert!(topic.fill(before, events([3, 4])), "3 and 4 are missing still");
+    assert_eq!(after(&topic, 2), None);
+    assert!(!topic.fill(topic.missing().unwrap(), events([3, 4])));
+    assert_eq!(after(&topic, 2), Some(vec![3, 4]));
+}
