@@ -179,7 +179,7 @@ test('a server that answers but is not ready is reported as such', async () => {
 
 test('a page that is opened while the server goes down begins when it is back', async () => {
   let isDown = true;
-  const proxy = await startProxy(server.url, { refuse: (req, res) => isDown && req.url.includes('session') && Boolean(res.destroy()) });
+  const proxy = await startProxy(server.url, { refuse: (req, res) => isDown && req.url === '/console/session' && Boolean(res.destroy()) });
   const { page } = await open(browser, proxy.url);
   // It asks again and again, and whether there is a server at all.
   const asked = (request) => proxy.requests.filter((made) => made === request).length;
