@@ -109,7 +109,7 @@ fn keywords(text: &str) -> Option<String> {
     let pairs: Vec<(&str, &str)> = pairs.collect::<Option<_>>()?;
     let plain = pairs.into_iter().take_while(|(_, name)| PLAIN.contains(name));
     let plain: Vec<&str> = plain.map(|(pair, _)| pair).collect();
-    Some(plain.join(" "))
+    (!plain.is_empty()).then(|| plain.join(" "))
 }
 
 #[cfg(test)]
@@ -157,6 +157,7 @@ mod tests {
             ("postgres://db/ride?password=ZEB@RA", "(set)"),
             ("host=db user=ride password=ZEBRA", "\"host=db user=ride\""),
             ("host=db password=x port=ZEBRA", "host=db"),
+            ("password=ZEBRA host=db", "(set)"),
             ("host=db password = ZEBRA", "(set)"),
             ("host=db password='ZE BRA'", "(set)"),
             ("ZEBRA", "(set)"),
