@@ -52,7 +52,7 @@ async fn a_server_that_can_verify_no_token_is_not_ready() {
     let keys = [("RIDEWIRE_JWKS", issuer.url.as_str()), ("RIDEWIRE_JWKS_PERIOD", "100ms"), ("RIDEWIRE_JWT_SECRET", "")];
     let server = Server::with(&database, &keys).await;
     let answer = ready(&server).await.expect(503).json();
-    assert_eq!((&answer["status"], &answer["keys"]), (&json!("unavailable"), &json!(false)), "{answer}");
+    assert_eq!((&answer["code"], &answer["keys"]), (&json!("not_ready"), &json!(false)), "{answer}");
     issuer.publish(Some(set(&[EC]))).await;
     eventually("it is ready with the first key", async || (ready(&server).await.status == 200).then_some(())).await;
     // An issuer that is away takes no login with it.
