@@ -51,8 +51,7 @@ async fn a_server_that_can_verify_no_token_is_not_ready() {
     let issuer = Issuer::publishing(None).await;
     let keys = [("RIDEWIRE_JWKS", issuer.url.as_str()), ("RIDEWIRE_JWKS_PERIOD", "100ms"), ("RIDEWIRE_JWT_SECRET", "")];
     let server = Server::with(&database, &keys).await;
-    let answer = ready(&server).await.expect(503).json();
-    assert_eq!((&answer["status"], &answer["keys"]), (&json!("unavailable"), &json!(false)), "{answer}");
+    assert_eq!(ready(&server).await.problem(503, "not_ready")["keys"], false);
     issuer.publish(Some(set(&[EC]))).await;
     eventually("it is ready with the first key", async || (ready(&server).await.status == 200).then_some(())).await;
     // An issuer that is away takes no login with it.
@@ -72,7 +71,7 @@ async fn a_server_that_cannot_write_starts_and_serves_reads_and_is_not_ready() {
     client.batch_execute(&format!("{read_only} 'on'; end $$")).await.unwrap();
     // As a standby is: every session of it only reads.
     let server = Server::with(&database, &[]).await;
-    let answer = ready(&server).await.expect(503).json();
+    let answer = ready(&server).await.problem(503, "not_ready");
     assert_eq!((&answer["database"], &answer["writable"]), (&json!(true), &json!(false)), "{answer}");
     let rider = rider.on(&server);
     rider.get("rides/ride_1").await.expect(200);
