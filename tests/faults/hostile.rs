@@ -1,6 +1,9 @@
 //! Those who mean harm: connections that say nothing, heads that never end, bodies without end, tokens that are none. The
 //! server answers others meanwhile, and all of it is gone when they are.
 
+mod ceiling;
+mod wire;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
