@@ -3,6 +3,7 @@
 mod database;
 mod error;
 mod moderation;
+mod records;
 mod signals;
 mod webhooks;
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::database::Database;
 pub use self::error::AppError;
+use self::records::Records;
 use self::signals::Signals;
 use crate::auth::{Tickets, Verifier};
 use crate::config::{self, Feed, Notify, PreparedStatements, Settings};
@@ -212,8 +214,14 @@ async fn serve_with(
             tasks.spawn(async move { undelivered::run(for_undelivered, push_after, and_relayed).await });
         }
     }
-    let keep =
-        Retention { logs: settings.log_retention, messages: settings.message_retention, feed: settings.feed_retention };
+    let records = Records::start(&store, &settings, &mut tasks);
+    let keep = Retention {
+        logs: settings.log_retention,
+        messages: settings.message_retention,
+        feed: settings.feed_retention,
+        handovers: settings.message_trace_retention,
+        audit: settings.audit_retention,
+    };
     if let Some(jwks) = given.jwks.clone() {
         tasks.spawn(jwks.run());
     }
@@ -274,6 +282,8 @@ async fn serve_with(
         tickets,
         metrics,
         traces: Arc::clone(&given.traces),
+        audit: Arc::clone(&records.audit),
+        handovers: Arc::clone(&records.handovers),
         limits,
         public_url: settings.public_url.clone(),
         send_rate: SendRate::per_second(settings.limits.sends_per_second),
@@ -315,6 +325,7 @@ async fn serve_with(
             tokio::join!(public, for_operators);
         }
     });
+    tracing::info!(replica.id = store.origin.id(), "started");
     ready(address, &api).await;
 
     let ended = tokio::select! {
@@ -351,6 +362,7 @@ async fn serve_with(
     }
     // Where the last commits were large, nobody has been told yet.
     drop(timeout_at(deadline, notifier.tell_all(&store)).await);
+    drop(timeout_at(deadline, records.flush(&store)).await);
     tasks.shutdown().await;
     drop(spawn_blocking(move || given.traces.finish()).await);
     tracing::info!("stopped");

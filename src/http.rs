@@ -1,6 +1,7 @@
 //! The HTTP interface: what a request says, who may, and what is answered. Decides nothing else.
 
 mod admission;
+mod audit;
 mod body;
 mod broadcasts;
 mod console;
@@ -12,6 +13,7 @@ mod health;
 mod inbox;
 mod live;
 mod location;
+mod message_trace;
 mod messages;
 mod metrics;
 mod moderation;

@@ -9,7 +9,8 @@
 //!    replicas read it from the log.
 //! 4. A subscription, a loop over a cursor, hands it to a stream or a poll, which are in [`http`] again.
 //!
-//! [`webhooks`] delivers the events of the feed to the platform's endpoints.
+//! [`webhooks`] delivers the events of the feed to the platform's endpoints. [`audit`] records what support and service users do, and
+//! [`handovers`] when messages were handed to connections.
 //!
 //! [`store`] is Postgres for all of them; [`serving`] takes the connections, [`memory`] bounds what they hold, [`jwks`] keeps
 //! the issuer's keys current, [`moderation`] asks the platform about a content before it is stored, and [`traces`] tells a collector
@@ -17,12 +18,14 @@
 //! brings a Postgres where there is none. `docs/architecture.md` says why it is built so.
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod cli;
 pub mod config;
 mod demo;
 pub mod domain;
 pub mod embedded;
+pub mod handovers;
 pub mod http;
 pub mod jwks;
 pub mod keys;

@@ -70,6 +70,12 @@ path_parameter! {
     WebhookPath(String) = "webhookId", String, |text| Ok(text.to_owned())
 }
 
+/// The method and path of a request's operation, as the maps that are made from openapi.yaml have them.
+pub(super) fn operation_key(req: &Request) -> String {
+    let method = if req.method() == Method::HEAD { "get" } else { req.method().as_str() };
+    format!("{method} /{}", req.matched_path().trim_start_matches('/')).to_ascii_lowercase()
+}
+
 /// The query parameters of each operation: those that openapi.yaml documents.
 #[derive(Debug, Default)]
 pub(super) struct QueryParameters(HashMap<String, Vec<String>>);
@@ -105,9 +111,7 @@ impl QueryParameters {
         if req.uri().query().is_none() {
             return Ok(());
         }
-        let method = if req.method() == Method::HEAD { "get" } else { req.method().as_str() };
-        let operation = format!("{method} /{}", req.matched_path().trim_start_matches('/')).to_ascii_lowercase();
-        let Some(known) = self.0.get(&operation) else { return Ok(()) };
+        let Some(known) = self.0.get(&operation_key(req)) else { return Ok(()) };
         let mut unknown = FieldErrors::default();
         for name in req.queries().keys().filter(|name| *name != "_" && !known.contains(name)) {
             let detail = match known.as_slice() {

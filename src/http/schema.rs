@@ -1,6 +1,7 @@
 //! The shapes of the interface, for openapi.yaml. What is sent is made elsewhere; tests hold the two together.
 
 mod live;
+mod records;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use salvo::oapi::{Components, RefOr, Schema, ToSchema};
 use serde_json::Value;
 
 pub(super) use self::live::{FeedPage, Poll, PollAll};
+pub(super) use self::records::{AuditPage, MessageTrace};
 pub(super) use self::webhooks::{CreatedWebhook, TestedWebhook, Webhook, WebhookDeliveries, WebhookSecret, Webhooks};
 use crate::domain::{Chat, OpensAt, RideRole, Status};
 

@@ -20,6 +20,10 @@ statements! {
     TOPICS_NOTIFY = "topics/notify.sql";
     TOPICS_NOTIFY_COMMITTED = "topics/notify_committed.sql";
     TOPICS_QUEUE_USAGE = "topics/queue_usage.sql";
+    AUDIT_ERASE = "audit/erase.sql";
+    AUDIT_PAGE = "audit/page.sql";
+    AUDIT_PUT = "audit/put.sql";
+    AUDIT_TRIM = "audit/trim.sql";
     EVENTS_APPEND = "events/append.sql";
     EVENTS_TRIM = "events/trim.sql";
     EVENTS_TRIM_USERS = "events/trim_users.sql";
@@ -38,6 +42,12 @@ statements! {
     FEED_IS_WAITING = "feed/is_waiting.sql";
     FEED_WAITING = "feed/waiting.sql";
     FEED_TRIM = "feed/trim.sql";
+    FEED_PLACE = "feed/place.sql";
+    FEED_UNDELIVERED_OF = "feed/undelivered_of.sql";
+    HANDOVERS_ERASE = "handovers/erase.sql";
+    HANDOVERS_OF_MESSAGE = "handovers/of_message.sql";
+    HANDOVERS_PUT = "handovers/put.sql";
+    HANDOVERS_TRIM = "handovers/trim.sql";
     RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PEOPLE = "rides/people.sql";
     RIDES_PUT = "rides/put.sql";
@@ -52,6 +62,7 @@ statements! {
     RIDES_INBOX = "rides/inbox.sql";
     PARTICIPANTS_GOING_ON = "participants/going_on.sql";
     PARTICIPANTS_LEFT_AS = "participants/left_as.sql";
+    PARTICIPANTS_OF_MESSAGE = "participants/of_message.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
     PRESENCE_ENLIST = "presence/enlist.sql";
     PRESENCE_BEAT = "presence/beat.sql";
@@ -101,6 +112,7 @@ statements! {
     WEBHOOKS_LIST = "webhooks/list.sql";
     WEBHOOKS_LOCK = "webhooks/lock.sql";
     WEBHOOKS_NEXT = "webhooks/next.sql";
+    WEBHOOKS_OF_EVENT = "webhooks/of_event.sql";
     WEBHOOKS_OLDEST = "webhooks/oldest.sql";
     WEBHOOKS_RELEASE = "webhooks/release.sql";
     WEBHOOKS_REPLAY = "webhooks/replay.sql";

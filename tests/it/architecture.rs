@@ -25,6 +25,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("realtime", &["domain", "store"]),
     ("writer", &["domain", "store"]),
     ("webhooks", &["domain", "signature", "web", "store"]),
+    ("audit", &["domain", "store"]),
+    ("handovers", &["domain", "store"]),
     (
         "http",
         &[
@@ -39,6 +41,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "realtime",
             "writer",
             "webhooks",
+            "audit",
+            "handovers",
         ],
     ),
     ("demo", &["domain", "auth", "config", "keys", "writer", "http"]),
@@ -60,6 +64,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "realtime",
             "writer",
             "webhooks",
+            "audit",
+            "handovers",
             "http",
             "demo",
         ],

@@ -4,8 +4,9 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::handed::ride_of;
 use super::state::{GapView, State};
-use crate::domain::{ClosedReason, RideClosed, Seq};
+use crate::domain::{ClosedReason, RideClosed, RideId, RideRole, Seq};
 use crate::http::context::Api;
 use crate::http::metrics::Transport;
 use crate::realtime::{Closed, Event, FeedReader, Follow, Gap, Merged, MergedNext, Next, Value};
@@ -30,6 +31,9 @@ pub(super) trait Reader: Send + 'static {
 
     /// What is told of a ride that is no longer the reader's, where it is one ride that is followed.
     fn removal(&self) -> Option<RideClosed<'_>>;
+
+    /// The ride that a message of it is on, where whoever follows is a participant there.
+    fn ride_as_participant(&self, message: &Event) -> Option<RideId>;
 
     /// What is followed, as it is now. (`&mut`, since a merged follower cannot be shared between threads.)
     fn state(&mut self) -> impl Future<Output = Result<State, StoreError>> + Send;
@@ -121,6 +125,10 @@ impl Reader for Follow {
         Some(RideClosed { ride_id: self.ride(), last_seq, reason: ClosedReason::Removed })
     }
 
+    fn ride_as_participant(&self, _: &Event) -> Option<RideId> {
+        matches!(self.access().role, RideRole::Rider | RideRole::Driver).then(|| self.ride().clone())
+    }
+
     async fn state(&mut self) -> Result<State, StoreError> {
         self.snapshot().await.map(|snapshot| State::Ride(Box::new(snapshot)))
     }
@@ -158,6 +166,10 @@ impl Reader for FeedReader {
     }
 
     fn removal(&self) -> Option<RideClosed<'_>> {
+        None
+    }
+
+    fn ride_as_participant(&self, _: &Event) -> Option<RideId> {
         None
     }
 
@@ -201,6 +213,11 @@ impl Reader for Merged {
 
     fn removal(&self) -> Option<RideClosed<'_>> {
         None
+    }
+
+    fn ride_as_participant(&self, message: &Event) -> Option<RideId> {
+        // Only participants have a ride in their merged stream.
+        ride_of(message.data())
     }
 
     async fn state(&mut self) -> Result<State, StoreError> {
