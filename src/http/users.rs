@@ -58,8 +58,9 @@ pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Respo
         futures_util::future::try_join_all(erasing).await?;
     }
     api.store.forget_user(&user).await?;
-    // What this replica has handed to them and not written yet goes as well.
+    // What this replica has recorded and not written yet goes as well.
     api.handovers.flush(&api.store).await?;
+    api.audit.flush(&api.store).await?;
     api.store.forget_in_records(&user).await?;
     Json::<schema::Erased>::ok(&Erased { user_id: &user, messages })?.render(res);
     Ok(())

@@ -12,6 +12,7 @@
 mod support;
 
 mod architecture;
+mod audit;
 mod auth;
 mod backends;
 mod bad_input;
@@ -39,6 +40,7 @@ mod locked;
 mod logs;
 mod many_rides;
 mod merged;
+mod message_trace;
 mod messages;
 mod metrics;
 mod moderation;

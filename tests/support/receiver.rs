@@ -1,19 +1,27 @@
 //! A receiver of webhooks, which answers as a test says.
 
-use std::convert::Infallible;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::Value;
 use sha2::Sha256;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use super::eventually;
 
@@ -26,6 +34,8 @@ pub struct Received {
     pub body: String,
     /// What the receiver has answered; `None` where it does not.
     pub status: Option<u16>,
+    /// When it arrived.
+    pub at: Instant,
 }
 
 impl Received {
@@ -62,6 +72,10 @@ pub enum Reply {
     Status(u16),
     /// This status with a header.
     With(u16, &'static str, String),
+    /// This status, after a while.
+    Late(Duration, u16),
+    /// The end of the connection.
+    Reset,
     /// Nothing, for ever.
     Nothing,
 }
@@ -69,7 +83,7 @@ pub enum Reply {
 /// A receiver on this machine.
 #[derive(Debug)]
 pub struct Receiver {
-    /// `http://127.0.0.1:…`
+    /// `http://127.0.0.1:…`, or `https://localhost:…`
     pub base: String,
     received: Arc<Mutex<Vec<Received>>>,
     serving: tokio::task::JoinHandle<()>,
@@ -78,39 +92,51 @@ pub struct Receiver {
 impl Receiver {
     /// One that answers so.
     pub async fn start(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::serve(answer, None).await
+    }
+
+    /// One that speaks TLS, with a certificate for `localhost`; `authority` is where the file is that says whom to trust.
+    pub async fn start_secure(
+        authority: &Path,
+        answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(authority, cert.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        Self::serve(answer, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn serve(
+        answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let base = if tls.is_some() { format!("https://localhost:{port}") } else { format!("http://127.0.0.1:{port}") };
         let received = Arc::new(Mutex::new(Vec::new()));
         let (answer, noted) = (Arc::new(answer), Arc::clone(&received));
         let serving = tokio::spawn(async move {
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (answer, noted) = (Arc::clone(&answer), Arc::clone(&noted));
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let (answer, noted) = (Arc::clone(&answer), Arc::clone(&noted));
-                    async move {
-                        let (head, body) = request.into_parts();
-                        let body = body.collect().await.unwrap().to_bytes();
-                        let body = String::from_utf8(body.to_vec()).unwrap();
-                        let path = head.uri.path().to_owned();
-                        let mut request = Received { path, headers: head.headers, body, status: None };
-                        let reply = answer(&request);
-                        request.status = match &reply {
-                            Reply::Status(status) | Reply::With(status, ..) => Some(*status),
-                            Reply::Nothing => None,
-                        };
-                        noted.lock().unwrap().push(request);
-                        let response = match reply {
-                            Reply::Status(status) => Response::builder().status(status),
-                            Reply::With(status, name, value) => Response::builder().status(status).header(name, value),
-                            Reply::Nothing => std::future::pending().await,
-                        };
-                        Ok::<_, Infallible>(response.body(Full::new(Bytes::from("thanks"))).unwrap())
+                let (connection, _) = listener.accept().await.unwrap();
+                let (answer, noted, tls) = (Arc::clone(&answer), Arc::clone(&noted), tls.clone());
+                let service = service_fn(move |request| respond(request, Arc::clone(&answer), Arc::clone(&noted)));
+                tokio::spawn(async move {
+                    let http = http1::Builder::new();
+                    match tls {
+                        None => drop(http.serve_connection(TokioIo::new(connection), service).await),
+                        Some(tls) => {
+                            if let Ok(connection) = tls.accept(connection).await {
+                                drop(http.serve_connection(TokioIo::new(connection), service).await);
+                            }
+                        }
                     }
                 });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
-                );
             }
         });
         Self { base, received, serving }
@@ -136,6 +162,37 @@ impl Receiver {
     pub async fn until_taken(&self, path: &str, count: usize) -> Vec<Received> {
         eventually("deliveries", async || Some(self.taken(path)).filter(|taken| taken.len() >= count)).await
     }
+}
+
+/// Notes a request, and answers it. An error ends its connection.
+async fn respond(
+    request: Request<Incoming>,
+    answer: Arc<impl Fn(&Received) -> Reply + Send + Sync + 'static>,
+    noted: Arc<Mutex<Vec<Received>>>,
+) -> io::Result<Response<Full<Bytes>>> {
+    let (head, body) = request.into_parts();
+    // A replica that is killed ends in the middle of one.
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    let path = head.uri.path().to_owned();
+    let mut request = Received { path, headers: head.headers, body, status: None, at: Instant::now() };
+    let reply = answer(&request);
+    request.status = match &reply {
+        Reply::Status(status) | Reply::With(status, ..) | Reply::Late(_, status) => Some(*status),
+        Reply::Reset | Reply::Nothing => None,
+    };
+    noted.lock().unwrap().push(request);
+    let response = match reply {
+        Reply::Status(status) => Response::builder().status(status),
+        Reply::With(status, name, value) => Response::builder().status(status).header(name, value),
+        Reply::Late(after, status) => {
+            tokio::time::sleep(after).await;
+            Response::builder().status(status)
+        }
+        Reply::Reset => return Err(io::Error::other("reset")),
+        Reply::Nothing => std::future::pending().await,
+    };
+    Ok(response.body(Full::new(Bytes::from("thanks"))).unwrap())
 }
 
 impl Drop for Receiver {
