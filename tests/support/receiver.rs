@@ -147,6 +147,11 @@ impl Receiver {
         Self::start(|_| Reply::Status(204)).await
     }
 
+    /// How many have arrived, at this path.
+    pub fn count(&self, path: &str) -> usize {
+        self.received.lock().unwrap().iter().filter(|request| request.path == path).count()
+    }
+
     /// What has arrived, at this path.
     pub fn received(&self, path: &str) -> Vec<Received> {
         self.received.lock().unwrap().iter().filter(|request| request.path == path).cloned().collect()
