@@ -10,7 +10,6 @@ use crate::handovers::Handovers;
 use crate::store::Store;
 
 /// What is recorded.
-#[derive(Clone)]
 pub(super) struct Records {
     pub(super) audit: Arc<AuditLog>,
     pub(super) handovers: Arc<Handovers>,

@@ -103,8 +103,11 @@ impl Store {
         let (ride, topic, seq) = (message.ride.as_str(), topic.as_str(), message.seq);
         let mut handed = self.handed(ride, seq).await?;
         let undelivered = self.read(sql::FEED_UNDELIVERED_OF, &[&topic, &seq]).await?;
-        let undelivered = undelivered.iter().map(|row| Ok((row.try_get::<_, String>("user_id")?, time(row, "at")?)));
-        let mut undelivered = undelivered.collect::<Result<HashMap<_, _>, StoreError>>()?;
+        let undelivered = undelivered.iter().map(|row| {
+            let user: String = row.try_get("user_id")?;
+            Ok::<_, StoreError>((user, time(row, "at")?))
+        });
+        let mut undelivered = undelivered.collect::<Result<HashMap<_, _>, _>>()?;
         let params: Params<'_> = &[&ride, &seq, &message.sender.as_str()];
         let people = self.read(sql::PARTICIPANTS_OF_MESSAGE, params).await?;
         let participant = |row: &Row| {
