@@ -1,7 +1,7 @@
 //! The audit log: collects what support and service users view and do, and writes it in batches.
 //!
-//! A request puts its entry into a queue. A task writes the queue: at once where nothing came for a while, else once a second
-//! ([`PERIOD`]). So no request waits for its entry, and thousands of sends a second cost one transaction.
+//! A request puts its entry into a queue. A task writes the queue: at once where nothing came for a while, else once a second. So
+//! no request waits for its entry, and thousands of sends a second cost one transaction.
 //!
 //! - An entry that could not be written stays in the queue and is written again. Its id is its key, so it is stored once.
 //! - The queue is bounded. When it is full, requests of support and service are rejected before they are carried out: the server does

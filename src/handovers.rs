@@ -1,7 +1,7 @@
 //! When messages were handed to participants' connections, for the trace of a message.
 //!
 //! A stream or poll notes what it hands over in a buffer of its replica, and a task writes the buffer once a second, in one statement, to a
-//! table that is not in the write-ahead log. So the way of a message has no statement more, and a replica writes at most [`MOST`] rows a
+//! table that is not in the write-ahead log. So the way of a message has no statement more, and a replica writes at most 4,096 rows a
 //! second: what is handed over beyond them is counted, and not recorded. What a replica has not written when it is killed is lost.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,7 @@
 //! Webhooks under faults: an endpoint that fails at random while replicas are killed; and a dead one among a thousand.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -25,9 +26,10 @@ async fn webhook(service: &User, url: &str, types: &[&str]) -> Value {
     service.post("webhooks", json!({ "url": url, "types": types })).await.expect(201).json()
 }
 
-/// What an endpoint does that fails at random, and rarely does not answer at all.
-fn misbehave() -> Reply {
+/// What an endpoint does that fails at random, and rarely does not answer at all: the twentieth request in any case.
+fn misbehave(request: usize) -> Reply {
     match fastrand::u32(..400) {
+        _ if request == 20 => Reply::Nothing,
         0 => Reply::Nothing,
         1..=20 => Reply::Reset,
         21..=50 => Reply::Status(500),
@@ -56,7 +58,8 @@ async fn an_endpoint_that_fails_at_random_gets_every_event_in_order_while_replic
     let (rides, messages, kills) = (size(24, 400), size(10, 40), size(4, 40));
     let database = Database::create().await;
     let mut servers = [Server::with(&database, &SETTINGS).await, Server::with(&database, &SETTINGS).await];
-    let receiver = Receiver::start(|_| misbehave()).await;
+    let requests = AtomicUsize::new(0);
+    let receiver = Receiver::start(move |_| misbehave(requests.fetch_add(1, Ordering::Relaxed))).await;
     let created = webhook(&servers[0].service(), &receiver.base, &["*"]).await;
     let names: Vec<_> = (0..rides).map(|ride| format!("ride_{ride}")).collect();
     make_rides(&replicas(&servers[0], &servers[1]), &names).await;
