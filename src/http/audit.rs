@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use salvo::http::{Method, StatusCode};
 use salvo::oapi::{OpenApi, endpoint};
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, async_trait};
 use serde::Serialize;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::body::Json;
@@ -21,10 +23,13 @@ use super::schema;
 use super::trace::RequestId;
 use crate::audit::AuditLog;
 use crate::domain::{Caller, Error, MessageId, RideId, Role, Time, UserId};
-use crate::store::AuditEntry;
+use crate::store::{AuditEntry, StoreError};
 
 /// The operation whose entry does not name the user: it would bring back what it erases.
 const ERASE: &str = "eraseUser";
+
+/// How long after it was recorded something is written: replicas write each second.
+const WRITTEN: Duration = Duration::from_millis(1_250);
 
 /// The most entries of a page, and how many where no limit is given.
 const PAGE: (usize, usize) = (200, 50);
@@ -97,6 +102,14 @@ pub(super) fn sent(depot: &mut Depot, ride: &RideId, message: MessageId) {
         entry.ride = Some(ride.to_string());
         entry.message = Some(message);
     }
+}
+
+/// Erases a user from what is recorded beside the log: the entries of requests that named them, and what was handed to them.
+pub(super) async fn erase(api: &Api, user: &UserId) -> Result<(), StoreError> {
+    api.audit.flush(&api.store).await?;
+    // What was recorded by now on any replica is in the tables then, unless that replica cannot write.
+    sleep(WRITTEN).await;
+    api.store.forget_in_records(user).await
 }
 
 /// Completes the entries of the requests below it.

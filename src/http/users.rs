@@ -4,6 +4,7 @@ use salvo::oapi::endpoint;
 use salvo::{Response, Scribe, Writer as _};
 use serde::Serialize;
 
+use super::audit;
 use super::body::Json;
 use super::context::Session;
 use super::params::UserPath;
@@ -58,10 +59,7 @@ pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Respo
         futures_util::future::try_join_all(erasing).await?;
     }
     api.store.forget_user(&user).await?;
-    // What this replica has recorded and not written yet goes as well.
-    api.handovers.flush(&api.store).await?;
-    api.audit.flush(&api.store).await?;
-    api.store.forget_in_records(&user).await?;
+    audit::erase(&api, &user).await?;
     Json::<schema::Erased>::ok(&Erased { user_id: &user, messages })?.render(res);
     Ok(())
 }
