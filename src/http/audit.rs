@@ -185,7 +185,8 @@ pub(super) async fn list_audit(session: Session, req: &mut Request) -> Result<Js
     if caller.role != Role::Service {
         return Err(Error::Forbidden("only the `service` role can read the audit log").into());
     }
-    let before = |text| MessageId::parse(text).ok_or_else(|| Error::invalid("before", "must be the id of an entry: a UUID"));
+    let before =
+        |text| MessageId::parse(text).ok_or_else(|| Error::invalid("before", "must be the id of an entry: a UUID"));
     let before = query(req, "before").map(before).transpose()?.map_or(Uuid::max(), |before| before.0);
     let limit = number(req, "limit", 1..=PAGE.0)?.unwrap_or(PAGE.1);
     // One more than asked, to know whether there are more.

@@ -209,7 +209,10 @@ impl Metrics {
                 "ridewire_feed_waiting_batches",
                 "Batches whose events have no position in the feed yet.",
             )?,
-            audit_waiting: gauge("ridewire_audit_waiting_entries", "Entries of the audit log that are not written yet.")?,
+            audit_waiting: gauge(
+                "ridewire_audit_waiting_entries",
+                "Entries of the audit log that are not written yet.",
+            )?,
             handovers,
             database: gauge("ridewire_database_up", "1 if Postgres answers.")?,
             tasks: gauge("ridewire_tasks", "Tasks of the runtime that are alive.")?,

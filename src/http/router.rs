@@ -17,8 +17,8 @@ use super::params::QueryParameters;
 use super::refusal::Refusal;
 use super::trace::Trace;
 use super::{
-    broadcasts, drivers, health, inbox, location, message_trace, messages, metrics, openapi, presence, reactions, receipts, rides,
-    tickets, typing, users, webhooks,
+    broadcasts, drivers, health, inbox, location, message_trace, messages, metrics, openapi, presence, reactions,
+    receipts, rides, tickets, typing, users, webhooks,
 };
 
 /// What is served at an address.

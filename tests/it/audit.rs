@@ -50,7 +50,8 @@ async fn what_support_and_the_service_view_and_do_is_recorded_and_what_others_do
     support.delete(&path).await.expect(204);
     service.post_nothing("users/rider_9/revoke").await.expect(200);
     service.delete("users/rider_9").await.expect(200);
-    let created = service.post("webhooks", json!({ "url": "https://receiver.invalid/ZEBRA-6" })).await.expect(201).json();
+    let created =
+        service.post("webhooks", json!({ "url": "https://receiver.invalid/ZEBRA-6" })).await.expect(201).json();
     service.delete(&format!("webhooks/{}", created["id"].as_str().unwrap())).await.expect(204);
     drop(stream);
 
@@ -75,10 +76,9 @@ async fn what_support_and_the_service_view_and_do_is_recorded_and_what_others_do
         entry("platform", "createWebhook", [&none, &none, &none], 201),
         entry("platform", "deleteWebhook", [&none, &none, &none], 204),
     ];
-    let found = eventually("all entries", async || {
-        Some(entries(&service).await).filter(|found| found.len() >= expected.len())
-    })
-    .await;
+    let found =
+        eventually("all entries", async || Some(entries(&service).await).filter(|found| found.len() >= expected.len()))
+            .await;
     assert_eq!(summary(&found), expected);
     // Its whole shape, and the log line that belongs to it.
     let of_send = found.iter().find(|entry| entry["action"] == "sendMessage").unwrap();
@@ -111,7 +111,10 @@ async fn a_person_who_is_erased_is_no_longer_named() {
     };
     eventually("both are recorded", async || (named().await == 2).then_some(())).await;
     service.delete("users/rider_1").await.expect(200);
-    eventually("the erasure is recorded", async || actions(&service).await.contains(&"eraseUser".to_owned()).then_some(())).await;
+    eventually("the erasure is recorded", async || {
+        actions(&service).await.contains(&"eraseUser".to_owned()).then_some(())
+    })
+    .await;
     assert_eq!(named().await, 0);
     assert_eq!(actions(&service).await, ["listRides", "revokeUser", "eraseUser"], "what was done is kept");
 }
@@ -132,12 +135,10 @@ async fn reads_that_are_repeated_are_one_entry_and_writes_are_one_each() {
     for _ in 0..3 {
         service.send("ride_1", "Hello").await;
     }
-    let expected =
-        ["putRide", "getHistory", "pollRide", "pollFeed", "sendMessage", "sendMessage", "sendMessage"];
-    let found = eventually("all entries", async || {
-        Some(actions(&service).await).filter(|found| found.len() >= expected.len())
-    })
-    .await;
+    let expected = ["putRide", "getHistory", "pollRide", "pollFeed", "sendMessage", "sendMessage", "sendMessage"];
+    let found =
+        eventually("all entries", async || Some(actions(&service).await).filter(|found| found.len() >= expected.len()))
+            .await;
     assert_eq!(found, expected);
 }
 
@@ -210,7 +211,8 @@ async fn entries_that_cannot_be_written_delay_nobody_and_are_stored_once_later()
         }
         sent
     };
-    eventually("a write fails", async || server.whole_log().contains("audit entries cannot be written").then_some(())).await;
+    eventually("a write fails", async || server.whole_log().contains("audit entries cannot be written").then_some(()))
+        .await;
     assert!(waiting().await >= 20.0);
     held.rollback().await.unwrap();
     eventually("the queue is empty again", async || (waiting().await == 0.0).then_some(())).await;
@@ -251,5 +253,8 @@ async fn entries_go_after_their_retention() {
         (client.query_one(written, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
     })
     .await;
-    eventually("it is deleted", async || client.query("select from audit", &[]).await.unwrap().is_empty().then_some(())).await;
+    eventually("it is deleted", async || {
+        client.query("select from audit", &[]).await.unwrap().is_empty().then_some(())
+    })
+    .await;
 }

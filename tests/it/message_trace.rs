@@ -109,8 +109,7 @@ async fn a_trace_shows_by_what_connections_and_replicas_a_message_was_handed_ove
     let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let at = [&traced["committedAt"], &traced["feedAt"], &on_stream["handed"][0]["at"], &on_stream["readAt"]].map(time);
     assert!(at[0] <= at[1] && at[0] <= at[2] && at[2] <= at[3], "{traced}");
-    let expected =
-        json!([{ "webhookId": good, "state": "delivered", "attempts": 1 }, { "webhookId": bad, "state": "pending", "attempts": 1 }]);
+    let expected = json!([{ "webhookId": good, "state": "delivered", "attempts": 1 }, { "webhookId": bad, "state": "pending", "attempts": 1 }]);
     assert_eq!(traced["webhooks"], expected);
 }
 

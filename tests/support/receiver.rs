@@ -96,10 +96,7 @@ impl Receiver {
     }
 
     /// One that speaks TLS, with a certificate for `localhost`; `authority` is where the file is that says whom to trust.
-    pub async fn start_secure(
-        authority: &Path,
-        answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
-    ) -> Self {
+    pub async fn start_secure(authority: &Path, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(authority, cert.pem()).unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
@@ -112,10 +109,7 @@ impl Receiver {
         Self::serve(answer, Some(TlsAcceptor::from(Arc::new(config)))).await
     }
 
-    async fn serve(
-        answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
-        tls: Option<TlsAcceptor>,
-    ) -> Self {
+    async fn serve(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let base = if tls.is_some() { format!("https://localhost:{port}") } else { format!("http://127.0.0.1:{port}") };
