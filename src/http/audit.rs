@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use salvo::http::{Method, StatusCode};
 use salvo::oapi::{OpenApi, endpoint};
-use salvo::{Depot, FlowCtrl, Handler, Request, Response, async_trait};
+use salvo::{Depot, FlowCtrl, Handler, Request, Response, Writer as _, async_trait};
 use serde::Serialize;
 use tokio::time::sleep;
 use uuid::Uuid;

@@ -1,5 +1,6 @@
 //! `GET /messages/{messageId}/trace`: why a message did not arrive.
 
+use salvo::Writer as _;
 use salvo::oapi::endpoint;
 use serde::Serialize;
 
