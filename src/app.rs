@@ -5,6 +5,7 @@ pub(crate) mod database;
 mod error;
 pub(crate) mod moderation;
 mod push;
+mod records;
 mod signals;
 pub(crate) mod validated;
 mod webhooks;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::addresses::Addresses;
 pub use self::database::Database;
 pub use self::error::AppError;
+use self::records::Records;
 use self::signals::Signals;
 use crate::auth::{Tickets, Verifier};
 use crate::config::{self, Feed, Notify, PreparedStatements, Settings};
@@ -219,8 +221,14 @@ async fn serve_with(
             tasks.spawn(async move { undelivered::run(for_undelivered, push_after, relayed).await });
         }
     }
-    let keep =
-        Retention { logs: settings.log_retention, messages: settings.message_retention, feed: settings.feed_retention };
+    let records = Records::start(&store, &settings, &mut tasks);
+    let keep = Retention {
+        logs: settings.log_retention,
+        messages: settings.message_retention,
+        feed: settings.feed_retention,
+        handovers: settings.message_trace_retention,
+        audit: settings.audit_retention,
+    };
     let certificate = given.certificate.clone();
     metrics.watch(Watched {
         pool_wait: store.pool_wait(),
@@ -288,6 +296,8 @@ async fn serve_with(
         tickets,
         metrics,
         traces: Arc::clone(&given.traces),
+        audit: Arc::clone(&records.audit),
+        handovers: Arc::clone(&records.handovers),
         limits,
         public_url: settings.public_url.clone(),
         send_rate: SendRate::per_second(settings.limits.sends_per_second),
@@ -329,6 +339,7 @@ async fn serve_with(
             tokio::join!(public, for_operators);
         }
     });
+    tracing::info!(replica.id = store.origin.id(), "started");
     ready(address, &api).await;
 
     let ended = tokio::select! {
@@ -369,6 +380,7 @@ async fn serve_with(
     }
     // Where the last commits were large, nobody has been told yet.
     drop(timeout_at(deadline, notifier.tell_all(&store)).await);
+    drop(timeout_at(deadline, records.flush(&store)).await);
     tasks.shutdown().await;
     drop(spawn_blocking(move || given.traces.finish()).await);
     tracing::info!("stopped");

@@ -187,6 +187,14 @@ pub struct Settings {
     #[command(flatten)]
     pub push: PushSettings,
 
+    /// How long it is kept when messages were handed to connections, for the trace of a message; `0s`: it is not recorded.
+    #[arg(long, env = "RIDEWIRE_MESSAGE_TRACE_RETENTION", help_heading = RETENTION, default_value = "72h", value_parser = duration)]
+    pub message_trace_retention: Duration,
+
+    /// How long the audit log keeps what support and service users have viewed and done.
+    #[arg(long, env = "RIDEWIRE_AUDIT_RETENTION", help_heading = RETENTION, default_value = "90d", value_parser = duration)]
+    pub audit_retention: Duration,
+
     /// How often it is looked for what retention no longer keeps.
     #[arg(long, env = "RIDEWIRE_RETENTION_PERIOD", help_heading = RETENTION, default_value = "1m", value_parser = period)]
     pub retention_period: Duration,

@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod audit;
 mod body;
 mod broadcasts;
 mod console;
@@ -13,6 +14,7 @@ mod health;
 mod inbox;
 mod live;
 mod location;
+mod message_trace;
 mod messages;
 mod metrics;
 mod moderation;

@@ -10,6 +10,8 @@
 //! 4. A subscription, a loop over a cursor, hands it to a stream or a poll, which are in [`http`] again.
 //!
 //! [`webhooks`] delivers the events of the feed to the platform's endpoints; [`push`] tells browsers what was not delivered.
+//! [`webhooks`] delivers the events of the feed to the platform's endpoints. [`audit`] records what support and service users do, and
+//! [`handovers`] when messages were handed to connections.
 //!
 //! [`store`] is Postgres for all of them; [`serving`] takes the connections, [`memory`] bounds what they hold, [`jwks`] keeps
 //! the issuer's keys current, [`moderation`] asks the platform about a content before it is stored, and [`traces`] tells a collector
@@ -17,6 +19,7 @@
 //! brings a Postgres where there is none. `docs/architecture.md` says why it is built so.
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod check;
 pub mod cli;
@@ -24,6 +27,7 @@ pub mod config;
 mod demo;
 pub mod domain;
 pub mod embedded;
+pub mod handovers;
 pub mod http;
 pub mod jwks;
 pub mod keys;

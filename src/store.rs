@@ -4,6 +4,7 @@
 //! and the database's errors into [`StoreError`], told by SQLSTATE, never by text.
 
 mod address;
+mod audit;
 mod batcher;
 mod deliveries;
 mod drivers;
@@ -13,6 +14,7 @@ mod feed;
 pub mod hints;
 mod lists;
 mod locations;
+mod message_trace;
 mod migrations;
 mod pool;
 mod presence;
@@ -27,11 +29,13 @@ mod types;
 mod webhooks;
 
 pub use address::{Address, AddressError};
+pub use audit::AuditEntry;
 pub use batcher::Batcher;
 pub use deliveries::{Attempted, Claimed, Delivery, DeliveryState, Due, FannedOut, Lease};
 pub use error::StoreError;
 pub use feed::Relayed;
 pub use lists::{RideList, StoredRide};
+pub use message_trace::{HandedOver, Handover, MessageTrace, ParticipantTrace, WebhookTrace};
 pub use migrations::{SchemaState, compare, migrate};
 pub use pool::{PLANS_AGE, PoolStatus, Prepared, SETTINGS, Session, Store, StoreConfig};
 pub use presence::Presence;

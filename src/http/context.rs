@@ -8,17 +8,20 @@ use salvo::extract::Metadata;
 use salvo::http::Method;
 use salvo::http::header::AUTHORIZATION;
 use salvo::oapi::{Components, EndpointArgRegister, Operation, SecurityRequirement};
-use salvo::{Depot, Extractible, FlowCtrl, Handler, Request, Response, async_trait};
+use salvo::{Depot, Extractible, Request};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Admitted, NotAdmitted};
+use super::audit;
 use super::body::{MAX_BYTES, reject_body};
 use super::metrics::{Metrics, Transport};
 use super::params::{QueryParameters, query};
 use super::rate::SendRate;
 use super::refusal::Refusal;
+use crate::audit::AuditLog;
 use crate::auth::{Ticket, Tickets, TokenError, Verifier};
 use crate::domain::{Caller, Error, RideId, RideRole, Role, Signal, Time, Topic};
+use crate::handovers::Handovers;
 use crate::jwks::Jwks;
 use crate::memory::Memory;
 use crate::moderation::Moderation;
@@ -66,6 +69,10 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// What is traced.
     pub traces: Arc<Traces>,
+    /// What support and service users view and do.
+    pub audit: Arc<AuditLog>,
+    /// When messages were handed to connections.
+    pub handovers: Arc<Handovers>,
     /// What is asked before a content is stored, if anything.
     pub moderation: Option<Moderation>,
     /// The platform's endpoints.
@@ -187,18 +194,6 @@ impl Drop for Open {
     }
 }
 
-/// Puts the [`Api`], and the operations' query parameters, where handlers find them.
-pub(super) struct Provide(pub(super) Arc<Api>, pub(super) Arc<QueryParameters>);
-
-#[async_trait]
-impl Handler for Provide {
-    async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
-        depot.insert_typed(Arc::clone(&self.0));
-        depot.insert_typed(Arc::clone(&self.1));
-        ctrl.call_next(req, depot, res).await;
-    }
-}
-
 /// An authenticated request: who is asking, and what answers it.
 pub(super) struct Session {
     /// Who.
@@ -210,7 +205,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn new(caller: Caller, api: Arc<Api>, depot: &Depot) -> Self {
+    fn new(caller: Caller, api: Arc<Api>, req: &Request, depot: &mut Depot) -> Self {
+        audit::begin(req, depot, &api, &caller);
         let trace = depot.get_typed::<Arc<Traced>>().ok().map(|traced| traced.context());
         let writer = api.writer.traced(trace);
         Self { caller, api, writer }
@@ -265,6 +261,10 @@ impl Credentials {
         let (Self::Token(caller) | Self::Ticket(Ticket { caller, .. })) = &credentials;
         if api.revocations.is_revoked(caller, api.verifier.ahead()) {
             return Err(Refusal::Unauthorized(Some(TokenError::Revoked)));
+        }
+        // What cannot be recorded is not done.
+        if caller.role.is_staff() && !api.audit.has_room() {
+            return Err(Error::Unavailable.into());
         }
         Ok(credentials)
     }
@@ -350,7 +350,7 @@ impl<'ex> Extractible<'ex> for Session {
                 limit_writes(req, depot, &api, &caller).await?;
                 check_query(req, depot)?;
                 reject_body(req, depot).await?;
-                Ok(Self::new(caller, api, depot))
+                Ok(Self::new(caller, api, req, depot))
             }
             Credentials::Ticket(_) => Err(Error::Forbidden("a ticket opens streams and polls, nothing else").into()),
         }
@@ -383,7 +383,7 @@ impl<'ex> Extractible<'ex> for LiveSession {
             return Err(Refusal::Unauthorized(Some(TokenError::Expired)));
         }
         check_query(req, depot)?;
-        Ok(Self { session: Some(Session::new(caller, api, depot)), bound_to })
+        Ok(Self { session: Some(Session::new(caller, api, req, depot)), bound_to })
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod acknowledged;
 pub(super) mod feed;
+mod handed;
 pub(super) mod poll;
 mod reader;
 mod request;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use salvo::http::StatusCode;
 use salvo::http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION};
 use salvo::oapi::{ToSchema, endpoint};
-use salvo::{Request, Response, Scribe, Writer as _};
+use salvo::{Depot, Request, Response, Scribe, Writer as _};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -16,7 +16,7 @@ use super::live::state::{MarkView, ParticipantView, marks, participants};
 use super::pages::fitting;
 use super::params::{MessagePath, RidePath, number, query, seq};
 use super::refusal::Refusal;
-use super::{moderation, schema, typing};
+use super::{audit, moderation, schema, typing};
 use crate::domain::{
     Access, Caller, ClientMessageId, Content, Error, FieldErrors, Message, MessageId, Metadata, Review, RideId,
     RideSnapshot, Seq, Topic,
@@ -74,6 +74,7 @@ pub(super) async fn send_message(
     session: Session,
     body: Body<SendBody>,
     req: &mut Request,
+    depot: &mut Depot,
     res: &mut Response,
 ) -> Result<(), Refusal> {
     let Body(body) = body;
@@ -96,9 +97,10 @@ pub(super) async fn send_message(
     let content_hash = session.writer.content_hash(&content, metadata.as_ref());
     let review = Review::NotNeeded;
     let mut command = SendMessage { caller, ride, content, metadata, client_message_id, content_hash, review };
-    let (topic, user) = (Topic::ride(&command.ride), command.caller.user.clone());
+    let (ride, topic, user) = (command.ride.clone(), Topic::ride(&command.ride), command.caller.user.clone());
     command.review = moderation::review(&session.api, &command).await?;
     let sent = session.writer.submit(command).await?;
+    audit::sent(depot, &ride, sent.id);
     // Who has sent it types no more.
     typing::tell(&session.api, &topic, &user, false, sent.seq, None);
     let status = if sent.created { StatusCode::CREATED } else { StatusCode::OK };

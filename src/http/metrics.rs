@@ -64,6 +64,8 @@ pub struct Metrics {
     oldest_undelivered: prometheus::Gauge,
     pool: IntGaugeVec,
     feed_waiting: IntGauge,
+    audit_waiting: IntGauge,
+    handovers: IntCounterVec,
     database: IntGauge,
     tasks: IntGauge,
     process: ProcessMetrics,
@@ -168,6 +170,14 @@ impl Metrics {
         for outcome in PushOutcome::ALL {
             pushes.with_label_values(&[outcome.as_str()]).reset();
         }
+        let handovers = counters(
+            "ridewire_message_trace_handovers_total",
+            "Handovers of messages to connections, for the trace of a message, by outcome.",
+            &["outcome"],
+        )?;
+        for outcome in ["recorded", "dropped"] {
+            handovers.with_label_values(&[outcome]).reset();
+        }
         Ok(Self {
             webhook_deliveries,
             pushes,
@@ -218,6 +228,11 @@ impl Metrics {
                 "ridewire_feed_waiting_batches",
                 "Batches whose events have no position in the feed yet.",
             )?,
+            audit_waiting: gauge(
+                "ridewire_audit_waiting_entries",
+                "Entries of the audit log that are not written yet.",
+            )?,
+            handovers,
             database: gauge("ridewire_database_up", "1 if Postgres answers.")?,
             tasks: gauge("ridewire_tasks", "Tasks of the runtime that are alive.")?,
             process: ProcessMetrics::register(&registry)?,
@@ -272,6 +287,12 @@ impl Metrics {
         self.held.set(i64::try_from(api.memory.held()).unwrap_or(i64::MAX));
         let cut_off = self.rejections.with_label_values(&[CUT_OFF]);
         cut_off.inc_by(api.memory.cut_off().saturating_sub(cut_off.get()));
+        self.audit_waiting.set(i64::try_from(api.audit.waiting()).unwrap_or(i64::MAX));
+        let (recorded, dropped) = api.handovers.counts();
+        for (outcome, count) in [("recorded", recorded), ("dropped", dropped)] {
+            let counter = self.handovers.with_label_values(&[outcome]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
         self.process.update();
         let state = api.listener.state();
         for known in ListenerState::ALL {

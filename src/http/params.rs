@@ -70,17 +70,17 @@ path_parameter! {
     WebhookPath(String) = "webhookId", String, |text| Ok(text.to_owned())
 }
 
+/// The method and path of a request's operation, as the maps that are made from openapi.yaml have them.
+pub(super) fn operation_key(req: &Request) -> String {
+    let method = if req.method() == Method::HEAD { "get" } else { req.method().as_str() };
+    format!("{method} /{}", req.matched_path().trim_start_matches('/')).to_ascii_lowercase()
+}
+
 /// What each operation takes, as openapi.yaml documents it: query parameters, and whether there is a body.
 #[derive(Debug, Default)]
 pub(super) struct QueryParameters {
     parameters: HashMap<String, Vec<String>>,
     without_body: HashSet<String>,
-}
-
-/// An operation as this module names it.
-fn operation(req: &Request) -> String {
-    let method = if req.method() == Method::HEAD { "get" } else { req.method().as_str() };
-    format!("{method} /{}", req.matched_path().trim_start_matches('/')).to_ascii_lowercase()
 }
 
 impl QueryParameters {
@@ -114,7 +114,7 @@ impl QueryParameters {
 
     /// Whether the operation of a request has no body.
     pub(super) fn is_without_body(&self, req: &Request) -> bool {
-        self.without_body.contains(&operation(req))
+        self.without_body.contains(&operation_key(req))
     }
 
     /// Rejects a parameter that the operation does not have: it is more likely a misspelt one than one that does not matter.
@@ -124,7 +124,7 @@ impl QueryParameters {
         if req.uri().query().is_none() {
             return Ok(());
         }
-        let Some(known) = self.parameters.get(&operation(req)) else { return Ok(()) };
+        let Some(known) = self.parameters.get(&operation_key(req)) else { return Ok(()) };
         let mut unknown = FieldErrors::default();
         for name in req.queries().keys().filter(|name| *name != "_" && !known.contains(name)) {
             let detail = match known.as_slice() {

@@ -7,8 +7,9 @@ use salvo::http::header::{ALLOW, HeaderValue};
 use salvo::http::{Method, StatusCode};
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Service, Writer, async_trait};
 
+use super::audit::{self, Audited, Operations};
 use super::console::Console;
-use super::context::{Api, Provide};
+use super::context::Api;
 use super::errors::ErrorPages;
 use super::guard::{Origin, RequireHost, RequirePath, cors};
 use super::live::{feed, poll, sse};
@@ -16,8 +17,8 @@ use super::params::QueryParameters;
 use super::refusal::Refusal;
 use super::trace::Trace;
 use super::{
-    broadcasts, drivers, health, inbox, location, messages, metrics, openapi, presence, push, reactions, receipts,
-    rides, tickets, typing, users, webhooks,
+    broadcasts, drivers, health, inbox, location, message_trace, messages, metrics, openapi, presence, push, reactions,
+    receipts, rides, tickets, typing, users, webhooks,
 };
 
 /// What is served at an address.
@@ -37,17 +38,31 @@ pub fn service(api: Arc<Api>, origins: &[Origin], served: Served, console: Optio
     if let Some(console) = console {
         root = root.push(console.router());
     }
-    let parameters = Arc::new(QueryParameters::of(&openapi::document()));
+    let document = openapi::document();
+    let (parameters, operations) = (QueryParameters::of(&document), Operations::of(&document));
     let metrics = Arc::clone(&api.metrics);
     let service = Service::new(root)
         .catcher(Catcher::default().hoop(Nothing))
-        .hoop(Provide(api, parameters))
+        .hoop(Provide(api, Arc::new(parameters), Arc::new(operations)))
         .hoop(Trace(metrics))
         .hoop(RequireHost)
         .hoop(RequirePath);
     match cors(origins) {
         Some(cors) => service.hoop(cors),
         None => service,
+    }
+}
+
+/// Puts the [`Api`], and what openapi.yaml says of the operations, where handlers find them.
+struct Provide(Arc<Api>, Arc<QueryParameters>, Arc<Operations>);
+
+#[async_trait]
+impl Handler for Provide {
+    async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
+        depot.insert_typed(Arc::clone(&self.0));
+        depot.insert_typed(Arc::clone(&self.1));
+        depot.insert_typed(Arc::clone(&self.2));
+        ctrl.call_next(req, depot, res).await;
     }
 }
 
@@ -89,6 +104,7 @@ fn interface() -> Router {
     let of_message = get!("{messageId}", messages::get_message)
         .patch(messages::edit_message)
         .delete(messages::delete_message)
+        .push(get!("trace", message_trace::trace_message))
         .push(Router::with_path("reactions/{emoji}").put(reactions::put_reaction).delete(reactions::delete_reaction))
         .push(Router::with_path("read").post(receipts::mark_read))
         .push(Router::with_path("delivered").post(receipts::mark_delivered));
@@ -129,6 +145,7 @@ fn interface() -> Router {
         Router::with_path("push-subscriptions").put(push::put_subscription).delete(push::delete_subscription);
     let feed = get!("feed", feed::stream_feed).push(get!("poll", feed::poll_feed));
     Router::with_path("api/v1")
+        .hoop(Audited)
         .push(messages)
         .push(rides)
         .push(tickets)
@@ -139,6 +156,7 @@ fn interface() -> Router {
         .push(webhooks)
         .push(subscriptions)
         .push(get!("push-key", push::get_key))
+        .push(get!("audit", audit::list_audit))
         .push(drivers)
         .push(users)
 }

@@ -4,6 +4,7 @@ mod live;
 mod locations;
 mod push;
 mod readiness;
+mod records;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub(super) use self::live::{FeedPage, Poll, PollAll};
 pub(super) use self::locations::{NewAccuracy, NewHeading, NewSpeed};
 pub(super) use self::push::PushKey;
 pub(super) use self::readiness::{NotReady, Ready};
+pub(super) use self::records::{AuditPage, MessageTrace};
 pub(super) use self::webhooks::{CreatedWebhook, TestedWebhook, Webhook, WebhookDeliveries, WebhookSecret, Webhooks};
 use crate::domain::{Chat, OpensAt, RideRole, Status};
 

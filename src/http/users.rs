@@ -4,6 +4,7 @@ use salvo::oapi::endpoint;
 use salvo::{Response, Scribe, Writer as _};
 use serde::Serialize;
 
+use super::audit;
 use super::body::Json;
 use super::context::{Api, Session};
 use super::params::UserPath;
@@ -67,6 +68,7 @@ pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Respo
     api.hub.hint([(Topic::users(), erasures)]);
     api.notifier.tell_heads([(Topic::users(), erasures)].into());
     api.hub.check(&api.store).await?;
+    audit::erase(&api, &user).await?;
     Json::<schema::Erased>::ok(&Erased { user_id: &user, messages })?.render(res);
     Ok(())
 }

@@ -22,17 +22,28 @@ const LARGEST: usize = 7_900;
 
 /// Who tells of a commit: a replica, from its start to its end.
 #[derive(Debug)]
-pub struct Origin(String);
+pub struct Origin {
+    id: String,
+    /// What its payloads begin with.
+    prefix: String,
+}
 
 impl Origin {
     /// One that no other replica has.
     pub fn new() -> Self {
-        Self(format!(r#"{{"v":1,"by":"{:016x}","#, fastrand::u64(..)))
+        let id = format!("{:016x}", fastrand::u64(..));
+        let prefix = format!(r#"{{"v":1,"by":"{id}","#);
+        Self { id, prefix }
+    }
+
+    /// The replica's id.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// Whether a payload tells of its own commit.
     pub fn has_told(&self, payload: &str) -> bool {
-        payload.starts_with(&self.0)
+        payload.starts_with(&self.prefix)
     }
 }
 
@@ -64,7 +75,7 @@ pub fn encode(hints: &Hints, by: &Origin) -> Vec<String> {
         let Signal { topic, kind, user, version, seq, data } = value;
         serde_json::to_string(&(topic.as_str(), kind.as_str(), user, version, seq, data)).ok()
     });
-    let heads = payloads(heads, &format!(r#"{}"heads":{{"#, by.0), "}}");
+    let heads = payloads(heads, &format!(r#"{}"heads":{{"#, by.prefix), "}}");
     let revoked = hints.revoked.then(|| r#"{"v":1,"revoked":true}"#.to_owned());
     heads.into_iter().chain(payloads(values, r#"{"v":1,"values":["#, "]}")).chain(revoked).collect()
 }

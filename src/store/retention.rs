@@ -24,6 +24,10 @@ pub struct Retention {
     pub messages: Duration,
     /// The feed, from the time of each event.
     pub feed: Duration,
+    /// When messages were handed to connections, from then on.
+    pub handovers: Duration,
+    /// The audit log, from the time of each entry.
+    pub audit: Duration,
 }
 
 impl Retention {
@@ -62,14 +66,16 @@ impl Store {
     }
 }
 
-async fn trim(session: &Session, Retention { logs, messages, feed }: Retention) -> Result<u64, StoreError> {
-    let [logs, messages, feed] = [logs, messages, feed].map(|kept| kept.as_secs_f64());
+async fn trim(session: &Session, retention: Retention) -> Result<u64, StoreError> {
+    let Retention { logs, messages, feed, handovers, audit } = retention;
+    let [logs, messages, feed, handovers, audit] =
+        [logs, messages, feed, handovers, audit].map(|kept| kept.as_secs_f64());
     session.begin("").await?;
     let rows = session.query(sql::RETENTION_LOCK, &[]).await?;
     let is_mine = rows.first().map_or(Ok(false), |row| row.try_get("is_mine"))?;
     let mut taken = 0;
     if is_mine {
-        let steps: [(&str, Params<'_>); 13] = [
+        let steps: [(&str, Params<'_>); 15] = [
             (sql::EVENTS_TRIM, &[&logs, &PAGE]),
             (sql::RIDES_TRIMMED, &[&logs]),
             (sql::EVENTS_TRIM_USERS, &[&logs, &PAGE]),
@@ -83,6 +89,8 @@ async fn trim(session: &Session, Retention { logs, messages, feed }: Retention) 
             (sql::WEBHOOKS_TRIM_DELETED_QUEUES, &[&PAGE]),
             (sql::WEBHOOKS_TRIM_DELETED, &[]),
             (sql::PUSH_SUBSCRIPTIONS_TRIM, &[&PAGE]),
+            (sql::HANDOVERS_TRIM, &[&handovers, &PAGE]),
+            (sql::AUDIT_TRIM, &[&audit, &PAGE]),
         ];
         for (statement, params) in steps {
             taken += session.execute(statement, params).await?;

@@ -28,6 +28,10 @@ statements! {
     CHECK_RIGHTS = "check/rights.sql";
     CHECK_SERVER = "check/server.sql";
     TOPICS_QUEUE_USAGE = "topics/queue_usage.sql";
+    AUDIT_ERASE = "audit/erase.sql";
+    AUDIT_PAGE = "audit/page.sql";
+    AUDIT_PUT = "audit/put.sql";
+    AUDIT_TRIM = "audit/trim.sql";
     EVENTS_APPEND = "events/append.sql";
     EVENTS_TRIM = "events/trim.sql";
     EVENTS_TRIM_USERS = "events/trim_users.sql";
@@ -47,6 +51,12 @@ statements! {
     FEED_WAITING = "feed/waiting.sql";
     FEED_LAG = "feed/lag.sql";
     FEED_TRIM = "feed/trim.sql";
+    FEED_PLACE = "feed/place.sql";
+    FEED_UNDELIVERED_OF = "feed/undelivered_of.sql";
+    HANDOVERS_ERASE = "handovers/erase.sql";
+    HANDOVERS_OF_MESSAGE = "handovers/of_message.sql";
+    HANDOVERS_PUT = "handovers/put.sql";
+    HANDOVERS_TRIM = "handovers/trim.sql";
     RIDES_BY_ID = "rides/by_id.sql";
     RIDES_PEOPLE = "rides/people.sql";
     RIDES_PUT = "rides/put.sql";
@@ -62,6 +72,7 @@ statements! {
     MESSAGES_LAST_SEEN = "messages/last_seen.sql";
     PARTICIPANTS_GOING_ON = "participants/going_on.sql";
     PARTICIPANTS_LEFT_AS = "participants/left_as.sql";
+    PARTICIPANTS_OF_MESSAGE = "participants/of_message.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
     PRESENCE_ENLIST = "presence/enlist.sql";
     PRESENCE_BEAT = "presence/beat.sql";
@@ -127,6 +138,7 @@ statements! {
     WEBHOOKS_LOCK = "webhooks/lock.sql";
     WEBHOOKS_LOCK_ALL = "webhooks/lock_all.sql";
     WEBHOOKS_NEXT = "webhooks/next.sql";
+    WEBHOOKS_OF_EVENT = "webhooks/of_event.sql";
     WEBHOOKS_OLDEST = "webhooks/oldest.sql";
     WEBHOOKS_RELEASE = "webhooks/release.sql";
     WEBHOOKS_REPLAY = "webhooks/replay.sql";

@@ -28,6 +28,8 @@ mod proxy;
 mod races;
 mod senders;
 mod soak;
+mod soak_feed;
+mod soak_webhooks;
 mod standby;
 mod subscribers;
 mod vanished;

@@ -26,6 +26,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("writer", &["domain", "store"]),
     ("webhooks", &["domain", "signature", "web", "store"]),
     ("push", &["domain", "web", "store"]),
+    ("audit", &["domain", "store"]),
+    ("handovers", &["domain", "store"]),
     (
         "http",
         &[
@@ -41,6 +43,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "writer",
             "webhooks",
             "push",
+            "audit",
+            "handovers",
         ],
     ),
     ("demo", &["domain", "auth", "config", "keys", "writer", "http"]),
@@ -63,6 +67,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "writer",
             "webhooks",
             "push",
+            "audit",
+            "handovers",
             "http",
             "demo",
         ],

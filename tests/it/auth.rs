@@ -53,6 +53,8 @@ pub(super) const REQUESTS: &[(&str, &str)] = &[
     ("POST", "webhooks/wh_1/test"),
     ("POST", "webhooks/wh_1/replay"),
     ("GET", "webhooks/wh_1/deliveries"),
+    ("GET", "messages/0198c0de-0000-7000-8000-000000000000/trace"),
+    ("GET", "audit"),
 ];
 
 fn now() -> u64 {

@@ -198,5 +198,8 @@ async fn retention_may_take_longer_than_a_request() {
     database.client().await.batch_execute(slow).await.unwrap();
     let store = store(&database.url, Prepared::On);
     let day = Duration::from_secs(86_400);
-    assert_eq!(store.trim(Retention { logs: day, messages: day, feed: day }).await.unwrap(), 0);
+    assert_eq!(
+        store.trim(Retention { logs: day, messages: day, feed: day, handovers: day, audit: day }).await.unwrap(),
+        0
+    );
 }

@@ -329,6 +329,10 @@ async fn what_is_answered_is_what_is_documented() {
     check.answer("revokeUser", &service.post_nothing("users/rider_9/revoke").await);
     check.answer("deleteMessage", &rider.erase(&sent).await);
     check.answer("getMessage", &driver.get(&path).await);
+    let trace = format!("{path}/trace");
+    check.answer("traceMessage", &service.get(&trace).await.expect(200));
+    check.answer("traceMessage", &rider.get(&trace).await);
+    check.answer("traceMessage", &service.get("messages/0198c0de-0000-7000-8000-000000000000/trace").await);
     check.answer("cancelRide", &rider.post_nothing("rides/ride_1/cancel").await);
     let until =
         json!({ "until": ridewire::domain::Time::now().plus(std::time::Duration::from_secs(3_600)).to_string() });
@@ -352,6 +356,13 @@ async fn what_is_answered_is_what_is_documented() {
     check.answer("broadcast", &rider.broadcast(&["rider_1"], json!({})).await);
     webhooks(&mut check, &server).await;
     push(&mut check, &rider).await;
+    eventually("an entry of the audit log", async || {
+        let listed = service.get("audit").await.expect(200);
+        check.answer("listAudit", &listed);
+        (listed.json()["entries"] != json!([])).then_some(())
+    })
+    .await;
+    check.answer("listAudit", &rider.get("audit").await);
     check.answer("pollAll", &rider.get("poll?after=0").await);
     check.answer("pollAll", &rider.get("poll?after=1").await);
     check.answer("pollFeed", &service.get("feed/poll?after=0").await);

@@ -1,9 +1,14 @@
 //! `message:undelivered` on the feed: a message that a participant has not received in time.
 
-use reqwest::Method;
-use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-use crate::support::{Database, Server, Stream, User};
+use reqwest::Method;
+use ridewire::domain::Time;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::support::{Database, Server, Stream, User, eventually, lock_topic};
 
 const SETTINGS: [(&str, &str); 1] = [("RIDEWIRE_PUSH_AFTER", "1s")];
 
@@ -94,4 +99,131 @@ async fn another_replica_reports_what_a_killed_one_has_left() {
     let other = Server::with(&database, &SETTINGS).await;
     let expected = marker(&other, "ride_2").await;
     assert_eq!(next(&mut pushes).await, expected, "two replicas report it once");
+}
+
+/// A locked head of the feed stands for a search that comes late: however slow the machine is, the phone has been quick enough.
+///
+/// The watermark is the user's, whichever of their devices moves it; an open stream that acknowledges nothing does not count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_devices_one_that_has_the_message_is_enough_and_one_that_only_listens_is_not() {
+    let database = Database::create().await;
+    let server = Server::with(&database, &SETTINGS).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let mut pushes = pushes(&server.service()).await;
+    // The other device is off.
+    let mut phone = server.live(&driver, "ride_1").await;
+    let mut elsewhere = database.client().await;
+    let held = lock_topic(&mut elsewhere, "feed").await;
+    let delivered = rider.send("ride_1", "One").await;
+    phone.next_of("message:new").await;
+    driver.mark(&delivered, "delivered").await.expect(200);
+    held.rollback().await.unwrap();
+    let expected = marker(&server, "ride_2").await;
+    assert_eq!(next(&mut pushes).await, expected, "one device has it");
+    // It is shown on a screen that tells nobody.
+    let shown = rider.send("ride_1", "Two").await;
+    phone.find("message:new").await;
+    assert_eq!(next(&mut pushes).await, (json!("driver_1"), shown["id"].clone()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_phone_that_only_polls_is_not_woken_while_it_polls_and_is_when_it_stops() {
+    let database = Database::create().await;
+    let server = Server::with(&database, &SETTINGS).await;
+    let (rider, driver) = server.open_ride("ride_1").await;
+    let mut pushes = pushes(&server.service()).await;
+    let mut elsewhere = database.client().await;
+    let held = lock_topic(&mut elsewhere, "feed").await;
+    let mut cursor = database.head("ride_1").await.to_string();
+    let mut last = Value::Null;
+    for n in 0..5 {
+        last = rider.send("ride_1", &n.to_string()).await["id"].clone();
+        let page = driver.poll("ride_1", &format!("after={cursor}&wait=20&types=message:new")).await;
+        assert_eq!(page["events"].as_array().unwrap().last().unwrap()["data"]["id"], last, "{page}");
+        cursor = page["cursor"].as_str().unwrap().to_owned();
+    }
+    // The next poll says that the last one has arrived.
+    driver.poll("ride_1", &format!("after={cursor}&wait=0")).await;
+    let head = "select delivered_seq from receipts where user_id = 'driver_1' and ride_id = 'ride_1'";
+    let client = database.client().await;
+    eventually("the last one is delivered", async || {
+        let rows = client.query(head, &[]).await.unwrap();
+        let id = "select id::text from messages where ride_id = 'ride_1' and seq = $1";
+        let delivered = client.query(id, &[&rows.first()?.get::<_, i64>(0)]).await.unwrap();
+        (delivered.first()?.get::<_, String>(0) == last).then_some(())
+    })
+    .await;
+    held.rollback().await.unwrap();
+    let missed = rider.send("ride_1", "Are you still there?").await;
+    assert_eq!(next(&mut pushes).await, (json!("driver_1"), missed["id"].clone()), "and none of those before: {last}");
+}
+
+/// Receipts arrive about when the messages are due. What was acknowledged before that causes no push, and what nobody has
+/// acknowledged causes one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_in_the_last_millisecond_counts_and_what_was_not_delivered_is_reported() {
+    const DUE: Duration = Duration::from_secs(1);
+    let database = Database::create().await;
+    let (server, other) = (Server::with(&database, &SETTINGS).await, Server::with(&database, &SETTINGS).await);
+    let mut pushes = pushes(&server.service()).await;
+    let rides: Vec<_> = (0..60).map(|n| format!("ride_{n}")).collect();
+    let sent = rides.iter().enumerate().map(async |(n, ride)| {
+        let (rider, driver) = server.open_ride(ride).await;
+        let message = rider.send(ride, "Hello").await;
+        let due = Time::parse(message["createdAt"].as_str().unwrap()).unwrap().plus(DUE);
+        let id = message["id"].as_str().unwrap().to_owned();
+        if n % 3 == 0 {
+            return (id, None);
+        }
+        sleep(due.since(Time::now()).saturating_sub(Duration::from_millis(fastrand::u64(0..60)))).await;
+        driver.on(&other).mark(&message, "delivered").await.expect(200);
+        (id, Some(Time::now() < due))
+    });
+    let sent = futures_util::future::join_all(sent).await;
+    let expected = marker(&server, "ride_last").await;
+    let mut reported = BTreeSet::new();
+    loop {
+        let pushed = next(&mut pushes).await;
+        if pushed == expected {
+            break;
+        }
+        assert!(reported.insert(pushed.1.as_str().unwrap().to_owned()), "twice: {pushed:?}");
+    }
+    for (id, delivered) in &sent {
+        match delivered {
+            // By then, whoever sends the push has been told nothing.
+            Some(true) => assert!(!reported.contains(id), "{id} was delivered in time"),
+            None => assert!(reported.contains(id), "{id} was not delivered"),
+            // It was delivered before it was looked at, or after.
+            Some(false) => {}
+        }
+    }
+}
+
+/// The replica that has stored a message dies before the message has a position in the feed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_whose_relay_dies_before_it_has_relayed_it_is_reported_once() {
+    let database = Database::create().await;
+    let victim = Server::with(&database, &SETTINGS).await;
+    let (rider, _) = victim.open_ride("ride_1").await;
+    let client = database.client().await;
+    let waiting = async || client.query_one("select count(*) from feed_batches", &[]).await.unwrap().get::<_, i64>(0);
+    eventually("the ride is relayed", async || (waiting().await == 0).then_some(())).await;
+    let mut elsewhere = database.client().await;
+    let held = lock_topic(&mut elsewhere, "feed").await;
+    let message = rider.send("ride_1", "Hello?").await;
+    victim.kill().await;
+    assert_eq!(waiting().await, 1, "it has no position yet");
+    held.rollback().await.unwrap();
+    let servers = [Server::with(&database, &SETTINGS).await, Server::with(&database, &SETTINGS).await];
+    let mut pushes = {
+        let service = servers[0].service();
+        let all = service.request(Method::GET, "feed?types=message:undelivered&after=0");
+        let mut stream = Stream::open(all).await.expect(200);
+        stream.next_sync().await;
+        stream
+    };
+    assert_eq!(next(&mut pushes).await, (json!("driver_1"), message["id"].clone()));
+    let expected = marker(&servers[1], "ride_2").await;
+    assert_eq!(next(&mut pushes).await, expected, "once");
 }

@@ -159,3 +159,30 @@ async fn types_are_taken_in_both_notations() {
     assert_eq!(types("/prefix", 2).await, ["message.new", "message.read"]);
     assert!(types("/rides", 2).await.iter().all(|name| name.starts_with("ride.")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_over_tls_is_believed_by_its_certificate() {
+    let database = Database::create().await;
+    let directory = tempfile::tempdir().unwrap();
+    let authority = directory.path().join("authority.pem");
+    let receiver = Receiver::start_secure(&authority, |_| Reply::Status(200)).await;
+    let allowed = ("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "localhost");
+    let server = Server::with(&database, &[allowed, ("SSL_CERT_FILE", authority.to_str().unwrap())]).await;
+    let service = server.service();
+    let url = format!("{}/events", receiver.base);
+    assert!(url.starts_with("https://"), "{url}");
+    let created = service.post("webhooks", json!({ "url": url, "types": ["message:new"] })).await.expect(201).json();
+    let rider = server.open_ride("ride_1").await.0;
+    rider.send("ride_1", "Hello").await;
+    let taken = receiver.until_taken("/events", 1).await;
+    assert_eq!(taken[0].json()["data"]["data"]["content"], "Hello");
+    assert!(taken[0].is_signed_with(created["secret"].as_str().unwrap()));
+
+    // By its certificate alone: a server that does not trust it sends nothing.
+    let other = Database::create().await;
+    let stranger = Server::with(&other, &[allowed]).await;
+    let path = create(&stranger.service(), &format!("{}/stranger", receiver.base)).await;
+    let tested = test(&stranger.service(), &path).await;
+    assert!(tested["status"].is_null() && tested["error"].as_str().unwrap().contains("certificate"), "{tested}");
+    assert!(receiver.received("/stranger").is_empty());
+}

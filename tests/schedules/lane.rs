@@ -160,7 +160,11 @@ impl Lane {
         let running = self.running[replica.index()].as_ref()?;
         let store = Arc::clone(&running.store);
         let work = async move {
-            while store.trim(Retention { logs: KEEP, messages: KEEP, feed: KEEP }).await.is_ok_and(|n| n > 0) {}
+            while store
+                .trim(Retention { logs: KEEP, messages: KEEP, feed: KEEP, handovers: KEEP, audit: KEEP })
+                .await
+                .is_ok_and(|n| n > 0)
+            {}
         };
         Some(running.runtime.spawn(work))
     }

@@ -1,19 +1,27 @@
 //! A receiver of webhooks, which answers as a test says.
 
-use std::convert::Infallible;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::Value;
 use sha2::Sha256;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use super::eventually;
 
@@ -28,6 +36,8 @@ pub struct Received {
     pub bytes: Vec<u8>,
     /// What the receiver has answered; `None` where it does not.
     pub status: Option<u16>,
+    /// When it arrived.
+    pub at: Instant,
 }
 
 impl Received {
@@ -66,6 +76,10 @@ pub enum Reply {
     With(u16, &'static str, String),
     /// 200 with this body.
     Body(String),
+    /// This status, after a while.
+    Late(Duration, u16),
+    /// The end of the connection.
+    Reset,
     /// Nothing, for ever.
     Nothing,
 }
@@ -73,7 +87,7 @@ pub enum Reply {
 /// A receiver on this machine.
 #[derive(Debug)]
 pub struct Receiver {
-    /// `http://127.0.0.1:…`
+    /// `http://127.0.0.1:…`, or `https://localhost:…`
     pub base: String,
     received: Arc<Mutex<Vec<Received>>>,
     serving: tokio::task::JoinHandle<()>,
@@ -82,45 +96,45 @@ pub struct Receiver {
 impl Receiver {
     /// One that answers so.
     pub async fn start(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::serve(answer, None).await
+    }
+
+    /// One that speaks TLS, with a certificate for `localhost`; `authority` is where the file is that says whom to trust.
+    pub async fn start_secure(authority: &Path, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(authority, cert.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        Self::serve(answer, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn serve(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let base = if tls.is_some() { format!("https://localhost:{port}") } else { format!("http://127.0.0.1:{port}") };
         let received = Arc::new(Mutex::new(Vec::new()));
         let (answer, noted) = (Arc::new(answer), Arc::clone(&received));
         let serving = tokio::spawn(async move {
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (answer, noted) = (Arc::clone(&answer), Arc::clone(&noted));
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let (answer, noted) = (Arc::clone(&answer), Arc::clone(&noted));
-                    async move {
-                        let (head, body) = request.into_parts();
-                        let bytes = body.collect().await.unwrap().to_bytes().to_vec();
-                        let body = String::from_utf8_lossy(&bytes).into_owned();
-                        let path = head.uri.path().to_owned();
-                        let mut request = Received { path, headers: head.headers, body, bytes, status: None };
-                        let reply = answer(&request);
-                        request.status = match &reply {
-                            Reply::Status(status) | Reply::With(status, ..) => Some(*status),
-                            Reply::Body(_) => Some(200),
-                            Reply::Nothing => None,
-                        };
-                        noted.lock().unwrap().push(request);
-                        let mut body = "thanks".to_owned();
-                        let response = match reply {
-                            Reply::Status(status) => Response::builder().status(status),
-                            Reply::With(status, name, value) => Response::builder().status(status).header(name, value),
-                            Reply::Body(text) => {
-                                body = text;
-                                Response::builder().header("content-type", "application/json")
+                let (connection, _) = listener.accept().await.unwrap();
+                let (answer, noted, tls) = (Arc::clone(&answer), Arc::clone(&noted), tls.clone());
+                let service = service_fn(move |request| respond(request, Arc::clone(&answer), Arc::clone(&noted)));
+                tokio::spawn(async move {
+                    let http = http1::Builder::new();
+                    match tls {
+                        None => drop(http.serve_connection(TokioIo::new(connection), service).await),
+                        Some(tls) => {
+                            if let Ok(connection) = tls.accept(connection).await {
+                                drop(http.serve_connection(TokioIo::new(connection), service).await);
                             }
-                            Reply::Nothing => std::future::pending().await,
-                        };
-                        Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body))).unwrap())
+                        }
                     }
                 });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
-                );
             }
         });
         Self { base, received, serving }
@@ -129,6 +143,11 @@ impl Receiver {
     /// One that takes everything.
     pub async fn taking_all() -> Self {
         Self::start(|_| Reply::Status(204)).await
+    }
+
+    /// How many have arrived, at this path.
+    pub fn count(&self, path: &str) -> usize {
+        self.received.lock().unwrap().iter().filter(|request| request.path == path).count()
     }
 
     /// What has arrived, at this path.
@@ -146,6 +165,43 @@ impl Receiver {
     pub async fn until_taken(&self, path: &str, count: usize) -> Vec<Received> {
         eventually("deliveries", async || Some(self.taken(path)).filter(|taken| taken.len() >= count)).await
     }
+}
+
+/// Notes a request, and answers it. An error ends its connection.
+async fn respond(
+    request: Request<Incoming>,
+    answer: Arc<impl Fn(&Received) -> Reply + Send + Sync + 'static>,
+    noted: Arc<Mutex<Vec<Received>>>,
+) -> io::Result<Response<Full<Bytes>>> {
+    let (head, body) = request.into_parts();
+    // A replica that is killed ends in the middle of one.
+    let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
+    let body = String::from_utf8_lossy(&bytes).into_owned();
+    let path = head.uri.path().to_owned();
+    let mut request = Received { path, headers: head.headers, body, bytes, status: None, at: Instant::now() };
+    let reply = answer(&request);
+    request.status = match &reply {
+        Reply::Status(status) | Reply::With(status, ..) | Reply::Late(_, status) => Some(*status),
+        Reply::Body(_) => Some(200),
+        Reply::Reset | Reply::Nothing => None,
+    };
+    noted.lock().unwrap().push(request);
+    let mut body = "thanks".to_owned();
+    let response = match reply {
+        Reply::Status(status) => Response::builder().status(status),
+        Reply::With(status, name, value) => Response::builder().status(status).header(name, value),
+        Reply::Late(after, status) => {
+            tokio::time::sleep(after).await;
+            Response::builder().status(status)
+        }
+        Reply::Body(text) => {
+            body = text;
+            Response::builder().header("content-type", "application/json")
+        }
+        Reply::Reset => return Err(io::Error::other("reset")),
+        Reply::Nothing => std::future::pending().await,
+    };
+    Ok(response.body(Full::new(Bytes::from(body))).unwrap())
 }
 
 impl Drop for Receiver {

@@ -88,6 +88,22 @@ impl Sample {
         let (log, year) = ("259200".to_owned(), "15552000".to_owned());
         let page = "1000".to_owned();
         let (what, arguments) = match name {
+            "audit/put.sql" => (
+                "64 entries",
+                vec![
+                    self.new_ids(),
+                    self.all("timestamptz", "now()"),
+                    self.drivers(),
+                    self.all("text", "'support'"),
+                    self.all("text", "'getMessage'"),
+                    self.all("text", "null"),
+                    self.ids(),
+                    self.all("text", "null"),
+                    self.all("text", "null"),
+                    self.all("bigint", "200"),
+                    self.all("text", "'request'"),
+                ],
+            ),
             "events/append.sql" => (
                 "64 sends",
                 vec![
@@ -127,6 +143,7 @@ impl Sample {
             }
             "events/trim.sql" => ("retention, 1,000 rows", vec![log, page]),
             "events/trim_users.sql" => ("retention, users", vec![log, page]),
+            "feed/place.sql" => ("a message's trace", vec![topic, "40".to_owned(), "now()".to_owned()]),
             "messages/by_client_id.sql" => ("64 sends", vec![self.rides(), self.drivers(), self.all("text", "'m-1'")]),
             "messages/by_id.sql" => ("64 messages", vec![self.ids()]),
             "messages/last_of_others.sql" => ("64 marks", vec![self.rides(), self.drivers(), self.all("bigint", "20")]),
@@ -160,6 +177,7 @@ impl Sample {
                 ],
             ),
             "participants/going_on.sql" => ("a driver's rides that go on", vec![driver, "64".to_owned()]),
+            "participants/of_message.sql" => ("a message's trace", vec![ride, "40".to_owned(), driver]),
             "participants/put.sql" => (
                 "64 joined",
                 vec![

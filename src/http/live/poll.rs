@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
 use super::acknowledged::{Acknowledged, Page};
+use super::handed;
 use super::reader::{Cursor, Handed, Reader, Turn, trace};
 use super::request::{acknowledge, filter, follow_ride, merged_attend, places};
 use super::state::{AnyStateView, GapView, State};
@@ -314,6 +315,7 @@ impl Found {
     ) -> Result<(), Refusal> {
         api.require_room()?;
         trace(&self.page.events, api, Transport::Poll);
+        handed::record(&self.page.events, reader, caller, api, Transport::Poll);
         let answer = Answer {
             events: self.page.events.iter().map(view).collect::<Result<_, _>>()?,
             cursor: cursor.to_string(),

@@ -4,8 +4,9 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::handed::ride_of;
 use super::state::{GapView, State};
-use crate::domain::Seq;
+use crate::domain::{RideId, RideRole, Seq};
 use crate::http::context::Api;
 use crate::http::metrics::Transport;
 use crate::realtime::{Closed, Event, FeedReader, Follow, Gap, Merged, MergedNext, Next, Value};
@@ -27,6 +28,9 @@ pub(super) trait Reader: Send + 'static {
 
     /// Whether what is followed goes on: a ride that has not ended.
     fn is_going_on(&self) -> bool;
+
+    /// The ride that a message of it is on, where whoever follows is a participant there.
+    fn ride_as_participant(&self, message: &Event) -> Option<RideId>;
 
     /// What is followed, as it is now. (`&mut`, since a merged follower cannot be shared between threads.)
     fn state(&mut self) -> impl Future<Output = Result<State, StoreError>> + Send;
@@ -113,6 +117,10 @@ impl Reader for Follow {
         Self::is_going_on(self)
     }
 
+    fn ride_as_participant(&self, _: &Event) -> Option<RideId> {
+        matches!(self.access().role, RideRole::Rider | RideRole::Driver).then(|| self.ride().clone())
+    }
+
     async fn state(&mut self) -> Result<State, StoreError> {
         self.snapshot().await.map(|snapshot| State::Ride(Box::new(snapshot)))
     }
@@ -147,6 +155,10 @@ impl Reader for FeedReader {
 
     fn is_going_on(&self) -> bool {
         true
+    }
+
+    fn ride_as_participant(&self, _: &Event) -> Option<RideId> {
+        None
     }
 
     async fn state(&mut self) -> Result<State, StoreError> {
@@ -185,6 +197,11 @@ impl Reader for Merged {
 
     fn is_going_on(&self) -> bool {
         Self::is_going_on(self)
+    }
+
+    fn ride_as_participant(&self, message: &Event) -> Option<RideId> {
+        // Only participants have a ride in their merged stream.
+        ride_of(message.data())
     }
 
     async fn state(&mut self) -> Result<State, StoreError> {

@@ -17,6 +17,7 @@ use salvo::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
+use super::handed;
 use super::reader::{Cursor, Handed, Reader, Turn, trace};
 use super::state::{GapView, ReasonView, State, SyncView};
 use crate::auth::TokenError;
@@ -158,7 +159,7 @@ impl<R: Reader> EventStream<R> {
                 match wake {
                     Wake::Turn(Turn::Events(events)) => {
                         // Events that the filter holds back break no silence.
-                        if let Some(frames) = self.frames(events) {
+                        if let Some(frames) = self.frames(events, &caller) {
                             self.silent_at = Instant::now() + self.heartbeat;
                             yield Ok(frames);
                         }
@@ -234,11 +235,12 @@ impl<R: Reader> EventStream<R> {
     }
 
     /// The frames of those events that pass the filter, in one piece.
-    fn frames(&mut self, mut events: Vec<Handed>) -> Option<Bytes> {
+    fn frames(&mut self, mut events: Vec<Handed>, caller: &Caller) -> Option<Bytes> {
         events.retain(|handed| self.filter.passes(handed.event.kind));
         let last = events.last()?;
         self.told = last.cursor.clone();
         trace(&events, &self.api, Transport::Stream);
+        handed::record(&events, &self.reader, caller, &self.api, Transport::Stream);
         self.api.metrics.handed_out.observe(last.event.arrived.elapsed().as_secs_f64());
         match events.as_slice() {
             // The usual case.
