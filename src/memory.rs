@@ -5,8 +5,8 @@
 //!
 //! - Beyond the ceiling the client that has waited longest is cut off, unless it has waited for less than `GRACE`: what a
 //!   client reads is gone within milliseconds, so the oldest are those that do not read.
-//! - Where nobody has waited that long, there is [no room](Memory::has_room): requests are rejected before they are carried
-//!   out, and large responses once more before they are made, when the database has given what they are made of. So what is held
+//! - Where nobody has waited that long, there is [no room](Memory::has_room): requests, but for small writes, are rejected before they are
+//!   carried out, and large responses once more before they are made, when the database has given what they are made of. So what is held
 //!   exceeds the ceiling by what is made at that moment: a page for each connection to the database, and each thread.
 
 use std::collections::BTreeMap;

@@ -140,7 +140,7 @@ pub(super) async fn read<'ex>(req: &'ex mut Request, depot: &Depot, most: usize)
 }
 
 /// The smallest body that is counted.
-const SMALL: usize = 1024;
+pub(super) const SMALL: usize = 1024;
 
 /// Holds the memory of a body while it is read; with what ends that.
 fn hold(api: &Api, length: usize) -> Option<(CancellationToken, Arc<Held>)> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use salvo::extract::Metadata;
-use salvo::http::Method;
-use salvo::http::header::AUTHORIZATION;
+use salvo::http::header::{AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use salvo::http::{Method, Version};
 use salvo::oapi::{Components, EndpointArgRegister, Operation, SecurityRequirement};
 use salvo::{Depot, Extractible, Request};
 
@@ -12,7 +12,7 @@ use super::Api;
 use crate::auth::{Ticket, TokenError};
 use crate::domain::{Caller, Error, RideId, Role, Time};
 use crate::http::audit;
-use crate::http::body::{MAX_BYTES, reject_body};
+use crate::http::body::{MAX_BYTES, SMALL, reject_body};
 use crate::http::params::{QueryParameters, query};
 use crate::http::refusal::Refusal;
 use crate::http::trace::RequestId;
@@ -158,6 +158,16 @@ async fn limit_writes(req: &mut Request, depot: &mut Depot, api: &Api, caller: &
     checked
 }
 
+/// Whether a request and its response take next to no memory: these are carried out however much others hold.
+fn is_small_write(req: &Request) -> bool {
+    let length = req.headers().get(CONTENT_LENGTH).map(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let has_small_body = match length {
+        Some(length) => length.is_some_and(|length| length < SMALL),
+        None => !req.headers().contains_key(TRANSFER_ENCODING) && req.version() < Version::HTTP_2,
+    };
+    has_small_body && !matches!(*req.method(), Method::GET | Method::HEAD)
+}
+
 fn api(depot: &Depot) -> Result<Arc<Api>, Refusal> {
     depot.get_typed::<Arc<Api>>().cloned().map_err(|_| Error::Internal.into())
 }
@@ -171,7 +181,9 @@ impl<'ex> Extractible<'ex> for Session {
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
         let api = api(depot)?;
-        api.require_room()?;
+        if !is_small_write(req) {
+            api.require_room()?;
+        }
         match Credentials::of(req, &api).await? {
             Credentials::Token(caller) => {
                 RequestId::note_role(depot, caller.role);
