@@ -136,9 +136,9 @@ mod tests {
     fn what_was_given_is_shown_and_no_default() {
         assert_eq!(given(&[]), "");
         let shown =
-            given(&["--listen", "0.0.0.0:8080", "--cors-origins", "https://a.example,*", "--log", "info, x=off"]);
+            given(&["--listen", "0.0.0.0:8080", "--cors-origins", "https://a.example,*", "--jwt-issuer", "an issuer"]);
         let expected =
-            "RIDEWIRE_CORS_ORIGINS=https://a.example,* RIDEWIRE_LISTEN=0.0.0.0:8080 RIDEWIRE_LOG=\"info, x=off\"";
+            "RIDEWIRE_CORS_ORIGINS=https://a.example,* RIDEWIRE_JWT_ISSUER=\"an issuer\" RIDEWIRE_LISTEN=0.0.0.0:8080";
         assert_eq!(shown, expected);
     }
 

@@ -46,7 +46,8 @@ pub async fn migrate(address: &Address) -> Result<usize, StoreError> {
 
 /// Whether the database takes no writes now, as a standby.
 async fn is_read_only(client: &Client) -> Result<bool, StoreError> {
-    let row = client.query_one("select current_setting('transaction_read_only') = 'on'", &[]).await?;
+    // Not prepared: a pooler may execute it on another connection.
+    let row = client.query_typed_one("select current_setting('transaction_read_only') = 'on'", &[]).await?;
     Ok(row.try_get(0)?)
 }
 
@@ -54,7 +55,7 @@ async fn is_read_only(client: &Client) -> Result<bool, StoreError> {
 async fn check(client: &Client) -> Result<usize, StoreError> {
     let runner = embedded::migrations::runner();
     let latest = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
-    let applied = client.query_one("select max(version)::bigint from ridewire_migrations", &[]).await;
+    let applied = client.query_typed_one("select max(version)::bigint from ridewire_migrations", &[]).await;
     let applied = applied.ok().and_then(|row| row.get::<_, Option<i64>>(0)).unwrap_or(0);
     if applied >= i64::from(latest) { Ok(0) } else { Err(StoreError::ReadOnly) }
 }

@@ -265,7 +265,7 @@ async fn nothing_of_an_erased_user_is_left_anywhere() {
     person.send("shared", "zqw-flagged").await;
     let message = neighbour.send("shared", "Where are you?").await;
     let reaction = format!("messages/{}/reactions/%F0%9F%A6%A9", message["id"].as_str().unwrap());
-    person.put(&reaction, Value::Null).await.expect(204);
+    person.put(&reaction, json!({})).await.expect(204);
     neighbour.edit(&message, "Where are you now?").await.expect(200);
     person.post("messages/rides/shared/typing", json!({ "typing": true })).await.expect(202);
     person.mark(&message, "read").await.expect(200);

@@ -61,7 +61,7 @@ async fn an_erased_users_reactions_go_and_others_are_told() {
     let message = driver.send("ride_1", "Hello").await;
     let path = |emoji: &str| format!("messages/{}/reactions/{emoji}", message["id"].as_str().unwrap());
     for (user, emoji) in [(&rider, "🦓"), (&rider, "👍"), (&support, "👍"), (&support, "🦓")] {
-        user.put(&path(emoji), Value::Null).await.expect(204);
+        user.put(&path(emoji), json!({})).await.expect(204);
     }
     // What is edited tells of the reactions that there are.
     driver.edit(&message, "Hello!").await.expect(200);

@@ -46,6 +46,11 @@ test('every method of a client works where it is not called on the client', asyn
   assert.deepEqual((await client.history(rideId, { limit: 1 })).messages.map(({ content }) => content), ['On my way']);
   assert.ok((await client.rides({ limit: 1 })).rides.some((ride) => ride.rideId === rideId));
   await client.delete(sent.id);
+  assert.match(await client.pushKey(), /^[\w-]{87}$/);
+  const endpoint = 'https://push.example/1';
+  const keys = { p256dh: await client.pushKey(), auth: 'AAAAAAAAAAAAAAAAAAAAAA' };
+  await client.subscribePush({ endpoint, expirationTime: null, keys });
+  await client.unsubscribePush(endpoint);
 
   const own = client.ride(rideId, { after: 0 });
   const all = client.all({ types: ['message:*'] });
