@@ -48,6 +48,11 @@ impl Handovers {
         if !self.is_on {
             return;
         }
+        // Under more load than is recorded, nothing is made that is dropped.
+        if self.buffer.lock().unwrap_or_else(PoisonError::into_inner).len() >= MOST {
+            self.dropped.fetch_add(messages.count() as u64, Ordering::Relaxed);
+            return;
+        }
         let mut handovers: Vec<Handover> = Vec::new();
         let mut at = None;
         for (ride, seq) in messages {
