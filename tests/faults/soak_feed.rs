@@ -157,8 +157,8 @@ async fn logs(client: &Client) -> BTreeMap<String, Log> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feed_is_contiguous_and_equals_the_logs_while_its_relay_is_killed() {
     let _turn = two_at_a_time().await;
-    let messages = size(12_000, 1_000_000);
-    let kills = size(10, 300);
+    let messages = size(4_000, 1_000_000);
+    let kills = size(5, 300);
     let database = Database::create().await;
     let settings = [("RIDEWIRE_PUSH_AFTER", "0s"), ("RIDEWIRE_FALLBACK_POLL", "500ms")];
     let mut servers = [Server::with(&database, &settings).await, Server::with(&database, &settings).await];

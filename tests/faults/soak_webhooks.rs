@@ -55,7 +55,7 @@ fn assert_in_order(received: &[Received]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_fails_at_random_gets_every_event_in_order_while_replicas_are_killed() {
     let _turn = two_at_a_time().await;
-    let (rides, messages, kills) = (size(24, 400), size(10, 40), size(4, 40));
+    let (rides, messages, kills) = (size(12, 400), size(6, 40), size(3, 40));
     let database = Database::create().await;
     let mut servers = [Server::with(&database, &SETTINGS).await, Server::with(&database, &SETTINGS).await];
     let requests = AtomicUsize::new(0);
@@ -109,7 +109,7 @@ async fn an_endpoint_that_fails_at_random_gets_every_event_in_order_while_replic
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_thousand_endpoints_a_dead_one_delays_none_of_the_others() {
     let _turn = two_at_a_time().await;
-    let (endpoints, messages) = (size(200, 1_000), size(3, 20));
+    let (endpoints, messages) = (size(50, 1_000), size(3, 20));
     let database = Database::create().await;
     let server = Server::with(&database, &SETTINGS).await;
     let receiver =
