@@ -11,7 +11,7 @@ use super::live::{is_typing, online};
 use super::oracle::{Oracle, key, ride_view, views_of_messages};
 use super::world::{DRIVERS, RIDE, Reader, World};
 use super::{Place, Shown, place};
-use crate::support::{Answer, Event, Stream, User, eventually};
+use crate::support::{Event, Stream, User, eventually};
 
 /// After how long an event that has not come is missing: only where a test fails.
 const MISSING: Duration = Duration::from_secs(45);
