@@ -66,6 +66,7 @@ struct Streams {
 
 impl Streams {
     /// Opens them, each past its first frame.
+    #[allow(clippy::async_yields_async, reason = "the streams are read only once all of them are open")]
     async fn open(target: &Target, server: &Server, count: usize) -> Self {
         let latencies: Arc<std::sync::Mutex<Vec<Duration>>> = Arc::default();
         let mut opening = JoinSet::new();
