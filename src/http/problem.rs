@@ -172,9 +172,19 @@ pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
             "code": code,
             "requestId": "01a2064a-3f01-7521-8e7a-2efe52754594",
         });
-        if let (Some(members), Refusal::Domain(Error::Invalid(FieldErrors(fields)))) = (body.as_object_mut(), refusal) {
-            let wrong = |field: FieldError| json!({ "pointer": field.pointer, "detail": field.detail });
-            members.insert("errors".to_owned(), fields.into_iter().map(wrong).collect());
+        if let Some(members) = body.as_object_mut() {
+            match refusal {
+                Refusal::Domain(Error::Invalid(FieldErrors(fields))) => {
+                    let wrong = |field: FieldError| json!({ "pointer": field.pointer, "detail": field.detail });
+                    members.insert("errors".to_owned(), fields.into_iter().map(wrong).collect());
+                }
+                Refusal::NotReady(NotReady { database, writable, keys, listen }) => {
+                    let found = [("database", database), ("writable", writable), ("keys", keys)];
+                    members.extend(found.map(|(name, is_so)| (name.to_owned(), is_so.into())));
+                    members.insert("listen".to_owned(), listen.into());
+                }
+                _ => {}
+            }
         }
         (code, body)
     })

@@ -177,7 +177,7 @@ test('operations are found by words and by their address, with keys alone', asyn
   assert.ok(Math.abs(await top('getPresence') - 56) < 8, 'the address leads to its operation');
   await page.locator('.nav [aria-current]', { hasText: 'Who of a ride' }).waitFor();
   await page.keyboard.press('/');
-  await page.keyboard.type('reaction delete');
+  await page.keyboard.type('emoji delete');
   await page.getByRole('status').filter({ hasText: '1 operation' }).waitFor();
   assert.deepEqual(await page.locator('.operation:visible h3').allTextContents(), ['Take a reaction back']);
   await page.keyboard.press('Enter');
