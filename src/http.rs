@@ -19,6 +19,7 @@ mod messages;
 mod metrics;
 mod moderation;
 pub mod openapi;
+mod operations;
 mod pages;
 mod params;
 mod presence;

@@ -4,12 +4,11 @@
 //! forget it. It is recorded when it is dropped: with the response's status, or without one where the client has gone and the
 //! handler was dropped, since what the handler gave to the writer is carried out all the same. It has ids and nothing of what was said.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use salvo::http::{Method, StatusCode};
-use salvo::oapi::{OpenApi, endpoint};
+use salvo::oapi::endpoint;
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, Writer as _, async_trait};
 use serde::Serialize;
 use tokio::time::sleep;
@@ -17,7 +16,8 @@ use uuid::Uuid;
 
 use super::body::Json;
 use super::context::{Api, Session};
-use super::params::{number, operation_key, query};
+use super::operations::ApiOperation;
+use super::params::{number, query};
 use super::refusal::Refusal;
 use super::schema;
 use super::trace::RequestId;
@@ -33,25 +33,6 @@ const WRITTEN: Duration = Duration::from_millis(1_250);
 
 /// The most entries of a page, and how many where no limit is given.
 const PAGE: (usize, usize) = (200, 50);
-
-/// The ids of the operations, by method and path.
-#[derive(Debug, Default)]
-pub(super) struct Operations(HashMap<String, String>);
-
-impl Operations {
-    /// Reads them from the document.
-    pub(super) fn of(document: &OpenApi) -> Self {
-        let mut ids = HashMap::new();
-        for (path, item) in document.paths.iter() {
-            for (method, operation) in item.operations.iter() {
-                if let Some(id) = &operation.operation_id {
-                    ids.insert(format!("{method:?} {path}").to_ascii_lowercase(), id.clone());
-                }
-            }
-        }
-        Self(ids)
-    }
-}
 
 /// An entry whose request is being answered.
 struct Pending {
@@ -69,12 +50,11 @@ impl Drop for Pending {
 }
 
 /// Begins the entry of a request, where its caller is support or the service.
-pub(super) fn begin(req: &Request, depot: &mut Depot, api: &Api, caller: &Caller) {
+pub(super) fn begin(req: &Request, depot: &mut Depot, api: &Api, caller: &Caller, operation: Option<&ApiOperation>) {
     if !caller.role.is_staff() {
         return;
     }
-    let operations = depot.get_typed::<Arc<Operations>>().ok();
-    let Some(action) = operations.and_then(|operations| operations.0.get(&operation_key(req))).cloned() else { return };
+    let Some(action) = operation.and_then(|operation| operation.id.clone()) else { return };
     // Only what is an id is kept: anything can stand in a path.
     let is_id = |text: &&str| RideId::parse(text).is_ok();
     let named = |name: &str| req.params().get(name).map(String::as_str).filter(is_id).map(str::to_owned);

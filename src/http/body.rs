@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use salvo::extract::Metadata;
-use salvo::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
+use salvo::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, TRANSFER_ENCODING};
 use salvo::http::{Method, ParseError, StatusCode, Version};
 use salvo::oapi::{Components, Content, EndpointArgRegister, EndpointOutRegister, Operation, RequestBody, ToSchema};
 use salvo::{Depot, Extractible, Request, Response, Scribe};
@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::context::Api;
-use super::params::QueryParameters;
+use super::operations::ApiOperation;
 use super::refusal::Refusal;
 use crate::domain::{Error, FieldErrors};
 use crate::memory::Held;
@@ -80,9 +80,12 @@ impl<T: ToSchema> EndpointArgRegister for OptionalBody<T> {
 
 /// Rejects the body of a request whose operation has none: what it says would be ignored. Nothing and `{}`, which some clients
 /// always send, are none; and of GET and HEAD a body has no meaning (RFC 9110, section 9.3.1).
-pub(super) async fn reject_body(req: &mut Request, depot: &Depot) -> Result<(), Refusal> {
-    let operations = depot.get_typed::<Arc<QueryParameters>>().map_err(|_| Error::Internal)?;
-    if matches!(*req.method(), Method::GET | Method::HEAD) || !operations.is_without_body(req) {
+pub(super) async fn reject_body(
+    req: &mut Request,
+    depot: &Depot,
+    operation: Option<&ApiOperation>,
+) -> Result<(), Refusal> {
+    if matches!(*req.method(), Method::GET | Method::HEAD) || operation.is_none_or(|operation| operation.has_body) {
         return Ok(());
     }
     let bytes = read(req, depot, MAX_BYTES).await?.trim_ascii();
@@ -93,8 +96,7 @@ pub(super) async fn reject_body(req: &mut Request, depot: &Depot) -> Result<(), 
     };
     let mut errors = FieldErrors::default();
     for field in fields.keys() {
-        let pointer = format!("/{}", field.replace('~', "~0").replace('/', "~1"));
-        errors.take::<(), _>(&pointer, Err("is unknown: this operation has no fields"));
+        errors.take::<(), _>(&pointer_to(field), Err("is unknown: this operation has no fields"));
     }
     if errors.0.is_empty() { Ok(()) } else { Err(errors.into_error().into()) }
 }
@@ -103,7 +105,7 @@ pub(super) async fn reject_body(req: &mut Request, depot: &Depot) -> Result<(), 
 pub(super) async fn read<'ex>(req: &'ex mut Request, depot: &Depot, most: usize) -> Result<&'ex [u8], Refusal> {
     let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
     // Told beforehand that it is too long, there is no need to read it.
-    let length = req.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let length = content_length(req);
     let deadline = Instant::now() + api.limits.body_deadline;
     if let Some(length) = length.filter(|length| *length > most) {
         // But whoever is still sending may miss the answer: in HTTP/2 a client may take the end of its stream for a failure (curl 7
@@ -140,7 +142,22 @@ pub(super) async fn read<'ex>(req: &'ex mut Request, depot: &Depot, most: usize)
 }
 
 /// The smallest body that is counted.
-pub(super) const SMALL: usize = 1024;
+const SMALL: usize = 1024;
+
+fn content_length(req: &Request) -> Option<usize> {
+    req.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether a request has no body, or one that is not counted.
+pub(super) fn has_small_body(req: &Request) -> bool {
+    match content_length(req) {
+        Some(length) => length < SMALL,
+        None => {
+            let is_announced = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| req.headers().contains_key(name));
+            !is_announced && req.version() < Version::HTTP_2
+        }
+    }
+}
 
 /// Holds the memory of a body while it is read; with what ends that.
 fn hold(api: &Api, length: usize) -> Option<(CancellationToken, Arc<Held>)> {
@@ -210,11 +227,15 @@ fn wrong_field<T: DeserializeOwned>(bytes: &[u8]) -> String {
     parsed.err().map(|error| pointer(error.path())).unwrap_or_default()
 }
 
-/// RFC 6901.
+/// A JSON Pointer (RFC 6901) to a member.
+fn pointer_to(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 fn pointer(path: &serde_path_to_error::Path) -> String {
     let segment = |segment: &Segment| match segment {
         Segment::Seq { index } => format!("/{index}"),
-        Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Map { key } => pointer_to(key),
         Segment::Enum { variant } => format!("/{variant}"),
         Segment::Unknown => String::new(),
     };

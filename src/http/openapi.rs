@@ -29,6 +29,9 @@ Request bodies are JSON whatever their `Content-Type` says. Errors are `applicat
 stable `code`. A ride or message that is not yours looks as one that is not there. A query parameter that an operation does not \
 document is rejected, except `_`, which some libraries add against caches; so is a body where none is documented, except `{}`. `HEAD` is accepted wherever `GET` is.";
 
+/// The media type of a problem (RFC 9457).
+const PROBLEM: &str = "application/problem+json";
+
 /// The refusals that any operation under `/api/v1` may meet.
 const COMMON: [(&str, &str); 7] = [
     ("400", "`invalid_request`: `errors` says which field, and what would be right"),
@@ -88,17 +91,7 @@ pub fn document() -> OpenApi {
         document.components.examples.insert(code.to_owned(), Example::new().value(body).into());
     }
     describe_refusals(&mut document, &problem);
-    // Of what is no part of the API, that has a problem of its own.
-    if let Some(RefOr::Type(response)) = document
-        .paths
-        .get_mut("/readyz")
-        .and_then(|item| item.operations.get_mut(&PathItemType::Get))
-        .and_then(|operation| operation.responses.get_mut("503"))
-        && let Some(content) = response.contents.get_mut("application/problem+json")
-    {
-        let example = Ref::new("#/components/examples/not_ready");
-        content.examples.insert("not_ready".to_owned(), RefOr::Ref(example));
-    }
+    show_problems(&mut document);
     document
 }
 
@@ -120,16 +113,23 @@ fn describe_refusals(document: &mut OpenApi, problem: &RefOr<Schema>) {
                 if let RefOr::Type(response) = response
                     && status.starts_with(['4', '5'])
                 {
-                    let mut content = Content::new(problem.clone());
-                    // The codes are what a description has between backticks, and an example is there of each.
-                    for code in response.description.split('`').skip(1).step_by(2) {
-                        if document.components.examples.contains_key(code) {
-                            let example = Ref::new(format!("#/components/examples/{code}"));
-                            content.examples.insert(code.to_owned(), RefOr::Ref(example));
-                        }
-                    }
-                    response.contents.insert("application/problem+json".into(), content);
+                    response.contents.insert(PROBLEM.into(), Content::new(problem.clone()));
                 }
+            }
+        }
+    }
+}
+
+/// Shows an example of each code that the description of a problem has between backticks.
+fn show_problems(document: &mut OpenApi) {
+    let operations = document.paths.iter_mut().flat_map(|(_, item)| item.operations.values_mut());
+    for (_, response) in operations.flat_map(|operation| operation.responses.iter_mut()) {
+        let RefOr::Type(response) = response else { continue };
+        let Some(content) = response.contents.get_mut(PROBLEM) else { continue };
+        for code in response.description.split('`').skip(1).step_by(2) {
+            if document.components.examples.contains_key(code) {
+                let example = Ref::new(format!("#/components/examples/{code}"));
+                content.examples.insert(code.to_owned(), RefOr::Ref(example));
             }
         }
     }

@@ -1,19 +1,15 @@
 //! Path and query parameters, parsed into the domain's types.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
 use salvo::extract::Metadata;
-use salvo::http::Method;
-use salvo::oapi::{
-    Components, EndpointArgRegister, OpenApi, Operation, Parameter, ParameterIn, RefOr, SecurityRequirement, ToSchema,
-};
+use salvo::oapi::{Components, EndpointArgRegister, Operation, Parameter, ParameterIn, ToSchema};
 use salvo::{Depot, Extractible, Request};
 
 use super::refusal::Refusal;
 use super::schema;
-use crate::domain::{Emoji, Error, FieldErrors, MessageId, RideId, Seq, UserId};
+use crate::domain::{Emoji, Error, MessageId, RideId, Seq, UserId};
 
 macro_rules! path_parameter {
     ($(#[$docs:meta])* $name:ident($inner:ty) = $text:literal, $schema:ty, $parse:expr) => {
@@ -68,73 +64,6 @@ path_parameter! {
 path_parameter! {
     /// `{webhookId}`
     WebhookPath(String) = "webhookId", String, |text| Ok(text.to_owned())
-}
-
-/// The method and path of a request's operation, as the maps that are made from openapi.yaml have them.
-pub(super) fn operation_key(req: &Request) -> String {
-    let method = if req.method() == Method::HEAD { "get" } else { req.method().as_str() };
-    format!("{method} /{}", req.matched_path().trim_start_matches('/')).to_ascii_lowercase()
-}
-
-/// What each operation takes, as openapi.yaml documents it: query parameters, and whether there is a body.
-#[derive(Debug, Default)]
-pub(super) struct QueryParameters {
-    parameters: HashMap<String, Vec<String>>,
-    without_body: HashSet<String>,
-}
-
-impl QueryParameters {
-    /// Reads them from the document.
-    pub(super) fn of(document: &OpenApi) -> Self {
-        let mut parameters: HashMap<String, Vec<String>> = HashMap::new();
-        let mut without_body = HashSet::new();
-        for (path, item) in document.paths.iter() {
-            for (method, operation) in item.operations.iter() {
-                let documented = operation.parameters.0.iter().filter_map(|parameter| match parameter {
-                    RefOr::Type(parameter) if parameter.parameter_in == ParameterIn::Query => {
-                        Some(parameter.name.clone())
-                    }
-                    _ => None,
-                });
-                let mut names: Vec<_> = documented.collect();
-                // Where a ticket counts, it is documented as a way to authenticate.
-                let ticket = SecurityRequirement::new("ticket", Vec::<String>::new());
-                if operation.securities.iter().flatten().any(|security| *security == ticket) {
-                    names.push("ticket".to_owned());
-                }
-                let name = format!("{method:?} {path}").to_ascii_lowercase();
-                if operation.request_body.is_none() {
-                    without_body.insert(name.clone());
-                }
-                parameters.insert(name, names);
-            }
-        }
-        Self { parameters, without_body }
-    }
-
-    /// Whether the operation of a request has no body.
-    pub(super) fn is_without_body(&self, req: &Request) -> bool {
-        self.without_body.contains(&operation_key(req))
-    }
-
-    /// Rejects a parameter that the operation does not have: it is more likely a misspelt one than one that does not matter.
-    /// `_` is what libraries add to have no response from a cache.
-    pub(super) fn check(&self, req: &Request) -> Result<(), Error> {
-        // Most requests have none, sends above all.
-        if req.uri().query().is_none() {
-            return Ok(());
-        }
-        let Some(known) = self.parameters.get(&operation_key(req)) else { return Ok(()) };
-        let mut unknown = FieldErrors::default();
-        for name in req.queries().keys().filter(|name| *name != "_" && !known.contains(name)) {
-            let detail = match known.as_slice() {
-                [] => "is unknown: this operation has no query parameters".to_owned(),
-                known => format!("is unknown; the query parameters of this operation are {}", known.join(", ")),
-            };
-            unknown.take::<(), _>(name, Err(detail));
-        }
-        if unknown.0.is_empty() { Ok(()) } else { Err(unknown.into_error()) }
-    }
 }
 
 /// A query parameter, if it was given; of several by the same name the last.

@@ -15,7 +15,7 @@ use super::health::NotReady;
 use super::refusal::Refusal;
 use super::trace::RequestId;
 use crate::auth::TokenError;
-use crate::domain::{Code, Error, FieldError, FieldErrors, Status};
+use crate::domain::{Code, Error, FieldErrors, Status};
 
 /// The members that our problems have beside the standard ones.
 #[derive(Debug, Clone, Serialize)]
@@ -169,25 +169,25 @@ pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
             "title": title,
             "status": status.as_u16(),
             "detail": refusal.to_string(),
-            "code": code,
-            "requestId": "01a2064a-3f01-7521-8e7a-2efe52754594",
         });
-        if let Some(members) = body.as_object_mut() {
-            match refusal {
-                Refusal::Domain(Error::Invalid(FieldErrors(fields))) => {
-                    let wrong = |field: FieldError| json!({ "pointer": field.pointer, "detail": field.detail });
-                    members.insert("errors".to_owned(), fields.into_iter().map(wrong).collect());
-                }
-                Refusal::NotReady(NotReady { database, writable, keys, listen }) => {
-                    let found = [("database", database), ("writable", writable), ("keys", keys)];
-                    members.extend(found.map(|(name, is_so)| (name.to_owned(), is_so.into())));
-                    members.insert("listen".to_owned(), listen.into());
-                }
-                _ => {}
-            }
+        let extensions = extensions(code, "01a2064a-3f01-7521-8e7a-2efe52754594".to_owned(), refusal);
+        if let (Some(members), Ok(Value::Object(extensions))) = (body.as_object_mut(), serde_json::to_value(extensions))
+        {
+            members.extend(extensions);
         }
         (code, body)
     })
+}
+
+/// What a refusal says besides.
+fn extensions(code: &'static str, request_id: String, refusal: Refusal) -> Extensions {
+    let (errors, readiness) = match refusal {
+        Refusal::Domain(Error::Invalid(FieldErrors(fields))) => (fields, None),
+        Refusal::NotReady(readiness) => (Vec::new(), Some(readiness)),
+        _ => (Vec::new(), None),
+    };
+    let errors = errors.into_iter().map(|field| WrongField { pointer: field.pointer, detail: field.detail }).collect();
+    Extensions { code, request_id, errors, readiness }
 }
 
 /// When to try again, in whole seconds: jittered, so that those who were refused together do not come back
@@ -240,18 +240,8 @@ impl Writer for Refusal {
             Self::Domain(Error::TooManyWaiting) => Some(HeaderValue::from(1)),
             _ => (status == StatusCode::SERVICE_UNAVAILABLE).then(retry_after),
         };
-        let (errors, readiness) = match self {
-            Self::Domain(Error::Invalid(fields)) => (fields.0, None),
-            Self::NotReady(readiness) => (Vec::new(), Some(readiness)),
-            _ => (Vec::new(), None),
-        };
-        let errors = errors.into_iter().map(|field| WrongField { pointer: field.pointer, detail: field.detail });
-        res.render(Problem::new(status).kind(page).title(title).detail(detail).with_extensions(Extensions {
-            code,
-            request_id: request_id.to_string(),
-            errors: errors.collect(),
-            readiness,
-        }));
+        let extensions = extensions(code, request_id.to_string(), self);
+        res.render(Problem::new(status).kind(page).title(title).detail(detail).with_extensions(extensions));
         if let Some(retry) = retry {
             res.headers_mut().insert(RETRY_AFTER, retry);
         }

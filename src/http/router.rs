@@ -7,13 +7,13 @@ use salvo::http::header::{ALLOW, HeaderValue};
 use salvo::http::{Method, StatusCode};
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Service, Writer, async_trait};
 
-use super::audit::{self, Audited, Operations};
+use super::audit::{self, Audited};
 use super::console::Console;
 use super::context::Api;
 use super::errors::ErrorPages;
 use super::guard::{Origin, RequireHost, RequirePath, cors};
 use super::live::{feed, poll, sse};
-use super::params::QueryParameters;
+use super::operations::Operations;
 use super::refusal::Refusal;
 use super::trace::Trace;
 use super::{
@@ -38,12 +38,11 @@ pub fn service(api: Arc<Api>, origins: &[Origin], served: Served, console: Optio
     if let Some(console) = console {
         root = root.push(console.router());
     }
-    let document = openapi::document();
-    let (parameters, operations) = (QueryParameters::of(&document), Operations::of(&document));
+    let operations = Arc::new(Operations::of(&openapi::document()));
     let metrics = Arc::clone(&api.metrics);
     let service = Service::new(root)
         .catcher(Catcher::default().hoop(Nothing))
-        .hoop(Provide(api, Arc::new(parameters), Arc::new(operations)))
+        .hoop(Provide(api, operations))
         .hoop(Trace(metrics))
         .hoop(RequireHost)
         .hoop(RequirePath);
@@ -54,14 +53,13 @@ pub fn service(api: Arc<Api>, origins: &[Origin], served: Served, console: Optio
 }
 
 /// Puts the [`Api`], and what openapi.yaml says of the operations, where handlers find them.
-struct Provide(Arc<Api>, Arc<QueryParameters>, Arc<Operations>);
+struct Provide(Arc<Api>, Arc<Operations>);
 
 #[async_trait]
 impl Handler for Provide {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
         depot.insert_typed(Arc::clone(&self.0));
         depot.insert_typed(Arc::clone(&self.1));
-        depot.insert_typed(Arc::clone(&self.2));
         ctrl.call_next(req, depot, res).await;
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use salvo::extract::Metadata;
-use salvo::http::header::{AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use salvo::http::{Method, Version};
+use salvo::http::Method;
+use salvo::http::header::AUTHORIZATION;
 use salvo::oapi::{Components, EndpointArgRegister, Operation, SecurityRequirement};
 use salvo::{Depot, Extractible, Request};
 
@@ -12,8 +12,9 @@ use super::Api;
 use crate::auth::{Ticket, TokenError};
 use crate::domain::{Caller, Error, RideId, Role, Time};
 use crate::http::audit;
-use crate::http::body::{MAX_BYTES, SMALL, reject_body};
-use crate::http::params::{QueryParameters, query};
+use crate::http::body::{MAX_BYTES, has_small_body, reject_body};
+use crate::http::operations::{ApiOperation, Operations};
+use crate::http::params::query;
 use crate::http::refusal::Refusal;
 use crate::http::trace::RequestId;
 use crate::traces::Traced;
@@ -33,8 +34,8 @@ pub(in crate::http) struct Session {
 }
 
 impl Session {
-    fn new(caller: Caller, api: Arc<Api>, req: &Request, depot: &mut Depot) -> Self {
-        audit::begin(req, depot, &api, &caller);
+    fn new(caller: Caller, api: Arc<Api>, req: &Request, depot: &mut Depot, operation: Option<&ApiOperation>) -> Self {
+        audit::begin(req, depot, &api, &caller, operation);
         let trace = depot.get_typed::<Arc<Traced>>().ok().map(|traced| traced.context());
         let writer = api.writer.traced(trace);
         Self { caller, api, writer }
@@ -132,12 +133,6 @@ impl Credentials {
     }
 }
 
-/// Rejects unknown query parameters: only of callers who may be here at all.
-fn check_query(req: &Request, depot: &Depot) -> Result<(), Refusal> {
-    let parameters = depot.get_typed::<Arc<QueryParameters>>().map_err(|_| Error::Internal)?;
-    Ok(parameters.check(req)?)
-}
-
 /// Counts a write against the send limit of its user.
 async fn limit_writes(req: &mut Request, depot: &mut Depot, api: &Api, caller: &Caller) -> Result<(), Refusal> {
     let is_counted = match caller.role {
@@ -160,16 +155,11 @@ async fn limit_writes(req: &mut Request, depot: &mut Depot, api: &Api, caller: &
 
 /// Whether a request and its response take next to no memory: these are carried out however much others hold.
 fn is_small_write(req: &Request) -> bool {
-    let length = req.headers().get(CONTENT_LENGTH).map(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let has_small_body = match length {
-        Some(length) => length.is_some_and(|length| length < SMALL),
-        None => !req.headers().contains_key(TRANSFER_ENCODING) && req.version() < Version::HTTP_2,
-    };
-    has_small_body && !matches!(*req.method(), Method::GET | Method::HEAD)
+    has_small_body(req) && !matches!(*req.method(), Method::GET | Method::HEAD)
 }
 
-fn api(depot: &Depot) -> Result<Arc<Api>, Refusal> {
-    depot.get_typed::<Arc<Api>>().cloned().map_err(|_| Error::Internal.into())
+fn provided<T: Clone + Send + Sync + 'static>(depot: &Depot) -> Result<T, Refusal> {
+    depot.get_typed::<T>().cloned().map_err(|_| Error::Internal.into())
 }
 
 impl<'ex> Extractible<'ex> for Session {
@@ -180,7 +170,7 @@ impl<'ex> Extractible<'ex> for Session {
 
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
-        let api = api(depot)?;
+        let api: Arc<Api> = provided(depot)?;
         if !is_small_write(req) {
             api.require_room()?;
         }
@@ -188,9 +178,11 @@ impl<'ex> Extractible<'ex> for Session {
             Credentials::Token(caller) => {
                 RequestId::note_role(depot, caller.role);
                 limit_writes(req, depot, &api, &caller).await?;
-                check_query(req, depot)?;
-                reject_body(req, depot).await?;
-                Ok(Self::new(caller, api, req, depot))
+                let operations: Arc<Operations> = provided(depot)?;
+                let operation = operations.find(req);
+                operation.map_or(Ok(()), |operation| operation.check_query(req))?;
+                reject_body(req, depot, operation).await?;
+                Ok(Self::new(caller, api, req, depot, operation))
             }
             Credentials::Ticket(_) => Err(Error::Forbidden("a ticket opens streams and polls, nothing else").into()),
         }
@@ -205,7 +197,7 @@ impl<'ex> Extractible<'ex> for LiveSession {
 
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
     async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
-        let api = api(depot)?;
+        let api: Arc<Api> = provided(depot)?;
         if api.require_room().is_err() {
             // As below.
             return Ok(Self { session: None, bound_to: None });
@@ -222,8 +214,10 @@ impl<'ex> Extractible<'ex> for LiveSession {
         if caller.expires_at <= Time::now() {
             return Err(Refusal::Unauthorized(Some(TokenError::Expired)));
         }
-        check_query(req, depot)?;
-        Ok(Self { session: Some(Session::new(caller, api, req, depot)), bound_to })
+        let operations: Arc<Operations> = provided(depot)?;
+        let operation = operations.find(req);
+        operation.map_or(Ok(()), |operation| operation.check_query(req))?;
+        Ok(Self { session: Some(Session::new(caller, api, req, depot, operation)), bound_to })
     }
 }
 
