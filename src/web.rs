@@ -1,6 +1,7 @@
 //! What we ask others for, over HTTP: little and seldom. What a user of the API names, such as an endpoint of webhooks, is
 //! [`outbound`]'s alone.
 
+pub(crate) mod leased;
 pub(crate) mod outbound;
 pub(crate) mod retry_after;
 mod target;

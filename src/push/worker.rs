@@ -8,22 +8,17 @@ use hyper::StatusCode;
 use super::{PATIENCE, PushOutcome, TTL, WebPush, payload};
 use crate::store::{DuePush, NextPush, PushLease, StoreError};
 use crate::web::outbound::OutboundError;
-use crate::web::retry_after::retry_after;
+use crate::web::retry_after::{delay, retry_after};
 
-/// How long to wait after each of the first attempts that have failed.
-const DELAYS: [Duration; 5] = [
+/// How long to wait after each attempt that has failed; the last one is used again and again.
+const DELAYS: [Duration; 6] = [
     Duration::from_secs(5),
     Duration::from_secs(30),
     Duration::from_secs(120),
     Duration::from_secs(600),
     Duration::from_secs(1_800),
+    Duration::from_secs(3_600),
 ];
-
-/// How long to wait after each further one.
-const LONGEST: Duration = Duration::from_secs(3_600);
-
-/// A push service that wants to be asked again sooner is not asked sooner than this.
-const SOONEST: Duration = Duration::from_secs(5);
 
 /// When a push is due again that could not be read or recorded.
 const UNKNOWN: Duration = Duration::from_secs(1);
@@ -82,7 +77,7 @@ async fn attempt(push: &WebPush, lease: &PushLease) -> Result<Option<PushOutcome
             PushOutcome::Gone
         }
         Sent::Later(wanted) => {
-            let delay = delay(due.attempts, wanted);
+            let delay = delay(&DELAYS, due.attempts, wanted);
             if delay < left {
                 push.store.postpone_push(lease, delay, 1).await?;
                 return Ok(Some(PushOutcome::Retried));
@@ -139,25 +134,14 @@ fn judge(status: StatusCode, wanted: Option<Duration>) -> Sent {
     }
 }
 
-/// How long to wait after an attempt that has failed, of which there were `attempts` before. Pushes that have failed together do not come
-/// back together.
-fn delay(attempts: i64, wanted: Option<Duration>) -> Duration {
-    match wanted {
-        Some(wanted) => wanted.max(SOONEST).mul_f64(1.0 + 0.1 * fastrand::f64()),
-        None => {
-            let place = usize::try_from(attempts).unwrap_or(usize::MAX);
-            DELAYS.get(place).copied().unwrap_or(LONGEST).mul_f64(0.85 + 0.3 * fastrand::f64())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn delays_grow_and_a_push_service_chooses_longer_ones() {
-        let seconds = |attempts, wanted: Option<u64>| delay(attempts, wanted.map(Duration::from_secs)).as_secs_f64();
+        let seconds =
+            |attempts, wanted: Option<u64>| delay(&DELAYS, attempts, wanted.map(Duration::from_secs)).as_secs_f64();
         assert!((4.0..6.0).contains(&seconds(0, None)) && (100.0..140.0).contains(&seconds(2, None)));
         assert!((3_000.0..4_200.0).contains(&seconds(99, None)) && (3_000.0..4_200.0).contains(&seconds(-1, None)));
         assert!((600.0..=660.0).contains(&seconds(0, Some(600))));

@@ -1,4 +1,4 @@
-//! `Retry-After`.
+//! When a request to others is sent again.
 
 use std::time::Duration;
 
@@ -16,6 +16,20 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
     let date = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()?;
     Some(Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO))
+}
+
+/// A server that wants to be asked again sooner than the schedule is not asked sooner than this, unless the schedule is.
+pub(crate) const SOONEST: Duration = Duration::from_secs(5);
+
+/// How long to wait after an attempt that has failed, of which there were `attempts` before; the last of `delays` is used again and again.
+/// `wanted` is what the server wants. Requests that have failed together do not come back together.
+pub(crate) fn delay(delays: &[Duration], attempts: i64, wanted: Option<Duration>) -> Duration {
+    let place = usize::try_from(attempts).unwrap_or(usize::MAX).min(delays.len().saturating_sub(1));
+    let delay = delays.get(place).copied().unwrap_or(SOONEST);
+    match wanted {
+        Some(wanted) => wanted.max(delay.min(SOONEST)).mul_f64(1.0 + 0.1 * fastrand::f64()),
+        None => delay.mul_f64(0.85 + 0.3 * fastrand::f64()),
+    }
 }
 
 #[cfg(test)]

@@ -8,13 +8,13 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{Id, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Webhooks;
 use super::worker::{self, Observe};
 use crate::store::{Lease, StoreError};
+use crate::web::leased::Leased;
 
 /// The most queues at once, in all; besides one for each endpoint, which it has in any case.
 const IN_ALL: usize = 1_000;
@@ -32,11 +32,8 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The queues that this replica has.
-#[derive(Default)]
 struct Held {
-    workers: JoinSet<Option<Duration>>,
-    leases: HashMap<Id, Lease>,
-    of_webhook: HashMap<String, usize>,
+    queues: Leased<Lease, Option<Duration>>,
     /// When retries of this replica are due.
     retries: BinaryHeap<Reverse<Instant>>,
 }
@@ -44,38 +41,20 @@ struct Held {
 impl Held {
     /// How many more queues each endpoint may have now.
     fn slots(&self, active: Vec<String>) -> Vec<(String, i64)> {
-        let free = IN_ALL.saturating_sub(self.leases.len());
+        let free = IN_ALL.saturating_sub(self.queues.len());
         let most = (free / 8).clamp(1, OF_WEBHOOK);
         let at_once = (free / active.len().max(1)).clamp(1, OF_WEBHOOK);
         let slots = active.into_iter().filter_map(|webhook| {
-            let held = self.of_webhook.get(&webhook).copied().unwrap_or_default();
+            let held = self.queues.by_receiver().get(&webhook).copied().unwrap_or_default();
             let slots = most.saturating_sub(held).min(at_once);
             i64::try_from(slots).ok().filter(|slots| *slots > 0).map(|slots| (webhook, slots))
         });
         slots.collect()
     }
 
-    fn begin(&mut self, lease: Lease, worker: impl Future<Output = Option<Duration>> + Send + 'static) {
-        *self.of_webhook.entry(lease.webhook.clone()).or_default() += 1;
-        let id = self.workers.spawn(worker).id();
-        self.leases.insert(id, lease);
-    }
-
     /// Waits for a worker's end; for ever where there is none.
     async fn ended(&mut self) {
-        let (id, retry) = match self.workers.join_next_with_id().await {
-            Some(Ok((id, retry))) => (id, retry),
-            Some(Err(error)) => (error.id(), None),
-            None => return std::future::pending().await,
-        };
-        if let Some(lease) = self.leases.remove(&id)
-            && let Some(held) = self.of_webhook.get_mut(&lease.webhook)
-        {
-            *held -= 1;
-            if *held == 0 {
-                self.of_webhook.remove(&lease.webhook);
-            }
-        }
+        let retry = self.queues.ended().await.flatten();
         if let Some(delay) = retry.filter(|delay| *delay <= REMEMBERED) {
             self.retries.push(Reverse(Instant::now() + delay));
         }
@@ -89,7 +68,7 @@ impl Held {
 
 /// Delivers until `stopping`, and gives the queues back then.
 pub(super) async fn run(webhooks: &Arc<Webhooks>, stopping: &CancellationToken, observe: Arc<Observe>) {
-    let mut held = Held::default();
+    let mut held = Held { queues: Leased::new(|lease| &lease.webhook), retries: BinaryHeap::new() };
     // Whether more queues may be due than there was room for.
     let mut has_more = false;
     loop {
@@ -122,10 +101,7 @@ pub(super) async fn run(webhooks: &Arc<Webhooks>, stopping: &CancellationToken, 
         // Looking never takes more than half of the time.
         sleep(began.elapsed().max(GATHERING)).await;
     }
-    drop(timeout(STOP_PATIENCE, async { while held.workers.join_next().await.is_some() {} }).await);
-    held.workers.shutdown().await;
-    // Of those that have ended nothing is left to be given back.
-    let leases = held.leases.into_values().collect();
+    let leases = held.queues.stop(STOP_PATIENCE).await.collect();
     if let Err(error) = webhooks.store.release_queues(leases, Duration::ZERO).await {
         tracing::debug!(%error, "webhook deliveries cannot be given back; their leases expire");
     }
@@ -148,7 +124,7 @@ async fn claim(
         *taken.entry(lease.webhook.clone()).or_default() += 1;
         let (webhooks, stopping, observe) = (Arc::clone(webhooks), stopping.clone(), Arc::clone(observe));
         let worked = lease.clone();
-        held.begin(lease, async move { worker::work(&webhooks, &worked, &stopping, &*observe).await });
+        held.queues.begin(lease, async move { worker::work(&webhooks, &worked, &stopping, &*observe).await });
     }
     Ok(slots.iter().any(|(webhook, slots)| taken.get(webhook).is_some_and(|taken| taken >= slots)))
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// An endpoint that wants to be asked again sooner than the schedule is not asked sooner than this, unless the schedule is.
-const SOONEST: Duration = Duration::from_secs(5);
+use crate::web::retry_after::delay;
 
 /// When a delivery is attempted again.
 #[derive(Debug, Clone)]
@@ -19,14 +18,7 @@ impl Retries {
     /// `None` where it was the last. The last one comes when the delivery is given up.
     pub(super) fn delay(&self, attempts: i64, age: Duration, wanted: Option<Duration>) -> Option<Duration> {
         let left = self.give_up.checked_sub(age).filter(|left| !left.is_zero())?;
-        let place = usize::try_from(attempts).unwrap_or(usize::MAX).min(self.delays.len().saturating_sub(1));
-        let delay = self.delays.get(place).copied().unwrap_or(SOONEST);
-        // Deliveries that have failed together do not come back together.
-        let delay = match wanted {
-            Some(wanted) => wanted.max(delay.min(SOONEST)).mul_f64(1.0 + 0.1 * fastrand::f64()),
-            None => delay.mul_f64(0.85 + 0.3 * fastrand::f64()),
-        };
-        Some(delay.min(left))
+        Some(delay(&self.delays, attempts, wanted).min(left))
     }
 
     /// Whether an endpoint that has been failing for so long is disabled.
@@ -38,6 +30,7 @@ impl Retries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::retry_after::SOONEST;
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
