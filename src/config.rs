@@ -183,7 +183,7 @@ pub struct Settings {
     #[arg(long, env = "RIDEWIRE_WEBHOOK_GIVE_UP", help_heading = PLATFORM, default_value = "72h", value_parser = period)]
     pub webhook_give_up: Duration,
 
-    /// Who sends Web Push.
+    /// The sender of Web Push.
     #[command(flatten)]
     pub push: PushSettings,
 

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::PLATFORM;
 
-/// Who sends Web Push.
+/// The sender of Web Push.
 #[derive(Debug, Clone, Args)]
 pub struct PushSettings {
     /// The private key by which push services know the sender of Web Push (VAPID): 32 bytes in base64url. With another one all browsers

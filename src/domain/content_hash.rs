@@ -1,4 +1,4 @@
-//! The keyed hash by which a repeated send is told from another one.
+//! The keyed hash that distinguishes a repeated send from another one.
 //!
 //! The key is of the deployment: the database has it (`secrets`), beside the hashes but in no response, log or dump of single tables.
 //! Whoever has a hash alone cannot find out a short content by trying. It is erased with the content.

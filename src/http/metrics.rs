@@ -161,7 +161,7 @@ impl Metrics {
         for outcome in Outcome::ALL {
             webhook_deliveries.with_label_values(&[outcome.as_str()]).reset();
         }
-        // Where a value is always 1, the labels are what is told.
+        // The value is always 1: the labels are the information.
         let allocator = if cfg!(feature = "jemalloc") { "jemalloc" } else { "system" };
         gauges("ridewire_build_info", "1, with this build as labels.", &["version", "allocator"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION"), allocator])

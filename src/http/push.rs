@@ -1,4 +1,4 @@
-//! `/push-subscriptions` and `/push-key`: browsers that are told by Web Push what was not delivered.
+//! `/push-subscriptions` and `/push-key`: browsers that Web Push notifies of undelivered messages.
 
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ fn web_push(session: Session) -> Result<(Arc<WebPush>, Arc<Store>, Caller), Refu
 
 /// Register a push subscription
 ///
-/// From now on this browser is told by Web Push about messages that were not delivered to the caller, also while its page is closed. The
+/// From now on Web Push notifies this browser of messages that were not delivered to the caller, also while its page is closed. The
 /// body is a `PushSubscription` as JSON, made with the key of `GET /push-key`. A subscription that another user has registered is the
 /// caller's from now on. Of more than 20 of a user, the longest ago registered ones are removed; one that is not registered again for a
 /// year is, too.

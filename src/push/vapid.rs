@@ -1,4 +1,4 @@
-//! Who sends a push, for push services (VAPID, RFC 8292): a token that is signed with the key which browsers subscribe with.
+//! The sender of a push, for push services (VAPID, RFC 8292): a token that is signed with the key which browsers subscribe with.
 
 use std::fmt;
 use std::time::Duration;

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Database, Received, Receiver, Reply, Server, User, eventually, eventually_within};
+use crate::support::{
+    Database, Received, Receiver, Reply, Server, User, assert_in_order, eventually, eventually_within,
+};
 use crate::world::{make_rides, replicas};
 use crate::{size, two_at_a_time};
 
@@ -37,18 +39,6 @@ fn misbehave(request: usize) -> Reply {
         71..=90 => Reply::Late(Duration::from_millis(fastrand::u64(50..500)), 204),
         91..=100 => Reply::Late(Duration::from_millis(fastrand::u64(50..500)), 503),
         _ => Reply::Status(204),
-    }
-}
-
-/// Each topic's events are in order, where each first arrived.
-fn assert_in_order(received: &[Received]) {
-    let (mut last, mut seen) = (BTreeMap::new(), BTreeSet::new());
-    for request in received {
-        if seen.insert(request.header("webhook-id").to_owned()) {
-            let (topic, seq) = request.place();
-            let before = last.insert(topic.clone(), seq).unwrap_or(0);
-            assert!(before < seq, "{topic}: {seq} after {before}");
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::{Database, Received, Receiver, Reply, Server, User, eventually};
+use crate::support::{Database, Received, Receiver, Reply, Server, User, assert_in_order, eventually};
 
 /// Settings of a server whose retries come soon, and which may reach this machine.
 const SETTINGS: [(&str, &str); 4] = [
@@ -46,18 +46,6 @@ fn contents(received: &[Received]) -> Vec<String> {
     let is_first = |request: &&Received| seen.insert(request.header("webhook-id").to_owned());
     let content = |request: &Received| request.json()["data"]["data"]["content"].as_str().unwrap_or("-").to_owned();
     received.iter().filter(is_first).map(content).collect()
-}
-
-/// Each topic's events are in order, where each first arrived.
-fn assert_in_order(received: &[Received]) {
-    let (mut last, mut seen) = (BTreeMap::new(), BTreeSet::new());
-    for request in received {
-        if seen.insert(request.header("webhook-id").to_owned()) {
-            let (topic, seq) = request.place();
-            let before = last.insert(topic.clone(), seq).unwrap_or(0);
-            assert!(before < seq, "{topic}: {seq} after {before}");
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -53,7 +53,7 @@ pub use clock::clock_ahead;
 pub use cluster::{Cluster, Database};
 pub use frames::Frames;
 pub use locks::{hold, lock, lock_topic, until_waiting};
-pub use receiver::{Received, Receiver, Reply};
+pub use receiver::{Received, Receiver, Reply, assert_in_order, tls_for_localhost};
 pub use secure::SecurePostgres;
 pub use server::{SECRET, Server, ridewire};
 pub use sse::{Item, Parser};

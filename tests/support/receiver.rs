@@ -1,5 +1,6 @@
 //! A receiver of webhooks, which answers as a test says.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -84,6 +85,32 @@ pub enum Reply {
     Nothing,
 }
 
+/// Each topic's events are in order, where each first arrived.
+pub fn assert_in_order(received: &[Received]) {
+    let (mut last, mut seen) = (BTreeMap::new(), BTreeSet::new());
+    for request in received {
+        if seen.insert(request.header("webhook-id").to_owned()) {
+            let (topic, seq) = request.place();
+            let before = last.insert(topic.clone(), seq).unwrap_or(0);
+            assert!(before < seq, "{topic}: {seq} after {before}");
+        }
+    }
+}
+
+/// TLS with a certificate for `localhost`; `authority` is where the file is written that says whom to trust.
+pub fn tls_for_localhost(authority: &Path) -> TlsAcceptor {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(authority, cert.pem()).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
 /// A receiver on this machine.
 #[derive(Debug)]
 pub struct Receiver {
@@ -101,16 +128,7 @@ impl Receiver {
 
     /// One that speaks TLS, with a certificate for `localhost`; `authority` is where the file is that says whom to trust.
     pub async fn start_secure(authority: &Path, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(authority, cert.pem()).unwrap();
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
-            .unwrap();
-        Self::serve(answer, Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::serve(answer, Some(tls_for_localhost(authority))).await
     }
 
     async fn serve(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static, tls: Option<TlsAcceptor>) -> Self {

@@ -15,13 +15,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+use crate::support::tls_for_localhost;
 
 /// A secret of 24 bytes, as the standard's examples have it.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -95,16 +93,7 @@ impl Hook {
 
     /// Starts one that speaks TLS, with a certificate for `localhost`; `authority` is where the file is that says whom to trust.
     pub(crate) async fn start_secure(authority: &Path, rule: impl Fn(&Value) -> Reply + Send + 'static) -> Self {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(authority, cert.pem()).unwrap();
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
-            .unwrap();
-        Self::serve(rule, Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::serve(rule, Some(tls_for_localhost(authority))).await
     }
 
     async fn serve(rule: impl Fn(&Value) -> Reply + Send + 'static, tls: Option<TlsAcceptor>) -> Self {
