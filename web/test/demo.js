@@ -10,11 +10,14 @@ export async function newRide(browser, url, options) {
 
 /** The same in a page that is open already. */
 export async function anotherRide(page) {
-  const before = await page.locator('#ride').textContent();
+  const before = new URL(page.url()).searchParams.get('ride');
   await page.getByRole('button', { name: 'New ride' }).click();
-  const isAnother = (before) => /^ride_\S+ · Accepted/.test(document.getElementById('ride').textContent) && document.getElementById('ride').textContent !== before;
-  await page.waitForFunction(isAnother, before);
-  const [rideId] = (await page.locator('#ride').textContent()).split(' · ');
+  // The page's address names the ride that was chosen; until it is open, the page may still show the one before.
+  const opened = await page.waitForFunction((before) => {
+    const rideId = new URLSearchParams(location.search).get('ride');
+    return rideId !== before && document.getElementById('ride').textContent === `${rideId} · Accepted` && rideId;
+  }, before);
+  const rideId = await opened.jsonValue();
   const [rider, driver, support] = ['Rider', 'Driver', 'Support'].map((name) => phone(page, name));
   for (const each of [rider, driver, support]) await each.state('Live');
   return { rideId, rider, driver, support };

@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 
 import { WIDE, launch, violations } from './browser.js';
-import { phone } from './phone.js';
+import { anotherRide } from './demo.js';
 import { startServer } from './server.js';
 
 const ece = createRequire(import.meta.url)('http_ece');
@@ -89,11 +89,7 @@ test('a phone is notified while its page is closed, and not any more once it doe
   await page.goto(server.url);
   const button = page.getByRole('button', { name: 'Notify me when this page is closed' });
   await button.waitFor();
-  const driven = await page.locator('#ride').textContent();
-  await page.getByRole('button', { name: 'New ride' }).click();
-  await page.waitForFunction((driven) => /^ride_/.test(document.getElementById('ride').textContent), driven);
-  for (const name of ['Rider', 'Driver']) await phone(page, name).state('Live');
-  const rideId = (await page.locator('#ride').textContent()).split(' ')[0];
+  const { rideId } = await anotherRide(page);
 
   await button.click();
   await page.locator('[aria-pressed="true"]', { hasText: 'Notify me' }).waitFor();
