@@ -32,6 +32,8 @@ trap 'exit 1' HUP INT TERM
 # Starts a server with these settings, and waits for its address.
 start() {
     stop
+    # Otherwise the address of the server before could be read, until the new one's shell has emptied the file.
+    : >"$directory/out"
     env RIDEWIRE_DATA_DIR="$directory" RIDEWIRE_LISTEN=127.0.0.1:0 RIDEWIRE_DRAIN_WINDOW=1s "$@" \
         "$RIDEWIRE_BIN" serve >"$directory/out" 2>"$directory/log" &
     server=$!
