@@ -1,9 +1,9 @@
 #!/bin/sh
-# Runs the tests of the console and of the reference in Chromium, against a real server: $RIDEWIRE_BIN, or the one that
-# was built here. Where Node or Chromium cannot be installed, it says so and ends.
+# Runs the tests of the console and the API reference in Chromium, with a real server: $RIDEWIRE_BIN, or the one in target.
+# Without Node or Chromium, it reports that and succeeds.
 #
-#   scripts/browser.sh [files, all where none is given]
-#   RIDEWIRE_SCREENSHOTS=1 scripts/browser.sh     takes docs/console-*.png and docs/reference-*.png anew
+#   scripts/browser.sh [files; without any, all]
+#   RIDEWIRE_SCREENSHOTS=1 scripts/browser.sh     also writes docs/console-*.png and docs/reference-*.png
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -14,7 +14,7 @@ CHROMIUM=$(find_chromium)
 [ -n "$CHROMIUM" ] || skip "the pages' tests need Chromium (apt install chromium)"
 export CHROMIUM
 [ -d web/node_modules/playwright-core ] && [ -d web/node_modules/axe-core ] && [ -d web/node_modules/http_ece ] ||
-    skip "the pages' tests need npm, and what web/package.json names"
+    skip "the pages' tests need npm, and the packages in web/package.json"
 find_server
 
 cd web

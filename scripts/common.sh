@@ -1,23 +1,23 @@
-# Functions that the scripts beside this file share; each script sources it from the project's root.
+# Functions that the other scripts share. Each script sources this file from the project's root.
 
-# Prints a line of our own.
+# Prints a message.
 say() {
     printf 'ridewire: %s\n' "$*" >&2
 }
 
-# Ends a suite that this machine cannot run, successfully, with the reason.
+# Ends a suite that cannot run on this machine: prints the reason and succeeds.
 skip() {
     printf 'skipped: %s\n' "$*"
     exit 0
 }
 
-# Whether Node is new enough for the JavaScript client and for its test runner.
+# Returns whether Node is new enough for the JavaScript client and its tests.
 has_node() {
     node_major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\)\..*/\1/p')
     [ "${node_major:-0}" -ge 20 ]
 }
 
-# Whether a program is installed. Some systems have a javac that only says where to get one.
+# Returns whether a program is installed. On some systems, `javac` only prints how to install it.
 has() {
     if [ "$1" = javac ]; then
         javac -version >/dev/null 2>&1
@@ -26,25 +26,25 @@ has() {
     fi
 }
 
-# The name of the Chromium that is installed, empty if there is none.
+# Prints the name of the installed Chromium, or nothing if there is none.
 find_chromium() {
     command -v "${CHROMIUM:-chromium}" || command -v chromium-browser || true
 }
 
-# Exports RIDEWIRE_BIN: the server that is given there, or that was built here.
+# Exports RIDEWIRE_BIN: the given server, or the one in target.
 find_server() {
     for built in release debug; do
         [ -n "${RIDEWIRE_BIN:-}" ] || [ ! -x "target/$built/ridewire" ] || RIDEWIRE_BIN=$PWD/target/$built/ridewire
     done
     if [ ! -x "${RIDEWIRE_BIN:-}" ]; then
-        say "there is no server to test with; build it with make build, or set RIDEWIRE_BIN"
+        say "the tests need a server; build it with make build, or set RIDEWIRE_BIN"
         exit 1
     fi
     export RIDEWIRE_BIN
 }
 
-# Runs `node --test` with a limit of so many milliseconds for each file, so many files beside each other, and the rest.
-# Most of a file's time is waiting. A Node that does not know an option goes without both.
+# Runs `node --test` with the timeout per file in ms, the number of files in parallel, and the remaining arguments. The files
+# mostly wait, so they run in parallel. An old Node without these options runs without both.
 node_test() {
     options="--test-timeout=$1 --test-concurrency=$2"
     shift 2

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Has generators of clients and a linter read openapi.yaml: openapi-python-client, openapi-typescript and redocly. Imports and
-# compiles what they generate, and compiles the types of the JavaScript client. Where Node or Python is missing, it says so and ends.
+# Reads openapi.yaml with client generators and a linter: openapi-python-client, openapi-typescript and redocly. Imports and
+# compiles the generated code, and compiles the types of the JavaScript client. Without Node or Python, it reports that and succeeds.
 #
 #   scripts/contracts.sh [options of node --test, such as --test-name-pattern=Python]
 set -eu

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Runs the tests of the JavaScript client against a real server: $RIDEWIRE_BIN, or the one that was built here.
-# Where Node is missing, it says so and ends.
+# Runs the tests of the JavaScript client with a real server: $RIDEWIRE_BIN, or the one in target. Without Node, it reports
+# that and succeeds.
 #
-#   scripts/js.sh [files, all where none is given]
+#   scripts/js.sh [files; without any, all]
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure that the server programs of PostgreSQL 14 or newer are installed, for the private Postgres of
-# `ridewire` and of the tests. Says nothing when they are. Looks where src/embedded/programs.rs looks.
+# Installs the server programs of PostgreSQL 14 or newer, for the private Postgres of `ridewire` and of the tests. Prints
+# nothing if they are installed. Searches the same directories as src/embedded/programs.rs.
 set -eu
 
 OLDEST=14
@@ -14,7 +14,7 @@ fail() {
     exit 1
 }
 
-# Whether a directory has what is needed, in a version that is new enough.
+# Returns whether a directory has the programs in a supported version.
 suits() {
     [ -x "$1/postgres" ] && [ -x "$1/initdb" ] || return 1
     version=$("$1/postgres" --version 2>/dev/null) || return 1
@@ -30,7 +30,7 @@ installed() {
     fi
     on_path=$(command -v postgres || true)
     if [ -n "$on_path" ]; then
-        # What PATH has may be a lone link to where the others are.
+        # PATH may contain a single link to the directory with the other programs.
         target=$(readlink -f "$on_path" 2>/dev/null || echo "$on_path")
         suits "${target%/*}" && return
         suits "${on_path%/*}" && return
@@ -47,7 +47,7 @@ installed() {
     return 1
 }
 
-# Runs its arguments as root: directly, through sudo without asking, or through sudo with asking at a terminal.
+# Runs its arguments as root: directly, with sudo without a password, or with sudo at a terminal.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         say "installing PostgreSQL ($command)"
@@ -64,10 +64,10 @@ as_root() {
 }
 
 with_apt() {
-    # Debian's package makes a cluster of its own and starts it, unless told otherwise. The word goes into a file
-    # of ours, for as long as this takes, so that later installations are as they would have been.
-    word=/etc/postgresql-common/createcluster.d/ridewire.conf
-    # In one go, because each call of sudo may ask.
+    # Debian's package creates and starts a cluster by default. A temporary file disables that, so that later installations
+    # are not affected.
+    config=/etc/postgresql-common/createcluster.d/ridewire.conf
+    # In one command, because each call of sudo may ask for a password.
     # shellcheck disable=SC2016  # expanded by the shell that root runs
     as_root sh -c '
         set -e
@@ -77,14 +77,14 @@ with_apt() {
         echo "create_main_cluster = false" >"$1"
         export DEBIAN_FRONTEND=noninteractive
         apt-get -qq -o DPkg::Lock::Timeout=120 update ||
-            echo "ridewire: apt-get update failed; trying with the lists that are here" >&2
+            echo "ridewire: apt-get update failed; continuing with the present lists" >&2
         apt-get -qq -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends postgresql </dev/null
-    ' sh "$word" >&2
+    ' sh "$config" >&2
 }
 
 with_dnf() {
-    # Enterprise Linux 8 and 9 have older versions unless one of these streams is chosen; others have no streams.
-    # Amazon Linux has the version in the package's name.
+    # Enterprise Linux 8 and 9 have older versions unless one of these streams is enabled; others have no streams.
+    # Amazon Linux has the version in the package name.
     # shellcheck disable=SC2016  # expanded by the shell that root runs
     as_root sh -c '
         for stream in 16 15; do
@@ -102,7 +102,7 @@ with_apk() {
 }
 
 with_brew() {
-    # Homebrew refuses to run as root.
+    # Homebrew does not run as root.
     say "installing PostgreSQL ($command)"
     brew install --quiet postgresql@17 >&2
 }

@@ -1,14 +1,13 @@
 #!/bin/sh
-# Runs the code of docs/quickstart and docs/stock-clients as it stands there, against a real server: $RIDEWIRE_BIN, or the
-# one that was built here. Where Node is missing, it says so and ends; of other programs that are missing it says which, and
-# the tests that need them are skipped.
+# Runs the programs of docs/tutorial/quickstart and docs/how-to/stock-clients unchanged, with a real server: $RIDEWIRE_BIN,
+# or the one in target. Without Node, it reports that and succeeds. It reports other missing programs, and skips their tests.
 #
-#   scripts/quickstarts.sh [files in tests/clients, all where none is given]
+#   scripts/quickstarts.sh [files in tests/clients; without any, all]
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-# Reports a program that is missing; the tests that need it skip themselves.
+# Reports a missing program; the tests that need it skip themselves.
 lacks() {
     printf 'skipped: %s\n' "$*"
 }
@@ -21,7 +20,7 @@ CHROMIUM=$(find_chromium)
 if [ -n "$CHROMIUM" ] && [ -d web/node_modules/playwright-core ]; then
     export CHROMIUM
 else
-    lacks "the page of docs/quickstart needs Chromium"
+    lacks "the page of docs/tutorial/quickstart needs Chromium"
     unset CHROMIUM
 fi
 
@@ -34,8 +33,8 @@ fi
 
 java=$(javac -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p')
 if [ "${java:-0}" -ge 17 ]; then
-    # Started ten times, it is compiled once.
-    javac -d "$home/java" docs/quickstart/java/Chat.java
+    # The tests start the program ten times, so it is compiled once.
+    javac -d "$home/java" docs/tutorial/quickstart/java/Chat.java
     export RIDEWIRE_JAVA="$PWD/$home/java"
 else
     lacks "the client in Java needs a JDK, 17 or newer"

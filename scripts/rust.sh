@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes sure that a Rust is installed that is new enough for Cargo.toml. Says nothing when it is.
+# Checks that Rust is installed in the version that Cargo.toml requires. Prints nothing if it is.
 #
-# Without one it offers to install it with rustup (https://rustup.rs): after a question on a terminal, or without one where
+# Otherwise it offers to install Rust with rustup (https://rustup.rs): after a question on a terminal, or without one if
 # RIDEWIRE_INSTALL_RUST=1 is set.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,12 +10,12 @@ cd "$(dirname "$0")/.."
 required=$(sed -n 's/^rust-version = "\([0-9.]*\)"$/\1/p' Cargo.toml)
 cargo=${CARGO:-$(command -v cargo || echo "$HOME/.cargo/bin/cargo")}
 
-# Whether a version such as 1.95.0 is at least another one.
+# Returns whether a version such as 1.95.0 is at least another one.
 at_least() {
     printf '%s\n%s\n' "$2" "$1" | sort -t. -k1,1n -k2,2n -k3,3n -C
 }
 
-# What the toolchain of this folder is, empty where there is none.
+# Prints the version of this folder's toolchain, or nothing if there is none.
 installed() {
     "$cargo" --version 2>/dev/null | sed -n 's/^cargo \([0-9.]*\).*/\1/p'
 }

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Compares a server with openapi.yaml by means of schemathesis, its checks on: as the service, as a rider, and the streams
-# of a server that rejects all of them (one that is open never ends). The server is $RIDEWIRE_BIN, or the one that was built
-# here. What openapi.yaml cannot say is in tests/schemathesis. Where Python or the package is missing, it says so and ends.
+# Compares a server with openapi.yaml, with all checks of schemathesis: as the service, as a rider, and the streams of a
+# server that rejects all of them (an open one never ends). The server is $RIDEWIRE_BIN, or the one in target.
+# tests/schemathesis has the rules that openapi.yaml cannot express. Without Python or the package, it reports that and succeeds.
 #
-#   scripts/schemathesis.sh [examples for each operation, 15 [seed; another each time where none is given]]
+#   scripts/schemathesis.sh [examples per operation (15) [seed (random)]]
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -29,7 +29,7 @@ stop() {
 trap 'stop; rm -rf "$directory"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# Starts a server with these settings, and waits for its address.
+# Starts a server with these settings, and waits until it prints its address.
 start() {
     stop
     # Otherwise the address of the server before could be read, until the new one's shell has emptied the file.
@@ -52,7 +52,7 @@ token() {
     RIDEWIRE_DATA_DIR="$directory" "$RIDEWIRE_BIN" token --sub "$1" --role "$2"
 }
 
-# Runs all checks as somebody: without the one that takes a tombstone for a resource that was not deleted, and those of `$2`.
+# Runs the checks with the token `$1`. Excludes those in `$2`, and the one that takes a tombstone for an existing resource.
 check() {
     bearer=$1 without=use_after_free$2
     shift 2
@@ -60,7 +60,7 @@ check() {
         run openapi.yaml --url "$address" --header "Authorization: Bearer $bearer" --checks all --exclude-checks "$without" \
         --max-examples "$EXAMPLES" --seed "$SEED" --request-timeout 10 --no-color "$@" >"$directory/said" 2>&1 || {
         cat "$directory/said"
-        say "the server does not do what openapi.yaml says; its log: "
+        say "the server differs from openapi.yaml; its log: "
         tail -n 20 "$directory/log" >&2
         exit 1
     }
@@ -70,7 +70,7 @@ check() {
 start env
 curl -fsS -o "$directory/ride" -X PUT -H "Authorization: Bearer $(token platform service)" \
     "$address/api/v1/rides/ride_123" -d '{"riderId":"rider_1","driverId":"driver_1"}'
-# Not what ends somebody's logins: it would be our own.
+# Excludes the operation that revokes logins, because it would revoke the test's own.
 for who in "rider_1 rider" "platform service"; do
     # shellcheck disable=SC2086  # a user and a role
     check "$(token $who)" "" --exclude-operation-id streamRide --exclude-operation-id streamAll \
@@ -78,7 +78,7 @@ for who in "rider_1 rider" "platform service"; do
         --exclude-operation-id updateWebhook --exclude-operation-id listWebhookDeliveries \
         --exclude-operation-id replayWebhook --exclude-operation-id reopenRide --exclude-operation-id putPushSubscription
 done
-# What openapi.yaml cannot say: which text is a URL that can be called, a time that lies ahead, an event's id, a cursor or a key.
+# openapi.yaml cannot express that a string is a reachable URL, a future time, an event's id, a cursor or a key.
 check "$(token platform service)" ,positive_data_acceptance,negative_data_rejection --include-operation-id createWebhook \
     --include-operation-id updateWebhook --include-operation-id listWebhookDeliveries \
     --include-operation-id replayWebhook --include-operation-id reopenRide --include-operation-id putPushSubscription

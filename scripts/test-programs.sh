@@ -1,15 +1,15 @@
 #!/bin/sh
-# Makes sure that the programs which the tests need beside Rust and Postgres are installed. Says nothing when they are.
-# Where one cannot be installed, it says so, and the tests that need it are skipped.
+# Installs the programs that the tests need besides Rust and Postgres. Prints nothing if they are installed. A program that
+# cannot be installed is reported, and the tests that need it are skipped.
 #
-#   scripts/test-programs.sh [proxies | prometheus | browser | quickstarts | schemathesis | contracts ..., all where none is given]
+#   scripts/test-programs.sh [proxies | prometheus | browser | quickstarts | schemathesis | contracts ...; without any, all]
 #
-#   proxies       PgBouncer in front of Postgres; nginx, Caddy and HAProxy in front of the servers; Python for docs/scaling.md
+#   proxies       PgBouncer in front of Postgres; nginx, Caddy and HAProxy in front of the servers; Python for docs/explanation/scaling.md
 #   prometheus    promtool, for the metrics, the alert rules and the dashboard (it comes with Prometheus)
 #   browser       Chromium, and the packages of web/
-#   quickstarts   the same, jq, a JDK, and the packages of docs/stock-clients
+#   quickstarts   the same, jq, a JDK, and the packages of docs/how-to/stock-clients
 #   schemathesis  the tool that compares a server with openapi.yaml
-#   contracts     the generators of clients and the linter that read openapi.yaml
+#   contracts     the client generators and the linter that read openapi.yaml
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -25,7 +25,7 @@ programs() {
     [ -n "$missing" ] || return 0
 
     if command -v apt-get >/dev/null; then
-        # With this runlevel the packages do not start services of their own.
+        # With this runlevel, the packages do not start their services.
         command='env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends'
         jdk=default-jdk-headless
     elif command -v dnf >/dev/null; then
@@ -38,18 +38,18 @@ programs() {
         say "tests that need these are skipped; please install them:$missing"
         return 0
     fi
-    # Homebrew refuses to run as root; the others need it.
+    # Homebrew does not run as root; the others need it.
     if [ "$(id -u)" -ne 0 ] && [ "${command%% *}" != brew ]; then
         command="sudo -n $command"
     fi
-    # The fonts are for the pages' screenshots. Fedora has Prometheus under a name of its own.
+    # The fonts are for the pages' screenshots. Fedora has another package name for Prometheus.
     case $command in *dnf*) prometheus=golang-github-prometheus ;; *) prometheus=prometheus ;; esac
     packages=$(printf '%s ' "$missing" |
         sed "s/ javac / $jdk /; s/ promtool / $prometheus /; s/ chromium / chromium fonts-noto-color-emoji /")
-    say "installing programs that some tests need ($command$packages)"
+    say "installing programs for some tests ($command$packages)"
     # shellcheck disable=SC2086  # a command and its arguments
     $command $packages >"$log" 2>&1 </dev/null || {
-        # The lists may be older than what the archive has now.
+        # The package lists may be outdated.
         case $command in
         *apt-get*) ${command%%env *}apt-get -qq -o DPkg::Lock::Timeout=120 update >>"$log" 2>&1 &&
             $command $packages >>"$log" 2>&1 </dev/null || true ;;
@@ -60,18 +60,18 @@ programs() {
     done
 }
 
-# Installs Chromium where that takes no questions.
+# Installs Chromium on systems with apt.
 browser() {
     [ -n "$(find_chromium)" ] || ! has apt-get || programs chromium
 }
 
-# Installs the packages that a lockfile names, in the folder that it is in.
+# Installs the packages of a lockfile, in its folder.
 packages() {
     [ -n "$(find "$1/node_modules/.package-lock.json" -newer "$1/package-lock.json" 2>/dev/null)" ] || ! has npm || (cd "$1" && npm ci --silent >/dev/null) ||
         say "npm cannot install the packages of $1, so tests that need them are skipped"
 }
 
-# Installs in target/NAME the packages that a folder's lockfile names, unless they are there already.
+# Installs the packages of a folder's lockfile in target/NAME, unless they are installed.
 node_packages() {
     home=target/$1 folder=$2
     ! cmp -s "$folder/package-lock.json" "$home/package-lock.json" || return 0
@@ -83,7 +83,7 @@ node_packages() {
     }
 }
 
-# Makes the Python environment target/NAME with these packages, unless the stamp in it says the same already.
+# Creates the Python environment target/NAME with these packages, unless it has the same stamp.
 python_packages() {
     home=target/$1 stamp=$2
     shift 2
@@ -108,8 +108,8 @@ for part in "$@"; do
         browser
         programs jq javac python3
         packages web
-        packages docs/stock-clients
-        python_packages quickstarts docs/stock-clients/requirements.txt -r docs/stock-clients/requirements.txt
+        packages docs/how-to/stock-clients
+        python_packages quickstarts docs/how-to/stock-clients/requirements.txt -r docs/how-to/stock-clients/requirements.txt
         ;;
     schemathesis)
         programs python3

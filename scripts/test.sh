@@ -1,12 +1,12 @@
 #!/bin/sh
-# Runs the test suites: builds once, then runs three lanes of suites beside each other, and the browser after them. Prints the
-# whole output of a suite that fails, then one line for each suite, and the total.
+# Runs the test suites: builds once, then runs three lanes of suites in parallel, and the browser after them. Prints the whole
+# output of failed suites, then one line per suite, and the total.
 #
 #   scripts/test.sh          all suites
-#   scripts/test.sh fast     unit and integration tests: no faults, no schedules, no other languages, no browser
+#   scripts/test.sh fast     unit and integration tests: without faults, schedules, other languages and the browser
 #
-# The output of each suite is in target/test/NAME.log. A lane has suites that take turns: the heavy ones are in different
-# lanes, so that both cores are busy and no suite waits for all the others. docs/testing.md says what each suite is.
+# The output of each suite is in target/test/NAME.log. The suites of a lane run one after the other. The heavy ones are in
+# different lanes, so that both cores are busy. docs/explanation/testing.md describes each suite.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -18,10 +18,10 @@ began=$(date +%s)
 rm -rf "$logs"
 mkdir -p "$logs"
 
-# Thousands of streams are more files than a login has to begin with.
+# Thousands of streams need more open files than the usual limit.
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -H -n)"
 
-# Runs a suite: its name, then its command. Leaves its result in NAME.result: ok or FAILED, and the seconds.
+# Runs a suite: its name, then its command. Writes its result to NAME.result: ok or FAILED, and the seconds.
 suite() {
     name=$1 from=$(date +%s) result=ok
     shift
@@ -29,14 +29,14 @@ suite() {
     echo "$result $(($(date +%s) - from))" >"$logs/$name.result"
 }
 
-# The tests of a Rust binary. Most of their time is waiting for a process or a timer, so there are more threads than cores.
+# Runs the tests of a Rust binary. They mostly wait for a process or a timer, so there are more threads than cores.
 rust() {
     threads=$1
     shift
     "$CARGO" test --quiet "$@" -- --test-threads="$threads"
 }
 
-# Adds up what test runners print when they end: sets passed, failed and skipped.
+# Adds up the results that test runners print: sets passed, failed and skipped.
 count() {
     counts=$(sed -n \
         -e 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p' \
@@ -55,7 +55,7 @@ if [ "${1:-all}" = fast ]; then
     suite it rust 8 --test it
     set -- lib it
 else
-    say "building the tests, and installing what they need: several minutes the first time, then as long as what has changed takes"
+    say "building the tests, and installing their programs: several minutes the first time"
     scripts/test-programs.sh &
     "$CARGO" test --quiet --no-run
     wait $!
@@ -75,8 +75,7 @@ else
         suite contracts scripts/contracts.sh
     } &
     wait
-    # Alone: on a machine that is busy with the others, a page takes a stream that is late for one that a proxy holds back, as it
-    # should, and polls.
+    # Alone, because on a busy machine streams are late. A page then correctly assumes that a proxy holds the stream back, and polls.
     suite browser scripts/browser.sh
     set -- lib doc model it schedules faults schemathesis contracts js quickstarts browser
 fi
@@ -90,7 +89,7 @@ printf '\n%-13s %-7s %7s %7s %8s %8s\n' suite result passed failed skipped secon
 for name in "$@"; do
     read -r result seconds <"$logs/$name.result"
     count "$logs/$name.log"
-    # A suite that fails without a failed test (it could not begin, or was cut off) counts as one.
+    # A suite that fails without a failed test (it could not start, or was interrupted) counts as one.
     [ "$result" = ok ] || { end=1; [ "$failed" -gt 0 ] || failed=1; }
     printf '%-13s %-7s %7d %7d %8d %8d\n' "$name" "$result" "$passed" "$failed" "$skipped" "$seconds"
     all_passed=$((all_passed + passed)) all_failed=$((all_failed + failed)) all_skipped=$((all_skipped + skipped))

@@ -1,13 +1,13 @@
 //! The audit log: collects what support and service users view and do, and writes it in batches.
 //!
-//! A request puts its entry into a queue. A task writes the queue: at once where nothing came for a while, else once a second. So
-//! no request waits for its entry, and thousands of sends a second cost one transaction.
+//! A request adds its entry to a queue. A task writes the queue: immediately after a pause, otherwise once a second. So no
+//! request waits for its entry, and thousands of sends a second cost one transaction.
 //!
 //! - An entry that could not be written stays in the queue and is written again. Its id is its key, so it is stored once.
-//! - The queue is bounded. When it is full, requests of support and service are rejected before they are carried out: the server does
-//!   nothing for them that it cannot record.
-//! - A replica that stops writes what it has. One that is killed loses what it has not written, about a second of it.
-//! - A read that a user repeats within a minute is one entry on each replica: whoever polls reads the same again and again.
+//! - The queue is bounded. While it is full, requests of support and service are rejected before they run: the server executes
+//!   no such request that it cannot record.
+//! - A replica that stops writes its queue. A replica that is killed loses the unwritten entries, those of about a second.
+//! - A read that a user repeats within a minute is one entry on each replica, because polling repeats the same read.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,45 +19,45 @@ use tokio::time::{Instant, sleep_until};
 use crate::domain::{MessageId, UserId};
 use crate::store::{AuditEntry, Store, StoreError};
 
-/// With so many entries in the queue, requests that would add others are rejected.
-const FULL: usize = 16_384;
+/// The length of the queue from which requests that would add entries are rejected.
+const QUEUE_LIMIT: usize = 16_384;
 
-/// The most entries of a statement.
-const BATCH: usize = 1_000;
+/// The most entries in one statement.
+const BATCH_SIZE: usize = 1_000;
 
-/// The time from one write to the next.
-const PERIOD: Duration = Duration::from_secs(1);
+/// The time between two writes.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a read that is repeated belongs to the same entry, at most.
-const MINUTE: Duration = Duration::from_secs(60);
+/// The time within which a repeated read belongs to the same entry.
+const READ_WINDOW: Duration = Duration::from_secs(60);
 
-/// The most reads that are remembered; others are recorded each time.
-const READS: usize = 10_000;
+/// The most reads that are remembered for deduplication. Further reads are recorded each time.
+const MAX_READS: usize = 10_000;
 
-/// What a read is about: the same is recorded once a minute.
-type Read = (UserId, String, [Option<String>; 3], Option<MessageId>, Option<u16>);
+/// The key by which reads are deduplicated.
+type ReadKey = (UserId, String, [Option<String>; 3], Option<MessageId>, Option<u16>);
 
-/// The audit log, as far as it is not written yet.
+/// The queue of audit entries that are not written yet.
 #[derive(Debug)]
 pub struct AuditLog {
     queue: Mutex<Queue>,
-    work: Notify,
-    /// Held by whoever writes.
-    turn: tokio::sync::Mutex<()>,
+    added: Notify,
+    /// Locked during a write, so that writes do not overlap.
+    write_lock: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Queue {
     entries: VecDeque<AuditEntry>,
-    /// Reads of this minute.
-    reads: HashSet<Read>,
-    minute: Instant,
+    /// The reads of the current window.
+    reads: HashSet<ReadKey>,
+    window_start: Instant,
 }
 
 impl Default for AuditLog {
     fn default() -> Self {
-        let queue = Queue { entries: VecDeque::new(), reads: HashSet::new(), minute: Instant::now() };
-        Self { queue: Mutex::new(queue), work: Notify::new(), turn: tokio::sync::Mutex::default() }
+        let queue = Queue { entries: VecDeque::new(), reads: HashSet::new(), window_start: Instant::now() };
+        Self { queue: Mutex::new(queue), added: Notify::new(), write_lock: tokio::sync::Mutex::default() }
     }
 }
 
@@ -66,17 +66,17 @@ impl AuditLog {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is room for the entry of another request.
-    pub fn has_room(&self) -> bool {
-        self.queue().entries.len() < FULL
+    /// Whether the queue has room for the entry of another request.
+    pub fn has_capacity(&self) -> bool {
+        self.queue().entries.len() < QUEUE_LIMIT
     }
 
-    /// How many entries are not written yet.
-    pub fn waiting(&self) -> usize {
+    /// The number of entries that are not written yet.
+    pub fn pending(&self) -> usize {
         self.queue().entries.len()
     }
 
-    /// Adds an entry, unless it is of a read that was recorded within the minute.
+    /// Adds an entry, unless it is a read that was already recorded in the current window.
     pub fn record(&self, entry: AuditEntry, is_read: bool) {
         let mut queue = self.queue();
         if is_read && !queue.is_first(&entry) {
@@ -84,47 +84,47 @@ impl AuditLog {
         }
         queue.entries.push_back(entry);
         drop(queue);
-        self.work.notify_one();
+        self.added.notify_one();
     }
 
-    /// Writes entries, for ever.
+    /// Writes entries as they are added. Never returns.
     pub async fn run(&self, store: &Store) {
         loop {
-            self.work.notified().await;
-            let next = Instant::now() + PERIOD;
+            self.added.notified().await;
+            let next = Instant::now() + WRITE_INTERVAL;
             if let Err(error) = self.flush(store).await {
-                tracing::debug!(%error, "audit entries cannot be written now");
-                self.work.notify_one();
+                tracing::debug!(%error, "write of audit entries failed");
+                self.added.notify_one();
             }
             sleep_until(next).await;
         }
     }
 
-    /// Writes all entries. Those that cannot be written stay.
+    /// Writes all entries. After an error the unwritten entries stay in the queue.
     pub async fn flush(&self, store: &Store) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().await;
+        let _guard = self.write_lock.lock().await;
         loop {
-            let batch: Vec<_> = self.queue().entries.iter().take(BATCH).cloned().collect();
+            let batch: Vec<_> = self.queue().entries.iter().take(BATCH_SIZE).cloned().collect();
             if batch.is_empty() {
                 return Ok(());
             }
             store.put_audit(&batch).await?;
-            // Others are added behind them, and nobody else takes any away.
+            // These are still the first entries: others only append, and the lock keeps other writes out.
             self.queue().entries.drain(..batch.len());
         }
     }
 }
 
 impl Queue {
-    /// Whether a read is the first of its kind within the minute.
+    /// Whether a read is the first with its key in the current window.
     fn is_first(&mut self, entry: &AuditEntry) -> bool {
-        if self.minute.elapsed() >= MINUTE {
+        if self.window_start.elapsed() >= READ_WINDOW {
             self.reads.clear();
-            self.minute = Instant::now();
+            self.window_start = Instant::now();
         }
-        let named = [entry.ride.clone(), entry.subject.clone(), entry.webhook.clone()];
-        let read = (entry.user.clone(), entry.action.clone(), named, entry.message, entry.status);
-        if self.reads.len() < READS { self.reads.insert(read) } else { !self.reads.contains(&read) }
+        let objects = [entry.ride.clone(), entry.subject.clone(), entry.webhook.clone()];
+        let key = (entry.user.clone(), entry.action.clone(), objects, entry.message, entry.status);
+        if self.reads.len() < MAX_READS { self.reads.insert(key) } else { !self.reads.contains(&key) }
     }
 }
 
@@ -152,45 +152,45 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_is_repeated_within_a_minute_is_one_entry() {
+    fn a_read_repeated_within_a_minute_is_one_entry() {
         let log = AuditLog::default();
         for _ in 0..3 {
             log.record(entry("getHistory", "ride_1", 200), true);
         }
-        assert_eq!(log.waiting(), 1);
+        assert_eq!(log.pending(), 1);
         log.record(entry("getHistory", "ride_2", 200), true);
         log.record(entry("getHistory", "ride_1", 404), true);
         log.record(entry("pollRide", "ride_1", 200), true);
-        assert_eq!(log.waiting(), 4, "others are entries of their own");
+        assert_eq!(log.pending(), 4, "other reads are entries of their own");
         for _ in 0..3 {
             log.record(entry("putRide", "ride_1", 200), false);
         }
-        assert_eq!(log.waiting(), 7, "each write is one");
-        let a_minute_ago = Instant::now().checked_sub(MINUTE).unwrap();
-        log.queue().minute = a_minute_ago;
+        assert_eq!(log.pending(), 7, "each write is an entry");
+        let a_minute_ago = Instant::now().checked_sub(READ_WINDOW).unwrap();
+        log.queue().window_start = a_minute_ago;
         log.record(entry("getHistory", "ride_1", 200), true);
-        assert_eq!(log.waiting(), 8);
+        assert_eq!(log.pending(), 8);
     }
 
     #[test]
-    fn a_full_queue_says_so_and_loses_nothing() {
+    fn a_full_queue_has_no_capacity_and_keeps_all_entries() {
         let log = AuditLog::default();
-        for n in 0..FULL {
-            assert!(log.has_room(), "{n}");
+        for n in 0..QUEUE_LIMIT {
+            assert!(log.has_capacity(), "{n}");
             log.record(entry("sendMessage", "ride_1", 201), false);
         }
-        assert!(!log.has_room());
-        // One that was let in before.
+        assert!(!log.has_capacity());
+        // An entry of a request that was admitted before.
         log.record(entry("sendMessage", "ride_1", 201), false);
-        assert_eq!(log.waiting(), FULL + 1);
+        assert_eq!(log.pending(), QUEUE_LIMIT + 1);
     }
 
     #[test]
-    fn reads_that_are_remembered_are_bounded() {
+    fn the_remembered_reads_are_bounded() {
         let log = AuditLog::default();
-        for n in 0..READS + 10 {
+        for n in 0..MAX_READS + 10 {
             log.record(entry("getRide", &format!("ride_{n}"), 200), true);
         }
-        assert_eq!(log.queue().reads.len(), READS);
+        assert_eq!(log.queue().reads.len(), MAX_READS);
     }
 }

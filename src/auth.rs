@@ -1,14 +1,13 @@
-//! From a bearer token to the caller it stands for.
+//! Authentication: converts a bearer token into a caller.
 //!
-//! A token is a signed JWT (RFC 7519) in the compact form. What holds here:
+//! A token is a signed JWT (RFC 7519) in the compact form. Guarantees:
 //!
-//! - A key verifies exactly one algorithm, and the key decides which (RFC 8725, section 3.1): the token's header
-//!   only picks among the keys there are. No public key can serve as an HMAC secret, and `none` has no key.
-//! - Claims are looked at once the signature is good, and a [`Caller`](crate::domain::Caller) comes out of all
-//!   of them together or not at all.
-//! - No error, log line or `Debug` output holds a token or a key.
+//! - A key verifies exactly one algorithm, which the key determines (RFC 8725, section 3.1). The token's header only
+//!   selects among the configured keys. No public key can serve as an HMAC secret, and no key has the algorithm `none`.
+//! - Claims are checked after the signature. A [`Caller`](crate::domain::Caller) results only if all of them are valid.
+//! - No error, log line or `Debug` output contains a token or a key.
 //!
-//! There is no I/O here: whoever reads the configuration, or the issuer's set of keys, brings them as text.
+//! This module does no I/O: its callers read the configuration and the issuer's JWKS, and pass them as text.
 
 mod cache;
 mod claims;
@@ -23,7 +22,7 @@ mod verifier;
 #[cfg(test)]
 mod tests;
 
-pub use claims::Expect;
+pub use claims::ClaimValidation;
 pub use error::TokenError;
 pub use jwks::JwksError;
 pub use keys::{Key, KeyError, Keys};

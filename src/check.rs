@@ -1,9 +1,10 @@
-//! `ridewire check`: reports what would go wrong with the configuration, the database and this machine.
+//! `ridewire check`: reports problems of the configuration, the database and this machine.
 //!
-//! It reads the settings, the keys and the certificate, and connects, by the same code as the server. It creates and migrates nothing;
-//! what it sends to the database is queries, `explain`, and a NOTIFY on a channel of its own.
+//! It uses the same code as the server to read the settings, the keys and the certificate, and to connect. It creates and
+//! migrates nothing. It sends only queries, `explain`, and a NOTIFY on a channel of its own to the database.
 //!
-//! The exit code is that of monitoring plug-ins: 0 if all is well, 1 if the worst finding is a warning, 2 if it is an error.
+//! Its exit codes follow the convention of monitoring plugins: 0 without a problem, 1 if the worst finding is a warning, 2 if
+//! it is an error.
 
 mod addresses;
 mod certificate;
@@ -23,24 +24,24 @@ use clap::Args;
 pub use self::report::{Level, Report};
 use crate::config::{Settings, at_least_one, web_address};
 
-/// What is checked besides the settings.
+/// The options of the check, besides the settings of the server.
 #[derive(Debug, Clone, Args)]
 pub struct CheckOptions {
-    /// How many servers there will be on the database.
+    /// The number of servers that will use the database.
     #[arg(long, help_heading = "Check", default_value_t = 1, value_parser = at_least_one)]
     pub replicas: usize,
 
-    /// The address that clients use, such as `https://chat.example.com`: a stream is opened there, to see whether a proxy holds it
-    /// back.
+    /// The URL that clients use, such as `https://chat.example.com`. The check opens a stream there, to detect a proxy that
+    /// buffers responses.
     #[arg(long, help_heading = "Check", value_parser = web_address)]
     pub url: Option<String>,
 
-    /// A token for that, where the settings have no secret to sign one with.
+    /// The token for that stream. Needed if the settings have no secret to sign a token with.
     #[arg(long, env = "RIDEWIRE_CHECK_TOKEN", help_heading = "Check", hide_env_values = true)]
     pub token: Option<String>,
 }
 
-/// Checks everything. `unknown` are complaints about the environment.
+/// Runs all checks. `unknown` are error messages about unknown environment variables.
 pub async fn run(settings: &Settings, options: &CheckOptions, unknown: Vec<String>) -> Report {
     let mut report = Report::default();
     settings::check(settings, unknown, &mut report);

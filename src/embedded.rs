@@ -1,27 +1,27 @@
-//! A private Postgres: a child process, so that the server runs with nothing set up beside it.
+//! A private Postgres as a child process, so that the server needs no database to be set up.
 //!
-//! It is a whole Postgres with the guarantees of one: what was committed survives a crash of the server, of
-//! Postgres and of the machine. It uses the PostgreSQL programs that are installed (14 or newer), and keeps all
-//! that it has in one data directory:
+//! It has the durability of any Postgres: committed data survives a crash of the server, of Postgres and of the
+//! machine. It uses the installed PostgreSQL programs (14 or newer), and stores everything in one data directory:
 //!
-//! | in the data directory | is |
+//! | file | content |
 //! |---|---|
 //! | `postgres` | the cluster |
-//! | `run` | the socket's directory |
-//! | `lock` | held by the server that runs here; says where its Postgres is |
-//! | `postgres.log` | Postgres' own log since the last start (`.old`: the one before) |
+//! | `run` | the directory of the socket |
+//! | `lock` | is locked by the server that uses the directory; has the URL of its Postgres |
+//! | `postgres.log` | the log of Postgres since the last start (`.old`: the log before) |
 //!
-//! - **One server a data directory.** A second gets an error that says how to join the first as a replica.
-//! - **A start finds its way from wherever the last end left things:** an `initdb` cut short, a Postgres that lost
-//!   its server to SIGKILL, a pid file that names a stranger.
-//! - **Other local users cannot connect.** There is no TCP, and no password either: the Unix socket and its directory
-//!   have the modes 0700, for the user that Postgres runs as. That user and root come in, who could read the files
+//! - **One server per data directory.** A second one fails with an error that explains how to join the first as a
+//!   replica.
+//! - **A start recovers from any state that the last end left:** an interrupted `initdb`, a Postgres whose server was
+//!   killed, a stale pid file whose pid belongs to another process.
+//! - **Other local users cannot connect.** There is no TCP and no password. The Unix socket and its directory have mode
+//!   0700 and belong to the user that runs Postgres. Only that user and root can connect, who can read the files
 //!   anyway.
-//! - **Root is no exception.** Postgres refuses to run as root, so it runs as the user `postgres` then, else `nobody`,
-//!   and only the cluster and the socket's directory are given to that user.
-//! - **A Ctrl-C stops the server, and the server stops Postgres**, last: Postgres is in a process group of its own.
+//! - **It works as root.** Postgres refuses to run as root, so it then runs as the user `postgres`, or `nobody`. Only
+//!   the cluster and the socket's directory belong to that user.
+//! - **Ctrl-C stops the server, and the server stops Postgres last.** Postgres is in its own process group.
 //!
-//! It is not meant for several machines, nor does it upgrade a cluster to another major version.
+//! It is not designed for several machines, and it does not upgrade a cluster to another major version.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -59,20 +59,20 @@ mod tests;
 const USER: &str = "ridewire";
 const DATABASE: &str = "ridewire";
 
-/// How long Postgres may take to stop before it is killed.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long Postgres may say nothing at all when it starts.
-const SILENCE: Duration = Duration::from_secs(60);
+/// The time that Postgres may take to stop before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time that Postgres may take to respond after a start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How much memory a process of Postgres may keep that it does not use now, in bytes.
-const KEPT_BYTES: &str = "8388608";
+/// The memory that an idle process of Postgres may keep allocated, in bytes.
+const MALLOC_THRESHOLD_BYTES: &str = "8388608";
 
-/// What of the private Postgres may be chosen.
+/// Options of the private Postgres.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Whether a commit is on disk when it is answered. `false` is for tests: it saves the waiting, and a crash of
-    /// the machine (not one of Postgres alone) may corrupt the cluster. It also takes as many connections as the servers of
-    /// many tests at once.
+    /// Whether a commit is on disk before Postgres responds. `false` is for tests: it saves the wait for the disk, and
+    /// a crash of the machine (not of Postgres alone) may corrupt the cluster. It also raises the number of
+    /// connections, for the servers of many concurrent tests.
     pub durable: bool,
 }
 
@@ -82,16 +82,16 @@ impl Default for Options {
     }
 }
 
-/// How Postgres is to stop.
+/// How Postgres is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
-    /// Ends its sessions, writes everything out, stops.
+    /// Terminates the sessions, writes a checkpoint, and stops.
     Fast,
-    /// Stops on the spot; the next start replays the log. Nothing committed is lost.
+    /// Stops immediately; the next start replays the write-ahead log. No commit is lost.
     Immediate,
 }
 
-/// A running private Postgres. [`EmbeddedPostgres::stop`] ends it and waits; dropping it only asks it to stop.
+/// A running private Postgres. [`EmbeddedPostgres::stop`] stops it and waits; dropping it only sends the stop signal.
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
     child: Child,
@@ -101,26 +101,26 @@ pub struct EmbeddedPostgres {
     _lock: Lock,
 }
 
-/// The data directory unless one is chosen: `.ridewire`, or `/var/lib/ridewire` for root, whose home and working
-/// directory the user that Postgres runs as may not reach.
+/// The default data directory: `.ridewire`, or `/var/lib/ridewire` for root, because the user that runs Postgres may
+/// have no access to root's home and working directory.
 pub fn default_data_dir() -> PathBuf {
     PathBuf::from(if nix::unistd::geteuid().is_root() { "/var/lib/ridewire" } else { ".ridewire" })
 }
 
 impl EmbeddedPostgres {
-    /// Starts Postgres in `data_dir`, which is created when missing, and waits until the database `ridewire` is
-    /// there.
+    /// Starts Postgres in `data_dir`, which is created if it is missing, and waits until the database `ridewire`
+    /// exists.
     ///
     /// # Errors
     ///
-    /// Each [`EmbeddedError`] says what to do about it. Postgres gets a minute to say anything; while it says that
-    /// it is recovering from a crash, it is waited for, however long that takes.
+    /// Each [`EmbeddedError`] explains what to do. Postgres must respond within a minute. While it reports that it is
+    /// recovering from a crash, the wait continues without a limit.
     pub async fn start(data_dir: &Path, options: Options) -> Result<Self, EmbeddedError> {
         let programs = std::env::var_os("RIDEWIRE_PG_BIN").map(PathBuf::from);
         Self::start_with(programs.as_deref(), data_dir, options).await
     }
 
-    /// The same with the PostgreSQL programs of one directory, where one is named.
+    /// Like [`Self::start`], with the PostgreSQL programs of a given directory.
     pub async fn start_with(programs: Option<&Path>, data_dir: &Path, options: Options) -> Result<Self, EmbeddedError> {
         let data_dir = cluster::open_data_dir(data_dir)?;
         let cluster = data_dir.join("postgres");
@@ -128,45 +128,45 @@ impl EmbeddedPostgres {
         let socket = SocketDirectory::of(&data_dir, &std::env::temp_dir())?;
         let lock = Lock::take(&data_dir, &socket.own_url())?;
 
-        let made_by = cluster::made_by(&cluster)?;
-        let programs = Programs::find(programs, &cluster, made_by).await?;
-        account.reaches(&data_dir, &programs.postgres()).await?;
-        if made_by.is_some() {
-            account.adopt(&cluster)?;
-            orphan::recover(&cluster).await?;
+        let major_version = cluster::major_version(&cluster)?;
+        let programs = Programs::find(programs, &cluster, major_version).await?;
+        account.check_access(&data_dir, &programs.postgres()).await?;
+        if major_version.is_some() {
+            account.take_ownership(&cluster)?;
+            orphan::stop_orphan(&cluster).await?;
         } else {
             tracing::info!(path = %cluster.display(), "creating a private Postgres");
             cluster::create(&cluster, &programs, &account, options.durable).await?;
         }
         socket.prepare(&account)?;
-        account.reaches(socket.path(), &programs.postgres()).await?;
+        account.check_access(socket.path(), &programs.postgres()).await?;
 
         let (log, output) = Log::begin(&data_dir)?;
         let child = spawn(&programs, &account, &cluster, &socket, output, options)?;
-        // From here on the child is stopped on every way out.
+        // From here on, every return path stops the child.
         let mut postgres = Self { child, socket, log, _lock: lock };
-        let client = postgres.accepting().await?;
+        let client = postgres.wait_until_ready().await?;
         create_database(&client).await?;
-        tracing::info!(postgres.pid = postgres.pid(), path = %cluster.display(), "the private Postgres is ready");
+        tracing::info!(postgres.pid = postgres.pid(), path = %cluster.display(), "private Postgres ready");
         Ok(postgres)
     }
 
-    /// The address of the database `ridewire`, for `DATABASE_URL`, `psql` and drivers alike.
+    /// Returns the URL of the database `ridewire`, for `DATABASE_URL`, `psql` and drivers.
     pub fn url(&self) -> String {
         self.socket.own_url()
     }
 
-    /// The address of another database of this Postgres, whether or not it exists.
+    /// Returns the URL of another database of this Postgres, which may not exist.
     pub fn url_for(&self, database: &str) -> String {
         self.socket.url(database)
     }
 
-    /// The pid of Postgres while it runs.
+    /// Returns the pid of Postgres while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Resolves when Postgres has ended by itself, and says how. May be dropped and called again.
+    /// Waits until Postgres exits by itself, and returns why. It is cancellation-safe.
     pub async fn exited(&mut self) -> EmbeddedError {
         match self.child.wait().await {
             Ok(status) => EmbeddedError::Exited { status, log: self.log.path().to_owned(), tail: self.log.tail() },
@@ -174,60 +174,60 @@ impl EmbeddedPostgres {
         }
     }
 
-    /// Stops Postgres and waits for its end; one that takes more than 30 seconds is killed, which costs the next
-    /// start a recovery, and no commit. Sessions should be closed before.
+    /// Stops Postgres and waits for its exit. If it takes more than 30 seconds, it is killed; the next start then
+    /// recovers without losing a commit. Close sessions before.
     ///
     /// # Errors
     ///
-    /// When the operating system refuses to stop it or to tell of its end.
+    /// If the operating system cannot stop it or report its exit.
     pub async fn stop(mut self, mode: StopMode) -> Result<(), EmbeddedError> {
         self.signal(match mode {
             StopMode::Fast => Signal::SIGINT,
             StopMode::Immediate => Signal::SIGQUIT,
         });
-        let ended = match timeout(PATIENCE, self.child.wait()).await {
+        let ended = match timeout(STOP_TIMEOUT, self.child.wait()).await {
             Ok(ended) => ended.map(drop),
             Err(_) => {
-                tracing::warn!("the private Postgres does not stop, and is killed");
+                tracing::warn!("private Postgres did not stop in time, killing it");
                 self.child.kill().await
             }
         };
         ended.map_err(EmbeddedError::io("wait for the Postgres of", self.log.path()))?;
-        // Only an empty one goes, which is what Postgres leaves unless it was killed.
+        // `remove_dir` removes only an empty directory. It is empty unless Postgres was killed.
         let _ = std::fs::remove_dir(self.socket.path());
         Ok(())
     }
 
-    /// Signals Postgres, if it has not ended already.
+    /// Sends a signal to Postgres, if it has not exited.
     fn signal(&self, signal: Signal) {
-        // The pid is there until its end was waited for, so it cannot be another's by now. What is left of errors
-        // is that it has just ended.
+        // The pid is reserved until the child was waited for, so it cannot belong to another process. The only possible
+        // error is that the child has just exited.
         if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = kill(Pid::from_raw(pid), signal);
         }
     }
 
-    /// Waits until Postgres lets someone in, and comes in.
-    async fn accepting(&mut self) -> Result<Client, EmbeddedError> {
+    /// Waits until Postgres accepts a connection, and returns it.
+    async fn wait_until_ready(&mut self) -> Result<Client, EmbeddedError> {
         let url = self.url_for("postgres");
-        let mut deadline = Instant::now() + SILENCE;
+        let mut deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let answer = tokio::select! {
-                // An end is looked at first: what answers after it would be someone else.
+            let connected = tokio::select! {
+                // The exit is polled first: a response after it would come from another process.
                 biased;
                 ended = self.exited() => return Err(ended),
-                answer = timeout(Duration::from_secs(5), connect(&url)) => answer,
+                connected = timeout(Duration::from_secs(5), connect(&url)) => connected,
             };
-            match answer {
+            match connected {
                 Ok(Ok(client)) => return Ok(client),
-                // It is replaying its log: giving up would only make the next start begin that anew.
+                // It is replaying its log. Giving up would only make the next start begin the replay again.
                 Ok(Err(error)) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => {
-                    deadline = Instant::now() + SILENCE;
+                    deadline = Instant::now() + START_TIMEOUT;
                 }
                 Ok(Err(error)) if error.as_db_error().is_some() => return Err(error.into()),
                 Ok(Err(_)) | Err(_) if Instant::now() < deadline => {}
                 Ok(Err(_)) | Err(_) => {
-                    return Err(EmbeddedError::Silent { log: self.log.path().to_owned(), tail: self.log.tail() });
+                    return Err(EmbeddedError::StartTimeout { log: self.log.path().to_owned(), tail: self.log.tail() });
                 }
             }
             sleep(Duration::from_millis(20)).await;
@@ -237,7 +237,7 @@ impl EmbeddedPostgres {
 
 impl Drop for EmbeddedPostgres {
     fn drop(&mut self) {
-        // Killing it would cost the next start a recovery, so it is asked to stop, and not waited for.
+        // A kill would require a recovery at the next start, so only the stop signal is sent, without a wait.
         self.signal(Signal::SIGINT);
     }
 }
@@ -252,9 +252,9 @@ fn spawn(
 ) -> Result<Child, EmbeddedError> {
     let program = programs.postgres();
     let mut command = account.command(&program);
-    // `orphan` knows the process by the cluster's path among its arguments.
+    // `orphan` identifies the process by the cluster's path among its arguments.
     command.arg("-D").arg(cluster);
-    // Settings are given at each start, not written to the cluster: what this version wants always holds.
+    // Settings are passed at each start and not written to the cluster, so the settings of this version always apply.
     let on_disk = if options.durable { "on" } else { "off" };
     for (name, value) in [
         ("listen_addresses", ""),
@@ -274,17 +274,18 @@ fn spawn(
     ] {
         command.arg("-c").arg(format!("{name}={value}"));
     }
-    // glibc's allocator would give back what each larger statement has used, and ask for it again with the next.
-    command.env("MALLOC_TRIM_THRESHOLD_", KEPT_BYTES).env("MALLOC_MMAP_THRESHOLD_", KEPT_BYTES);
+    // glibc's allocator would otherwise return the memory of each larger statement, and request it again for the next
+    // one.
+    command.env("MALLOC_TRIM_THRESHOLD_", MALLOC_THRESHOLD_BYTES).env("MALLOC_MMAP_THRESHOLD_", MALLOC_THRESHOLD_BYTES);
     let errors = output.try_clone().map_err(EmbeddedError::io("run", &program))?;
-    // A group of its own keeps the terminal's Ctrl-C from it, which would end sessions that are still in use.
+    // A separate process group does not receive the terminal's Ctrl-C, which would end sessions that are still in use.
     command.stdout(output).stderr(Stdio::from(errors)).process_group(0);
     command.spawn().map_err(EmbeddedError::io("run", &program))
 }
 
 async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // It ends with the client, and what breaks it the client sees as well.
+    // It ends with the client, and the client also receives its errors.
     tokio::spawn(connection);
     Ok(client)
 }

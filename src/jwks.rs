@@ -1,13 +1,15 @@
-//! The issuer's set of keys, read where it publishes it and kept current.
+//! The issuer's JWKS: loading and periodic refresh.
 //!
-//! What holds here:
+//! Guarantees:
 //!
-//! - Keys that were read stay until others are: an issuer that is away takes nobody's login with it.
-//! - A token of an unknown key has the set looked at again, ten times at once and then every 5 s at most whoever asks; so who makes
-//!   up tokens costs the issuer little. Nobody is told that their key is unknown but by a look that began after they had come: a
-//!   made-up key delays no real one, and beyond these looks one has to come again.
-//! - An empty set is taken for a fault of the issuer, and the known keys stay: to withdraw the last key, publish another.
-//! - While the set cannot be read, nobody is told that their key is unknown: it may be there.
+//! - Loaded keys stay valid until the issuer replaces them. An outage of the issuer rejects no valid token.
+//! - A token with an unknown key triggers a refresh. These refreshes are rate-limited for all clients together: a burst
+//!   of ten, then one every 5 s. So made-up keys cost the issuer little.
+//! - A key is reported as unknown only after a refresh that began after the request arrived. So made-up keys do not
+//!   delay valid ones. Beyond the rate limit the client must retry.
+//! - An empty set is treated as an error of the issuer, and the loaded keys stay valid. To withdraw the last key,
+//!   publish another one.
+//! - While the set cannot be loaded, no key is reported as unknown, because the set may contain it.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -23,44 +25,44 @@ use tokio::time::{Instant, sleep};
 use crate::auth::{JwksError, Keys, Verifier};
 use crate::web;
 
-/// How often unknown keys may have the set looked at: so many times at once, and one time more after each such while.
-const LOOKS: u32 = 10;
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The rate limit of refreshes for unknown keys: a burst, and the interval at which one more is allowed.
+const REFRESH_BURST: u32 = 10;
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// When it is looked at again where that failed.
-const AGAIN: Duration = Duration::from_secs(5);
+/// The interval of retries after a failed refresh.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Some hundred keys.
-const MAX_BYTES: u64 = 1024 * 1024;
+/// The maximum size of a JWKS: some hundred keys.
+const MAX_BYTES: usize = 1024 * 1024;
 
-/// Why a set could not be read.
+/// Why a JWKS could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// A file that cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {}: {error}", .path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         error: std::io::Error,
     },
-    /// An address that does not answer, or not with a set.
+    /// The URL cannot be fetched, or its response is not a JWKS.
     #[error(transparent)]
     Web(#[from] web::WebError),
-    /// Whoever is between could put keys of their own in.
-    #[error("from another machine the keys are read over https:// alone; http:// is for this machine")]
+    /// The URL is not encrypted, so a man in the middle could replace the keys.
+    #[error("http:// is allowed only for a loopback address; use https:// to load keys from another machine")]
     Insecure,
-    /// Not a set that can be used.
+    /// The set cannot be used.
     #[error(transparent)]
     Set(#[from] JwksError),
 }
 
-/// Where a set is.
+/// The location of a JWKS.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// At an `https://` or `http://` address.
+    /// An `https://` or `http://` URL.
     Url(String),
-    /// In a file.
+    /// A file.
     File(PathBuf),
 }
 
@@ -68,7 +70,7 @@ impl FromStr for Source {
     type Err = ReadError;
 
     fn from_str(text: &str) -> Result<Self, ReadError> {
-        if text.starts_with("http://") && !is_of_this_machine(text) {
+        if text.starts_with("http://") && !is_loopback_url(text) {
             return Err(ReadError::Insecure);
         }
         let is_url = text.starts_with("https://") || text.starts_with("http://");
@@ -76,8 +78,8 @@ impl FromStr for Source {
     }
 }
 
-/// Whether a URL names this machine by a loopback address.
-fn is_of_this_machine(url: &str) -> bool {
+/// Returns whether the host of a URL is a loopback address.
+fn is_loopback_url(url: &str) -> bool {
     let uri: Option<Uri> = url.parse().ok();
     let authority = uri.as_ref().and_then(Uri::authority);
     authority.is_some_and(|authority| {
@@ -88,115 +90,124 @@ fn is_of_this_machine(url: &str) -> bool {
 }
 
 impl Source {
-    fn read(&self) -> Result<Vec<u8>, ReadError> {
-        match self {
-            Self::Url(url) => Ok(web::get(url, MAX_BYTES)?),
-            Self::File(path) => std::fs::read(path).map_err(|error| ReadError::File { path: path.clone(), error }),
-        }
+    /// Loads the set. Returns its keys and its text.
+    async fn load(&self) -> Result<(Keys, Vec<u8>), ReadError> {
+        let parse = |text: Vec<u8>| Ok((Keys::from_jwks(&text)?, text));
+        let loaded = match self {
+            Self::Url(url) => {
+                let text = web::get(url, MAX_BYTES).await?;
+                spawn_blocking(move || parse(text.into())).await
+            }
+            Self::File(path) => {
+                let path = path.clone();
+                spawn_blocking(move || match std::fs::read(&path) {
+                    Ok(text) => parse(text),
+                    Err(error) => Err(ReadError::File { path, error }),
+                })
+                .await
+            }
+        };
+        // A panic counts as an invalid set.
+        loaded.unwrap_or(Err(ReadError::Set(JwksError::NotASet)))
     }
 }
 
-/// Reads a set once.
+/// Loads a JWKS once.
 pub async fn read(source: Source) -> Result<Keys, ReadError> {
-    let read = spawn_blocking(move || source.read().and_then(|text| Ok(Keys::from_jwks(&text)?))).await;
-    // A reading that panics has found no set.
-    read.unwrap_or(Err(ReadError::Set(JwksError::NotASet)))
+    source.load().await.map(|(keys, _)| keys)
 }
 
-/// A set that is kept current.
+/// A JWKS that is refreshed periodically.
 #[derive(Debug)]
 pub struct Jwks {
     source: Source,
     verifier: Arc<Verifier>,
     period: Duration,
     state: Mutex<State>,
-    /// When the set was last read. Apart from the state, which is locked as long as the issuer takes to answer.
-    read_at: RwLock<Instant>,
+    /// When the set was last loaded. It is separate from the state, whose lock is held while the issuer responds.
+    loaded_at: RwLock<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The set as it was read last.
+    /// The text of the set as last loaded.
     text: Vec<u8>,
-    /// Whether the last look has found a set.
-    is_known: bool,
-    /// When the last look began.
-    looked: Option<Instant>,
-    /// Until when the looks that unknown keys may cause are used up: each takes [`LOOK_AGAIN`] of them.
-    used: Option<Instant>,
+    /// Whether the last refresh succeeded.
+    is_loaded: bool,
+    /// When the last refresh began.
+    refreshed_at: Option<Instant>,
+    /// The time until which the quota for unknown keys is used up: each refresh adds [`REFRESH_INTERVAL`].
+    quota_used_until: Option<Instant>,
 }
 
 impl Jwks {
-    /// Has `verifier` take what `source` publishes, looked at every `period`.
+    /// Creates a JWKS that updates the keys of `verifier` from `source` every `period`.
     pub fn new(source: Source, verifier: Arc<Verifier>, period: Duration) -> Self {
-        Self { source, verifier, period, state: Mutex::default(), read_at: RwLock::new(Instant::now()) }
+        Self { source, verifier, period, state: Mutex::default(), loaded_at: RwLock::new(Instant::now()) }
     }
 
-    /// How long ago the set was last read; where it has never been, since the start.
+    /// Returns the time since the set was last loaded; if it never was, since the start.
     pub fn age(&self) -> Duration {
-        self.read_at.read().unwrap_or_else(PoisonError::into_inner).elapsed()
+        self.loaded_at.read().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    /// The first look. A file that is not there, or holds no set, is a mistake; an address that does not answer may be back
-    /// any moment.
+    /// Runs the first refresh. A missing or invalid file is an error of the configuration. A URL that does not respond
+    /// is retried later.
     pub async fn start(&self) -> Result<(), ReadError> {
-        match (self.look(&mut *self.state.lock().await).await, &self.source) {
+        match (self.refresh(&mut *self.state.lock().await).await, &self.source) {
             (Err(error), Source::File(_)) => Err(error),
             _ => Ok(()),
         }
     }
 
-    /// Looks at it for ever.
+    /// Refreshes the set periodically, forever.
     pub async fn run(self: Arc<Self>) {
         loop {
-            let is_known = self.state.lock().await.is_known;
-            sleep(if is_known { self.period } else { AGAIN.min(self.period) }).await;
-            drop(self.look(&mut *self.state.lock().await).await);
+            let is_loaded = self.state.lock().await.is_loaded;
+            sleep(if is_loaded { self.period } else { RETRY_INTERVAL.min(self.period) }).await;
+            drop(self.refresh(&mut *self.state.lock().await).await);
         }
     }
 
-    /// Somebody has come with an unknown key: looks whether it is there by now. Whether the set is known as it is since they have
-    /// come; where it is not, nobody can say what is in it.
-    pub async fn look_for_unknown(&self) -> bool {
-        let came = Instant::now();
+    /// Refreshes the set for a token with an unknown key. Returns whether the set has been loaded since the call began;
+    /// if not, it is unknown whether the set contains the key.
+    pub async fn refresh_for_unknown_key(&self) -> bool {
+        let called_at = Instant::now();
         let mut state = self.state.lock().await;
-        // Of those who come together the first looks for all.
-        if state.looked.is_none_or(|looked| looked < came) {
+        // The first of several concurrent callers refreshes for all of them.
+        if state.refreshed_at.is_none_or(|at| at < called_at) {
             let now = Instant::now();
-            let used = state.used.map_or(now, |used| used.max(now)) + LOOK_AGAIN;
-            if used > now + LOOK_AGAIN * LOOKS {
+            let used = state.quota_used_until.map_or(now, |until| until.max(now)) + REFRESH_INTERVAL;
+            if used > now + REFRESH_INTERVAL * REFRESH_BURST {
                 return false;
             }
-            state.used = Some(used);
-            drop(self.look(&mut state).await);
+            state.quota_used_until = Some(used);
+            drop(self.refresh(&mut state).await);
         }
-        state.is_known
+        state.is_loaded
     }
 
-    async fn look(&self, state: &mut State) -> Result<(), ReadError> {
-        state.looked = Some(Instant::now());
-        let source = self.source.clone();
-        let read = spawn_blocking(move || source.read().and_then(|text| Ok((Keys::from_jwks(&text)?, text)))).await;
-        let was_known = std::mem::replace(&mut state.is_known, matches!(read, Ok(Ok(_))));
-        match read {
-            Ok(Ok((keys, text))) => {
-                *self.read_at.write().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    async fn refresh(&self, state: &mut State) -> Result<(), ReadError> {
+        state.refreshed_at = Some(Instant::now());
+        let loaded = self.source.load().await;
+        let was_loaded = std::mem::replace(&mut state.is_loaded, loaded.is_ok());
+        match loaded {
+            Ok((keys, text)) => {
+                *self.loaded_at.write().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 if text != state.text {
-                    tracing::info!(keys = keys.iter().count(), "the issuer's keys were read");
-                    self.verifier.publish(keys);
+                    tracing::info!(keys = keys.iter().count(), "issuer's keys loaded");
+                    self.verifier.update_jwks(keys);
                     state.text = text;
                 }
                 Ok(())
             }
-            Ok(Err(error)) => {
-                // Once, however long it lasts.
-                if was_known || state.text.is_empty() {
-                    tracing::warn!(%error, "the issuer's keys cannot be read; those that are known stay");
+            Err(error) => {
+                // Logged once for each outage.
+                if was_loaded || state.text.is_empty() {
+                    tracing::warn!(%error, "issuer's keys not loaded; only keys that were loaded before are accepted");
                 }
                 Err(error)
             }
-            // The runtime ends.
-            Err(_) => Ok(()),
         }
     }
 }

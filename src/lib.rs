@@ -1,22 +1,28 @@
 //! Ridewire: real-time messaging for rides over plain HTTP.
 //!
-//! The map, and the way of one message through it:
+//! The modules, along the path of one message:
 //!
-//! 1. [`http`] parses a request into the types of [`domain`] and asks [`auth`] whose token it carries.
-//! 2. [`writer`] takes it as a command, judges it under the lock of its ride's topic, and commits it together with
-//!    whatever else is waiting.
-//! 3. [`realtime`] publishes what was committed to those who follow the ride here, and a NOTIFY has the other
-//!    replicas read it from the log.
-//! 4. A subscription, a loop over a cursor, hands it to a stream or a poll, which are in [`http`] again.
+//! 1. [`http`] parses a request into the types of [`domain`]. [`auth`] verifies its token.
+//! 2. [`writer`] queues the request as a command. It applies the command under the lock of its ride's topic, and commits it
+//!    together with the other commands of its batch.
+//! 3. [`realtime`] publishes the committed events to the readers of the ride on this replica. A NOTIFY makes the other
+//!    replicas read them from the log.
+//! 4. A subscription, a loop over a cursor, delivers them to a stream or a poll of [`http`].
 //!
-//! [`webhooks`] delivers the events of the feed to the platform's endpoints; [`push`] tells browsers what was not delivered.
-//! [`webhooks`] delivers the events of the feed to the platform's endpoints. [`audit`] records what support and service users do, and
-//! [`handovers`] when messages were handed to connections.
+//! [`webhooks`] delivers the events of the feed to the platform's endpoints. [`push`] notifies browsers of undelivered messages.
+//! [`audit`] records the actions of support and service users, and [`handovers`] the handovers of messages to connections.
 //!
-//! [`store`] is Postgres for all of them; [`serving`] takes the connections, [`memory`] bounds what they hold, [`jwks`] keeps
-//! the issuer's keys current, [`moderation`] asks the platform about a content before it is stored, and [`traces`] tells a collector
-//! of each step. [`app`] puts everything together, [`check`] reports what would keep it from working, [`cli`] starts it, and [`embedded`]
-//! brings a Postgres where there is none. `docs/architecture.md` says why it is built so.
+//! All of them share these modules:
+//!
+//! - [`store`] contains the access to Postgres.
+//! - [`serving`] accepts connections, and [`memory`] limits the memory of their requests and responses.
+//! - [`jwks`] keeps the issuer's keys current.
+//! - [`moderation`] sends each message content to the platform before it is stored.
+//! - [`traces`] exports OpenTelemetry traces.
+//! - [`app`] starts and stops the server, [`cli`] parses the command line, and [`check`] reports problems of a setup.
+//! - [`embedded`] runs a private Postgres if none is configured.
+//!
+//! `docs/explanation/architecture.md` explains the reasons.
 
 pub mod app;
 pub mod audit;

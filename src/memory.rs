@@ -1,13 +1,15 @@
-//! The memory that requests and responses hold while they are on their way, and its ceiling.
+//! The memory that requests and responses use while they are in progress, and its limit.
 //!
-//! A response is held from its handler's return until the socket has taken its last byte; a body of a request, from its beginning
-//! until the request is answered. What holds here:
+//! A response reserves its bytes from its handler's return until the socket has taken its last byte. A request's body reserves
+//! its bytes from its first byte until the request has a response. Invariants:
 //!
-//! - Beyond the ceiling the client that has waited longest is cut off, unless it has waited for less than `GRACE`: what a
-//!   client reads is gone within milliseconds, so the oldest are those that do not read.
-//! - Where nobody has waited that long, there is [no room](Memory::has_room): requests, but for small writes, are rejected before they are
-//!   carried out, and large responses once more before they are made, when the database has given what they are made of. So what is held
-//!   exceeds the ceiling by what is made at that moment: a page for each connection to the database, and each thread.
+//! - Above the limit, the oldest reservations that are at least `EVICTION_AGE` old are evicted. The connection is then closed,
+//!   or the read of the body aborted. A client that reads takes its response within milliseconds, so the oldest reservations
+//!   belong to clients that do not read.
+//! - If no reservation is old enough, there is [no capacity](Memory::has_capacity). Requests other than small writes are then
+//!   rejected before they run. Large responses are checked once more, after the database has returned their data and before
+//!   they are built. So the reservations exceed the limit at most by the responses that are built at that moment: one page
+//!   for each connection to the database and each thread.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,89 +19,90 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// How long a client may take for what is there for it, however much others need.
-const GRACE: Duration = Duration::from_secs(1);
+/// The age from which a reservation can be evicted. A client always has this long to take its response.
+const EVICTION_AGE: Duration = Duration::from_secs(1);
 
-/// What is held, and by whom.
+/// The reservations and their limit.
 #[derive(Debug)]
 pub struct Memory {
-    ceiling: usize,
-    held: AtomicUsize,
-    /// By the order in which they came.
-    waiting: Mutex<BTreeMap<u64, Waiting>>,
+    limit: usize,
+    reserved: AtomicUsize,
+    /// The reservations that can be evicted, oldest first.
+    evictable: Mutex<BTreeMap<u64, Entry>>,
     next: AtomicU64,
-    cut_off: AtomicU64,
+    evicted: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct Entry {
     since: Instant,
     bytes: usize,
-    cut: CancellationToken,
+    evict: CancellationToken,
 }
 
-/// A part of the memory, until it is dropped.
-pub struct Held {
+/// A number of reserved bytes. Dropping it releases them.
+pub struct MemoryReservation {
     memory: Arc<Memory>,
     number: u64,
     bytes: usize,
 }
 
 impl Memory {
-    /// Nothing is held yet.
-    pub fn new(ceiling: usize) -> Self {
+    /// Creates a limit in bytes, with nothing reserved.
+    pub fn new(limit: usize) -> Self {
         Self {
-            ceiling,
-            held: AtomicUsize::new(0),
-            waiting: Mutex::default(),
+            limit,
+            reserved: AtomicUsize::new(0),
+            evictable: Mutex::default(),
             next: AtomicU64::new(0),
-            cut_off: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Waiting>> {
-        // A std lock: held for a move in a map, never across an await.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn evictable(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
+        // A std mutex: it is locked for a map operation, never across an await.
+        self.evictable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many bytes are held.
-    pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+    /// The number of reserved bytes.
+    pub fn reserved(&self) -> usize {
+        self.reserved.load(Ordering::Relaxed)
     }
 
-    /// How many clients were cut off because others needed the memory.
-    pub fn cut_off(&self) -> u64 {
-        self.cut_off.load(Ordering::Relaxed)
+    /// The number of reservations evicted so far.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Whether another request may be carried out.
-    pub fn has_room(&self) -> bool {
-        if self.held() >= self.ceiling {
-            self.make_room();
+    /// Whether another request may run. Evicts old reservations if the limit is reached.
+    pub fn has_capacity(&self) -> bool {
+        if self.reserved() >= self.limit {
+            self.evict_oldest();
         }
-        self.held() < self.ceiling
+        self.reserved() < self.limit
     }
 
-    /// Holds so many bytes until what is returned is dropped, which cancelling `cut` is to bring about.
-    pub fn hold(self: &Arc<Self>, bytes: usize, cut: &CancellationToken) -> Held {
+    /// Reserves `bytes` until the returned reservation is dropped. An eviction cancels `evict`; the caller must then drop the
+    /// reservation soon.
+    pub fn reserve(self: &Arc<Self>, bytes: usize, evict: &CancellationToken) -> MemoryReservation {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.waiting().insert(number, Waiting { since: Instant::now(), bytes, cut: cut.clone() });
-        if self.held.fetch_add(bytes, Ordering::Relaxed) + bytes > self.ceiling {
-            self.make_room();
+        self.evictable().insert(number, Entry { since: Instant::now(), bytes, evict: evict.clone() });
+        if self.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes > self.limit {
+            self.evict_oldest();
         }
-        Held { memory: Arc::clone(self), number, bytes }
+        MemoryReservation { memory: Arc::clone(self), number, bytes }
     }
 
-    /// Cuts off those that have waited longest.
-    fn make_room(&self) {
-        let waiting = self.waiting();
-        let mut excess = self.held().saturating_sub(self.ceiling) + 1;
-        for one in waiting.values().take_while(|one| one.since.elapsed() >= GRACE) {
-            if !one.cut.is_cancelled() {
-                one.cut.cancel();
-                self.cut_off.fetch_add(1, Ordering::Relaxed);
+    /// Evicts the oldest reservations, no more than needed to get below the limit.
+    fn evict_oldest(&self) {
+        let evictable = self.evictable();
+        let mut excess = self.reserved().saturating_sub(self.limit) + 1;
+        for entry in evictable.values().take_while(|entry| entry.since.elapsed() >= EVICTION_AGE) {
+            if !entry.evict.is_cancelled() {
+                entry.evict.cancel();
+                self.evicted.fetch_add(1, Ordering::Relaxed);
             }
-            excess = excess.saturating_sub(one.bytes);
+            excess = excess.saturating_sub(entry.bytes);
             if excess == 0 {
                 return;
             }
@@ -107,23 +110,24 @@ impl Memory {
     }
 }
 
-impl Held {
-    /// Notes that nobody waits for a client any more: the memory stays held, and cutting somebody off would not free it.
-    pub fn settle(&self) {
-        self.memory.waiting().remove(&self.number);
+impl MemoryReservation {
+    /// Exempts the reservation from eviction, once nothing waits for the client any more. The bytes stay reserved; closing the
+    /// connection would not free them.
+    pub fn exempt_from_eviction(&self) {
+        self.memory.evictable().remove(&self.number);
     }
 }
 
-impl Drop for Held {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
-        self.memory.waiting().remove(&self.number);
-        self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.evictable().remove(&self.number);
+        self.memory.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for MemoryReservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("MemoryReservation").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
@@ -132,36 +136,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beyond_the_ceiling_the_oldest_are_cut_off_and_no_more_than_needed() {
+    fn above_the_limit_the_oldest_are_evicted_and_no_more_than_needed() {
         let memory = Arc::new(Memory::new(100));
-        let cuts = [(); 4].map(|()| CancellationToken::new());
-        let mut held: Vec<_> = cuts.iter().take(3).map(|cut| memory.hold(30, cut)).collect();
-        assert!(memory.has_room());
-        // Nobody has waited long enough.
-        held.push(memory.hold(30, &cuts[3]));
-        assert!(!memory.has_room() && cuts.iter().all(|cut| !cut.is_cancelled()));
-        for (one, seconds) in memory.waiting().values_mut().zip([3, 2, 1, 0]) {
-            one.since -= Duration::from_secs(seconds);
+        let evictions = [(); 4].map(|()| CancellationToken::new());
+        let mut reserved: Vec<_> = evictions.iter().take(3).map(|evict| memory.reserve(30, evict)).collect();
+        assert!(memory.has_capacity());
+        // No reservation is old enough.
+        reserved.push(memory.reserve(30, &evictions[3]));
+        assert!(!memory.has_capacity() && evictions.iter().all(|evict| !evict.is_cancelled()));
+        for (entry, seconds) in memory.evictable().values_mut().zip([3, 2, 1, 0]) {
+            entry.since -= Duration::from_secs(seconds);
         }
-        assert!(!memory.has_room(), "it is cut off, and has not let go yet");
-        assert_eq!(cuts.each_ref().map(CancellationToken::is_cancelled), [true, false, false, false]);
-        assert!(!memory.has_room());
-        assert_eq!((memory.cut_off(), memory.held()), (1, 120), "once");
-        drop(held.remove(0));
-        assert!(memory.has_room());
-        drop(held);
-        assert_eq!((memory.held(), memory.waiting().len()), (0, 0));
+        assert!(!memory.has_capacity(), "evicted, but not released yet");
+        assert_eq!(evictions.each_ref().map(CancellationToken::is_cancelled), [true, false, false, false]);
+        assert!(!memory.has_capacity());
+        assert_eq!((memory.evicted(), memory.reserved()), (1, 120), "evicted once");
+        drop(reserved.remove(0));
+        assert!(memory.has_capacity());
+        drop(reserved);
+        assert_eq!((memory.reserved(), memory.evictable().len()), (0, 0));
     }
 
     #[test]
-    fn what_nobody_waits_for_counts_until_it_is_dropped_and_cuts_nobody_off() {
+    fn an_exempt_reservation_counts_until_it_is_dropped_and_is_not_evicted() {
         let memory = Arc::new(Memory::new(100));
-        let cut = CancellationToken::new();
-        let held = memory.hold(150, &cut);
-        held.settle();
-        assert!(!memory.has_room() && !cut.is_cancelled());
-        assert_eq!((memory.held(), memory.cut_off()), (150, 0));
-        drop(held);
-        assert!(memory.has_room());
+        let evict = CancellationToken::new();
+        let reservation = memory.reserve(150, &evict);
+        reservation.exempt_from_eviction();
+        assert!(!memory.has_capacity() && !evict.is_cancelled());
+        assert_eq!((memory.reserved(), memory.evicted()), (150, 0));
+        drop(reservation);
+        assert!(memory.has_capacity());
     }
 }

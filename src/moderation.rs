@@ -1,12 +1,12 @@
-//! The pre-send hook: asks the platform about each new or edited content before it is stored.
+//! The moderation hook: sends each new or edited message content to the platform before it is stored.
 //!
 //! Invariants:
-//! - A check takes no longer than the timeout, the wait for its turn included.
-//! - No more than `CONCURRENCY` requests are under way at once.
-//! - A hook that fails again and again is left alone for a while (`moderation/circuit.rs`).
-//! - Nothing of a content is logged, nor is it in an error.
+//! - A check takes no longer than the timeout, including the wait for a free slot.
+//! - At most `CONCURRENCY` requests are in progress.
+//! - A circuit breaker stops the requests for a while after repeated failures (`moderation/circuit.rs`).
+//! - No message content appears in logs or errors.
 //!
-//! Not responsible for who may write, or what is stored: handlers ask, and the writer decides.
+//! This module decides neither access nor storage. Handlers request the check, and the writer applies its result.
 
 mod circuit;
 mod client;
@@ -18,76 +18,76 @@ use tokio::time::{Instant, timeout_at};
 
 pub use self::circuit::CircuitState;
 use self::circuit::{Circuit, Transition};
-pub use self::client::Check;
+pub use self::client::CheckRequest;
 use self::client::Client;
 use crate::domain::{Error, Review, Verdict};
 use crate::signature::Secret;
 
-/// The most requests to the hook at once. Others wait for their turn, as long as the timeout allows.
+/// The most concurrent requests to the hook. Further checks wait for a slot, as long as the timeout allows.
 const CONCURRENCY: usize = 256;
 
-/// What a content gets that could not be checked.
+/// The handling of a message whose check failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// It is stored.
+    /// Store it.
     Allow,
-    /// It is not; 503.
+    /// Reject it with 503.
     Reject,
 }
 
-/// How the hook is asked.
+/// The configuration of the hook.
 #[derive(Debug, Clone)]
 pub struct ModerationConfig {
-    /// Where it is: `https://…` or `http://…`.
+    /// Its URL: `https://…` or `http://…`.
     pub url: String,
-    /// What requests are signed with: `whsec_…`.
+    /// The secret that signs the requests: `whsec_…`.
     pub secret: String,
-    /// How long a check may take.
+    /// The timeout of a check.
     pub timeout: Duration,
-    /// What follows when it fails.
+    /// The handling of a message whose check failed.
     pub on_failure: OnFailure,
 }
 
-/// Why a hook cannot be asked at all: a setting is wrong.
+/// An invalid setting of the hook.
 #[derive(Debug, thiserror::Error)]
 pub enum ModerationError {
-    /// It is no address that we can ask.
+    /// The URL is invalid.
     #[error("RIDEWIRE_MODERATION_URL: must be an http:// or https:// address, without a user or password")]
     Url,
-    /// The secret is not one.
+    /// The secret is invalid.
     #[error("RIDEWIRE_MODERATION_SECRET: {0}")]
     Secret(String),
-    /// There is no time to ask.
-    #[error("RIDEWIRE_MODERATION_TIMEOUT: must be more than zero; write it as 300ms")]
+    /// The timeout is zero.
+    #[error("RIDEWIRE_MODERATION_TIMEOUT: must be more than zero; write it as 300ms or 2s")]
     Timeout,
-    /// There can be no TLS.
+    /// The TLS client could not be configured.
     #[error("RIDEWIRE_MODERATION_URL: TLS: {0}")]
     Tls(#[from] tokio_rustls::rustls::Error),
 }
 
-/// Why a check has no verdict.
+/// The reason why a check has no verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The hook did not respond in time.
     Timeout,
-    /// It could not be reached, or the connection broke.
+    /// The hook could not be reached, or the connection broke.
     Unreachable,
-    /// It responded with a status other than 2xx.
+    /// The hook responded with a status other than 2xx.
     Status,
-    /// Its response is not a verdict.
+    /// The response is not a verdict.
     Invalid,
-    /// Too many checks were under way, so there was no time left to ask.
+    /// Too many checks were in progress, so no time was left for the request.
     Overloaded,
-    /// It has failed too often, and is not asked at the moment.
+    /// The circuit is open, so no request was sent.
     CircuitOpen,
 }
 
 impl Failure {
-    /// All of them.
+    /// All failures.
     pub const ALL: [Self; 6] =
         [Self::Timeout, Self::Unreachable, Self::Status, Self::Invalid, Self::Overloaded, Self::CircuitOpen];
 
-    /// The failure as metrics name it.
+    /// The value of the metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -100,27 +100,27 @@ impl Failure {
     }
 }
 
-/// A check that is done.
+/// The result of a check.
 #[derive(Debug)]
-pub struct Checked {
-    /// The verdict, or why there is none.
+pub struct CheckResult {
+    /// The verdict, or the reason why there is none.
     pub outcome: Result<Verdict, Failure>,
-    /// How long it took, the wait for its turn included.
-    pub took: Duration,
+    /// The duration of the check, including the wait for a slot.
+    pub duration: Duration,
 }
 
-/// Asks the platform's hook.
+/// The client of the moderation hook.
 #[derive(Debug)]
 pub struct Moderation {
     client: Client,
     timeout: Duration,
     on_failure: OnFailure,
-    turns: Semaphore,
+    slots: Semaphore,
     circuit: Circuit,
 }
 
 impl Moderation {
-    /// Asks the hook of this configuration. No connection is made yet.
+    /// Creates a client. Does not connect yet.
     pub fn new(config: &ModerationConfig) -> Result<Self, ModerationError> {
         if config.timeout.is_zero() {
             return Err(ModerationError::Timeout);
@@ -130,36 +130,39 @@ impl Moderation {
             client: Client::new(&config.url, secret, CONCURRENCY)?,
             timeout: config.timeout,
             on_failure: config.on_failure,
-            turns: Semaphore::new(CONCURRENCY),
+            slots: Semaphore::new(CONCURRENCY),
             circuit: Circuit::default(),
         })
     }
 
-    /// Has a content checked. Safe to drop at any point.
-    pub async fn check(&self, check: &Check<'_>) -> Checked {
-        let began = Instant::now();
-        let outcome = self.verdict(check, began + self.timeout).await;
-        Checked { outcome, took: began.elapsed() }
+    /// Checks a content. Cancel safe: dropping the future at any point leaves the circuit and the slots consistent.
+    pub async fn check(&self, check: &CheckRequest<'_>) -> CheckResult {
+        let started = Instant::now();
+        let outcome = self.verdict(check, started + self.timeout).await;
+        CheckResult { outcome, duration: started.elapsed() }
     }
 
-    async fn verdict(&self, check: &Check<'_>, deadline: Instant) -> Result<Verdict, Failure> {
-        // Before the wait as well: while nobody is asked there is nothing to wait for.
+    async fn verdict(&self, check: &CheckRequest<'_>, deadline: Instant) -> Result<Verdict, Failure> {
+        // Also checked before the wait for a slot: with an open circuit the wait would be useless.
         if self.circuit.state() == CircuitState::Open {
             return Err(Failure::CircuitOpen);
         }
-        let turn = timeout_at(deadline, self.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(Failure::Overloaded) };
+        let slot = timeout_at(deadline, self.slots.acquire()).await;
+        let Ok(Ok(_slot)) = slot else { return Err(Failure::Overloaded) };
         let Some(admission) = self.circuit.admit() else { return Err(Failure::CircuitOpen) };
         let left = deadline.saturating_duration_since(Instant::now());
-        let outcome = match timeout_at(deadline, self.client.ask(check)).await {
+        let outcome = match timeout_at(deadline, self.client.send(check)).await {
             Ok(outcome) => outcome,
-            // The wait for its turn took most of the time: that says nothing about the hook.
+            // The wait for a slot took most of the timeout, so the circuit does not count this as a failure of the hook.
             Err(_) if left < self.timeout / 2 => return Err(Failure::Overloaded),
             Err(_) => Err(Failure::Timeout),
         };
         match (admission.record(outcome.is_ok()), &outcome) {
             (Some(Transition::Opened), Err(failure)) => {
-                tracing::warn!(failure = failure.as_str(), "moderation circuit opened");
+                tracing::warn!(
+                    failure = failure.as_str(),
+                    "moderation circuit opened; RIDEWIRE_MODERATION_ON_FAILURE applies to messages until it closes"
+                );
             }
             (Some(Transition::Closed), _) => tracing::info!("moderation circuit closed"),
             _ => {}
@@ -167,16 +170,16 @@ impl Moderation {
         outcome
     }
 
-    /// What follows from a check.
-    pub fn review(&self, checked: Checked) -> Review {
-        match (checked.outcome, self.on_failure) {
+    /// Converts the result of a check to the review that the writer applies.
+    pub fn review(&self, result: CheckResult) -> Review {
+        match (result.outcome, self.on_failure) {
             (Ok(verdict), _) => verdict.into(),
             (Err(_), OnFailure::Allow) => Review::NotNeeded,
-            (Err(_), OnFailure::Reject) => Review::Refused(Error::ModerationUnavailable),
+            (Err(_), OnFailure::Reject) => Review::Rejected(Error::ModerationUnavailable),
         }
     }
 
-    /// Whether the hook is asked at the moment.
+    /// The state of the circuit breaker.
     pub fn circuit_state(&self) -> CircuitState {
         self.circuit.state()
     }

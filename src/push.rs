@@ -1,15 +1,15 @@
-//! Web Push (RFC 8030, 8291, 8292): tells browsers about messages that were not delivered, while their pages are closed.
+//! Web Push (RFC 8030, 8291, 8292): notifies browsers of undelivered messages while their pages are closed.
 //!
 //! 1. The statement that puts `message:undelivered` on the feed creates a push for each subscription of the user, in the same
 //!    transaction. There is one push for each subscription and ride; a later event renews it.
-//! 2. The dispatcher (`dispatch`) of any replica takes pushes that are due, under a lease.
-//! 3. A worker (`worker`) asks the database what the push says now, and sends it: nothing, where the user's delivered watermark has
-//!    reached the message meanwhile. Then it deletes the push, or gives it back for another attempt.
+//! 2. The dispatcher (`dispatch`) of any replica claims pushes that are due, under a lease.
+//! 3. A worker (`worker`) loads the current content of the push, and sends it. It sends nothing if the user's delivered
+//!    watermark has reached the message meanwhile. Then it deletes the push, or releases it for another attempt.
 //!
-//! A replica that is killed leaves its leases, which expire; another one sends the same pushes. A push may thus be sent twice, and the
-//! push service and the browser each replace the first one by the second (`Topic`, the notification's tag).
+//! The leases of a killed replica expire, and another replica sends the same pushes. A push may thus be sent twice. The push
+//! service replaces the first one by its `Topic`, the browser by the notification's tag.
 //!
-//! A receipt that is committed while the request is on its way cannot be seen: such a push reaches its browser after the message.
+//! The worker cannot see a receipt that is committed while its request is in progress. Such a push arrives after the message.
 
 mod dispatch;
 mod payload;
@@ -29,31 +29,31 @@ use crate::domain::UserId;
 use crate::store::{NewSubscription, Store, StoreError};
 use crate::web::outbound::{AllowedHosts, Outbound};
 
-/// How long a push is worth sending, and how long a push service keeps it for a browser that is away (`TTL`).
+/// How long a push is sent and retried, and how long a push service keeps it for a browser that is offline (`TTL`).
 const TTL: Duration = Duration::from_secs(24 * 3_600);
 
-/// How long a push service may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a push service may take to respond.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most subscriptions of a user.
-const OF_USER: i64 = 20;
+/// The most subscriptions of one user.
+const MAX_SUBSCRIPTIONS_PER_USER: i64 = 20;
 
-/// How long a subscription lasts after it was last registered.
+/// How long a subscription is kept after its last registration.
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// The bytes of a browser's public key: an uncompressed point of P-256.
+/// The size of a browser's public key in bytes: an uncompressed point of P-256.
 const KEY_BYTES: usize = 65;
 
-/// The bytes of the secret that a browser shares.
+/// The size of a subscription's authentication secret in bytes.
 const AUTH_BYTES: usize = 16;
 
-/// Why there can be no Web Push.
+/// The reason why Web Push cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There can be no TLS.
+    /// The TLS client could not be configured.
     #[error("Web Push: {0}")]
     Tls(#[from] tokio_rustls::rustls::Error),
     /// The key cannot be used.
@@ -61,47 +61,47 @@ pub enum PushError {
     Vapid(#[from] VapidError),
 }
 
-/// How Web Push works.
+/// The configuration of Web Push.
 #[derive(Debug, Clone)]
 pub struct PushConfig {
-    /// The VAPID private key, where it is not to be the database's.
+    /// The VAPID private key. Without one, the database's own key is used.
     pub key: Option<String>,
-    /// Whom a push service can ask about its sender: a `mailto:` or `https:` URI.
+    /// The contact of the sender for push services: a `mailto:` or `https:` URI.
     pub subject: Option<String>,
-    /// Hosts for which `http` and addresses that are not public are allowed.
+    /// The hosts for which `http` and addresses that are not public are allowed.
     pub allow_hosts: Vec<String>,
-    /// How old a message is before it counts as undelivered.
+    /// The age from which a message counts as undelivered.
     pub after: Duration,
-    /// How often pushes that are due are looked for, besides when this replica creates some.
+    /// The time between two polls for due pushes. A poll starts at once when this replica creates pushes.
     pub period: Duration,
 }
 
-/// What has come of a push, for metrics.
+/// The outcome of a push, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushOutcome {
-    /// The push service has it.
+    /// The push service accepted it.
     Sent,
-    /// There was nothing left to say.
-    Unneeded,
-    /// It will be sent again.
+    /// It was no longer needed: the message was delivered or deleted meanwhile.
+    Skipped,
+    /// The attempt failed, and another one follows.
     Retried,
-    /// The push service did not take it in time.
+    /// The push service did not accept it in time.
     Expired,
-    /// The push service will not take it.
+    /// The push service rejected it for good.
     Rejected,
-    /// The push service no longer has the subscription, which was removed.
+    /// The push service no longer has the subscription. The subscription was removed.
     Gone,
 }
 
 impl PushOutcome {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Sent, Self::Unneeded, Self::Retried, Self::Expired, Self::Rejected, Self::Gone];
+    /// All outcomes.
+    pub const ALL: [Self; 6] = [Self::Sent, Self::Skipped, Self::Retried, Self::Expired, Self::Rejected, Self::Gone];
 
-    /// As a label.
+    /// The value of the metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sent => "sent",
-            Self::Unneeded => "unneeded",
+            Self::Skipped => "skipped",
             Self::Retried => "retried",
             Self::Expired => "expired",
             Self::Rejected => "rejected",
@@ -110,18 +110,18 @@ impl PushOutcome {
     }
 }
 
-/// Checks the public key of a browser.
+/// Validates the public key of a browser.
 pub fn check_p256dh(key: &[u8]) -> Result<(), &'static str> {
     let is_point = key.len() == KEY_BYTES && PublicKey::from_sec1_bytes(key).is_ok();
     if is_point { Ok(()) } else { Err("must be an uncompressed point of P-256 in base64url: 65 bytes") }
 }
 
-/// Checks the secret that a browser shares.
+/// Validates the authentication secret of a subscription.
 pub fn check_auth(auth: &[u8]) -> Result<(), &'static str> {
     if auth.len() == AUTH_BYTES { Ok(()) } else { Err("must be 16 bytes in base64url") }
 }
 
-/// Web Push.
+/// The Web Push sender of one replica.
 #[derive(Debug)]
 pub struct WebPush {
     store: Arc<Store>,
@@ -129,12 +129,12 @@ pub struct WebPush {
     vapid: Vapid,
     after: Duration,
     period: Duration,
-    /// There may be pushes that are due.
+    /// Wakes the dispatcher: there may be due pushes.
     due: Notify,
 }
 
 impl WebPush {
-    /// Web Push that sends nothing until it [runs](WebPush::run).
+    /// Creates a sender. It sends nothing until it [runs](WebPush::run).
     pub async fn new(store: Arc<Store>, config: PushConfig) -> Result<Self, PushError> {
         let outbound = Outbound::new(AllowedHosts::new(&config.allow_hosts))?;
         let vapid = match &config.key {
@@ -144,38 +144,38 @@ impl WebPush {
         Ok(Self { store, outbound, vapid, after: config.after, period: config.period, due: Notify::new() })
     }
 
-    /// Checks the settings that can be wrong.
+    /// Validates the settings.
     pub fn check(key: Option<&str>, subject: Option<&str>) -> Result<(), VapidError> {
         vapid::check(key, subject)
     }
 
-    /// The public key, as `applicationServerKey` takes it.
+    /// The public key, in the format of `applicationServerKey`.
     pub fn public_key(&self) -> &str {
         self.vapid.public_key()
     }
 
-    /// Notes that there may be new pushes.
+    /// Wakes the dispatcher, after new pushes were created.
     pub fn wake(&self) {
         self.due.notify_one();
     }
 
-    /// Checks all that can be checked of an endpoint before its host is resolved, and returns its push service.
+    /// Applies to an endpoint all checks that do not need its host's addresses, and returns the host of its push service.
     pub fn check_endpoint(&self, endpoint: &str) -> Result<String, &'static str> {
         let uri = self.outbound.check(endpoint)?;
         Ok(uri.authority().map(|host| host.as_str().to_ascii_lowercase()).unwrap_or_default())
     }
 
-    /// Registers a subscription for a user. It belongs to nobody else then, and those that the user has besides are at most 19.
+    /// Registers a subscription for a user, and removes it from any other user. A user keeps the 20 latest subscriptions.
     pub async fn register(&self, user: &UserId, new: &NewSubscription<'_>) -> Result<(), StoreError> {
-        self.store.put_subscription(user, new, OF_USER, LIFETIME).await
+        self.store.put_subscription(user, new, MAX_SUBSCRIPTIONS_PER_USER, LIFETIME).await
     }
 
-    /// Sends pushes until `stopping`, and gives back what it has then.
+    /// Sends pushes until `stopping` is cancelled, then releases the leases.
     pub async fn run(
         self: Arc<Self>,
         stopping: CancellationToken,
-        observe: impl Fn(PushOutcome) + Send + Sync + 'static,
+        on_outcome: impl Fn(PushOutcome) + Send + Sync + 'static,
     ) {
-        dispatch::run(&self, &stopping, Arc::new(observe)).await;
+        dispatch::run(&self, &stopping, Arc::new(on_outcome)).await;
     }
 }

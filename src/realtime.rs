@@ -1,37 +1,41 @@
-//! From the log to those who follow it: the hub, the listener that wakes it, and subscriptions.
+//! Delivery of committed events to readers: the hub, the listener that wakes the hub, and subscriptions.
 //!
-//! A subscription is a loop over a cursor and nothing more: events past my cursor, from the hub's ring where it
-//! has them, else from the log; hand them out; wait for the head to move. Replay and live, a slow reader, a lost
-//! NOTIFY, a restarted Postgres and a client that has moved to another replica are all this loop reading this log.
+//! A subscription is a loop over a cursor:
+//! 1. Take the events after the cursor, from the hub's ring if it has them, otherwise from the log.
+//! 2. Deliver them.
+//! 3. Wait until the head moves.
 //!
-//! Nothing is queued for a reader. One that is slow asks later, and is then answered from the log.
+//! This one loop covers replay and live delivery, a slow reader, a lost NOTIFY, a restarted Postgres, and a client that has moved to
+//! another replica. No queue exists per reader: a slow reader asks later, and then reads from the log.
 
 mod event;
 mod feed;
-mod follow;
-mod heeding;
+mod gap;
 mod hub;
 mod listener;
 mod merged;
-mod places;
+mod merged_cursor;
 mod presence;
+mod remote_observer;
 mod revocations;
-mod signals;
+mod ride_reader;
+mod state_cache;
 mod subject;
 mod subscription;
 mod topic;
 mod typing;
 
 pub use event::Event;
-pub use feed::{FeedOpened, FeedReader};
-pub use follow::{Closed, Follow, Gap, Next, OpenError, Opened, Reader};
-pub use heeding::{Heard, Heeding};
+pub use feed::{FeedReader, FeedStart};
+pub use gap::Gap;
 pub use hub::Hub;
 pub(crate) use listener::listen_to;
 pub use listener::{Listener, ListenerState};
-pub use merged::{Attend, MOST_RIDES, Merged, MergedNext, MergedOpened, Placed};
-pub use places::Places;
-pub use presence::{Attendance, Attending};
+pub use merged::{MAX_RIDES, MergedEvent, MergedItem, MergedReader, MergedStart, TrackPresence};
+pub use merged_cursor::MergedCursor;
+pub use presence::{PresenceGuard, PresenceTracker};
+pub use remote_observer::{RemoteObserver, RemoteUpdate};
 pub use revocations::Revocations;
-pub use signals::Value;
-pub use subscription::{Step, Subscription};
+pub use ride_reader::{CloseReason, OpenError, ReadContext, RideItem, RideReader, RideStart};
+pub use state_cache::StateFrame;
+pub use subscription::{Subscription, TopicItem};

@@ -1,22 +1,22 @@
-//! Connections: taken in, as many as there may be; given no more time than they may have; and ended, in order.
+//! Connections: accepted up to a limit, bounded in time, and closed in order.
 //!
-//! What holds here:
+//! Guarantees:
 //!
-//! - A connection over the limit waits to be accepted, and costs nothing but its place in the kernel's queue.
-//! - Nobody holds one by doing nothing: a handshake and a head have their time, so has a body between its pieces, and a
-//!   client that takes nothing of what is there for it is cut off, as is one whose machine has gone.
-//! - A stop lets the requests in hand finish, then cuts what is left.
+//! - A connection over the limit waits in the kernel's accept queue. It costs nothing else.
+//! - An idle client cannot occupy a connection. The TLS handshake, a request head and the pauses within a body have timeouts. A client
+//!   that does not read its response is cut off, as is one whose machine no longer responds.
+//! - A shutdown lets requests in progress finish, then closes the remaining connections.
 //!
-//! The loop is our own, around hyper, for what an idle stream costs: salvo's server prepares each connection for HTTP/2
-//! and upgrades, and hyper keeps buffers for answers that will not come (docs/performance.md). So an event stream is taken
-//! over from hyper where that is possible (`handover`). HTTP/2 is spoken where TLS agrees on it.
+//! The accept loop is our own, around hyper, to reduce the cost of an idle stream. salvo's server prepares each connection for HTTP/2 and
+//! upgrades, and hyper keeps buffers for later responses (docs/explanation/experiments.md). So an event stream is taken over from hyper
+//! where that is possible (`handover`). HTTP/2 is used if TLS negotiates it.
 
-mod counted;
+mod coalescing;
 mod handover;
 mod idle;
-mod joined;
 mod rejected;
 mod tls;
+mod tracked_body;
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -42,39 +42,39 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::counted::{Counting, Track};
-use self::handover::{Desk, EventStream, Handing, Watched};
-use self::idle::{Open, Watching};
-use self::joined::Joined;
+use self::coalescing::CoalescingSocket;
+use self::handover::{FlushTracker, HandoverService, HandoverSlot, StreamWriter};
+use self::idle::{IdleService, OpenResponses};
 use self::rejected::log_rejected;
 pub use self::tls::{Certificate, TlsError};
+use self::tracked_body::{ConnectionMemory, TrackingService};
 
 use crate::config::LimitSettings;
 use crate::memory::Memory;
 
-/// Connections that wait to be accepted: a storm of reconnecting streams is not to be turned away.
+/// The length of the accept queue. It is long, so that many streams can reconnect at once.
 const BACKLOG: u32 = 4_096;
 
-/// Files that are no connections: the database, the log, and more.
+/// Open files other than connections: the database, the log, and more.
 const OTHER_FILES: u64 = 1_000;
 
-/// After an error of `accept`, such as no more file descriptors: some have to be closed first.
+/// The pause after an error of `accept`, such as no free file descriptor. Some connections must be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often a quiet HTTP/2 connection is asked whether it is still there. HTTP/1 streams have their heartbeats.
+/// How often an idle HTTP/2 connection is probed. HTTP/1 streams have heartbeats.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 
-/// How a server ends.
+/// The two phases of a shutdown.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
-    /// Nothing more is accepted, and connections end after the request in hand.
-    pub gently: CancellationToken,
-    /// What is still open is cut.
-    pub now: CancellationToken,
+pub struct Shutdown {
+    /// No connection is accepted any more, and connections close after the request in progress.
+    pub graceful: CancellationToken,
+    /// Connections that are still open are closed immediately.
+    pub immediate: CancellationToken,
 }
 
-/// What answers the requests of a connection.
-trait Answer:
+/// A service that responds to the requests of a connection.
+trait HttpService:
     HyperService<Request<Incoming>, Response = Response<ResBody>, Error = hyper::Error, Future: Send>
     + Clone
     + Send
@@ -83,7 +83,7 @@ trait Answer:
 {
 }
 
-impl<A> Answer for A where
+impl<A> HttpService for A where
     A: HyperService<Request<Incoming>, Response = Response<ResBody>, Error = hyper::Error, Future: Send>
         + Clone
         + Send
@@ -92,7 +92,7 @@ impl<A> Answer for A where
 {
 }
 
-/// What serves an address.
+/// The server of one address.
 struct Server<A> {
     handler: A,
     http1: http1::Builder,
@@ -100,32 +100,38 @@ struct Server<A> {
     tls: Option<Arc<Certificate>>,
     head_timeout: Duration,
     write_timeout: Duration,
-    /// Nobody controls a single connection; so one of these is enough for all.
+    /// No handler controls a single connection, so one instance is enough for all of them.
     control: ConnCtrl,
     connections: Arc<Semaphore>,
     memory: Arc<Memory>,
-    stop: Stop,
+    shutdown: Shutdown,
 }
 
-/// Serves until it is to stop and all connections have ended; over TLS where there is a certificate.
+/// Serves until `shutdown` and until all connections are closed. With a certificate, it serves over TLS.
 pub async fn serve(
     listener: TcpListener,
     service: &Service,
     tls: Option<Arc<Certificate>>,
     limits: &LimitSettings,
     memory: &Arc<Memory>,
-    stop: Stop,
+    shutdown: Shutdown,
 ) {
     let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
     let fuse = FuseConfig::disabled().with_request_body_timeout(limits.body_timeout);
-    // One for all connections: no handler asks who is at the other end of its own, or ends it.
-    let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-    let handler = service.hyper_handler(nobody.into(), nobody.into(), scheme, Some(fuse), ConnCtrl::new(), None);
-    Server::new(handler, tls, limits, Arc::clone(memory), stop).run(listener).await;
+    // One address for all connections: no handler uses its peer's address or closes its own connection.
+    let no_peer = SocketAddr::from(([0, 0, 0, 0], 0));
+    let handler = service.hyper_handler(no_peer.into(), no_peer.into(), scheme, Some(fuse), ConnCtrl::new(), None);
+    Server::new(handler, tls, limits, Arc::clone(memory), shutdown).run(listener).await;
 }
 
-impl<A: Answer> Server<A> {
-    fn new(handler: A, tls: Option<Arc<Certificate>>, limits: &LimitSettings, memory: Arc<Memory>, stop: Stop) -> Self {
+impl<A: HttpService> Server<A> {
+    fn new(
+        handler: A,
+        tls: Option<Arc<Certificate>>,
+        limits: &LimitSettings,
+        memory: Arc<Memory>,
+        shutdown: Shutdown,
+    ) -> Self {
         let max_head = usize::try_from(limits.max_head).unwrap_or(usize::MAX);
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(max_head);
@@ -145,116 +151,117 @@ impl<A: Answer> Server<A> {
             control: ConnCtrl::new(),
             connections: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
             memory,
-            stop,
+            shutdown,
         }
     }
 
     async fn run(self, listener: TcpListener) {
         let server = Arc::new(self);
-        let open = TaskTracker::new();
+        let tasks = TaskTracker::new();
         let accepting = async {
             loop {
                 let Ok(permit) = Arc::clone(&server.connections).acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((socket, _)) => {
                         let server = Arc::clone(&server);
-                        // Two tasks, not one of two kinds: a plain connection is not to be as large as the other.
+                        // Two kinds of tasks: the future of a plain connection must not be as large as that of a TLS connection.
                         match server.tls.clone() {
                             None => {
-                                let tasks = open.clone();
-                                drop(open.spawn(async move { server.plain(socket, tasks, permit).await }));
+                                let spawner = tasks.clone();
+                                drop(tasks.spawn(async move { server.serve_plain(socket, spawner, permit).await }));
                             }
-                            Some(certificate) => drop(open.spawn(async move {
-                                server.encrypted(socket, &certificate).await;
+                            Some(certificate) => drop(tasks.spawn(async move {
+                                server.serve_tls(socket, &certificate).await;
                                 drop(permit);
                             })),
                         }
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
+                        tracing::warn!(%error, "connection could not be accepted");
                         sleep(ACCEPT_PAUSE).await;
                     }
                 }
             }
         };
-        server.stop.gently.run_until_cancelled(accepting).await;
+        server.shutdown.graceful.run_until_cancelled(accepting).await;
         drop(listener);
-        open.close();
-        open.wait().await;
+        tasks.close();
+        tasks.wait().await;
     }
 
-    /// A connection without TLS, which becomes an event stream where it is asked for one.
-    async fn plain(self: Arc<Self>, socket: TcpStream, open: TaskTracker, permit: OwnedSemaphorePermit) {
-        self.prepare(&socket);
-        let desk = Arc::new(Desk::default());
-        let socket = TokioIo::new(Watched::new(self.bounded(Joined::new(socket)), Arc::clone(&desk)));
-        let track = Track::new(&self.memory);
-        let handler = Handing::new(self.handler.clone(), Arc::clone(&desk), track.clone());
+    /// Serves a connection without TLS. If a response is an event stream, the connection is taken over from hyper.
+    async fn serve_plain(self: Arc<Self>, socket: TcpStream, tasks: TaskTracker, permit: OwnedSemaphorePermit) {
+        self.set_user_timeout(&socket);
+        let slot = Arc::new(HandoverSlot::default());
+        let socket =
+            TokioIo::new(FlushTracker::new(self.with_write_timeout(CoalescingSocket::new(socket)), Arc::clone(&slot)));
+        let memory = ConnectionMemory::new(&self.memory);
+        let handler = HandoverService::new(self.handler.clone(), Arc::clone(&slot), memory.clone());
         let mut connection = self.http1.serve_connection(socket, handler);
-        let mut gently = pin!(self.stop.gently.cancelled());
+        let mut graceful = pin!(self.shutdown.graceful.cancelled());
         let mut is_stopping = false;
         let stream = loop {
             tokio::select! {
-                stream = desk.next(&mut connection) => break stream,
-                () = gently.as_mut(), if !is_stopping => {
+                stream = slot.next_stream(&mut connection) => break stream,
+                () = graceful.as_mut(), if !is_stopping => {
                     is_stopping = true;
                     Pin::new(&mut connection).graceful_shutdown();
                 }
-                () = self.stop.now.cancelled() => break None,
-                () = track.cut.cancelled() => break None,
+                () = self.shutdown.immediate.cancelled() => break None,
+                () = memory.evicted.cancelled() => break None,
             }
         };
         if let Some(stream) = stream {
             let socket = connection.into_parts().io.into_inner().into_inner();
-            let mut stream = EventStream::new(socket, stream, track);
-            let now = self.stop.now.clone();
-            // In a task of its own: this one is as large as a connection of hyper's.
-            open.spawn(async move {
-                now.run_until_cancelled(stream.write()).await;
+            let mut stream = StreamWriter::new(socket, stream, memory);
+            let immediate = self.shutdown.immediate.clone();
+            // In a task of its own, because this future is as large as a connection of hyper's.
+            tasks.spawn(async move {
+                immediate.run_until_cancelled(stream.write()).await;
                 drop(permit);
             });
         }
     }
 
-    async fn encrypted(&self, socket: TcpStream, certificate: &Certificate) {
-        self.prepare(&socket);
+    async fn serve_tls(&self, socket: TcpStream, certificate: &Certificate) {
+        self.set_user_timeout(&socket);
         let handshake = timeout(self.head_timeout, certificate.acceptor().accept(socket));
-        let socket = match self.stop.gently.run_until_cancelled(handshake).await {
+        let socket = match self.shutdown.graceful.run_until_cancelled(handshake).await {
             Some(Ok(Ok(socket))) => socket,
-            Some(Ok(Err(error))) => return tracing::debug!(%error, "a TLS handshake failed"),
+            Some(Ok(Err(error))) => return tracing::debug!(%error, "TLS handshake failed"),
             Some(Err(_)) | None => return,
         };
         let is_http2 = socket.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
-        let socket = TokioIo::new(self.bounded(socket));
-        let track = Track::new(&self.memory);
-        let handler = Counting::new(self.handler.clone(), track.clone());
-        let served = self.encrypted_http(socket, handler, is_http2);
-        track.cut.run_until_cancelled(served).await;
+        let socket = TokioIo::new(self.with_write_timeout(socket));
+        let memory = ConnectionMemory::new(&self.memory);
+        let handler = TrackingService::new(self.handler.clone(), memory.clone());
+        let served = self.serve_tls_http(socket, handler, is_http2);
+        memory.evicted.run_until_cancelled(served).await;
     }
 
-    async fn encrypted_http<S>(&self, socket: S, handler: Counting<A>, is_http2: bool)
+    async fn serve_tls_http<S>(&self, socket: S, handler: TrackingService<A>, is_http2: bool)
     where
         S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
         if is_http2 {
-            let open = Open::default();
-            let connection = self.http2.serve_connection(socket, Watching::new(handler, open.clone()));
+            let open = OpenResponses::default();
+            let connection = self.http2.serve_connection(socket, IdleService::new(handler, open.clone()));
             let idle = || async {
                 tokio::select! {
-                    () = open.none_for(self.head_timeout) => {}
-                    () = open.one_stalls_for(self.write_timeout) => {}
+                    () = open.idle_for(self.head_timeout) => {}
+                    () = open.stalled_for(self.write_timeout) => {}
                 }
             };
             self.drive(connection, http2::Connection::graceful_shutdown, idle).await;
         } else {
             let connection = self.http1.serve_connection(socket, handler);
-            // hyper ends one that is idle itself, and one that takes nothing is told by its socket.
+            // hyper closes an idle connection itself. A client that does not read is detected by its socket.
             self.drive(connection, http1::Connection::graceful_shutdown, pending).await;
         }
     }
 
-    /// Runs a connection to its end. What ends it is the client's affair, or was logged by who ended it. One that is idle, or
-    /// stalls, is asked to end, and cut where that does not help.
+    /// Drives a connection to its end. An error at its end is the client's, or was logged where it occurred. An idle or stalled connection
+    /// is shut down gracefully, and then closed if it is still idle.
     async fn drive<C, I>(&self, connection: C, finish: impl Fn(Pin<&mut C>), idle: impl Fn() -> I)
     where
         C: Future<Output = hyper::Result<()>>,
@@ -264,68 +271,68 @@ impl<A: Answer> Server<A> {
         tokio::select! {
             ended = connection.as_mut() => return log_rejected(&ended),
             () = idle() => {}
-            () = self.stop.gently.cancelled() => {}
+            () = self.shutdown.graceful.cancelled() => {}
         }
         finish(connection.as_mut());
         tokio::select! {
             ended = connection => log_rejected(&ended),
             () = idle() => {}
-            () = self.stop.now.cancelled() => {}
+            () = self.shutdown.immediate.cancelled() => {}
         }
     }
 
-    /// Has the kernel give up a connection whose other machine answers nothing, as after a phone's battery: a heartbeat that
-    /// is not acknowledged (RFC 5482). Without it that takes a quarter of an hour.
-    fn prepare(&self, socket: &TcpStream) {
+    /// Makes the kernel close a connection whose peer does not acknowledge data, for example a heartbeat (RFC 5482). This happens when a
+    /// phone's battery is empty. Without this option it takes a quarter of an hour.
+    fn set_user_timeout(&self, socket: &TcpStream) {
         if let Err(error) = SockRef::from(socket).set_tcp_user_timeout(Some(self.write_timeout)) {
-            tracing::debug!(%error, "TCP_USER_TIMEOUT");
+            tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set");
         }
     }
 
-    /// Cuts off who takes nothing of what is there to be written.
-    fn bounded<S>(&self, socket: S) -> StraightStream<S> {
+    /// Closes the connection of a client that does not read.
+    fn with_write_timeout<S>(&self, socket: S) -> StraightStream<S> {
         let fuse = FuseConfig::disabled().with_write_stall_timeout(self.write_timeout);
         StraightStream::new(socket, Some(fuse), self.control.clone(), None)
     }
 }
 
-/// Has the operating system allow the files that so many connections need, as far as it lets us: what a login or service begins
-/// with, 1,024 on most, is for programs that use `select`.
-pub fn allow_files(connections: usize) {
-    let wanted = files(connections);
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(now, most)| match wanted.min(most) {
-        enough if enough > now => setrlimit(Resource::RLIMIT_NOFILE, enough, most),
+/// Raises the limit of open files to what this number of connections needs, as far as the kernel allows. The initial limit of a login or
+/// service, mostly 1,024, is meant for programs that use `select`.
+pub fn raise_file_limit(connections: usize) {
+    let wanted = required_files(connections);
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| match wanted.min(hard) {
+        enough if enough > soft => setrlimit(Resource::RLIMIT_NOFILE, enough, hard),
         _ => Ok(()),
     });
     if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+        tracing::warn!(%error, "limit of open files could not be raised");
     }
 }
 
-/// How many open files so many connections need.
-pub fn files(connections: usize) -> u64 {
+/// Returns how many open files this number of connections needs.
+pub fn required_files(connections: usize) -> u64 {
     u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES)
 }
 
-/// An address that is ours. Who connects is refused until it [listens](Bound::listen), rather than kept waiting.
+/// A bound address. The kernel rejects connections until it [listens](BoundSocket::listen), instead of queueing them.
 #[derive(Debug)]
-pub struct Bound(TcpSocket);
+pub struct BoundSocket(TcpSocket);
 
-impl Bound {
-    /// The address.
+impl BoundSocket {
+    /// Returns the bound address.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.0.local_addr()
     }
 
-    /// Listens.
+    /// Starts to listen.
     pub fn listen(self) -> std::io::Result<TcpListener> {
         self.0.listen(BACKLOG)
     }
 }
 
-/// Takes an address. Small writes are not delayed, which what is accepted inherits on Linux.
-pub async fn bind(address: &str) -> std::io::Result<Bound> {
-    let mut last = std::io::Error::other("the name has no address");
+/// Binds an address. `TCP_NODELAY` is set; accepted sockets inherit it on Linux.
+pub async fn bind(address: &str) -> std::io::Result<BoundSocket> {
+    let mut last = std::io::Error::other("the host name has no address");
     for candidate in lookup_host(address).await? {
         match bind_one(candidate) {
             Ok(bound) => return Ok(bound),
@@ -335,18 +342,18 @@ pub async fn bind(address: &str) -> std::io::Result<Bound> {
     Err(last)
 }
 
-fn bind_one(address: SocketAddr) -> std::io::Result<Bound> {
+fn bind_one(address: SocketAddr) -> std::io::Result<BoundSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.set_nodelay(true)?;
     socket.bind(address)?;
-    Ok(Bound(socket))
+    Ok(BoundSocket(socket))
 }
 
-/// The certificate's renewal, or for ever where there is none.
-pub async fn renew(certificate: Option<Arc<Certificate>>) {
+/// Reloads the certificate when its files change. Without a certificate, it never returns.
+pub async fn watch_certificate(certificate: Option<Arc<Certificate>>) {
     match certificate {
-        Some(certificate) => certificate.keep_current().await,
+        Some(certificate) => certificate.watch_files().await,
         None => pending().await,
     }
 }

@@ -1,10 +1,11 @@
-//! Postgres: the pool, the migrations, the statements and what is read with them.
+//! Postgres: the connection pool, the migrations, the SQL statements and the queries that use them.
 //!
-//! Every statement is a file under `sql/`. Nothing here decides anything: it turns rows into the domain's types
-//! and the database's errors into [`StoreError`], told by SQLSTATE, never by text.
+//! Every statement is a file under `sql/`. This module makes no decisions of the domain. It converts rows into domain
+//! types, and database errors into [`StoreError`]. Errors are classified by SQLSTATE, never by message text.
 
 mod address;
 mod audit;
+mod batched;
 mod batcher;
 mod deliveries;
 mod drivers;
@@ -16,6 +17,7 @@ mod lists;
 mod locations;
 mod message_trace;
 mod migrations;
+mod open;
 mod pool;
 mod presence;
 mod pushes;
@@ -23,26 +25,27 @@ mod reads;
 mod retention;
 mod revocations;
 mod rows;
-mod seen;
 pub mod sql;
 mod types;
+mod visibility;
 mod webhooks;
 
 pub use address::{Address, AddressError};
 pub use audit::AuditEntry;
+pub use batched::{AttemptOutcome, DeliveryState, DueDelivery, Lease, PageRequest, StoredEvent};
 pub use batcher::Batcher;
-pub use deliveries::{Attempted, Claimed, Delivery, DeliveryState, Due, FannedOut, Lease};
+pub use deliveries::{Delivery, FanOut};
 pub use error::StoreError;
-pub use feed::Relayed;
+pub use feed::FeedStep;
 pub use lists::{RideList, StoredRide};
 pub use message_trace::{HandedOver, Handover, MessageTrace, ParticipantTrace, WebhookTrace};
 pub use migrations::{SchemaState, compare, migrate};
-pub use pool::{PLANS_AGE, PoolStatus, Prepared, SETTINGS, Session, Store, StoreConfig};
-pub use presence::Presence;
+pub use pool::{PLAN_TTL, PoolStatus, Prepared, SETTINGS, Session, Store, StoreConfig};
+pub use presence::TopicUser;
 pub use pushes::{DuePush, NewSubscription, NextPush, PushLease};
-pub use reads::{Direction, GoingOn, HistoryPage, PageRequest, RideGoingOn, StoredEvent, UnreadRide};
-pub use retention::{Place, Retention};
+pub use reads::{Direction, HistoryPage, OpenRide, OpenRides, UnreadRide};
+pub use retention::Retention;
 pub use revocations::Revocation;
-pub use rows::{Person, message_from_row, person_from_row, ride_from_row};
+pub use rows::{LogPosition, ParticipantRow, message_from_row, participant_from_row, ride_from_row};
 pub use types::parameter_types;
 pub use webhooks::{NewWebhook, Replayed, Webhook, WebhookState, WebhookUpdate};

@@ -1,17 +1,18 @@
-//! Traces, for OpenTelemetry: one message from its request through the commit to each reader, on every replica.
+//! OpenTelemetry traces: one message from its request through the commit to each reader, on every replica.
 //!
-//! A request's span is the parent of all that comes of it, wherever that is: its context is stored with the event, so a
-//! replica that reads the log knows it. Where no collector is configured nothing is recorded, stored or paid.
+//! The span of a request is the parent of all spans that the request causes. Its context is stored with the event, so every
+//! replica that reads the event from the log has it. Without a configured collector nothing is recorded or stored.
 //!
-//! | span | is | ends |
+//! | span | covers | ends when |
 //! |---|---|---|
-//! | `POST /api/v1/messages` and the like | a request | with the head of its answer |
-//! | `commit` | its event in a batch: one or two flights to Postgres, NOTIFY in the last | committed |
-//! | `deliver` | its event on the way to one reader, from when the replica had it | handed to the socket |
+//! | `POST /api/v1/messages` and other requests | the request | the head of its response is ready |
+//! | `commit` | the batch of its event | the batch is committed |
+//! | `deliver` | the delivery of its event to one reader, from when the replica has the event | the event is written to the socket |
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use http_body_util::Full;
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, SpanRef, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
     TracerProvider,
@@ -22,11 +23,12 @@ use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, Wit
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use salvo::async_trait;
+use tokio::runtime::Handle;
 
 use crate::domain::TraceContext;
 use crate::web;
 
-/// Where traces go, if anywhere.
+/// The exporter of traces. Without a collector it records nothing.
 #[derive(Debug, Default)]
 pub struct Traces(Option<Recorder>);
 
@@ -36,17 +38,18 @@ struct Recorder {
     tracer: SdkTracer,
 }
 
-/// A request that is traced, until it is dropped.
+/// The span of a request. Dropping it ends the span.
 #[derive(Debug)]
-pub struct Traced(Context);
+pub struct RequestSpan(Context);
 
 impl Traces {
-    /// Traces to a collector that speaks OTLP over HTTP at `endpoint`, such as `http://collector:4318`: this part of those
-    /// that begin here, and those that were recorded before they came here.
-    pub fn to(endpoint: &str, ratio: f64) -> Result<Self, ExporterBuildError> {
+    /// Exports traces by OTLP over HTTP to the collector at `endpoint`, such as `http://collector:4318`.
+    ///
+    /// `ratio` is the sampled fraction of the traces that begin here. A request with a sampled `traceparent` is always sampled.
+    pub fn export_to(endpoint: &str, ratio: f64) -> Result<Self, ExporterBuildError> {
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Collector::default())
+            .with_http_client(Collector { runtime: Handle::current(), is_failing: AtomicBool::new(false) })
             .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
             .build()?;
         let replica = KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string());
@@ -60,8 +63,9 @@ impl Traces {
         Ok(Self(Some(Recorder { provider, tracer })))
     }
 
-    /// Begins a request's span, below that of `traceparent`. `None` where it is not recorded.
-    pub fn begin(&self, name: impl FnOnce() -> String, traceparent: Option<&str>) -> Option<Traced> {
+    /// Starts the span of a request, as a child of a sampled `traceparent`, otherwise as the root of a new trace. Returns `None` if
+    /// the trace is not sampled.
+    pub fn start_request(&self, name: impl FnOnce() -> String, traceparent: Option<&str>) -> Option<RequestSpan> {
         let recorder = self.0.as_ref()?;
         let parent = match traceparent.map(str::parse) {
             Some(Ok(parent)) => Context::new().with_remote_span_context(remote(parent)),
@@ -73,53 +77,53 @@ impl Traces {
             .with_kind(SpanKind::Server)
             .start_with_context(&recorder.tracer, &parent);
         let context = parent.with_span(span);
-        context.span().is_recording().then(|| Traced(context))
+        context.span().is_recording().then(|| RequestSpan(context))
     }
 
-    /// An event was committed, in a batch of so many commands that took so long.
-    pub fn committed(&self, parent: TraceContext, topic: &str, seq: i64, (commands, took): (usize, Duration)) {
+    /// Records the commit of an event, with the number of commands and the duration of its batch.
+    pub fn committed(&self, parent: TraceContext, topic: &str, seq: i64, (commands, duration): (usize, Duration)) {
         let commands = KeyValue::new("ridewire.batch.commands", i64::try_from(commands).unwrap_or(i64::MAX));
         self.record(
             "commit",
             parent,
-            took,
+            duration,
             vec![KeyValue::new("ridewire.topic", topic.to_owned()), KeyValue::new("ridewire.seq", seq), commands],
         );
     }
 
-    /// An event, which this replica has had since `arrived`, was handed to a reader.
+    /// Records the delivery of an event to a reader. `arrived` is when this replica got the event.
     pub fn delivered(&self, parent: TraceContext, seq: i64, transport: &'static str, arrived: Instant) {
         let attributes = vec![KeyValue::new("ridewire.seq", seq), KeyValue::new("ridewire.transport", transport)];
         self.record("deliver", parent, arrived.elapsed(), attributes);
     }
 
-    fn record(&self, name: &'static str, parent: TraceContext, took: Duration, attributes: Vec<KeyValue>) {
+    fn record(&self, name: &'static str, parent: TraceContext, duration: Duration, attributes: Vec<KeyValue>) {
         let Some(Recorder { tracer, .. }) = &self.0 else { return };
         let parent = Context::new().with_remote_span_context(remote(parent));
-        let span = tracer.span_builder(name).with_start_time(SystemTime::now() - took).with_attributes(attributes);
-        // It ends with its being dropped.
+        let span = tracer.span_builder(name).with_start_time(SystemTime::now() - duration).with_attributes(attributes);
+        // Dropping a span ends it.
         drop(span.start_with_context(tracer, &parent));
     }
 
-    /// Sends what is left. Blocks, for some seconds at most.
-    pub fn finish(&self) {
+    /// Exports the remaining spans. Blocks for a few seconds at most.
+    pub fn shutdown(&self) {
         if let Some(Recorder { provider, .. }) = &self.0
             && let Err(error) = provider.shutdown()
         {
-            tracing::debug!(%error, "the last traces were not sent");
+            tracing::debug!(%error, "export of the last traces failed");
         }
     }
 }
 
-impl Traced {
-    /// Where what comes of the request belongs.
+impl RequestSpan {
+    /// Returns the context of the span, to be the parent of the spans that the request causes.
     pub fn context(&self) -> TraceContext {
         let context = self.span().span_context().clone();
         TraceContext { trace: context.trace_id().to_bytes(), span: context.span_id().to_bytes() }
     }
 
-    /// What it was answered.
-    pub fn answered(&self, request: &str, status: u16) {
+    /// Adds the id of the request and the status of the response to the span.
+    pub fn set_response(&self, request: &str, status: u16) {
         let span = self.span();
         span.set_attribute(KeyValue::new("ridewire.request.id", request.to_owned()));
         span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
@@ -138,23 +142,32 @@ fn remote(context: TraceContext) -> SpanContext {
     SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE)
 }
 
-/// Who takes the traces, asked from the exporter's own thread.
-#[derive(Debug, Default)]
+/// The HTTP client of the exporter. The exporter calls it on its own thread.
+#[derive(Debug)]
 struct Collector {
-    is_away: AtomicBool,
+    runtime: Handle,
+    is_failing: AtomicBool,
 }
 
 #[async_trait]
 impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let sent = web::send(request.map(|body| body.to_vec()));
-        let was_away = self.is_away.swap(sent.is_err(), Ordering::Relaxed);
-        match &sent {
-            // Once, however long it lasts.
-            Err(error) if !was_away => tracing::warn!(%error, "traces cannot be sent"),
-            Ok(_) if was_away => tracing::info!("traces are sent again"),
+        // The exporter's thread has no runtime of its own.
+        let sent = self.runtime.spawn(web::send(request.map(Full::new))).await?;
+        let failure = match &sent {
+            Ok(response) if response.status().is_success() => None,
+            Ok(response) => Some(format!("the collector responded with {}", response.status())),
+            Err(error) => Some(error.to_string()),
+        };
+        let was_failing = self.is_failing.swap(failure.is_some(), Ordering::Relaxed);
+        match failure {
+            // Logged once per outage.
+            Some(error) if !was_failing => {
+                tracing::warn!(error, "trace export failed; spans are lost until it resumes");
+            }
+            None if was_failing => tracing::info!("trace export resumed"),
             _ => {}
         }
-        Ok(sent?.map(Bytes::from))
+        Ok(sent?)
     }
 }

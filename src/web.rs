@@ -1,108 +1,149 @@
-//! What we ask others for, over HTTP: little and seldom. What a user of the API names, such as an endpoint of webhooks, is
-//! [`outbound`]'s alone.
+//! HTTP requests to other servers that the configuration names: few and small.
+//!
+//! Requests to URLs that a user of the API chose, such as webhook endpoints, go through [`outbound`] alone.
 
-pub(crate) mod leased;
+pub(crate) mod client;
 pub(crate) mod outbound;
 pub(crate) mod retry_after;
 mod target;
+mod unverified;
+pub(crate) mod worker_pool;
 
-use std::io::{self, Read as _};
+use std::io;
 use std::time::Duration;
 
-use ureq::config::Config;
-use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, http};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::AUTHORIZATION;
+use hyper::{Request, Response, StatusCode};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::rustls::{self, ClientConfig};
 
-/// How long others may take, all in all.
-const PATIENCE: Duration = Duration::from_secs(5);
+use self::client::{Idle, Targets, innermost, tls_config};
 
-/// Why there is no answer, or not the one that was asked for.
+/// The timeout of a whole request.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The most bytes of a response, where the caller sets no limit.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
+
+/// Each request has a connection of its own: there are few.
+const NO_IDLE: Idle = Idle { timeout: Duration::ZERO, max: 0 };
+
+/// The reason why a request has no usable response.
 #[derive(Debug, thiserror::Error)]
 pub enum WebError {
-    /// No answer, or too long a one.
+    /// The request failed, or the response was too long.
     #[error("{url}: {error}")]
     Failed {
-        /// Who was asked.
+        /// The requested URL.
         url: String,
-        /// What happened.
+        /// The cause.
         error: io::Error,
     },
-    /// An answer that is none.
-    #[error("{url}: answered {status}")]
+    /// The response had an unexpected status.
+    #[error("{url}: responded with {status}")]
     Status {
-        /// Who was asked.
+        /// The requested URL.
         url: String,
         /// The status.
-        status: http::StatusCode,
+        status: StatusCode,
     },
 }
 
-/// Who asks: the machine's certificates are believed, and no redirect is followed. `own` is for asking ourselves, whose
-/// certificate is in another's name.
-fn agent(own: bool) -> Agent {
-    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).disable_verification(own).build();
-    let config = Config::builder().tls_config(tls).timeout_global(Some(PATIENCE));
-    config.max_redirects(0).max_redirects_will_error(false).http_status_as_error(false).build().into()
+/// Sends a request on a new connection, and returns the response before its body.
+async fn begin(
+    tls: Result<ClientConfig, rustls::Error>,
+    request: Request<Full<Bytes>>,
+) -> io::Result<Response<Incoming>> {
+    let client = client::new(Targets::Any, tls.map_err(io::Error::other)?, NO_IDLE);
+    client.request(request).await.map_err(|error| io::Error::other(innermost(&error)))
 }
 
-fn ask(agent: &Agent, url: &str, limit: u64) -> Result<(http::StatusCode, Vec<u8>), WebError> {
-    let failed = |error: ureq::Error| WebError::Failed { url: url.to_owned(), error: error.into_io() };
-    let mut answer = agent.get(url).call().map_err(failed)?;
-    let body = answer.body_mut().with_config().limit(limit).read_to_vec().map_err(failed)?;
-    Ok((answer.status(), body))
+/// Sends a request, and returns the response with a body of at most `limit` bytes.
+async fn exchange(
+    tls: Result<ClientConfig, rustls::Error>,
+    request: Request<Full<Bytes>>,
+    limit: usize,
+) -> Result<Response<Bytes>, WebError> {
+    let url = request.uri().to_string();
+    let exchange = async {
+        let (head, body) = begin(tls, request).await?.into_parts();
+        let body = Limited::new(body, limit).collect().await.map_err(io::Error::other)?;
+        Ok(Response::from_parts(head, body.to_bytes()))
+    };
+    let response = timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| Err(no_response(TIMEOUT)));
+    response.map_err(|error| WebError::Failed { url, error })
 }
 
-/// The body of a 200, of at most so many bytes. Blocks.
-pub(crate) fn get(url: &str, limit: u64) -> Result<Vec<u8>, WebError> {
-    match ask(&agent(false), url, limit)? {
-        (http::StatusCode::OK, body) => Ok(body),
-        (status, _) => Err(WebError::Status { url: url.to_owned(), status }),
+fn no_response(within: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no response within {} s", within.as_secs()))
+}
+
+/// Creates a GET request, with a bearer token if there is one.
+fn get_request(url: &str, token: Option<&str>) -> Result<Request<Full<Bytes>>, WebError> {
+    let mut request = Request::get(url);
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    request
+        .body(Full::default())
+        .map_err(|error| WebError::Failed { url: url.to_owned(), error: io::Error::other(error) })
+}
+
+/// Gets a URL, and returns the body of a 200 of at most `limit` bytes.
+pub(crate) async fn get(url: &str, limit: usize) -> Result<Bytes, WebError> {
+    let response = exchange(tls_config(), get_request(url, None)?, limit).await?;
+    match response.status() {
+        StatusCode::OK => Ok(response.into_body()),
+        status => Err(WebError::Status { url: url.to_owned(), status }),
     }
 }
 
-/// The beginning of a response, whose body may have no end.
+/// A response whose body was read in part.
 #[derive(Debug)]
-pub(crate) struct Beginning {
+pub(crate) struct PartialResponse {
     /// The status.
     pub(crate) status: u16,
-    /// What has come of the body.
+    /// The part of the body that was read.
     pub(crate) body: String,
 }
 
-/// Asks with a token, and reads the body until `is_enough` says so, it ends, or the time is over. Blocks.
-pub(crate) fn begin(
+/// Gets a URL with a bearer token. Reads the body until `is_enough` returns true for it, it ends, or `within` has passed.
+pub(crate) async fn read_until(
     url: &str,
     token: &str,
     within: Duration,
     is_enough: impl Fn(&str) -> bool,
-) -> Result<Beginning, WebError> {
-    let failed = |error: ureq::Error| WebError::Failed { url: url.to_owned(), error: error.into_io() };
-    let request = agent(false).get(url).header("authorization", format!("Bearer {token}"));
-    let answer = request.config().timeout_global(Some(within)).build().call().map_err(failed)?;
-    let (head, mut body) = answer.into_parts();
-    let (mut reader, mut read, mut chunk) = (body.as_reader(), Vec::new(), [0; 4096]);
+) -> Result<PartialResponse, WebError> {
+    let deadline = Instant::now() + within;
+    let response = timeout_at(deadline, begin(tls_config(), get_request(url, Some(token))?)).await;
+    let response = response.unwrap_or_else(|_| Err(no_response(within)));
+    let response = response.map_err(|error| WebError::Failed { url: url.to_owned(), error })?;
+    let (head, mut body) = response.into_parts();
+    let mut read = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&read).into_owned();
-        let more = if is_enough(&text) { Ok(0) } else { reader.read(&mut chunk) };
-        // What has come is what there is, however the rest fails.
-        match more {
-            Ok(count) if count > 0 && read.len() < 64 * 1024 => read.extend(chunk.iter().take(count)),
-            _ => return Ok(Beginning { status: head.status.as_u16(), body: text }),
-        }
+        let is_complete = is_enough(&text) || read.len() >= MAX_RESPONSE_BYTES;
+        // An error ends the read as well: the part read so far is the result.
+        let frame = match is_complete {
+            true => None,
+            false => timeout_at(deadline, body.frame()).await.ok().flatten().and_then(Result::ok),
+        };
+        let Some(frame) = frame else { return Ok(PartialResponse { status: head.status.as_u16(), body: text }) };
+        read.extend(frame.data_ref().into_iter().flatten());
     }
 }
 
-/// Sends a request as it is. Blocks.
-pub(crate) fn send(request: http::Request<Vec<u8>>) -> Result<http::Response<Vec<u8>>, WebError> {
-    let url = request.uri().to_string();
-    let failed = |error: ureq::Error| WebError::Failed { url: url.clone(), error: error.into_io() };
-    let (head, mut body) = agent(false).run(request).map_err(failed)?.into_parts();
-    let body = body.with_config().limit(64 * 1024).read_to_vec().map_err(failed)?;
-    Ok(http::Response::from_parts(head, body))
+/// Sends a request unchanged, and returns the response with a body of at most 64 KiB.
+pub(crate) async fn send(request: Request<Full<Bytes>>) -> Result<Response<Bytes>, WebError> {
+    exchange(tls_config(), request, MAX_RESPONSE_BYTES).await
 }
 
-/// What a server of our own answers. Blocks.
-pub(crate) fn get_own(url: &str) -> Result<(u16, String), WebError> {
-    let (status, body) = ask(&agent(true), url, 64 * 1024)?;
-    Ok((status.as_u16(), String::from_utf8_lossy(&body).into_owned()))
+/// Gets a URL of our own server, and returns the status and the body. The URL has the server's address, and its certificate names
+/// another host. So the client does not verify it.
+pub(crate) async fn get_self(url: &str) -> Result<(u16, String), WebError> {
+    let response = exchange(unverified::tls_config(), get_request(url, None)?, MAX_RESPONSE_BYTES).await?;
+    Ok((response.status().as_u16(), String::from_utf8_lossy(response.body()).into_owned()))
 }

@@ -1,14 +1,17 @@
-//! Webhooks (Standard Webhooks 1.0): delivers the events of the feed to the platform's endpoints, at least once, each ride's in order.
+//! Webhooks (Standard Webhooks 1.0): delivers the events of the feed to the platform's endpoints, at least once, and in order
+//! within each ride.
 //!
-//! Every replica does the same, and Postgres keeps them apart:
+//! Every replica runs the same three stages. Locks and leases in Postgres coordinate them:
 //!
-//! 1. The fan-out (`fan_out`) creates the deliveries of new events, under the lock of the endpoint. It also moves the endpoint's
-//!    position in the same transaction: a crash loses nothing, and no event has two deliveries.
-//! 2. The dispatcher (`dispatch`) takes queues that are due, under a lease. A queue has the deliveries of one endpoint and topic.
-//! 3. A worker (`worker`) attempts the oldest delivery of its queue. The next one follows when this one was delivered or has failed.
+//! 1. The fan-out (`fan_out`) creates the deliveries of new events under the endpoint's lock. The same transaction advances the
+//!    endpoint's position, so a crash loses no event, and no event has two deliveries.
+//! 2. The dispatcher (`dispatch`) claims queues that are due, under a lease. A queue holds the deliveries of one endpoint and
+//!    one topic.
+//! 3. A worker (`worker`) attempts the oldest delivery of its queue. It continues with the next one when that delivery has
+//!    succeeded or has failed for good.
 //!
-//! A replica that is killed leaves its leases, which expire; another one then attempts the same deliveries again. An attempt whose
-//! replica has lost its lease records nothing.
+//! The leases of a killed replica expire, and another replica attempts the same deliveries again. An attempt records nothing if
+//! its replica has lost the lease.
 
 mod dispatch;
 mod fan_out;
@@ -29,52 +32,52 @@ use crate::domain::Time;
 use crate::store::{Delivery, Store, StoreError, WebhookState};
 use crate::web::outbound::{AllowedHosts, Outbound};
 
-/// How long an endpoint may take to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long an endpoint may take to respond.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How many deliveries become due with one statement.
-const RETRIED: i64 = 1_000;
+/// The most deliveries that one statement makes due.
+const RETRY_BATCH: i64 = 1_000;
 
-/// Why webhooks cannot be started.
+/// The reason why webhooks cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhooksError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There can be no TLS.
+    /// The TLS client could not be configured.
     #[error("webhooks: {0}")]
     Tls(#[from] tokio_rustls::rustls::Error),
 }
 
-/// How webhooks work.
+/// The configuration of webhooks.
 #[derive(Debug, Clone)]
 pub struct WebhooksConfig {
-    /// Hosts for which `http` and addresses that are not public are allowed.
+    /// The hosts for which `http` and addresses that are not public are allowed.
     pub allow_hosts: Vec<String>,
-    /// Another address for which they are allowed, at this port alone: the receiver of a demo.
+    /// One more address for which they are allowed, at this port alone: the demo's receiver.
     pub allow_socket: Option<SocketAddr>,
-    /// When a delivery is attempted again.
+    /// The retry schedule.
     pub retries: Retries,
-    /// How often new events and deliveries that are due are looked for, besides at each notification.
+    /// The time between two polls for new events and due deliveries. A notification starts a poll at once.
     pub period: Duration,
 }
 
-/// What has come of an attempt, for metrics.
+/// The outcome of an attempt, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The endpoint has the event.
+    /// The endpoint received the event.
     Delivered,
-    /// The event will be sent again.
+    /// The attempt failed, and another one follows.
     Retried,
-    /// There are no more attempts.
+    /// The last attempt failed.
     Failed,
 }
 
 impl Outcome {
-    /// All of them.
+    /// All outcomes.
     pub const ALL: [Self; 3] = [Self::Delivered, Self::Retried, Self::Failed];
 
-    /// As a label.
+    /// The value of the metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -84,18 +87,18 @@ impl Outcome {
     }
 }
 
-/// What has come of a test.
+/// The result of a test delivery.
 #[derive(Debug)]
-pub struct Tested {
+pub struct TestDelivery {
     /// The status of the response, if there was one.
     pub status: Option<u16>,
-    /// How long it took.
-    pub took: Duration,
-    /// Why it has failed.
+    /// The duration of the request.
+    pub duration: Duration,
+    /// The error; `None` if the delivery succeeded.
     pub error: Option<String>,
 }
 
-/// Webhooks.
+/// The webhooks of one replica.
 #[derive(Debug)]
 pub struct Webhooks {
     store: Arc<Store>,
@@ -103,18 +106,18 @@ pub struct Webhooks {
     ids: EventIds,
     retries: Retries,
     period: Duration,
-    /// There may be new events, or endpoints.
+    /// Wakes the fan-out: there may be new events or endpoints.
     events: Notify,
-    /// There may be deliveries that are due.
+    /// Wakes the dispatcher: there may be due deliveries.
     due: Notify,
-    /// The active endpoints, as they were last read.
+    /// The active endpoints, as of the last read.
     active: Mutex<Vec<String>>,
 }
 
 impl Webhooks {
-    /// Webhooks that do nothing until they [run](Webhooks::run).
+    /// Creates webhooks. Nothing is delivered until they [run](Webhooks::run).
     pub async fn new(store: Arc<Store>, config: WebhooksConfig) -> Result<Self, WebhooksError> {
-        let outbound = Outbound::new(AllowedHosts::new(&config.allow_hosts).and(config.allow_socket))?;
+        let outbound = Outbound::new(AllowedHosts::new(&config.allow_hosts).with_socket(config.allow_socket))?;
         let ids = EventIds::new(store.secret("webhook_ids").await?);
         Ok(Self {
             store,
@@ -128,48 +131,52 @@ impl Webhooks {
         })
     }
 
-    /// Whether there is an active endpoint, as far as this replica knows.
+    /// Whether there was an active endpoint at the last read.
     pub fn has_active(&self) -> bool {
         !self.active.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Notes that the feed, or an endpoint, has changed.
+    /// Wakes the fan-out, after a change of the feed or of an endpoint.
     pub fn wake(&self) {
         self.events.notify_one();
     }
 
-    /// Delivers until `stopping`, and gives back what it has then.
-    pub async fn run(self: Arc<Self>, stopping: CancellationToken, observe: impl Fn(Outcome) + Send + Sync + 'static) {
+    /// Delivers until `stopping` is cancelled, then releases the leases.
+    pub async fn run(
+        self: Arc<Self>,
+        stopping: CancellationToken,
+        on_outcome: impl Fn(Outcome) + Send + Sync + 'static,
+    ) {
         let fanning_out = stopping.run_until_cancelled(fan_out::run(&self));
-        let dispatching = dispatch::run(&self, &stopping, Arc::new(observe));
+        let dispatching = dispatch::run(&self, &stopping, Arc::new(on_outcome));
         tokio::join!(fanning_out, dispatching);
     }
 
-    /// Checks all that can be checked of a URL before its host is resolved.
+    /// Applies to a URL all checks that do not need its host's addresses.
     pub fn check_url(&self, url: &str) -> Result<(), &'static str> {
         self.outbound.check(url).map(drop)
     }
 
-    /// The id of a delivery's event: the same at each attempt, and after a replay.
+    /// Returns the id of a delivery's event. It is the same for each attempt and after a replay.
     pub fn event_id(&self, delivery: &Delivery) -> String {
         self.ids.of(delivery.position, &delivery.topic, delivery.seq, delivery.at)
     }
 
-    /// The position of an event in the feed, by its id.
+    /// Returns the feed position in an event's id; `None` if the id is malformed.
     pub fn position(event_id: &str) -> Option<i64> {
         EventIds::position(event_id)
     }
 
-    /// Has an endpoint's deliveries attempted now that wait for their next attempt.
+    /// Makes all pending deliveries of an endpoint due now.
     pub async fn resume(&self, webhook: &str) -> Result<(), StoreError> {
-        while self.store.retry_webhook_now(webhook, RETRIED).await? > 0 {}
+        while self.store.retry_webhook_now(webhook, RETRY_BATCH).await? > 0 {}
         self.wake();
         self.due.notify_one();
         Ok(())
     }
 
-    /// Sends `webhook.test`, whatever the endpoint's state; `None` where there is no such endpoint.
-    pub async fn test(&self, webhook: &str) -> Result<Option<Tested>, StoreError> {
+    /// Sends `webhook.test`, whatever the endpoint's state. Returns `None` if the endpoint does not exist.
+    pub async fn test(&self, webhook: &str) -> Result<Option<TestDelivery>, StoreError> {
         let Some((webhook, secrets)) = self.store.webhook(webhook).await? else { return Ok(None) };
         let at = Time::now();
         let data = format!(r#"{{"webhookId":"{}"}}"#, webhook.id);
@@ -177,7 +184,7 @@ impl Webhooks {
             worker::send(&self.outbound, &webhook.url, &secrets, &self.ids.of_test(), ("webhook:test", at, &data))
                 .await;
         worker::disable_if_gone(self, &webhook.id, &sent).await?;
-        Ok(Some(Tested { status: sent.status, took: sent.took, error: sent.error }))
+        Ok(Some(TestDelivery { status: sent.status, duration: sent.duration, error: sent.error }))
     }
 
     fn active(&self) -> Vec<String> {
@@ -185,24 +192,25 @@ impl Webhooks {
     }
 }
 
-/// A new endpoint's id.
+/// Generates an id for a new endpoint.
 pub fn new_id() -> String {
     format!("wh_{}", uuid::Uuid::now_v7().simple())
 }
 
-/// What of an endpoint's state its owner can choose.
-pub fn chosen_state(text: &str) -> Option<WebhookState> {
+/// Parses a state that a user can set: any but `disabled`.
+pub fn parse_settable_state(text: &str) -> Option<WebhookState> {
     WebhookState::parse(text).filter(|state| *state != WebhookState::Disabled)
 }
 
-/// Types of events as LIKE has them, in the notation of streams.
-pub fn patterns(types: &[String]) -> Result<Vec<String>, (usize, &'static str)> {
-    types.iter().enumerate().map(|(place, text)| pattern(text).ok_or((place, TYPE))).collect()
+/// Converts event types to LIKE patterns. Accepts both notations, `message:new` and `message.new`. The error has the index of
+/// the invalid type.
+pub fn like_patterns(types: &[String]) -> Result<Vec<String>, (usize, &'static str)> {
+    types.iter().enumerate().map(|(index, text)| like_pattern(text).ok_or((index, INVALID_TYPE))).collect()
 }
 
-const TYPE: &str = "must be a type of events, such as message:new or message.new, or a prefix with * at its end: at most 64 characters";
+const INVALID_TYPE: &str = "must be a type of events, such as message:new or message.new, or a prefix with * at its end: at most 64 characters";
 
-fn pattern(text: &str) -> Option<String> {
+fn like_pattern(text: &str) -> Option<String> {
     let (name, is_prefix) = text.strip_suffix('*').map_or((text, false), |name| (name, true));
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'.' | b'-' | b'_');
     if text.is_empty() || text.len() > 64 || !name.bytes().all(is_plain) {
@@ -220,14 +228,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_are_taken_in_both_notations() {
-        let of = |types: &[&str]| patterns(&types.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+    fn event_types_are_accepted_in_both_notations() {
+        let of = |types: &[&str]| like_patterns(&types.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
         assert_eq!(
             of(&["message:new", "message.new", "ride.*", "*", "a_b"]).unwrap(),
             ["message:new", "message:new", "ride:%", "%", r"a\_b"]
         );
         for wrong in ["", "a*b", "%", "a b", "**", "\\", &"x".repeat(65)] {
-            assert_eq!(of(&["*", wrong]), Err((1, TYPE)), "{wrong}");
+            assert_eq!(of(&["*", wrong]), Err((1, INVALID_TYPE)), "{wrong}");
         }
     }
 }

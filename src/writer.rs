@@ -1,34 +1,35 @@
-//! The one way in: every durable event is committed here.
+//! The only path by which durable events are committed.
 //!
-//! Handlers turn a request into a [`Command`] and hand it to the [`Writer`], a queue with one task behind it. The
-//! task takes whatever has queued while the commits before it ran, judges it all under the locks of the topics
-//! concerned, commits it in one transaction, and answers each. Alone, a command waits for nobody; under load one
-//! commit serves hundreds. Two batches may be under way, of different rides; and two more that wait for locks (`queue.rs`).
+//! A handler turns a request into a [`Command`] and submits it to the [`Writer`]: a queue with one task behind it. The task
+//! takes all commands that were queued while the previous commits ran. It applies them to a [`BatchState`], commits the result in
+//! one transaction, and responds to each command. There is no timer for a single command: it waits for no other. Under load, one
+//! commit serves hundreds of commands. Two batches of different rides may be in flight. Two more may wait for locks (`queue.rs`).
 //!
 //! Invariants:
-//! - A command is answered `Ok` only after its commit.
-//! - A topic's row is locked from before the judging to the commit, or found unmoved since the judging when it is; so `seq`
-//!   order is commit order, without holes.
-//! - What is said on one ride is carried out, told and answered in the order in which it came.
-//! - A refusal is a value: it takes nobody else's command along.
-//! - A command, once queued, is carried out even if whoever sent it has gone; but one whose ride somebody else keeps locked
-//!   is given up when its caller is told so, and nothing of it was done.
-//! - What another session has locked delays nothing but what is about it: a batch waits for no topic that it can leave out,
-//!   and the commands that wait for one ride keep no others out.
+//! - The response to a command is `Ok` only after its commit.
+//! - A batch either locks a topic's row from before its commands are applied until the commit, or checks at the commit that the
+//!   topic has not changed since. Therefore `seq` order is commit order, without holes.
+//! - The commands of one ride are applied, published and responded to in the order of their arrival.
+//! - The rejection of a command is a value. It does not fail other commands of the batch.
+//! - A queued command is carried out even if its caller has gone. The exception is a command whose ride another session keeps
+//!   locked. The writer gives it up when its caller gets a timeout, and nothing of it is stored.
+//! - A lock of another session delays only the commands about the locked topic. A batch defers such commands, and commands that
+//!   wait for one ride take no capacity from others.
 
 mod acknowledger;
 mod batch;
+mod batch_state;
 mod broadcaster;
 pub mod closer;
 mod command;
 mod commands;
-mod known;
-mod ledger;
 mod notifier;
 mod queue;
 mod recovery;
 pub mod relay;
 pub mod retention;
+mod ride_cache;
+mod stored_batch;
 mod transaction;
 pub mod undelivered;
 
@@ -44,200 +45,203 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use acknowledger::Acknowledger;
-pub use batch::Committed;
-pub use broadcaster::{Broadcaster, Notices, Stopped};
-pub use command::{Command, Needs};
+pub use batch_state::BatchState;
+pub use broadcaster::{BroadcastError, BroadcastRequest, Broadcaster};
+pub use command::{Command, ReadSet};
 pub use commands::{
     AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, Edited, EraseMessage, EraseReactions,
-    Mark, MarkKind, PutRide, React, ReopenRide, SendMessage, Sent, SetStatus,
+    PutRide, React, ReceiptKind, ReopenRide, SendMessage, Sent, SetStatus, UpdateReceipt,
 };
-pub use known::Known;
-pub use ledger::Ledger;
 pub use notifier::Notifier;
+pub use ride_cache::RideCache;
+pub use stored_batch::CommittedBatch;
 
-use self::batch::{Desk, Done};
-use self::command::Job;
-use self::queue::{Batch, Queue, Queued};
+use self::command::AnyCommand;
+use self::queue::{Batch, Queue, QueuedCommand};
+use self::stored_batch::{BatchContext, StoredBatch};
 use crate::domain::{Content, ContentHash, ContentKey, Error, Metadata, Result, RideId, TraceContext};
 use crate::store::Store;
 
-/// The most commands in one transaction.
-const LARGEST_BATCH: usize = 256;
+/// The maximum number of commands in one transaction.
+const MAX_BATCH_SIZE: usize = 256;
 
-/// The most commands that wait to be received, besides those that are ready and those that wait for their ride.
-const QUEUE: usize = 4 * LARGEST_BATCH;
+/// The capacity of the channel to the writer task. Commands that are ready or parked in the [`Queue`] do not count.
+const CHANNEL_CAPACITY: usize = 4 * MAX_BATCH_SIZE;
 
-/// The most batches under way. While one waits, for the disk or for what another replica has locked, the next need not. More
-/// would be smaller, and cost more each.
-const FLIGHTS: usize = 2;
+/// The maximum number of batches in flight. While one batch waits for the disk or for a lock of another replica, the next can
+/// run. More batches in flight would be smaller, and each would cost more.
+const MAX_IN_FLIGHT: usize = 2;
 
-/// The most batches beside them that wait for locks: a connection each.
-const WAITING_FLIGHTS: usize = 2;
+/// The maximum number of additional batches that wait for locks. Each uses a connection.
+const MAX_WAITING_IN_FLIGHT: usize = 2;
 
-/// For how long a batch waits to be as large as the one under way: longer than one takes that waits for the disk alone.
-const GATHERING: Duration = Duration::from_millis(10);
+/// The maximum time for which a batch waits to become as large as the batch in flight. It is longer than a batch takes that waits
+/// for the disk alone.
+const BATCH_DELAY: Duration = Duration::from_millis(10);
 
-/// How commands are carried out.
+/// The configuration of the writer.
 #[derive(Debug, Clone)]
-pub struct Terms {
-    /// How long a chat stays open after its ride's end, where the ride has no policy of its own.
+pub struct WriterConfig {
+    /// How long a chat stays open after its ride's end, if the ride has no chat policy.
     pub chat_grace: Duration,
-    /// Whether events are noted for the feed.
+    /// Whether commits are recorded for the feed.
     pub has_feed: bool,
-    /// What contents are hashed with.
+    /// The key for content hashes.
     pub content_key: ContentKey,
-    /// Who tells the other replicas of large commits, and knows whether they are told of any.
+    /// Notifies the other replicas of large commits, unless notifications are off.
     pub notifier: Arc<Notifier>,
 }
 
-/// Hands commands to the task that commits them.
+/// Submits commands to the task that commits them.
 #[derive(Debug, Clone)]
 pub struct Writer {
-    queue: mpsc::Sender<Box<dyn Job>>,
-    known: Arc<Known>,
+    queue: mpsc::Sender<Box<dyn AnyCommand>>,
+    ride_cache: Arc<RideCache>,
     content_key: ContentKey,
-    patience: Duration,
+    response_timeout: Duration,
     trace: Option<TraceContext>,
 }
 
 impl Writer {
-    /// A writer, and the work behind it, which ends when every `Writer` is gone and all it was given is done.
+    /// Returns a writer and its task. The task ends when every `Writer` is dropped and all submitted commands are done.
     ///
-    /// `committed` is told of every batch's events right after their commit. A command waits `patience` for its
-    /// answer.
+    /// `on_commit` is called with every batch's events right after their commit. A command waits `response_timeout` for its
+    /// response.
     pub fn new(
         store: Arc<Store>,
-        terms: Terms,
-        patience: Duration,
-        committed: impl Fn(Committed) + Send + Sync + 'static,
+        config: WriterConfig,
+        response_timeout: Duration,
+        on_commit: impl Fn(CommittedBatch) + Send + Sync + 'static,
     ) -> (Self, impl Future<Output = ()> + Send) {
-        let (queue, jobs) = mpsc::channel(QUEUE);
-        let known = Arc::<Known>::default();
-        let content_key = terms.content_key.clone();
-        let desk = Desk { store, terms, known: Arc::clone(&known) };
-        let work = async move { carry_out(jobs, &desk, patience, &committed).await };
-        (Self { queue, known, content_key, patience, trace: None }, work)
+        let (queue, commands) = mpsc::channel(CHANNEL_CAPACITY);
+        let ride_cache = Arc::<RideCache>::default();
+        let content_key = config.content_key.clone();
+        let context = BatchContext { store, config, ride_cache: Arc::clone(&ride_cache) };
+        let task = async move { run_batches(commands, &context, response_timeout, &on_commit).await };
+        (Self { queue, ride_cache, content_key, response_timeout, trace: None }, task)
     }
 
-    /// What it knows of rides; to be told of what others write.
-    pub fn known(&self) -> Arc<Known> {
-        Arc::clone(&self.known)
+    /// Returns the writer's cache of rides, which must be updated with the writes of other replicas.
+    pub fn ride_cache(&self) -> Arc<RideCache> {
+        Arc::clone(&self.ride_cache)
     }
 
-    /// The hash of what a message is to be sent with.
+    /// Returns the hash of a message's content and metadata.
     pub fn content_hash(&self, content: &Content, metadata: Option<&Metadata>) -> ContentHash {
         self.content_key.hash(content, metadata)
     }
 
-    /// The same, for commands that are traced there.
+    /// Returns a handle on the same writer whose commands belong to the given trace.
     pub fn traced(&self, trace: Option<TraceContext>) -> Self {
         Self { trace, ..self.clone() }
     }
 
-    /// Has a command carried out. [`Error::Unavailable`] says that it may or may not have been, or may still be:
-    /// trying it again is safe.
+    /// Submits a command and waits for its outcome.
+    ///
+    /// [`Error::Unavailable`] means that the command may be committed, now or later. A retry is safe.
     pub async fn submit<C: Command>(&self, command: C) -> Result<C::Output> {
-        let (job, answer) = command::job(command, self.trace);
-        let answered = async {
-            self.queue.send(job).await.map_err(|_| Error::Unavailable)?;
-            answer.await.map_err(|_| Error::Unavailable)?
+        let (command, response) = command::pending(command, self.trace);
+        let responded = async {
+            self.queue.send(command).await.map_err(|_| Error::Unavailable)?;
+            response.await.map_err(|_| Error::Unavailable)?
         };
-        timeout(self.patience, answered).await.map_err(|_| Error::Unavailable)?
+        timeout(self.response_timeout, responded).await.map_err(|_| Error::Unavailable)?
     }
 }
 
-/// Carries out all jobs that come, until no more can come.
-async fn carry_out(
-    mut jobs: mpsc::Receiver<Box<dyn Job>>,
-    desk: &Desk,
-    patience: Duration,
-    committed: &impl Fn(Committed),
+/// Carries out all commands from the channel, until the channel is closed and all of them are done.
+async fn run_batches(
+    mut commands: mpsc::Receiver<Box<dyn AnyCommand>>,
+    context: &BatchContext,
+    response_timeout: Duration,
+    on_commit: &impl Fn(CommittedBatch),
 ) {
-    let mut queue = Queue::new(patience);
-    let mut flights = FuturesUnordered::new();
-    let mut under_way = UnderWay::default();
-    let (mut last, mut may_come) = (1, true);
-    let mut gathering = pin!(sleep(GATHERING));
-    while may_come || !flights.is_empty() || !queue.is_idle() {
-        let may_leave = under_way.batches < FLIGHTS;
-        let due = queue.next_due(under_way.waiting < WAITING_FLIGHTS);
+    let mut queue = Queue::new(response_timeout);
+    let mut running = FuturesUnordered::new();
+    let mut in_flight = InFlight::default();
+    let (mut last_size, mut is_open) = (1, true);
+    let mut batch_delay = pin!(sleep(BATCH_DELAY));
+    while is_open || !running.is_empty() || !queue.is_idle() {
+        let may_start = in_flight.batches < MAX_IN_FLIGHT;
+        let due = queue.next_due(in_flight.waiting < MAX_WAITING_IN_FLIGHT);
         tokio::select! {
             biased;
-            Some(landed) = flights.next(), if !flights.is_empty() => under_way.land(landed, &mut queue),
-            job = jobs.recv(), if may_come && may_leave && queue.room() > 0 => match job {
-                Some(job) => queue.push(job),
-                None => may_come = false,
+            Some(finished) = running.next(), if !running.is_empty() => in_flight.complete(finished, &mut queue),
+            command = commands.recv(), if is_open && may_start && queue.free_capacity() > 0 => match command {
+                Some(command) => queue.push(command),
+                None => is_open = false,
             },
-            () = &mut gathering, if may_leave && !gathering.is_elapsed() && queue.has_ready() => {}
+            () = &mut batch_delay, if may_start && !batch_delay.is_elapsed() && queue.has_ready() => {}
             () = async { if let Some(due) = due { sleep_until(due).await } }, if due.is_some() => {}
         }
-        queue.release(Instant::now());
+        queue.make_due_ready(Instant::now());
         loop {
-            while queue.room() > 0
-                && under_way.batches < FLIGHTS
-                && let Ok(job) = jobs.try_recv()
+            while queue.free_capacity() > 0
+                && in_flight.batches < MAX_IN_FLIGHT
+                && let Ok(command) = commands.try_recv()
             {
-                queue.push(job);
+                queue.push(command);
             }
-            // Beside another, one leaves that is no smaller: what each costs by itself, all that are in it share.
-            let least = if under_way.batches == 0 || gathering.is_elapsed() { 1 } else { last };
-            let batch = match under_way.batches < FLIGHTS {
-                true => queue.batch(least),
+            // A second batch in flight is no smaller than the first, because all its commands share the batch's fixed cost.
+            let min_size = if in_flight.batches == 0 || batch_delay.is_elapsed() { 1 } else { last_size };
+            let batch = match in_flight.batches < MAX_IN_FLIGHT {
+                true => queue.batch(min_size),
                 false => None,
             };
             if let Some(batch) = &batch {
-                last = batch.jobs.len();
-                gathering.as_mut().reset(Instant::now() + GATHERING);
+                last_size = batch.commands.len();
+                batch_delay.as_mut().reset(Instant::now() + BATCH_DELAY);
             }
-            let may_wait = under_way.waiting < WAITING_FLIGHTS;
+            let may_wait = in_flight.waiting < MAX_WAITING_IN_FLIGHT;
             let batch = batch.or_else(|| may_wait.then(|| queue.waiting_batch(Instant::now())).flatten());
             let Some(batch) = batch else { break };
-            under_way.leave(&batch);
-            let mut flight = Box::pin(fly(desk, batch, committed));
-            // Sent before anybody is told of the one before: Postgres works meanwhile.
-            match poll_immediate(&mut flight).await {
-                Some(landed) => under_way.land(landed, &mut queue),
-                None => flights.push(flight),
+            in_flight.start(&batch);
+            let mut batch = Box::pin(run_batch(context, batch, on_commit));
+            // The batch is sent before the previous batch is published, so that Postgres works meanwhile.
+            match poll_immediate(&mut batch).await {
+                Some(finished) => in_flight.complete(finished, &mut queue),
+                None => running.push(batch),
             }
         }
-        under_way.done.drain(..).for_each(|done| done.tell(committed));
+        in_flight.stored.drain(..).for_each(|stored| stored.publish(on_commit));
     }
 }
 
-/// How many batches are under way, of each kind; and what those have done that are not, of which nobody has been told.
+/// Counts the batches in flight, and keeps the completed batches that are not published yet.
 #[derive(Debug, Default)]
-struct UnderWay {
+struct InFlight {
     batches: usize,
+    /// The batches that wait for locks.
     waiting: usize,
-    done: Vec<Done>,
+    stored: Vec<StoredBatch>,
 }
 
-/// A batch that is no longer under way.
-struct Landed {
+/// A batch that is no longer in flight.
+struct FinishedBatch {
     rides: BTreeSet<RideId>,
     waited: bool,
-    done: Option<Done>,
-    left_out: Vec<Queued>,
+    stored: Option<StoredBatch>,
+    deferred: Vec<QueuedCommand>,
 }
 
-impl UnderWay {
-    fn of(&mut self, waits: bool) -> &mut usize {
+impl InFlight {
+    fn count_mut(&mut self, waits: bool) -> &mut usize {
         if waits { &mut self.waiting } else { &mut self.batches }
     }
 
-    fn leave(&mut self, batch: &Batch) {
-        *self.of(batch.waits) += 1;
+    fn start(&mut self, batch: &Batch) {
+        *self.count_mut(batch.waits) += 1;
     }
 
-    fn land(&mut self, landed: Landed, queue: &mut Queue) {
-        *self.of(landed.waited) -= 1;
-        queue.landed(&landed.rides, landed.left_out, Instant::now());
-        self.done.extend(landed.done);
+    fn complete(&mut self, finished: FinishedBatch, queue: &mut Queue) {
+        *self.count_mut(finished.waited) -= 1;
+        queue.complete(&finished.rides, finished.deferred, Instant::now());
+        self.stored.extend(finished.stored);
     }
 }
 
-/// Carries out a batch; its rides are taken meanwhile.
-async fn fly(desk: &Desk, batch: Batch, committed: &impl Fn(Committed)) -> Landed {
-    let (done, left_out) = batch::run(desk, batch.jobs, batch.waits, committed).await;
-    Landed { rides: batch.rides, waited: batch.waits, done, left_out }
+/// Runs a batch. No other batch contains its rides meanwhile.
+async fn run_batch(context: &BatchContext, batch: Batch, on_commit: &impl Fn(CommittedBatch)) -> FinishedBatch {
+    let (stored, deferred) = batch::run(context, batch.commands, batch.waits, on_commit).await;
+    FinishedBatch { rides: batch.rides, waited: batch.waits, stored, deferred }
 }

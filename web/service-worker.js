@@ -1,6 +1,6 @@
 /**
- * Notifies of messages while the console is closed (Web Push). Each phone has a registration of its own, whose scope names it: so each
- * has a subscription of its own, of its own user.
+ * Shows notifications of messages while the console is closed (Web Push). Each phone has its own registration, whose scope contains
+ * the phone's role. So each phone's user has a separate subscription.
  */
 const [phone] = registration.scope.split('/').slice(-2);
 const title = phone.charAt(0).toUpperCase() + phone.slice(1);
@@ -11,7 +11,7 @@ addEventListener('notificationclick', (event) => {
   event.waitUntil(open(event.notification.data.rideId));
 });
 
-/** A push has to be shown, whatever it says: a browser takes the permission away otherwise. */
+/** Shows a notification for every push, even an unreadable one. Otherwise the browser revokes the permission. */
 async function notify(data) {
   const { rideId, unreadCount } = read(data);
   const body = unreadCount > 1 ? `${unreadCount} unread messages` : 'A new message';
@@ -27,7 +27,7 @@ function read(data) {
   }
 }
 
-/** Shows the page: one that is open, or a new one on the ride. */
+/** Focuses an open page, or opens a new page with the ride. */
 async function open(rideId) {
   const windows = await clients.matchAll({ type: 'window', includeUncontrolled: true });
   const page = windows.find(({ url }) => new URL(url).pathname === '/');

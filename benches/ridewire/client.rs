@@ -1,4 +1,4 @@
-//! A client of HTTP/1.1 that costs next to nothing: what is measured is the server.
+//! A minimal HTTP/1.1 client, so that little of the measured CPU time is the client's.
 
 use std::net::SocketAddr;
 
@@ -7,14 +7,13 @@ use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Digits of the number that tells one message from another.
+/// The number of digits of a message number.
 const DIGITS: usize = 12;
 
-/// Where that number stands in what is sent and in every frame that carries it: before it, the name and, with some
-/// servers, spaces.
-pub(crate) const BEFORE: &[u8] = br#""m-"#;
+/// The bytes before a message number, in requests and in frames. Some servers write a space after the field name.
+pub(crate) const NUMBER_PREFIX: &[u8] = br#""m-"#;
 
-/// A connection that is kept.
+/// A keep-alive connection.
 #[derive(Debug)]
 pub(crate) struct Client {
     socket: TcpStream,
@@ -28,7 +27,7 @@ impl Client {
         Ok(Self { socket, buffer: Vec::with_capacity(8 * 1024) })
     }
 
-    /// Sends a request and reads its whole answer, of which only the status is looked at.
+    /// Sends a request and reads its whole response. Returns the status.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<u16> {
         self.socket.write_all(request).await?;
         self.buffer.clear();
@@ -39,19 +38,19 @@ impl Client {
             let Some(head) = find(&self.buffer, b"\r\n\r\n") else { continue };
             let (head, body) = self.buffer.split_at(head + 4);
             if body.len() >= content_length(head) {
-                return status(head).context("an answer without a status");
+                return status(head).context("a response without a status");
             }
         }
     }
 
-    /// The body of the last answer.
+    /// Returns the body of the last response.
     pub(crate) fn body(&self) -> &[u8] {
         let head = find(&self.buffer, b"\r\n\r\n").map_or(self.buffer.len(), |head| head + 4);
         self.buffer.get(head..).unwrap_or_default()
     }
 }
 
-/// The first place of `needle`.
+/// Returns the first index of `needle`.
 pub(crate) fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
     memmem::find(hay, needle)
 }
@@ -67,12 +66,12 @@ fn content_length(head: &[u8]) -> usize {
     length.unwrap_or(0)
 }
 
-/// A request's bytes.
+/// Returns the bytes of a request.
 pub(crate) fn request(method: &str, path: &str, token: &str, body: &str) -> Vec<u8> {
     request_with(method, path, token, "", body)
 }
 
-/// The same with further headers, each of which ends its line.
+/// The same with additional headers. Each of them ends with CRLF.
 pub(crate) fn request_with(method: &str, path: &str, token: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
@@ -82,37 +81,37 @@ pub(crate) fn request_with(method: &str, path: &str, token: &str, headers: &str,
     .into_bytes()
 }
 
-/// A message to a ride, ready to be sent but for its number.
+/// A request to send a message, with a number that can be changed in place.
 #[derive(Debug, Clone)]
-pub(crate) struct Post {
+pub(crate) struct MessageRequest {
     bytes: Vec<u8>,
     number_at: usize,
 }
 
-impl Post {
-    pub(crate) const WORDS: &str = "I am at the main gate, beside the taxi stand. Where are you?";
+impl MessageRequest {
+    pub(crate) const CONTENT: &str = "I am at the main gate, beside the taxi stand. Where are you?";
 
     pub(crate) fn new(ride: &str, token: &str) -> Self {
-        Self::saying(Self::WORDS, ride, token)
+        Self::with_content(Self::CONTENT, ride, token)
     }
 
-    /// One of plain words.
-    pub(crate) fn saying(content: &str, ride: &str, token: &str) -> Self {
+    /// A message with this content.
+    pub(crate) fn with_content(content: &str, ride: &str, token: &str) -> Self {
         Self::with(|number| {
             let body = format!(r#"{{"rideId":"{ride}","content":"{content}","clientMessageId":"m-{number}"}}"#);
             request("POST", "/api/v1/messages", token, &body)
         })
     }
 
-    /// Any request that carries its number behind `"m-`.
+    /// Any request that contains its number after `"m-`.
     pub(crate) fn with(request: impl FnOnce(&str) -> Vec<u8>) -> Self {
         let bytes = request(&"0".repeat(DIGITS));
-        let number_at = find(&bytes, BEFORE).unwrap_or(0) + BEFORE.len();
+        let number_at = find(&bytes, NUMBER_PREFIX).unwrap_or(0) + NUMBER_PREFIX.len();
         Self { bytes, number_at }
     }
 
-    /// The request with this number; no two messages of a run have the same.
-    pub(crate) fn numbered(&mut self, mut number: u64) -> &[u8] {
+    /// Returns the request with this number. Each message of a run has its own number.
+    pub(crate) fn with_number(&mut self, mut number: u64) -> &[u8] {
         let digits = self.bytes.get_mut(self.number_at..self.number_at + DIGITS).unwrap_or_default();
         for digit in digits.iter_mut().rev() {
             *digit = b"0123456789".get((number % 10) as usize).copied().unwrap_or(b'0');
@@ -122,8 +121,8 @@ impl Post {
     }
 }
 
-/// The number that a frame carries, if it is that of a message.
+/// Returns the message number in a frame, if it is the frame of a message.
 pub(crate) fn number_in(frame: &[u8]) -> Option<u64> {
-    let digits = find(frame, BEFORE)? + BEFORE.len();
+    let digits = find(frame, NUMBER_PREFIX)? + NUMBER_PREFIX.len();
     std::str::from_utf8(frame.get(digits..digits + DIGITS)?).ok()?.parse().ok()
 }

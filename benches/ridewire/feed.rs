@@ -1,53 +1,54 @@
-//! L. The feed: what it costs the sends, and how much later than the ride's own stream it has a message.
+//! L. The feed: its cost for durable sends, and its latency compared to the ride's own stream.
 //!
-//! The same server with the feed, without it, and with a reader of the feed take turns under the load of the durable sends. The
-//! latency is that of an open loop at 1,000 messages a second, on the replica that commits, to a stream of each ride and to one
-//! stream of the feed.
+//! Three variants alternate under the load of the durable sends: the server without the feed, with the feed, and with a
+//! reader of the feed. The latency is measured by open-loop load at 1,000 messages a second, on the replica that commits. There
+//! is one stream of each ride and one stream of the feed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ridewire::domain::Role;
 
 use crate::client::{number_in, request};
-use crate::latency::{Clock, EVERY, Latency, Senders, compare};
-use crate::platform::{Platform, Ride};
-use crate::sends::{self, Sent};
+use crate::latency::compare_latencies;
+use crate::open_loop::{INTERVAL, Latency, LatencyRecorder, OpenLoopSenders};
+use crate::sends::{self, SendResult};
 use crate::server::Server;
 use crate::streams::Streams;
 use crate::table::Table;
-use crate::{Plan, say};
+use crate::testbed::{Ride, Testbed};
+use crate::{Parameters, print};
 
 const RIDES: usize = 1_000;
 const RIDES_OF_LATENCY: usize = 100;
 
-/// One round.
+/// The results of one round.
 #[derive(Debug, Clone)]
 struct Round {
-    off: Sent,
-    on: Sent,
+    off: SendResult,
+    on: SendResult,
     /// With a reader of the feed.
-    read: Sent,
+    read: SendResult,
     stream: Latency,
     feed: Latency,
 }
 
-pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<Table>> {
-    let off = platform.server_with("feed-off", &[("RIDEWIRE_FEED", "off")]).await?;
-    let on = platform.server("feed-on").await?;
-    let rides = platform.rides(&on, "feed", RIDES).await?;
-    let messages = u64::try_from((plan.warm + plan.span).as_millis() / EVERY.as_millis())?;
+pub(crate) async fn run(parameters: &Parameters, testbed: &Testbed) -> anyhow::Result<Vec<Table>> {
+    let off = testbed.server_with("feed-off", &[("RIDEWIRE_FEED", "off")]).await?;
+    let on = testbed.server("feed-on").await?;
+    let rides = testbed.rides(&on, "feed", RIDES).await?;
+    let messages = u64::try_from((parameters.warmup + parameters.duration).as_millis() / INTERVAL.as_millis())?;
     let mut numbers = 0;
     let mut rounds = Vec::new();
-    for number in 1..=plan.rounds {
-        let without = sends::send(plan, platform, &off, &rides, &mut numbers, None).await?;
-        let with = sends::send(plan, platform, &on, &rides, &mut numbers, None).await?;
-        let reader = open(platform, &on, |_, _| ()).await?;
-        let read = sends::send(plan, platform, &on, &rides, &mut numbers, None).await?;
+    for number in 1..=parameters.rounds {
+        let without = sends::send(parameters, testbed, &off, &rides, &mut numbers, None).await?;
+        let with = sends::send(parameters, testbed, &on, &rides, &mut numbers, None).await?;
+        let reader = open(testbed, &on, |_, _| ()).await?;
+        let read = sends::send(parameters, testbed, &on, &rides, &mut numbers, None).await?;
         drop(reader);
         let base = u64::try_from(number)? * 1_000_000;
         let (stream, feed) =
-            latency(plan, platform, &on, rides.get(..RIDES_OF_LATENCY).unwrap_or(&rides), base, messages).await?;
-        say(&format!(
+            latency(parameters, testbed, &on, rides.get(..RIDES_OF_LATENCY).unwrap_or(&rides), base, messages).await?;
+        print(&format!(
             "feed {number}: {:.0}/s without a feed, {:.0}/s with one, {:.0}/s while it is read; p50 {:.2} ms on the stream, {:.2} ms on the feed",
             without.per_second, with.per_second, read.per_second, stream.p50, feed.p50
         ));
@@ -60,64 +61,72 @@ pub(crate) async fn run(plan: &Plan, platform: &Platform) -> anyhow::Result<Vec<
 
 fn tables(rounds: &[Round]) -> Vec<Table> {
     let mut cost =
-        Table::new("The feed: durable sends", &["sends/s, no streams", "with the feed", "without", "ratio", "wanted"]);
+        Table::new("The feed: durable sends", &["sends/s, no streams", "with the feed", "without", "ratio", "target"]);
     let off = |round: &Round| round.off.per_second;
     let whole = |figure: f64| format!("{figure:.0}");
-    cost.beside("nothing reads the feed", rounds, (|round: &Round| round.on.per_second, off), whole, "≥ 0.97 ×");
-    cost.beside("one stream of the feed", rounds, (|round: &Round| round.read.per_second, off), whole, "");
-    let mut late = Table::new(
+    cost.ratio_row("no reader of the feed", rounds, (|round: &Round| round.on.per_second, off), whole, "≥ 0.97 ×");
+    cost.ratio_row("one stream of the feed", rounds, (|round: &Round| round.read.per_second, off), whole, "");
+    let mut latencies = Table::new(
         "The feed: latency at 1,000 messages a second",
-        &["POST to frame", "feed", "ride's stream", "ratio", "wanted"],
+        &["POST to frame", "feed", "ride's stream", "ratio", "target"],
     );
-    compare(&mut late, "same replica", rounds, (|round| &round.feed, |round| &round.stream), ["≤ 2 ×", ""]);
-    let busy: Vec<_> = [
+    compare_latencies(
+        &mut latencies,
+        "same replica",
+        rounds,
+        (|round| &round.feed, |round| &round.stream),
+        ["≤ 2 ×", ""],
+    );
+    let cpu_rows: Vec<_> = [
         ("no feed", (|round: &Round| round.off.cpu) as fn(&Round) -> _),
-        ("nothing reads the feed", |round| round.on.cpu),
+        ("no reader of the feed", |round| round.on.cpu),
         ("one stream of the feed", |round| round.read.cpu),
     ]
     .map(|(what, cpu)| (what, rounds.iter().map(cpu).collect()))
     .into();
-    vec![cost, Table::busy("The feed: who is busy", &busy), late]
+    vec![cost, Table::cpu_table("The feed: CPU usage", &cpu_rows), latencies]
 }
 
-/// A stream of the feed's messages.
+/// Opens a stream of the feed's messages.
 async fn open(
-    platform: &Platform,
+    testbed: &Testbed,
     server: &Server,
     on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
 ) -> anyhow::Result<Streams> {
-    let token = platform.token("platform", Role::Service)?;
+    let token = testbed.token("platform", Role::Service)?;
     let feed = request("GET", "/api/v1/feed?types=message:new", &token, "");
-    Streams::ask(server, [feed], 1, on_event).await
+    Streams::open_requests(server, [feed], 1, on_event).await
 }
 
-/// To the rides' own streams, and to the feed.
+/// Returns the latencies to the rides' own streams and to the feed.
 async fn latency(
-    plan: &Plan,
-    platform: &Platform,
+    parameters: &Parameters,
+    testbed: &Testbed,
     server: &Server,
     rides: &[Ride],
     base: u64,
     messages: u64,
 ) -> anyhow::Result<(Latency, Latency)> {
-    // Made after the streams are open, and they are opened with it.
-    let clocks: Arc<Mutex<Option<(Clock, Clock)>>> = Arc::default();
+    // Set after the streams are open, because opening them takes time.
+    let recorders: Arc<Mutex<Option<(LatencyRecorder, LatencyRecorder)>>> = Arc::default();
     let on_event = |is_feed: bool| {
-        let clocks = Arc::clone(&clocks);
+        let recorders = Arc::clone(&recorders);
         move |_: usize, frame: &[u8]| {
-            let clocks = clocks.lock().unwrap_or_else(PoisonError::into_inner);
-            if let (Some((stream, feed)), Some(number)) = (&*clocks, number_in(frame)) {
-                if is_feed { feed } else { stream }.read(number - base);
+            let recorders = recorders.lock().unwrap_or_else(PoisonError::into_inner);
+            if let (Some((stream, feed)), Some(number)) = (&*recorders, number_in(frame)) {
+                if is_feed { feed } else { stream }.record(number - base);
             }
         }
     };
-    let _feed = open(platform, server, on_event(true)).await?;
-    let wanted = rides.iter().map(|ride| (&*ride.id, &*ride.driver));
-    let _streams = Streams::open(server, wanted, on_event(false)).await?;
-    let senders = Senders::ready(server, rides, |ride| server.kind.post(&ride.id, &ride.rider), base).await?;
-    let stream = Clock::new(plan.warm, EVERY)?;
-    let feed = stream.twin();
-    clocks.lock().unwrap_or_else(PoisonError::into_inner).replace((stream.clone(), feed.clone()));
+    let _feed = open(testbed, server, on_event(true)).await?;
+    let target = rides.iter().map(|ride| (&*ride.id, &*ride.driver));
+    let _streams = Streams::open(server, target, on_event(false)).await?;
+    let senders =
+        OpenLoopSenders::connect(server, rides, |ride| server.kind.message_request(&ride.id, &ride.rider), base)
+            .await?;
+    let stream = LatencyRecorder::new(parameters.warmup, INTERVAL)?;
+    let feed = stream.same_schedule();
+    recorders.lock().unwrap_or_else(PoisonError::into_inner).replace((stream.clone(), feed.clone()));
     senders.send(&stream, messages).await?;
     Ok((stream.result(messages, 1).await?, feed.result(messages, 1).await?))
 }

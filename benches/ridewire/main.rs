@@ -1,49 +1,49 @@
-//! What a Ridewire server does, beside what the same Postgres does without one, on the same machine in the same
-//! minutes.
+//! Benchmarks of a Ridewire server, compared to the same Postgres without one and to other servers, on the same machine in
+//! the same run.
 //!
 //! ```text
-//! cargo bench --bench ridewire                          everything; writes docs/performance.md
-//! cargo bench --bench ridewire -- --quick               a look whether it runs; writes nothing
-//! cargo bench --bench ridewire -- sends latency     some scenarios of those below; writes nothing
-//! cargo bench --bench ridewire -- sends --rounds=1  and fewer rounds
-//! cargo bench --bench ridewire -- history           that one writes docs/plans.md, whole run or not
+//! cargo bench --bench ridewire                          everything; writes docs/reference/performance.md
+//! cargo bench --bench ridewire -- --quick               a short smoke test; writes nothing
+//! cargo bench --bench ridewire -- sends latency     only these scenarios; writes nothing
+//! cargo bench --bench ridewire -- sends --rounds=1  fewer rounds
+//! cargo bench --bench ridewire -- history           also writes docs/reference/plans.md
 //! ```
 //!
-//! A private Postgres with fsync on, real server processes of the release build, and this process as all of their
-//! clients. A machine that others use is never as fast twice; so ours and the peer take turns, and what counts is
-//! the median over the rounds of the ratio within a round.
+//! Postgres is private with fsync on, the servers are processes of the release build, and this process is all clients. The
+//! speed of a shared machine varies. So Ridewire and its peers alternate, and the result is the median of the per-round ratios.
 //!
-//! Each scenario is a module, which returns its tables; the report prints them.
+//! Each scenario is a module that returns its tables. The report prints them.
 
-mod apart;
-mod arrival;
+mod baseline;
 mod client;
-mod compared;
+mod closed_loop;
+mod comparison;
 mod fanout;
 mod feed;
-mod floor;
+mod fixed_rate;
 mod history;
 mod latency;
+mod locations;
 mod memory;
-mod paced;
+mod open_loop;
 mod peers;
 mod pgbench;
-mod platform;
 mod plot;
+mod polled_streams;
 mod polls;
-mod positions;
 mod process;
+mod reconnect_storm;
 mod replicas;
 mod report;
-mod senders;
 mod sends;
 mod server;
-mod slow;
+mod slow_readers;
+mod socket_timestamps;
 mod statements;
 mod stats;
-mod storm;
 mod streams;
 mod table;
+mod testbed;
 
 use std::io::Write;
 use std::time::Duration;
@@ -54,66 +54,76 @@ use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
-use self::platform::Platform;
 use self::report::Report;
 use self::table::Table;
+use self::testbed::Testbed;
 
-/// A run that takes longer is stuck.
-const PATIENCE: Duration = Duration::from_secs(1_800);
+/// The timeout of a whole run.
+const TIMEOUT: Duration = Duration::from_secs(1_800);
 
-/// Measures, and says what it found.
-type Scenario = for<'a> fn(&'a Plan, &'a Platform) -> LocalBoxFuture<'a, anyhow::Result<Vec<Table>>>;
+/// Runs a scenario and returns its tables.
+type Scenario = for<'a> fn(&'a Parameters, &'a Testbed) -> LocalBoxFuture<'a, anyhow::Result<Vec<Table>>>;
 
 /// In the order of the report.
 const SCENARIOS: &[(&str, Scenario)] = &[
-    ("sends", |plan, platform| Box::pin(sends::run(plan, platform))),
-    ("latency", |plan, platform| Box::pin(latency::run(plan, platform))),
-    ("slow", |plan, platform| Box::pin(slow::run(plan, platform))),
-    ("memory", |plan, platform| Box::pin(memory::run(plan, platform))),
-    ("fanout", |plan, platform| Box::pin(fanout::run(plan, platform))),
-    ("paced", |plan, platform| Box::pin(paced::run(plan, platform))),
-    ("storm", |plan, platform| Box::pin(storm::run(plan, platform))),
-    ("history", |plan, platform| Box::pin(history::run(plan, platform))),
-    ("replicas", |plan, platform| Box::pin(replicas::run(plan, platform))),
-    ("positions", |plan, platform| Box::pin(positions::run(plan, platform))),
-    ("polls", |plan, platform| Box::pin(polls::run(plan, platform))),
-    ("feed", |plan, platform| Box::pin(feed::run(plan, platform))),
+    ("sends", |parameters, testbed| Box::pin(sends::run(parameters, testbed))),
+    ("latency", |parameters, testbed| Box::pin(latency::run(parameters, testbed))),
+    ("slow", |parameters, testbed| Box::pin(slow_readers::run(parameters, testbed))),
+    ("memory", |parameters, testbed| Box::pin(memory::run(parameters, testbed))),
+    ("fanout", |parameters, testbed| Box::pin(fanout::run(parameters, testbed))),
+    ("paced", |parameters, testbed| Box::pin(fixed_rate::run(parameters, testbed))),
+    ("storm", |parameters, testbed| Box::pin(reconnect_storm::run(parameters, testbed))),
+    ("history", |parameters, testbed| Box::pin(history::run(parameters, testbed))),
+    ("replicas", |parameters, testbed| Box::pin(replicas::run(parameters, testbed))),
+    ("positions", |parameters, testbed| Box::pin(locations::run(parameters, testbed))),
+    ("polls", |parameters, testbed| Box::pin(polls::run(parameters, testbed))),
+    ("feed", |parameters, testbed| Box::pin(feed::run(parameters, testbed))),
 ];
 
-/// How much is measured.
+/// The parameters of a run.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
+pub(crate) struct Parameters {
     pub(crate) quick: bool,
-    /// The scenarios that were asked for; all, where none was.
+    /// The selected scenarios. All of them if empty.
     only: Vec<String>,
     pub(crate) rounds: usize,
-    /// Of each measurement, before it counts.
-    pub(crate) warm: Duration,
-    /// Of each measurement.
-    pub(crate) span: Duration,
-    /// Idle streams to open, in steps.
+    /// The warm-up time of each measurement.
+    pub(crate) warmup: Duration,
+    /// The measured time of each measurement.
+    pub(crate) duration: Duration,
+    /// Numbers of idle streams to open, in steps.
     pub(crate) idle: Vec<usize>,
     /// Subscribers of one ride.
-    pub(crate) followers: usize,
-    /// Streams that come back at once.
+    pub(crate) subscribers: usize,
+    /// The number of streams that reconnect at once.
     pub(crate) storm: usize,
-    /// How many files this process and those it starts may have open.
-    pub(crate) files: usize,
+    /// The limit of open files of this process and its children.
+    pub(crate) file_limit: usize,
 }
 
-impl Plan {
+impl Parameters {
     fn from_arguments(arguments: &[String]) -> Self {
         let quick = arguments.iter().any(|argument| argument == "--quick")
             || std::env::var("RIDEWIRE_BENCH").is_ok_and(|value| value == "quick");
         let only = arguments.iter().filter(|argument| !argument.starts_with('-')).cloned().collect();
-        let (rounds, warm, span, idle, followers, storm) = match quick {
+        let (rounds, warmup, duration, idle, subscribers, storm) = match quick {
             true => (1, 300, 1_000, vec![200], 100, 200),
             false => (5, 1_000, 4_000, vec![2_000, 9_000], 1_000, 9_000),
         };
-        let asked = arguments.iter().find_map(|argument| argument.strip_prefix("--rounds=")?.parse().ok());
-        let rounds = asked.unwrap_or(rounds);
-        let (warm, span) = (Duration::from_millis(warm), Duration::from_millis(span));
-        Self { quick, only, rounds, warm, span, idle, followers, storm, files: process::raise_file_limit() }
+        let requested = arguments.iter().find_map(|argument| argument.strip_prefix("--rounds=")?.parse().ok());
+        let rounds = requested.unwrap_or(rounds);
+        let (warmup, duration) = (Duration::from_millis(warmup), Duration::from_millis(duration));
+        Self {
+            quick,
+            only,
+            rounds,
+            warmup,
+            duration,
+            idle,
+            subscribers,
+            storm,
+            file_limit: process::raise_file_limit(),
+        }
     }
 
     fn includes(&self, scenario: &str) -> bool {
@@ -121,54 +131,54 @@ impl Plan {
     }
 }
 
-/// To standard output, which is what this program is for.
-pub(crate) fn say(text: &str) {
+/// Prints to standard output.
+pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout();
-    // A reader that has gone is no failure of the measurement.
+    // A closed pipe is not an error of the measurement.
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // `cargo test --all-targets` runs this too, and wants no measurement.
+    // `cargo test --all-targets` runs this program too, but without `--bench`.
     if !arguments.iter().any(|argument| argument == "--bench") {
-        say("to measure: cargo bench --bench ridewire");
+        print("to measure: cargo bench --bench ridewire");
         return Ok(());
     }
-    // One thread: the cores are for the server and Postgres.
+    // One thread: the other cores are for the server and Postgres.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(Plan::from_arguments(&arguments)))
+    runtime.block_on(run(Parameters::from_arguments(&arguments)))
 }
 
-async fn run(plan: Plan) -> anyhow::Result<()> {
+async fn run(parameters: Parameters) -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
-    let platform = Platform::start().await?;
+    let testbed = Testbed::start().await?;
     let measured = tokio::select! {
-        measured = timeout(PATIENCE, measure(&plan, &platform)) => measured.context("this took too long"),
+        measured = timeout(TIMEOUT, measure(&parameters, &testbed)) => measured.context("the run timed out"),
         _ = ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         _ = terminated.recv() => Err(anyhow::anyhow!("terminated")),
     };
-    // Postgres is stopped and its files are removed whatever happened.
-    platform.stop().await?;
+    // Postgres is stopped and its files are deleted in any case.
+    testbed.stop().await?;
     let report = measured??;
-    say(&report.text());
-    if plan.quick || !plan.only.is_empty() {
+    print(&report.text());
+    if parameters.quick || !parameters.only.is_empty() {
         return Ok(());
     }
     report.write()
 }
 
-async fn measure(plan: &Plan, platform: &Platform) -> anyhow::Result<Report> {
-    let mut report = Report::begin(platform).await?;
-    say(&report.heading());
+async fn measure(parameters: &Parameters, testbed: &Testbed) -> anyhow::Result<Report> {
+    let mut report = Report::begin(testbed).await?;
+    print(&report.heading());
     for (name, run) in SCENARIOS {
-        if plan.includes(name) {
-            report.tables.extend(run(plan, platform).await.context(*name)?);
+        if parameters.includes(name) {
+            report.tables.extend(run(parameters, testbed).await.context(*name)?);
         }
     }
     if report.tables.is_empty() {
         let names: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).collect();
-        bail!("there is no such scenario; there are {}", names.join(", "));
+        bail!("no such scenario; available are {}", names.join(", "));
     }
     Ok(report)
 }

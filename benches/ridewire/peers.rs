@@ -1,5 +1,5 @@
-//! The peers that are servers: nchan and one on Express, as benches/peers has them. Where one is not installed
-//! (scripts/bench-programs.sh), there is none, and the report says so.
+//! The peer servers: nchan, and a server on Express (benches/peers). If one is not installed (scripts/bench-programs.sh), the
+//! report says so.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -12,20 +12,20 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::sleep;
 
-use crate::platform::{Platform, Ride, SECRET};
-use crate::server::{Kind, Server};
+use crate::server::{Server, ServerKind};
+use crate::testbed::{Ride, SECRET, Testbed};
 
-/// Where nginx's modules are, on the systems that have nchan in a package.
+/// Directories of nginx modules on the systems that package nchan.
 const MODULES: [&str; 3] = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules"];
 
-impl Platform {
-    /// Starts a server, ours or a peer's; `None` where the peer is not installed.
-    pub(crate) async fn serve(&self, kind: Kind, name: &str) -> anyhow::Result<Option<Server>> {
+impl Testbed {
+    /// Starts a server. Returns `None` if the peer is not installed.
+    pub(crate) async fn serve(&self, kind: ServerKind, name: &str) -> anyhow::Result<Option<Server>> {
         match kind {
-            // Two people stand for a thousand, and may say as much.
-            Kind::Ridewire => Ok(Some(self.server_with(name, &[("RIDEWIRE_SENDS_PER_SECOND", "0")]).await?)),
-            Kind::Nchan => self.nchan().await.context("nchan"),
-            Kind::Express => self.express().await.context("Express"),
+            // Two users stand for a thousand, so the send limit is off.
+            ServerKind::Ridewire => Ok(Some(self.server_with(name, &[("RIDEWIRE_SENDS_PER_SECOND", "0")]).await?)),
+            ServerKind::Nchan => self.nchan().await.context("nchan"),
+            ServerKind::Express => self.express().await.context("Express"),
         }
     }
 
@@ -35,15 +35,15 @@ impl Platform {
             return Ok(None);
         };
         let directory = tempfile::Builder::new().prefix("nchan-").tempdir_in(self.directory())?.keep();
-        // Nothing else takes it in the moment between.
+        // The port is free until nginx binds it.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let files = crate::process::file_limit().0.to_string();
+        let file_limit = crate::process::file_limit().0.to_string();
         let user = nix::unistd::User::from_uid(nix::unistd::geteuid())?.context("a user")?.name;
         let mut text = std::fs::read_to_string(peer("nchan/nginx.conf"))?;
         for (name, value) in [
             ("module", module.display().to_string()),
             ("user", user),
-            ("files", files),
+            ("files", file_limit),
             ("directory", directory.display().to_string()),
             ("address", address.to_string()),
         ] {
@@ -53,11 +53,11 @@ impl Platform {
         std::fs::write(&configuration, text)?;
         let mut command = Command::new(nginx);
         command.arg("-p").arg(&directory).arg("-c").arg(configuration).arg("-e").arg(directory.join("error.log"));
-        // Not killed when dropped: its worker would be left behind. It is asked to stop.
+        // Not killed on drop, because its worker would keep running. It gets SIGTERM.
         command.stdin(Stdio::null()).stderr(File::create(directory.join("output.log"))?);
         let child = command.spawn()?;
-        accepts(address).await?;
-        Ok(Some(Server::running(Kind::Nchan, child, address)?))
+        wait_until_listening(address).await?;
+        Ok(Some(Server::running(ServerKind::Nchan, child, address)?))
     }
 
     async fn express(&self) -> anyhow::Result<Option<Server>> {
@@ -72,15 +72,15 @@ impl Platform {
         command.env("DATABASE_URL", self.url()).env("RIDEWIRE_JWT_SECRET", SECRET);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         command.stderr(File::create(self.file("express.log"))?);
-        Ok(Some(Server::start(Kind::Express, command).await?))
+        Ok(Some(Server::start(ServerKind::Express, command).await?))
     }
 
-    /// Makes rides known to a peer: to Express by its table; nchan has none, whoever names a channel has it.
-    pub(crate) async fn rides_of_peer(&self, server: &Server, rides: &[Ride]) -> anyhow::Result<()> {
-        if server.kind == Kind::Express {
-            let (ids, people): (Vec<&str>, Vec<(&str, &str)>) =
+    /// Creates rides on a peer: rows on Express. nchan has no rides, and its channels need no setup.
+    pub(crate) async fn create_rides_on_peer(&self, server: &Server, rides: &[Ride]) -> anyhow::Result<()> {
+        if server.kind == ServerKind::Express {
+            let (ids, participants): (Vec<&str>, Vec<(&str, &str)>) =
                 rides.iter().map(|ride| (&*ride.id, (&*ride.rider_id, &*ride.driver_id))).unzip();
-            let (riders, drivers): (Vec<&str>, Vec<&str>) = people.into_iter().unzip();
+            let (riders, drivers): (Vec<&str>, Vec<&str>) = participants.into_iter().unzip();
             let client = self.connect().await?;
             let insert = "insert into express.rides (id, rider_id, driver_id) select * from unnest($1::text[], $2::text[], $3::text[])";
             client.execute(insert, &[&ids, &riders, &drivers]).await?;
@@ -100,13 +100,13 @@ fn program(name: &str) -> Option<PathBuf> {
     { places }.map(|place| place.join(name)).find(|program| program.is_file())
 }
 
-/// Waits until somebody listens there.
-async fn accepts(address: SocketAddr) -> anyhow::Result<()> {
+/// Waits until the address accepts connections.
+async fn wait_until_listening(address: SocketAddr) -> anyhow::Result<()> {
     for _ in 0..500 {
         if TcpStream::connect(address).await.is_ok() {
             return Ok(());
         }
         sleep(Duration::from_millis(10)).await;
     }
-    bail!("nobody listens on {address}")
+    bail!("no server listens on {address}")
 }

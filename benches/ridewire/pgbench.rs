@@ -1,8 +1,8 @@
-//! The peer of the durable sends: `pgbench` on the same Postgres, one insert a transaction.
+//! The baseline of the durable sends: `pgbench` on the same Postgres, one insert per transaction.
 //!
-//! It has what Postgres gives anybody who would write messages without a server between: 64 connections, prepared
-//! statements, and one statement (so one round trip) a transaction, which is the fastest way there is. The row has
-//! the columns and indexes of ours. It checks no token, no rights and no duplicates, and numbers nothing.
+//! It measures what Postgres offers to clients that write messages without a server: 64 connections, prepared statements, and
+//! one statement, and therefore one round trip, per transaction. The row has the columns and indexes of a message. There is no
+//! check of a token, of access rights or of duplicates, and no numbering.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::process::Command;
 
-use crate::platform::Platform;
 use crate::process::Cpu;
+use crate::testbed::Testbed;
 
-/// The table of the peer, and of the floor of the latencies.
+/// The table of pgbench and of the latency baseline.
 const TABLE: &str = "
     create table bench_messages (
         id                uuid primary key default gen_random_uuid(),
@@ -33,7 +33,7 @@ const TABLE: &str = "
     create unique index on bench_messages (ride_id, sender_id, client_message_id) where client_message_id is not null;
     create sequence bench_seq cache 100";
 
-/// A row like one of ours; the sequence stands for what makes it unlike the others.
+/// Inserts a row like a message. A sequence makes each row different.
 pub(crate) const INSERT: &str = "
     insert into bench_messages (ride_id, seq, sender_id, sender_role, content, client_message_id, content_hash)
     select 'bench_' || n % 1000, n, 'rider_' || n % 1000, 'rider',
@@ -41,7 +41,7 @@ pub(crate) const INSERT: &str = "
            '\\x000102030405060708090a0b0c0d0e0f'
     from nextval('bench_seq') as n";
 
-/// A script of pgbench.
+/// A pgbench script.
 #[derive(Debug)]
 pub(crate) struct Pgbench {
     program: PathBuf,
@@ -50,15 +50,15 @@ pub(crate) struct Pgbench {
     postgres: u32,
 }
 
-/// What pgbench did.
+/// The result of a pgbench run.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Done {
+pub(crate) struct PgbenchResult {
     pub(crate) per_second: f64,
     pub(crate) cpu: Cpu,
 }
 
-pub(crate) async fn create_table(platform: &Platform) -> anyhow::Result<()> {
-    let client = platform.connect().await?;
+pub(crate) async fn create_table(testbed: &Testbed) -> anyhow::Result<()> {
+    let client = testbed.connect().await?;
     client
         .batch_execute(&format!("drop table if exists bench_messages; drop sequence if exists bench_seq; {TABLE}"))
         .await?;
@@ -66,8 +66,8 @@ pub(crate) async fn create_table(platform: &Platform) -> anyhow::Result<()> {
 }
 
 impl Pgbench {
-    /// Inserts, and with `notify` says so within the transaction, as one would who relies on NOTIFY.
-    pub(crate) fn new(platform: &Platform, notify: bool) -> anyhow::Result<Self> {
+    /// With `notify`, each transaction also calls `pg_notify`, as a client without a server would do.
+    pub(crate) fn new(testbed: &Testbed, notify: bool) -> anyhow::Result<Self> {
         let (name, text) = match notify {
             true => (
                 "notify.sql",
@@ -77,20 +77,15 @@ impl Pgbench {
             ),
             false => ("insert.sql", format!("{INSERT};")),
         };
-        let script = platform.file(name);
-        // pgbench takes a statement up to its semicolon, over lines.
+        let script = testbed.file(name);
+        // pgbench reads a statement up to its semicolon, over several lines.
         std::fs::write(&script, text)?;
-        Ok(Self {
-            program: platform.program("pgbench")?,
-            script,
-            url: platform.url(),
-            postgres: platform.postgres_pid()?,
-        })
+        Ok(Self { program: testbed.program("pgbench")?, script, url: testbed.url(), postgres: testbed.postgres_pid()? })
     }
 
-    /// Runs it with 64 clients.
-    pub(crate) async fn run(&self, span: Duration) -> anyhow::Result<Done> {
-        let seconds = span.as_secs().max(1);
+    /// Runs the script with 64 clients.
+    pub(crate) async fn run(&self, duration: Duration) -> anyhow::Result<PgbenchResult> {
+        let seconds = duration.as_secs().max(1);
         let before = Cpu::now(None, self.postgres)?;
         let mut command = Command::new(&self.program);
         command.args(["-n", "-M", "prepared", "-c", "64", "-j", "2", "-T", &seconds.to_string(), "-f"]);
@@ -101,7 +96,7 @@ impl Pgbench {
             bail!("pgbench: {}", String::from_utf8_lossy(&output.stderr));
         }
         let per_second = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
-        let cpu = Cpu::now(None, self.postgres)?.since(before, span.as_secs_f64());
-        Ok(Done { per_second: per_second.context("pgbench said nothing")?, cpu })
+        let cpu = Cpu::now(None, self.postgres)?.since(before, duration.as_secs_f64());
+        Ok(PgbenchResult { per_second: per_second.context("pgbench printed no rate")?, cpu })
     }
 }

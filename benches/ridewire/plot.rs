@@ -1,8 +1,8 @@
-//! Bars as an SVG, readable on a light page and on a dark one.
+//! Bar charts as SVG, for light and dark pages.
 
 use std::fmt::Write as _;
 
-/// A picture of some figures of one unit.
+/// A bar chart of figures with the same unit.
 #[derive(Debug, Clone)]
 pub(crate) struct Plot {
     name: &'static str,
@@ -11,7 +11,7 @@ pub(crate) struct Plot {
     bars: Vec<Bar>,
 }
 
-/// One figure.
+/// A bar of a chart.
 #[derive(Debug, Clone)]
 pub(crate) struct Bar {
     label: String,
@@ -24,14 +24,14 @@ impl Bar {
         Self { label: label.to_owned(), value, is_ours: true }
     }
 
-    /// A peer's; none where the value is no number.
+    /// A bar of a peer. It is omitted if the value is not a number.
     pub(crate) fn peer(label: &str, value: f64) -> Self {
         Self { label: label.to_owned(), value, is_ours: false }
     }
 }
 
 const WIDTH: f64 = 720.0;
-/// Where bars begin, and how long the longest is.
+/// The left edge of the bars, and the length of the longest one.
 const LEFT: f64 = 250.0;
 const LONGEST: f64 = 360.0;
 const TOP: f64 = 44.0;
@@ -46,7 +46,7 @@ const STYLE: &str = "
   }";
 
 impl Plot {
-    /// `name` is that of its file.
+    /// `name` is the name of its file without the extension.
     pub(crate) fn new(name: &'static str, title: &'static str, unit: &'static str) -> Self {
         Self { name, title, unit, bars: Vec::new() }
     }
@@ -60,7 +60,7 @@ impl Plot {
         format!("{}.svg", self.name)
     }
 
-    /// Markdown, from docs/performance.md.
+    /// Returns the Markdown image, relative to docs/reference/performance.md.
     pub(crate) fn link(&self) -> String {
         format!("![{}](performance/{})", self.title, self.file())
     }
@@ -93,7 +93,7 @@ impl Plot {
     }
 }
 
-/// Three digits, more only where they stand before the point.
+/// Formats a value with three significant digits, or all digits before the decimal point.
 fn figure(value: f64) -> String {
     match value {
         large if large >= 100.0 => format!("{large:.0}"),

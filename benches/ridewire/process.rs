@@ -1,32 +1,32 @@
-//! What the kernel says of processes and of this machine.
+//! Resource usage of processes, and the hardware, from the kernel.
 
 use std::fs::read_to_string;
 use std::process::Command;
 
 use anyhow::Context;
 
-/// `USER_HZ`: what Linux counts in `/proc`, on every architecture that matters here.
+/// `USER_HZ`: the unit of times in `/proc` on all supported architectures.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// CPU seconds that were used: so far, or in a span.
+/// CPU seconds used so far, or cores used during a measurement.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cpu {
     pub(crate) server: f64,
     pub(crate) postgres: f64,
-    /// This process and its children that have ended: pgbench, where it is that.
+    /// This process and its finished children, such as pgbench.
     pub(crate) generator: f64,
 }
 
 impl Cpu {
     pub(crate) fn now(server: Option<u32>, postgres: u32) -> anyhow::Result<Self> {
         Ok(Self {
-            server: server.map_or(Ok(0.0), of_family)?,
-            postgres: of_family(postgres)?,
-            generator: used(std::process::id(), true)?,
+            server: server.map_or(Ok(0.0), cpu_of_process_tree)?,
+            postgres: cpu_of_process_tree(postgres)?,
+            generator: cpu_of_process(std::process::id(), true)?,
         })
     }
 
-    /// Cores that were busy since `before`, over so many seconds.
+    /// Returns the cores used since `before`, which is `seconds` ago.
     pub(crate) fn since(self, before: Self, seconds: f64) -> Self {
         Self {
             server: (self.server - before.server) / seconds,
@@ -40,23 +40,23 @@ impl Cpu {
     }
 }
 
-/// Seconds of a process; with those of its children that have ended and were waited for.
-pub(crate) fn used(pid: u32, with_ended_children: bool) -> anyhow::Result<f64> {
-    let fields = stat(pid).context("a process is gone")?;
+/// Returns the CPU seconds of a process, optionally with those of its finished children.
+pub(crate) fn cpu_of_process(pid: u32, with_ended_children: bool) -> anyhow::Result<f64> {
+    let fields = stat(pid).context("a process has exited")?;
     let ticks = fields.iter().skip(11).take(if with_ended_children { 4 } else { 2 });
     Ok(ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND)
 }
 
-/// `/proc/<pid>/stat` from its third field, the state, on; what stands before may contain spaces.
+/// Returns the fields of `/proc/<pid>/stat` from the third one on. The second one may contain spaces.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
 }
 
-/// A process with its children, such as Postgres' and nginx's; of those that have ended it knows.
-pub(crate) fn of_family(pid: u32) -> anyhow::Result<f64> {
-    let children = children(pid)?.into_iter().map(|child| used(child, false).unwrap_or(0.0));
-    Ok(used(pid, true)? + children.sum::<f64>())
+/// Returns the CPU seconds of a process with its children, such as those of Postgres and nginx, also finished ones.
+pub(crate) fn cpu_of_process_tree(pid: u32) -> anyhow::Result<f64> {
+    let children = children(pid)?.into_iter().map(|child| cpu_of_process(child, false).unwrap_or(0.0));
+    Ok(cpu_of_process(pid, true)? + children.sum::<f64>())
 }
 
 fn children(of: u32) -> anyhow::Result<Vec<u32>> {
@@ -71,24 +71,24 @@ fn children(of: u32) -> anyhow::Result<Vec<u32>> {
     Ok(children)
 }
 
-/// Resident memory of a process and its children in kB.
-pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {
+/// Returns the resident memory of a process and its children in kB.
+pub(crate) fn resident_memory(pid: u32) -> anyhow::Result<f64> {
     let children = children(pid)?;
-    std::iter::once(pid).chain(children).map(resident_alone).sum()
+    std::iter::once(pid).chain(children).map(resident_memory_of_one).sum()
 }
 
-fn resident_alone(pid: u32) -> anyhow::Result<f64> {
+fn resident_memory_of_one(pid: u32) -> anyhow::Result<f64> {
     let status = read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// Lets us and what we start have as many files open as the kernel allows; returns how many.
+/// Raises the limit of open files, also for children, as far as the kernel allows. Returns the limit.
 pub(crate) fn raise_file_limit() -> usize {
-    let (wanted, pid) = (32_768, std::process::id().to_string());
+    let (target, pid) = (32_768, std::process::id().to_string());
     let hard = file_limit().1;
-    for limit in [wanted.max(hard), hard] {
-        // By the tool, for there is no safe call in the standard library.
+    for limit in [target.max(hard), hard] {
+        // Uses the program, because the standard library has no such call.
         let set = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={limit}:{limit}")]).output();
         if set.is_ok_and(|set| set.status.success()) {
             break;
@@ -104,8 +104,8 @@ pub(crate) fn file_limit() -> (usize, usize) {
     (numbers.next().unwrap_or(1_024), numbers.next().unwrap_or(1_024))
 }
 
-/// The processor's name and how many of them there are.
-pub(crate) fn hardware() -> String {
+/// Returns the processor model and the number of cores.
+pub(crate) fn cpu_model() -> String {
     let cpu = read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
     format!("{}, {} cores", model.unwrap_or("unknown processor"), cores())
@@ -115,19 +115,19 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
 }
 
-/// The load average of the last minute.
-pub(crate) fn load() -> String {
-    let load = read_to_string("/proc/loadavg").unwrap_or_default();
-    load.split(' ').next().unwrap_or("?").to_owned()
+/// Returns the load average of the last minute.
+pub(crate) fn load_average() -> String {
+    let load_average = read_to_string("/proc/loadavg").unwrap_or_default();
+    load_average.split(' ').next().unwrap_or("?").to_owned()
 }
 
-/// What kept it from being faster.
-pub(crate) fn saturated(total: f64, generator: f64) -> &'static str {
+/// Returns what limits the throughput.
+pub(crate) fn bottleneck(total: f64, generator: f64) -> &'static str {
     if total > 0.9 * cores() as f64 {
         "all cores"
     } else if generator > 0.9 {
-        "the generator"
+        "load generator"
     } else {
-        "none: it waits for the disk, for locks, or for others on this machine"
+        "none: waits for the disk, for locks, or for other processes"
     }
 }

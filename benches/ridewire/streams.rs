@@ -1,4 +1,4 @@
-//! Readers of streams: they tell frames apart and understand none.
+//! Stream readers that split frames without parsing them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,48 +11,48 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::arrival::Timed;
 use crate::client::find;
-use crate::server::{Kind, Server};
+use crate::server::{Server, ServerKind};
+use crate::socket_timestamps::TimestampedSocket;
 
-/// How many streams are being opened at the same time, where it does not matter.
-pub(crate) const OPENING: usize = 128;
+/// How many streams are opened concurrently where it does not matter.
+pub(crate) const MAX_OPENING: usize = 128;
 
-/// Open streams. Dropping it closes them.
+/// Open streams. Dropping this value closes them.
 #[derive(Debug)]
 pub(crate) struct Streams {
     readers: JoinSet<anyhow::Result<()>>,
 }
 
 impl Streams {
-    /// Opens a stream for each ride and token, waits until all of them have begun, and from then on gives every
-    /// event's frame to `on_event`, with the number of its stream.
+    /// Opens a stream for each ride and token and waits until all have begun. From then on, `on_event` gets each event's frame
+    /// with the index of its stream.
     pub(crate) async fn open<'a>(
         server: &Server,
-        wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
+        targets: impl IntoIterator<Item = (&'a str, &'a str)>,
         on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        Self::ask(server, requests(server.kind, wanted), OPENING, on_event).await
+        Self::open_requests(server, requests(server.kind, targets), MAX_OPENING, on_event).await
     }
 
-    /// The same, and says with each frame when it arrived.
-    pub(crate) async fn open_timed<'a>(
+    /// The same, with the arrival time of each frame.
+    pub(crate) async fn open_with_timestamps<'a>(
         server: &Server,
-        wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
+        targets: impl IntoIterator<Item = (&'a str, &'a str)>,
         on_event: impl Fn(usize, &[u8], Instant) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        Self::follow(
+        Self::open_all(
             (server.address, server.kind),
-            requests(server.kind, wanted),
-            OPENING,
-            |socket| Ok(Source::Timed(Timed::new(socket)?)),
+            requests(server.kind, targets),
+            MAX_OPENING,
+            |socket| Ok(Source::TimestampedSocket(TimestampedSocket::new(socket)?)),
             on_event,
         )
         .await
     }
 
-    /// The same with requests that are ready, `at_once` of them at the same time.
-    pub(crate) async fn ask(
+    /// The same with prepared requests, of which `at_once` are opened concurrently.
+    pub(crate) async fn open_requests(
         server: &Server,
         requests: impl IntoIterator<Item = Vec<u8>>,
         at_once: usize,
@@ -60,11 +60,11 @@ impl Streams {
     ) -> anyhow::Result<Self> {
         let on_event = move |number: usize, frame: &[u8], _| on_event(number, frame);
         let server = (server.address, server.kind);
-        Self::follow(server, requests, at_once, |socket| Ok(Source::Plain(socket)), on_event).await
+        Self::open_all(server, requests, at_once, |socket| Ok(Source::Plain(socket)), on_event).await
     }
 
-    async fn follow(
-        server: (SocketAddr, Kind),
+    async fn open_all(
+        server: (SocketAddr, ServerKind),
         requests: impl IntoIterator<Item = Vec<u8>>,
         at_once: usize,
         source: fn(TcpStream) -> anyhow::Result<Source>,
@@ -77,7 +77,7 @@ impl Streams {
             let (opening, opened, on_event) = (Arc::clone(&opening), Arc::clone(&opened), Arc::clone(&on_event));
             readers.spawn(async move {
                 let turn = opening.acquire().await?;
-                let (socket, buffer) = begin(server, &request).await?;
+                let (socket, buffer) = open_stream(server, &request).await?;
                 drop((turn, request));
                 opened.add_permits(1);
                 read(source(socket)?, buffer, |frame, at| on_event(number, frame, at)).await
@@ -92,7 +92,7 @@ impl Streams {
         Ok(streams)
     }
 
-    /// Waits until one of them ends, which none should.
+    /// Waits until a stream ends, which is an error.
     pub(crate) async fn ended(&mut self) -> anyhow::Error {
         match self.readers.join_next().await {
             Some(Ok(Ok(()))) => anyhow!("a stream ended"),
@@ -103,50 +103,53 @@ impl Streams {
     }
 }
 
-/// What asks for a stream of each ride, with each token.
+/// Returns the request for a stream of each ride with its token.
 pub(crate) fn requests<'a>(
-    kind: Kind,
-    wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
+    kind: ServerKind,
+    targets: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> impl Iterator<Item = Vec<u8>> {
-    wanted.into_iter().map(move |(ride, token)| kind.follow(ride, token, None))
+    targets.into_iter().map(move |(ride, token)| kind.stream_request(ride, token, None))
 }
 
-/// Where a stream is read from.
+/// The socket of a stream.
 #[derive(Debug)]
 enum Source {
     Plain(TcpStream),
-    Timed(Timed),
+    TimestampedSocket(TimestampedSocket),
 }
 
 impl Source {
-    /// How much was read, and when it was there: when it was read, where the kernel is not asked.
+    /// Reads bytes. Returns their number and their arrival time, which without kernel timestamps is the current time.
     async fn read(&mut self, buffer: &mut Vec<u8>) -> anyhow::Result<(usize, Instant)> {
         match self {
             Self::Plain(socket) => Ok((socket.read_buf(buffer).await?, Instant::now())),
-            Self::Timed(socket) => socket.read(buffer).await,
+            Self::TimestampedSocket(socket) => socket.read(buffer).await,
         }
     }
 }
 
-/// How a stream answers.
-enum Begun {
-    /// With what was read beyond its beginning.
+/// The response to a stream request.
+enum OpenOutcome {
+    /// The stream has begun. Contains the bytes after its first block.
     Open(TcpStream, Vec<u8>),
-    PutOff(Duration),
+    RetryLater(Duration),
 }
 
-/// Asks for a stream until it begins, and reads up to and including what it says first. With what was read beyond that.
-pub(crate) async fn begin(server: (SocketAddr, Kind), request: &[u8]) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+/// Opens a stream, with retries, and reads its first block. Returns the bytes after it.
+pub(crate) async fn open_stream(
+    server: (SocketAddr, ServerKind),
+    request: &[u8],
+) -> anyhow::Result<(TcpStream, Vec<u8>)> {
     loop {
-        match ask(server, request).await? {
-            Begun::Open(socket, buffer) => return Ok((socket, buffer)),
-            // As a browser would: a server that cannot answer in time says when to come back.
-            Begun::PutOff(pause) => sleep(pause).await,
+        match send_request(server, request).await? {
+            OpenOutcome::Open(socket, buffer) => return Ok((socket, buffer)),
+            // Like a browser, retry after the delay that an overloaded server returns.
+            OpenOutcome::RetryLater(pause) => sleep(pause).await,
         }
     }
 }
 
-async fn ask((address, kind): (SocketAddr, Kind), request: &[u8]) -> anyhow::Result<Begun> {
+async fn send_request((address, kind): (SocketAddr, ServerKind), request: &[u8]) -> anyhow::Result<OpenOutcome> {
     let mut socket = TcpStream::connect(address).await.context("connecting")?;
     socket.write_all(request).await?;
     let mut buffer = Vec::with_capacity(2 * 1024);
@@ -154,37 +157,37 @@ async fn ask((address, kind): (SocketAddr, Kind), request: &[u8]) -> anyhow::Res
         if socket.read_buf(&mut buffer).await? == 0 {
             bail!("a stream ended before it began: {}", String::from_utf8_lossy(&buffer));
         }
-        let Some(first) = find(&buffer, kind.beginning()) else {
-            // Nothing but a pause, in an answer that has a length.
+        let Some(first) = find(&buffer, kind.first_bytes()) else {
+            // A response with a length contains nothing but a `retry:` field.
             if find(&buffer, b"content-length:").is_some()
-                && let Some(pause) = put_off(&buffer)
+                && let Some(pause) = retry_delay(&buffer)
             {
-                return Ok(Begun::PutOff(pause));
+                return Ok(OpenOutcome::RetryLater(pause));
             }
             continue;
         };
         let Some(end) = buffer.get(first..).and_then(|rest| find(rest, b"\n\n")) else { continue };
         buffer.drain(..first + end + 2);
-        return Ok(Begun::Open(socket, buffer));
+        return Ok(OpenOutcome::Open(socket, buffer));
     }
 }
 
-fn put_off(answer: &[u8]) -> Option<Duration> {
+fn retry_delay(answer: &[u8]) -> Option<Duration> {
     const RETRY: &[u8] = b"\r\n\r\nretry: ";
     let pause = answer.get(find(answer, RETRY)? + RETRY.len()..)?;
     let pause = pause.get(..find(pause, b"\n")?)?;
     Some(Duration::from_millis(std::str::from_utf8(pause).ok()?.parse().ok()?))
 }
 
-/// Takes whole frames of events off the front of what was read.
-pub(crate) fn take_frames(buffer: &mut Vec<u8>, on_event: impl Fn(&[u8])) {
+/// Removes all complete frames of events from the front of the buffer.
+pub(crate) fn parse_frames(buffer: &mut Vec<u8>, on_event: impl Fn(&[u8])) {
     let mut done = 0;
-    // The chunks' own lines, between frames, end in CR LF, so none looks like a frame's end.
+    // The lines of the chunked encoding, between frames, end in CR LF, so none looks like the end of a frame.
     while let Some(rest) = buffer.get(done..)
         && let Some(end) = find(rest, b"\n\n")
     {
         let frame = rest.get(..end).unwrap_or_default();
-        // A heartbeat is a comment, of one colon or of a word.
+        // A heartbeat is a comment without data.
         if find(frame, b"data:").is_some() {
             on_event(frame);
         }
@@ -196,7 +199,7 @@ pub(crate) fn take_frames(buffer: &mut Vec<u8>, on_event: impl Fn(&[u8])) {
 async fn read(mut source: Source, mut buffer: Vec<u8>, on_event: impl Fn(&[u8], Instant)) -> anyhow::Result<()> {
     let mut at = Instant::now();
     loop {
-        take_frames(&mut buffer, |frame| on_event(frame, at));
+        parse_frames(&mut buffer, |frame| on_event(frame, at));
         let read;
         (read, at) = source.read(&mut buffer).await?;
         if read == 0 {

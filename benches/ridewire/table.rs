@@ -1,20 +1,20 @@
-//! What a scenario reports: tables of text, each figure with its unit and its peer.
+//! Markdown tables of the results.
 
 use crate::plot::Plot;
 use crate::process::{self, Cpu};
 use crate::stats::median;
 
-/// A table of the report. Its first column says what a row is; the others are figures.
+/// A table of the report. Its first column is a label, the others are figures.
 #[derive(Debug, Clone)]
 pub(crate) struct Table {
     pub(crate) title: String,
     header: Vec<String>,
     rows: Vec<Vec<String>>,
-    /// The same as a picture, where it has one.
+    /// The chart of the table, if any.
     pub(crate) plot: Option<Plot>,
 }
 
-/// What is taken from a round, in the unit of its row.
+/// Selects a figure of a round, in the unit of its row.
 pub(crate) type Figure<R> = fn(&R) -> f64;
 
 impl Table {
@@ -23,48 +23,48 @@ impl Table {
         Self { title: title.to_owned(), header, rows: Vec::new(), plot: None }
     }
 
-    /// One row; cells that are left out are empty.
+    /// Adds a row. Missing cells are empty.
     pub(crate) fn row<C: Into<String>>(&mut self, cells: impl IntoIterator<Item = C>) {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// Has a picture beneath it.
+    /// Adds a chart below the table.
     pub(crate) fn plot(&mut self, plot: Plot) {
         self.plot = Some(plot);
     }
 
-    /// A row of ours, the peer's and the ratio: medians over the rounds. That of the ratio is of the rounds' own
-    /// ratios, so it need not be that of the medians beside it.
-    pub(crate) fn beside<R>(
+    /// Adds a row with the medians of Ridewire and of the peer, and the median of the per-round ratios. The latter may differ
+    /// from the ratio of the medians.
+    pub(crate) fn ratio_row<R>(
         &mut self,
         what: &str,
         rounds: &[R],
         (ours, peer): (impl Fn(&R) -> f64, impl Fn(&R) -> f64),
         unit: impl Fn(f64) -> String,
-        wanted: &str,
+        target: &str,
     ) {
-        let middle = |figure: &dyn Fn(&R) -> f64| unit(median(rounds.iter().map(figure)));
+        let median_of = |figure: &dyn Fn(&R) -> f64| unit(median(rounds.iter().map(figure)));
         let ratio = median(rounds.iter().map(|round| ours(round) / peer(round)));
-        self.row([what.to_owned(), middle(&ours), middle(&peer), format!("{ratio:.2} ×"), wanted.to_owned()]);
+        self.row([what.to_owned(), median_of(&ours), median_of(&peer), format!("{ratio:.2} ×"), target.to_owned()]);
     }
 
-    /// How many cores were busy with what, and what kept it from being faster: medians over the rounds.
-    pub(crate) fn busy(title: &str, rows: &[(&str, Vec<Cpu>)]) -> Self {
-        let header = ["cores busy", "server", "Postgres", "generator", "in all", "saturated"];
+    /// Returns a table of the cores used by each component and of the bottleneck: medians over the rounds.
+    pub(crate) fn cpu_table(title: &str, rows: &[(&str, Vec<Cpu>)]) -> Self {
+        let header = ["CPU cores", "server", "Postgres", "generator", "total", "bottleneck"];
         let mut table = Self::new(title, &header);
         for (what, rounds) in rows {
-            let middle = |part: fn(Cpu) -> f64| median(rounds.iter().map(|cpu| part(*cpu)));
-            let (total, generator) = (middle(Cpu::total), middle(|cpu| cpu.generator));
-            let cores = [middle(|cpu| cpu.server), middle(|cpu| cpu.postgres), generator, total];
+            let median_of = |part: fn(Cpu) -> f64| median(rounds.iter().map(|cpu| part(*cpu)));
+            let (total, generator) = (median_of(Cpu::total), median_of(|cpu| cpu.generator));
+            let cores = [median_of(|cpu| cpu.server), median_of(|cpu| cpu.postgres), generator, total];
             let cells = cores.iter().map(|cores| format!("{cores:.2}"));
             table.row(
-                std::iter::once((*what).to_owned()).chain(cells).chain([process::saturated(total, generator).into()]),
+                std::iter::once((*what).to_owned()).chain(cells).chain([process::bottleneck(total, generator).into()]),
             );
         }
         table
     }
 
-    /// Markdown.
+    /// Returns the table as Markdown.
     pub(crate) fn text(&self) -> String {
         let line = |cells: &[String]| {
             let empty = String::new();

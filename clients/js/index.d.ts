@@ -1,4 +1,4 @@
-/** When something was: RFC 3339, UTC, with milliseconds. */
+/** A time: RFC 3339, UTC, with milliseconds. */
 export type Time = string;
 export type RideStatus = 'requested' | 'accepted' | 'arrived' | 'in_progress' | 'completed' | 'cancelled';
 export type RideRole = 'rider' | 'driver' | 'support' | 'system';
@@ -14,7 +14,7 @@ export interface Ride {
   status: RideStatus;
   riderId: string;
   driverId: string | null;
-  /** One's own in a response and in `state`; in an event it is open while any participant may write. */
+  /** The caller's in a response and in `state`. In an event it is `open` while any participant may write. */
   chat: 'none' | 'open' | 'readOnly';
   /** Null for the default. */
   chatPolicy: ChatPolicy | null;
@@ -30,47 +30,47 @@ export interface Reaction {
 export interface Message {
   id: string;
   rideId: string;
-  /** Its place in the ride's log. */
+  /** The message's seq in the ride's log. */
   seq: number;
   senderId: string;
   senderRole: RideRole;
-  /** Null where it has been deleted. */
+  /** Null if the message was deleted. */
   content: string | null;
   metadata: Record<string, unknown> | null;
   clientMessageId: string | null;
   createdAt: Time;
   editedAt: Time | null;
   deletedAt: Time | null;
-  /** Of a flagged message, for support and service; null for others, and in events. */
+  /** The labels of a flagged message, for support and service. Null for others, and in events. */
   labels: string[] | null;
   reactions: Reaction[];
-  /** Whether another participant's mark has reached it. */
+  /** Whether another participant's watermark has reached the message. */
   isDelivered: boolean;
   isRead: boolean;
 }
 
-export interface Person {
+export interface RideMember {
   userId: string;
   role: RideRole;
 }
 
-export interface Participant extends Person {
+export interface Participant extends RideMember {
   online: boolean;
   since: Time | null;
 }
 
-/** The seqs of the last messages that have reached somebody, and that they have read; 0 for none. */
-export interface Mark {
+/** A user's watermarks: the seqs of the last delivered and the last read message; 0 for none. */
+export interface Watermarks {
   userId: string;
   deliveredSeq: number;
   readSeq: number;
 }
 
-export interface Receipt extends Mark {
+export interface Receipt extends Watermarks {
   rideId: string;
 }
 
-/** Degrees (WGS 84), degrees clockwise from north, metres a second, metres. */
+/** In degrees (WGS 84), degrees clockwise from north, metres per second, and metres. */
 export interface Position {
   lat: number;
   lng: number;
@@ -94,23 +94,23 @@ export interface Driver {
   at: Time;
 }
 
-/** A ride as it is at `asOf`, a place in its log. */
+/** A ride as it is at `asOf`, a position in its log. */
 export interface RideState {
   asOf: number;
   ride: Ride;
   participants: Participant[];
-  receipts: Mark[];
+  receipts: Watermarks[];
   location: Location | null;
   typing: string[];
 }
 
-/** Everything of one's own; `drivers` to support and service. */
+/** All the user's rides. `drivers` is for support and service. */
 export interface AllState {
   rides: Record<string, RideState>;
   drivers?: Driver[];
 }
 
-/** Events that retention has taken, both ends included; `topic` says of which log, where there are many. */
+/** Events that retention has deleted, both ends included. On a merged stream, `topic` names the log. */
 export interface Gap {
   topic?: string;
   from: number;
@@ -118,13 +118,13 @@ export interface Gap {
 }
 
 export interface Sync<State> {
-  /** Where the events that follow begin. */
+  /** The cursor after which events follow. */
   cursor: string;
-  /** Whether the cursor that was given was honoured without a gap. */
+  /** Whether the given cursor was continued without a gap. */
   resumed: boolean;
   gap: Gap | null;
   state: State;
-  /** Of everything: rides that are left out because there are more than 64. They come in when there is room. */
+  /** On a merged stream: rides that are left out, because there are more than 64. They are included when there is room. */
   omitted?: string[];
 }
 
@@ -134,7 +134,7 @@ export interface RideChange {
   reason?: string;
 }
 
-interface Marked {
+interface WatermarkEvent {
   rideId: string;
   userId: string;
   seq: number;
@@ -148,28 +148,28 @@ interface Presence {
   at: Time;
 }
 
-/** What is in the log: it has an id, is replayed, and is handed over once and in order. */
+/** Events that are in the log: they have an id, are replayed, and are delivered once and in order. */
 export interface DurableEvents {
   'message:new': Message;
   'message:edited': Message;
   'message:deleted': { rideId: string; messageId: string; seq: number; by: string; at: Time };
-  /** `emoji` is null where all reactions of the user are gone: the user was erased. */
+  /** `emoji` is null if the user was erased; then all of the user's reactions are removed. */
   'message:reaction': { rideId: string; messageId: string; userId: string; emoji: string | null; removed: boolean; at: Time };
-  'message:read': Marked;
-  'message:delivered': Marked;
+  'message:read': WatermarkEvent;
+  'message:delivered': WatermarkEvent;
   'ride:accept': RideChange;
   'ride:cancel': RideChange;
   'ride:status': RideChange;
-  'ride:participants': { ride: Ride; joined: Person[]; left: Person[] };
-  /** On the stream of everything it comes twice: of the ride, and of one's own topic, with `fromSeq`. */
+  'ride:participants': { ride: Ride; joined: RideMember[]; left: RideMember[] };
+  /** A merged stream delivers it twice: from the ride's log, and from the user topic with `fromSeq`. */
   'ride:reopened': RideChange & { until: Time; fromSeq?: number };
   'ride:assigned': { ride: Ride; fromSeq: number };
   'ride:closed': { rideId: string; lastSeq: number; reason: 'removed' | 'ride_over' };
   notice: { type: string | null; data: Record<string, unknown>; by: string; at: Time };
 }
 
-/** What is told as it happens. Polls do not have these: what they leave behind is in `sync`. */
-export interface PassingEvents {
+/** Latest-only and ephemeral events. Polls do not return them; their `sync` has the resulting state. */
+export interface EphemeralEvents {
   'typing:indicator': { rideId: string; userId: string; typing: boolean };
   'presence:online': Presence;
   'presence:offline': Presence;
@@ -177,52 +177,52 @@ export interface PassingEvents {
   'driver:availability': Driver;
 }
 
-export type Events = DurableEvents & PassingEvents;
+export type Events = DurableEvents & EphemeralEvents;
 export type EventType = keyof Events;
 
-/** One event. `id` is the cursor after it; only where it is in the log. */
+/** An event. `id` is the cursor after it, if it is in the log. */
 export type EventOf<Type extends EventType> = {
   type: Type;
   id: Type extends 'ride:closed' ? string | undefined : Type extends keyof DurableEvents ? string : undefined;
   data: Events[Type];
 };
 
-/** Any event: a `switch` on its `type` tells its `data`. */
+/** Any event. A `switch` on `type` determines the type of `data`. */
 export type RidewireEvent = { [Type in EventType]: EventOf<Type> }[EventType];
 
 export type SubscriptionState = 'connecting' | 'live' | 'polling' | 'offline' | 'closed';
 
 /** The subscription's own events. */
-export interface OwnEvents<State> {
-  /** A stream began, told its position anew, or a poll was answered. Precedes the events of a stream, follows a poll's. */
+export interface SubscriptionEvents<State> {
+  /** A stream has started or moved its cursor, or a poll has returned. Precedes a stream's events and follows a poll's. */
   sync: Sync<State>;
-  /** Something is missing, and will not come. */
+  /** Events are missing and will not arrive. */
   gap: Gap;
   status: { state: SubscriptionState };
-  /** It cannot go on: not allowed, or not there. `closed` follows. */
+  /** The subscription has failed permanently: no permission, or no such ride. `closed` follows. */
   error: RidewireError;
-  /** The last one. */
+  /** The last event. */
   closed: { reason: 'closed' | 'ride_over' | 'removed' | 'error' };
   '*': RidewireEvent;
 }
 
-type Listened<State> = OwnEvents<State> & { [Type in EventType]: EventOf<Type> };
+type AllEvents<State> = SubscriptionEvents<State> & { [Type in EventType]: EventOf<Type> };
 
 /**
- * Follows a ride, or everything of one's own. Iterating takes its events, and throws its error. Its methods are bound: each can be
- * passed on by itself.
+ * A subscription to a ride, or to all the user's events. Iteration returns its events and throws its error. Its methods are bound,
+ * so each can be passed on its own.
  */
 export interface Subscription<State> extends AsyncIterable<RidewireEvent> {
-  /** The position after the last event that was handed over. Who iterates may be behind it: see the events' ids. */
+  /** The cursor after the last delivered event. An iteration may be behind it: see the events' ids. */
   readonly cursor: string | undefined;
   readonly state: SubscriptionState;
-  /** Returns what takes the listener off again. */
-  on<Type extends keyof Listened<State>>(this: void, type: Type, listener: (event: Listened<State>[Type]) => void): () => void;
-  off<Type extends keyof Listened<State>>(this: void, type: Type, listener: (event: Listened<State>[Type]) => void): void;
+  /** Returns a function that removes the listener. */
+  on<Type extends keyof AllEvents<State>>(this: void, type: Type, listener: (event: AllEvents<State>[Type]) => void): () => void;
+  off<Type extends keyof AllEvents<State>>(this: void, type: Type, listener: (event: AllEvents<State>[Type]) => void): void;
   close(this: void): void;
 }
 
-/** A message of one's own that is not known to be committed. */
+/** A message of the user's own that is not committed yet. */
 export interface PendingMessage {
   clientMessageId: string;
   rideId: string;
@@ -235,30 +235,30 @@ export interface PendingMessage {
 }
 
 /**
- * A ride's conversation as it is shown. Its values are replaced, never changed, and its methods are bound: both are what
- * `useSyncExternalStore(conversation.subscribe, () => conversation.messages)` needs.
+ * The view model of a ride's conversation. Its values are replaced, never changed, and its methods are bound. So it works with
+ * `useSyncExternalStore(conversation.subscribe, () => conversation.messages)`.
  */
 export interface Conversation {
-  /** Ordered by `seq`; those that are `sending` or have `failed` are last. */
+  /** Ordered by `seq`. Messages that are `sending` or `failed` are last. */
   readonly messages: ((Message & { status?: undefined }) | PendingMessage)[];
   readonly ride: Ride | null;
   readonly participants: Participant[];
-  readonly receipts: Mark[];
+  readonly receipts: Watermarks[];
   readonly location: Location | null;
-  /** The ids of those who are typing. */
+  /** The ids of the users who are typing. */
   readonly typing: string[];
   /** Whether there are older messages to load. */
   readonly hasMore: boolean;
   readonly state: SubscriptionState;
-  /** What has ended it, if it was an error. */
+  /** The error that has ended the conversation, if any. */
   readonly error: RidewireError | null;
-  /** Tells of changes, once for all of the same moment. Returns what takes the listener off again. */
+  /** Calls `listener` after changes, once for all changes of the same microtask. Returns a function that removes it. */
   subscribe(this: void, listener: () => void): () => void;
-  /** Shows a message at once and sends it. Returns its `clientMessageId`. */
+  /** Shows a message immediately and sends it. Returns its `clientMessageId`. */
   send(this: void, content: string, options?: { metadata?: Record<string, unknown> }): string;
-  /** Sends a message again that has failed: the same one, should it have arrived after all. */
+  /** Sends a failed message again with the same `clientMessageId`, so it is created only once. */
   retry(this: void, clientMessageId: string): void;
-  /** Takes a message away that has failed. */
+  /** Removes a failed message. */
   discard(this: void, clientMessageId: string): void;
   loadMore(this: void): Promise<void>;
   close(this: void): void;
@@ -268,16 +268,16 @@ export interface History {
   /** Oldest first. */
   messages: Message[];
   hasMore: boolean;
-  /** The place in the log that the page is true at. */
+  /** The log position at which the page is accurate. */
   cursor: string;
-  receipts: Mark[];
+  receipts: Watermarks[];
   participants: Participant[];
 }
 
 export interface Rides {
   rides: (Ride & { lastMessage: Message | null; unreadCount: number })[];
   hasMore: boolean;
-  /** What to give as `before` for the next page. */
+  /** The `before` of the next page. */
   next: string | null;
 }
 
@@ -288,61 +288,61 @@ export interface Unread {
 
 export interface SendOptions {
   metadata?: Record<string, unknown>;
-  /** The message's own name: sent again under the same name it is the same message. By default a new one. */
+  /** The message's idempotency key: the same key creates the same message. By default a new one. */
   clientMessageId?: string;
   signal?: AbortSignal;
-  /** For how many milliseconds it is repeated; 30,000 by default. */
+  /** How many milliseconds the request is repeated; 30,000 by default. */
   timeout?: number;
 }
 
-/** Requests and subscriptions of one user. Its methods are bound: each can be passed on by itself. */
+/** Requests and subscriptions of one user. Its methods are bound, so each can be passed on its own. */
 export interface Client {
-  /** Follows one ride, from now on or after a cursor; 0 is the beginning. */
+  /** Subscribes to a ride's events, from now on or after a cursor; 0 is the beginning of the log. */
   ride(this: void, rideId: string, options?: { after?: string | number; types?: string[] }): Subscription<RideState>;
-  /** Follows everything of one's own. */
+  /** Subscribes to all the user's events. */
   all(this: void, options?: { after?: string | number; types?: string[] }): Subscription<AllState>;
   conversation(this: void, rideId: string): Conversation;
 
-  /** Repeats until it is known to be committed, and it is the same message however often. */
+  /** Sends a message. Repeats the request until the message is committed; repeats create no second message. */
   send(this: void, rideId: string, content: string, options?: SendOptions): Promise<Message>;
   message(this: void, messageId: string): Promise<Message>;
   edit(this: void, messageId: string, changes: { content?: string; metadata?: Record<string, unknown> | null }): Promise<Message>;
   delete(this: void, messageId: string): Promise<void>;
-  /** Read up to and including this one. */
+  /** Marks all messages as read, up to and including this one. */
   read(this: void, messageId: string): Promise<Receipt>;
   delivered(this: void, messageId: string): Promise<Receipt>;
   react(this: void, messageId: string, emoji: string): Promise<void>;
   unreact(this: void, messageId: string, emoji: string): Promise<void>;
   typing(this: void, rideId: string, typing: boolean): Promise<void>;
   presence(this: void, rideId: string): Promise<{ participants: Participant[] }>;
-  /** The newest page, or one before or after a seq. */
+  /** Returns the newest page, or the page before or after a seq. */
   history(this: void, rideId: string, page?: { before?: number; after?: number; limit?: number }): Promise<History>;
   unread(this: void): Promise<{ total: number; rides: Unread[] }>;
   unread(this: void, rideId: string): Promise<Unread>;
-  /** `userId` is for support and service, who list all rides. */
+  /** Lists the user's rides. Support and service get all rides, or those of `userId`. */
   rides(this: void, page?: { userId?: string; status?: RideStatus; before?: string; limit?: number }): Promise<Rides>;
   accept(this: void, rideId: string): Promise<Ride>;
   cancel(this: void, rideId: string, reason?: string): Promise<Ride>;
   status(this: void, rideId: string, status: RideStatus): Promise<Ride>;
-  /** Opens a ride that has ended again; for support and service. */
+  /** Reopens an ended ride. For support and service. */
   reopen(this: void, rideId: string, until: Time, reason?: string): Promise<Ride>;
-  /** The key with which a browser subscribes to Web Push: its `applicationServerKey`. */
+  /** Returns the `applicationServerKey` with which a browser subscribes to Web Push. */
   pushKey(this: void): Promise<string>;
-  /** Has a browser's subscription told of messages that are not delivered. Call it whenever the page opens. */
+  /** Registers a browser's subscription for notifications of undelivered messages. Call it whenever the page opens. */
   subscribePush(this: void, subscription: PushSubscription | PushSubscriptionJSON): Promise<void>;
   unsubscribePush(this: void, endpoint: string): Promise<void>;
-  /** Tells where the driver is. */
+  /** Updates the driver's location. */
   location(this: void, rideId: string, position: Position): Promise<void>;
-  /** Any request below `/api/v1`. */
-  request<Answer = unknown>(
+  /** Sends any request below `/api/v1`. */
+  request<Response = unknown>(
     this: void,
     method: string,
     path: string,
     options?: { query?: Record<string, unknown>; body?: unknown; signal?: AbortSignal },
-  ): Promise<Answer>;
+  ): Promise<Response>;
 }
 
-/** In milliseconds, but `heartbeat` and `wait` in seconds. */
+/** In milliseconds, except `heartbeat` and `wait`, which are in seconds. */
 export interface Timing {
   request: number;
   sync: number;
@@ -359,7 +359,7 @@ export interface Timing {
   send: number;
 }
 
-/** What is used of an `EventSource`. */
+/** The part of `EventSource` that the client uses. */
 export interface EventSourceLike {
   readonly readyState: number;
   onopen: ((event: any) => void) | null;
@@ -369,34 +369,34 @@ export interface EventSourceLike {
 }
 
 export interface ConnectOptions {
-  /** Where the server is, such as `https://ride.example`. By default, where the page is from. */
+  /** The server's URL, such as `https://ride.example`. By default, the page's origin. */
   baseUrl?: string;
-  /** Asked when there is no token, and when the server takes the last one no longer: it has to give another then. */
+  /** Called when there is no token, and when the server rejects the last one; it must then return another. */
   token: () => string | Promise<string>;
-  /** By default `auto`: a stream where one gets through, else polls. */
+  /** By default `auto`: a stream if one gets through, otherwise polls. */
   transport?: 'auto' | 'stream' | 'poll';
   fetch?: typeof fetch;
-  /** By default the platform's. `null`: streams are read through `fetch`, as where there is none. */
+  /** By default the platform's. `null`: streams are read with `fetch`, as on platforms without it. */
   EventSource?: (new (url: string) => EventSourceLike) | null;
   timing?: Partial<Timing>;
   random?: () => number;
 }
 
-/** Throws a `TypeError` that names an option which does not exist, as methods do of theirs. */
+/** Creates a client. Throws a `TypeError` that names any unknown option; so do the client's methods. */
 export function connect(options: ConnectOptions): Client;
 
-/** What the server refused, or what kept a request from being answered. */
+/** A problem that the server returned, or a failed request. */
 export class RidewireError extends Error {
-  /** Of the answer; 0 where there was none. */
+  /** The response's status, or 0 if there was no response. */
   readonly status: number;
-  /** A stable name: the server's, `http_502` and the like from a proxy, or `network`, `timeout`, `no_token`. */
+  /** A stable code: the server's, `http_502` and the like from a proxy, or `network`, `timeout`, `no_token`. */
   readonly code: string;
   readonly detail: string | undefined;
-  /** The fields that are wrong. */
+  /** The invalid fields. */
   readonly errors: { pointer: string; detail: string }[];
   readonly requestId: string | undefined;
-  /** When to try again, in milliseconds, where the server said so. */
+  /** The delay in milliseconds after which to try again, if the server sent one. */
   readonly retryAfter: number | undefined;
-  /** Whether the same request may be answered later. */
+  /** Whether the same request may succeed later. */
   readonly isTransient: boolean;
 }

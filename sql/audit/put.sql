@@ -1,5 +1,5 @@
--- Adds entries to the audit log, one for each element of the arrays. One that is there already was written before, and the answer was lost.
--- Where a request names a message alone, its ride is looked up.
+-- Adds entries to the audit log, one for each element of the arrays. An entry that exists already was written before, and the
+-- response was lost. If a request names only a message, its ride is looked up.
 insert into audit (id, at, user_id, role, action, ride_id, message_id, subject_id, webhook_id, status, request_id)
 select entry.id, entry.at, entry.user_id, entry.role, entry.action, coalesce(entry.ride_id, message.ride_id), entry.message_id,
        entry.subject_id, entry.webhook_id, entry.status, entry.request_id

@@ -1,4 +1,4 @@
--- Deletes the oldest entries of the audit log that are older than `$1` seconds: at most `$2`.
+-- Deletes at most `$2` of the oldest entries of the audit log, if they are older than `$1` seconds.
 with old as (select id, at
              from audit
              where id > '00000000-0000-0000-0000-000000000000'

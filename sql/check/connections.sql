@@ -1,4 +1,4 @@
--- How many connections this role may have here, and how many there are of programs other than ours, for `ridewire check`.
+-- Returns how many connections this role may open here, and how many other programs have open, for `ridewire check`.
 select current_setting('max_connections')::bigint
        - current_setting('superuser_reserved_connections')::bigint
        - coalesce(current_setting('reserved_connections', true), '0')::bigint as allowed,

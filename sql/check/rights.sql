@@ -1,4 +1,4 @@
--- What this role may do here beyond the statements of the server, for `ridewire check`.
+-- Returns the role's privileges that the server needs besides those for its statements, for `ridewire check`.
 select current_database()::text as database,
        current_schema()::text as schema,
        current_user::text as role,

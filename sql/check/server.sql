@@ -1,4 +1,4 @@
--- What the server is and how it is set, for `ridewire check`.
+-- Returns the version and the settings of the server, for `ridewire check`.
 select current_setting('server_version_num')::bigint as version,
        pg_is_in_recovery() as is_standby,
        current_setting('transaction_read_only') = 'on' as is_read_only,

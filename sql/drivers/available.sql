@@ -1,4 +1,4 @@
--- Those who take rides now, by id, from the one after `$1` where one is given.
+-- Returns the available drivers in order of id, after `$1` if it is given.
 select driver_id, available, lat, lng, at, version
 from driver_state
 where available

@@ -1,4 +1,6 @@
--- What drivers say, each once; what is known already changes nothing.
+-- Stores the availability of drivers. A row whose availability and coordinates stay the same is not updated (its `at` neither) and not
+-- returned. `version` is the clock in microseconds, but at least the previous version + 1; see `newer.sql`. The rows are locked in one
+-- order, so that two batches cannot deadlock.
 insert into driver_state (driver_id, available, lat, lng, at, version)
 select new.driver_id, new.available, new.lat, new.lng, new.at, extract(epoch from clock_timestamp()) * 1000000
 from unnest($1::text[], $2::boolean[], $3::float8[], $4::float8[], $5::timestamptz[])

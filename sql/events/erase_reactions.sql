@@ -1,7 +1,7 @@
--- Takes users out of the reactions that the events of edited messages tell of.
-with gone as materialized (select message_id, array_agg(user_id) as users
-                           from unnest($1::uuid[], $2::text[]) as gone (message_id, user_id)
-                           group by message_id)
+-- Removes users from the reactions in the events of edited messages.
+with erased as materialized (select message_id, array_agg(user_id) as users
+                             from unnest($1::uuid[], $2::text[]) as erased (message_id, user_id)
+                             group by message_id)
 update events
 set data = (select json_object_agg(field.key, case when field.key = 'reactions' then kept.reactions else field.value end)
             from json_each(events.data::json) as field
@@ -10,7 +10,7 @@ set data = (select json_object_agg(field.key, case when field.key = 'reactions' 
                                                       from json_array_elements(field.value) as kind
                                                       cross join lateral (select json_agg(user_id) as users
                                                                           from json_array_elements_text(kind -> 'userIds') as user_id
-                                                                          where user_id <> all (gone.users)) as others
+                                                                          where user_id <> all (erased.users)) as others
                                                       where others.users is not null) end as reactions) as kept)::text
-from gone
-where events.message_id = gone.message_id
+from erased
+where events.message_id = erased.message_id

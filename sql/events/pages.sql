@@ -1,5 +1,6 @@
--- The next events of many topics at once, each after its own cursor and up to its own limit, and of each topic up to `$4` bytes, at
--- least one; with the batch that wrote each, and, beside the one after the cursor, the batch that wrote the event before it.
+-- Returns the next events of many topics, each after its own cursor and up to its own limit. For each topic up to `$4` bytes are
+-- returned, but at least one event. Each event has the batch that wrote it. The first one after the cursor also has the batch of the
+-- event before.
 select wanted.ordinal::int as request, event.seq, event.type, event.data, event.trace, event.created_at, event.batch,
        case when event.seq = wanted.after + 1
                 then (select before.batch

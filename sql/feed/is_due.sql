@@ -1,4 +1,4 @@
--- Whether the search for undelivered messages has events of the feed before it that are older than `$1` seconds.
+-- Returns whether the next event of the search for undelivered messages is older than `$1` seconds.
 select coalesce((select feed.created_at
                  from feed
                  where feed.position > (select position from feed_cursors where name = 'undelivered')

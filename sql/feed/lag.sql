@@ -1,4 +1,4 @@
--- How old the oldest event is that has no position in the feed yet, in seconds.
+-- Returns the age of the oldest event without a feed position, in seconds.
 select extract(epoch from statement_timestamp() - event.created_at)::float8 as age
 from (select topics[1] as topic, first_seqs[1] as seq
       from feed_batches

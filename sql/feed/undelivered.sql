@@ -1,8 +1,8 @@
--- Takes the next `$2` events of the feed that are older than `$1` seconds, and puts `message:undelivered` on the feed for each
--- participant whom they concern and whose delivered watermark has not reached a message of that age: for other users' new messages,
--- and for the participant's own receipts, after which the next message may be due. Once for each watermark. Each creates the pushes of
--- the participant's subscriptions to Web Push. Says how many events it has taken, and where the feed ends then, if it has put any there.
--- The head of the feed is locked, by a statement before this one.
+-- Processes the next `$2` events of the feed that are older than `$1` seconds. Adds `message:undelivered` to the feed for each affected
+-- participant whose delivered watermark is behind a message of that age. A new message affects the other participants. A receipt
+-- affects its own participant, because the next message may then be due. Each watermark is reported once. Each report also creates
+-- the pushes of the participant's Web Push subscriptions. Returns the number of processed events, and the feed's new end if any
+-- were added. A statement before this one has locked the head of the feed.
 with page as materialized (select position, topic, seq, data, created_at
                            from feed
                            where position > (select position from feed_cursors where name = 'undelivered')
@@ -19,73 +19,73 @@ with page as materialized (select position, topic, seq, data, created_at
                join events event on event.topic = old.topic and event.seq = old.seq
                where old.data is null
                  and event.type in ('message:new', 'message:delivered', 'message:read')),
-     concerned as (select distinct person.ride_id, person.user_id, person.from_seq
-                   from cause
-                   join participants person on person.ride_id = cause.ride_id
-                   -- Written so that no index of the participants who have not left is taken for one of rides.
-                   where coalesce(person.until_seq, 0) = 0
-                     and person.from_seq < cause.seq
-                     and (cause.type = 'message:new') = (person.user_id <> cause.user_id)),
-     missing as materialized (select concerned.ride_id, concerned.user_id, coalesce(receipt.delivered_seq, 0) as delivered_seq,
+     affected as (select distinct participant.ride_id, participant.user_id, participant.from_seq
+                  from cause
+                  join participants participant on participant.ride_id = cause.ride_id
+                  -- `coalesce` keeps the planner from using a partial index of current participants to look up a ride.
+                  where coalesce(participant.until_seq, 0) = 0
+                    and participant.from_seq < cause.seq
+                    and (cause.type = 'message:new') = (participant.user_id <> cause.user_id)),
+     overdue as materialized (select affected.ride_id, affected.user_id, coalesce(receipt.delivered_seq, 0) as delivered_seq,
                                      coalesce(receipt.read_seq, 0) as read_seq, message.id, message.seq,
-                                     row_number() over (order by concerned.ride_id, concerned.user_id) as n
-                              from concerned
-                              left join receipts receipt on receipt.ride_id = concerned.ride_id
-                                                        and receipt.user_id = concerned.user_id
-                              left join undelivered last on last.ride_id = concerned.ride_id
-                                                        and last.user_id = concerned.user_id
+                                     row_number() over (order by affected.ride_id, affected.user_id) as n
+                              from affected
+                              left join receipts receipt on receipt.ride_id = affected.ride_id
+                                                        and receipt.user_id = affected.user_id
+                              left join undelivered last on last.ride_id = affected.ride_id
+                                                        and last.user_id = affected.user_id
                               cross join lateral (select id, seq
                                                   from messages
-                                                  where messages.ride_id = concerned.ride_id
-                                                    and messages.seq > greatest(coalesce(receipt.delivered_seq, 0), concerned.from_seq)
-                                                    and messages.sender_id <> concerned.user_id
+                                                  where messages.ride_id = affected.ride_id
+                                                    and messages.seq > greatest(coalesce(receipt.delivered_seq, 0), affected.from_seq)
+                                                    and messages.sender_id <> affected.user_id
                                                     and messages.deleted_at is null
                                                     and messages.created_at <= statement_timestamp() - make_interval(secs => $1)
                                                   order by seq
                                                   limit 1) as message
                               where last.delivered_seq is distinct from coalesce(receipt.delivered_seq, 0)),
-     remembered as (insert into undelivered (ride_id, user_id, delivered_seq)
-                    select ride_id, user_id, delivered_seq
-                    from missing
-                    on conflict (ride_id, user_id) do update
-                        set delivered_seq = excluded.delivered_seq),
-     placed as (insert into feed (position, topic, seq, type, data, created_at)
-                select head.last_seq + missing.n, 'ride/' || missing.ride_id, missing.seq, 'message:undelivered',
-                       json_build_object('rideId', missing.ride_id, 'userId', missing.user_id, 'messageId', missing.id,
-                                         'seq', missing.seq, 'unreadCount', unread.count,
-                                         'at', to_char(statement_timestamp() at time zone 'UTC',
-                                                       'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))::text,
-                       statement_timestamp()
-                from missing
-                cross join (select last_seq from topics where name = 'feed') as head
-                cross join lateral (select count(*) as count
-                                    from participants mine
-                                    join messages on messages.ride_id = mine.ride_id
-                                                 and messages.seq > greatest(mine.from_seq, missing.read_seq)
-                                                 and messages.seq <= coalesce(mine.until_seq, 9223372036854775807)
-                                    where mine.ride_id = missing.ride_id
-                                      and mine.user_id = missing.user_id
-                                      and messages.sender_id <> missing.user_id
-                                      and messages.deleted_at is null) as unread),
-     -- One for each subscription and ride. A push service that has asked for a pause is not asked sooner.
+     recorded as (insert into undelivered (ride_id, user_id, delivered_seq)
+                  select ride_id, user_id, delivered_seq
+                  from overdue
+                  on conflict (ride_id, user_id) do update
+                      set delivered_seq = excluded.delivered_seq),
+     added as (insert into feed (position, topic, seq, type, data, created_at)
+               select head.last_seq + overdue.n, 'ride/' || overdue.ride_id, overdue.seq, 'message:undelivered',
+                      json_build_object('rideId', overdue.ride_id, 'userId', overdue.user_id, 'messageId', overdue.id,
+                                        'seq', overdue.seq, 'unreadCount', unread.count,
+                                        'at', to_char(statement_timestamp() at time zone 'UTC',
+                                                      'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))::text,
+                      statement_timestamp()
+               from overdue
+               cross join (select last_seq from topics where name = 'feed') as head
+               cross join lateral (select count(*) as count
+                                   from participants access
+                                   join messages on messages.ride_id = access.ride_id
+                                                and messages.seq > greatest(access.from_seq, overdue.read_seq)
+                                                and messages.seq <= coalesce(access.until_seq, 9223372036854775807)
+                                   where access.ride_id = overdue.ride_id
+                                     and access.user_id = overdue.user_id
+                                     and messages.sender_id <> overdue.user_id
+                                     and messages.deleted_at is null) as unread),
+     -- One for each subscription and ride. A push service that has requested a pause is not contacted earlier.
      pushed as (insert into pushes as push (subscription_id, ride_id, host, seq, created_at, attempts, due_at)
-                select subscription.id, missing.ride_id, subscription.host, missing.seq, statement_timestamp(), 0, statement_timestamp()
-                from missing
-                join push_subscriptions subscription on subscription.user_id = missing.user_id
+                select subscription.id, overdue.ride_id, subscription.host, overdue.seq, statement_timestamp(), 0, statement_timestamp()
+                from overdue
+                join push_subscriptions subscription on subscription.user_id = overdue.user_id
                 on conflict (subscription_id, ride_id) do update
                     set seq = excluded.seq,
                         created_at = excluded.created_at,
                         due_at = case when push.lease is null then greatest(push.due_at, excluded.due_at) else excluded.due_at end,
                         lease = null),
      moved as (update feed_cursors
-               set position = reached.position
-               from (select max(position) as position from old) as reached
+               set position = processed.position
+               from (select max(position) as position from old) as processed
                where feed_cursors.name = 'undelivered'
-                 and reached.position is not null),
+                 and processed.position is not null),
      head as (update topics
-              set last_seq = last_seq + added.count
-              from (select count(*) from missing) as added
+              set last_seq = last_seq + reports.count
+              from (select count(*) from overdue) as reports
               where topics.name = 'feed'
-                and added.count > 0
+                and reports.count > 0
               returning topics.last_seq)
-select (select count(*) from old) as taken, (select last_seq from head) as last_seq
+select (select count(*) from old) as processed, (select last_seq from head) as last_seq

@@ -1,4 +1,4 @@
--- When the message `$2` of a ride's topic was reported as undelivered, by participant.
+-- Returns when the message `$2` of a ride's topic was reported as undelivered, by participant.
 select data::json ->> 'userId' as user_id, min(created_at) as at
 from feed
 where topic = $1::text

@@ -1,4 +1,4 @@
--- Takes the labels from what was flagged of deleted messages.
+-- Erases the labels of flags on deleted messages.
 update flags
 set labels = null
 where message_id = any ($1::uuid[])

@@ -1,2 +1,2 @@
--- Deletes what was handed to a person who is erased.
+-- Deletes the handovers to a user who is erased.
 delete from handovers where user_id = $1::text

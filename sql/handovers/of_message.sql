@@ -1,4 +1,4 @@
--- When the message `$2` of a ride was handed to participants' connections. A handover spans fewer than 1,000 seqs.
+-- Returns when the message `$2` of a ride was handed to participants' connections. A handover spans fewer than 1,000 seqs.
 select user_id, at, transport, replica
 from handovers
 where ride_id = $1::text

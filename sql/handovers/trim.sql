@@ -1,4 +1,4 @@
--- Deletes handovers that are older than `$1` seconds: at most `$2`.
+-- Deletes at most `$2` handovers that are older than `$1` seconds.
 delete from handovers
 where ctid = any (array(select ctid
                         from handovers

@@ -1,4 +1,4 @@
-select id, ride_id, seq, sender_id, sender_role, content, metadata, client_message_id, content_hash,
-       created_at, edited_at, deleted_at, labels, reactions
-from messages
+-- Returns messages by id.
+select *
+from message_rows
 where id = any ($1::uuid[])

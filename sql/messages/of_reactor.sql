@@ -1,4 +1,4 @@
--- Messages that a user has reacted to, at most `$2`.
+-- Returns at most `$2` messages that a user has reacted to.
 select id, ride_id, seq
 from messages
 where reactions <> '[]'

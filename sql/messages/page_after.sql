@@ -1,18 +1,18 @@
--- The same for the oldest messages after a seq.
+-- Like `page_before.sql`, for the oldest messages after a seq.
 with snapshot as materialized (select * from ride_snapshots where ride_id = $1::text),
-     sees as materialized (select $5::boolean and not exists (select
-                                                              from participants present
-                                                              where present.ride_id = $1
-                                                                and present.user_id = $2::text
-                                                                and present.until_seq is null) as everything),
-     seen as materialized (select mine.from_seq, coalesce(mine.until_seq, 9223372036854775807) as until_seq
-                           from participants mine
-                           where mine.ride_id = $1
-                             and mine.user_id = $2
-                             and not (select sees.everything from sees)
-                           union all
-                           select 0, 9223372036854775807
-                           where (select sees.everything from sees))
+     scope as materialized (select $5::boolean and not exists (select
+                                                               from participants participant
+                                                               where participant.ride_id = $1
+                                                                 and participant.user_id = $2::text
+                                                                 and participant.until_seq is null) as whole_log),
+     visible as materialized (select access.from_seq, coalesce(access.until_seq, 9223372036854775807) as until_seq
+                              from participants access
+                              where access.ride_id = $1
+                                and access.user_id = $2
+                                and not (select scope.whole_log from scope)
+                              union all
+                              select 0, 9223372036854775807
+                              where (select scope.whole_log from scope))
 select snapshot.*, page.*
 from snapshot
 left join lateral (select *
@@ -23,14 +23,13 @@ left join lateral (select *
                                 sum(coalesce(octet_length(next.content), 0) + coalesce(octet_length(next.metadata), 0))
                                   over (order by next.seq rows unbounded preceding) as bytes
                          from (select message.*
-                               from seen
-                               cross join lateral (select id, seq, sender_id, sender_role, content, metadata, client_message_id,
-                                                          content_hash, created_at, edited_at, deleted_at, labels, reactions
-                                                   from messages
+                               from visible
+                               cross join lateral (select messages.*
+                                                   from message_rows messages
                                                    where messages.ride_id = snapshot.ride_id
                                                      and messages.seq > $3::bigint
-                                                     and messages.seq >= seen.from_seq
-                                                     and messages.seq <= seen.until_seq
+                                                     and messages.seq >= visible.from_seq
+                                                     and messages.seq <= visible.until_seq
                                                    order by messages.seq
                                                    limit $4::bigint) as message
                                order by message.seq

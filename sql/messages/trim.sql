@@ -1,24 +1,24 @@
--- Takes messages of rides that ended longer than `$1` seconds ago, those of the oldest first: at most `$2`. Their
--- topics are locked first, as by all who write on them; one that somebody else holds waits for the next time.
-with old as materialized (select ride_id
-                          from rides
-                          where log_is_trimmed
-                            and ended_at <= statement_timestamp() - make_interval(secs => $1::float8)
-                          order by ended_at
-                          limit 50),
-     held as materialized (select old.ride_id
-                           from old
-                           join topics on topics.name = 'ride/' || old.ride_id
-                           for update of topics skip locked),
-     gone as materialized (select message.ride_id, message.seq
-                           from held
-                           cross join lateral (select ride_id, seq
-                                               from messages
-                                               where messages.ride_id = held.ride_id
-                                               order by seq
-                                               limit $2::bigint) as message
-                           limit $2)
+-- Deletes at most `$2` messages of rides that ended longer than `$1` seconds ago, oldest rides first. Their topics are locked first, as
+-- in every other statement that writes to them. A topic that another transaction has locked is left to the next run.
+with expired as materialized (select ride_id
+                              from rides
+                              where log_is_trimmed
+                                and ended_at <= statement_timestamp() - make_interval(secs => $1::float8)
+                              order by ended_at
+                              limit 50),
+     locked as materialized (select expired.ride_id
+                             from expired
+                             join topics on topics.name = 'ride/' || expired.ride_id
+                             for update of topics skip locked),
+     deleted as materialized (select message.ride_id, message.seq
+                              from locked
+                              cross join lateral (select ride_id, seq
+                                                  from messages
+                                                  where messages.ride_id = locked.ride_id
+                                                  order by seq
+                                                  limit $2::bigint) as message
+                              limit $2)
 delete from messages
-using gone
-where messages.ride_id = gone.ride_id
-  and messages.seq = gone.seq
+using deleted
+where messages.ride_id = deleted.ride_id
+  and messages.seq = deleted.seq

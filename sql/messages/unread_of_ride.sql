@@ -1,16 +1,16 @@
--- Others' undeleted messages after a read watermark: those of each of the user's times on the ride, or all of them where `$4`
--- says so (staff).
+-- Returns the number of other users' undeleted messages after a read watermark: within the user's access intervals, or in the
+-- whole log with `$4` (staff).
 select count(*) as unread
-from (select mine.from_seq, mine.until_seq
-      from participants mine
-      where mine.ride_id = $1::text
-        and mine.user_id = $3::text
+from (select access.from_seq, access.until_seq
+      from participants access
+      where access.ride_id = $1::text
+        and access.user_id = $3::text
         and not $4::boolean
       union all
       select 0, null
-      where $4) as seen (from_seq, until_seq)
+      where $4) as visible (from_seq, until_seq)
 join messages on messages.ride_id = $1
-             and messages.seq > greatest(seen.from_seq, $2::bigint)
-             and messages.seq <= coalesce(seen.until_seq, 9223372036854775807)
+             and messages.seq > greatest(visible.from_seq, $2::bigint)
+             and messages.seq <= coalesce(visible.until_seq, 9223372036854775807)
 where messages.sender_id <> $3
   and messages.deleted_at is null

@@ -1,8 +1,9 @@
+-- Stores edits, reactions, labels and deletions of messages.
 update messages
 set content           = changed.content,
     metadata          = changed.metadata,
     client_message_id = changed.client_message_id,
-    -- A hash of what was erased would tell a guess of it from another.
+    -- The hash of erased content would allow guesses of it to be verified.
     content_hash      = case when changed.deleted_at is null then messages.content_hash
                              else '\x00000000000000000000000000000000'::bytea end,
     edited_at         = changed.edited_at,

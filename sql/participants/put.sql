@@ -1,3 +1,4 @@
+-- Inserts or updates participants.
 insert into participants (ride_id, user_id, role, from_seq, until_seq, joined_at, is_over, left_status, left_updated_at)
 select *
 from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::boolean[],

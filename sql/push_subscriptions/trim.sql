@@ -1,4 +1,4 @@
--- Deletes subscriptions that have expired: at most `$1`.
+-- Deletes at most `$1` subscriptions that have expired.
 delete from push_subscriptions
 where id in (select id
              from push_subscriptions

@@ -1,4 +1,4 @@
--- Gives a push back, which is due again in `$4` seconds, while it is under the lease `$3`. `$5` is how many attempts there were.
+-- Releases a push that is still under the lease `$3`. It is due again in `$4` seconds. `$5` is the number of attempts to add.
 update pushes
 set lease = null,
     attempts = attempts + $5::bigint,

@@ -1,3 +1,4 @@
+-- Inserts or updates the watermarks of participants.
 insert into receipts (ride_id, user_id, role, delivered_seq, read_seq)
 select *
 from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])

@@ -1,5 +1,6 @@
--- How long the oldest data is overdue that retention is to delete, in seconds; null where none is. Rides' logs are kept for `$1`
--- seconds after the ride's end, users' as long after each event, messages `$2` after the ride's end, the feed `$3` after each event.
+-- Returns for each kind of data how long the oldest is overdue for deletion, in seconds; null if none is. Retention times: rides'
+-- logs `$1` seconds after the ride's end, users' events `$1` after their commit, messages `$2` after the ride's end, and the feed
+-- `$3` after each event.
 select (select extract(epoch from statement_timestamp() - make_interval(secs => $1::float8) - ended_at)
         from rides
         where closed_at is not null

@@ -1,5 +1,5 @@
--- Revocations that a replica may not have heard of. Versions are of the clock, and commits may come in another order: so
--- from some seconds before the last that it has heard.
+-- Returns revocations that a replica may have missed. Versions come from the clock, and commits may be in another order. So the
+-- statement starts some seconds before the last version that the replica has received.
 select user_id, revoked_at, version
 from revocations
 where version > $1::bigint - 10000000

@@ -1,5 +1,5 @@
--- All rides with a status, newest first, after a place in that order.
-select ride_id, created_at as place
+-- Returns all rides with a status, newest first, after a position in that order.
+select ride_id, created_at as listed_at
 from rides
 where status = $1::text
   and (created_at, ride_id) < ($2::timestamptz, $3::text)

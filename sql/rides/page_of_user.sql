@@ -1,10 +1,10 @@
--- The rides that a user is on, the last that they joined first, after a place in that order; those with a status, where one is given.
-select joined.ride_id, joined.joined_at as place
-from participants joined
-join rides on rides.ride_id = joined.ride_id
-where joined.user_id = $1::text
-  and joined.until_seq is null
+-- Returns the rides of a participant, the last joined first, after a position in that order; optionally only those with a status.
+select participant.ride_id, participant.joined_at as listed_at
+from participants participant
+join rides on rides.ride_id = participant.ride_id
+where participant.user_id = $1::text
+  and participant.until_seq is null
   and ($2::text is null or rides.status = $2)
-  and (joined.joined_at, joined.ride_id) < ($3::timestamptz, $4::text)
-order by joined.joined_at desc, joined.ride_id desc
+  and (participant.joined_at, participant.ride_id) < ($3::timestamptz, $4::text)
+order by participant.joined_at desc, participant.ride_id desc
 limit $5::bigint

@@ -1,4 +1,5 @@
--- The log of a ride that is not closed has something left for retention.
+-- Inserts or updates rides. `log_is_trimmed` becomes false for a ride that is not closed: its log has events that retention must
+-- delete later.
 insert into rides (ride_id, status, rider_id, driver_id, accepted, ended_at, closed_at, created_at, updated_at, chat_opens_at,
                    rider_grace_seconds, driver_grace_seconds, rider_closes_at, driver_closes_at, closed_seq)
 select *

@@ -1,4 +1,4 @@
--- Rides whose chat window has passed for everyone, by the database's clock, and whose people have not been told.
+-- Returns ended rides whose chat window has passed for everyone, by the database's clock, and that are not closed yet.
 select ride_id
 from rides
 where ended_at is not null

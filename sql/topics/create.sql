@@ -1,10 +1,12 @@
--- Topics that may be new. Sorted, so that two replicas that create the same ones cannot deadlock.
+-- Creates topics that do not exist. Sorted, so that two replicas that create the same ones cannot deadlock.
 --
--- To insert what another transaction has inserted and not committed would be to wait for its end. So whoever creates a topic
--- has a lock of it first, one of 1024 for rides and as many for users (a batch may create many, and locks have to fit into memory);
--- who does not get it creates nothing: the topic is not there then, as it is for whoever locks it next.
+-- An insert of a row that another transaction has inserted and not committed would wait for the end of that transaction. So the
+-- creator of a topic first acquires an advisory lock: one of 1024 for rides, and one of as many for users. (A batch may create
+-- many topics, and the lock table has a limited size.) If the lock is not free, the topic is not created, and the statement that
+-- locks the topics next does not find it.
 --
--- A user's topic begins after all that were erased (`users`): of the same snapshot as that it is missing, so after its own erasure.
+-- A user's topic begins after all erased ones (the counter `users`). Both are read in the snapshot in which the topic is missing,
+-- so after its own erasure.
 with missing as materialized (select name
                               from unnest($1::text[]) as new (name)
                               where not exists (select from topics where topics.name = new.name)),

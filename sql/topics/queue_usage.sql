@@ -1,2 +1,2 @@
--- How much of the queue of notifications is full, 0 to 1: a listener that does not read lets it fill.
+-- Returns the used fraction of the notification queue, 0 to 1. A listener that does not read lets it fill.
 select pg_notification_queue_usage() as usage

@@ -1,8 +1,8 @@
--- Locks topics, but none that somebody else has locked, and says where their logs end, and by which batch: a row that was changed
--- since the statement began is read again. It waits for nobody, so whoever is behind a lock delays no other. The rest as in
--- `lock.sql`.
+-- Locks topics, except those that another transaction has locked, and returns their heads and the last batch of each. A row that was
+-- changed since the statement began is read again. The statement never waits, so one locked topic delays no other. Otherwise it is
+-- like `lock.sql`.
 select locked.name, locked.last_seq, locked.last_batch, clock_timestamp() as now
-from (values (true)) as always (there)
+from (values (true)) as one_row (present)
 left join (select name, last_seq, last_batch
            from topics
            where name = any ($1::text[])

@@ -1,3 +1,3 @@
--- Whether writes can succeed: neither the database nor the session only reads, and the schema is there and ours to write.
+-- Returns whether writes can succeed: the database and the session are not read-only, and the role may write to the schema.
 select current_setting('transaction_read_only') = 'off'
        and coalesce(has_table_privilege(to_regclass('topics'), 'update'), false) as writable

@@ -1,38 +1,36 @@
--- Erases what a user was told on their own topic, and the topic; where they were, when they were online, whether they took rides, and
--- the subscriptions of their browsers.
--- Returns how far erasures count now, and what is to be told of the driver, if the user was one. The topic is locked, by a statement
--- before this one.
+-- Erases a user's own topic and its events, locations, past presence, availability and push subscriptions. Returns the new
+-- erasure counter, and the state update to publish if the user was a driver. A statement before this one has locked the topic.
 --
--- `begins_after` of the next topic of this name is more than the last seq of this one: whoever reads on finds a hole there, and so
--- drops what it has in memory. A registration of presence that still holds is left: it says that the user is connected now.
-with positions as (delete from ride_locations where driver_id = $1::text),
-     notices as (delete from events where topic = 'user/' || $1),
+-- `begins_after` of the next topic with this name is greater than the last seq of this one. A reader that resumes therefore finds
+-- a gap and drops its in-memory copy. A presence registration that still holds is not deleted: the user is connected now.
+with locations as (delete from ride_locations where driver_id = $1::text),
+     own_events as (delete from events where topic = 'user/' || $1),
      subscriptions as (delete from push_subscriptions where user_id = $1),
-     attended as materialized (select topic
-                               from (select 'drivers' as topic
-                                     union
-                                     select 'ride/' || ride_id from participants where user_id = $1) as attended
-                               order by topic collate "C"),
+     user_topics as materialized (select topic
+                                  from (select 'drivers' as topic
+                                        union
+                                        select 'ride/' || ride_id from participants where user_id = $1) as user_topics
+                                  order by topic collate "C"),
      offline as materialized (select state.topic
-                              from attended
+                              from user_topics
                               cross join lateral (select topic
                                                   from presence_states
-                                                  where presence_states.topic = attended.topic
+                                                  where presence_states.topic = user_topics.topic
                                                     and presence_states.user_id = $1
                                                     and not presence_states.online
                                                   for update) as state),
-     seen as (delete from presence_states
-              using offline
-              where presence_states.topic = offline.topic
-                and presence_states.user_id = $1),
+     past_presence as (delete from presence_states
+                       using offline
+                       where presence_states.topic = offline.topic
+                         and presence_states.user_id = $1),
      availability as (delete from driver_state where driver_id = $1 returning driver_id, version),
-     own as (delete from topics where name = 'user/' || $1 returning last_seq),
-     counted as (update topics
-                 set last_seq = greatest(last_seq, coalesce((select last_seq from own), 0)) + 1
+     own_topic as (delete from topics where name = 'user/' || $1 returning last_seq),
+     counter as (update topics
+                 set last_seq = greatest(last_seq, coalesce((select last_seq from own_topic), 0)) + 1
                  where name = 'users'
                  returning last_seq)
-select counted.last_seq as erasures, availability.driver_id, false as available, null::float8 as lat, null::float8 as lng,
+select counter.last_seq as erasures, availability.driver_id, false as available, null::float8 as lat, null::float8 as lng,
        clock_timestamp() as at,
        greatest(availability.version + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint) as version
-from counted
+from counter
 left join availability on true

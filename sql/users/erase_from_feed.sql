@@ -1,6 +1,6 @@
--- Erases what the feed and the deliveries to webhooks have of a user's topic, and the `message:undelivered` for them; and counts an
--- erasure, since replicas may have read some of it meanwhile. Endpoints are locked, by a statement before this one, so nobody creates
--- deliveries. Queues are locked before their deliveries.
+-- Erases a user's topic from the feed and from the webhook deliveries, and the `message:undelivered` events for the user.
+-- Increments the erasure counter, because replicas may have read some of it meanwhile. A statement before this one has locked the
+-- endpoints, so no transaction creates deliveries. Queues are locked before their deliveries.
 with queues as (delete from webhook_queues
                 where topic = 'user/' || $1::text
                   and topic >= 'user/'
@@ -11,11 +11,11 @@ with queues as (delete from webhook_queues
                       and topic >= 'user/'
                       and topic < 'user0'
                       and (select count(*) from queues) >= 0),
-     places as (delete from feed
+     user_entries as (delete from feed
                 where topic = 'user/' || $1
                   and topic >= 'user/'
                   and topic < 'user0'),
-     undelivered_events as (delete from feed
+     undelivered_entries as (delete from feed
                             where type = 'message:undelivered'
                               and data::json ->> 'userId' = $1)
 update topics

@@ -1,4 +1,4 @@
--- The active endpoints, and whether the feed has events that they have no deliveries of yet.
+-- Returns the active endpoints, each with whether the feed has events without deliveries to it.
 select webhooks.id, webhooks.position < topics.last_seq as is_behind
 from webhooks
 cross join topics

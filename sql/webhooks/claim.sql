@@ -1,4 +1,4 @@
--- Takes queues that are due, for each endpoint of `$1` at most as many as `$2` says, under the lease `$3` for `$4` seconds.
+-- Claims queues that are due, for each endpoint of `$1` at most as many as `$2`, under the lease `$3` for `$4` seconds.
 with due as (select queue.webhook_id, queue.topic
              from unnest($1::text[], $2::bigint[]) as free (webhook_id, slots)
              cross join lateral (select webhook_id, topic

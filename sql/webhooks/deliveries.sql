@@ -1,4 +1,4 @@
--- The deliveries of an endpoint before a position, newest first.
+-- Returns the deliveries of an endpoint before a position, newest first.
 select delivery.position, delivery.topic, delivery.seq, delivery.type, delivery.at, delivery.attempts, delivery.status,
        delivery.duration_ms, delivery.error,
        case when delivery.state = 'pending' and delivery.attempts > 0 and queue.lease is null and queue.due_at < 'infinity'

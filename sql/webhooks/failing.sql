@@ -1,4 +1,4 @@
--- Notes that an endpoint fails from now on, or no longer.
+-- Records that an endpoint has started or stopped failing.
 update webhooks
 set failing_since = case when $2::boolean then statement_timestamp() end
 where id = $1::text

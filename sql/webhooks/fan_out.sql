@@ -1,22 +1,22 @@
--- Creates the deliveries of the next events, for each of the endpoints `$1` from at most `$2` positions of the feed, and moves the
--- endpoints' positions. A replayed event becomes pending again, and its queue is taken from the replica that has it. The endpoints are
--- locked, by a statement before this one.
+-- Creates the deliveries of the next events, for each endpoint of `$1` from at most `$2` positions of the feed, and advances the
+-- endpoints' positions. A replayed event becomes pending again, and its queue is revoked from the replica that has claimed it. A
+-- statement before this one has locked the endpoints.
 with endpoint as (select id, position, patterns, replay_until from webhooks where id = any ($1::text[])),
-     page as (select endpoint.id as webhook_id, endpoint.patterns, place.position, place.topic, place.seq,
-                     coalesce(place.type, event.type) as type, coalesce(event.created_at, flag.created_at, place.created_at) as at,
-                     place.position <= endpoint.replay_until as is_replay
+     page as (select endpoint.id as webhook_id, endpoint.patterns, entry.position, entry.topic, entry.seq,
+                     coalesce(entry.type, event.type) as type, coalesce(event.created_at, flag.created_at, entry.created_at) as at,
+                     entry.position <= endpoint.replay_until as is_replay
               from endpoint
               cross join lateral (select position, topic, seq, type, flag, created_at
                                   from feed
                                   where feed.position > endpoint.position
                                   order by position
-                                  limit $2::bigint) as place
+                                  limit $2::bigint) as entry
               left join lateral (select type, created_at
                                  from events
-                                 where events.topic = place.topic
-                                   and events.seq = place.seq
-                                   and place.type is null) as event on true
-              left join flags as flag on flag.id = place.flag),
+                                 where events.topic = entry.topic
+                                   and events.seq = entry.seq
+                                   and entry.type is null) as event on true
+              left join flags as flag on flag.id = entry.flag),
      wanted as (select * from page where type like any (patterns)),
      queued as (insert into webhook_queues as queue (webhook_id, topic, last_position, due_at, lease)
                 select webhook_id, topic, max(position), case when bool_or(is_replay) then 'epoch' else statement_timestamp() end, null::bigint
@@ -43,7 +43,7 @@ with endpoint as (select id, position, patterns, replay_until from webhooks wher
                      error = null,
                      finished_at = null),
      read as (select webhook_id, min(position) as first, max(position) as last from page group by webhook_id),
-     -- Where the feed has no more events of a position, they have expired.
+     -- Positions without an event in the feed have expired.
      moved as (select endpoint.id, greatest(endpoint.position, coalesce(read.last, head.last_seq)) as position,
                       coalesce(read.first - 1, head.last_seq) - endpoint.position as missed
                from endpoint

@@ -1,4 +1,4 @@
--- All endpoints, oldest first.
+-- Returns all endpoints, oldest first.
 select id, url, types, description, state, created_at
 from webhooks
 where id > ''

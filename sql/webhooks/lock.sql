@@ -1,4 +1,4 @@
--- Locks endpoints, unless another replica creates their deliveries.
+-- Locks active endpoints, except those for which another replica is creating deliveries.
 select id
 from webhooks
 where id = any ($1::text[])

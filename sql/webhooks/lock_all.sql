@@ -1,4 +1,4 @@
--- Locks all endpoints: nobody creates deliveries meanwhile.
+-- Locks all endpoints, so no other transaction creates deliveries meanwhile.
 select id
 from webhooks
 where id > ''

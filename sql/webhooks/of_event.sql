@@ -1,4 +1,4 @@
--- The deliveries of the event at a position of the feed, by endpoint.
+-- Returns the deliveries of the event at a feed position, by endpoint.
 select webhooks.id, delivery.state, delivery.attempts
 from webhooks
 cross join lateral (select state, attempts

@@ -1,5 +1,6 @@
--- How old the oldest event is that an active endpoint has not received, in seconds: with a pending delivery, or without one yet.
-select extract(epoch from statement_timestamp() - min(least(pending.at, place.created_at)))::float8 as age
+-- Returns the age of the oldest event that an active endpoint has not received, in seconds: one with a pending delivery, or one
+-- without a delivery yet.
+select extract(epoch from statement_timestamp() - min(least(pending.at, entry.created_at)))::float8 as age
 from webhooks
 left join lateral (select at
                    from webhook_deliveries
@@ -11,6 +12,6 @@ left join lateral (select created_at
                    from feed
                    where feed.position > webhooks.position
                    order by position
-                   limit 1) as place on true
+                   limit 1) as entry on true
 where webhooks.id > ''
   and webhooks.state = 'active'

@@ -1,4 +1,4 @@
--- Has the events after `$2` delivered again, if the feed still has all of them. Returns where the feed begins and ends.
+-- Schedules the events after `$2` for redelivery, if the feed still has all of them. Returns where the feed begins and ends.
 with bounds as (select topics.last_seq as last, coalesce(first.position - 1, topics.last_seq) as first
                 from topics
                 left join lateral (select position from feed where position > 0 order by position limit 1) as first on true

@@ -1,4 +1,4 @@
--- Makes queues of an endpoint due that wait for their next attempt: at most `$2`.
+-- Makes at most `$2` queues of an endpoint due that wait for their next attempt.
 with waiting as (select webhook_id, topic
                  from webhook_queues
                  where webhook_id = $1::text

@@ -1,4 +1,4 @@
--- Deletes deliveries in the state `$1` that ended more than `$2` seconds ago: at most `$3`.
+-- Deletes at most `$3` deliveries in the state `$1` that ended more than `$2` seconds ago.
 with old as (select webhook_id, position
              from webhook_deliveries
              where state = $1::text

@@ -1,4 +1,4 @@
--- Deletes deleted endpoints of which nothing is left.
+-- Removes the rows of deleted endpoints that have no deliveries and queues left.
 delete from webhooks
 where id > ''
   and state = 'deleted'

@@ -1,4 +1,4 @@
--- Deletes deliveries of deleted endpoints: for each at most `$1`.
+-- Deletes deliveries of deleted endpoints, at most `$1` for each.
 with old as (select webhooks.id, delivery.position
              from webhooks
              cross join lateral (select position

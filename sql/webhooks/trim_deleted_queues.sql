@@ -1,4 +1,4 @@
--- Deletes queues of deleted endpoints: for each at most `$1`.
+-- Deletes queues of deleted endpoints, at most `$1` for each.
 with old as (select webhooks.id, queue.topic
              from webhooks
              cross join lateral (select topic

@@ -1,4 +1,4 @@
--- Deletes queues in which nothing is pending: at most `$1`.
+-- Deletes at most `$1` queues without pending deliveries.
 with idle as (select webhook_id, topic
               from webhook_queues
               where due_at = 'infinity'

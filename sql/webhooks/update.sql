@@ -1,4 +1,5 @@
--- Changes what is given of an endpoint; the description only where `$5` says so. One that becomes active has not failed yet.
+-- Changes the given properties of an endpoint; the description only with `$5`. An endpoint that becomes active starts without
+-- failures.
 update webhooks
 set url = coalesce($2::text, url),
     types = coalesce($3::text[], types),

@@ -1,7 +1,7 @@
 //! The addresses that the server listens on.
 //!
-//! They are taken before anything else is started, so that one that is in use is reported at once. They listen when requests can be
-//! answered: until then a client, or a load balancer, is refused instead of kept waiting.
+//! They are bound before anything else starts, so that an address in use is reported at once. They listen once the server can
+//! handle requests. Until then the operating system refuses connections, so no client or load balancer waits in a backlog.
 
 use std::io::{Error, ErrorKind};
 
@@ -9,22 +9,22 @@ use tokio::net::TcpListener;
 
 use super::AppError;
 use crate::config::AddressSettings;
-use crate::serving::{self, Bound};
+use crate::serving::{self, BoundSocket};
 
-/// The addresses, taken.
+/// The bound addresses.
 pub(crate) struct Addresses {
-    public: (Bound, String),
-    admin: Option<(Bound, String)>,
+    public: (BoundSocket, String),
+    admin: Option<(BoundSocket, String)>,
 }
 
 impl Addresses {
-    /// Takes them.
+    /// Binds the addresses.
     pub(crate) async fn bind(settings: &AddressSettings) -> Result<Self, AppError> {
         let public = bind("RIDEWIRE_LISTEN", &settings.listen).await?;
         let admin = match &settings.admin_listen {
             Some(address) => {
                 let admin = bind("RIDEWIRE_ADMIN_LISTEN", address).await?;
-                // Two sockets that do not listen may have one address.
+                // Two sockets that do not listen can be bound to the same address.
                 if admin.local_addr().ok() == public.local_addr().ok() {
                     let error = Error::new(ErrorKind::AddrInUse, "RIDEWIRE_LISTEN is the same address");
                     return Err(AppError::Listen { setting: "RIDEWIRE_ADMIN_LISTEN", address: address.clone(), error });
@@ -36,9 +36,9 @@ impl Addresses {
         Ok(Self { public: (public, settings.listen.clone()), admin })
     }
 
-    /// Listens: the public one, and the operators'.
+    /// Starts to listen. Returns the public listener and the admin listener.
     pub(super) fn listen(self) -> Result<(TcpListener, Option<TcpListener>), AppError> {
-        let listen = |setting, (bound, address): (Bound, String)| {
+        let listen = |setting, (bound, address): (BoundSocket, String)| {
             bound.listen().map_err(|error| AppError::Listen { setting, address, error })
         };
         let admin = self.admin.map(|admin| listen("RIDEWIRE_ADMIN_LISTEN", admin)).transpose()?;
@@ -46,16 +46,6 @@ impl Addresses {
     }
 }
 
-async fn bind(setting: &'static str, address: &str) -> Result<Bound, AppError> {
+async fn bind(setting: &'static str, address: &str) -> Result<BoundSocket, AppError> {
     serving::bind(address).await.map_err(|error| AppError::Listen { setting, address: address.to_owned(), error })
-}
-
-/// What whoever runs the server can do where an address cannot be had.
-pub(super) fn advice(error: &Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::AddrInUse => "stop the program that listens there, or choose another port",
-        ErrorKind::AddrNotAvailable => "choose an address of this machine; 0.0.0.0 stands for all of them",
-        ErrorKind::PermissionDenied => "choose a port from 1024 on, or give the server CAP_NET_BIND_SERVICE",
-        _ => "write an address and a port, as 127.0.0.1:8080",
-    }
 }

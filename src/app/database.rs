@@ -1,4 +1,4 @@
-//! The database: the one that the settings name, or a private one.
+//! The server's database: the one that the settings name, or a private Postgres.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::embedded::{EmbeddedPostgres, Options, StopMode};
 use crate::store::{Address, StoreError, migrate};
 use crate::webhooks::WebhooksError;
 
-/// The settings that name the database.
+/// The settings that hold the database's addresses.
 pub(crate) const SETTING: &str = "DATABASE_URL";
 const LISTEN_SETTING: &str = "RIDEWIRE_LISTEN_DATABASE_URL";
 
-/// How long the database may take to be there when we start.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a start waits for a database that cannot be reached.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often it is said that the database is not there yet.
+/// How often the log repeats that the database cannot be reached.
 const REPORT_PERIOD: Duration = Duration::from_secs(10);
 
-/// The database, and our hand on it where it is ours.
+/// The database's addresses, and its process if it is a private Postgres.
 #[derive(Debug)]
 pub struct Database {
     pub(super) address: Address,
@@ -32,7 +32,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Finds the database that the settings name, or starts a private one, and brings its schema up to date.
+    /// Opens the database that the settings name, or starts a private Postgres. Then runs the migrations.
     pub async fn open(settings: &DatabaseSettings, postgres: &PostgresSettings) -> Result<Self, AppError> {
         let programs = postgres.pg_bin.as_deref();
         let embedded = match settings.database_url {
@@ -55,13 +55,13 @@ impl Database {
         }
     }
 
-    /// Migrates, over the direct connection where there is one.
+    /// Runs the migrations, over the direct connection if one is configured.
     async fn migrate(&self) -> Result<(), AppError> {
         let applied = until_reachable(self.listen_setting, &self.listen, || migrate(&self.listen)).await?;
-        tracing::info!(applied, "the schema is up to date");
+        tracing::info!(applied, "schema migrated");
         if self.listen_setting == LISTEN_SETTING {
             until_reachable(SETTING, &self.address, async || {
-                // Ended at once: the pool makes its own.
+                // This connection only tests the address; the pool opens its own.
                 self.address.connect().await.map(drop).map_err(StoreError::from)
             })
             .await?;
@@ -69,17 +69,17 @@ impl Database {
         Ok(())
     }
 
-    /// Says which database an error is about, where it is about that.
-    pub(super) fn named(&self, error: AppError) -> AppError {
+    /// Adds the database's setting and address to an error of the database. Other errors are returned unchanged.
+    pub(super) fn add_address(&self, error: AppError) -> AppError {
         match error {
             AppError::Store(error) | AppError::Webhooks(WebhooksError::Store(error)) => {
-                AppError::Database { setting: SETTING, place: self.address.place(), error }
+                AppError::Database { setting: SETTING, place: self.address.endpoint(), error }
             }
             other => other,
         }
     }
 
-    /// Stops it, where it is ours.
+    /// Stops a private Postgres. Does nothing otherwise.
     pub async fn close(self) -> Result<(), AppError> {
         match self.embedded {
             Some(embedded) => Ok(embedded.stop(StopMode::Fast).await?),
@@ -87,8 +87,8 @@ impl Database {
         }
     }
 
-    /// Waits until a private Postgres ends by itself, which it should not.
-    pub(super) async fn ended(&mut self) {
+    /// Waits until a private Postgres exits by itself, which is an error. Never returns otherwise.
+    pub(super) async fn exited(&mut self) {
         match &mut self.embedded {
             Some(embedded) => drop(embedded.exited().await),
             None => std::future::pending().await,
@@ -96,7 +96,7 @@ impl Database {
     }
 }
 
-/// The addresses for everything and for LISTEN, and the setting that names the latter.
+/// Parses both addresses: the one for queries, and the one for LISTEN with the name of its setting.
 pub(crate) fn addresses(url: &str, settings: &PostgresSettings) -> Result<(Address, Address, &'static str), AppError> {
     let address = postgres(url, SETTING)?;
     match &settings.listen_database_url {
@@ -105,26 +105,26 @@ pub(crate) fn addresses(url: &str, settings: &PostgresSettings) -> Result<(Addre
     }
 }
 
-/// Does something with a database that is about to be there, as when all of a deployment starts at once. While it is not, this is
-/// said once and then now and then.
+/// Repeats `attempt` until the database is reachable, for up to `DATABASE_TIMEOUT`: a whole deployment may be starting at once.
+/// Logs the first failure, and then one every `REPORT_PERIOD`.
 async fn until_reachable<T>(
     setting: &'static str,
     address: &Address,
     mut attempt: impl AsyncFnMut() -> Result<T, StoreError>,
 ) -> Result<T, AppError> {
-    let begun = Instant::now();
-    let mut report_at = begun;
+    let started = Instant::now();
+    let mut report_at = started;
     loop {
         match attempt().await {
             Ok(done) => return Ok(done),
-            Err(error) if error.is_connection_lost() && begun.elapsed() < DATABASE_PATIENCE => {
+            Err(error) if error.is_connection_lost() && started.elapsed() < DATABASE_TIMEOUT => {
                 if Instant::now() >= report_at {
-                    tracing::warn!(%error, database = address.place(), setting, "database not reachable, retrying");
+                    tracing::warn!(%error, database = address.endpoint(), setting, "database not reachable, retrying");
                     report_at = Instant::now() + REPORT_PERIOD;
                 }
                 sleep(Duration::from_millis(500)).await;
             }
-            Err(error) => return Err(AppError::Database { setting, place: address.place(), error }),
+            Err(error) => return Err(AppError::Database { setting, place: address.endpoint(), error }),
         }
     }
 }

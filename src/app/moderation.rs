@@ -1,10 +1,10 @@
-//! Moderation as the settings have it.
+//! Builds the moderation hook's client from the settings.
 
 use super::AppError;
 use crate::config::{ModerationSettings, OnModerationFailure};
 use crate::moderation::{Moderation, ModerationConfig, OnFailure};
 
-/// Who is asked before a message is stored, if somebody is.
+/// Returns the client of the moderation hook; `None` if no hook is configured.
 pub(crate) fn of(settings: &ModerationSettings) -> Result<Option<Moderation>, AppError> {
     let Some(url) = settings.moderation_url.clone().filter(|url| !url.is_empty()) else { return Ok(None) };
     let secret = settings.moderation_secret.clone().ok_or_else(|| {

@@ -11,13 +11,14 @@ use crate::http::Metrics;
 use crate::push::{PushConfig, WebPush};
 use crate::store::Store;
 
-/// Checks the settings of Web Push.
+/// Validates the settings of Web Push.
 pub(super) fn check(settings: &Settings) -> Result<(), AppError> {
     let config = config(settings);
     Ok(WebPush::check(config.key.as_deref(), config.subject.as_deref())?)
 }
 
-/// Web Push where it is on, and the task that sends. It gives its leases back when it is stopped, and ends.
+/// Starts the task that sends Web Push messages. Returns `None` for Web Push if it is off. Cancelling `stopping` ends the task;
+/// it then releases its leases.
 pub(super) async fn start(
     store: &Arc<Store>,
     metrics: &Arc<Metrics>,
@@ -40,11 +41,11 @@ pub(super) async fn start(
 }
 
 fn config(settings: &Settings) -> PushConfig {
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let public_url = given(&settings.public_url).filter(|url| url.starts_with("https://"));
+    let non_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let public_url = non_empty(&settings.public_url).filter(|url| url.starts_with("https://"));
     PushConfig {
-        key: given(&settings.push.vapid_key),
-        subject: given(&settings.push.vapid_subject).or(public_url),
+        key: non_empty(&settings.push.vapid_key),
+        subject: non_empty(&settings.push.vapid_subject).or(public_url),
         allow_hosts: settings.webhook_allow_hosts.clone(),
         after: settings.push_after,
         period: settings.fallback_poll,

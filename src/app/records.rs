@@ -1,25 +1,26 @@
-//! Starts what is recorded beside the log: the audit log, and when messages were handed to connections.
+//! Starts the recorders outside of the event log: the audit log, and the handovers of messages to connections.
 
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use crate::audit::AuditLog;
 use crate::config::Settings;
-use crate::handovers::Handovers;
-use crate::store::Store;
+use crate::handovers::HandoverRecorder;
+use crate::store::{Store, StoreError};
 
-/// What is recorded.
+/// The recorders.
 pub(super) struct Records {
     pub(super) audit: Arc<AuditLog>,
-    pub(super) handovers: Arc<Handovers>,
+    pub(super) handovers: Arc<HandoverRecorder>,
 }
 
 impl Records {
-    /// Both, and the tasks that write them.
+    /// Creates both recorders, and spawns the tasks that write their entries.
     pub(super) fn start(store: &Arc<Store>, settings: &Settings, tasks: &mut JoinSet<()>) -> Self {
         let is_traced = !settings.message_trace_retention.is_zero();
-        let records = Self { audit: Arc::default(), handovers: Arc::new(Handovers::new(is_traced)) };
+        let records = Self { audit: Arc::default(), handovers: Arc::new(HandoverRecorder::new(is_traced)) };
         let (audit, for_audit) = (Arc::clone(&records.audit), Arc::clone(store));
         tasks.spawn(async move { audit.run(&for_audit).await });
         let (handovers, for_handovers) = (Arc::clone(&records.handovers), Arc::clone(store));
@@ -27,11 +28,12 @@ impl Records {
         records
     }
 
-    /// Writes what is not written yet.
-    pub(super) async fn flush(&self, store: &Store) {
-        if let Err(error) = self.audit.flush(store).await {
-            tracing::warn!(%error, entries = self.audit.waiting(), "audit entries lost");
+    /// Writes the pending entries of both, until `deadline`.
+    pub(super) async fn flush(&self, store: &Store, deadline: Instant) {
+        let written = timeout_at(deadline, self.audit.flush(store)).await;
+        if let Err(error) = written.unwrap_or(Err(StoreError::Timeout)) {
+            tracing::warn!(%error, entries = self.audit.pending(), "audit entries lost, because the shutdown could not write them");
         }
-        drop(self.handovers.flush(store).await);
+        drop(timeout_at(deadline, self.handovers.flush(store)).await);
     }
 }

@@ -1,9 +1,9 @@
-//! What asks the server to stop.
+//! The signals that stop the server.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGINT (Ctrl-C), SIGTERM, SIGQUIT (Ctrl-\\), and SIGHUP (the terminal has gone) unless it is ignored, as below `nohup`. Each
-/// of them would end us on the spot otherwise, and leave a private Postgres behind.
+/// SIGINT (Ctrl-C), SIGTERM, SIGQUIT (Ctrl-\\), and SIGHUP (the terminal was closed) unless it is ignored, as under `nohup`.
+/// Without a handler each of them ends the process at once, and leaves a private Postgres running.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -12,6 +12,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
+    /// Installs the handlers.
     pub(super) fn new() -> std::io::Result<Self> {
         let hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
         Ok(Self {
@@ -22,6 +23,7 @@ impl Signals {
         })
     }
 
+    /// Waits for any of the signals. Cancel safe.
     pub(super) async fn wait(&mut self) {
         let hangup = async {
             match &mut self.hangup {
@@ -38,7 +40,7 @@ impl Signals {
     }
 }
 
-/// Whether whoever has started us has SIGHUP ignored, where the system says so (Linux: a mask in hexadecimal).
+/// Whether the parent process set SIGHUP to be ignored. Linux shows that as a hexadecimal mask in `/proc/self/status`.
 fn is_hangup_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,109 +1,63 @@
-//! Tokens that were verified, so that each is parsed once, and its signature checked once, and not with each request.
+//! A cache of verified tokens, so that each token is parsed and its signature verified once, not for each request.
 //!
-//! Only what was verified gets in. Whether an entry has expired meanwhile is the reader's to judge.
+//! Only verified tokens are cached. The reader checks whether an entry has expired since.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use quick_cache::sync;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::Caller;
 
-/// Twice as many entries as this fit in all. An entry takes some 200 bytes, so a full cache about 3 MB, and no
-/// token is any longer in it than another.
-const HALF: usize = 8_192;
+/// The most entries. An entry takes about 200 bytes whatever the length of the token, so a full cache takes about 3 MB.
+const CAPACITY: usize = 16_384;
 
-/// The SHA-256 of a whole token, its signature too. The token itself is a credential and is not kept; who could
-/// find another token of the same hash could forge the signature as well.
+/// The SHA-256 of the whole token including its signature. The token itself is a credential and is not stored. Finding
+/// another token with the same hash is as hard as forging the signature.
 type Digest = [u8; 32];
 
-/// A bounded map from tokens to callers.
+/// A bounded map from tokens to callers. Entries in use stay, and others are evicted.
 ///
-/// It forgets by halves: when the recent half is full it becomes the older one, and what was in the older one and
-/// was not asked for since is gone. So what is in use stays, nothing is ever emptied at once, and neither expired
-/// entries nor an order of use need any bookkeeping.
+/// The epoch is part of the key. So an entry of an earlier epoch is never returned, also if it is inserted after [`Cache::clear`].
 pub(super) struct Cache {
-    halves: Mutex<Halves>,
-    half: usize,
-}
-
-#[derive(Default)]
-struct Halves {
-    /// How often everything was forgotten.
-    generation: u64,
-    recent: HashMap<Digest, Caller>,
-    older: HashMap<Digest, Caller>,
+    entries: sync::Cache<(u64, Digest), Caller>,
+    /// The number of calls of [`Cache::clear`].
+    epoch: AtomicU64,
 }
 
 impl Cache {
     pub(super) fn new() -> Self {
-        Self::with_half(HALF)
+        Self::with_capacity(CAPACITY)
     }
 
-    fn with_half(half: usize) -> Self {
-        Self { halves: Mutex::default(), half }
+    fn with_capacity(capacity: usize) -> Self {
+        Self { entries: sync::Cache::new(capacity), epoch: AtomicU64::new(0) }
     }
 
-    /// The key of `token`.
+    /// Returns the cache key of `token`.
     pub(super) fn digest(token: &str) -> Digest {
         Sha256::digest(token.as_bytes()).into()
     }
 
-    /// Whom the token stands for, if it is known.
+    /// Returns the caller of the token, if it is cached.
     pub(super) fn get(&self, token: &Digest) -> Option<Caller> {
-        let mut halves = self.lock();
-        if let Some(caller) = halves.recent.get(token) {
-            return Some(caller.clone());
-        }
-        let caller = halves.older.remove(token)?;
-        let forgotten = halves.put(self.half, *token, caller.clone());
-        // Freeing thousands of entries is not for others to wait for.
-        drop(halves);
-        drop(forgotten);
-        Some(caller)
+        self.entries.get(&(self.epoch(), *token))
     }
 
-    /// What is to be given to [`Cache::put`], once what was asked for before it has been answered.
-    pub(super) fn generation(&self) -> u64 {
-        self.lock().generation
+    /// Returns the current epoch. Read it before a token is verified, and pass it to [`Cache::put`].
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
-    /// Keeps what a token was found to stand for; unless everything was forgotten since `generation`: it may have been found
-    /// with what counts no longer.
-    pub(super) fn put(&self, generation: u64, token: Digest, caller: Caller) {
-        let mut halves = self.lock();
-        if halves.generation == generation {
-            let forgotten = halves.put(self.half, token, caller);
-            drop(halves);
-            drop(forgotten);
-        }
+    /// Caches the caller of a token for the epoch in which the token was verified. In a later epoch its key may no longer be valid.
+    pub(super) fn put(&self, epoch: u64, token: Digest, caller: Caller) {
+        self.entries.insert((epoch, token), caller);
     }
 
-    /// Forgets everything.
+    /// Starts a new epoch, and removes all entries.
     pub(super) fn clear(&self) {
-        let mut halves = self.lock();
-        let generation = halves.generation + 1;
-        let forgotten = std::mem::replace(&mut *halves, Halves { generation, ..Halves::default() });
-        drop(halves);
-        drop(forgotten);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Halves> {
-        // Whatever panicked, each entry is whole.
-        self.halves.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Halves {
-    /// Adds to the recent half; what fell out of the older one goes to the caller, to be freed without the lock.
-    fn put(&mut self, half: usize, token: Digest, caller: Caller) -> Option<HashMap<Digest, Caller>> {
-        let mut forgotten = None;
-        if self.recent.len() >= half && !self.recent.contains_key(&token) {
-            let recent = std::mem::take(&mut self.recent);
-            forgotten = Some(std::mem::replace(&mut self.older, recent));
-        }
-        self.recent.insert(token, caller);
-        forgotten
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.entries.clear();
     }
 }
 
@@ -127,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_is_found_under_its_own_token_alone() {
+    fn an_entry_is_found_only_under_its_own_token() {
         let cache = Cache::new();
         cache.put(0, key(1), caller(1));
         assert_eq!(cache.get(&key(1)).unwrap().user.as_str(), "1");
@@ -135,38 +89,25 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_within_its_bound_and_keeps_what_is_in_use() {
-        let cache = Cache::with_half(10);
+    fn the_cache_is_bounded_and_keeps_entries_in_use() {
+        let cache = Cache::with_capacity(100);
         cache.put(0, key(0), caller(0));
-        for name in 1..1_000 {
+        for name in 1..10_000 {
             cache.put(0, key(name), caller(name));
-            assert!(cache.get(&key(0)).is_some(), "lost after {name}");
-            assert!(cache.get(&key(name)).is_some());
-            let halves = cache.lock();
-            assert!(halves.recent.len() <= 10 && halves.older.len() <= 10);
-            assert!(name < 20 || halves.recent.len() + halves.older.len() >= 10, "emptied at once");
+            assert!(cache.get(&key(0)).is_some(), "evicted after {name}");
         }
-        assert_eq!(cache.get(&key(900)), None);
+        assert!((50..=100).contains(&cache.entries.len()));
     }
 
     #[test]
-    fn what_was_found_before_everything_was_forgotten_is_not_kept() {
+    fn a_caller_verified_before_the_cache_was_cleared_is_not_cached() {
         let cache = Cache::new();
-        let before = cache.generation();
+        let before = cache.epoch();
         cache.put(before, key(1), caller(1));
         cache.clear();
         cache.put(before, key(2), caller(2));
         assert_eq!((cache.get(&key(1)), cache.get(&key(2))), (None, None));
-        cache.put(cache.generation(), key(2), caller(2));
+        cache.put(cache.epoch(), key(2), caller(2));
         assert!(cache.get(&key(2)).is_some());
-    }
-
-    #[test]
-    fn the_same_token_again_takes_no_more_room() {
-        let cache = Cache::with_half(2);
-        for name in [1, 2, 1, 2, 1, 2] {
-            cache.put(0, key(name), caller(name));
-        }
-        assert!(cache.lock().older.is_empty());
     }
 }

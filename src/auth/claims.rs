@@ -1,4 +1,4 @@
-//! What a token claims, and what of it is believed once its signature is good.
+//! The claims of a token and their validation.
 
 use std::time::Duration;
 
@@ -11,32 +11,33 @@ use serde_json::Value;
 use super::TokenError;
 use crate::domain::{Caller, Role, Time, UserId};
 
-/// What a token must say besides being signed.
+/// The requirements on a token's claims.
 #[derive(Debug, Clone)]
-pub struct Expect {
-    /// The `iss` that every token must have; `None` accepts any and none.
+pub struct ClaimValidation {
+    /// The required `iss`; `None` accepts any or none.
     pub issuer: Option<String>,
-    /// What `aud` must be or contain; `None` accepts any and none.
+    /// The value that `aud` must be or contain; `None` accepts any or none.
     pub audience: Option<String>,
-    /// How far the issuer's clock may be from ours, either way; 30 s by default.
+    /// The tolerated difference between the issuer's clock and ours, in both directions; 30 s by default.
     pub leeway: Duration,
 }
 
-impl Default for Expect {
+impl Default for ClaimValidation {
     fn default() -> Self {
         Self { issuer: None, audience: None, leeway: Duration::from_secs(30) }
     }
 }
 
-impl Expect {
-    /// Whether a token with this `exp` is still accepted.
+impl ClaimValidation {
+    /// Returns whether a token with this `exp` is still accepted.
     pub(super) fn is_current(&self, expires_at: Time, now: Time) -> bool {
         now < expires_at.plus(self.leeway)
     }
 }
 
-/// The claims that matter (RFC 7519, section 4.1, and `role`), each still of any type, so that a wrong one can
-/// be named. An absent one is null. A claim that is there twice is refused: two readers could differ about it.
+/// The relevant claims (RFC 7519, section 4.1, and `role`), each with any JSON type, so that the error can name an
+/// invalid one. An absent claim is null. A claim that occurs twice is rejected, because two parsers may use different
+/// values.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Claims {
@@ -50,27 +51,26 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// The refusal of an object that is not these claims.
-    pub(super) const WRONG: TokenError = TokenError::BadClaims("a claim is there twice");
+    /// The error for an object that cannot be parsed into claims.
+    pub(super) const UNPARSABLE: TokenError = TokenError::BadClaims("a claim occurs twice");
 
-    /// Who is asking, if all of it is as expected at `now`.
-    pub(super) fn into_caller(self, expect: &Expect, now: Time) -> Result<Caller, TokenError> {
-        let expires_at = time(&self.exp).ok_or(TokenError::BadClaims(
-            "`exp` must be there, and a number of seconds since 1970, year 9999 at most",
-        ))?;
-        if !expect.is_current(expires_at, now) {
+    /// Validates the claims at `now` and converts them into a caller.
+    pub(super) fn into_caller(self, validation: &ClaimValidation, now: Time) -> Result<Caller, TokenError> {
+        let expires_at = time(&self.exp)
+            .ok_or(TokenError::BadClaims("`exp` is required, as a number of seconds since 1970 up to the year 9999"))?;
+        if !validation.is_current(expires_at, now) {
             return Err(TokenError::Expired);
         }
         let not_before = optional_time(&self.nbf, "`nbf` must be a number of seconds since 1970")?;
         let issued_at = optional_time(&self.iat, "`iat` must be a number of seconds since 1970")?;
-        let latest = now.plus(expect.leeway);
+        let latest = now.plus(validation.leeway);
         if not_before.is_some_and(|at| at > latest) || issued_at.is_some_and(|at| at > latest) {
             return Err(TokenError::NotYetValid);
         }
-        if expect.issuer.as_deref().is_some_and(|issuer| self.iss != issuer) {
+        if validation.issuer.as_deref().is_some_and(|issuer| self.iss != issuer) {
             return Err(TokenError::WrongIssuer);
         }
-        if expect.audience.as_deref().is_some_and(|audience| !names(&self.aud, audience)) {
+        if validation.audience.as_deref().is_some_and(|audience| !contains(&self.aud, audience)) {
             return Err(TokenError::WrongAudience);
         }
         let user = self.sub.as_str().and_then(|sub| UserId::parse(sub).ok());
@@ -81,11 +81,11 @@ impl Claims {
     }
 }
 
-/// Whether `aud`, a string or an array of them, names us.
-fn names(aud: &Value, audience: &str) -> bool {
+/// Returns whether `aud`, a string or an array of strings, contains our audience.
+fn contains(aud: &Value, audience: &str) -> bool {
     match aud {
-        Value::Array(all) => all.iter().any(|one| one == audience),
-        one => one == audience,
+        Value::Array(values) => values.iter().any(|value| value == audience),
+        value => value == audience,
     }
 }
 
@@ -98,14 +98,14 @@ fn optional_time(claim: &Value, wrong: &'static str) -> Result<Option<Time>, Tok
     if claim.is_null() { Ok(None) } else { time(claim).map(Some).ok_or(TokenError::BadClaims(wrong)) }
 }
 
-/// A `NumericDate` (RFC 7519, section 2): seconds since 1970, fractions allowed. `None` for what is no number
-/// or no moment of the calendar.
+/// Parses a `NumericDate` (RFC 7519, section 2): seconds since 1970, with an optional fraction. `None` if it is not a
+/// number or is out of the calendar's range.
 fn time(claim: &Value) -> Option<Time> {
     let Value::Number(number) = claim else { return None };
     if let Some(seconds) = number.as_i64() {
         return Time::from_unix_seconds(seconds);
     }
-    // The cast saturates, and both ends of `i64` lie outside of the calendar.
+    // The cast saturates, and both limits of `i64` are out of the calendar's range.
     let millis = (number.as_f64()? * 1_000.0).floor() as i64;
     Timestamp::from_millisecond(millis).ok().map(Time::from)
 }

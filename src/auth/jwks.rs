@@ -1,4 +1,4 @@
-//! A JSON Web Key Set (RFC 7517, section 5), as an issuer publishes it.
+//! Parsing of a JSON Web Key Set (RFC 7517, section 5).
 
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyOperations, PublicKeyUse};
@@ -6,66 +6,67 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::keys::{Key, KeyError, Keys, judge};
-use crate::domain::KeyPrint;
+use super::keys::{Key, KeyError, Keys, algorithm_of};
+use crate::domain::KeyFingerprint;
 
-/// More keys than any issuer has in use: a token without a `kid` is tried on all of them.
+/// The maximum number of keys. No issuer uses so many. A token without a `kid` is verified with each of them in turn.
 const MAX_KEYS: usize = 100;
 
-/// Why a set cannot be used, in words for whoever configures it.
+/// Why a key set cannot be used. The messages are for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JwksError {
-    /// Not a set at all.
+    /// It is not a key set.
     #[error("it is not a JSON Web Key Set: an object with an array `keys`")]
     NotASet,
-    /// More keys than anybody needs.
-    #[error("it has {0} keys, and at most {MAX_KEYS} are taken")]
+    /// It has too many keys.
+    #[error("the key set has {0} keys, but at most {MAX_KEYS} are accepted")]
     TooMany(usize),
-    /// None of its keys verifies tokens.
+    /// None of its keys can verify tokens.
     #[error("none of its keys can be used: {0}")]
     NoKey(String),
 }
 
 #[derive(Deserialize)]
-struct Set {
+struct JwkSet {
     keys: Vec<Value>,
 }
 
 impl Keys {
-    /// The keys of a set that verify tokens, each for the one algorithm that its kind decides. Others are passed over, as
-    /// RFC 7517 has it: keys for encryption, of other kinds and algorithms, and secrets, which are none once published.
+    /// Parses the keys of a set that can verify tokens. The kind of a key determines its algorithm. Other keys are
+    /// ignored, as RFC 7517 requires: encryption keys, other kinds and algorithms, and symmetric keys, which are not
+    /// secret once published.
     pub fn from_jwks(text: &[u8]) -> Result<Self, JwksError> {
-        let Set { keys } = serde_json::from_slice(text).map_err(|_| JwksError::NotASet)?;
+        let JwkSet { keys } = serde_json::from_slice(text).map_err(|_| JwksError::NotASet)?;
         if keys.len() > MAX_KEYS {
             return Err(JwksError::TooMany(keys.len()));
         }
         let mut usable = Vec::new();
         let mut reasons = Vec::new();
-        for (place, key) in keys.into_iter().enumerate() {
+        for (index, key) in keys.into_iter().enumerate() {
             match usable_key(key) {
                 Ok(key) => usable.push(key),
-                Err(reason) => reasons.push(format!("{}. {reason}", place + 1)),
+                Err(reason) => reasons.push(format!("{}. {reason}", index + 1)),
             }
         }
         if usable.is_empty() {
             let reasons = if reasons.is_empty() { "there are none".to_owned() } else { reasons.join("; ") };
             return Err(JwksError::NoKey(reasons));
         }
-        Ok(Self::of_set(usable))
+        Ok(Self::from_keys(usable))
     }
 }
 
-/// Names a key by its numbers, so that another key under the same `kid` is another key.
-fn print(key: &AlgorithmParameters) -> Result<KeyPrint, String> {
+/// Returns the fingerprint of a key's parameters, so that another key with the same `kid` is distinguished.
+fn fingerprint(key: &AlgorithmParameters) -> Result<KeyFingerprint, String> {
     let text = serde_json::to_vec(key).map_err(|error| error.to_string())?;
     let digest = Sha256::digest(text);
-    Ok(digest.iter().take(8).fold(0, |print, byte| print << 8 | KeyPrint::from(*byte)))
+    Ok(digest.iter().take(8).fold(0, |bits, byte| bits << 8 | KeyFingerprint::from(*byte)))
 }
 
 fn usable_key(key: Value) -> Result<Key, String> {
     let key: Jwk = serde_json::from_value(key).map_err(|_| KeyError::Unsupported.to_string())?;
     if matches!(key.algorithm, AlgorithmParameters::OctetKey(_)) {
-        return Err("a secret, which is none once it is published".to_owned());
+        return Err("a symmetric key, which is not secret once it is published".to_owned());
     }
     if key.common.public_key_use.as_ref().is_some_and(|used| *used != PublicKeyUse::Signature) {
         return Err("it is not for signatures (`use`)".to_owned());
@@ -74,13 +75,13 @@ fn usable_key(key: Value) -> Result<Key, String> {
         return Err("it is not for verifying (`key_ops`)".to_owned());
     }
     let decoding = DecodingKey::from_jwk(&key).map_err(|_| KeyError::Unsupported.to_string())?;
-    let algorithm = judge(&decoding).map_err(|error| error.to_string())?;
-    let says = key.common.key_algorithm.map(|named| named.to_string());
-    if says.is_some_and(|named| named != format!("{algorithm:?}")) {
+    let algorithm = algorithm_of(&decoding).map_err(|error| error.to_string())?;
+    let declared = key.common.key_algorithm.map(|named| named.to_string());
+    if declared.is_some_and(|named| named != format!("{algorithm:?}")) {
         return Err(format!("its `alg` is not {algorithm:?}, the one that its kind is used for here"));
     }
-    let print = print(&key.algorithm)?;
-    Ok(Key { algorithm, key: decoding, id: key.common.key_id, print: Some(print) })
+    let fingerprint = fingerprint(&key.algorithm)?;
+    Ok(Key { algorithm, key: decoding, id: key.common.key_id, fingerprint: Some(fingerprint) })
 }
 
 #[cfg(test)]
@@ -96,7 +97,7 @@ pub(super) mod tests {
     const P384: &[u8] = include_bytes!("../../tests/keys/p384.pub.pem");
     const ED25519: &[u8] = include_bytes!("../../tests/keys/ed25519.pub.pem");
 
-    /// A public key as a set has it, with further members.
+    /// Returns a public key as a JWK, with further members.
     pub(crate) fn jwk(pem: &[u8], members: Value) -> Value {
         let key = DecodingKey::from_ed_pem(pem)
             .or_else(|_| DecodingKey::from_ec_pem(pem))
@@ -113,7 +114,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn each_kind_of_key_is_for_its_one_algorithm() {
+    fn the_kind_of_a_key_determines_its_algorithm() {
         let keys = [
             jwk(RSA, json!({"kid": "r", "alg": "RS256", "use": "sig"})),
             jwk(P256, json!({"kid": "e", "key_ops": ["verify"]})),
@@ -128,7 +129,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn keys_that_are_not_for_this_are_passed_over() {
+    fn unsuitable_keys_are_ignored() {
         let good = jwk(P256, json!({"kid": "good"}));
         let others = [
             jwk(RSA, json!({"use": "enc"})),
@@ -154,7 +155,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_set_or_too_large_a_one_is_refused() {
+    fn an_invalid_or_too_large_set_is_rejected() {
         for text in ["", "[]", "{}", "null", r#"{"keys": {}}"#, "<html>"] {
             assert_eq!(Keys::from_jwks(text.as_bytes()).err(), Some(JwksError::NotASet), "{text}");
         }

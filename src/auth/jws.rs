@@ -1,4 +1,7 @@
-//! The compact form of a JWS (RFC 7515, section 7.1), taken apart. Nothing here is verified yet.
+//! Parsing of the compact form of a JWS (RFC 7515, section 7.1). Nothing is verified here.
+//!
+//! Tokens and tickets are both parsed by this module, and `jsonwebtoken` verifies their signatures alone. Its `decode` returns no
+//! reason for a wrong claim. It also accepts a token with a `crit` header, and a claim that is present twice.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,22 +16,23 @@ pub(super) struct Jws<'a> {
     payload: &'a str,
     /// Base64url text.
     pub(super) signature: &'a str,
-    /// What the signature is over: header, dot, payload.
+    /// The signed text: header, dot, payload.
     pub(super) signed: &'a str,
 }
 
-/// What of the header matters. A key that the header brings along (`jwk`, `jku`, `x5c`) is never looked at.
+/// The relevant header parameters. A key in the header (`jwk`, `jku`, `x5c`) is ignored.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
     #[serde(default)]
     kid: Option<String>,
-    #[serde(default, deserialize_with = "is_there")]
+    #[serde(default, deserialize_with = "is_present")]
     crit: bool,
 }
 
 impl<'a> Jws<'a> {
-    /// Exactly three parts. The signature alone may be empty (RFC 7515, section 7.1), and is then wrong.
+    /// Splits a token into exactly three parts. Only the signature may be empty (RFC 7515, section 7.1); it is then
+    /// invalid.
     pub(super) fn split(token: &'a str) -> Result<Self, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, payload) = signed.split_once('.').ok_or(TokenError::Malformed)?;
@@ -39,30 +43,30 @@ impl<'a> Jws<'a> {
         Ok(Self { header, payload, signature, signed })
     }
 
-    /// The algorithm that the header names, and the key where it names one.
+    /// Returns the algorithm and the optional key id of the header.
     pub(super) fn signed_with(&self) -> Result<(String, Option<String>), TokenError> {
         let header: Header = object(self.header, TokenError::Malformed)?;
         if header.crit { Err(TokenError::CriticalHeader) } else { Ok((header.alg, header.kid)) }
     }
 
-    /// The payload's claims; `wrong` when it is an object but not one of `T`.
-    pub(super) fn claims<T: DeserializeOwned>(&self, wrong: TokenError) -> Result<T, TokenError> {
-        object(self.payload, wrong)
+    /// Parses the payload's claims. Returns `error` if it is an object that is not a valid `T`.
+    pub(super) fn claims<T: DeserializeOwned>(&self, error: TokenError) -> Result<T, TokenError> {
+        object(self.payload, error)
     }
 }
 
-/// One part, as a JSON object.
-fn object<T: DeserializeOwned>(part: &str, wrong: TokenError) -> Result<T, TokenError> {
+/// Parses one part as a JSON object.
+fn object<T: DeserializeOwned>(part: &str, error: TokenError) -> Result<T, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| TokenError::Malformed)?;
-    // Serde would fill a struct from an array as well.
+    // Serde would also parse a struct from an array.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(TokenError::Malformed);
     }
-    serde_json::from_str(text).map_err(|e| if e.is_data() { wrong } else { TokenError::Malformed })
+    serde_json::from_str(text).map_err(|e| if e.is_data() { error } else { TokenError::Malformed })
 }
 
-/// Whether a member is there at all, whatever it says: a `crit` of the wrong type is no way around it.
-fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+/// Returns whether a member exists, whatever its value: a `crit` of the wrong type must not bypass the check.
+fn is_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }

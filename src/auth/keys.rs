@@ -1,4 +1,4 @@
-//! The keys that tokens are verified with.
+//! The keys that verify tokens.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,35 +6,35 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 
 use super::TokenError;
-use crate::domain::KeyPrint;
+use crate::domain::KeyFingerprint;
 
-/// As long as the hash: what RFC 7518, section 3.2, asks of HS256.
+/// The length of the hash, which RFC 7518, section 3.2, requires for HS256.
 const MIN_SECRET_BYTES: usize = 32;
-/// What RFC 7518, section 3.3, asks of RS256.
+/// RFC 7518, section 3.3, requires this for RS256.
 const MIN_RSA_BITS: usize = 2048;
 
-/// Why a key cannot be used, in words for whoever configures it.
+/// Why a key cannot be used. The messages are for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// A secret that could be guessed.
+    /// The secret is short enough to be guessed.
     #[error("the secret has {0} bytes, and HS256 needs at least {MIN_SECRET_BYTES}: `openssl rand -hex 32` makes one")]
     ShortSecret(usize),
-    /// A PEM text given as the secret: everybody may know a public key, so everybody could sign with it.
+    /// The secret is a PEM text. A public key is not secret, so anyone could sign tokens with it.
     #[error("the secret is a PEM text; configure a public key as the public key, not as the secret")]
     PemAsSecret,
-    /// Not PEM, or PEM of nothing that can be read.
+    /// Not PEM, or PEM without a readable key.
     #[error("the public key is not PEM text; give one with `-----BEGIN PUBLIC KEY-----`")]
     NotPem,
-    /// Several blocks in one text. One of them would be ignored in silence.
+    /// The text has several PEM blocks, of which all but one would be ignored silently.
     #[error("the PEM text holds more than one block; give one public key, or several as a JWKS")]
     SeveralBlocks,
-    /// A private key, which has no business here.
+    /// A private key, which the server must not have.
     #[error("this is a private key; the public one is expected (`openssl pkey -pubout` makes it)")]
     PrivateKey,
-    /// An RSA key that is too short.
+    /// The RSA key is too short.
     #[error("the RSA key has {0} bits, and RS256 needs at least {MIN_RSA_BITS}")]
     ShortRsa(usize),
-    /// An EC key on another curve.
+    /// The EC key is on another curve.
     #[error("the EC key is not on the curve P-256, the one of ES256")]
     NotP256,
     /// A key of any other kind.
@@ -42,35 +42,35 @@ pub enum KeyError {
     Unsupported,
 }
 
-/// Keys that tokens may be signed with, each for one algorithm: a secret for HS256; public keys for RS256,
-/// ES256 and `EdDSA`. Several of a kind may be there, as while keys are replaced.
+/// The keys that verify tokens, each for one algorithm: a secret for HS256; public keys for RS256, ES256 and `EdDSA`.
+/// During a key rotation there may be several of a kind.
 #[derive(Debug, Clone, Default)]
 pub struct Keys(Vec<Key>);
 
-/// One of them.
+/// A key that verifies tokens.
 #[derive(Debug, Clone)]
 pub struct Key {
     pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,
-    /// The `kid` that its issuer gave it; one without verifies tokens of any.
+    /// The `kid` that the issuer assigned. A key without one verifies tokens with any `kid`.
     pub(super) id: Option<String>,
-    /// Names it, where it is one of a set, from which it may be withdrawn.
-    pub(super) print: Option<KeyPrint>,
+    /// The fingerprint, if it is from a JWKS, from which it may be withdrawn.
+    pub(super) fingerprint: Option<KeyFingerprint>,
 }
 
 impl Keys {
-    /// A secret of at least 32 bytes, for HS256.
+    /// Creates a key for HS256 from a secret of at least 32 bytes.
     pub fn from_secret(secret: &[u8]) -> Result<Self, KeyError> {
         check_secret(secret)?;
         Ok(Self(vec![Key {
             algorithm: Algorithm::HS256,
             key: DecodingKey::from_secret(secret),
             id: None,
-            print: None,
+            fingerprint: None,
         }]))
     }
 
-    /// One public key in PEM: `PUBLIC KEY` of any kind, or `RSA PUBLIC KEY`. What it is decides the algorithm.
+    /// Parses one public key in PEM: `PUBLIC KEY` of any kind, or `RSA PUBLIC KEY`. Its kind determines the algorithm.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         let text = std::str::from_utf8(pem).map_err(|_| KeyError::NotPem)?;
         if text.contains("PRIVATE KEY-----") {
@@ -89,27 +89,27 @@ impl Keys {
             _ => return Err(KeyError::NotPem),
         };
         let key = key.map_err(|_| KeyError::Unsupported)?;
-        let algorithm = judge(&key)?;
-        Ok(Self(vec![Key { algorithm, key, id: None, print: None }]))
+        let algorithm = algorithm_of(&key)?;
+        Ok(Self(vec![Key { algorithm, key, id: None, fingerprint: None }]))
     }
 
-    /// These keys and `other`s: a token signed with any of them is good.
+    /// Returns the union with `other`: a token signed with any of the keys is valid.
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// Those of a set.
-    pub(super) fn of_set(keys: Vec<Key>) -> Self {
+    /// Creates the keys of a JWKS.
+    pub(super) fn from_keys(keys: Vec<Key>) -> Self {
         Self(keys)
     }
 
-    /// Each of them.
+    /// Iterates over the keys.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
         self.0.iter()
     }
 
-    /// The algorithms that they are for, for people.
+    /// Returns the algorithms as text for people.
     pub fn algorithms(&self) -> String {
         let mut names: Vec<_> = self.iter().map(|key| format!("{:?}", key.algorithm)).collect();
         names.sort();
@@ -117,17 +117,17 @@ impl Keys {
         names.join(", ")
     }
 
-    /// Whether one of them is called so.
+    /// Returns whether a key has this `kid`.
     pub(super) fn has(&self, id: &str) -> bool {
         self.iter().any(|key| key.id.as_deref() == Some(id))
     }
 
-    /// Whether this very key is among them.
-    pub(super) fn has_key(&self, print: KeyPrint) -> bool {
-        self.iter().any(|key| key.print == Some(print))
+    /// Returns whether a key has this fingerprint.
+    pub(super) fn has_key(&self, fingerprint: KeyFingerprint) -> bool {
+        self.iter().any(|key| key.fingerprint == Some(fingerprint))
     }
 
-    /// Those for `algorithm` that may have signed a token that names `id`.
+    /// Returns the keys for `algorithm` that may have signed a token with the `kid` `id`.
     pub(super) fn of(&self, algorithm: Algorithm, id: Option<&str>) -> impl Iterator<Item = &Key> {
         self.iter().filter(move |key| {
             let is_named = |named: &str| key.id.as_deref().is_none_or(|id| id == named);
@@ -137,15 +137,15 @@ impl Keys {
 }
 
 impl Key {
-    /// Whether `signature`, as base64url, is over `signed` by this key.
+    /// Returns whether `signature` (base64url) is a signature of `signed` by this key.
     pub(super) fn has_signed(&self, signed: &str, signature: &str) -> Result<bool, TokenError> {
-        // The key was judged when it was taken in: what can fail here is the signature's last character, of which some bits
-        // are unused and must be 0.
+        // The key was validated when it was loaded. Only the signature's last character can fail here: its unused bits
+        // must be 0.
         crypto::verify(signature, signed.as_bytes(), &self.key, self.algorithm).map_err(|_| TokenError::BadSignature)
     }
 }
 
-/// Whether `secret` may sign and verify.
+/// Validates a secret for signing and verifying.
 pub(super) fn check_secret(secret: &[u8]) -> Result<(), KeyError> {
     const PEM: &[u8] = b"-----BEGIN ";
     if secret.windows(PEM.len()).any(|window| window == PEM) {
@@ -154,8 +154,8 @@ pub(super) fn check_secret(secret: &[u8]) -> Result<(), KeyError> {
     if secret.len() < MIN_SECRET_BYTES { Err(KeyError::ShortSecret(secret.len())) } else { Ok(()) }
 }
 
-/// The one algorithm of a public key.
-pub(super) fn judge(key: &DecodingKey) -> Result<Algorithm, KeyError> {
+/// Validates a public key and returns its algorithm.
+pub(super) fn algorithm_of(key: &DecodingKey) -> Result<Algorithm, KeyError> {
     let jwk = Jwk::from_decoding_key(key, None).map_err(|_| KeyError::Unsupported)?;
     let algorithm = match jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => match bits(&rsa.n) {
@@ -167,7 +167,8 @@ pub(super) fn judge(key: &DecodingKey) -> Result<Algorithm, KeyError> {
         AlgorithmParameters::OctetKeyPair(_) => Algorithm::EdDSA,
         _ => return Err(KeyError::Unsupported),
     };
-    // So far a curve was told by the length of its points. Using the key shows whether the point is on it.
+    // Until here, only the length of a point identifies its curve. Using the key shows whether the point is on the
+    // curve.
     match crypto::verify("", b"", key, algorithm) {
         Ok(_) => Ok(algorithm),
         Err(_) if algorithm == Algorithm::ES256 => Err(KeyError::NotP256),
@@ -175,7 +176,7 @@ pub(super) fn judge(key: &DecodingKey) -> Result<Algorithm, KeyError> {
     }
 }
 
-/// How many bits a number in big-endian base64url has.
+/// Returns the number of bits of a big-endian number in base64url.
 fn bits(number: &str) -> usize {
     let bytes = URL_SAFE_NO_PAD.decode(number).unwrap_or_default();
     let mut significant = bytes.iter().skip_while(|byte| **byte == 0);
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_decides_the_algorithm() {
+    fn the_key_determines_the_algorithm() {
         assert_eq!(algorithm(pem!("rsa.pub")), Ok(Algorithm::RS256));
         assert_eq!(algorithm(pem!("rsa.pkcs1.pub")), Ok(Algorithm::RS256));
         assert_eq!(algorithm(pem!("p256.pub")), Ok(Algorithm::ES256));
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_key_is_refused_and_the_reason_said() {
+    fn any_other_key_is_rejected_with_the_reason() {
         for private in [pem!("rsa"), pem!("p256"), pem!("ed25519")] {
             assert_eq!(algorithm(private), Err(KeyError::PrivateKey));
         }
@@ -227,12 +228,12 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_key_is_refused_without_a_panic() {
+    fn a_corrupt_key_is_rejected_without_a_panic() {
         let mut random = fastrand::Rng::with_seed(11);
         for pem in [pem!("rsa.pub"), pem!("p256.pub"), pem!("ed25519.pub")] {
             for _ in 0..2_000 {
                 let mut damaged = pem.to_vec();
-                // Mostly in the first bytes of the DER, where its structure is.
+                // Mostly in the first bytes of the DER, which describe its structure.
                 let at = 27 + random.usize(..36);
                 damaged[at] = random.alphanumeric() as u8;
                 let _ = Keys::from_pem(&damaged);
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_long_enough_and_no_public_key() {
+    fn a_short_secret_or_a_public_key_is_rejected_as_a_secret() {
         assert_eq!(Keys::from_secret(&[7; 31]).err(), Some(KeyError::ShortSecret(31)));
         assert!(Keys::from_secret(&[7; 32]).is_ok());
         assert_eq!(Keys::from_secret(pem!("rsa.pub")).err(), Some(KeyError::PemAsSecret));

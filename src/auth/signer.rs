@@ -6,7 +6,7 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde::Serialize;
 
 use super::keys::check_secret;
-use super::{Expect, KeyError};
+use super::{ClaimValidation, KeyError};
 use crate::domain::{Role, Time, UserId};
 
 /// Why a token could not be signed.
@@ -14,7 +14,7 @@ use crate::domain::{Role, Time, UserId};
 #[error("the token could not be signed")]
 pub struct SignError(#[from] jsonwebtoken::errors::Error);
 
-/// Signs development and test tokens (HS256). In production that is the platform's work.
+/// Signs development and test tokens (HS256). In production the platform's identity provider does this.
 #[derive(Debug, Clone)]
 pub struct Signer {
     key: EncodingKey,
@@ -35,20 +35,20 @@ struct Claims<'a> {
 }
 
 impl Signer {
-    /// Signs with `secret`, which must be one that [`Keys::from_secret`](super::Keys::from_secret) takes.
+    /// Creates a signer. `secret` must be valid for [`Keys::from_secret`](super::Keys::from_secret).
     pub fn new(secret: &[u8]) -> Result<Self, KeyError> {
         check_secret(secret)?;
         Ok(Self { key: EncodingKey::from_secret(secret), issuer: None, audience: None })
     }
 
-    /// Makes its tokens have the `iss` and `aud` that a verifier with `expect` asks for.
-    pub fn with(mut self, expect: &Expect) -> Self {
-        self.issuer.clone_from(&expect.issuer);
-        self.audience.clone_from(&expect.audience);
+    /// Adds the `iss` and `aud` that `validation` requires to the tokens.
+    pub fn with(mut self, validation: &ClaimValidation) -> Self {
+        self.issuer.clone_from(&validation.issuer);
+        self.audience.clone_from(&validation.audience);
         self
     }
 
-    /// A token for `user`, good from now on for `ttl`, in whole seconds.
+    /// Returns a token for `user` that expires after `ttl`, in whole seconds.
     pub fn sign(&self, user: &UserId, role: Role, ttl: Duration) -> Result<String, SignError> {
         let now = Time::now();
         let claims = Claims {

@@ -1,4 +1,4 @@
-//! What is accepted as a token and what is not, through the door that requests use.
+//! Tests of accepted and rejected tokens, through the API that requests use.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -40,14 +40,14 @@ fn all_keys() -> Keys {
 }
 
 fn verify(keys: Keys, token: &str) -> Result<crate::domain::Caller, TokenError> {
-    Verifier::new(keys, Expect::default()).verify_at(token, at(NOW))
+    Verifier::new(keys, ClaimValidation::default()).verify_at(token, at(NOW))
 }
 
 fn claims() -> Value {
     json!({"sub": "user_1", "role": "rider", "exp": NOW + 600})
 }
 
-/// A token with any header and any payload, rightly signed.
+/// Returns a validly signed token with any header and payload.
 fn sign_raw(header: &str, payload: &[u8], key: &EncodingKey, algorithm: Algorithm) -> String {
     let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
     let signature = crypto::sign(signed.as_bytes(), key, algorithm).unwrap();
@@ -59,14 +59,14 @@ fn sign(claims: &Value, key: &EncodingKey, algorithm: Algorithm) -> String {
     sign_raw(&header.to_string(), claims.to_string().as_bytes(), key, algorithm)
 }
 
-/// The outcome of claims that differ from the good ones in `changes`; null takes a claim away.
-fn with(expect: &Expect, changes: Value) -> Result<crate::domain::Caller, TokenError> {
+/// Verifies claims that differ from valid ones in `changes`; null removes a claim.
+fn with(validation: &ClaimValidation, changes: Value) -> Result<crate::domain::Caller, TokenError> {
     let mut claims = claims();
     for (name, value) in changes.as_object().unwrap() {
         claims[name] = value.clone();
     }
     claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-    Verifier::new(secret(), expect.clone()).verify_at(&sign(&claims, &HMAC, Algorithm::HS256), at(NOW))
+    Verifier::new(secret(), validation.clone()).verify_at(&sign(&claims, &HMAC, Algorithm::HS256), at(NOW))
 }
 
 fn payload(text: &[u8]) -> Result<crate::domain::Caller, TokenError> {
@@ -101,7 +101,7 @@ fn each_kind_of_key_verifies_its_own_tokens() {
 }
 
 #[test]
-fn of_two_keys_of_a_kind_either_will_do() {
+fn either_of_two_keys_of_a_kind_verifies_a_token() {
     let another = Keys::from_secret(&[7; 32]).unwrap();
     let token = sign(&claims(), &HMAC, Algorithm::HS256);
     assert!(verify(another.clone().and(secret()), &token).is_ok());
@@ -109,7 +109,7 @@ fn of_two_keys_of_a_kind_either_will_do() {
 }
 
 #[test]
-fn a_public_key_is_no_hmac_secret() {
+fn a_public_key_is_rejected_as_an_hmac_secret() {
     for public in [RSA_PUB, P256_PUB, ED25519_PUB] {
         let token = sign(&claims(), &EncodingKey::from_secret(public), Algorithm::HS256);
         assert_eq!(verify(pem(public), &token), Err(TokenError::UnsupportedAlgorithm));
@@ -120,7 +120,7 @@ fn a_public_key_is_no_hmac_secret() {
 }
 
 #[test]
-fn other_algorithms_are_refused_even_under_the_right_key() {
+fn other_algorithms_are_rejected_even_with_the_right_key() {
     let rsa = EncodingKey::from_rsa_pem(RSA).unwrap();
     use Algorithm::*;
     for algorithm in [HS384, HS512] {
@@ -133,7 +133,7 @@ fn other_algorithms_are_refused_even_under_the_right_key() {
         let header = json!({"alg": name}).to_string();
         let token = sign_raw(&header, claims().to_string().as_bytes(), &HMAC, HS256);
         assert_eq!(verify(all_keys(), &token), Err(TokenError::UnsupportedAlgorithm), "{name:?}");
-        // As RFC 7515, appendix A.5, has it: without any signature.
+        // As in RFC 7515, appendix A.5: without any signature.
         let unsigned = format!("{}.", token.rsplit_once('.').unwrap().0);
         assert_eq!(verify(all_keys(), &unsigned), Err(TokenError::UnsupportedAlgorithm));
     }
@@ -143,7 +143,7 @@ fn other_algorithms_are_refused_even_under_the_right_key() {
 }
 
 #[test]
-fn the_header_is_an_object_without_crit_and_brings_no_key() {
+fn the_header_must_be_an_object_without_crit_and_its_keys_are_ignored() {
     let outcome = |header: &str| {
         verify(all_keys(), &sign_raw(header, claims().to_string().as_bytes(), &HMAC, Algorithm::HS256)).map(|_| ())
     };
@@ -166,16 +166,16 @@ fn the_header_is_an_object_without_crit_and_brings_no_key() {
     }
     assert_eq!(outcome(r#"{"alg":"none","alg":"HS256"}"#), Err(TokenError::Malformed));
 
-    let mine = EncodingKey::from_secret(b"the attacker's own key, with a name that helps");
-    let header = json!({"alg": "HS256", "jwk": {"kty": "oct", "k": URL_SAFE_NO_PAD.encode(mine.as_bytes())}});
-    let token = sign_raw(&header.to_string(), claims().to_string().as_bytes(), &mine, Algorithm::HS256);
+    let attacker = EncodingKey::from_secret(b"the attacker's own key, with a name that helps");
+    let header = json!({"alg": "HS256", "jwk": {"kty": "oct", "k": URL_SAFE_NO_PAD.encode(attacker.as_bytes())}});
+    let token = sign_raw(&header.to_string(), claims().to_string().as_bytes(), &attacker, Algorithm::HS256);
     assert_eq!(verify(all_keys(), &token), Err(TokenError::BadSignature));
 }
 
 #[test]
-fn exp_is_needed_and_ends_the_token_a_leeway_later() {
-    let expect = Expect::default();
-    let exp = |value: Value| with(&expect, json!({ "exp": value })).map(|caller| caller.expires_at);
+fn exp_is_required_and_the_token_expires_one_leeway_later() {
+    let validation = ClaimValidation::default();
+    let exp = |value: Value| with(&validation, json!({ "exp": value })).map(|caller| caller.expires_at);
     assert_eq!(exp(json!(NOW - 29)), Ok(at(NOW - 29)));
     assert_eq!(exp(json!(NOW - 30)), Err(TokenError::Expired));
     assert_eq!(exp(json!(0)), Err(TokenError::Expired));
@@ -183,10 +183,10 @@ fn exp_is_needed_and_ends_the_token_a_leeway_later() {
     for bad in [json!(null), json!("1900000000"), json!(true), json!([NOW + 600]), json!({"exp": 1})] {
         assert!(is_bad_claims(&exp(bad.clone()), "`exp`"), "{bad}");
     }
-    let none = Expect { leeway: Duration::ZERO, ..Expect::default() };
+    let none = ClaimValidation { leeway: Duration::ZERO, ..ClaimValidation::default() };
     assert_eq!(with(&none, json!({"exp": NOW})), Err(TokenError::Expired));
     assert!(with(&none, json!({"exp": NOW + 1})).is_ok());
-    let endless = Expect { leeway: Duration::MAX, ..Expect::default() };
+    let endless = ClaimValidation { leeway: Duration::MAX, ..ClaimValidation::default() };
     assert!(with(&endless, json!({"exp": 1, "nbf": NOW * 2})).is_ok());
 }
 
@@ -211,28 +211,29 @@ fn a_numeric_date_may_have_a_fraction_or_an_exponent() {
 }
 
 #[test]
-fn nbf_and_iat_may_be_ahead_by_the_leeway_and_no_more() {
-    let expect = Expect::default();
+fn nbf_and_iat_may_be_in_the_future_by_at_most_the_leeway() {
+    let validation = ClaimValidation::default();
     for claim in ["nbf", "iat"] {
-        assert!(with(&expect, json!({ claim: NOW + 30 })).is_ok());
-        assert!(with(&expect, json!({ claim: NOW as f64 + 29.5 })).is_ok());
-        assert_eq!(with(&expect, json!({ claim: NOW + 31 })), Err(TokenError::NotYetValid));
-        assert_eq!(with(&expect, json!({ claim: NOW as f64 + 30.5 })), Err(TokenError::NotYetValid));
+        assert!(with(&validation, json!({ claim: NOW + 30 })).is_ok());
+        assert!(with(&validation, json!({ claim: NOW as f64 + 29.5 })).is_ok());
+        assert_eq!(with(&validation, json!({ claim: NOW + 31 })), Err(TokenError::NotYetValid));
+        assert_eq!(with(&validation, json!({ claim: NOW as f64 + 30.5 })), Err(TokenError::NotYetValid));
         for bad in [json!("soon"), json!(i64::MAX), json!(1e300), json!([]), json!(false)] {
-            assert!(is_bad_claims(&with(&expect, json!({ claim: bad })), claim), "{claim}: {bad}");
+            assert!(is_bad_claims(&with(&validation, json!({ claim: bad })), claim), "{claim}: {bad}");
         }
     }
-    assert_eq!(with(&expect, json!({"iat": NOW - 5})).unwrap().issued_at, Some(at(NOW - 5)));
+    assert_eq!(with(&validation, json!({"iat": NOW - 5})).unwrap().issued_at, Some(at(NOW - 5)));
 }
 
 #[test]
 fn iss_and_aud_are_checked_when_configured() {
-    let any = Expect::default();
+    let any = ClaimValidation::default();
     assert!(with(&any, json!({"iss": "https://anyone.example", "aud": ["a", "b"]})).is_ok());
     assert!(with(&any, json!({"iss": 7, "aud": {}})).is_ok());
 
-    let expect = Expect { issuer: Some("iss".into()), audience: Some("aud".into()), ..Expect::default() };
-    let outcome = |iss: Value, aud: Value| with(&expect, json!({"iss": iss, "aud": aud})).map(|_| ());
+    let validation =
+        ClaimValidation { issuer: Some("iss".into()), audience: Some("aud".into()), ..ClaimValidation::default() };
+    let outcome = |iss: Value, aud: Value| with(&validation, json!({"iss": iss, "aud": aud})).map(|_| ());
     assert_eq!(outcome(json!("iss"), json!("aud")), Ok(()));
     assert_eq!(outcome(json!("iss"), json!(["other", "aud", 7])), Ok(()));
     for iss in [json!(null), json!("Iss"), json!("iss/"), json!(""), json!(["iss"]), json!(7)] {
@@ -244,24 +245,24 @@ fn iss_and_aud_are_checked_when_configured() {
 }
 
 #[test]
-fn sub_is_a_user_and_role_one_of_four() {
-    let expect = Expect::default();
+fn sub_must_be_a_user_id_and_role_one_of_four() {
+    let validation = ClaimValidation::default();
     for (name, role) in
         [("rider", Role::Rider), ("driver", Role::Driver), ("support", Role::Support), ("service", Role::Service)]
     {
-        assert_eq!(with(&expect, json!({ "role": name })).unwrap().role, role);
+        assert_eq!(with(&validation, json!({ "role": name })).unwrap().role, role);
     }
     let bad_roles = [json!(null), json!("Rider"), json!("RIDER"), json!(" rider"), json!("admin"), json!("")];
     for role in bad_roles.into_iter().chain([json!(0), json!(["rider"]), json!({"rider": null})]) {
-        assert!(is_bad_claims(&with(&expect, json!({ "role": role })), "`role`"), "{role}");
+        assert!(is_bad_claims(&with(&validation, json!({ "role": role })), "`role`"), "{role}");
     }
     for sub in [json!(null), json!(""), json!("a b"), json!("é"), json!("x".repeat(65)), json!(7), json!(["u"])] {
-        assert!(is_bad_claims(&with(&expect, json!({ "sub": sub })), "`sub`"), "{sub}");
+        assert!(is_bad_claims(&with(&validation, json!({ "sub": sub })), "`sub`"), "{sub}");
     }
 }
 
 #[test]
-fn a_payload_that_is_no_object_with_each_claim_once_is_refused() {
+fn the_payload_must_be_an_object_with_each_claim_once() {
     for bad in ["", "null", "[]", r#"["u","rider",1900000000,null,null,null,null]"#, "{", r#"{"sub":"u",}"#, "{} {}"] {
         assert_eq!(payload(bad.as_bytes()), Err(TokenError::Malformed), "{bad}");
     }
@@ -304,7 +305,7 @@ fn the_compact_form_is_three_parts_of_unpadded_base64url() {
     for token in bad {
         assert_eq!(verify(all_keys(), &token), Err(TokenError::Malformed), "{token:?}");
     }
-    // The same bytes in another spelling: the last character's unused bits.
+    // The same bytes in another encoding: the last character has unused bits.
     let (most, _) = token.split_at(token.len() - 1);
     let good = ('a'..='z').chain('A'..='Z').chain('0'..='9').chain(['-', '_']);
     let outcomes: Vec<_> = good.map(|last| verify(all_keys(), &format!("{most}{last}")).map(|_| ())).collect();
@@ -313,7 +314,7 @@ fn the_compact_form_is_three_parts_of_unpadded_base64url() {
 }
 
 #[test]
-fn a_token_is_refused_by_its_length_before_anything_else() {
+fn a_too_long_token_is_rejected_before_anything_else() {
     let padded = |bytes: usize| {
         let mut claims = claims();
         claims["x"] = "x".repeat(bytes).into();
@@ -328,25 +329,26 @@ fn a_token_is_refused_by_its_length_before_anything_else() {
 #[test]
 fn a_signers_token_is_accepted() {
     let user = UserId::parse("support-1").unwrap();
-    let expect = Expect { issuer: Some("iss".into()), audience: Some("aud".into()), ..Expect::default() };
+    let validation =
+        ClaimValidation { issuer: Some("iss".into()), audience: Some("aud".into()), ..ClaimValidation::default() };
     let signer = Signer::new(SECRET).unwrap();
-    let verifier = Verifier::new(secret(), expect.clone());
+    let verifier = Verifier::new(secret(), validation.clone());
     let ttl = Duration::from_secs(3_600);
     assert_eq!(verifier.verify(&signer.sign(&user, Role::Support, ttl).unwrap()), Err(TokenError::WrongIssuer));
 
-    let caller = verifier.verify(&signer.with(&expect).sign(&user, Role::Support, ttl).unwrap()).unwrap();
+    let caller = verifier.verify(&signer.with(&validation).sign(&user, Role::Support, ttl).unwrap()).unwrap();
     assert_eq!((caller.user, caller.role), (user.clone(), Role::Support));
     assert_eq!(caller.expires_at.since(caller.issued_at.unwrap()), ttl);
 
     let forever = Signer::new(SECRET).unwrap().sign(&user, Role::Rider, Duration::MAX).unwrap();
-    assert!(Verifier::new(secret(), Expect::default()).verify(&forever).is_ok());
+    assert!(Verifier::new(secret(), ClaimValidation::default()).verify(&forever).is_ok());
     assert_eq!(Signer::new(b"short").err(), Some(KeyError::ShortSecret(5)));
 }
 
 #[test]
-fn nothing_random_panics_or_passes() {
+fn random_input_neither_panics_nor_passes() {
     let mut random = fastrand::Rng::with_seed(9068);
-    let verifier = Verifier::new(all_keys(), Expect::default());
+    let verifier = Verifier::new(all_keys(), ClaimValidation::default());
     let token = sign(&claims(), &EncodingKey::from_ed_pem(ED25519).unwrap(), Algorithm::EdDSA);
     verifier.verify_at(&token, at(NOW)).unwrap();
 
@@ -355,7 +357,7 @@ fn nothing_random_panics_or_passes() {
         let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
         let text = String::from_utf8_lossy(&bytes);
         assert!(verifier.verify_at(&text, at(NOW)).is_err());
-        // Rightly signed, so that it gets as far as the claims.
+        // Validly signed, so that the claims are parsed.
         let signed = sign_raw(r#"{"alg":"HS256"}"#, &bytes, &HMAC, Algorithm::HS256);
         assert!(verifier.verify_at(&signed, at(NOW)).is_err());
         let header = sign_raw(&text, claims().to_string().as_bytes(), &HMAC, Algorithm::HS256);
@@ -363,17 +365,17 @@ fn nothing_random_panics_or_passes() {
     }
     for _ in 0..1_000 {
         let mut changed = token.clone().into_bytes();
-        let place = random.usize(..changed.len());
-        changed[place] = random.u8(1..128);
+        let index = random.usize(..changed.len());
+        changed[index] = random.u8(1..128);
         let changed = String::from_utf8(changed).unwrap();
         assert!(changed == token || verifier.verify_at(&changed, at(NOW)).is_err(), "{changed}");
     }
-    // Claims that are nearly right.
+    // Claims that are almost valid.
     let good = claims().to_string().into_bytes();
     for _ in 0..5_000 {
         let mut changed = good.clone();
-        let place = random.usize(..changed.len());
-        changed[place] = random.u8(..);
+        let index = random.usize(..changed.len());
+        changed[index] = random.u8(..);
         let _ = payload(&changed);
     }
 }

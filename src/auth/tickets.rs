@@ -1,35 +1,34 @@
-//! Stream tickets: tokens for those who cannot set a header, such as an `EventSource`.
+//! Stream tickets: tokens for clients that cannot set a header, such as an `EventSource`.
 //!
-//! A ticket stands for a login, for streams and polls alone, and for one ride where it names one. It is signed
-//! with a key of its own, so neither can be taken for the other: a ticket is no token, and a token no ticket. It
-//! travels in a URL, which others log; so it can do nothing but read, and ends with the login it was made from.
+//! A ticket represents a login, only for streams and polls, and optionally only for one ride. It is signed with a
+//! separate key, so a ticket is never accepted as a token and a token never as a ticket. A ticket is part of a URL,
+//! which proxies may log. So it grants only read access, and it expires with the login's token.
 
 use std::fmt;
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, crypto, encode};
 use serde::{Deserialize, Serialize};
 
 use super::jws::Jws;
 use super::{SignError, TokenError};
-use crate::domain::{Caller, KeyPrint, RideId, Role, Time, UserId};
+use crate::domain::{Caller, KeyFingerprint, RideId, Role, Time, UserId};
 
-/// Clocks of replicas may differ by this much.
+/// The tolerated difference between the clocks of replicas.
 const LEEWAY: Duration = Duration::from_secs(5);
 
-/// Makes tickets, and takes them.
+/// Issues and verifies tickets.
 pub struct Tickets {
     sign: EncodingKey,
     verify: DecodingKey,
-    validation: Validation,
 }
 
-/// What a ticket stands for.
+/// The content of a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
-    /// Whose login it was made from.
+    /// The caller that the ticket was issued to.
     pub caller: Caller,
-    /// The one ride that it is for; `None` for all of the caller's.
+    /// The ride that it is restricted to; `None` for all of the caller's rides.
     pub ride: Option<RideId>,
 }
 
@@ -41,21 +40,18 @@ struct Claims {
     iat: Option<i64>,
     exp: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    key: Option<KeyPrint>,
+    key: Option<KeyFingerprint>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ride: Option<String>,
 }
 
 impl Tickets {
-    /// Tickets signed with `secret`, the same on all replicas.
+    /// Creates tickets that are signed with `secret`, the same on all replicas.
     pub fn new(secret: &[u8]) -> Self {
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = LEEWAY.as_secs();
-        validation.validate_aud = false;
-        Self { sign: EncodingKey::from_secret(secret), verify: DecodingKey::from_secret(secret), validation }
+        Self { sign: EncodingKey::from_secret(secret), verify: DecodingKey::from_secret(secret) }
     }
 
-    /// A ticket for the caller's streams, or for that of one ride.
+    /// Issues a ticket for the caller's streams, or for those of one ride.
     pub fn issue(&self, caller: &Caller, ride: Option<&RideId>) -> Result<String, SignError> {
         let claims = Claims {
             sub: caller.user.to_string(),
@@ -68,25 +64,29 @@ impl Tickets {
         Ok(encode(&Header::default(), &claims, &self.sign)?)
     }
 
-    /// What a ticket stands for.
+    /// Verifies a ticket and returns its content.
     pub fn verify(&self, ticket: &str) -> Result<Ticket, TokenError> {
-        use jsonwebtoken::errors::ErrorKind;
-        Jws::split(ticket)?.signed_with()?;
-        let claims = decode::<Claims>(ticket, &self.verify, &self.validation);
-        let claims = claims.map_err(|error| match error.kind() {
-            ErrorKind::ExpiredSignature => TokenError::Expired,
-            ErrorKind::InvalidSignature | ErrorKind::Base64(_) => TokenError::BadSignature,
-            ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => TokenError::UnsupportedAlgorithm,
-            _ => TokenError::Malformed,
-        })?;
-        let Claims { sub, role, iat, exp, key, ride } = claims.claims;
+        let jws = Jws::split(ticket)?;
+        let (algorithm, _) = jws.signed_with()?;
+        if algorithm != "HS256" {
+            return Err(TokenError::UnsupportedAlgorithm);
+        }
+        match crypto::verify(jws.signature, jws.signed.as_bytes(), &self.verify, Algorithm::HS256) {
+            Ok(true) => {}
+            _ => return Err(TokenError::BadSignature),
+        }
+        let Claims { sub, role, iat, exp, key, ride } = jws.claims(TokenError::Malformed)?;
+        let expires_at = Time::from_unix_seconds(exp).ok_or(TokenError::BadClaims("exp"))?;
+        if Time::now() >= expires_at.plus(LEEWAY) {
+            return Err(TokenError::Expired);
+        }
         let ride = ride.map(|ride| RideId::parse(&ride)).transpose().map_err(|_| TokenError::BadClaims("ride"))?;
         let caller = Caller {
             user: UserId::parse(&sub).map_err(|_| TokenError::BadClaims("sub"))?,
             role,
             issued_at: iat.and_then(Time::from_unix_seconds),
             key,
-            expires_at: Time::from_unix_seconds(exp).ok_or(TokenError::BadClaims("exp"))?,
+            expires_at,
         };
         Ok(Ticket { caller, ride })
     }
@@ -101,7 +101,7 @@ impl fmt::Debug for Tickets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{Expect, Keys, Signer, Verifier};
+    use crate::auth::{ClaimValidation, Keys, Signer, Verifier};
 
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_stands_for_its_login_and_ends_with_it() {
+    fn a_ticket_represents_its_login_and_expires_with_it() {
         let tickets = Tickets::new(SECRET);
         let ride = RideId::parse("ride_1").unwrap();
         for ride in [None, Some(ride)] {
@@ -131,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_no_token_and_a_token_no_ticket() {
+    fn a_ticket_is_rejected_as_a_token_and_a_token_as_a_ticket() {
         let (tickets, login) = (Tickets::new(SECRET), b"fedcba9876543210fedcba9876543210");
-        let verifier = Verifier::new(Keys::from_secret(login).unwrap(), Expect::default());
+        let verifier = Verifier::new(Keys::from_secret(login).unwrap(), ClaimValidation::default());
         let ticket = tickets.issue(&caller(60), None).unwrap();
         assert_eq!(verifier.verify(&ticket), Err(TokenError::BadSignature));
         let token = Signer::new(login).unwrap();

@@ -1,4 +1,4 @@
-//! A token, verified.
+//! Verification of tokens.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,98 +12,99 @@ use tokio::sync::watch;
 use super::cache::Cache;
 use super::claims::Claims;
 use super::jws::Jws;
-use super::{Expect, Keys, TokenError};
-use crate::domain::{Caller, KeyPrint, Time};
+use super::{ClaimValidation, Keys, TokenError};
+use crate::domain::{Caller, KeyFingerprint, Time};
 
-/// Longer than any token with our claims; a header of this size is what HTTP servers take at most.
+/// Longer than any token with our claims. HTTP servers typically limit headers to this size.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Verifies tokens. Put it into an `Arc` to share it: what it remembers is then shared, too.
+/// Verifies tokens. Share it in an `Arc`; the cache is then shared too.
 pub struct Verifier {
-    /// Those that the settings name.
+    /// The keys of the settings.
     keys: Keys,
-    /// Those of the issuer's set, where there is to be one: none until it was read.
-    published: Option<watch::Sender<Arc<Keys>>>,
-    expect: Expect,
+    /// The keys of the issuer's JWKS, if one is configured; empty until it was loaded.
+    jwks: Option<watch::Sender<Arc<Keys>>>,
+    validation: ClaimValidation,
     cache: Cache,
-    /// The furthest that an accepted token's `iat` has been ahead of the clock here, in milliseconds.
-    ahead: AtomicU64,
+    /// The maximum by which the `iat` of an accepted token was ahead of the local clock, in milliseconds.
+    max_clock_skew: AtomicU64,
 }
 
 impl Verifier {
-    /// Accepts tokens signed with one of `keys` that say what `expect` asks for.
-    pub fn new(keys: Keys, expect: Expect) -> Self {
-        Self { keys, published: None, expect, cache: Cache::new(), ahead: AtomicU64::new(0) }
+    /// Creates a verifier for tokens that one of `keys` has signed and whose claims pass `validation`.
+    pub fn new(keys: Keys, validation: ClaimValidation) -> Self {
+        Self { keys, jwks: None, validation, cache: Cache::new(), max_clock_skew: AtomicU64::new(0) }
     }
 
-    /// Accepts those as well that are signed with what will be [published](Verifier::publish).
-    pub fn with_published(self) -> Self {
-        Self { published: Some(watch::Sender::default()), ..self }
+    /// Also accepts tokens signed with the keys of a JWKS, which [`Verifier::update_jwks`] sets.
+    pub fn with_jwks(self) -> Self {
+        Self { jwks: Some(watch::Sender::default()), ..self }
     }
 
-    /// Takes the keys of the issuer's set in place of those that it had before. Tokens of a key that is gone count no
-    /// longer, not even those that are remembered.
-    pub fn publish(&self, keys: Keys) {
-        if let Some(published) = &self.published {
-            // First the keys, then the cache: what is verified with the old ones meanwhile is not kept.
+    /// Replaces the keys of the issuer's JWKS. Tokens of a removed key are rejected from now on, including cached ones.
+    pub fn update_jwks(&self, keys: Keys) {
+        if let Some(jwks) = &self.jwks {
+            // The keys are replaced before the cache is cleared, so a token that is verified with an old key meanwhile
+            // is not cached.
             let keys = Arc::new(keys);
-            published.send_modify(|published| *published = Arc::clone(&keys));
+            jwks.send_modify(|jwks| *jwks = Arc::clone(&keys));
             self.cache.clear();
-            // Once more, for those who were woken before the cache was empty.
-            published.send_modify(|_| {});
+            // Notify again, for waiters that woke up before the cache was empty.
+            jwks.send_modify(|_| {});
         }
     }
 
-    /// Whether the key that a caller's token was signed with is still among the issuer's, if it was one of those.
+    /// Returns whether the key that signed a caller's token is still in the JWKS. True for keys of the settings.
     pub fn has_key_of(&self, caller: &Caller) -> bool {
-        let published = self.published.as_ref();
-        caller.key.is_none_or(|key| published.is_some_and(|published| published.borrow().has_key(key)))
+        let jwks = self.jwks.as_ref();
+        caller.key.is_none_or(|key| jwks.is_some_and(|jwks| jwks.borrow().has_key(key)))
     }
 
-    /// Waits until the key that a caller's token was signed with is withdrawn.
-    pub async fn withdrawn(&self, caller: &Caller) {
-        let (Some(published), Some(_)) = (&self.published, caller.key) else { return std::future::pending().await };
-        let mut changes = published.subscribe();
+    /// Waits until the key that signed a caller's token is withdrawn from the JWKS.
+    pub async fn key_withdrawn(&self, caller: &Caller) {
+        let (Some(jwks), Some(_)) = (&self.jwks, caller.key) else { return std::future::pending().await };
+        let mut changes = jwks.subscribe();
         while self.has_key_of(caller) {
             // The sender lives in `self`, so this cannot fail.
             let _ = changes.changed().await;
         }
     }
 
-    /// How far the issuer's clock has been found to be ahead of ours: of two tokens with the same `iat`, one may have been
-    /// issued this much earlier than it says.
-    pub fn ahead(&self) -> Duration {
-        Duration::from_millis(self.ahead.load(Ordering::Relaxed))
+    /// Returns the observed maximum by which the issuer's clock is ahead of the local one. Of two tokens with the same
+    /// `iat`, one may have been issued this much earlier.
+    pub fn clock_skew(&self) -> Duration {
+        Duration::from_millis(self.max_clock_skew.load(Ordering::Relaxed))
     }
 
-    /// Whether any token can be verified: not before the first set was read, where the settings name no key.
+    /// Returns whether any token can be verified. Without a key in the settings, this is false until the JWKS was
+    /// loaded.
     pub fn has_keys(&self) -> bool {
         let is_any = |keys: &Keys| keys.iter().next().is_some();
-        let published = self.published.as_ref();
-        is_any(&self.keys) || published.is_some_and(|keys| is_any(&keys.borrow()))
+        let jwks = self.jwks.as_ref();
+        is_any(&self.keys) || jwks.is_some_and(|keys| is_any(&keys.borrow()))
     }
 
-    /// Verifies a compact JWS and says who it stands for.
+    /// Verifies a compact JWS and returns its caller.
     ///
-    /// `expires_at` is the token's `exp` as it is: within the leeway, a token is accepted for a little longer.
+    /// `expires_at` is the token's `exp` as it is. Within the leeway, a token is accepted a little longer.
     pub fn verify(&self, token: &str) -> Result<Caller, TokenError> {
         self.verify_at(token, Time::now())
     }
 
-    /// [`Verifier::verify`], at a moment of the test's choice.
+    /// [`Verifier::verify`] with a given time, for tests.
     pub(super) fn verify_at(&self, token: &str, now: Time) -> Result<Caller, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong);
         }
         let digest = Cache::digest(token);
-        // An expired entry is refused by the full check, which knows how to say so.
-        let known = self.cache.get(&digest).filter(|caller| self.expect.is_current(caller.expires_at, now));
-        if let Some(caller) = known {
+        // An expired entry is passed to the full check, which returns the precise error.
+        let cached = self.cache.get(&digest).filter(|caller| self.validation.is_current(caller.expires_at, now));
+        if let Some(caller) = cached {
             return Ok(caller);
         }
-        let generation = self.cache.generation();
+        let epoch = self.cache.epoch();
         let caller = self.check(token, now)?;
-        self.cache.put(generation, digest, caller.clone());
+        self.cache.put(epoch, digest, caller.clone());
         Ok(caller)
     }
 
@@ -112,40 +113,40 @@ impl Verifier {
         let (algorithm, key) = jws.signed_with()?;
         let algorithm = Algorithm::from_str(&algorithm).map_err(|_| TokenError::UnsupportedAlgorithm)?;
         let key = self.check_signature(&jws, algorithm, key.as_deref())?;
-        let claims: Claims = jws.claims(Claims::WRONG)?;
-        let caller = Caller { key, ..claims.into_caller(&self.expect, now)? };
+        let claims: Claims = jws.claims(Claims::UNPARSABLE)?;
+        let caller = Caller { key, ..claims.into_caller(&self.validation, now)? };
         if let Some(issued_at) = caller.issued_at {
             let ahead = u64::try_from(issued_at.since(now).as_millis()).unwrap_or(0);
-            self.ahead.fetch_max(ahead, Ordering::Relaxed);
+            self.max_clock_skew.fetch_max(ahead, Ordering::Relaxed);
         }
         Ok(caller)
     }
 
-    /// Which of the keys for `algorithm` has signed it, if it is of the published ones; of these, it can be the one that the
-    /// token names.
+    /// Returns the fingerprint of the key that signed the token, if it is from the JWKS. Of the JWKS, only a key with
+    /// the token's `kid` is considered.
     fn check_signature(
         &self,
         jws: &Jws<'_>,
         algorithm: Algorithm,
         key: Option<&str>,
-    ) -> Result<Option<KeyPrint>, TokenError> {
-        let published = self.published.as_ref().map(|keys| keys.borrow().clone());
-        let of_set = published.iter().flat_map(|keys| keys.of(algorithm, key));
+    ) -> Result<Option<KeyFingerprint>, TokenError> {
+        let jwks = self.jwks.as_ref().map(|keys| keys.borrow().clone());
+        let from_jwks = jwks.iter().flat_map(|keys| keys.of(algorithm, key));
         let mut is_any = false;
-        for candidate in self.keys.of(algorithm, None).chain(of_set) {
+        for candidate in self.keys.of(algorithm, None).chain(from_jwks) {
             is_any = true;
             if candidate.has_signed(jws.signed, jws.signature)? {
-                return Ok(candidate.print);
+                return Ok(candidate.fingerprint);
             }
         }
-        // It may be a key of the set as it is by now; unless no key of a set could be.
-        let is_publishable = matches!(algorithm, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA);
-        let may_be_new = published.is_some_and(|keys| match key {
+        // The key may be new in the JWKS. That is impossible for an algorithm that a JWKS key cannot have.
+        let is_jwks_algorithm = matches!(algorithm, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA);
+        let may_be_new = jwks.is_some_and(|keys| match key {
             Some(id) => !keys.has(id),
             None => keys.iter().next().is_none(),
         });
         match is_any {
-            _ if may_be_new && is_publishable => Err(TokenError::UnknownKey),
+            _ if may_be_new && is_jwks_algorithm => Err(TokenError::UnknownKey),
             true => Err(TokenError::BadSignature),
             false => Err(TokenError::UnsupportedAlgorithm),
         }
@@ -154,7 +155,10 @@ impl Verifier {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("keys", &self.keys).field("expect", &self.expect).finish_non_exhaustive()
+        f.debug_struct("Verifier")
+            .field("keys", &self.keys)
+            .field("validation", &self.validation)
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn a_known_token_is_answered_without_its_key_until_it_expires() {
-        let mut verifier = Verifier::new(Keys::from_pem(MINE).unwrap(), Expect::default());
+    fn a_cached_token_is_accepted_without_its_key_until_it_expires() {
+        let mut verifier = Verifier::new(Keys::from_pem(MINE).unwrap(), ClaimValidation::default());
         let token = token();
         let first = verifier.verify_at(&token, at(1_000));
         assert_eq!(first.as_ref().unwrap().expires_at, at(2_000));
 
-        // From here on, only the cache can know the token.
+        // From here on, the token can only come from the cache.
         verifier.keys = Keys::from_pem(ANOTHER).unwrap();
         assert_eq!(verifier.verify_at(&token, at(1_000)), first);
         assert_eq!(verifier.verify_at(&token, at(2_029)), first);
@@ -201,46 +205,46 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_a_shared_secret_is_remembered_as_well_and_no_forgery_of_it_is() {
+    fn a_token_of_a_shared_secret_is_cached_and_a_forged_one_is_not() {
         let (secret, another) = ([7; 32], [8; 32]);
         let sign = |secret: &[u8]| {
             let claims = json!({"sub": "u", "role": "driver", "exp": 2_000});
             encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret)).unwrap()
         };
-        let mut verifier = Verifier::new(Keys::from_secret(&secret).unwrap(), Expect::default());
+        let mut verifier = Verifier::new(Keys::from_secret(&secret).unwrap(), ClaimValidation::default());
         assert!(verifier.verify_at(&sign(&secret), at(1_000)).is_ok());
         assert_eq!(verifier.verify_at(&sign(&another), at(1_000)), Err(TokenError::BadSignature));
 
-        // From here on, only the cache can know the first.
+        // From here on, the first token can only come from the cache.
         verifier.keys = Keys::from_secret(&another).unwrap();
         assert!(verifier.verify_at(&sign(&secret), at(1_000)).is_ok());
         assert_eq!(verifier.verify_at(&sign(&secret), at(2_030)), Err(TokenError::BadSignature));
     }
 
     #[test]
-    fn a_token_of_a_key_that_is_published_no_longer_counts_no_longer() {
-        let published = |keys: &[serde_json::Value]| Keys::from_jwks(json!({"keys": keys}).to_string().as_bytes());
+    fn a_token_of_a_withdrawn_key_is_rejected() {
+        let jwks = |keys: &[serde_json::Value]| Keys::from_jwks(json!({"keys": keys}).to_string().as_bytes());
         let (mine, another) = (jwk(MINE, json!({"kid": "mine"})), jwk(ANOTHER, json!({"kid": "another"})));
-        let verifier = Verifier::new(Keys::default(), Expect::default()).with_published();
+        let verifier = Verifier::new(Keys::default(), ClaimValidation::default()).with_jwks();
         let token = token_with(Some("mine"));
-        // Before the set was read, any key may be in it.
+        // Before the JWKS was loaded, any key may be in it.
         assert_eq!(verifier.verify_at(&token, at(1_000)), Err(TokenError::UnknownKey));
-        verifier.publish(published(&[mine.clone(), another.clone()]).unwrap());
+        verifier.update_jwks(jwks(&[mine.clone(), another.clone()]).unwrap());
         assert!(verifier.verify_at(&token, at(1_000)).is_ok());
-        // The key that is named, not one that might do.
+        // Only the key with the token's `kid` is used.
         assert_eq!(verifier.verify_at(&token_with(Some("another")), at(1_000)), Err(TokenError::BadSignature));
         assert_eq!(verifier.verify_at(&token_with(Some("new")), at(1_000)), Err(TokenError::UnknownKey));
         assert!(verifier.verify_at(&token_with(None), at(1_000)).is_ok());
-        verifier.publish(published(&[another]).unwrap());
+        verifier.update_jwks(jwks(&[another]).unwrap());
         assert_eq!(verifier.verify_at(&token, at(1_000)), Err(TokenError::UnknownKey));
         assert_eq!(verifier.verify_at(&token_with(None), at(1_000)), Err(TokenError::BadSignature));
     }
 
     #[test]
-    fn no_key_of_a_set_serves_another_algorithm() {
+    fn a_jwks_key_verifies_no_other_algorithm() {
         let set = json!({"keys": [jwk(MINE, json!({"kid": "mine"}))]}).to_string();
-        let verifier = Verifier::new(Keys::default(), Expect::default()).with_published();
-        verifier.publish(Keys::from_jwks(set.as_bytes()).unwrap());
+        let verifier = Verifier::new(Keys::default(), ClaimValidation::default()).with_jwks();
+        verifier.update_jwks(Keys::from_jwks(set.as_bytes()).unwrap());
         let claims = json!({"sub": "u", "role": "driver", "exp": 2_000});
         for secret in [MINE, set.as_bytes()] {
             let header = Header { kid: Some("mine".into()), ..Header::new(Algorithm::HS256) };
@@ -254,8 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_token_is_not_remembered() {
-        let mut verifier = Verifier::new(Keys::from_pem(ANOTHER).unwrap(), Expect::default());
+    fn a_rejected_token_is_not_cached() {
+        let mut verifier = Verifier::new(Keys::from_pem(ANOTHER).unwrap(), ClaimValidation::default());
         let token = token();
         assert_eq!(verifier.verify_at(&token, at(1_000)), Err(TokenError::BadSignature));
         verifier.keys = Keys::from_pem(MINE).unwrap();
@@ -264,8 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn another_signature_under_known_claims_is_not_known() {
-        let verifier = Verifier::new(Keys::from_pem(MINE).unwrap(), Expect::default());
+    fn cached_claims_with_another_signature_are_rejected() {
+        let verifier = Verifier::new(Keys::from_pem(MINE).unwrap(), ClaimValidation::default());
         let token = token();
         verifier.verify_at(&token, at(1_000)).unwrap();
         let (signed, signature) = token.rsplit_once('.').unwrap();

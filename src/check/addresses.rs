@@ -1,15 +1,13 @@
-//! The addresses to listen on: free, or a server is there already.
+//! Checks the addresses to listen on: they are free, or this server already runs there.
 
 use std::io::ErrorKind;
-
-use tokio::task::spawn_blocking;
 
 use super::Report;
 use crate::app::{Addresses, AppError};
 use crate::config::Settings;
 use crate::web;
 
-/// Takes them for a moment.
+/// Binds the addresses, and releases them again.
 pub(super) async fn check(settings: &Settings, report: &mut Report) {
     let addresses = &settings.addresses;
     let Err(error) = Addresses::bind(addresses).await else {
@@ -19,13 +17,13 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
         && error.kind() == ErrorKind::AddrInUse
     {
         let url = addresses.readiness_url();
-        let answer = spawn_blocking(move || web::get_own(&url)).await;
-        // Nobody else says both.
-        if let Ok(Ok((status, body))) = answer
+        let response = web::get_self(&url).await;
+        // Only Ridewire's readiness probe has both members.
+        if let Ok((status, body)) = response
             && ["\"status\":", "\"writable\":"].iter().all(|part| body.contains(part))
         {
             let state = if status == 200 { "ready" } else { "not ready" };
-            return report.ok("address", format!("a server runs at {}, which is {state}", addresses.listen));
+            return report.ok("address", format!("a server that is {state} runs at {}", addresses.listen));
         }
     }
     report.error("address", error);

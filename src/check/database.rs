@@ -1,4 +1,4 @@
-//! Whether the database is there.
+//! Checks whether the database is reachable, and opens the connections for the other checks.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::config::Settings;
 use crate::embedded;
 use crate::store::{Address, StoreError};
 
-/// How long a connection, and each query, may take.
+/// The timeout of a connection and of each query.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The database, by both of its addresses.
+/// Connections to both addresses of the database.
 pub(super) struct Database {
-    /// For everything.
+    /// The address for queries.
     pub(super) address: Address,
     pub(super) client: Client,
-    /// For LISTEN and migrations; the same address where no other is set.
+    /// The address for LISTEN and migrations; equal to `address` if no other is set.
     pub(super) direct: Address,
     pub(super) direct_client: Client,
     pub(super) has_direct: bool,
 }
 
-/// Connects as the server does. `None` where there is nothing more to check.
+/// Connects with the server's code. Returns `None` if the checks of the database cannot run.
 pub(super) async fn connect(settings: &Settings, report: &mut Report) -> Option<Database> {
     let url = match &settings.database.database_url {
         Some(url) => url.clone(),
@@ -33,7 +33,7 @@ pub(super) async fn connect(settings: &Settings, report: &mut Report) -> Option<
     };
     let (address, direct, direct_setting) = match database::addresses(&url, &settings.postgres) {
         Ok(addresses) => addresses,
-        Err(error) => return none(report, error),
+        Err(error) => return failed(report, error),
     };
     let has_direct = settings.postgres.listen_database_url.is_some();
     let connected = async {
@@ -42,20 +42,20 @@ pub(super) async fn connect(settings: &Settings, report: &mut Report) -> Option<
     };
     match connected.await {
         Ok((client, direct_client)) => {
-            report.ok("database", format!("reached at {}", address.place()));
+            report.ok("database", format!("reached at {}", address.endpoint()));
             Some(Database { address, client, direct, direct_client, has_direct })
         }
-        Err(error) => none(report, error),
+        Err(error) => failed(report, error),
     }
 }
 
-fn none(report: &mut Report, error: AppError) -> Option<Database> {
+fn failed(report: &mut Report, error: AppError) -> Option<Database> {
     report.error("database", error);
-    report.add(Level::Skipped, "schema", "checked when the database can be reached, as is what follows from it");
+    report.add(Level::Skipped, "schema", "this and the checks after it need a connection to the database");
     None
 }
 
-/// The address of a private Postgres that runs.
+/// Returns the address of the private Postgres if it runs.
 async fn private(settings: &Settings, report: &mut Report) -> Option<String> {
     let data_dir = settings.database.data_dir();
     match embedded::inspect(settings.postgres.pg_bin.as_deref(), &data_dir).await {
@@ -64,7 +64,7 @@ async fn private(settings: &Settings, report: &mut Report) -> Option<String> {
             let (version, place) = (found.version, data_dir.display());
             report.ok("postgres", format!("the server {action} a private PostgreSQL {version} in {place}"));
             if found.url.is_none() {
-                report.add(Level::Skipped, "database", "the private Postgres does not run now");
+                report.add(Level::Skipped, "database", "the private Postgres is not running");
             }
             found.url
         }
@@ -75,22 +75,22 @@ async fn private(settings: &Settings, report: &mut Report) -> Option<String> {
     }
 }
 
-/// A connection, outside of any pool.
+/// Opens a connection. The error names the setting.
 async fn open(setting: &'static str, address: &Address) -> Result<Client, AppError> {
-    connection(address).await.map_err(|error| AppError::Database { setting, place: address.place(), error })
+    connection(address).await.map_err(|error| AppError::Database { setting, place: address.endpoint(), error })
 }
 
-/// The same where the address is known to work.
+/// Opens a connection to an address, without the setting's name in the error.
 pub(super) async fn connection(address: &Address) -> Result<Client, StoreError> {
     let connected = timeout(TIMEOUT, address.connect()).await;
     let (client, connection) = connected.map_err(|_| StoreError::Timeout)??;
-    // It ends with the client, which sees what breaks it as well.
+    // The task ends with the client. An error of the connection also fails the client's queries.
     tokio::spawn(connection);
     Ok(client)
 }
 
-/// The row of a statement without parameters. It is not prepared: the connection may be one of a pooler.
+/// Returns the row of a statement without parameters. The statement is not prepared, since the connection may be a pooler's.
 pub(super) async fn row(client: &Client, statement: &str) -> Result<Row, StoreError> {
-    let answer = timeout(TIMEOUT, client.query_typed_one(statement, &[])).await;
-    Ok(answer.map_err(|_| StoreError::Timeout)??)
+    let row = timeout(TIMEOUT, client.query_typed_one(statement, &[])).await;
+    Ok(row.map_err(|_| StoreError::Timeout)??)
 }

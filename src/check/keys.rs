@@ -1,4 +1,4 @@
-//! The keys that tokens are verified with.
+//! Checks the keys that verify tokens.
 
 use std::collections::BTreeSet;
 
@@ -7,27 +7,28 @@ use crate::config::Settings;
 use crate::jwks;
 use crate::keys;
 
-/// What a secret has that somebody has copied from an example.
-const COPIED: [&str; 5] = ["secret", "password", "changeme", "change-me", "example"];
+/// Words that occur in secrets copied from examples.
+const EXAMPLE_WORDS: [&str; 5] = ["secret", "password", "changeme", "change-me", "example"];
 
-/// Fewer different characters than any random secret of 32 bytes has in practice: one in hexadecimal has 12 at least.
-const LEAST_CHARACTERS: usize = 10;
+/// The least number of distinct characters of a random secret. A random hexadecimal secret of 32 bytes has at least 12 in
+/// practice.
+const MIN_DISTINCT_CHARACTERS: usize = 10;
 
-/// Loads them, and those of the issuer.
+/// Loads the configured keys, and those of the issuer.
 pub(super) async fn check(settings: &Settings, report: &mut Report) {
-    match keys::present(&settings.keys, &settings.database) {
+    match keys::existing_keys(&settings.keys, &settings.database) {
         Err(error) => report.error("keys", error),
         Ok(None) => {
             let place = settings.database.data_dir();
-            report.ok("keys", format!("the first start makes a secret in {}", place.display()));
+            report.ok("keys", format!("the first start creates a secret in {}", place.display()));
         }
         Ok(Some(_)) if settings.keys.jwt_secret.as_deref().is_some_and(is_guessable) => report.add(
             Level::Warning,
             "keys",
-            "RIDEWIRE_JWT_SECRET may be guessed, and who knows it is everybody; set one that `openssl rand -hex 32` makes",
+            "RIDEWIRE_JWT_SECRET can be guessed, and with it anyone can sign tokens; set one from `openssl rand -hex 32`",
         ),
         Ok(Some(keys)) if keys.iter().next().is_some() => {
-            report.ok("keys", format!("tokens by {}", keys.algorithms()));
+            report.ok("keys", format!("for {} tokens", keys.algorithms()));
         }
         Ok(Some(_)) => {}
     }
@@ -40,7 +41,7 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
         Ok(keys) => report.ok("issuer's keys", format!("{} from {source}", keys.algorithms())),
         Err(error) => report.error(
             "issuer's keys",
-            format!("RIDEWIRE_JWKS: {error}; let this machine reach the issuer, or correct the address or file"),
+            format!("RIDEWIRE_JWKS: {error}; make sure that this machine can reach the issuer, or correct the address or file"),
         ),
     }
 }
@@ -48,7 +49,7 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
 fn is_guessable(secret: &str) -> bool {
     let lower = secret.to_lowercase();
     let characters: BTreeSet<char> = secret.chars().collect();
-    characters.len() < LEAST_CHARACTERS || COPIED.iter().any(|word| lower.contains(word))
+    characters.len() < MIN_DISTINCT_CHARACTERS || EXAMPLE_WORDS.iter().any(|word| lower.contains(word))
 }
 
 #[cfg(test)]

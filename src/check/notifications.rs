@@ -1,4 +1,4 @@
-//! Whether LISTEN hears what NOTIFY says, and whether a pooler of transactions is in between.
+//! Checks whether LISTEN receives what NOTIFY sends, and whether a transaction pooler is between.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use crate::config::{Notify, PreparedStatements, Settings};
 use crate::realtime::listen_to;
 use crate::store::{Address, StoreError, sql};
 
-/// How long a notification may take, and LISTEN before it.
+/// The timeout of LISTEN, and of the notification.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How full the queue of notifications may be.
-const NOTABLE_USAGE: f64 = 0.25;
+/// The usage of the notification queue from which a warning is reported.
+const WARNING_USAGE: f64 = 0.25;
 
-/// Checks both. Where writes are impossible, nothing can be notified.
+/// Runs the checks. NOTIFY needs a database that accepts writes.
 pub(super) async fn check(database: &Database, settings: &Settings, is_writable: bool, report: &mut Report) {
     match is_pooled(database).await {
         Ok(true) if settings.prepared_statements == PreparedStatements::On => report.error(
             "pooler",
-            "DATABASE_URL leads through a pooler of transactions, where prepared statements fail; set \
+            "DATABASE_URL leads through a transaction pooler, where prepared statements fail; set \
              RIDEWIRE_PREPARED_STATEMENTS=off, and RIDEWIRE_LISTEN_DATABASE_URL to the database itself",
         ),
-        Ok(true) => report.ok("pooler", "DATABASE_URL leads through a pooler of transactions, and nothing is prepared"),
+        Ok(true) => report.ok("pooler", "DATABASE_URL leads through a transaction pooler; prepared statements are off"),
         Ok(false) => report.ok("pooler", "none"),
         Err(error) => report.error("pooler", format!("{error}; {}", error.advice())),
     }
@@ -35,28 +35,28 @@ pub(super) async fn check(database: &Database, settings: &Settings, is_writable:
         return report.ok("notifications", "not used: RIDEWIRE_NOTIFY=off");
     }
     if !is_writable {
-        return report.add(Level::Skipped, "notifications", "checked when the database takes writes");
+        return report.add(Level::Skipped, "notifications", "needs a database that accepts writes");
     }
-    match hears(&database.direct, &database.client).await {
+    match receives_notifications(&database.direct, &database.client).await {
         Ok(true) => report.ok("notifications", "LISTEN receives what NOTIFY sends"),
         Ok(false) => report.error(
             "notifications",
-            "LISTEN does not receive what NOTIFY sends: it leads through a pooler of transactions, or to another database than \
-             DATABASE_URL; set RIDEWIRE_LISTEN_DATABASE_URL to the database itself",
+            "LISTEN does not receive what NOTIFY sends: its connection leads through a transaction pooler, or to another database \
+             than DATABASE_URL; set RIDEWIRE_LISTEN_DATABASE_URL to the database itself",
         ),
         Err(error) => report.error("notifications", format!("{error}; {}", error.advice())),
     }
     let usage = row(&database.direct_client, sql::TOPICS_QUEUE_USAGE).await;
     match usage.and_then(|row| Ok(row.try_get::<_, f64>("usage")?)) {
         Ok(usage) => {
-            let (level, text) = queue(usage);
+            let (level, text) = queue_finding(usage);
             report.add(level, "notify queue", text);
         }
         Err(error) => report.error("notify queue", format!("{error}; {}", error.advice())),
     }
 }
 
-/// Whether two connections that are open at the same time have the same process of Postgres behind them.
+/// Whether two connections that are open at the same time use the same backend process of Postgres.
 async fn is_pooled(database: &Database) -> Result<bool, StoreError> {
     let other = connection(&database.address).await?;
     let mut processes = Vec::new();
@@ -64,33 +64,33 @@ async fn is_pooled(database: &Database) -> Result<bool, StoreError> {
         processes.push(row(client, sql::CHECK_BACKEND).await?.try_get::<_, i64>("process")?);
     }
     processes.dedup();
-    // One after the other has its own, in turns.
+    // Without a pooler the queries alternate between the two backends of the two connections.
     Ok(processes.len() != 4 || processes.first() != processes.get(2) || processes.get(1) != processes.get(3))
 }
 
-/// Sends a notification from one connection to another, as replicas do, on a channel that nobody else listens on.
-async fn hears(direct: &Address, sender: &Client) -> Result<bool, StoreError> {
+/// Sends a notification from one connection to another, as replicas do, on a channel with a random name.
+async fn receives_notifications(direct: &Address, sender: &Client) -> Result<bool, StoreError> {
     let channel = format!("ridewire_check_{:016x}", fastrand::u64(..));
-    let (listener, mut heard) = listening(direct).await?;
-    let listens = timeout(TIMEOUT, listen_to(&listener, &channel)).await;
-    listens.map_err(|_| StoreError::Timeout)??;
+    let (listener, mut received) = connect_listener(direct).await?;
+    let listened = timeout(TIMEOUT, listen_to(&listener, &channel)).await;
+    listened.map_err(|_| StoreError::Timeout)??;
     sender.simple_query(&format!("select pg_notify('{channel}', '')")).await?;
-    let hears = async { while heard.recv().await.is_some_and(|on| on != channel) {} };
-    let has_heard = timeout(TIMEOUT, hears).await.is_ok() && !listener.is_closed();
-    // Through a pooler, the connection to the database goes on.
+    let arrival = async { while received.recv().await.is_some_and(|on| on != channel) {} };
+    let has_arrived = timeout(TIMEOUT, arrival).await.is_ok() && !listener.is_closed();
+    // A pooler keeps its connection to the database, so the subscription must be removed.
     drop(listener.simple_query(&format!("unlisten {channel}")).await);
-    Ok(has_heard)
+    Ok(has_arrived)
 }
 
-/// A connection, and the channels of the notifications that it receives.
-async fn listening(address: &Address) -> Result<(Client, UnboundedReceiver<String>), StoreError> {
+/// Opens a connection, and returns it with the channels of the notifications that it receives.
+async fn connect_listener(address: &Address) -> Result<(Client, UnboundedReceiver<String>), StoreError> {
     let connected = timeout(TIMEOUT, address.connect()).await;
     let (client, mut connection) = connected.map_err(|_| StoreError::Timeout)??;
     let (sender, receiver) = unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
             if let AsyncMessage::Notification(notification) = message {
-                // Where nobody receives, the check is over.
+                // Fails if the receiver was dropped: the check has ended.
                 drop(sender.send(notification.channel().to_owned()));
             }
         }
@@ -98,13 +98,13 @@ async fn listening(address: &Address) -> Result<(Client, UnboundedReceiver<Strin
     Ok((client, receiver))
 }
 
-fn queue(usage: f64) -> (Level, String) {
+fn queue_finding(usage: f64) -> (Level, String) {
     let percent = usage * 100.0;
     match usage {
-        full if full >= NOTABLE_USAGE => (
+        high if high >= WARNING_USAGE => (
             Level::Warning,
             format!(
-                "{percent:.0} % full, and when it is full no NOTIFY succeeds; end the session that listens in a transaction \
+                "{percent:.0} % full; when it is full, every NOTIFY fails; end the session that listens in a transaction \
                  which does not end (pg_stat_activity, `idle in transaction`)"
             ),
         ),
@@ -117,8 +117,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queue_that_fills_is_reported() {
-        assert_eq!(queue(0.0), (Level::Ok, "0 % full".to_owned()));
-        assert_eq!(queue(0.3).0, Level::Warning);
+    fn a_filling_queue_is_reported() {
+        assert_eq!(queue_finding(0.0), (Level::Ok, "0 % full".to_owned()));
+        assert_eq!(queue_finding(0.3).0, Level::Warning);
     }
 }

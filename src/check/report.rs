@@ -1,22 +1,22 @@
-//! What was found: a page for a person, and an exit code for a program.
+//! The report: a page for the operator, and an exit code for programs.
 
 use std::fmt;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// Not checked, because something is missing for it.
+    /// The check could not run, because a precondition is missing.
     Skipped,
-    /// It works, and may not always.
+    /// The server works now, but may fail later.
     Warning,
-    /// The server does not start, or does not do what it guarantees.
+    /// The server does not start, or does not meet its guarantees.
     Error,
 }
 
 impl Level {
-    /// The exit code of a report whose worst finding this is.
+    /// The exit code of a report with this worst level.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Ok | Self::Skipped => 0,
@@ -52,7 +52,7 @@ impl Report {
         self.0.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
     }
 
-    /// Adds a finding: for a warning or an error, what is wrong and what to do.
+    /// Adds a finding. The text of a warning or an error contains the problem and what to do.
     pub(super) fn add(&mut self, level: Level, check: &'static str, text: impl fmt::Display) {
         self.0.push(Finding { level, check, text: text.to_string() });
     }
@@ -73,7 +73,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Finding { level, check, text } in &self.0 {
-            // What follows a line's end is part of the same finding.
+            // Further lines of the same finding are indented.
             let text = text.trim_end().replace('\n', "\n                        ");
             writeln!(f, "{:<8} {check:<14} {text}", level.as_str())?;
         }

@@ -1,4 +1,4 @@
-//! The schema, and what this role may do with it.
+//! Checks the schema's version, and the privileges of the database role.
 
 use std::collections::BTreeSet;
 
@@ -10,45 +10,46 @@ use super::database::{Database, row};
 use super::{Level, Report};
 use crate::store::{SchemaState, StoreError, compare, parameter_types, sql};
 
-/// How many of the complaints of Postgres are repeated.
-const SHOWN: usize = 3;
+/// The most error messages of Postgres that the report shows.
+const MAX_SHOWN: usize = 3;
 
-/// Compares the schema with the migrations of this version, then asks Postgres whether it would let this role run each statement of
+/// Compares the schema with the migrations of this version. Then checks whether Postgres lets this role run each statement of
 /// the server.
 pub(super) async fn check(database: &mut Database, report: &mut Report) {
-    let found = row(&database.direct_client, sql::CHECK_RIGHTS).await.and_then(|row| Rights::of(&row));
-    let rights = match found {
-        Ok(rights) => rights,
+    let privileges = row(&database.direct_client, sql::CHECK_RIGHTS).await.and_then(|row| Privileges::of(&row));
+    let privileges = match privileges {
+        Ok(privileges) => privileges,
         Err(error) => return report.error("privileges", format!("{error}; {}", error.advice())),
     };
-    let Some(schema) = &rights.schema else {
-        let text = "`search_path` leads to no schema that is there; create it, or correct it in DATABASE_URL";
+    let Some(schema) = &privileges.schema else {
+        let text = "`search_path` names no existing schema; create it, or correct it in DATABASE_URL";
         return report.error("schema", text);
     };
     let state = match compare(&mut database.direct_client).await {
         Ok(state) => state,
         Err(error) => return report.error("schema", format!("{error}; {}", error.advice())),
     };
-    let (level, text) = compared(&state);
+    let (level, text) = schema_finding(&state);
     report.add(level, "schema", text);
-    let mut missing = rights.missing(schema, !state.pending.is_empty());
+    let mut missing = privileges.missing(schema, !state.pending.is_empty());
     if state.applied > 0 && state.pending.is_empty() {
         missing.extend(denied(&database.client).await);
     }
     match missing.is_empty() {
-        true => report.ok("privileges", format!("{} may do what the server does in schema {schema}", rights.role)),
+        true => report.ok("privileges", format!("{} may run all statements in schema {schema}", privileges.role)),
         false => report.error(
             "privileges",
             format!(
-                "{}; let {role} own the schema, or grant {role} these rights",
+                "{}; make {role} the owner of the schema, or grant {role} these privileges",
                 missing.join("; "),
-                role = rights.role
+                role = privileges.role
             ),
         ),
     }
 }
 
-struct Rights {
+/// The names of the database, schema and role, and the role's privileges.
+struct Privileges {
     database: String,
     schema: Option<String>,
     role: String,
@@ -57,7 +58,7 @@ struct Rights {
     notifies: bool,
 }
 
-impl Rights {
+impl Privileges {
     fn of(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
             database: row.try_get("database")?,
@@ -74,7 +75,7 @@ impl Rights {
         let mut missing = Vec::new();
         if is_migrated_next && !self.creates {
             missing.push(format!(
-                "{role} may not create tables in schema {schema} of database {database}, which the next start has to"
+                "{role} may not create tables in schema {schema} of database {database}, but the next start migrates"
             ));
         }
         if !self.locks {
@@ -87,15 +88,14 @@ impl Rights {
     }
 }
 
-fn compared(state: &SchemaState) -> (Level, String) {
+fn schema_finding(state: &SchemaState) -> (Level, String) {
     let SchemaState { applied, pending, unknown, divergent } = state;
     if !divergent.is_empty() {
-        let text = "was applied with another content than this version has; run the build that has migrated it";
+        let text = "was applied with another content than in this version; run the build that migrated the database";
         return (Level::Error, format!("{} {text}, or restore a backup", divergent.join(", ")));
     }
     if !unknown.is_empty() {
-        let text =
-            "is not known to this version, so the server does not start; run the newer version that has migrated it";
+        let text = "is unknown to this version, so the server does not start; run the newer version that migrated the database";
         return (Level::Error, format!("{} {text}", unknown.join(", ")));
     }
     match (*applied, pending.len()) {
@@ -104,14 +104,15 @@ fn compared(state: &SchemaState) -> (Level, String) {
         (_, _) => (
             Level::Warning,
             format!(
-                "the next start migrates: {}; read in CHANGELOG.md what locks for long, or run `ridewire migrate` first",
+                "the next start migrates: {}; see CHANGELOG.md for long locks, or run `ridewire migrate` first",
                 pending.join(", ")
             ),
         ),
     }
 }
 
-/// What Postgres would not let this role do, in its own words: `explain` checks the rights of a statement, and does not run it.
+/// Returns the error messages of Postgres for the statements that this role may not run. `explain` checks the privileges of a
+/// statement without running it.
 async fn denied(client: &Client) -> Vec<String> {
     let prefix = format!("ridewire_check_{:08x}", fastrand::u32(..));
     let explained = sql::ALL.iter().enumerate().map(|(number, statement)| {
@@ -122,16 +123,16 @@ async fn denied(client: &Client) -> Vec<String> {
             let nulls = if count == 0 { nulls } else { format!("({nulls})") };
             let all = format!("prepare {name} as {statement}\n; explain execute {name} {nulls}; deallocate {name}");
             let error = client.simple_query(&all).await.err()?;
-            // It is another connection's where this one is a pooler's, and goes with that.
+            // Through a pooler this may run on another backend. The statement then ends with the session of its own backend.
             drop(client.simple_query(&format!("deallocate {name}")).await);
             let error = error.as_db_error().filter(|error| *error.code() == SqlState::INSUFFICIENT_PRIVILEGE)?;
             Some(error.message().to_owned())
         }
     });
-    // Sent one after the other without waiting, and answered so.
+    // Pipelined: sent one after another without waiting for responses.
     let denied: BTreeSet<String> = join_all(explained).await.into_iter().flatten().collect();
-    let more = denied.len().saturating_sub(SHOWN);
-    let mut shown: Vec<_> = denied.into_iter().take(SHOWN).collect();
+    let more = denied.len().saturating_sub(MAX_SHOWN);
+    let mut shown: Vec<_> = denied.into_iter().take(MAX_SHOWN).collect();
     if more > 0 {
         shown.push(format!("and {more} more"));
     }
@@ -143,14 +144,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_schema_that_this_version_cannot_use_is_an_error() {
+    fn an_incompatible_schema_is_an_error() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let sound = SchemaState { applied: 3, ..SchemaState::default() };
-        assert_eq!(compared(&sound).0, Level::Ok);
-        assert_eq!(compared(&SchemaState { pending: names(&["V1__core"]), ..SchemaState::default() }).0, Level::Ok);
-        let (level, text) = compared(&SchemaState { pending: names(&["V4__x", "V5__y"]), ..sound.clone() });
+        assert_eq!(schema_finding(&sound).0, Level::Ok);
+        assert_eq!(
+            schema_finding(&SchemaState { pending: names(&["V1__core"]), ..SchemaState::default() }).0,
+            Level::Ok
+        );
+        let (level, text) = schema_finding(&SchemaState { pending: names(&["V4__x", "V5__y"]), ..sound.clone() });
         assert!(level == Level::Warning && text.contains("V4__x, V5__y"), "{text}");
-        assert_eq!(compared(&SchemaState { unknown: names(&["V9__z"]), ..sound.clone() }).0, Level::Error);
-        assert_eq!(compared(&SchemaState { divergent: names(&["V1__core"]), ..sound }).0, Level::Error);
+        assert_eq!(schema_finding(&SchemaState { unknown: names(&["V9__z"]), ..sound.clone() }).0, Level::Error);
+        assert_eq!(schema_finding(&SchemaState { divergent: names(&["V1__core"]), ..sound }).0, Level::Error);
     }
 }

@@ -1,4 +1,4 @@
-//! What kind of Postgres it is: its version, whether it takes writes, whether it keeps them, and its clock.
+//! Checks the Postgres server: its version, whether it accepts writes, their durability, and its clock.
 
 use std::time::SystemTime;
 
@@ -6,33 +6,33 @@ use tokio_postgres::Row;
 
 use super::database::{Database, row};
 use super::{Level, Report};
-use crate::auth::Expect;
+use crate::auth::ClaimValidation;
 use crate::store::{StoreError, sql};
 
-/// The major versions that this version is for.
+/// The oldest and the newest supported major version.
 const OLDEST: i64 = 14;
 const NEWEST: i64 = 18;
 
-/// By how many seconds clocks may differ before it is worth a word.
-const NOTABLE_DIFFERENCE: f64 = 2.0;
+/// The difference of the clocks, in seconds, from which a warning is reported.
+const WARNING_DIFFERENCE: f64 = 2.0;
 
-/// Checks them. Whether the database takes writes.
+/// Runs the checks. Returns whether the database accepts writes.
 pub(super) async fn check(database: &Database, report: &mut Report) -> bool {
-    let asked = SystemTime::now();
-    let answer = row(&database.client, sql::CHECK_SERVER).await;
-    let answered = SystemTime::now();
-    let facts = answer.and_then(|row| Facts::of(&row));
-    match facts {
-        Ok(facts) => {
-            let (level, text) = version(facts.version);
+    let before = SystemTime::now();
+    let result = row(&database.client, sql::CHECK_SERVER).await;
+    let after = SystemTime::now();
+    let info = result.and_then(|row| ServerInfo::of(&row));
+    match info {
+        Ok(info) => {
+            let (level, text) = version(info.version);
             report.add(level, "version", text);
-            let (level, text) = facts.writes();
+            let (level, text) = info.writes();
             report.add(level, "writes", text);
-            let (level, text) = facts.durability();
+            let (level, text) = info.durability();
             report.add(level, "durability", text);
-            let (level, text) = clock(facts.clock, seconds(asked), seconds(answered));
+            let (level, text) = clock(info.clock, seconds(before), seconds(after));
             report.add(level, "clock", text);
-            !facts.is_standby && !facts.is_read_only
+            !info.is_standby && !info.is_read_only
         }
         Err(error) => {
             report.error("version", format!("{error}; {}", error.advice()));
@@ -41,8 +41,9 @@ pub(super) async fn check(database: &Database, report: &mut Report) -> bool {
     }
 }
 
+/// The checked properties of the Postgres server.
 #[derive(Debug)]
-struct Facts {
+struct ServerInfo {
     version: i64,
     is_standby: bool,
     is_read_only: bool,
@@ -53,7 +54,7 @@ struct Facts {
     clock: f64,
 }
 
-impl Facts {
+impl ServerInfo {
     fn of(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
             version: row.try_get("version")?,
@@ -94,46 +95,47 @@ impl Facts {
                 "synchronous_commit is local, so a failover may lose acknowledged messages; set it to on",
             ),
             (true, _) => (Level::Ok, "commits wait for the disk and a synchronous standby"),
-            // The server sets it to on where it is off.
+            // Ridewire sets `synchronous_commit` to on if it is off.
             (false, _) => (Level::Ok, "commits wait for the disk; no synchronous standby"),
         }
     }
 }
 
-/// `server_version_num` is the major version and four digits of the minor one.
+/// Checks `server_version_num`: the major version, followed by four digits of the minor version.
 fn version(number: i64) -> (Level, String) {
     let (major, minor) = (number / 10_000, number % 10_000);
     if major < OLDEST {
         (Level::Error, format!("PostgreSQL {major} is too old; upgrade to {OLDEST} or newer"))
     } else if major > NEWEST {
-        let text = "the newest that this version knows; update Ridewire";
+        let text = "the newest version that this build supports; update Ridewire";
         (Level::Warning, format!("PostgreSQL {major} is newer than {NEWEST}, {text}"))
     } else {
         (Level::Ok, format!("PostgreSQL {major}.{minor}"))
     }
 }
 
-/// Compares the clocks, all in seconds since 1970. That of the database was read at some time between two readings of ours.
-fn clock(database: f64, asked: f64, answered: f64) -> (Level, String) {
-    let difference = if database < asked {
-        asked - database
-    } else if database > answered {
-        answered - database
+/// Compares the clocks, in Unix seconds. The database's clock was read at some time between `before` and `after`, two readings
+/// of this machine's clock.
+fn clock(database: f64, before: f64, after: f64) -> (Level, String) {
+    let difference = if database < before {
+        before - database
+    } else if database > after {
+        after - database
     } else {
         0.0
     };
-    let tolerated = Expect::default().leeway.as_secs_f64();
+    let tolerated = ClaimValidation::default().leeway.as_secs_f64();
     let text = || {
         let order = if difference > 0.0 { "ahead of" } else { "behind" };
         format!(
-            "this machine's clock is {:.0} s {order} the database's, and tokens are judged by this machine's; run NTP on both",
+            "this machine's clock is {:.0} s {order} the database's, and tokens are verified by this machine's; run NTP on both",
             difference.abs()
         )
     };
     match difference.abs() {
         large if large > tolerated => (Level::Error, text()),
-        notable if notable > NOTABLE_DIFFERENCE => (Level::Warning, text()),
-        _ => (Level::Ok, "that of this machine and that of the database agree".to_owned()),
+        notable if notable > WARNING_DIFFERENCE => (Level::Warning, text()),
+        _ => (Level::Ok, "this machine and the database agree".to_owned()),
     }
 }
 
@@ -146,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_outside_of_the_supported_range_are_reported() {
+    fn unsupported_versions_are_reported() {
         assert_eq!(version(150_018), (Level::Ok, "PostgreSQL 15.18".to_owned()));
         assert_eq!(version(130_022).0, Level::Error);
         assert_eq!(version(180_001).0, Level::Ok);
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_agree_within_the_time_that_the_question_took() {
+    fn clocks_agree_within_the_duration_of_the_query() {
         assert_eq!(clock(100.0, 99.0, 101.0).0, Level::Ok);
         assert_eq!(clock(100.0, 101.0, 111.0).0, Level::Ok);
         let (level, text) = clock(100.0, 110.0, 110.1);
@@ -165,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_database_that_may_lose_commits_is_reported() {
-        let sound = Facts {
+        let sound = ServerInfo {
             version: 150_000,
             is_standby: false,
             is_read_only: false,
@@ -176,10 +178,10 @@ mod tests {
             clock: 0.0,
         };
         assert_eq!((sound.durability().0, sound.writes().0), (Level::Ok, Level::Ok));
-        let local = Facts { has_synchronous_standby: true, synchronous_commit: "local".to_owned(), ..sound };
+        let local = ServerInfo { has_synchronous_standby: true, synchronous_commit: "local".to_owned(), ..sound };
         assert_eq!(local.durability().0, Level::Warning);
-        let unsafe_pages = Facts { writes_full_pages: false, ..local };
+        let unsafe_pages = ServerInfo { writes_full_pages: false, ..local };
         assert_eq!(unsafe_pages.durability().0, Level::Error);
-        assert_eq!(Facts { is_standby: true, ..unsafe_pages }.writes().0, Level::Error);
+        assert_eq!(ServerInfo { is_standby: true, ..unsafe_pages }.writes().0, Level::Error);
     }
 }

@@ -1,4 +1,4 @@
-//! Settings that cannot be used, or not together.
+//! Checks for settings that are invalid, alone or in combination.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use super::{Level, Report};
 use crate::app::{moderation, validated};
 use crate::config::Settings;
 
-/// How long load balancers commonly let a stream be silent.
+/// The common idle timeout of load balancers.
 const COMMON_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Checks them. `unknown` are complaints about variables that are no settings.
+/// Runs the checks. `unknown` are error messages about unknown environment variables.
 pub(super) fn check(settings: &Settings, unknown: Vec<String>, report: &mut Report) {
     let unusable = [
         validated::origins(settings).err(),
@@ -25,13 +25,13 @@ pub(super) fn check(settings: &Settings, unknown: Vec<String>, report: &mut Repo
             Level::Warning,
             "settings",
             format!(
-                "RIDEWIRE_HEARTBEAT is {heartbeat}, and load balancers commonly end a stream that is silent for 60s; choose \
-                 less than their idle time-out"
+                "RIDEWIRE_HEARTBEAT is {heartbeat}, but load balancers commonly end a stream that is silent for 60s; choose \
+                 a shorter time than their idle timeout"
             ),
         );
     }
     if errors.is_empty() && !is_silent_for_long {
-        report.ok("settings", "all can be used");
+        report.ok("settings", "valid");
     }
     errors.into_iter().for_each(|error| report.error("settings", error));
 }

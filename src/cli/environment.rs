@@ -1,14 +1,14 @@
-//! Variables of the environment that are no settings: most likely misspelt ones.
+//! Detects environment variables that look like settings but are not: most likely misspelt ones.
 
 use std::ffi::{OsStr, OsString};
 
 use clap::Command;
 
-/// What every variable of ours begins with, except `DATABASE_URL`.
+/// The prefix of all our variables except `DATABASE_URL`.
 const PREFIX: &str = "RIDEWIRE_";
 
-/// Variables of this project's own scripts and tests, which a server that they start inherits. They set nothing here.
-const OF_THE_BUILD: [&str; 19] = [
+/// The variables of this project's scripts and tests. A server that these start inherits them, and ignores them.
+const DEVELOPMENT_VARIABLES: [&str; 19] = [
     "RIDEWIRE_BENCH",
     "RIDEWIRE_BIN",
     "RIDEWIRE_CHAOS_GROUP",
@@ -30,7 +30,7 @@ const OF_THE_BUILD: [&str; 19] = [
     "RIDEWIRE_TEST_SEED",
 ];
 
-/// The variables that `command` and its subcommands read.
+/// Returns the variables that `command` and its subcommands read.
 pub(super) fn settings(command: &Command) -> Vec<String> {
     let commands = std::iter::once(command).chain(command.get_subcommands());
     let names = commands.flat_map(Command::get_arguments).filter_map(|argument| argument.get_env()?.to_str());
@@ -40,25 +40,25 @@ pub(super) fn settings(command: &Command) -> Vec<String> {
     names
 }
 
-/// A complaint about each variable that begins as ours do and is no setting.
+/// Returns an error message for each variable that has our prefix and is not a setting.
 pub(super) fn unknown(settings: &[String], variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<String> {
     let mut unknown: Vec<_> = variables
         .filter_map(|(name, value)| {
             let name = name.to_string_lossy().into_owned();
-            let is_ours = name.starts_with(PREFIX) && !is_of_kubernetes(&name, &value);
-            let is_known = settings.contains(&name) || OF_THE_BUILD.contains(&name.as_str());
-            (is_ours && !is_known).then_some(name)
+            let has_prefix = name.starts_with(PREFIX) && !is_set_by_kubernetes(&name, &value);
+            let is_known = settings.contains(&name) || DEVELOPMENT_VARIABLES.contains(&name.as_str());
+            (has_prefix && !is_known).then_some(name)
         })
         .collect();
     unknown.sort();
-    let complaints = unknown.iter().map(|name| match nearest(settings, name) {
+    let messages = unknown.iter().map(|name| match nearest(settings, name) {
         Some(nearest) => format!("{name} is not a setting; did you mean {nearest}?"),
         None => format!("{name} is not a setting; remove it, or see `ridewire serve --help`"),
     });
-    complaints.collect()
+    messages.collect()
 }
 
-/// The setting that was most likely meant, if one is similar enough.
+/// Returns the setting whose name is nearest, if it is similar enough.
 fn nearest<'a>(settings: &'a [String], name: &str) -> Option<&'a str> {
     let similar = settings.iter().filter(|setting| setting.starts_with(PREFIX)).map(|setting| {
         let rest = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
@@ -68,9 +68,9 @@ fn nearest<'a>(settings: &'a [String], name: &str) -> Option<&'a str> {
     best.filter(|(likeness, _)| *likeness >= 0.6).map(|(_, setting)| setting.as_str())
 }
 
-/// Whether Kubernetes has set a variable: in each container, for each service of its namespace, and one may be named `ridewire`.
-/// (Its manual: "Service", "Environment variables".)
-fn is_of_kubernetes(name: &str, value: &OsStr) -> bool {
+/// Whether Kubernetes set a variable. It sets variables in each container for each service of the namespace, and a service may
+/// be named `ridewire` (Kubernetes documentation, "Service", section "Environment variables").
+fn is_set_by_kubernetes(name: &str, value: &OsStr) -> bool {
     let is_address = || {
         let value = value.to_string_lossy();
         ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
@@ -93,25 +93,25 @@ fn is_of_kubernetes(name: &str, value: &OsStr) -> bool {
 mod tests {
     use super::*;
 
-    fn complaints(variables: &[(&str, &str)]) -> Vec<String> {
+    fn messages(variables: &[(&str, &str)]) -> Vec<String> {
         let settings = ["DATABASE_URL", "RIDEWIRE_DRAIN_WINDOW", "RIDEWIRE_LISTEN", "RIDEWIRE_LOG"].map(str::to_owned);
         unknown(&settings, variables.iter().map(|(name, value)| (name.into(), value.into())))
     }
 
     #[test]
-    fn a_misspelt_setting_is_found_and_the_nearest_named() {
+    fn an_unknown_variable_is_reported_with_the_nearest_setting() {
         assert_eq!(
-            complaints(&[("RIDEWIRE_LISTEN", ""), ("RIDEWIRE_BIN", "x"), ("PATH", "/bin"), ("RIDE", "")]),
+            messages(&[("RIDEWIRE_LISTEN", ""), ("RIDEWIRE_BIN", "x"), ("PATH", "/bin"), ("RIDE", "")]),
             [""; 0]
         );
-        let found = complaints(&[("RIDEWIRE_DRAIN_WINDW", "1s"), ("RIDEWIRE_ZEBRA", "1"), ("RIDEWIRE_PORT", "8080")]);
+        let found = messages(&[("RIDEWIRE_DRAIN_WINDW", "1s"), ("RIDEWIRE_ZEBRA", "1"), ("RIDEWIRE_PORT", "8080")]);
         assert_eq!(found[0], "RIDEWIRE_DRAIN_WINDW is not a setting; did you mean RIDEWIRE_DRAIN_WINDOW?");
         assert!(found[1].starts_with("RIDEWIRE_PORT is not a setting; "), "{found:?}");
         assert_eq!(found[2], "RIDEWIRE_ZEBRA is not a setting; remove it, or see `ridewire serve --help`");
     }
 
     #[test]
-    fn what_kubernetes_sets_for_a_service_of_this_name_is_no_setting() {
+    fn variables_of_a_kubernetes_service_are_ignored() {
         let set = [
             ("RIDEWIRE_SERVICE_HOST", "10.0.0.11"),
             ("RIDEWIRE_SERVICE_PORT", "8080"),
@@ -123,22 +123,23 @@ mod tests {
             ("RIDEWIRE_PORT_8080_TCP_ADDR", "10.0.0.11"),
             ("RIDEWIRE_ADMIN_SERVICE_HOST", "10.0.0.12"),
         ];
-        assert_eq!(complaints(&set), [""; 0]);
-        assert_eq!(complaints(&[("RIDEWIRE_LISTEN_PORT", "8080")]).len(), 1);
+        assert_eq!(messages(&set), [""; 0]);
+        assert_eq!(messages(&[("RIDEWIRE_LISTEN_PORT", "8080")]).len(), 1);
     }
 
     #[test]
     fn the_variables_of_the_scripts_are_known() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let scripts = std::fs::read_dir(root.join("scripts")).unwrap().map(|entry| entry.unwrap().path());
+        let scripts = scripts.filter(|path| path.is_file());
         let settings = settings(&<super::super::Cli as clap::CommandFactory>::command());
         for file in scripts.chain([root.join("Makefile"), root.join("Dockerfile"), root.join("compose.yaml")]) {
             let text = std::fs::read_to_string(&file).unwrap();
             for (at, _) in text.match_indices(PREFIX) {
                 let ends = |c: char| !(c.is_ascii_uppercase() || c == '_');
                 let name = text[at..].split(ends).next().unwrap();
-                let is_known = settings.iter().any(|setting| setting == name) || OF_THE_BUILD.contains(&name);
-                assert!(is_known, "{}: {name} is neither a setting nor in OF_THE_BUILD", file.display());
+                let is_known = settings.iter().any(|setting| setting == name) || DEVELOPMENT_VARIABLES.contains(&name);
+                assert!(is_known, "{}: {name} is neither a setting nor in DEVELOPMENT_VARIABLES", file.display());
             }
         }
     }

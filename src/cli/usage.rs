@@ -1,4 +1,4 @@
-//! Errors of the command line and of the environment, as a person reads them: which variable, which option, which form is expected.
+//! Error messages for the command line and the environment: the variable, the option, and the expected form.
 
 use std::error::Error as _;
 use std::process::ExitCode;
@@ -6,26 +6,26 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Error};
 
-/// The exit code of a command line or a setting that cannot be used.
+/// The exit code for an invalid command line or setting.
 pub(super) const USAGE: u8 = 2;
 
-/// Prints an error of clap, or what was asked of it, such as the help.
+/// Prints an error of clap, or its output, such as the help.
 pub(super) fn report(error: &Error, command: &Command) -> ExitCode {
-    match described(error, command) {
+    match describe(error, command) {
         Some(text) => {
-            #[allow(clippy::print_stderr, reason = "logging has not begun")]
+            #[allow(clippy::print_stderr, reason = "logging has not started")]
             {
                 eprintln!("ridewire: {text}");
             }
         }
-        // Where nobody reads it, nothing is to be done.
+        // A failed write is ignored: the reader has closed the pipe.
         None => drop(error.print()),
     }
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// What is wrong with the value of a setting; `None` for other errors.
-fn described(error: &Error, command: &Command) -> Option<String> {
+/// Describes an invalid value of a setting. Returns `None` for other errors.
+fn describe(error: &Error, command: &Command) -> Option<String> {
     if error.kind() == ErrorKind::InvalidUtf8 {
         return not_unicode(command);
     }
@@ -41,15 +41,15 @@ fn described(error: &Error, command: &Command) -> Option<String> {
         _ => "it needs a value".to_owned(),
     };
     let value = match error.get(ContextKind::InvalidValue) {
-        // It may be a secret.
+        // The value may be a secret.
         _ if argument.is_hide_env_values_set() => String::new(),
-        Some(ContextValue::String(value)) => format!("{value:?} cannot be used: "),
+        Some(ContextValue::String(value)) => format!("{value:?} is invalid: "),
         _ => String::new(),
     };
     Some(format!("{}: {value}{expected}", name(argument)))
 }
 
-/// A setting by both of its names.
+/// Returns both names of a setting.
 fn name(argument: &Arg) -> String {
     let option = argument.get_long().map(|long| format!("--{long}")).unwrap_or_default();
     match argument.get_env() {
@@ -62,7 +62,7 @@ fn arguments(command: &Command) -> impl Iterator<Item = &Arg> {
     std::iter::once(command).chain(command.get_subcommands()).flat_map(Command::get_arguments)
 }
 
-/// clap does not say whose value it is.
+/// Finds the setting whose value is not UTF-8. clap's error does not name it.
 fn not_unicode(command: &Command) -> Option<String> {
     let argument = arguments(command).find(|argument| {
         let value = argument.get_env().and_then(std::env::var_os);

@@ -1,14 +1,14 @@
-//! Parses the values of settings. Each error says which form is expected.
+//! Parsers for the values of settings. Each error contains the expected form.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-/// The least memory: a quarter of it is a few responses.
-const LEAST_MEMORY: usize = 16 << 20;
+/// The least memory. A quarter of it holds a few responses.
+const MIN_MEMORY: usize = 16 << 20;
 
-/// An amount of memory: bytes, or with a unit of 1,024 to the power of 1, 2 or 3.
+/// Parses an amount of memory: a number of bytes, or with a unit of KiB, MiB or GiB.
 pub(super) fn memory(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text.get(digits.len()..).unwrap_or_default() {
@@ -19,10 +19,10 @@ pub(super) fn memory(text: &str) -> Result<usize, String> {
         _ => None,
     };
     let bytes = shift.zip(digits.trim().parse::<usize>().ok()).and_then(|(shift, count)| count.checked_mul(1 << shift));
-    bytes.filter(|bytes| *bytes >= LEAST_MEMORY).ok_or_else(|| "write it as 512MiB or 2GiB; 16MiB at least".to_owned())
+    bytes.filter(|bytes| *bytes >= MIN_MEMORY).ok_or_else(|| "write it as 512MiB or 2GiB, at least 16MiB".to_owned())
 }
 
-/// A URL that other URLs begin with.
+/// Parses a URL that is used as the beginning of other URLs.
 pub(crate) fn web_address(text: &str) -> Result<String, String> {
     let rest = ["https://", "http://"].iter().find_map(|scheme| text.strip_prefix(scheme));
     let is_plain = |rest: &str| {
@@ -35,12 +35,12 @@ pub(crate) fn web_address(text: &str) -> Result<String, String> {
     }
 }
 
-/// A length of time, which may be zero.
+/// Parses a duration, which may be zero.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 15s, 3m or 24h"))
 }
 
-/// A length of time after which something happens again, or is given up: not zero.
+/// Parses a duration that is not zero: a period or a timeout.
 pub(super) fn period(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("it must be more than zero; write it as 15s, 3m or 24h".to_owned()),
@@ -48,23 +48,23 @@ pub(super) fn period(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A whole number.
+/// Parses a whole number.
 pub(super) fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "write a whole number, such as 1000".to_owned())
 }
 
-/// How many there may be of what cannot be done without.
+/// Parses a whole number that is at least 1.
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
-    number::<usize>(text).ok().filter(|count| *count > 0).ok_or_else(|| "write a whole number, 1 at least".to_owned())
+    number::<usize>(text).ok().filter(|count| *count > 0).ok_or_else(|| "write a whole number, at least 1".to_owned())
 }
 
-/// How large a request's head may be.
+/// Parses the limit of a request's head.
 pub(super) fn head_bytes(text: &str) -> Result<u64, String> {
     let bytes = number::<u64>(text).ok().filter(|bytes| (8_192..=1_048_576).contains(bytes));
     bytes.ok_or_else(|| "write a number of bytes from 8192 to 1048576".to_owned())
 }
 
-/// A part of a whole.
+/// Parses a fraction from 0 to 1.
 pub(super) fn ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
     ratio.ok_or_else(|| "write a number from 0 to 1, such as 0.1".to_owned())
@@ -72,16 +72,16 @@ pub(super) fn ratio(text: &str) -> Result<f64, String> {
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// What is logged. `EnvFilter` takes a misspelt level for the name of a module, and then nothing is logged; so here a level
-/// stands alone, and a module has one.
+/// Validates a log filter. `EnvFilter` parses a misspelt level as the name of a module, and then logs nothing. So here a
+/// directive must be a level, or a module with a level.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     let expected = "write a level (error, warn, info, debug, trace, off), or levels of modules, as info,ridewire=debug";
     let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
-    let is_clear = |directive: &str| match directive.rsplit_once('=') {
+    let is_valid = |directive: &str| match directive.rsplit_once('=') {
         Some((module, level)) => !module.is_empty() && !module.contains(char::is_whitespace) && is_level(level),
         None => is_level(directive),
     };
-    match text.split(',').all(is_clear) && EnvFilter::try_new(text).is_ok() {
+    match text.split(',').all(is_valid) && EnvFilter::try_new(text).is_ok() {
         true => Ok(text.to_owned()),
         false => Err(expected.to_owned()),
     }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_filter_has_levels_that_there_are() {
+    fn a_log_filter_must_have_valid_levels() {
         for good in
             ["info", "WARN", "off", "info,ridewire=debug", "ridewire::http=trace,hyper=warn", "ridewire[x{y=1}]=info"]
         {

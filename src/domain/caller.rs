@@ -1,31 +1,31 @@
-//! Who is asking.
+//! The caller of a request, and its role.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Time, UserId};
 
-/// What a token says its bearer is. On a ride it is the ride that says who is its rider and its driver; the
-/// token's role decides what no ride decides: who may create rides, accept them, and follow all of them.
+/// The `role` of a token. The ride, not the token, determines a ride's rider and driver. The token's role determines the
+/// permissions that do not depend on a ride: to create rides, to accept them, and to read all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Books rides.
     Rider,
-    /// Drives them.
+    /// Accepts and drives rides.
     Driver,
     /// Reads and writes in every ride.
     Support,
-    /// The platform around: creates rides, reads every ride, may send as `system`.
+    /// The surrounding platform: creates rides, reads every ride, may send as `system`.
     Service,
 }
 
 impl Role {
-    /// Whether this role sees every ride, and who of the drivers takes rides: support and service.
+    /// Returns whether this role may read every ride and list the available drivers: support and service.
     pub fn is_staff(self) -> bool {
         matches!(self, Self::Support | Self::Service)
     }
 
-    /// The role as tokens spell it.
+    /// Returns the value of the `role` claim.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rider => "rider",
@@ -36,20 +36,20 @@ impl Role {
     }
 }
 
-/// Names a public key by a hash of what it is, whatever its issuer calls it.
-pub type KeyPrint = u64;
+/// A hash of a public key. It identifies the key independently of the issuer's `kid`.
+pub type KeyFingerprint = u64;
 
-/// An authenticated user, as their token describes them.
+/// An authenticated user, as described by their token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// `sub`.
     pub user: UserId,
     /// `role`.
     pub role: Role,
-    /// `iat`, where the token has one.
+    /// `iat`, where the token has it.
     pub issued_at: Option<Time>,
-    /// The key of the issuer's set that the token is signed with: what this caller has opened ends when it is withdrawn.
-    pub key: Option<KeyPrint>,
-    /// `exp`: what this caller has opened ends here.
+    /// The key of the issuer's key set that signed the token. When the issuer withdraws the key, the caller's streams end.
+    pub key: Option<KeyFingerprint>,
+    /// `exp`: the caller's streams end at this time.
     pub expires_at: Time,
 }

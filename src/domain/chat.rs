@@ -1,4 +1,4 @@
-//! A ride's chat window: when it opens and closes, and for whom.
+//! A ride's chat window: when it opens, and when it closes for each participant.
 
 use std::time::Duration;
 
@@ -6,34 +6,34 @@ use serde::{Deserialize, Serialize};
 
 use super::{Status, Time};
 
-/// Whether somebody may write on a ride.
+/// Whether a user may write on a ride.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[salvo(schema(name = "Chat"))]
 pub enum Chat {
-    /// The window has not opened yet, or never did.
+    /// The chat window has not opened yet, or the ride ended before it opened.
     None,
-    /// It is open: until the ride has ended and the grace after that has passed.
+    /// The chat window is open. It closes when the grace period after the ride's end has passed.
     Open,
-    /// It has passed: what was said stays to be read.
+    /// The chat window has passed. Messages can still be read.
     ReadOnly,
 }
 
-/// The status from which on a chat is open.
+/// The ride status at which the chat opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, salvo::oapi::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[salvo(schema(name = "OpensAt", rename_all = "lowercase"))]
 pub enum OpensAt {
-    /// From the beginning.
+    /// When the ride is created.
     Requested,
-    /// When a driver has accepted the ride: the default.
+    /// When a driver accepts the ride. This is the default.
     Accepted,
-    /// When the driver has arrived.
+    /// When the driver arrives.
     Arrived,
 }
 
 impl OpensAt {
-    /// The status from which on the chat is open.
+    /// Returns the ride status at which the chat opens.
     pub fn status(self) -> Status {
         match self {
             Self::Requested => Status::Requested,
@@ -42,9 +42,13 @@ impl OpensAt {
         }
     }
 
-    /// As it is stored and sent.
+    /// Returns the form that is stored and sent.
     pub fn as_str(self) -> &'static str {
-        self.status().as_str()
+        match self {
+            Self::Requested => "requested",
+            Self::Accepted => "accepted",
+            Self::Arrived => "arrived",
+        }
     }
 
     /// Parses what [`OpensAt::as_str`] returns.
@@ -57,9 +61,9 @@ impl OpensAt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChatPolicy {
-    /// The status from which on it is open.
+    /// The ride status at which the chat opens.
     pub opens_at: OpensAt,
-    /// How long after the ride's end.
+    /// How long the chat stays open after the ride's end.
     pub grace_seconds: GraceSeconds,
 }
 
@@ -73,23 +77,23 @@ pub struct GraceSeconds {
 }
 
 impl GraceSeconds {
-    /// The longest grace: a year.
-    pub const LONGEST: u32 = 365 * 24 * 60 * 60;
+    /// The maximum grace period: one year.
+    pub const MAX: u32 = 365 * 24 * 60 * 60;
 }
 
 impl ChatPolicy {
-    /// When the chat of a ride closes that ended then.
-    pub fn closes(&self, ended: Time) -> Window {
+    /// Returns the closing times of a ride that ended at `ended`.
+    pub fn closing_times(&self, ended: Time) -> ClosingTimes {
         let after = |seconds: u32| ended.plus(Duration::from_secs(seconds.into()));
-        Window { rider: after(self.grace_seconds.rider), driver: after(self.grace_seconds.driver) }
+        ClosingTimes { rider: after(self.grace_seconds.rider), driver: after(self.grace_seconds.driver) }
     }
 }
 
-/// Until when the people of a ride that has ended may write.
+/// When the chat of an ended ride closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    /// The rider.
+pub struct ClosingTimes {
+    /// For the rider.
     pub rider: Time,
-    /// The driver.
+    /// For the driver.
     pub driver: Time,
 }

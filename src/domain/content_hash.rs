@@ -1,7 +1,7 @@
-//! The keyed hash that distinguishes a repeated send from another one.
+//! The keyed hash of a message's content. It distinguishes a repeated send from a send of other content.
 //!
-//! The key is of the deployment: the database has it (`secrets`), beside the hashes but in no response, log or dump of single tables.
-//! Whoever has a hash alone cannot find out a short content by trying. It is erased with the content.
+//! The key belongs to the deployment. It is stored in the database (table `secrets`), and is not in any response, log or dump of
+//! another table. With a hash alone, a short content cannot be found by brute force. The hash is erased with the content.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,62 +11,62 @@ use sha2::{Digest, Sha256};
 
 use super::{Content, Metadata};
 
-/// The bytes of a hash.
+/// The length of a hash in bytes.
 const LENGTH: usize = 16;
 
-/// The key of all content hashes of a deployment. Clones share it.
+/// The key of all content hashes of a deployment. Clones share the key.
 #[derive(Clone)]
 pub struct ContentKey(Arc<Hmac<Sha256>>);
 
 impl ContentKey {
-    /// A key of any length; `None` for one that is empty.
+    /// Creates a key from a secret of any length. Returns `None` for an empty secret.
     pub fn new(secret: &[u8]) -> Option<Self> {
         let mac = Hmac::new_from_slice(secret).ok().filter(|_| !secret.is_empty())?;
         Some(Self(Arc::new(mac)))
     }
 
-    /// The hash of what a message is first sent with.
+    /// Returns the hash of the content and metadata of a send.
     pub fn hash(&self, content: &Content, metadata: Option<&Metadata>) -> ContentHash {
-        // HMAC of the hash without a key, so that hashes without one could be replaced (`V21__erasure.sql`).
+        // HMAC of the unkeyed hash, so that `V21__erasure.sql` could replace stored unkeyed hashes.
         let mac = (*self.0).clone().chain_update(ContentHash::without_key(content, metadata).0);
-        ContentHash::first_of(&mac.finalize().into_bytes())
+        ContentHash::truncate(&mac.finalize().into_bytes())
     }
 }
 
-/// Says nothing of the key.
+/// Does not print the key.
 impl fmt::Debug for ContentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ContentKey").finish_non_exhaustive()
     }
 }
 
-/// Tells one original content from another, also after it was edited.
+/// The hash of a message's original content. Edits do not change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentHash([u8; LENGTH]);
 
 impl ContentHash {
-    /// The hash as versions before the key have stored it.
+    /// Returns the unkeyed hash, which older versions have stored.
     pub fn without_key(content: &Content, metadata: Option<&Metadata>) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(content.as_str());
-        // U+0000 is in no content, so this cannot be mistaken for a part of it.
+        // Content contains no U+0000, so the separator is unambiguous.
         hasher.update([0]);
         hasher.update(metadata.map_or("", Metadata::as_json));
-        Self::first_of(&hasher.finalize())
+        Self::truncate(&hasher.finalize())
     }
 
-    fn first_of(digest: &[u8]) -> Self {
+    fn truncate(digest: &[u8]) -> Self {
         let mut first = [0; LENGTH];
         first.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
         Self(first)
     }
 
-    /// The hash as the database keeps it.
+    /// Reads a stored hash.
     pub fn from_stored(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
-    /// The bytes to keep.
+    /// Returns the bytes to store.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_metadata_keys_does_not_make_another_message() {
+    fn the_order_of_metadata_keys_does_not_change_the_hash() {
         let key = ContentKey::new(&[7; 32]).unwrap();
         let content = Content::parse("hi".into()).unwrap();
         let one = key.hash(&content, Some(&metadata(r#"{"a":1,"b":{"x":2,"y":3}}"#)));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_key_a_hash_says_nothing_of_a_content() {
+    fn a_hash_depends_on_the_key() {
         let content = Content::parse("hi".into()).unwrap();
         let [one, other] = [7, 8].map(|byte| ContentKey::new(&[byte; 32]).unwrap().hash(&content, None));
         assert_ne!(one, other);

@@ -1,23 +1,23 @@
-//! Whether a driver takes rides.
+//! The availability of a driver.
 
 use serde::Serialize;
 
-use super::{EventType, Position, Signal, Time, Topic, UserId};
+use super::{Coordinates, EventType, StateUpdate, Time, Topic, UserId};
 
-/// What was last said of a driver.
+/// The latest availability of a driver.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DriverState {
-    /// Who.
+    /// The driver.
     pub driver: UserId,
-    /// Whether they take rides.
+    /// Whether the driver accepts rides.
     pub available: bool,
-    /// Where they are, if they said so.
-    pub position: Option<Position>,
-    /// When they said it, or ceased to be there.
+    /// The driver's coordinates, where the driver has sent them.
+    pub coordinates: Option<Coordinates>,
+    /// When the driver set this state or went offline.
     pub at: Time,
 }
 
-/// The same as it is sent.
+/// The JSON form of a [`DriverState`].
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DriverView<'a> {
@@ -29,17 +29,17 @@ pub struct DriverView<'a> {
 }
 
 impl DriverState {
-    /// As it is sent.
+    /// Returns the JSON form.
     pub fn view(&self) -> DriverView<'_> {
-        let Self { driver, available, position, at } = self;
-        let (lat, lng) = position.map(|position| (position.lat, position.lng)).unzip();
+        let Self { driver, available, coordinates, at } = self;
+        let (lat, lng) = coordinates.map(|coordinates| (coordinates.lat, coordinates.lng)).unzip();
         DriverView { driver_id: driver, available: *available, lat, lng, at: *at }
     }
 
-    /// As it is told on the drivers' topic.
-    pub fn signal(&self, version: i64) -> Result<Signal, serde_json::Error> {
+    /// Returns the latest-only value for the drivers' topic.
+    pub fn to_update(&self, version: i64) -> Result<StateUpdate, serde_json::Error> {
         let (kind, user) = (EventType::DriverAvailability, self.driver.clone());
         let data = serde_json::to_string(&self.view())?;
-        Ok(Signal { topic: Topic::drivers(), kind, user, version, seq: 0, data })
+        Ok(StateUpdate { topic: Topic::drivers(), kind, user, version, seq: 0, data })
     }
 }

@@ -1,84 +1,83 @@
-//! What can be wrong with a request, said once, without a word of HTTP.
+//! The domain's errors. They are independent of HTTP: `http::problem` maps each to a status and a title.
 
-use super::Seq;
-use super::ride::Status;
+use super::{Seq, Status};
 
-/// The result of judging a request.
+/// The result of applying a rule to a request.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a request was refused. A refusal changes nothing.
+/// Why a request is rejected. A rejected request changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The body, a parameter or a header does not say what it should.
+    /// Fields of the body, parameters or headers are invalid.
     #[error("{}", .0.summary())]
     Invalid(FieldErrors),
-    /// There is no such ride for this caller.
-    #[error("there is no such ride, or it is not yours")]
+    /// The ride does not exist, or the caller has no access to it.
+    #[error("the ride does not exist, or you have no access to it")]
     RideNotFound,
-    /// There is no such message for this caller.
-    #[error("there is no such message, or it is not yours")]
+    /// The message does not exist, or the caller has no access to it.
+    #[error("the message does not exist, or you have no access to it")]
     MessageNotFound,
-    /// There is no such webhook.
-    #[error("there is no such webhook")]
+    /// The webhook does not exist.
+    #[error("the webhook does not exist")]
     WebhookNotFound,
-    /// The feed does not have all events after a cursor.
-    #[error("the feed does not have all events after this cursor: it can be read after {first}, and ends at {last}")]
+    /// The feed no longer has all events after a cursor.
+    #[error("the feed no longer has all events after this cursor: give a cursor from {first} to {last}")]
     FeedGap {
-        /// The first cursor that can be read after.
+        /// The first cursor after which the feed has all events.
         first: Seq,
-        /// The last.
+        /// The cursor at the feed's end.
         last: Seq,
     },
-    /// The driver of this ride has not said where they are.
-    #[error("the driver has not said where they are")]
+    /// The driver of the ride has not sent a location yet.
+    #[error("the driver has not sent a location yet")]
     LocationUnknown,
-    /// The caller sees the thing but may not do this to it.
+    /// The caller may see the resource, but may not use this operation on it.
     #[error("{0}")]
     Forbidden(&'static str),
     /// The ride's chat window has not opened yet.
     #[error("the chat of this ride is not open yet")]
     ChatNotOpen,
     /// The ride's chat window has passed.
-    #[error("the chat of this ride has closed")]
+    #[error("the chat of this ride is closed")]
     ChatClosed,
-    /// The same `clientMessageId` was used for another content.
-    #[error("this clientMessageId was already used on this ride for a message with another content")]
+    /// The same `clientMessageId` was used for other content.
+    #[error("this clientMessageId was already used on this ride for a message with other content")]
     IdempotencyConflict,
-    /// Moderation has rejected the content; its reason.
+    /// Moderation rejected the content, for this reason.
     #[error("{0}")]
     MessageRejected(String),
-    /// Moderation does not respond, and nothing is stored without it.
+    /// Moderation does not respond, and the server is configured to store no content without it.
     #[error("the message cannot be checked at the moment; try again")]
     ModerationUnavailable,
     /// The message was deleted.
     #[error("this message was deleted")]
     MessageDeleted,
-    /// The message has as many kinds of reactions as it can.
-    #[error("a message has at most 20 kinds of reactions")]
+    /// The message has the maximum number of different reaction emoji.
+    #[error("a message can have at most 20 different reaction emoji")]
     TooManyReactions,
-    /// The status machine has no such step.
-    #[error("a ride that is {} cannot become {}", .from.as_str(), .to.as_str())]
+    /// The ride's status cannot change to the requested one.
+    #[error("a ride with status {} cannot change to {}", .from.as_str(), .to.as_str())]
     InvalidTransition {
-        /// Where the ride is.
+        /// The ride's status.
         from: Status,
-        /// Where it was asked to go.
+        /// The requested status.
         to: Status,
     },
-    /// The ride is in a state in which this cannot be done.
+    /// The ride's state does not allow the operation.
     #[error("{0}")]
     RideConflict(&'static str),
-    /// So many writes wait for the ride already that no more are taken; nothing was done, and it may be tried again.
-    #[error("too many writes wait for this ride; try again in 1 s")]
-    TooManyWaiting,
-    /// The database cannot be reached, or cannot write now; the request may be tried again.
-    #[error("the service cannot do this at the moment; try again")]
+    /// The queue of writes is full. The request changed nothing and can be repeated.
+    #[error("too many writes are queued; try again in 1 s")]
+    TooManyQueuedWrites,
+    /// The database is unreachable or cannot write at the moment. The request can be repeated.
+    #[error("the service is unavailable at the moment; try again")]
     Unavailable,
-    /// A fault of ours. Its cause is in the log, under the request's id.
-    #[error("something went wrong on our side")]
+    /// An internal error. The server logs its cause with the request's id.
+    #[error("an internal error occurred; the server's log has its cause under the requestId")]
     Internal,
 }
 
-/// A stable name for each kind of refusal, for programs.
+/// The kind of an [`Error`], for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is one variant of `Error`, by the same name")]
 pub enum Code {
@@ -98,19 +97,19 @@ pub enum Code {
     TooManyReactions,
     InvalidTransition,
     RideConflict,
-    TooManyWaiting,
+    TooManyQueuedWrites,
     Unavailable,
     Internal,
 }
 
 impl Error {
-    /// One field that is wrong: `pointer` is a JSON Pointer (RFC 6901) into the body, or the name of a
+    /// Returns the error for one invalid field. `pointer` is a JSON Pointer (RFC 6901) into the body, or the name of a
     /// parameter or header.
     pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Invalid(FieldErrors(vec![FieldError { pointer: pointer.into(), detail: detail.into() }]))
     }
 
-    /// The kind of this refusal.
+    /// Returns the kind of this error.
     pub fn code(&self) -> Code {
         match self {
             Self::Invalid(_) => Code::InvalidRequest,
@@ -129,29 +128,29 @@ impl Error {
             Self::TooManyReactions => Code::TooManyReactions,
             Self::InvalidTransition { .. } => Code::InvalidTransition,
             Self::RideConflict(_) => Code::RideConflict,
-            Self::TooManyWaiting => Code::TooManyWaiting,
+            Self::TooManyQueuedWrites => Code::TooManyQueuedWrites,
             Self::Unavailable => Code::Unavailable,
             Self::Internal => Code::Internal,
         }
     }
 }
 
-/// One field that is wrong, and what would be right.
+/// One invalid field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
     /// A JSON Pointer (RFC 6901) into the body, or the name of a parameter or header.
     pub pointer: String,
-    /// What would be right.
+    /// What a valid value must be.
     pub detail: String,
 }
 
-/// All that is wrong with the fields of one request.
+/// All invalid fields of one request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FieldErrors(pub Vec<FieldError>);
 
 impl FieldErrors {
-    /// Takes the value of one field, or notes what is wrong with it.
-    pub fn take<T, E: std::fmt::Display>(&mut self, pointer: &str, parsed: std::result::Result<T, E>) -> Option<T> {
+    /// Returns the value of a parsed field. Where parsing failed, records the error and returns `None`.
+    pub fn check<T, E: std::fmt::Display>(&mut self, pointer: &str, parsed: std::result::Result<T, E>) -> Option<T> {
         match parsed {
             Ok(value) => Some(value),
             Err(detail) => {
@@ -161,7 +160,7 @@ impl FieldErrors {
         }
     }
 
-    /// These errors as a refusal.
+    /// Converts the recorded errors into one [`Error`].
     pub fn into_error(self) -> Error {
         Error::Invalid(self)
     }

@@ -1,72 +1,72 @@
-//! Events, the topics they are on, and what the words of the interface call them.
+//! Events, their types, and the topics that they are on.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::{MessageId, RideId, TraceContext, UserId};
+use super::{MessageId, RideId, TraceContext, UnknownName, UserId};
 
-/// The number of an event on its topic: 1, 2, 3, … in commit order, without holes. 0 is before the first.
+/// The number of an event on its topic: 1, 2, 3, … in commit order, without holes. 0 is the position before the first event.
 pub type Seq = i64;
 
-/// Which attempt to commit a batch wrote an event: drawn at random for each.
+/// Identifies the attempt to commit a batch that wrote an event. Each attempt draws a random id.
 pub type BatchId = i64;
 
-/// The name of an ordered log of events: one per ride, one per user.
+/// The name of a topic, which is an ordered log of events: one per ride and one per user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
 
 impl Topic {
-    /// The topic of a ride.
+    /// Returns the topic of a ride.
     pub fn ride(ride: &RideId) -> Self {
         Self(["ride/", ride.as_str()].concat().into())
     }
 
-    /// The topic of a user. Sorts after all rides' topics: whoever needs both locks them in that order.
+    /// Returns the topic of a user. It sorts after all rides' topics: a transaction that needs both locks them in that order.
     pub fn user(user: &UserId) -> Self {
         Self(["user/", user.as_str()].concat().into())
     }
 
-    /// The topic of dispatch, which has no log: where drivers are and whether they take rides.
+    /// Returns the topic of dispatch. It has no log: it carries the availability of drivers.
     pub fn drivers() -> Self {
         Self("drivers".into())
     }
 
-    /// The feed: the platform's topic, with all events of rides and users.
+    /// Returns the topic of the feed, which has all events of rides and users.
     pub fn feed() -> Self {
         Self("feed".into())
     }
 
-    /// What counts the users who were erased: no log, but a head that grows with each.
+    /// Returns the topic that counts erased users. It has no log, but its head grows with each erasure.
     pub fn users() -> Self {
         Self("users".into())
     }
 
-    /// Whether this is what counts the users who were erased.
+    /// Returns whether this is the topic that counts erased users.
     pub fn is_users(&self) -> bool {
         &*self.0 == "users"
     }
 
-    /// Whether this is the topic of a user.
+    /// Returns whether this is the topic of a user.
     pub fn is_user(&self) -> bool {
         self.0.starts_with("user/")
     }
 
-    /// Whether this is the feed.
+    /// Returns whether this is the topic of the feed.
     pub fn is_feed(&self) -> bool {
         &*self.0 == "feed"
     }
 
-    /// A topic as the database names it.
+    /// Reads a stored topic name.
     pub fn from_stored(name: &str) -> Self {
         Self(name.into())
     }
 
-    /// The ride that this is the topic of, if it is one's.
+    /// Returns the ride's id, where this is the topic of a ride.
     pub fn ride_id(&self) -> Option<&str> {
         self.0.strip_prefix("ride/")
     }
 
-    /// The name, by which topics are sorted.
+    /// Returns the name. Topics are sorted by it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -80,19 +80,19 @@ impl fmt::Display for Topic {
 
 macro_rules! event_types {
     ($($(#[$docs:meta])* $name:ident => $text:literal,)*) => {
-        /// What an event is about. The text is the `event:` of a stream and the `type` of a poll.
+        /// The type of an event: the `event:` field of a stream and the `type` in a poll.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum EventType {
             $($(#[$docs])* $name,)*
-            /// What only a newer version knows, whose replicas write to the same log: handed out as it is.
-            Other(Name),
+            /// A type of a newer version, whose replicas write to the same log. Such events are delivered unchanged.
+            Other(UnknownName),
         }
 
         impl EventType {
-            /// All types that this version knows.
+            /// All types that this version defines.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The type as it is stored and sent.
+            /// Returns the type as it is stored and sent.
             pub fn as_str(&self) -> &str {
                 match self {
                     $(Self::$name => $text,)*
@@ -100,7 +100,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// Parses what [`EventType::as_str`] says, of those that this version knows.
+            /// Parses the name of a type that this version defines.
             pub fn parse(text: &str) -> Option<Self> {
                 match text {
                     $($text => Some(Self::$name),)*
@@ -114,65 +114,65 @@ macro_rules! event_types {
 event_types! {
     /// A message was sent.
     MessageNew => "message:new",
-    /// Its sender changed it.
+    /// The sender edited a message.
     MessageEdited => "message:edited",
-    /// It was deleted; what was said is gone from the log.
+    /// A message was deleted. Its content is erased from the log.
     MessageDeleted => "message:deleted",
-    /// Somebody reacted to it, or took that back.
+    /// A user added or removed a reaction.
     MessageReaction => "message:reaction",
-    /// Somebody has read up to a message.
+    /// A user's read watermark moved.
     MessageRead => "message:read",
-    /// Somebody has received up to a message.
+    /// A user's delivered watermark moved.
     MessageDelivered => "message:delivered",
-    /// A driver took the ride.
+    /// A driver accepted the ride.
     RideAccept => "ride:accept",
     /// The ride was cancelled.
     RideCancel => "ride:cancel",
-    /// The ride took a step.
+    /// The ride's status changed.
     RideStatus => "ride:status",
-    /// People joined or left; their rights begin and end at this event.
+    /// Participants joined or left. Their access begins and ends at this event.
     RideParticipants => "ride:participants",
-    /// A ride has become the user's; on the user's topic.
+    /// The user became a participant of a ride. On the user's topic.
     RideAssigned => "ride:assigned",
-    /// A ride is no longer the user's, or over for good; on the user's topic.
+    /// The user is no longer a participant of a ride, or the ride is closed. On the user's topic.
     RideClosed => "ride:closed",
-    /// A closed ride was opened again: on its own topic, and on those of its people.
+    /// A closed ride was reopened. On the ride's topic and on its participants' user topics.
     RideReopened => "ride:reopened",
-    /// A broadcast to chosen users; on the user's topic.
+    /// A broadcast to chosen users. On the user's topic.
     Notice => "notice",
-    /// A message has not been delivered to a participant in time; on the feed alone.
+    /// A message was not delivered to a participant in time. On the feed only.
     MessageUndelivered => "message:undelivered",
-    /// Moderation has flagged a message; on the feed alone.
+    /// Moderation flagged a message. On the feed only.
     MessageFlagged => "message:flagged",
-    /// Somebody types, or has stopped; told, not logged.
+    /// A user started or stopped typing. Ephemeral.
     TypingIndicator => "typing:indicator",
-    /// Somebody on the ride follows it; told, and only the last of these two kept.
+    /// A participant came online. Latest-only, together with `presence:offline`.
     PresenceOnline => "presence:online",
-    /// They no longer do.
+    /// A participant went offline.
     PresenceOffline => "presence:offline",
-    /// Whether a driver takes rides; on the drivers' topic, told, and only the last one kept.
+    /// A driver's availability changed. Latest-only, on the drivers' topic.
     DriverAvailability => "driver:availability",
-    /// Where the driver is; told, and only the last one kept.
+    /// The driver's location changed. Latest-only.
     RideLocation => "ride:location",
 }
 
 impl EventType {
-    /// A type as the log has it; `None` where it is longer than any that there will be, or would break a frame.
+    /// Reads a stored type. Returns `None` where it is longer than 31 bytes, or would break an SSE frame.
     pub fn from_stored(text: &str) -> Option<Self> {
-        Self::parse(text).or_else(|| Name::parse(text).map(Self::Other))
+        Self::parse(text).or_else(|| UnknownName::parse(text).map(Self::Other))
     }
 
-    /// Whether what a reader may see can change here: whoever hands out this event looks at rights again before
-    /// handing out the next. What is not known here may well move them.
-    pub fn moves_rights(self) -> bool {
+    /// Returns whether access may change at an event of this type. A reader refreshes its access after such an event, before it
+    /// delivers the next one. An unknown type may change access, too.
+    pub fn changes_access(self) -> bool {
         matches!(
             self,
             Self::RideParticipants | Self::RideCancel | Self::RideStatus | Self::RideReopened | Self::Other(_)
         )
     }
 
-    /// Whether the ride, its people and their rights are as they were before: only something was said, or received.
-    pub fn leaves_ride(self) -> bool {
+    /// Returns whether an event of this type leaves the ride, its participants and their access unchanged: message events.
+    pub fn leaves_ride_unchanged(self) -> bool {
         matches!(
             self,
             Self::MessageNew
@@ -184,34 +184,9 @@ impl EventType {
         )
     }
 
-    /// Whether earlier events of the topic are no longer what they were, or may be.
+    /// Returns whether an event of this type may change earlier events of the topic.
     pub fn erases(self) -> bool {
         matches!(self, Self::MessageDeleted | Self::Other(_))
-    }
-}
-
-/// The name of a type that this version does not know. Small enough to be copied, as all types are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Name {
-    bytes: [u8; Self::LONGEST],
-    length: u8,
-}
-
-impl Name {
-    /// The most bytes.
-    const LONGEST: usize = 31;
-
-    /// Takes words of ASCII, as ours are: nothing that could end a line.
-    fn parse(text: &str) -> Option<Self> {
-        let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
-        let mut bytes = [0; Self::LONGEST];
-        bytes.get_mut(..text.len()).filter(|_| is_plain && !text.is_empty())?.copy_from_slice(text.as_bytes());
-        Some(Self { bytes, length: u8::try_from(text.len()).ok()? })
-    }
-
-    fn as_str(&self) -> &str {
-        let name = self.bytes.get(..self.length.into()).unwrap_or_default();
-        std::str::from_utf8(name).unwrap_or_default()
     }
 }
 
@@ -220,19 +195,19 @@ impl Name {
 pub struct NewEvent {
     /// The topic.
     pub topic: Topic,
-    /// Its number there.
+    /// The event's number on the topic.
     pub seq: Seq,
-    /// What it is about.
+    /// The event's type.
     pub kind: EventType,
-    /// Its data: one line of JSON.
+    /// The event's data: one line of JSON.
     pub data: String,
-    /// The message whose deletion has to find it, where only this says so: on edits.
+    /// The message whose deletion erases this event, where no other column has it: on edits.
     pub message: Option<MessageId>,
-    /// Where what comes of it is traced.
+    /// The trace context for work that this event causes.
     pub trace: Option<TraceContext>,
 }
 
-/// Which types of events a reader wants: the `types` parameter.
+/// A filter of event types: the `types` parameter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter(Option<Box<[Pattern]>>);
 
@@ -243,7 +218,7 @@ struct Pattern {
 }
 
 impl Filter {
-    /// Parses a comma list of types; a `*` at the end matches a prefix; unknown ones match nothing.
+    /// Parses a comma-separated list of types. `*` at the end matches a prefix. Unknown types match nothing.
     pub fn parse(list: &str) -> Self {
         let pattern = |item: &str| {
             let text = item.strip_suffix('*');
@@ -252,7 +227,7 @@ impl Filter {
         Self(Some(list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(pattern).collect()))
     }
 
-    /// Whether events of this type pass.
+    /// Returns whether events of this type pass the filter.
     pub fn passes(&self, kind: EventType) -> bool {
         let Some(patterns) = &self.0 else { return true };
         let kind = kind.as_str();
@@ -281,10 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn a_type_of_a_newer_version_is_what_it_is_called() {
+    fn a_type_of_a_newer_version_keeps_its_name() {
         let newer = EventType::from_stored("ride:shared").unwrap();
         assert_eq!((newer.as_str(), EventType::parse("ride:shared")), ("ride:shared", None));
-        assert!(newer.moves_rights() && newer.erases());
+        assert!(newer.changes_access() && newer.erases());
         assert_eq!(EventType::from_stored("message:new"), Some(EventType::MessageNew));
         assert!(EventType::from_stored(&"x".repeat(31)).is_some());
         for none in ["", "two words", "a\nb", "r\u{f6}d", &"x".repeat(32)] {

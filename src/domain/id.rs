@@ -1,4 +1,4 @@
-//! Identifiers: a ride's and a user's are the caller's own words, a message's is ours.
+//! Identifiers. The platform chooses the ids of rides and users; the server generates the ids of messages.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// What is wrong with an identifier, in words for its sender.
+/// The error for an invalid ride or user id. Its text is sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 64 characters of A-Z a-z 0-9 _ - . and neither `.` nor `..`")]
 pub struct InvalidId;
@@ -23,7 +23,7 @@ fn parse(text: &str) -> std::result::Result<Arc<str>, InvalidId> {
     }
 }
 
-macro_rules! caller_given_id {
+macro_rules! platform_id {
     ($(#[$docs:meta])* $name:ident) => {
         $(#[$docs])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -36,13 +36,13 @@ macro_rules! caller_given_id {
                 parse(text).map(Self)
             }
 
-            /// The identifier as it was given.
+            /// Returns the identifier as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
         }
 
-        // Equal and hashed as its text is: a map of these is searched by text.
+        // Equality and hash are those of the text, so a map with these keys can be searched by text.
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -57,30 +57,30 @@ macro_rules! caller_given_id {
     };
 }
 
-caller_given_id! {
-    /// A ride, named by the platform that owns it.
+platform_id! {
+    /// The id of a ride, chosen by the platform.
     RideId
 }
 
-caller_given_id! {
-    /// A user, named by whoever issues the tokens (`sub`).
+platform_id! {
+    /// The id of a user, chosen by the issuer of the tokens (`sub`).
     UserId
 }
 
-/// A message's identifier: a `UUIDv7`, so that it sorts by the time it was made.
+/// The id of a message: a `UUIDv7`, which sorts by its creation time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct MessageId(pub Uuid);
 
 impl MessageId {
-    /// A new identifier, from the clock and randomness of this machine.
+    /// Generates an id from this machine's clock and random numbers.
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
 
     /// Parses the hyphenated form of RFC 9562.
     pub fn parse(text: &str) -> Option<Self> {
-        // `Uuid` would take braces and URNs as well; one message has one address.
+        // `Uuid` would also accept braces and URNs, but each message has one URL.
         (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(Self)
     }
 }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_what_the_interface_says() {
+    fn an_id_has_1_to_64_allowed_characters() {
         for good in ["ride_123", "a", "A.b-c_9", "...", &"x".repeat(64)] {
             assert_eq!(RideId::parse(good).unwrap().as_str(), good);
         }

@@ -1,20 +1,21 @@
-//! Where a ride's driver is.
+//! The location of a ride's driver.
 
 use serde::Serialize;
 
 use super::{RideId, Time, UserId};
 
-/// A position on the globe, WGS 84.
+/// Coordinates on the globe (WGS 84).
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Position {
+pub struct Coordinates {
     /// Degrees north.
     pub lat: f64,
     /// Degrees east.
     pub lng: f64,
 }
 
-impl Position {
-    /// A latitude of -90 to 90 and a longitude of -180 to 180 degrees; else which of the two is wrong, and why.
+impl Coordinates {
+    /// Accepts a latitude of -90 to 90 and a longitude of -180 to 180 degrees. The error is the invalid field's pointer and
+    /// detail.
     pub fn parse(lat: f64, lng: f64) -> Result<Self, (&'static str, &'static str)> {
         if !(-90.0..=90.0).contains(&lat) {
             return Err(("/lat", "must be -90 to 90 degrees"));
@@ -26,26 +27,26 @@ impl Position {
     }
 }
 
-/// A driver's position at a moment.
+/// The location of a driver at a time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Location {
     /// The ride.
     pub ride: RideId,
-    /// Its driver.
+    /// The ride's driver.
     pub driver: UserId,
-    /// Where.
-    pub position: Position,
+    /// The coordinates.
+    pub coordinates: Coordinates,
     /// Degrees clockwise from north: 0 to 360.
     pub heading: Option<f64>,
-    /// Metres a second.
+    /// Metres per second.
     pub speed: Option<f64>,
-    /// Metres within which the position is right.
+    /// The radius of uncertainty, in metres.
     pub accuracy: Option<f64>,
-    /// When.
+    /// The time of the location.
     pub at: Time,
 }
 
-/// A location as it is sent.
+/// The JSON form of a [`Location`].
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LocationView<'a> {
@@ -60,13 +61,13 @@ pub struct LocationView<'a> {
 }
 
 impl Location {
-    /// The location as it is sent.
+    /// Returns the JSON form.
     pub fn view(&self) -> LocationView<'_> {
         LocationView {
             ride_id: &self.ride,
             driver_id: &self.driver,
-            lat: self.position.lat,
-            lng: self.position.lng,
+            lat: self.coordinates.lat,
+            lng: self.coordinates.lng,
             heading: self.heading,
             speed: self.speed,
             accuracy: self.accuracy,
@@ -80,10 +81,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_is_on_the_globe() {
-        assert!(Position::parse(-90.0, 180.0).is_ok());
-        assert_eq!(Position::parse(91.0, 0.0).unwrap_err().0, "/lat");
-        assert_eq!(Position::parse(f64::NAN, 0.0).unwrap_err().0, "/lat");
-        assert_eq!(Position::parse(0.0, -180.1).unwrap_err().0, "/lng");
+    fn coordinates_are_within_their_ranges() {
+        assert!(Coordinates::parse(-90.0, 180.0).is_ok());
+        assert_eq!(Coordinates::parse(91.0, 0.0).unwrap_err().0, "/lat");
+        assert_eq!(Coordinates::parse(f64::NAN, 0.0).unwrap_err().0, "/lat");
+        assert_eq!(Coordinates::parse(0.0, -180.1).unwrap_err().0, "/lng");
     }
 }

@@ -1,11 +1,11 @@
-//! Reactions: an emoji each, from whom.
+//! Reactions: the users who reacted to a message, by emoji.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Result, UserId};
 
-/// An emoji: one grapheme that Unicode lists as an emoji, in its fully qualified spelling, so that a heart is
-/// the same heart with and without its variation selector.
+/// An emoji: one grapheme that Unicode lists as an emoji, in its fully qualified form. An emoji with and without its variation
+/// selector is therefore the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Emoji(&'static str);
 
@@ -15,18 +15,18 @@ impl Emoji {
         emojis::get(text).map(|emoji| Self(emoji.as_str())).ok_or("must be one emoji")
     }
 
-    /// The emoji.
+    /// Returns the emoji as text.
     pub fn as_str(self) -> &'static str {
         self.0
     }
 }
 
-/// The reactions to one message, in the order of the first of each kind.
+/// The reactions to one message. The emoji are in the order in which they were first used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Reactions(Vec<(String, Vec<String>)>);
 
-/// All who reacted alike.
+/// The JSON form of the reactions with one emoji.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReactionView<'a> {
@@ -35,22 +35,22 @@ pub struct ReactionView<'a> {
 }
 
 impl Reactions {
-    /// The most kinds of emoji on one message.
-    pub const MAX_KINDS: usize = 20;
+    /// The maximum number of different emoji on one message.
+    pub const MAX_EMOJI: usize = 20;
 
-    /// Reads what [`Reactions::to_stored`] wrote.
+    /// Reads stored reactions.
     pub fn from_stored(json: &str) -> Option<Self> {
         serde_json::from_str(json).ok()
     }
 
-    /// The form that the database keeps.
+    /// Returns the form to store.
     pub fn to_stored(&self) -> String {
         serde_json::to_string(self).unwrap_or_else(|_| "[]".to_owned())
     }
 
-    /// Adds a user's reaction. `Ok(false)` when it is there already.
+    /// Adds a user's reaction. Returns `Ok(false)` where it exists already.
     pub fn add(&mut self, emoji: Emoji, user: &UserId) -> Result<bool> {
-        let is_full = self.0.len() >= Self::MAX_KINDS;
+        let is_full = self.0.len() >= Self::MAX_EMOJI;
         match self.0.iter_mut().find(|(kind, _)| kind == emoji.0) {
             Some((_, users)) if users.iter().any(|known| known == user.as_str()) => return Ok(false),
             Some((_, users)) => users.push(user.to_string()),
@@ -60,7 +60,7 @@ impl Reactions {
         Ok(true)
     }
 
-    /// Takes a user's reaction back. `false` when it is not there.
+    /// Removes a user's reaction. Returns `false` where it does not exist.
     pub fn remove(&mut self, emoji: Emoji, user: &UserId) -> bool {
         let Some((_, users)) = self.0.iter_mut().find(|(kind, _)| kind == emoji.0) else { return false };
         let before = users.len();
@@ -70,7 +70,7 @@ impl Reactions {
         removed
     }
 
-    /// Takes all of a user's reactions back. `false` when there are none.
+    /// Removes all reactions of a user. Returns `false` where there are none.
     pub fn remove_all(&mut self, user: &UserId) -> bool {
         let mut removed = false;
         for (_, users) in &mut self.0 {
@@ -82,7 +82,7 @@ impl Reactions {
         removed
     }
 
-    /// As they are sent.
+    /// Returns the JSON form.
     pub fn view(&self) -> Vec<ReactionView<'_>> {
         self.0.iter().map(|(emoji, user_ids)| ReactionView { emoji, user_ids }).collect()
     }
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_emoji_is_one_of_unicodes() {
+    fn an_emoji_is_a_single_unicode_emoji() {
         for good in ["👍", "👍🏽", "❤️", "🇩🇪", "👩‍🚀", "1️⃣"] {
             assert_eq!(Emoji::parse(good).unwrap().as_str(), good);
         }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn reactions_are_idempotent_and_bounded_in_kinds() {
+    fn reactions_are_idempotent_and_have_at_most_20_emoji() {
         let (user, other) = (UserId::parse("u").unwrap(), UserId::parse("v").unwrap());
         let kinds: Vec<_> = emojis::iter().take(21).map(|emoji| Emoji::parse(emoji.as_str()).unwrap()).collect();
         let mut reactions = Reactions::default();

@@ -1,114 +1,43 @@
-//! A ride as far as messaging needs it: who is on it, how far it is, and whether its chat is open.
+//! A ride, with the data that messaging needs: its participants, its status and its chat window.
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Chat, ChatPolicy, Error, Result, RideId, RideRole, Seq, Time, UserId, Window};
-
-/// How far a ride is: `requested → accepted → arrived → in_progress → completed`, or `cancelled` from any
-/// before completed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, salvo::oapi::ToSchema)]
-// By way of a string: serde would take `{"requested": null}` for a variant as well.
-#[serde(rename_all = "snake_case", try_from = "String")]
-#[salvo(schema(name = "RideStatus", rename_all = "snake_case"))]
-pub enum Status {
-    /// Booked; no driver has taken it.
-    Requested,
-    /// A driver is on the way.
-    Accepted,
-    /// The driver is at the pick-up.
-    Arrived,
-    /// Rider and driver are under way.
-    InProgress,
-    /// Over, as planned.
-    Completed,
-    /// Over, before it was completed.
-    Cancelled,
-}
-
-impl Status {
-    const ALL: [Self; 6] =
-        [Self::Requested, Self::Accepted, Self::Arrived, Self::InProgress, Self::Completed, Self::Cancelled];
-
-    /// The status as it is stored and sent.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Requested => "requested",
-            Self::Accepted => "accepted",
-            Self::Arrived => "arrived",
-            Self::InProgress => "in_progress",
-            Self::Completed => "completed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Parses what [`Status::as_str`] says.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
-    }
-
-    /// Whether the ride is over.
-    pub fn is_ended(self) -> bool {
-        matches!(self, Self::Completed | Self::Cancelled)
-    }
-
-    /// Whether `next` is the one step onward, or the way out.
-    fn may_become(self, next: Self) -> bool {
-        match next {
-            Self::Requested => false,
-            Self::Accepted => self == Self::Requested,
-            Self::Arrived => self == Self::Accepted,
-            Self::InProgress => self == Self::Arrived,
-            Self::Completed => self == Self::InProgress,
-            Self::Cancelled => !self.is_ended(),
-        }
-    }
-}
-
-impl TryFrom<String> for Status {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Self, String> {
-        Self::parse(&text).ok_or_else(|| {
-            let names = Self::ALL.map(Self::as_str).join(", ");
-            format!("must be one of {names}")
-        })
-    }
-}
+use super::{Chat, ChatPolicy, ClosingTimes, Error, Result, RideId, RideRole, Seq, Status, Time, UserId};
 
 /// A ride.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ride {
-    /// Its identifier, given by the platform.
+    /// The id, chosen by the platform.
     pub id: RideId,
-    /// How far it is.
+    /// The status.
     pub status: Status,
-    /// Who booked it; never changes.
+    /// The rider, who never changes.
     pub rider: UserId,
-    /// Who drives it now.
+    /// The current driver.
     pub driver: Option<UserId>,
-    /// When its chat opens and closes; `None` for the default.
+    /// When the chat opens and closes. `None` for the default.
     pub chat_policy: Option<ChatPolicy>,
-    /// Whether its chat window has opened.
+    /// Whether the chat window has opened.
     pub has_opened: bool,
-    /// When it was completed or cancelled; of one that was reopened, when that ends: what retention counts from.
+    /// When the ride was completed or cancelled. For a reopened ride: when the reopening ends. Retention counts from this time.
     pub ended_at: Option<Time>,
-    /// Until when its people may write: decided once, when it ends, by the database's clock. `None` before that.
-    pub closes: Option<Window>,
-    /// When its chat window had passed for everyone and its people were told, and where its log ended then.
+    /// When the chat closes. Decided once, when the ride ends, by the database's clock. `None` before that.
+    pub closing_times: Option<ClosingTimes>,
+    /// When the ride was closed, after its chat window had passed for everyone.
     pub closed_at: Option<Time>,
-    /// Where its log ended when it was last closed.
+    /// The head of the ride's log when the ride was last closed.
     pub closed_seq: Option<Seq>,
-    /// When it became known here.
+    /// When the ride was created in this database.
     pub created_at: Time,
-    /// When it last changed.
+    /// When the ride last changed.
     pub updated_at: Time,
 }
 
 impl Ride {
-    /// Takes the ride one step on. `Ok(false)` when it is there already; nothing changes then. `grace` is the default for
-    /// both, where the ride has no policy of its own.
+    /// Changes the status by one step. Returns `Ok(false)` where the ride has that status already; nothing changes then. `grace`
+    /// is the default grace period for both participants, for a ride without a chat policy.
     pub fn advance(&mut self, next: Status, now: Time, grace: Duration) -> Result<bool> {
         if self.status == next {
             return Ok(false);
@@ -120,7 +49,7 @@ impl Ride {
         Ok(true)
     }
 
-    /// The same with as many steps at once: for the platform, which owns the ride's life.
+    /// Like [`Self::advance`], but may skip steps. For the platform, which owns the ride's lifecycle.
     pub fn skip_to(&mut self, next: Status, now: Time, grace: Duration) -> Result<bool> {
         let is_later = next > self.status && !self.status.is_ended() && next != Status::Cancelled;
         if is_later {
@@ -130,22 +59,22 @@ impl Ride {
         self.advance(next, now, grace)
     }
 
-    /// Puts the ride into `status`, whatever it was before: for a ride that begins there.
+    /// Sets the status without checking the transition, and the closing times with it.
     pub fn enter(&mut self, status: Status, now: Time, grace: Duration) {
         self.status = status;
         self.updated_at = now;
-        // One that is cancelled before its chat opened has none.
+        // The chat of a ride that is cancelled before the chat opened never opens.
         if status != Status::Cancelled {
             self.has_opened = status >= self.opens_at();
         }
         self.ended_at = status.is_ended().then_some(now);
-        self.closes = self.ended_at.map(|ended| match self.chat_policy {
-            Some(policy) => policy.closes(ended),
-            None => Window { rider: ended.plus(grace), driver: ended.plus(grace) },
+        self.closing_times = self.ended_at.map(|ended| match self.chat_policy {
+            Some(policy) => policy.closing_times(ended),
+            None => ClosingTimes { rider: ended.plus(grace), driver: ended.plus(grace) },
         });
     }
 
-    /// Takes the driver off. A ride that has not ended looks for another: it is requested again.
+    /// Removes the driver. A ride that has not ended becomes `requested` again.
     pub fn remove_driver(&mut self, now: Time, grace: Duration) {
         self.driver = None;
         self.updated_at = now;
@@ -154,7 +83,7 @@ impl Ride {
         }
     }
 
-    /// Gives the chat another policy, or the default. When a ride that has ended closes is decided already.
+    /// Sets the chat policy; `None` is the default. The closing times of an ended ride do not change.
     pub fn set_chat_policy(&mut self, policy: Option<ChatPolicy>, now: Time) {
         self.chat_policy = policy;
         self.updated_at = now;
@@ -163,11 +92,11 @@ impl Ride {
         }
     }
 
-    /// Opens the chat of a ride that has ended again, for its people, until a time.
+    /// Reopens the chat of an ended ride for its participants until the given time.
     pub fn reopen(&mut self, until: Time, now: Time) {
         self.has_opened = true;
         self.ended_at = Some(until);
-        self.closes = Some(Window { rider: until, driver: until });
+        self.closing_times = Some(ClosingTimes { rider: until, driver: until });
         self.closed_at = None;
         self.updated_at = now;
     }
@@ -176,22 +105,24 @@ impl Ride {
         self.chat_policy.map_or(Status::Accepted, |policy| policy.opens_at.status())
     }
 
-    /// When the chat window has passed for everyone: from then on the ride is to be closed.
+    /// Returns when the chat window passes for everyone. From this time on, the ride is due to close.
     pub fn closes_at(&self) -> Option<Time> {
-        self.closes.map(|window| window.rider.max(window.driver))
+        self.closing_times.map(|times| times.rider.max(times.driver))
     }
 
-    /// Whether any of its people may write now.
+    /// Returns the chat's state for all participants: open while any participant may write.
     pub fn chat(&self, now: Time) -> Chat {
         self.chat_until(self.closes_at(), now)
     }
 
-    /// Whether somebody with this role may write now. Support and the platform may as long as anybody may.
-    pub fn chat_of(&self, role: RideRole, now: Time) -> Chat {
+    /// Returns the chat's state for a role. Support and the platform may write while any participant may.
+    pub fn chat_for(&self, role: RideRole, now: Time) -> Chat {
         let until = match role {
-            RideRole::Rider => self.closes.map(|window| window.rider),
-            RideRole::Driver => self.closes.map(|window| window.driver),
+            RideRole::Rider => self.closing_times.map(|times| times.rider),
+            RideRole::Driver => self.closing_times.map(|times| times.driver),
             RideRole::Support | RideRole::System => self.closes_at(),
+            // What this version knows of the role does not permit to write.
+            RideRole::Other(_) => return Chat::ReadOnly,
         };
         self.chat_until(until, now)
     }
@@ -207,7 +138,7 @@ impl Ride {
     }
 }
 
-/// A ride as it is sent.
+/// The JSON form of a [`Ride`].
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RideView<'a> {
@@ -221,30 +152,30 @@ pub struct RideView<'a> {
     updated_at: Time,
 }
 
-/// What `ride:closed` says: the ride is no longer somebody's, who has its log up to `last_seq`.
+/// The data of `ride:closed`: the user's access to the ride ends at `last_seq`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RideClosed<'a> {
     /// The ride.
     pub ride_id: &'a RideId,
-    /// The last seq that is theirs.
+    /// The last seq that the user may read.
     pub last_seq: Seq,
-    /// Why.
+    /// The reason.
     pub reason: ClosedReason,
 }
 
-/// Why a ride is no longer somebody's.
+/// Why a user's access to a ride ends.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClosedReason {
-    /// They were taken off it.
+    /// The user was removed from the ride.
     Removed,
-    /// The grace after its end has passed.
+    /// The ride is closed: the grace period after its end has passed.
     RideOver,
 }
 
 impl Ride {
-    /// The ride as it is sent to somebody for whom its chat is `chat`.
+    /// Returns the JSON form for a reader for whom the chat's state is `chat`.
     pub fn view(&self, chat: Chat) -> RideView<'_> {
         RideView {
             ride_id: &self.id,
@@ -276,7 +207,7 @@ mod tests {
             chat_policy: None,
             has_opened: false,
             ended_at: None,
-            closes: None,
+            closing_times: None,
             closed_at: None,
             closed_seq: None,
             created_at: now,
@@ -287,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ride_takes_one_step_at_a_time_and_can_be_cancelled_until_completed() {
+    fn a_status_changes_one_step_at_a_time_and_can_be_cancelled_until_completed() {
         use Status::*;
         let line = [Requested, Accepted, Arrived, InProgress, Completed];
         for (i, from) in line.into_iter().enumerate() {
@@ -309,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_platform_may_skip_steps_and_goes_back_by_none() {
+    fn the_platform_may_skip_steps_but_not_go_back() {
         use Status::*;
         assert_eq!(ride(Requested).skip_to(Completed, at(1), GRACE), Ok(true));
         assert_eq!(ride(Arrived).skip_to(Arrived, at(1), GRACE), Ok(false));
@@ -320,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chat_opens_with_acceptance_and_closes_a_grace_after_the_end() {
+    fn the_chat_opens_when_the_ride_is_accepted_and_closes_after_the_grace_period() {
         assert_eq!(ride(Status::Requested).chat(at(0)), Chat::None);
         assert_eq!(ride(Status::Cancelled).chat(at(0)), Chat::None);
         assert_eq!(ride(Status::Accepted).chat(at(1_000_000)), Chat::Open);
@@ -330,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_opens_and_closes_it_for_each_and_counts_until_the_end() {
+    fn a_chat_policy_applies_per_participant_until_the_ride_ends() {
         let policy = |opens_at| Some(ChatPolicy { opens_at, grace_seconds: GraceSeconds { rider: 10, driver: 20 } });
         let mut ride = ride(Status::Accepted);
         ride.set_chat_policy(policy(OpensAt::Arrived), at(0));
@@ -340,7 +271,7 @@ mod tests {
         ride.enter(Status::Cancelled, at(0), GRACE);
         ride.set_chat_policy(None, at(1));
         let of = |ride: &Ride, now| {
-            [RideRole::Rider, RideRole::Driver, RideRole::Support].map(|role| ride.chat_of(role, at(now)))
+            [RideRole::Rider, RideRole::Driver, RideRole::Support].map(|role| ride.chat_for(role, at(now)))
         };
         assert_eq!(of(&ride, 9), [Chat::Open; 3]);
         assert_eq!(of(&ride, 10), [Chat::ReadOnly, Chat::Open, Chat::Open]);
@@ -351,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn without_its_driver_a_ride_waits_for_its_window_again() {
+    fn a_ride_without_a_driver_has_no_chat_until_the_window_opens_again() {
         let mut ride = ride(Status::InProgress);
         ride.remove_driver(at(1), GRACE);
         assert_eq!((ride.status, ride.chat(at(1))), (Status::Requested, Chat::None));

@@ -1,4 +1,4 @@
-//! Time as it is stored and sent.
+//! Points in time, with the precision that is stored and sent.
 
 use std::fmt;
 
@@ -6,50 +6,51 @@ use jiff::fmt::temporal::Pieces;
 use jiff::{Timestamp, Unit};
 use serde::{Serialize, Serializer};
 
-/// A moment in UTC, whole milliseconds: what the database keeps and what RFC 3339 text on the wire says.
+/// A point in time in UTC, in whole milliseconds. The API writes it as RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(Timestamp);
 
 impl Time {
-    /// Now, by this machine's clock.
+    /// Returns the current time of this machine's clock.
     pub fn now() -> Self {
         Timestamp::now().into()
     }
 
-    /// The moment `seconds` after 1970 (a JWT's `NumericDate`), or `None` when it lies outside of the calendar.
+    /// Returns the time `seconds` after 1970 (a JWT's `NumericDate`), or `None` where it is out of range.
     pub fn from_unix_seconds(seconds: i64) -> Option<Self> {
         Timestamp::from_second(seconds).ok().map(Self)
     }
 
-    /// The moment `milliseconds` after 1970, or `None` when it lies outside of the calendar.
+    /// Returns the time `milliseconds` after 1970, or `None` where it is out of range.
     pub fn from_unix_milliseconds(milliseconds: i64) -> Option<Self> {
         Timestamp::from_millisecond(milliseconds).ok().map(Self)
     }
 
-    /// Parses RFC 3339, which knows the years 0 to 9999. What lies past the calendar's end, a day before theirs, is that end.
+    /// Parses RFC 3339, which has the years 0 to 9999. A time after the maximum of [`Timestamp`], which is one day earlier, becomes
+    /// that maximum.
     pub fn parse(text: &str) -> Option<Self> {
         let pieces = Pieces::parse(text).ok().filter(|pieces| pieces.time_zone_annotation().is_none())?;
         let (date, time, offset) = (pieces.date(), pieces.time()?, pieces.to_numeric_offset()?);
-        let is_of_those = date.year() >= 0 && text.as_bytes().first().is_some_and(u8::is_ascii_digit);
-        is_of_those.then(|| offset.to_timestamp(date.to_datetime(time)).map_or(Self(Timestamp::MAX), Self::from))
+        let is_in_range = date.year() >= 0 && text.as_bytes().first().is_some_and(u8::is_ascii_digit);
+        is_in_range.then(|| offset.to_timestamp(date.to_datetime(time)).map_or(Self(Timestamp::MAX), Self::from))
     }
 
-    /// Seconds since 1970, rounded down.
+    /// Returns the seconds since 1970, rounded down.
     pub fn as_unix_seconds(self) -> i64 {
         self.0.as_second()
     }
 
-    /// This moment for a database parameter.
+    /// Returns the value for a database parameter.
     pub fn timestamp(self) -> Timestamp {
         self.0
     }
 
-    /// How long from `now` until this moment; zero when it has passed.
+    /// Returns the duration from `now` until this time; zero where it has passed.
     pub fn since(self, now: Self) -> std::time::Duration {
         std::time::Duration::try_from(self.0.duration_since(now.0)).unwrap_or_default()
     }
 
-    /// The moment `span` later; the calendar's end where that lies beyond it.
+    /// Returns the time `span` later, or the maximum where that is out of range.
     pub fn plus(self, span: std::time::Duration) -> Self {
         Self(self.0.saturating_add(span).unwrap_or(Timestamp::MAX))
     }
@@ -57,7 +58,7 @@ impl Time {
 
 impl From<Timestamp> for Time {
     fn from(timestamp: Timestamp) -> Self {
-        // Rounding down, so that no message is said to be from the future.
+        // Rounded down, so that no message has a time in the future.
         let rounding = jiff::TimestampRound::new().smallest(Unit::Millisecond).mode(jiff::RoundMode::Floor);
         Self(timestamp.round(rounding).unwrap_or(timestamp))
     }
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rfc_3339_can_write_is_read() {
+    fn rfc_3339_is_parsed_and_other_formats_are_rejected() {
         let read = |text: &str| Time::parse(text).map(|time| time.to_string());
         assert_eq!(read("2026-01-22T23:45:00.1239+01:00").unwrap(), "2026-01-22T22:45:00.123Z");
         assert_eq!(read("0000-01-01T00:00:00Z").unwrap(), "0000-01-01T00:00:00.000Z");

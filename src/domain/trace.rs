@@ -1,39 +1,39 @@
-//! Where a message is traced: the context that W3C Trace Context hands on (<https://www.w3.org/TR/trace-context/>).
+//! The trace context of a request, as defined by W3C Trace Context (<https://www.w3.org/TR/trace-context/>).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A span of a trace that is recorded; one that is not recorded is handed on by nobody here.
+/// A span of a sampled trace. Contexts of traces that are not sampled are not propagated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The trace.
+    /// The trace id.
     pub trace: [u8; 16],
-    /// The span that what follows belongs below.
+    /// The id of the parent span.
     pub span: [u8; 8],
 }
 
-/// No context, or one of a trace that is not recorded.
+/// The header is invalid, or its trace is not sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotTraced;
+pub struct NotSampled;
 
 impl FromStr for TraceContext {
-    type Err = NotTraced;
+    type Err = NotSampled;
 
-    /// A `traceparent` (section 3.2): `00-<32 hex>-<16 hex>-<2 hex>`, whose last bit says that the trace is recorded. Later
-    /// versions may say more after that.
-    fn from_str(text: &str) -> Result<Self, NotTraced> {
+    /// Parses a `traceparent` (section 3.2): `00-<32 hex>-<16 hex>-<2 hex>`. The last bit is the sampled flag. Later versions may
+    /// append more fields.
+    fn from_str(text: &str) -> Result<Self, NotSampled> {
         let mut parts = text.split('-');
         let mut part = |digits: usize| {
-            let part = parts.next().filter(|part| part.len() == digits).ok_or(NotTraced)?;
+            let part = parts.next().filter(|part| part.len() == digits).ok_or(NotSampled)?;
             let is_hex = part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-            if is_hex { u128::from_str_radix(part, 16).map_err(|_| NotTraced) } else { Err(NotTraced) }
+            if is_hex { u128::from_str_radix(part, 16).map_err(|_| NotSampled) } else { Err(NotSampled) }
         };
         let (version, trace, span, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
-        let says_more = parts.next().is_some();
-        let is_valid = version != 0xff && !(version == 0 && says_more) && trace != 0 && span != 0;
+        let has_more = parts.next().is_some();
+        let is_valid = version != 0xff && !(version == 0 && has_more) && trace != 0 && span != 0;
         match u64::try_from(span) {
             Ok(span) if is_valid && flags & 1 == 1 => Ok(Self { trace: trace.to_be_bytes(), span: span.to_be_bytes() }),
-            _ => Err(NotTraced),
+            _ => Err(NotSampled),
         }
     }
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_context_is_read_as_it_is_written() {
+    fn a_context_is_parsed_as_it_is_formatted() {
         let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(text.parse::<TraceContext>().unwrap().to_string(), text);
         let later = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-is-to-come";
@@ -65,7 +65,7 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
             "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
-            assert_eq!(none.parse::<TraceContext>(), Err(NotTraced), "{none}");
+            assert_eq!(none.parse::<TraceContext>(), Err(NotSampled), "{none}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The user that Postgres runs as: ours, or, since Postgres refuses to run as root, another when we are root.
+//! The operating system user that runs Postgres: the current one, or another one if the current one is root.
 //!
-//! A cluster stays with the user that made it, so that what was started once as root and once as that user
-//! works both times.
+//! A cluster keeps the user that created it. So a data directory works both when the server runs as root and when it
+//! runs as that user.
 
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
@@ -13,82 +13,85 @@ use tokio::process::Command;
 
 use super::EmbeddedError;
 
-/// Variables that Postgres must not inherit: libpq's, which would change its settings, and our secrets.
-const WITHHELD: [&str; 3] = ["PG", "RIDEWIRE_", "DATABASE_URL"];
+/// Prefixes of environment variables that Postgres must not inherit: libpq's, which would change its settings, and our
+/// secrets.
+const REMOVED_VARIABLES: [&str; 3] = ["PG", "RIDEWIRE_", "DATABASE_URL"];
 
-/// The user that Postgres runs as.
+/// The user that runs Postgres.
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     uid: Uid,
     gid: Gid,
     name: String,
-    /// Whether that is another user than ours.
-    switches: bool,
+    /// Whether it is another user than the current one.
+    is_other_user: bool,
 }
 
 impl Account {
-    /// Decides who runs the Postgres of `cluster`, which may not exist yet.
+    /// Determines the user that runs the Postgres of `cluster`, which may not exist yet.
     pub(super) fn of(cluster: &Path) -> Result<Self, EmbeddedError> {
         let owner = match fs::metadata(cluster) {
             Ok(metadata) => Some((Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(EmbeddedError::io("look at", cluster)(error)),
+            Err(error) => return Err(EmbeddedError::io("inspect", cluster)(error)),
         };
-        let us = geteuid();
+        let current = geteuid();
         match owner {
-            Some((uid, _)) if !us.is_root() && uid != us => {
-                Err(EmbeddedError::NotOurs { directory: cluster.to_owned(), owner: name_of(uid) })
+            Some((uid, _)) if !current.is_root() && uid != current => {
+                Err(EmbeddedError::WrongOwner { directory: cluster.to_owned(), owner: name_of(uid) })
             }
-            _ if !us.is_root() => Ok(Self { uid: us, gid: getegid(), name: name_of(us), switches: false }),
-            Some((uid, gid)) if !uid.is_root() => Ok(Self { uid, gid, name: name_of(uid), switches: true }),
+            _ if !current.is_root() => {
+                Ok(Self { uid: current, gid: getegid(), name: name_of(current), is_other_user: false })
+            }
+            Some((uid, gid)) if !uid.is_root() => Ok(Self { uid, gid, name: name_of(uid), is_other_user: true }),
             _ => ["postgres", "nobody"]
                 .into_iter()
                 .find_map(|name| User::from_name(name).ok().flatten())
-                .map(|user| Self { uid: user.uid, gid: user.gid, name: user.name, switches: true })
+                .map(|user| Self { uid: user.uid, gid: user.gid, name: user.name, is_other_user: true })
                 .ok_or(EmbeddedError::NoAccount),
         }
     }
 
-    /// A command that runs as this user, in a directory which every user may enter.
+    /// Returns a command that runs as this user, in a directory that every user can enter.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        // Whoever reads its errors can look them up in one language, whatever the locale here.
+        // Error messages are in one language, whatever the locale is.
         command.current_dir("/").stdin(Stdio::null()).env("LC_ALL", "C");
         for (name, _) in env::vars_os() {
-            if WITHHELD.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            if REMOVED_VARIABLES.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
                 command.env_remove(name);
             }
         }
-        if self.switches {
-            // The standard library drops our supplementary groups along with the uid.
+        if self.is_other_user {
+            // The standard library drops the supplementary groups along with the uid.
             command.uid(self.uid.as_raw()).gid(self.gid.as_raw());
         }
         command
     }
 
-    /// Makes sure that this user can get into `directory`, and says which one keeps it out.
+    /// Checks that this user can enter `directory`; the error names the directory that prevents it.
     ///
-    /// The kernel is asked, by a program that starts there, because mode bits do not tell of ACLs.
-    pub(super) async fn reaches(&self, directory: &Path, program: &Path) -> Result<(), EmbeddedError> {
-        if !self.switches || self.enters(directory, program).await? {
+    /// The check runs a program there, because mode bits do not include ACLs.
+    pub(super) async fn check_access(&self, directory: &Path, program: &Path) -> Result<(), EmbeddedError> {
+        if !self.is_other_user || self.can_enter(directory, program).await? {
             return Ok(());
         }
-        let mut ways: Vec<&Path> = directory.ancestors().collect();
-        ways.reverse();
-        for ancestor in ways {
-            if self.enters(ancestor, program).await? {
+        let mut ancestors: Vec<&Path> = directory.ancestors().collect();
+        ancestors.reverse();
+        for ancestor in ancestors {
+            if self.can_enter(ancestor, program).await? {
                 continue;
             }
             return Err(if ancestor.parent().is_none() {
-                EmbeddedError::Forbidden { program: program.to_owned(), account: self.name.clone() }
+                EmbeddedError::NotExecutable { program: program.to_owned(), account: self.name.clone() }
             } else {
-                EmbeddedError::Unreachable { directory: ancestor.to_owned(), account: self.name.clone() }
+                EmbeddedError::NoAccess { directory: ancestor.to_owned(), account: self.name.clone() }
             });
         }
         Ok(())
     }
 
-    async fn enters(&self, directory: &Path, program: &Path) -> Result<bool, EmbeddedError> {
+    async fn can_enter(&self, directory: &Path, program: &Path) -> Result<bool, EmbeddedError> {
         let mut command = self.command(program);
         command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).current_dir(directory);
         match command.status().await {
@@ -98,23 +101,24 @@ impl Account {
         }
     }
 
-    /// Gives one file or directory to this user.
-    pub(super) fn own(&self, path: &Path) -> Result<(), EmbeddedError> {
-        if !self.switches {
+    /// Changes the owner of one file or directory to this user.
+    pub(super) fn chown(&self, path: &Path) -> Result<(), EmbeddedError> {
+        if !self.is_other_user {
             return Ok(());
         }
         let (uid, gid) = (self.uid.as_raw(), self.gid.as_raw());
         lchown(path, Some(uid), Some(gid)).map_err(EmbeddedError::io("change the owner of", path))
     }
 
-    /// Gives a cluster that root copied here (a restored backup) to this user, who could not read it otherwise.
-    pub(super) fn adopt(&self, cluster: &Path) -> Result<(), EmbeddedError> {
+    /// Changes the owner of a cluster that root has copied here (a restored backup), which this user could not read
+    /// otherwise.
+    pub(super) fn take_ownership(&self, cluster: &Path) -> Result<(), EmbeddedError> {
         let doing = "change the owner of";
         let metadata = fs::symlink_metadata(cluster).map_err(EmbeddedError::io(doing, cluster))?;
-        if !self.switches || metadata.uid() != 0 {
+        if !self.is_other_user || metadata.uid() != 0 {
             return Ok(());
         }
-        // The top comes last: should this be interrupted, the next start sees root there and begins again.
+        // The top directory comes last. If this is interrupted, the next start finds root as its owner and repeats it.
         let mut paths = vec![cluster.to_owned()];
         let mut next = 0;
         while let Some(path) = paths.get(next).cloned() {
@@ -122,16 +126,16 @@ impl Account {
             let listed = fs::symlink_metadata(&path).and_then(|metadata| list(&path, metadata.is_dir()));
             paths.extend(listed.map_err(EmbeddedError::io(doing, &path))?);
         }
-        paths.iter().rev().try_for_each(|path| self.own(path))
+        paths.iter().rev().try_for_each(|path| self.chown(path))
     }
 
-    /// Whether this user, or root on its behalf, made a directory of this owner.
-    pub(super) fn may_take(&self, owner: u32) -> bool {
-        owner == self.uid.as_raw() || (self.switches && owner == 0)
+    /// Returns whether a directory of this owner was created by this user, or by root for it.
+    pub(super) fn accepts_owner(&self, owner: u32) -> bool {
+        owner == self.uid.as_raw() || (self.is_other_user && owner == 0)
     }
 }
 
-/// A user's name where it has one, for messages.
+/// Returns a user's name, or its uid, for messages.
 pub(super) fn name_of(uid: Uid) -> String {
     User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }

@@ -1,4 +1,4 @@
-//! What a start would find, without changing anything.
+//! Inspection of a data directory without changing anything.
 
 use std::fs;
 use std::io;
@@ -6,22 +6,22 @@ use std::path::Path;
 
 use super::EmbeddedError;
 use super::account::Account;
-use super::cluster::made_by;
+use super::cluster::major_version;
 use super::programs::Programs;
 use super::socket::SocketDirectory;
 
-/// What a start would find.
+/// What a start would use.
 #[derive(Debug)]
 pub struct Inspection {
-    /// The major version of the programs that it would use.
+    /// The major version of the programs.
     pub version: u32,
-    /// Whether there is a cluster already.
+    /// Whether the cluster exists already.
     pub has_cluster: bool,
-    /// The address of the Postgres that runs in the data directory, if one does.
+    /// The URL of the Postgres that runs in the data directory, if any.
     pub url: Option<String>,
 }
 
-/// Checks what [`super::EmbeddedPostgres::start_with`] would rely on, as far as nothing has to be created for that.
+/// Checks the preconditions of [`super::EmbeddedPostgres::start_with`], as far as possible without creating anything.
 pub async fn inspect(programs: Option<&Path>, data_dir: &Path) -> Result<Inspection, EmbeddedError> {
     let data_dir = match fs::canonicalize(data_dir) {
         Ok(data_dir) => data_dir,
@@ -30,13 +30,13 @@ pub async fn inspect(programs: Option<&Path>, data_dir: &Path) -> Result<Inspect
     };
     let cluster = data_dir.join("postgres");
     Account::of(&cluster)?;
-    let made_by = made_by(&cluster)?;
-    let programs = Programs::find(programs, &cluster, made_by).await?;
+    let major_version = major_version(&cluster)?;
+    let programs = Programs::find(programs, &cluster, major_version).await?;
     let socket = SocketDirectory::of(&data_dir, &std::env::temp_dir())?;
     let is_running = socket.path().join(".s.PGSQL.5432").exists();
     Ok(Inspection {
         version: programs.major(),
-        has_cluster: made_by.is_some(),
+        has_cluster: major_version.is_some(),
         url: is_running.then(|| socket.own_url()),
     })
 }

@@ -1,4 +1,4 @@
-//! One server a data directory: a file that the kernel unlocks however its server ends.
+//! The lock of a data directory: a file lock, which the kernel releases however the server ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -7,25 +7,26 @@ use std::path::Path;
 
 use super::EmbeddedError;
 
-/// The data directory is ours while this lives. The file says at which address its Postgres is.
+/// Holds the data directory. The file contains the URL of its Postgres.
 #[derive(Debug)]
 pub(super) struct Lock(File);
 
 impl Lock {
-    /// Takes the data directory, or says where the Postgres of the server is that has it.
+    /// Locks the data directory. The error has the URL of the Postgres that uses it.
     pub(super) fn take(data_dir: &Path, url: &str) -> Result<Self, EmbeddedError> {
         let path = data_dir.join("lock");
-        // Not truncated on opening: it may be another's.
+        // Not truncated on opening: another server may hold it.
         let mut options = OpenOptions::new();
         let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = opened.map_err(EmbeddedError::io("open", &path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                // Its address is ours too, unless the temporary directory differs; so its own word comes first.
-                let mut told = String::new();
-                let url = match file.read_to_string(&mut told) {
-                    Ok(length) if length > 0 => told.trim().to_owned(),
+                // The URL in the file is right even if the two servers have different temporary directories, so it is
+                // preferred.
+                let mut address = String::new();
+                let url = match file.read_to_string(&mut address) {
+                    Ok(length) if length > 0 => address.trim().to_owned(),
                     _ => url.to_owned(),
                 };
                 return Err(EmbeddedError::Locked { data_dir: data_dir.to_owned(), url });
@@ -40,8 +41,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing alone would not do while a child that was just forked, and has not run its program yet, holds
-        // the same open file. An error leaves it to the closing.
+        // Closing is not enough while a forked child, which has not executed its program yet, holds the same open file.
+        // After an error, closing releases the lock.
         let _ = self.0.unlock();
     }
 }

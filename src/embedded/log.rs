@@ -1,4 +1,4 @@
-//! The log of the private Postgres, and what of it is worth repeating in an error.
+//! The log of the private Postgres, and its last lines for error messages.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -7,21 +7,22 @@ use std::path::{Path, PathBuf};
 
 use super::EmbeddedError;
 
-/// How much of a log's end is looked at, and how many lines of it are shown.
+/// The number of bytes of a log's end that are read, and the number of lines that are shown.
 const TAIL_BYTES: u64 = 8 * 1024;
 const TAIL_LINES: usize = 12;
 
-/// Where Postgres writes what happens to it: `postgres.log`, one file a start, the one before kept.
+/// The log file of Postgres: `postgres.log`, one for each start. The previous one is kept.
 #[derive(Debug)]
 pub(super) struct Log(PathBuf);
 
 impl Log {
-    /// Puts the last start's log aside and begins a new one, readable for us alone: it may quote data.
+    /// Renames the log of the last start and creates a new one. Only the current user can read it, because it may
+    /// contain data.
     pub(super) fn begin(data_dir: &Path) -> Result<(Self, File), EmbeddedError> {
         let path = data_dir.join("postgres.log");
         match fs::rename(&path, data_dir.join("postgres.log.old")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(EmbeddedError::io("put aside", &path)(error));
+                return Err(EmbeddedError::io("rename", &path)(error));
             }
             _ => {}
         }
@@ -30,12 +31,12 @@ impl Log {
         Ok((Self(path), file))
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Its last lines, as far as they can be read.
+    /// Returns its last lines, as far as they can be read.
     pub(super) fn tail(&self) -> String {
         let read = || {
             let mut file = File::open(&self.0)?;
@@ -49,7 +50,7 @@ impl Log {
     }
 }
 
-/// The last lines of some program's output.
+/// Returns the last lines of a program's output.
 pub(super) fn last_lines(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let mut lines: Vec<_> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(TAIL_LINES).collect();

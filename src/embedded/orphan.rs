@@ -1,11 +1,12 @@
-//! The Postgres that a killed server has left behind: stopped before the next start, if it still runs.
+//! Stops an orphaned Postgres, whose server was killed, before the next start.
 //!
-//! Postgres records its pid in `postmaster.pid` and refuses to start while a process of that number lives. Pids
-//! are used again, in a container after every restart, so the number alone proves nothing: it may block a
-//! start for no reason, and a signal to it (`pg_ctl stop` asks no further) may hit a stranger. Whether it is
-//! the one is told by its command line, which names the cluster. Being wrong is safe in one direction only, and
-//! that is the one taken: with the file gone, Postgres still refuses to start while shared memory of the same
-//! cluster is in use.
+//! Postgres records its pid in `postmaster.pid` and refuses to start while a process with that pid exists. Pids are
+//! reused, in a container after every restart. So the pid alone proves nothing: it may block a start without a reason,
+//! and a signal to it (as `pg_ctl stop` sends) may hit an unrelated process. Therefore the process is identified by its
+//! command line, which has the cluster's path.
+//!
+//! If the check misses an orphan, only the pid file is removed. That is safe: Postgres still refuses to start while shared
+//! memory of the same cluster is in use.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,38 +17,39 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::Command;
 
-use super::{EmbeddedError, PATIENCE};
+use super::{EmbeddedError, STOP_TIMEOUT};
 
-/// Ends what still runs on `cluster`, and removes the record of it. The data directory's lock must be held.
-pub(super) async fn recover(cluster: &Path) -> Result<(), EmbeddedError> {
-    let record = cluster.join("postmaster.pid");
-    let text = match fs::read_to_string(&record) {
+/// Stops the Postgres that still runs on `cluster`, and removes its pid file. The caller must hold the data directory's
+/// lock.
+pub(super) async fn stop_orphan(cluster: &Path) -> Result<(), EmbeddedError> {
+    let pid_file = cluster.join("postmaster.pid");
+    let text = match fs::read_to_string(&pid_file) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(EmbeddedError::io("read", &record)(error)),
+        Err(error) => return Err(EmbeddedError::io("read", &pid_file)(error)),
     };
-    // A record that was cut short by a crash names nobody. Zero and less would be process groups.
+    // A file that a crash has truncated has no pid. Zero and negative numbers would be process groups.
     let pid = text.lines().next().and_then(|line| line.trim().parse().ok()).filter(|pid| *pid > 1);
     if let Some(pid) = pid
         && is_postgres_of(pid, cluster).await
     {
-        tracing::warn!(postgres.pid = pid, "stopping the Postgres that a killed server has left behind");
-        end(pid, cluster).await;
+        tracing::warn!(postgres.pid = pid, "stopping an orphaned Postgres, whose server was killed");
+        stop(pid, cluster).await;
     }
-    match fs::remove_file(&record) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EmbeddedError::io("remove", &record)(error)),
+    match fs::remove_file(&pid_file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EmbeddedError::io("remove", &pid_file)(error)),
         _ => Ok(()),
     }
 }
 
-/// Stops it as [`super::EmbeddedPostgres::stop`] does. It is no child of ours, so its end has to be looked for.
-async fn end(pid: i32, cluster: &Path) {
-    for (signal, patience) in [(Signal::SIGINT, PATIENCE), (Signal::SIGKILL, Duration::from_secs(5))] {
-        // An error means that it is gone, or not ours to stop; the former is what the loop looks for, and the
-        // latter Postgres itself reports when it starts.
+/// Stops it as [`super::EmbeddedPostgres::stop`] does. It is not a child of this process, so its exit is polled.
+async fn stop(pid: i32, cluster: &Path) {
+    for (signal, timeout) in [(Signal::SIGINT, STOP_TIMEOUT), (Signal::SIGKILL, Duration::from_secs(5))] {
+        // An error means that it has exited, or that this user may not stop it. The loop detects the former; Postgres
+        // itself reports the latter when it starts.
         let _ = kill(Pid::from_raw(pid), signal);
-        let begun = Instant::now();
-        while begun.elapsed() < patience {
+        let started = Instant::now();
+        while started.elapsed() < timeout {
             if !is_postgres_of(pid, cluster).await {
                 return;
             }
@@ -56,8 +58,8 @@ async fn end(pid: i32, cluster: &Path) {
     }
 }
 
-/// Whether `pid` is the server process of this very cluster. One that has ended and was not yet waited for has
-/// no command line any more, and is not.
+/// Returns whether `pid` is the Postgres of this cluster. A process that has exited but was not waited for has no
+/// command line, so it is not.
 async fn is_postgres_of(pid: i32, cluster: &Path) -> bool {
     let mut line = command_line(pid).await;
     line.push(b' ');
@@ -65,7 +67,7 @@ async fn is_postgres_of(pid: i32, cluster: &Path) -> bool {
     line.windows(wanted.len()).any(|part| part == wanted)
 }
 
-/// A process's command line, its words separated by spaces; nothing when there is no such process.
+/// Returns a process's command line, with spaces between arguments; empty if the process does not exist.
 async fn command_line(pid: i32) -> Vec<u8> {
     if Path::new("/proc/self/cmdline").exists() {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Finding PostgreSQL's own programs. Distributions keep the server's out of `PATH`, each elsewhere.
+//! Finds the PostgreSQL server programs. Distributions install them outside of `PATH`, each in another directory.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use tokio::process::Command;
 
 use super::EmbeddedError;
 
-/// The oldest major version whose `initdb` and settings we use.
-const OLDEST: u32 = 14;
+/// The oldest major version that is supported.
+const MIN_MAJOR_VERSION: u32 = 14;
 
-/// Where the programs of each version are: the parent, the beginning of the version's directory, and what
-/// follows it. `scripts/postgres.sh` looks in the same places.
-const PLACES: [(&str, &str, &str); 10] = [
+/// The directories of the programs: the parent, the prefix of the version's directory, and the rest.
+/// `scripts/postgres.sh` searches the same directories.
+const INSTALL_DIRECTORIES: [(&str, &str, &str); 10] = [
     ("/usr/lib/postgresql", "", "bin"),                          // Debian, Ubuntu
     ("/usr", "pgsql-", "bin"),                                   // the PostgreSQL project's own RPMs
     ("/usr/libexec", "postgresql", ""),                          // Alpine
@@ -35,12 +35,12 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// The newest programs here, or in the directory that is named; for a cluster that exists, those of the major version that
-    /// made it.
+    /// Finds the newest programs, or those of a given directory. For an existing cluster, only programs of its major
+    /// version are used.
     pub(super) async fn find(
         named: Option<&Path>,
         cluster: &Path,
-        made_by: Option<u32>,
+        major_version: Option<u32>,
     ) -> Result<Self, EmbeddedError> {
         let named = named.filter(|directory| !directory.as_os_str().is_empty());
         let directories = match named {
@@ -49,7 +49,7 @@ impl Programs {
         };
         let mut found = Vec::new();
         for directory in directories {
-            if let Some(programs) = Self::within(&directory).await
+            if let Some(programs) = Self::in_directory(&directory).await
                 && !found.contains(&programs)
             {
                 found.push(programs);
@@ -58,44 +58,45 @@ impl Programs {
         if let (Some(directory), []) = (named, found.as_slice()) {
             return Err(EmbeddedError::NotPrograms(directory.to_owned()));
         }
-        choose(found, cluster, made_by)
+        choose(found, cluster, major_version)
     }
 
-    /// The programs in one directory, when they are there, run, and are new enough.
-    async fn within(directory: &Path) -> Option<Self> {
-        // A link in PATH may stand alone; its target has `initdb` beside it.
+    /// Returns the programs of a directory, if they exist, run and are new enough.
+    async fn in_directory(directory: &Path) -> Option<Self> {
+        // A link in PATH may be the only one; its target has `initdb` in the same directory.
         let target = fs::canonicalize(directory.join("postgres")).ok()?;
-        let directory = [target.parent()?, directory].into_iter().find(|place| place.join("initdb").is_file())?;
+        let directory =
+            [target.parent()?, directory].into_iter().find(|directory| directory.join("initdb").is_file())?;
         let directory = fs::canonicalize(directory).ok()?;
         let output = Command::new(directory.join("postgres")).arg("--version").output().await.ok()?;
         let (major, minor) = parse_version(&String::from_utf8_lossy(&output.stdout))?;
-        (major >= OLDEST).then_some(Self { directory, major, minor })
+        (major >= MIN_MAJOR_VERSION).then_some(Self { directory, major, minor })
     }
 
-    /// The major version.
+    /// Returns the major version.
     pub(super) fn major(&self) -> u32 {
         self.major
     }
 
-    /// The server itself.
+    /// Returns the path of the server program.
     pub(super) fn postgres(&self) -> PathBuf {
         self.directory.join("postgres")
     }
 
-    /// What makes a cluster.
+    /// Returns the path of `initdb`.
     pub(super) fn initdb(&self) -> PathBuf {
         self.directory.join("initdb")
     }
 }
 
-fn choose(found: Vec<Programs>, cluster: &Path, made_by: Option<u32>) -> Result<Programs, EmbeddedError> {
+fn choose(found: Vec<Programs>, cluster: &Path, major_version: Option<u32>) -> Result<Programs, EmbeddedError> {
     let versions: Vec<_> = found.iter().map(|programs| programs.major.to_string()).collect();
-    // `max_by_key` takes the last of equals; the first place that was looked at should win.
-    let fitting = found.into_iter().rev().filter(|programs| made_by.is_none_or(|major| programs.major == major));
-    match (fitting.max_by_key(|programs| (programs.major, programs.minor)), made_by) {
+    // `max_by_key` returns the last of equals; the first directory searched should win.
+    let fitting = found.into_iter().rev().filter(|programs| major_version.is_none_or(|major| programs.major == major));
+    match (fitting.max_by_key(|programs| (programs.major, programs.minor)), major_version) {
         (Some(programs), _) => Ok(programs),
         (None, Some(major)) if !versions.is_empty() => {
-            Err(EmbeddedError::OtherVersion { cluster: cluster.to_owned(), major, found: versions.join(", ") })
+            Err(EmbeddedError::VersionNotInstalled { cluster: cluster.to_owned(), major, found: versions.join(", ") })
         }
         (None, _) => Err(EmbeddedError::NoPrograms),
     }
@@ -103,12 +104,13 @@ fn choose(found: Vec<Programs>, cluster: &Path, made_by: Option<u32>) -> Result<
 
 async fn directories() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let mut directories: Vec<_> = env::split_paths::<OsStr>(&path).filter(|place| place.is_absolute()).collect();
+    let mut directories: Vec<_> =
+        env::split_paths::<OsStr>(&path).filter(|directory| directory.is_absolute()).collect();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output().await {
         let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
         directories.extend(directory.is_absolute().then_some(directory));
     }
-    for (parent, prefix, rest) in PLACES {
+    for (parent, prefix, rest) in INSTALL_DIRECTORIES {
         let entries = fs::read_dir(parent).into_iter().flatten().flatten();
         let versions = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()));
         directories.extend(versions.map(|entry| entry.path().join(rest)));
@@ -116,7 +118,7 @@ async fn directories() -> Vec<PathBuf> {
     directories
 }
 
-/// Reads `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`; a `18beta1` counts as 18.0.
+/// Parses `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`; `18beta1` counts as 18.0.
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let number = text.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
     let (major, rest) = number.split_at(number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len()));
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_read_from_what_postgres_says() {
+    fn a_version_is_parsed_from_the_output_of_postgres() {
         assert_eq!(parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some((15, 18)));
         assert_eq!(parse_version("postgres (PostgreSQL) 18beta1\n"), Some((18, 0)));
         assert_eq!(parse_version("postgres (PostgreSQL) 9.6.24\n"), Some((9, 6)));
@@ -142,9 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_version_is_used_and_for_a_cluster_its_own() {
+    fn the_newest_version_is_used_or_that_of_the_cluster() {
         let found = vec![programs("/a", 15, 2), programs("/b", 16, 3), programs("/c", 16, 3), programs("/d", 16, 1)];
-        let chosen = |made_by| choose(found.clone(), Path::new("/cluster"), made_by);
+        let chosen = |major_version| choose(found.clone(), Path::new("/cluster"), major_version);
         assert_eq!(chosen(None).unwrap(), programs("/b", 16, 3));
         assert_eq!(chosen(Some(15)).unwrap(), programs("/a", 15, 2));
         let error = chosen(Some(14)).unwrap_err().to_string();

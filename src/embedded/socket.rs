@@ -1,7 +1,7 @@
-//! Where the private Postgres listens: a Unix socket in a directory that nobody but its user (and root) enters.
+//! The Unix socket of the private Postgres, in a directory that only its user (and root) can enter.
 //!
-//! That directory is what keeps other local users out; there is no password and no TCP. Its place follows from
-//! the data directory alone, so that every server on the same data directory names the same address.
+//! The permissions of the directory are the only access control: there is no password and no TCP. Its path depends only
+//! on the data directory, so every server on the same data directory computes the same URL.
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, Permissions};
@@ -16,10 +16,10 @@ use sha2::{Digest, Sha256};
 use super::account::{Account, name_of};
 use super::{DATABASE, EmbeddedError, USER};
 
-/// How many bytes a socket's path may have, from `sockaddr_un`: Linux has 108 with the final NUL, others 104.
-const LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+/// The maximum length of a socket's path, from `sockaddr_un`: Linux has 108 bytes with the final NUL, others 104.
+const MAX_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// The socket's directory, as text that both libpq and the `unix_socket_directories` setting take.
+/// The socket's directory, as text that both libpq and `unix_socket_directories` accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SocketDirectory {
     path: PathBuf,
@@ -27,7 +27,8 @@ pub(super) struct SocketDirectory {
 }
 
 impl SocketDirectory {
-    /// `run` in the data directory, or where that is too long, one below `temporary` named after it.
+    /// Returns `run` in the data directory. If that path is too long, returns a directory below `temporary`, named by a
+    /// hash of it.
     pub(super) fn of(data_dir: &Path, temporary: &Path) -> Result<Self, EmbeddedError> {
         let preferred = data_dir.join("run");
         let digest = Sha256::digest(data_dir.as_os_str().as_bytes());
@@ -38,38 +39,38 @@ impl SocketDirectory {
         }
         [preferred.clone(), temporary.join(name)]
             .into_iter()
-            .find_map(Self::fitting)
-            .ok_or(EmbeddedError::SocketPath { directory: preferred, limit: LIMIT })
+            .find_map(Self::if_short_enough)
+            .ok_or(EmbeddedError::SocketPath { directory: preferred, limit: MAX_PATH_BYTES })
     }
 
-    fn fitting(path: PathBuf) -> Option<Self> {
+    fn if_short_enough(path: PathBuf) -> Option<Self> {
         let text = path.to_str()?.to_owned();
-        // Both characters mean something in a list of directories, which the setting and libpq's host are.
-        let fits = text.len() + "/.s.PGSQL.5432".len() <= LIMIT && !text.contains([',', '"']);
+        // Both characters have a meaning in a list of directories, which the setting and libpq's host are.
+        let fits = text.len() + "/.s.PGSQL.5432".len() <= MAX_PATH_BYTES && !text.contains([',', '"']);
         fits.then_some(Self { path, text })
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The value of `unix_socket_directories`: a list of one.
+    /// Returns the value of `unix_socket_directories`: a list with one element.
     pub(super) fn setting(&self) -> String {
         format!("\"{}\"", self.text)
     }
 
-    /// The address of one database, with nothing in it that a shell would not take as it is.
+    /// Returns the URL of a database, without characters that a shell would interpret.
     pub(super) fn url(&self, database: &str) -> String {
         format!("postgresql://{USER}@{}/{}", encode(&self.text), encode(database))
     }
 
-    /// The address of our own database.
+    /// Returns the URL of the database `ridewire`.
     pub(super) fn own_url(&self) -> String {
         self.url(DATABASE)
     }
 
-    /// Creates the directory for `account` alone; refuses one that someone else has put there.
+    /// Creates the directory for `account` only; fails if another user has created it.
     pub(super) fn prepare(&self, account: &Account) -> Result<(), EmbeddedError> {
         let path = self.path();
         match DirBuilder::new().mode(0o700).create(path) {
@@ -78,18 +79,19 @@ impl SocketDirectory {
             }
             _ => {}
         }
-        // Not following a link: in the temporary directory anyone may have left one.
-        let metadata = fs::symlink_metadata(path).map_err(EmbeddedError::io("look at", path))?;
-        if !metadata.is_dir() || !account.may_take(metadata.uid()) {
+        // Do not follow a link: in the temporary directory anyone may have created one.
+        let metadata = fs::symlink_metadata(path).map_err(EmbeddedError::io("inspect", path))?;
+        if !metadata.is_dir() || !account.accepts_owner(metadata.uid()) {
             let owner = name_of(Uid::from_raw(metadata.uid()));
-            return Err(EmbeddedError::NotOurs { directory: path.to_owned(), owner });
+            return Err(EmbeddedError::WrongOwner { directory: path.to_owned(), owner });
         }
-        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(EmbeddedError::io("close", path))?;
-        account.own(path)
+        fs::set_permissions(path, Permissions::from_mode(0o700))
+            .map_err(EmbeddedError::io("change the permissions of", path))?;
+        account.chown(path)
     }
 }
 
-/// Percent-encodes all but the unreserved characters of RFC 3986.
+/// Percent-encodes all except the unreserved characters of RFC 3986.
 fn encode(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_is_one_that_the_driver_understands() {
+    fn the_driver_can_parse_the_url() {
         let socket = SocketDirectory::of(Path::new("/srv/it's a ride/ü"), Path::new("/tmp")).unwrap();
         let config: Config = socket.url("ride wire").parse().unwrap();
         assert_eq!(config.get_hosts(), [Host::Unix("/srv/it's a ride/ü/run".into())]);
@@ -120,9 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_no_socket_fits_in_is_replaced_by_a_short_one() {
+    fn a_directory_too_long_for_a_socket_is_replaced_by_a_short_one() {
         let short = |data_dir: &str| SocketDirectory::of(Path::new(data_dir), Path::new("/tmp"));
-        let longest = format!("/{}", "d".repeat(LIMIT - "//run/.s.PGSQL.5432".len()));
+        let longest = format!("/{}", "d".repeat(MAX_PATH_BYTES - "//run/.s.PGSQL.5432".len()));
         assert_eq!(short(&longest).unwrap().path(), Path::new(&longest).join("run"));
         let too_long = longest + "d";
         let replaced = short(&too_long).unwrap();

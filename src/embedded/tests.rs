@@ -1,4 +1,4 @@
-//! Real clusters, each in a directory of its own that the user which Postgres runs as can enter.
+//! Tests with real clusters, each in a directory that the user that runs Postgres can enter.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,7 +13,7 @@ use super::*;
 
 const TEST: Options = Options { durable: false };
 
-/// Names the data directory to the process that is to be killed; see [`a_server_that_is_killed`].
+/// The environment variable with the data directory for the process to kill; see [`a_server_that_is_killed`].
 const TO_BE_KILLED: &str = "RIDEWIRE_TEST_TO_BE_KILLED";
 
 fn data_dir() -> TempDir {
@@ -26,7 +26,7 @@ async fn start(directory: &TempDir) -> Result<EmbeddedPostgres, EmbeddedError> {
     EmbeddedPostgres::start(directory.path(), TEST).await
 }
 
-/// Adds a row, and returns how many there are.
+/// Inserts a row, and returns the number of rows.
 async fn add_row(url: &str) -> i64 {
     let client = connect(url).await.unwrap();
     client.batch_execute("create table if not exists kept (); insert into kept default values").await.unwrap();
@@ -34,7 +34,7 @@ async fn add_row(url: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn what_was_committed_is_there_after_every_kind_of_end() {
+async fn commits_survive_every_kind_of_stop() {
     let directory = data_dir();
     let postgres = start(&directory).await.unwrap();
     assert_eq!(add_row(&postgres.url()).await, 1);
@@ -61,7 +61,7 @@ async fn what_was_committed_is_there_after_every_kind_of_end() {
     postgres.stop(StopMode::Fast).await.unwrap();
 }
 
-/// Not a test of its own: the process that the next one starts and kills.
+/// Not a test by itself: the process that the next test starts and kills.
 #[tokio::test]
 async fn a_server_that_is_killed() {
     let Some(directory) = std::env::var_os(TO_BE_KILLED) else { return };
@@ -71,7 +71,7 @@ async fn a_server_that_is_killed() {
 }
 
 #[tokio::test]
-async fn a_postgres_that_lost_its_server_to_sigkill_is_replaced() {
+async fn an_orphaned_postgres_is_stopped_and_replaced() {
     let directory = data_dir();
     let mut server = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "embedded::tests::a_server_that_is_killed", "--nocapture"])
@@ -82,21 +82,21 @@ async fn a_postgres_that_lost_its_server_to_sigkill_is_replaced() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
-    let said = loop {
+    let line = loop {
         let line = lines.next_line().await.unwrap().expect("it ends only when it is killed");
-        if let Some((_, said)) = line.split_once(TO_BE_KILLED) {
-            break said.trim().to_owned();
+        if let Some((_, rest)) = line.split_once(TO_BE_KILLED) {
+            break rest.trim().to_owned();
         }
     };
-    let (pid, url) = said.split_once(' ').unwrap();
+    let (pid, url) = line.split_once(' ').unwrap();
     assert_eq!(add_row(url).await, 1);
 
-    // While it lives, the data directory is its own, and it says where to find its Postgres.
+    // While it lives, it holds the data directory, and the error has the URL of its Postgres.
     let error = start(&directory).await.unwrap_err().to_string();
     assert!(error.contains(&format!("DATABASE_URL={url};")), "{error}");
 
     server.kill().await.unwrap();
-    assert_eq!(add_row(url).await, 2, "its Postgres goes on");
+    assert_eq!(add_row(url).await, 2, "its Postgres continues to run");
     let postgres = start(&directory).await.unwrap();
     assert_ne!(postgres.pid().unwrap().to_string(), pid);
     assert_eq!(add_row(&postgres.url()).await, 3);
@@ -104,35 +104,35 @@ async fn a_postgres_that_lost_its_server_to_sigkill_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_pid_file_that_names_a_stranger_neither_blocks_a_start_nor_costs_the_stranger() {
+async fn a_stale_pid_file_neither_blocks_a_start_nor_stops_an_unrelated_process() {
     let directory = data_dir();
     start(&directory).await.unwrap().stop(StopMode::Immediate).await.unwrap();
     let record = directory.path().join("postgres/postmaster.pid");
-    let mut stranger = Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
-    let pid = stranger.id().unwrap();
+    let mut unrelated = Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
+    let pid = unrelated.id().unwrap();
     for text in [format!("{pid}\n{}\n", directory.path().display()), "2147483647\n".to_owned(), String::new()] {
         fs::write(&record, &text).unwrap();
         let postgres = start(&directory).await.unwrap();
         postgres.stop(StopMode::Immediate).await.unwrap();
     }
-    assert!(stranger.try_wait().unwrap().is_none());
+    assert!(unrelated.try_wait().unwrap().is_none());
 }
 
 #[tokio::test]
-async fn an_interrupted_initdb_leaves_nothing_that_is_taken_for_a_cluster() {
+async fn an_interrupted_initdb_leaves_no_partial_cluster() {
     let directory = data_dir();
     let unfinished = || {
         let entries = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap());
         entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("postgres.new-")).count()
     };
-    let begun = async {
+    let initdb_started = async {
         while unfinished() == 0 {
             sleep(Duration::from_millis(1)).await;
         }
     };
     tokio::select! {
         _ = start(&directory) => panic!("a start takes longer than its first directory"),
-        () = begun => {}
+        () = initdb_started => {}
     }
     assert!(!directory.path().join("postgres").exists());
     let postgres = start(&directory).await.unwrap();
@@ -141,7 +141,7 @@ async fn an_interrupted_initdb_leaves_nothing_that_is_taken_for_a_cluster() {
 }
 
 #[tokio::test]
-async fn a_data_directory_with_too_long_a_path_has_its_socket_elsewhere() {
+async fn a_data_directory_with_a_long_path_has_its_socket_in_the_temporary_directory() {
     let directory = data_dir();
     let long = directory.path().join("d".repeat(100));
     let postgres = EmbeddedPostgres::start(&long, TEST).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_data_directory_with_too_long_a_path_has_its_socket_elsewhere() {
 }
 
 #[tokio::test]
-async fn nobody_but_its_user_reaches_the_socket_and_the_settings_hold() {
+async fn only_its_user_can_access_the_socket_and_the_settings_apply() {
     let directory = data_dir();
     let postgres = EmbeddedPostgres::start(directory.path(), Options::default()).await.unwrap();
     let owner = fs::metadata(directory.path().join("postgres")).unwrap().uid();
@@ -183,7 +183,7 @@ async fn nobody_but_its_user_reaches_the_socket_and_the_settings_hold() {
 }
 
 #[tokio::test]
-async fn what_keeps_postgres_from_starting_is_in_the_error() {
+async fn the_error_of_a_failed_start_has_the_cause() {
     let directory = data_dir();
     start(&directory).await.unwrap().stop(StopMode::Fast).await.unwrap();
     fs::write(directory.path().join("postgres/postgresql.auto.conf"), "ride = 'wire'\n").unwrap();
@@ -196,7 +196,7 @@ async fn what_keeps_postgres_from_starting_is_in_the_error() {
 }
 
 #[tokio::test]
-async fn a_directory_that_holds_something_else_is_left_alone() {
+async fn a_directory_with_other_content_is_not_changed() {
     let directory = data_dir();
     let file = directory.path().join("postgres/thesis.txt");
     fs::create_dir(file.parent().unwrap()).unwrap();
@@ -207,7 +207,7 @@ async fn a_directory_that_holds_something_else_is_left_alone() {
 }
 
 #[tokio::test]
-async fn root_is_told_which_directory_keeps_postgres_out() {
+async fn the_error_names_the_directory_that_postgres_may_not_enter() {
     if !geteuid().is_root() {
         return;
     }
@@ -219,7 +219,7 @@ async fn root_is_told_which_directory_keeps_postgres_out() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_root_restored_is_given_to_its_user() {
+async fn the_owner_of_a_cluster_that_root_restored_is_changed() {
     if !geteuid().is_root() {
         return;
     }

@@ -1,8 +1,8 @@
-//! Who may hold a connection open, how many, and how all of them leave when the server stops.
+//! Admission control for streams and polls, and the drain at shutdown.
 //!
-//! A server that stops drains: it takes no new streams, and those that are open leave one by one over a window, each at a
-//! moment of its own, so that their clients do not all come back to the other replicas at once. Streams of rides that go
-//! on leave first, as the last ones to leave would find the least time to come back in.
+//! A server that stops drains: it accepts no new streams, and ends the open ones one by one over a time window. Each stream ends at
+//! a different time, so that the clients do not all reconnect to the other replicas at once. Streams of rides that have not ended
+//! are ended first, because a client whose stream ends last has the least time to reconnect.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -14,155 +14,155 @@ use tokio::time::Instant;
 
 use crate::domain::UserId;
 
-/// Between two that leave, where the window is long enough for it: a few streams are not kept for the whole window.
-const LONGEST_STEP: Duration = Duration::from_millis(50);
+/// The maximum time between the ends of two streams. With few streams, the drain takes less than the whole window.
+const MAX_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many streams and polls there may be.
+/// The limits on open streams and polls.
 #[derive(Debug, Clone)]
-pub struct Quota {
-    /// In all.
-    pub in_all: usize,
-    /// Of one user.
-    pub of_user: usize,
+pub struct StreamQuota {
+    /// The limit of the server.
+    pub total: usize,
+    /// The limit per user.
+    pub per_user: usize,
 }
 
-/// Why somebody is not admitted.
+/// Why a stream or poll is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotAdmitted {
-    /// The server has as many as it may.
-    Full,
-    /// The user has.
-    TooManyOfUser,
+pub(super) enum AdmissionError {
+    /// The server's limit is reached.
+    ServerLimit,
+    /// The user's limit is reached.
+    UserLimit,
 }
 
-/// Counts streams and polls, and lets them out.
+/// Counts and limits open streams and polls, and drains them at shutdown.
 #[derive(Debug)]
 pub struct Admission {
-    quota: Quota,
+    quota: StreamQuota,
     open: AtomicUsize,
-    of_users: Mutex<HashMap<UserId, usize>>,
-    emptied: Notify,
+    by_user: Mutex<HashMap<UserId, usize>>,
+    all_ended: Notify,
     drain: watch::Sender<Option<Drain>>,
 }
 
-/// How those that are open leave.
+/// The schedule of a drain.
 #[derive(Debug, Clone)]
 struct Drain {
     began: Instant,
-    step: Duration,
+    interval: Duration,
     window: Duration,
-    /// Places from the front, for rides that go on, and from the back, for the others.
-    taken: Arc<[AtomicU32; 2]>,
+    /// The number of slots assigned from the start of the window (rides that have not ended) and from its end (ended rides).
+    assigned: Arc<[AtomicU32; 2]>,
 }
 
 impl Admission {
-    /// Nobody is there yet.
-    pub fn new(quota: Quota) -> Self {
+    /// Creates an admission control without open streams.
+    pub fn new(quota: StreamQuota) -> Self {
         Self {
             quota,
             open: AtomicUsize::new(0),
-            of_users: Mutex::default(),
-            emptied: Notify::new(),
+            by_user: Mutex::default(),
+            all_ended: Notify::new(),
             drain: watch::Sender::new(None),
         }
     }
 
-    /// How many streams and polls are open.
+    /// Returns the number of open streams and polls.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Counts one more, until what is returned is dropped.
-    pub(super) fn admit(self: &Arc<Self>, user: &UserId) -> Result<Admitted, NotAdmitted> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.quota.in_all {
+    /// Admits a stream or poll. It counts until the guard is dropped.
+    pub(super) fn admit(self: &Arc<Self>, user: &UserId) -> Result<AdmissionGuard, AdmissionError> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.quota.total {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(NotAdmitted::Full);
+            return Err(AdmissionError::ServerLimit);
         }
-        let mut of_users = self.of_users();
-        let of_user = of_users.entry(user.clone()).or_default();
-        if *of_user >= self.quota.of_user {
-            drop(of_users);
+        let mut by_user = self.by_user();
+        let count = by_user.entry(user.clone()).or_default();
+        if *count >= self.quota.per_user {
+            drop(by_user);
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(NotAdmitted::TooManyOfUser);
+            return Err(AdmissionError::UserLimit);
         }
-        *of_user += 1;
-        drop(of_users);
-        Ok(Admitted { admission: Arc::clone(self), user: user.clone() })
+        *count += 1;
+        drop(by_user);
+        Ok(AdmissionGuard { admission: Arc::clone(self), user: user.clone() })
     }
 
-    fn of_users(&self) -> MutexGuard<'_, HashMap<UserId, usize>> {
-        // A std lock: held for a lookup, never across an await.
-        self.of_users.lock().unwrap_or_else(PoisonError::into_inner)
+    fn by_user(&self) -> MutexGuard<'_, HashMap<UserId, usize>> {
+        // A std lock, because it is held only for a lookup, never across an await.
+        self.by_user.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the server takes no new streams.
+    /// Returns whether the server drains.
     pub fn is_draining(&self) -> bool {
         self.drain.borrow().is_some()
     }
 
-    /// Takes no new streams from now on, and has those that are open leave within `window`. Returns when all have left,
-    /// at the latest at its end.
+    /// Starts the drain: accepts no new streams, and ends the open ones within `window`. Returns when all have ended, at the latest
+    /// at the end of the window.
     pub async fn drain(&self, window: Duration) {
         let open = u32::try_from(self.open()).unwrap_or(u32::MAX);
-        let step = window.checked_div(open).unwrap_or_default().min(LONGEST_STEP);
-        let window = step * open;
+        let interval = window.checked_div(open).unwrap_or_default().min(MAX_INTERVAL);
+        let window = interval * open;
         let began = Instant::now();
-        self.drain.send_replace(Some(Drain { began, step, window, taken: Arc::default() }));
-        let emptied = async {
+        self.drain.send_replace(Some(Drain { began, interval, window, assigned: Arc::default() }));
+        let all_ended = async {
             while self.open() > 0 {
-                self.emptied.notified().await;
+                self.all_ended.notified().await;
             }
         };
-        let _ = tokio::time::timeout_at(began + window, emptied).await;
+        let _ = tokio::time::timeout_at(began + window, all_ended).await;
     }
 
-    /// Waits until the server drains.
-    pub(super) async fn drains(&self) {
-        // The sender lives in `self`, so this cannot fail.
+    /// Waits until the drain starts.
+    pub(super) async fn drain_started(&self) {
+        // `self` owns the sender, so this cannot fail.
         let _ = self.drain.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// Waits until the server drains, and takes a moment to leave at.
-    pub(super) async fn leaves_at(&self, is_going_on: bool) -> Instant {
+    /// Waits until the drain starts. Then returns the time at which this stream must end. `is_ongoing`: the ride has not ended.
+    pub(super) async fn drain_deadline(&self, is_ongoing: bool) -> Instant {
         let mut drain = self.drain.subscribe();
-        // The sender lives in `self`, so this cannot fail.
+        // `self` owns the sender, so this cannot fail.
         let begun = drain.wait_for(Option::is_some).await.ok().and_then(|drain| drain.clone());
-        begun.map_or_else(Instant::now, |drain| drain.place(is_going_on))
+        begun.map_or_else(Instant::now, |drain| drain.next_slot(is_ongoing))
     }
 }
 
 impl Drain {
-    /// A moment that nobody else has.
-    fn place(&self, is_going_on: bool) -> Instant {
-        let [front, back] = &*self.taken;
-        let offset = if is_going_on {
-            self.step * front.fetch_add(1, Ordering::Relaxed)
+    /// Returns a time that no other stream has.
+    fn next_slot(&self, is_ongoing: bool) -> Instant {
+        let [front, back] = &*self.assigned;
+        let offset = if is_ongoing {
+            self.interval * front.fetch_add(1, Ordering::Relaxed)
         } else {
-            self.window.saturating_sub(self.step * (back.fetch_add(1, Ordering::Relaxed) + 1))
+            self.window.saturating_sub(self.interval * (back.fetch_add(1, Ordering::Relaxed) + 1))
         };
         self.began + offset
     }
 }
 
-/// One stream or poll, counted until it is dropped.
+/// Counts a stream or poll until it is dropped.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub(super) struct AdmissionGuard {
     admission: Arc<Admission>,
     user: UserId,
 }
 
-impl Drop for Admitted {
+impl Drop for AdmissionGuard {
     fn drop(&mut self) {
-        let mut of_users = self.admission.of_users();
-        if let Some(count) = of_users.get_mut(&self.user) {
+        let mut by_user = self.admission.by_user();
+        if let Some(count) = by_user.get_mut(&self.user) {
             *count -= 1;
             if *count == 0 {
-                of_users.remove(&self.user);
+                by_user.remove(&self.user);
             }
         }
-        drop(of_users);
+        drop(by_user);
         if self.admission.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.admission.emptied.notify_one();
+            self.admission.all_ended.notify_one();
         }
     }
 }
@@ -175,52 +175,52 @@ mod tests {
         UserId::parse(name).unwrap()
     }
 
-    fn admission(in_all: usize, of_user: usize) -> Arc<Admission> {
-        Arc::new(Admission::new(Quota { in_all, of_user }))
+    fn admission(total: usize, per_user: usize) -> Arc<Admission> {
+        Arc::new(Admission::new(StreamQuota { total, per_user }))
     }
 
     #[test]
-    fn a_user_and_all_have_their_quota_and_what_ends_is_free_again() {
+    fn the_limits_per_user_and_in_total_apply_and_a_dropped_guard_frees_its_slot() {
         let admission = admission(3, 2);
         let (first, _second) = (admission.admit(&user("a")).unwrap(), admission.admit(&user("a")).unwrap());
-        assert_eq!(admission.admit(&user("a")).err(), Some(NotAdmitted::TooManyOfUser));
+        assert_eq!(admission.admit(&user("a")).err(), Some(AdmissionError::UserLimit));
         let _third = admission.admit(&user("b")).unwrap();
-        assert_eq!(admission.admit(&user("c")).err(), Some(NotAdmitted::Full));
+        assert_eq!(admission.admit(&user("c")).err(), Some(AdmissionError::ServerLimit));
         assert_eq!(admission.open(), 3);
         drop(first);
         let again = admission.admit(&user("a")).unwrap();
         drop(again);
         assert_eq!(admission.open(), 2);
-        assert_eq!(admission.of_users().len(), 2);
+        assert_eq!(admission.by_user().len(), 2);
     }
 
     #[tokio::test]
-    async fn all_leave_within_the_window_at_moments_of_their_own_and_rides_that_go_on_first() {
+    async fn streams_end_within_the_window_at_distinct_times_and_active_rides_first() {
         let admission = admission(1_000, 1_000);
         let open: Vec<_> = (0..500).map(|_| admission.admit(&user("a")).unwrap()).collect();
         let began = Instant::now();
         let draining = admission.drain(Duration::from_secs(20));
         let leaving = async {
-            let mut places = Vec::new();
+            let mut slots = Vec::new();
             for number in 0..500 {
-                places.push((admission.leaves_at(number % 5 != 0).await - began, number % 5 != 0));
+                slots.push((admission.drain_deadline(number % 5 != 0).await - began, number % 5 != 0));
             }
-            places.sort();
-            for pair in places.windows(2) {
+            slots.sort();
+            for pair in slots.windows(2) {
                 assert!(pair[1].0 - pair[0].0 >= Duration::from_millis(40), "{pair:?}");
             }
-            assert!(places.iter().take(400).all(|(_, is_going_on)| *is_going_on));
-            assert!(places.last().unwrap().0 < Duration::from_secs(20));
+            assert!(slots.iter().take(400).all(|(_, is_ongoing)| *is_ongoing));
+            assert!(slots.last().unwrap().0 < Duration::from_secs(20));
             assert!(admission.is_draining());
             drop(open);
         };
         tokio::join!(draining, leaving);
-        // It ends when the last has left, not at the end of the window.
+        // The drain ends when the last stream has ended, not at the end of the window.
         assert!(began.elapsed() < Duration::from_secs(20));
     }
 
     #[tokio::test]
-    async fn a_few_are_not_kept_for_the_whole_window_and_one_that_does_not_leave_is_not_waited_for() {
+    async fn a_drain_of_few_streams_is_short_and_does_not_wait_for_a_stream_that_does_not_end() {
         let admission = admission(1_000, 1_000);
         let _open: Vec<_> = (0..4).map(|_| admission.admit(&user("a")).unwrap()).collect();
         let (began, window) = (Instant::now(), Duration::from_secs(600));

@@ -1,4 +1,4 @@
-//! Request bodies, read as JSON whatever their `Content-Type` says, and JSON answers.
+//! JSON request bodies, whatever their `Content-Type` is, and JSON responses.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -16,17 +16,17 @@ use serde_path_to_error::Segment;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::api_error::ApiError;
 use super::context::Api;
 use super::operations::ApiOperation;
-use super::refusal::Refusal;
 use crate::domain::{Error, FieldErrors};
-use crate::memory::Held;
+use crate::memory::MemoryReservation;
 
-/// The largest body, where a handler does not say otherwise.
+/// The maximum size of a body, unless the handler sets another one.
 pub(super) const MAX_BYTES: usize = 64 * 1024;
 
-/// The largest body that is read although it is too large.
-const MAX_IGNORED: usize = 1024 * 1024;
+/// The maximum size of a body that is read and discarded because it is too large.
+const MAX_DISCARDED: usize = 1024 * 1024;
 
 /// A request's body, of at most `MAX` bytes.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl<'ex, T: DeserializeOwned + Send, const MAX: usize> Extractible<'ex> for Bod
     }
 
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
-    async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
+    async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, ApiError> {
         parse(read(req, depot, MAX).await?).map(Self)
     }
 }
@@ -52,7 +52,7 @@ impl<T: ToSchema, const MAX: usize> EndpointArgRegister for Body<T, MAX> {
     }
 }
 
-/// A request's body, or nothing: an empty one is the default.
+/// An optional request body. An empty body is the default value.
 #[derive(Debug)]
 pub(super) struct OptionalBody<T>(pub(super) T);
 
@@ -63,7 +63,7 @@ impl<'ex, T: DeserializeOwned + Default + Send> Extractible<'ex> for OptionalBod
     }
 
     #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
-    async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, Refusal> {
+    async fn extract(req: &'ex mut Request, depot: &'ex mut Depot) -> Result<Self, ApiError> {
         let bytes = read(req, depot, MAX_BYTES).await?;
         if bytes.is_empty() { Ok(Self(T::default())) } else { parse(bytes).map(Self) }
     }
@@ -78,13 +78,13 @@ impl<T: ToSchema> EndpointArgRegister for OptionalBody<T> {
     }
 }
 
-/// Rejects the body of a request whose operation has none: what it says would be ignored. Nothing and `{}`, which some clients
-/// always send, are none; and of GET and HEAD a body has no meaning (RFC 9110, section 9.3.1).
+/// Rejects the body of a request whose operation has no body, because it would be ignored. An empty body and `{}`, which some
+/// clients always send, are accepted. In GET and HEAD requests, a body has no meaning (RFC 9110, section 9.3.1).
 pub(super) async fn reject_body(
     req: &mut Request,
     depot: &Depot,
     operation: Option<&ApiOperation>,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     if matches!(*req.method(), Method::GET | Method::HEAD) || operation.is_none_or(|operation| operation.has_body) {
         return Ok(());
     }
@@ -96,62 +96,63 @@ pub(super) async fn reject_body(
     };
     let mut errors = FieldErrors::default();
     for field in fields.keys() {
-        errors.take::<(), _>(&pointer_to(field), Err("is unknown: this operation has no fields"));
+        errors.check::<(), _>(&pointer_to(field), Err("is unknown: this operation has no fields"));
     }
     if errors.0.is_empty() { Ok(()) } else { Err(errors.into_error().into()) }
 }
 
-/// Reads a body of at most so many bytes.
-pub(super) async fn read<'ex>(req: &'ex mut Request, depot: &Depot, most: usize) -> Result<&'ex [u8], Refusal> {
+/// Reads a body of at most `max` bytes.
+///
+/// Reserves memory for the body for the time of the request. An eviction of the reservation while the body is read fails the
+/// request with 503.
+pub(super) async fn read<'ex>(req: &'ex mut Request, depot: &Depot, max: usize) -> Result<&'ex [u8], ApiError> {
     let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
-    // Told beforehand that it is too long, there is no need to read it.
     let length = content_length(req);
     let deadline = Instant::now() + api.limits.body_deadline;
-    if let Some(length) = length.filter(|length| *length > most) {
-        // But whoever is still sending may miss the answer: in HTTP/2 a client may take the end of its stream for a failure (curl 7
-        // does), and in HTTP/1.1 what was sent and not read resets the connection, answer and all (RFC 9112, section 9.6). Who asks
-        // first (`Expect: 100-continue`) has not begun.
+    if let Some(length) = length.filter(|length| *length > max) {
+        // A client that is still sending may miss the response. In HTTP/2, a client may treat the end of the stream as a failure
+        // (curl 7 does). In HTTP/1.1, unread data resets the connection and discards the response (RFC 9112, section 9.6).
+        // Therefore a body that is not much too large is read and discarded. A client with `Expect: 100-continue` sends no body.
         let is_sent = req.version() >= Version::HTTP_2 || !req.headers().contains_key(EXPECT);
-        if is_sent && length <= MAX_IGNORED {
-            let held = hold(api, length);
-            let reading = unless_cut(held.as_ref(), req.payload_with_max_size(MAX_IGNORED));
+        if is_sent && length <= MAX_DISCARDED {
+            let reservation = reserve(api, length);
+            let reading = unless_evicted(reservation.as_ref(), req.payload_with_max_size(MAX_DISCARDED));
             drop(timeout_at(deadline, reading).await);
         }
-        return Err(Refusal::BodyTooLarge);
+        return Err(ApiError::BodyTooLarge);
     }
-    // A small one is there, mostly, when its head is.
-    let held = hold(api, length.unwrap_or(most));
-    // It counts as long as the request does: what is parsed from it waits for the writer.
-    if let Some((_, held)) = &held {
-        req.extensions_mut().insert(Arc::clone(held));
+    let reservation = reserve(api, length.unwrap_or(max));
+    // The reservation lasts as long as the request, because the parsed body waits for the writer.
+    if let Some((_, reservation)) = &reservation {
+        req.extensions_mut().insert(Arc::clone(reservation));
     }
-    let reading = timeout_at(deadline, unless_cut(held.as_ref(), req.payload_with_max_size(most))).await;
-    if let Some((_, held)) = &held {
-        held.settle();
+    let reading = timeout_at(deadline, unless_evicted(reservation.as_ref(), req.payload_with_max_size(max))).await;
+    if let Some((_, reservation)) = &reservation {
+        reservation.exempt_from_eviction();
     }
     match reading {
         Ok(Some(Ok(bytes))) => Ok(bytes),
-        Ok(Some(Err(ParseError::PayloadTooLarge))) => Err(Refusal::BodyTooLarge),
+        Ok(Some(Err(ParseError::PayloadTooLarge))) => Err(ApiError::BodyTooLarge),
         Ok(Some(Err(_))) => Err(Error::invalid("", "the body could not be read").into()),
         Ok(None) => Err(Error::Unavailable.into()),
         Err(_) => {
             api.metrics.rejected("body_deadline");
-            Err(Error::invalid("", "the body has taken too long").into())
+            Err(Error::invalid("", "the body was not received in time").into())
         }
     }
 }
 
-/// The smallest body that is counted.
-const SMALL: usize = 1024;
+/// The minimum size of a body for which memory is reserved. A smaller body usually arrives together with the head.
+const MIN_RESERVED: usize = 1024;
 
 fn content_length(req: &Request) -> Option<usize> {
     req.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Whether a request has no body, or one that is not counted.
+/// Returns whether a request has no body, or one that needs no memory reservation.
 pub(super) fn has_small_body(req: &Request) -> bool {
     match content_length(req) {
-        Some(length) => length < SMALL,
+        Some(length) => length < MIN_RESERVED,
         None => {
             let is_announced = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| req.headers().contains_key(name));
             !is_announced && req.version() < Version::HTTP_2
@@ -159,54 +160,59 @@ pub(super) fn has_small_body(req: &Request) -> bool {
     }
 }
 
-/// Holds the memory of a body while it is read; with what ends that.
-fn hold(api: &Api, length: usize) -> Option<(CancellationToken, Arc<Held>)> {
-    (length >= SMALL).then(|| {
-        let cut = CancellationToken::new();
-        let held = Arc::new(api.memory.hold(length, &cut));
-        (cut, held)
+/// A memory reservation, and the token that is cancelled when it is evicted.
+type Reservation = (CancellationToken, Arc<MemoryReservation>);
+
+/// Reserves memory for a body, unless it is small.
+fn reserve(api: &Api, length: usize) -> Option<Reservation> {
+    (length >= MIN_RESERVED).then(|| {
+        let evicted = CancellationToken::new();
+        let reservation = Arc::new(api.memory.reserve(length, &evicted));
+        (evicted, reservation)
     })
 }
 
-async fn unless_cut<T>(held: Option<&(CancellationToken, Arc<Held>)>, reading: impl Future<Output = T>) -> Option<T> {
-    match held {
-        Some((cut, _)) => cut.run_until_cancelled(reading).await,
+/// Awaits `reading`. Returns `None` if the reservation is evicted first.
+async fn unless_evicted<T>(reservation: Option<&Reservation>, reading: impl Future<Output = T>) -> Option<T> {
+    match reservation {
+        Some((evicted, _)) => evicted.run_until_cancelled(reading).await,
         None => Some(reading.await),
     }
 }
 
-/// Parses a body; where it is not what it should be, the error says which field.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+/// Parses a body. The error names the invalid field.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     match serde_json::from_slice(bytes) {
         Err(error) if !error.is_data() => Err(Error::invalid("", format!("must be JSON: {error}")).into()),
-        // Serde would fill a struct from an array as well.
+        // Serde would also deserialize a struct from an array.
         _ if !bytes.trim_ascii_start().starts_with(b"{") => Err(Error::invalid("", "must be a JSON object").into()),
         Ok(parsed) => Ok(parsed),
-        Err(error) => Err(Error::invalid(wrong_field::<T>(bytes), in_terms_of_json(&error.to_string())).into()),
+        Err(error) => Err(Error::invalid(invalid_field::<T>(bytes), json_detail(&error.to_string())).into()),
     }
 }
 
-/// What serde says of a value that is not what it should be, in the terms of JSON instead of Rust's: what would be right.
-fn in_terms_of_json(said: &str) -> String {
-    // Its kinds of errors are words alone, and so is what it expects. What the client has sent stands between the two.
-    let said = said.rfind(" at line ").and_then(|end| said.get(..end)).unwrap_or(said);
-    let expected = said.rsplit_once(", expected ").map(|(_, expected)| expected);
+/// Converts an error message of serde to the terms of JSON: what a valid value must be.
+fn json_detail(message: &str) -> String {
+    // A message begins with the kind of error and ends with the expected value. Text of the client is between the two.
+    let message = message.rfind(" at line ").and_then(|end| message.get(..end)).unwrap_or(message);
+    let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
     let names = |list: &str| list.trim_start_matches("one of ").replace('`', "").replace(" or ", ", ");
-    match (said.split(' ').next().unwrap_or_default(), said.split(' ').nth(1).unwrap_or_default(), expected) {
+    let mut words = message.split(' ');
+    match (words.next().unwrap_or_default(), words.next().unwrap_or_default(), expected) {
         ("unknown", "field", Some(list)) => format!("is unknown; the fields here are {}", names(list)),
         ("unknown", "field", None) => "is unknown; there are no fields here".to_owned(),
         ("unknown", "variant", Some(list)) => format!("must be one of {}", names(list)),
         ("duplicate", "field", _) => "is given twice".to_owned(),
         ("missing", "field", _) => REQUIRED.to_owned(),
         ("invalid", "type" | "value" | "length" | "type:" | "value:" | "length:", Some(expected)) => {
-            format!("must be {}", kind_of_json(expected))
+            format!("must be {}", json_type(expected))
         }
-        _ => said.to_owned(),
+        _ => message.to_owned(),
     }
 }
 
-/// A Rust type, as serde names what it expects, in the terms of JSON.
-fn kind_of_json(expected: &str) -> &str {
+/// Converts serde's name of an expected Rust type to the name of a JSON type.
+fn json_type(expected: &str) -> &str {
     match expected {
         "u8" | "u16" | "u32" | "u64" | "u128" | "usize" => "a whole number, 0 or more",
         "i8" | "i16" | "i32" | "i64" | "i128" | "isize" => "a whole number",
@@ -220,14 +226,15 @@ fn kind_of_json(expected: &str) -> &str {
     }
 }
 
-/// Where a body is wrong. It is parsed once more for that: to keep track of it costs as much as the parsing.
-fn wrong_field<T: DeserializeOwned>(bytes: &[u8]) -> String {
+/// Returns the pointer of the first invalid field. It parses the body again, because tracking the path in each parse would double
+/// its cost.
+fn invalid_field<T: DeserializeOwned>(bytes: &[u8]) -> String {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize::<_, T>(&mut reader);
     parsed.err().map(|error| pointer(error.path())).unwrap_or_default()
 }
 
-/// A JSON Pointer (RFC 6901) to a member.
+/// Returns the JSON Pointer (RFC 6901) to a member.
 fn pointer_to(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
@@ -242,10 +249,10 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     path.iter().map(segment).collect()
 }
 
-/// What a required field must be there for.
+/// The detail for a missing required field.
 pub(super) const REQUIRED: &str = "is required";
 
-/// A JSON answer, whose text may have been made elsewhere. `T` is what it is, for openapi.yaml.
+/// A JSON response as text. `T` is its schema in openapi.yaml.
 #[derive(Debug)]
 pub(super) struct Json<T> {
     status: StatusCode,
@@ -254,36 +261,37 @@ pub(super) struct Json<T> {
 }
 
 impl<T> Json<T> {
-    /// 200 with a value.
-    pub(super) fn ok(value: &impl Serialize) -> Result<Self, Refusal> {
+    /// Serializes a value for a response with 200.
+    pub(super) fn ok(value: &impl Serialize) -> Result<Self, ApiError> {
         let text = serde_json::to_string(value).map_err(|_| Error::Internal)?;
         Ok(Self::text(StatusCode::OK, text))
     }
 
-    /// JSON that is text already.
+    /// Creates a response from JSON text.
     pub(super) fn text(status: StatusCode, text: String) -> Self {
         Self { status, text, shape: PhantomData }
     }
 }
 
-/// Text, and what is held until the last of its bytes was sent.
-struct Holding<H>(String, #[allow(dead_code, reason = "held, not read")] H);
+/// A body, and a guard that is dropped after the last byte of the body was sent.
+struct GuardedBody<G>(String, #[allow(dead_code, reason = "only its drop matters")] G);
 
-impl<H> AsRef<[u8]> for Holding<H> {
+impl<G> AsRef<[u8]> for GuardedBody<G> {
     fn as_ref(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }
 
-/// 200 with a value, which holds on to something until its last byte was sent: hyper lets go of a body before that.
-pub(super) fn render_holding<H>(value: &impl Serialize, held: H, res: &mut Response) -> Result<(), Refusal>
+/// Responds with 200 and a value. Keeps the guard until the last byte was sent: hyper drops the body itself earlier, but not its
+/// `Bytes`.
+pub(super) fn render_with_guard<G>(value: &impl Serialize, guard: G, res: &mut Response) -> Result<(), ApiError>
 where
-    H: Send + 'static,
+    G: Send + 'static,
 {
     let text = serde_json::to_string(value).map_err(|_| Error::Internal)?;
     res.status_code(StatusCode::OK);
     res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    res.body(Bytes::from_owner(Holding(text, held)));
+    res.body(Bytes::from_owner(GuardedBody(text, guard)));
     Ok(())
 }
 
@@ -298,7 +306,7 @@ impl<T> Scribe for Json<T> {
 impl<T: ToSchema> EndpointOutRegister for Json<T> {
     fn register(components: &mut Components, operation: &mut Operation) {
         let content = Content::new(T::to_schema(components));
-        let response = salvo::oapi::Response::new("Done").add_content("application/json", content);
+        let response = salvo::oapi::Response::new("Success").add_content("application/json", content);
         operation.responses.insert("200", response);
     }
 }
@@ -326,9 +334,9 @@ mod tests {
         a: Option<bool>,
     }
 
-    fn wrong(text: &[u8]) -> (String, String) {
+    fn parse_error(text: &[u8]) -> (String, String) {
         match parse::<Sample>(text).unwrap_err() {
-            Refusal::Domain(Error::Invalid(mut fields)) => {
+            ApiError::Domain(Error::Invalid(mut fields)) => {
                 let field = fields.0.remove(0);
                 (field.pointer, field.detail)
             }
@@ -337,23 +345,23 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_body_is_told_by_its_field() {
-        assert_eq!(wrong(br#"{"rideId": 5}"#).0, "/rideId");
-        assert_eq!(wrong(br#"{"list": [1, "x"]}"#).0, "/list/1");
-        assert_eq!(wrong(br#"{"other": 1}"#).0, "/other");
-        assert!(wrong(br#"{"rideId": "#).1.starts_with("must be JSON"));
-        assert!(wrong(b"").1.starts_with("must be JSON"));
-        assert!(wrong(br#"{} x"#).1.starts_with("must be JSON"));
-        assert!(wrong(b"{\"rideId\": \"\xff\"}").1.starts_with("must be JSON"));
-        assert!(wrong(br#"{"rideId": "\ud800"}"#).1.starts_with("must be JSON"));
-        // However deep it is: the array itself is wrong already, and what is within is not parsed.
-        assert_eq!(wrong("[".repeat(5_000).as_bytes()).1, "must be a JSON object");
+    fn the_error_of_an_invalid_body_names_the_field() {
+        assert_eq!(parse_error(br#"{"rideId": 5}"#).0, "/rideId");
+        assert_eq!(parse_error(br#"{"list": [1, "x"]}"#).0, "/list/1");
+        assert_eq!(parse_error(br#"{"other": 1}"#).0, "/other");
+        assert!(parse_error(br#"{"rideId": "#).1.starts_with("must be JSON"));
+        assert!(parse_error(b"").1.starts_with("must be JSON"));
+        assert!(parse_error(br#"{} x"#).1.starts_with("must be JSON"));
+        assert!(parse_error(b"{\"rideId\": \"\xff\"}").1.starts_with("must be JSON"));
+        assert!(parse_error(br#"{"rideId": "\ud800"}"#).1.starts_with("must be JSON"));
+        // A deep array is rejected because it is an array; its items are not parsed.
+        assert_eq!(parse_error("[".repeat(5_000).as_bytes()).1, "must be a JSON object");
         assert!(parse::<Sample>(br#"{"rideId": null}"#).is_ok());
     }
 
     #[test]
-    fn what_would_be_right_is_said_in_the_terms_of_json() {
-        let detail = |text: &str| wrong(text.as_bytes()).1;
+    fn details_are_in_the_terms_of_json() {
+        let detail = |text: &str| parse_error(text.as_bytes()).1;
         assert_eq!(detail(r#"{"rideId": 5}"#), "must be a string");
         assert_eq!(detail(r#"{"rideId": {"a": "x, expected y at line 3"}}"#), "must be a string");
         assert_eq!(detail(r#"{"list": "at line 1, expected nothing"}"#), "must be an array");
@@ -364,11 +372,8 @@ mod tests {
         assert_eq!(detail(r#"{"other, expected `x`": 1}"#), "is unknown; the fields here are rideId, list, nested");
         assert_eq!(detail(r#"{"list": [], "list": []}"#), "is given twice");
         assert_eq!(detail("[]"), "must be a JSON object");
-        assert_eq!(in_terms_of_json("must be one of a, b at line 1 column 2"), "must be one of a, b");
-        assert_eq!(
-            in_terms_of_json("unknown variant `x`, expected `a` or `b` at line 1 column 2"),
-            "must be one of a, b"
-        );
-        assert_eq!(in_terms_of_json("missing field `a` at line 1 column 2"), "is required");
+        assert_eq!(json_detail("must be one of a, b at line 1 column 2"), "must be one of a, b");
+        assert_eq!(json_detail("unknown variant `x`, expected `a` or `b` at line 1 column 2"), "must be one of a, b");
+        assert_eq!(json_detail("missing field `a` at line 1 column 2"), "is required");
     }
 }

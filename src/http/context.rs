@@ -1,6 +1,4 @@
-//! What the handlers need: the [`Api`], and for each request a [`Session`].
-
-mod session;
+//! The state that all handlers share: the [`Api`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,180 +6,180 @@ use std::time::Duration;
 use prometheus::IntGauge;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::session::{LiveSession, Session};
-use super::admission::{Admission, Admitted, NotAdmitted};
+use super::admission::{Admission, AdmissionError, AdmissionGuard};
+use super::api_error::ApiError;
 use super::metrics::{Metrics, Transport};
-use super::rate::SendRate;
-use super::refusal::Refusal;
+use super::rate_limit::SendRateLimiter;
 use crate::audit::AuditLog;
 use crate::auth::{Tickets, TokenError, Verifier};
-use crate::domain::{Caller, Error, RideRole, Role, Signal, Topic};
-use crate::handovers::Handovers;
+use crate::domain::{Caller, Error, RideRole, Role, StateUpdate, Topic};
+use crate::handovers::HandoverRecorder;
 use crate::jwks::Jwks;
 use crate::memory::Memory;
 use crate::moderation::Moderation;
 use crate::push::WebPush;
-use crate::realtime::{Attendance, Attending, Follow, Hub, Listener, Reader, Revocations};
+use crate::realtime::{Hub, Listener, PresenceGuard, PresenceTracker, ReadContext, Revocations, RideReader};
 use crate::store::Store;
 use crate::traces::Traces;
 use crate::webhooks::Webhooks;
 use crate::writer::relay::Relay;
 use crate::writer::{Acknowledger, Broadcaster, Notifier, Writer};
 
-/// Everything that a request is answered with.
+/// The state that all handlers share.
 #[derive(Debug)]
 pub struct Api {
-    /// Reads.
+    /// Reads from the database.
     pub store: Arc<Store>,
-    /// Writes.
+    /// Commits commands.
     pub writer: Writer,
-    /// Deliveries that cursors acknowledge.
+    /// Commits the deliveries that cursors acknowledge.
     pub acknowledger: Arc<Acknowledger>,
-    /// Broadcasts, one at a time.
+    /// Carries out broadcasts, one at a time.
     pub broadcaster: Arc<Broadcaster>,
-    /// Who follows which ride.
-    pub attendance: Arc<Attendance>,
-    /// Hints to the other replicas.
+    /// The presence of users with open streams and polls.
+    pub presence: Arc<PresenceTracker>,
+    /// Notifies the other replicas.
     pub notifier: Arc<Notifier>,
     /// Live events.
     pub hub: Arc<Hub>,
-    /// Hints from the other replicas, for `/readyz`.
+    /// Receives notifications from the other replicas. Used by `/readyz`.
     pub listener: Arc<Listener>,
-    /// Tokens.
+    /// Verifies tokens.
     pub verifier: Arc<Verifier>,
-    /// The issuer's keys, where it publishes them.
+    /// The issuer's key set, where it is configured.
     pub jwks: Option<Arc<Jwks>>,
-    /// Logins that count no longer.
+    /// Revoked logins.
     pub revocations: Arc<Revocations>,
     /// Stream tickets.
     pub tickets: Tickets,
-    /// How many writes users may make.
-    pub send_rate: SendRate,
-    /// What is counted.
+    /// The send limit per user.
+    pub send_rate: SendRateLimiter,
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What is traced.
+    /// The traces of requests.
     pub traces: Arc<Traces>,
-    /// What support and service users view and do.
+    /// The audit log of support and service users.
     pub audit: Arc<AuditLog>,
-    /// When messages were handed to connections.
-    pub handovers: Arc<Handovers>,
-    /// What is asked before a content is stored, if anything.
+    /// Records when messages are handed to connections.
+    pub handovers: Arc<HandoverRecorder>,
+    /// Checks content before it is stored, where moderation is on.
     pub moderation: Option<Moderation>,
-    /// The platform's endpoints.
+    /// The platform's webhooks.
     pub webhooks: Arc<Webhooks>,
-    /// Puts events on the feed, where there is one.
+    /// Appends events to the feed, where the feed is on.
     pub relay: Option<Arc<Relay>>,
     /// Web Push, where it is on.
     pub push: Option<Arc<WebPush>>,
-    /// Times and sizes.
+    /// Timeouts and intervals.
     pub limits: Limits,
-    /// What the URLs of errors' pages begin with, where it is configured.
+    /// The prefix of the URLs of error pages, where it is configured.
     pub public_url: Option<String>,
-    /// Streams and polls that are open, and how they leave.
+    /// Limits open streams and polls, and drains them.
     pub admission: Arc<Admission>,
-    /// What requests and responses hold.
+    /// Limits the memory of requests and responses.
     pub memory: Arc<Memory>,
-    /// What is still open ends when this is cancelled.
+    /// Its cancellation ends all open streams and polls.
     pub stopping: CancellationToken,
 }
 
-/// Times and sizes of the interface.
+/// Timeouts and intervals of the API.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// How long after their last connection somebody is still there.
+    /// How long a user stays online after their last connection has closed.
     pub presence_grace: Duration,
-    /// After how much silence a stream sends a comment, where its reader does not choose.
+    /// The silence after which a stream sends a heartbeat, unless the client chooses another interval.
     pub heartbeat: Duration,
-    /// How long a request's body may take in all.
+    /// The time in which a request's body must arrive completely.
     pub body_deadline: Duration,
 }
 
 impl Api {
-    /// Counts an open connection of somebody who is on the ride, until it is dropped and `grace` after that.
-    pub(super) fn attend(&self, follow: &Follow, grace: Duration) -> Option<Attending> {
-        let (access, ride, user) = (follow.access(), follow.ride(), &follow.caller().user);
+    /// Tracks an open connection of a ride's participant. The participant is online until the guard is dropped, and for `grace`
+    /// after that.
+    pub(super) fn track_presence(&self, reader: &RideReader, grace: Duration) -> Option<PresenceGuard> {
+        let (access, ride, user) = (reader.access(), reader.ride(), &reader.caller().user);
         let is_on_ride = matches!(access.role, RideRole::Rider | RideRole::Driver) && access.until_seq.is_none();
-        is_on_ride.then(|| self.attendance.attend(Topic::ride(ride), user.clone(), grace))
+        is_on_ride.then(|| self.presence.connect(Topic::ride(ride), user.clone(), grace))
     }
 
-    /// Counts any open connection of a driver: while there is one, they may take rides.
-    pub(super) fn attend_as_driver(&self, caller: &Caller, grace: Duration) -> Option<Attending> {
+    /// Tracks an open connection of a driver: a driver can be available only while online.
+    pub(super) fn track_driver_presence(&self, caller: &Caller, grace: Duration) -> Option<PresenceGuard> {
         let is_driver = caller.role == Role::Driver;
-        is_driver.then(|| self.attendance.attend(Topic::drivers(), caller.user.clone(), grace))
+        is_driver.then(|| self.presence.connect(Topic::drivers(), caller.user.clone(), grace))
     }
 
-    /// Tells a value that is not logged, here and on the other replicas.
-    pub(super) fn tell(&self, signal: Signal) {
-        self.hub.offer(&signal);
-        self.notifier.tell(signal);
+    /// Publishes a latest-only or ephemeral value here and on the other replicas.
+    pub(super) fn publish(&self, update: StateUpdate) {
+        self.hub.publish_update(&update);
+        self.notifier.notify(update);
     }
 
-    /// Rejects unless there is memory for another request, or for a large response.
-    pub(super) fn require_room(&self) -> Result<(), Error> {
-        match self.memory.has_room() {
+    /// Returns an error unless there is memory for another request or a large response.
+    pub(super) fn require_memory(&self) -> Result<(), Error> {
+        match self.memory.has_capacity() {
             true => Ok(()),
             false => Err(Error::Unavailable).inspect_err(|_| self.metrics.rejected("memory")),
         }
     }
 
-    /// Waits until what a caller has shown counts no longer, and says why.
-    pub(super) async fn rejected(&self, caller: &Caller) -> TokenError {
+    /// Waits until the caller's token becomes invalid. Returns the reason.
+    pub(super) async fn token_rejected(&self, caller: &Caller) -> TokenError {
         tokio::select! {
-            () = self.revocations.revoked(caller, || self.verifier.ahead()) => TokenError::Revoked,
-            () = self.verifier.withdrawn(caller) => TokenError::UnknownKey,
+            () = self.revocations.revoked(caller, || self.verifier.clock_skew()) => TokenError::Revoked,
+            () = self.verifier.key_withdrawn(caller) => TokenError::UnknownKey,
         }
     }
 
-    /// Lets somebody hold a poll open.
-    pub(super) fn admit_poll(&self, caller: &Caller) -> Result<Open, Refusal> {
-        self.admit(caller, Transport::Poll).map_err(|refused| match refused {
-            NotAdmitted::Full => Error::Unavailable.into(),
-            NotAdmitted::TooManyOfUser => Refusal::TooMany { what: "streams and polls of yours are open", seconds: 1 },
+    /// Admits a poll of the caller.
+    pub(super) fn admit_poll(&self, caller: &Caller) -> Result<ConnectionGuard, ApiError> {
+        self.admit(caller, Transport::Poll).map_err(|error| match error {
+            AdmissionError::ServerLimit => Error::Unavailable.into(),
+            AdmissionError::UserLimit => ApiError::TooMany { what: "open streams and polls of this user", seconds: 1 },
         })
     }
 
-    /// Lets somebody hold a stream open, while the server takes new ones.
-    pub(super) fn admit_stream(&self, caller: &Caller) -> Option<Open> {
-        let put_off = |reason| self.metrics.put_off.with_label_values(&[reason]).inc();
+    /// Admits a stream of the caller. Returns `None` where a limit is reached or the server drains.
+    pub(super) fn admit_stream(&self, caller: &Caller) -> Option<ConnectionGuard> {
+        let rejected = |reason| self.metrics.streams_rejected.with_label_values(&[reason]).inc();
         if self.admission.is_draining() {
-            put_off("shutdown");
+            rejected("shutdown");
             return None;
         }
         match self.admit(caller, Transport::Stream) {
-            Ok(open) => return Some(open),
-            Err(NotAdmitted::Full) => put_off("full"),
-            Err(NotAdmitted::TooManyOfUser) => put_off("too_many_of_user"),
+            Ok(guard) => return Some(guard),
+            Err(AdmissionError::ServerLimit) => rejected("max_streams"),
+            Err(AdmissionError::UserLimit) => rejected("streams_per_user"),
         }
         None
     }
 
-    fn admit(&self, caller: &Caller, transport: Transport) -> Result<Open, NotAdmitted> {
-        let admitted = self.admission.admit(&caller.user).inspect_err(|refused| {
-            self.metrics.rejected(match refused {
-                NotAdmitted::Full => "streams",
-                NotAdmitted::TooManyOfUser => "streams_of_user",
+    fn admit(&self, caller: &Caller, transport: Transport) -> Result<ConnectionGuard, AdmissionError> {
+        let admission = self.admission.admit(&caller.user).inspect_err(|error| {
+            self.metrics.rejected(match error {
+                AdmissionError::ServerLimit => "max_streams",
+                AdmissionError::UserLimit => "streams_per_user",
             });
         })?;
-        let counted = self.metrics.open.with_label_values(&[transport.as_str()]);
-        counted.inc();
-        Ok(Open { counted, _admitted: admitted })
+        let gauge = self.metrics.connections.with_label_values(&[transport.as_str()]);
+        gauge.inc();
+        Ok(ConnectionGuard { gauge, _admission: admission })
     }
 
-    /// The caller as one who follows.
-    pub(super) fn reader(&self, caller: &Caller) -> Reader {
-        Reader { hub: Arc::clone(&self.hub), store: Arc::clone(&self.store), caller: caller.clone() }
+    /// Returns the context for reading events as the caller.
+    pub(super) fn read_context(&self, caller: &Caller) -> ReadContext {
+        ReadContext { hub: Arc::clone(&self.hub), store: Arc::clone(&self.store), caller: caller.clone() }
     }
 }
 
-/// A stream or poll that is open, until it is dropped.
+/// Counts an open stream or poll in the limits and metrics until it is dropped.
 #[derive(Debug)]
-pub(super) struct Open {
-    counted: IntGauge,
-    _admitted: Admitted,
+pub(super) struct ConnectionGuard {
+    gauge: IntGauge,
+    _admission: AdmissionGuard,
 }
 
-impl Drop for Open {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.counted.dec();
+        self.gauge.dec();
     }
 }

@@ -1,9 +1,9 @@
-//! Live: events as a stream, and as a poll; of one ride, of everything that is the caller's, or of the feed. A stream is the loop of
-//! a [`Reader`](reader::Reader) without end, a poll is one turn of it with a time-out.
+//! Event streams (SSE) and long polls: of one ride, of all the caller's events, or of the feed. A stream is an endless loop over a
+//! [`Reader`](reader::Reader). A poll is one iteration of it with a timeout.
 
 mod acknowledged;
+mod delivery_record;
 pub(super) mod feed;
-mod handed;
 pub(super) mod poll;
 mod reader;
 mod request;

@@ -1,14 +1,14 @@
-//! `GET /messages/{messageId}/trace`: why a message did not arrive.
+//! `GET /messages/{messageId}/trace`: the path of a message to its recipients.
 
 use salvo::Writer as _;
 use salvo::oapi::endpoint;
 use serde::Serialize;
 
+use super::api_error::ApiError;
 use super::body::Json;
-use super::context::Session;
 use super::params::MessagePath;
-use super::refusal::Refusal;
 use super::schema;
+use super::session::Session;
 use crate::domain::{Error, MessageId, Seq, Time, UserId};
 use crate::store::{HandedOver, MessageTrace, ParticipantTrace, WebhookTrace};
 
@@ -62,20 +62,21 @@ fn participant(trace: &ParticipantTrace) -> ParticipantView<'_> {
 
 /// Trace a message
 ///
-/// For support and the service: when the message was committed, on the feed, handed to the connections of each participant, delivered and
-/// read, when `message:undelivered` was sent, and what has come of its event at the webhooks. A time is null where it has not happened, or is no
-/// longer known. Handovers appear within about a second. A deleted message can be traced as well.
+/// For support and the service. Returns when the message was committed and when it reached the feed. Per participant, returns when
+/// the message was handed to connections, delivered and read, and when `message:undelivered` was sent. Also returns the state of
+/// the message's event at each webhook. A time is null where the step has not happened or its record has expired. Handovers
+/// appear within about a second. Deleted messages can be traced, too.
 #[endpoint(tags("operations"), operation_id = "traceMessage", responses(
     (status_code = 200, description = "The trace", body = schema::MessageTrace),
-    (status_code = 403, description = "`forbidden`: only support and the service can trace messages"),
+    (status_code = 403, description = "`forbidden`: neither the `support` nor the `service` role"),
     (status_code = 404, description = "`message_not_found`")))]
 pub(super) async fn trace_message(
     session: Session,
     message: MessagePath,
-) -> Result<Json<schema::MessageTrace>, Refusal> {
+) -> Result<Json<schema::MessageTrace>, ApiError> {
     let Session { caller, api, .. } = session;
     if !caller.role.is_staff() {
-        return Err(Error::Forbidden("only support and the service can trace messages").into());
+        return Err(Error::Forbidden("only the `support` and `service` roles can trace messages").into());
     }
     let message = api.store.message(message.0).await?.ok_or(Error::MessageNotFound)?;
     let MessageTrace { feed_at, participants, webhooks } = api.store.trace_message(&message).await?;

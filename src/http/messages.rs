@@ -1,7 +1,6 @@
-//! `/messages`: sending, the history, one message.
+//! `/messages`: send, list, get, edit and delete messages.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
 use salvo::http::StatusCode;
 use salvo::http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION};
@@ -10,16 +9,16 @@ use salvo::{Depot, Request, Response, Scribe, Writer as _};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::api_error::ApiError;
 use super::body::{Body, Json, REQUIRED};
-use super::context::{Api, Session};
-use super::live::state::{MarkView, ParticipantView, marks, participants};
-use super::pages::fitting;
+use super::live::state::{ParticipantView, WatermarksView, participants, receipts};
+use super::message_lookup::find;
+use super::page_size::fill_page;
 use super::params::{MessagePath, RidePath, number, query, seq};
-use super::refusal::Refusal;
-use super::{audit, moderation, schema, typing};
+use super::session::Session;
+use super::{audit_entry, moderation, schema, typing};
 use crate::domain::{
-    Access, Caller, ClientMessageId, Content, Error, FieldErrors, Message, MessageId, Metadata, Review, RideId,
-    RideSnapshot, Seq, Topic,
+    Caller, ClientMessageId, Content, Error, FieldErrors, Metadata, Review, RideId, RideSnapshot, Seq, Topic,
 };
 use crate::store::{Direction, HistoryPage};
 use crate::writer::{DeleteMessage, SendMessage};
@@ -31,7 +30,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[salvo(schema(name = "SendMessage"))]
 pub(super) struct SendBody {
-    /// The ride to say it on.
+    /// The ride to which the message belongs.
     #[salvo(schema(
         required = true,
         nullable = false,
@@ -39,7 +38,7 @@ pub(super) struct SendBody {
         example = "ride_123"
     ))]
     ride_id: Option<String>,
-    /// 1 to 4000 characters after trimming, at most 16 KiB in all, without U+0000; kept byte for byte.
+    /// 1 to 4000 characters after trimming, at most 16 KiB in total, without U+0000. Stored byte for byte.
     #[salvo(schema(
         required = true,
         nullable = false,
@@ -49,42 +48,42 @@ pub(super) struct SendBody {
         example = "I am at the main gate"
     ))]
     content: Option<String>,
-    /// Anything the app attaches: at most 8 KiB, 32 levels deep, integers within 64 bits.
+    /// Any JSON object: at most 8 KiB, at most 32 levels deep, integers within 64 bits.
     #[salvo(schema(value_type = Option<Map<String, Value>>))]
     metadata: Option<Box<RawValue>>,
-    /// The sender's own name for this message: sent again under the same name it is the same message.
+    /// The sender's id for this message. A repeated request with the same id returns the same message.
     #[salvo(schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]+$", max_length = 128, min_length = 1))]
     client_message_id: Option<String>,
 }
 
 /// Send a message
 ///
-/// Answered once it is committed. Sent again with the same `clientMessageId` (or `Idempotency-Key`), it is the
-/// same message, and the answer is 200 instead of 201.
+/// The response is sent after the commit. A repeated request with the same `clientMessageId` (or `Idempotency-Key`)
+/// returns the same message with 200 instead of 201.
 #[endpoint(tags("messages"), operation_id = "sendMessage",
-    parameters(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$", description = "The same as `clientMessageId`.")),
+    parameters(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$", description = "Alternative to `clientMessageId`.")),
     responses(
         (status_code = 201, description = "Committed", body = schema::Message),
-        (status_code = 200, description = "It had been sent before", body = schema::Message),
+        (status_code = 200, description = "The message was already sent", body = schema::Message),
         (status_code = 404, description = "`ride_not_found`"),
         (status_code = 409, description = "`chat_not_open`, `chat_closed`, or `idempotency_conflict`"),
-        (status_code = 422, description = "`message_rejected`: by the platform's moderation; `detail` is its reason"),
-        (status_code = 503, description = "`unavailable`, or `moderation_unavailable`: try again, `Retry-After` says when")))]
+        (status_code = 422, description = "`message_rejected`: rejected by the platform's moderation; `detail` is the reason"),
+        (status_code = 503, description = "`unavailable` or `moderation_unavailable`. Try again after the time in `Retry-After`")))]
 pub(super) async fn send_message(
     session: Session,
     body: Body<SendBody>,
     req: &mut Request,
     depot: &mut Depot,
     res: &mut Response,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let Body(body) = body;
     let key = idempotency_key(req.headers())?;
     let mut errors = FieldErrors::default();
     let ride = body.ride_id.ok_or_else(|| REQUIRED.to_owned());
-    let ride = errors.take("/rideId", ride.and_then(|ride| RideId::parse(&ride).map_err(|error| error.to_string())));
-    let content = errors.take("/content", body.content.ok_or(REQUIRED).and_then(Content::parse));
-    let metadata = errors.take("/metadata", body.metadata.as_deref().map(Metadata::parse).transpose());
-    let named = errors.take("/clientMessageId", body.client_message_id.map(ClientMessageId::parse).transpose());
+    let ride = errors.check("/rideId", ride.and_then(|ride| RideId::parse(&ride).map_err(|error| error.to_string())));
+    let content = errors.check("/content", body.content.ok_or(REQUIRED).and_then(Content::parse));
+    let metadata = errors.check("/metadata", body.metadata.as_deref().map(Metadata::parse).transpose());
+    let named = errors.check("/clientMessageId", body.client_message_id.map(ClientMessageId::parse).transpose());
     let (Some(ride), Some(content), Some(metadata), Some(named)) = (ride, content, metadata, named) else {
         return Err(errors.into_error().into());
     };
@@ -100,9 +99,9 @@ pub(super) async fn send_message(
     let (ride, topic, user) = (command.ride.clone(), Topic::ride(&command.ride), command.caller.user.clone());
     command.review = moderation::review(&session.api, &command).await?;
     let sent = session.writer.submit(command).await?;
-    audit::sent(depot, &ride, sent.id);
-    // Who has sent it types no more.
-    typing::tell(&session.api, &topic, &user, false, sent.seq, None);
+    audit_entry::add_message(depot, &ride, sent.id);
+    // A send ends the sender's typing indicator.
+    typing::publish_typing(&session.api, &topic, &user, false, sent.seq, None);
     let status = if sent.created { StatusCode::CREATED } else { StatusCode::OK };
     if let Ok(location) = HeaderValue::try_from(["/api/v1/messages/", &sent.id.to_string()].concat()) {
         res.headers_mut().insert(LOCATION, location);
@@ -111,7 +110,7 @@ pub(super) async fn send_message(
     Ok(())
 }
 
-/// The key as it is, or within quotes: as a String of RFC 9651, which the header's draft asks for.
+/// Parses `Idempotency-Key`. The value may be quoted: the header's draft defines it as a String of RFC 9651.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<ClientMessageId>, Error> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let invalid = |detail: &str| Error::invalid("Idempotency-Key", detail);
@@ -126,31 +125,31 @@ struct History<'a> {
     messages: Vec<Box<RawValue>>,
     has_more: bool,
     cursor: String,
-    receipts: Vec<MarkView<'a>>,
+    receipts: Vec<WatermarksView<'a>>,
     participants: Vec<ParticipantView<'a>>,
 }
 
-/// A ride's messages
+/// List a ride's messages
 ///
-/// The newest page by default, oldest first within it. `cursor` is the position in the ride's log that the page is
-/// true at: a stream or poll opened `after` it misses nothing. With `If-None-Match`, a page that has not changed
-/// costs 304.
+/// Returns the newest page by default. Within a page, messages are ordered oldest first. `cursor` is the log position at
+/// which the page is accurate: a stream or poll that is opened `after` it misses nothing. A request with a matching
+/// `If-None-Match` gets 304.
 #[endpoint(tags("messages"), operation_id = "getHistory",
     parameters(
         ("before" = Option<i64>, Query, minimum = 0, description = "Only messages before this seq."),
-        ("after" = Option<i64>, Query, minimum = 0, description = "Only messages after this seq; not with `before`."),
-        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The most messages: 1 to 200, 50 where not given. A page has about 256 KiB at most, and at least one message: `hasMore` tells whether others follow."),
-        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the page that is there already.")),
+        ("after" = Option<i64>, Query, minimum = 0, description = "Only messages after this seq. Cannot be combined with `before`."),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "Maximum number of messages: 1 to 200 (default 50). A page has at most about 256 KiB, but at least one message."),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the page that the client already has.")),
     responses(
         (status_code = 200, description = "A page", body = schema::History),
-        (status_code = 304, description = "It is as it was"),
+        (status_code = 304, description = "The page has not changed"),
         (status_code = 404, description = "`ride_not_found`")))]
 pub(super) async fn get_history(
     session: Session,
     ride: RidePath,
     req: &mut Request,
     res: &mut Response,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let Session { caller, api, .. } = session;
     let RidePath(ride) = ride;
     let (before, after) = (seq("before", query(req, "before"))?, seq("after", query(req, "after"))?);
@@ -163,9 +162,9 @@ pub(super) async fn get_history(
 
     res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     if let Some(known) = req.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()) {
-        // Whatever changes the page moves the log's head, so the ride alone tells; the messages need not be read.
+        // Each change of the page moves the log's head, so the ETag depends on the ride alone. The messages are not read.
         let snapshot = api.store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
-        snapshot.admit(&caller)?;
+        snapshot.require_access(&caller)?;
         let etag = etag(&snapshot, &caller, direction, limit);
         if matches_etag(known, &etag) {
             res.headers_mut().insert(ETAG, header(&etag));
@@ -174,42 +173,44 @@ pub(super) async fn get_history(
         }
     }
     let page = api.store.history(&ride, &caller, direction, limit).await?.ok_or(Error::RideNotFound)?;
-    page.snapshot.admit(&caller)?;
-    api.require_room()?;
-    let page = HistoryPage { snapshot: api.store.with_seen_marks(page.snapshot, &caller).await?, ..page };
+    page.snapshot.require_access(&caller)?;
+    api.require_memory()?;
+    let page = HistoryPage { snapshot: api.store.with_visible_watermarks(page.snapshot, &caller).await?, ..page };
     res.headers_mut().insert(ETAG, header(&etag(&page.snapshot, &caller, direction, limit)));
     let views = page.messages.iter().map(|message| message.view_for(&caller, &page.snapshot.receipts));
-    // Those nearest to where the page begins.
-    let (messages, is_cut) = match direction {
-        Direction::After(_) => fitting(views)?,
+    // A page that is over the size limit keeps the messages nearest to its start.
+    let (messages, is_truncated) = match direction {
+        Direction::After(_) => fill_page(views)?,
         Direction::Before(_) => {
-            let (mut messages, is_cut) = fitting(views.rev())?;
+            let (mut messages, is_truncated) = fill_page(views.rev())?;
             messages.reverse();
-            (messages, is_cut)
+            (messages, is_truncated)
         }
     };
     let history = History {
         messages,
-        has_more: page.has_more || is_cut,
+        has_more: page.has_more || is_truncated,
         cursor: page.snapshot.head.to_string(),
-        receipts: marks(&page.snapshot),
+        receipts: receipts(&page.snapshot),
         participants: participants(&page.snapshot),
     };
     Json::<schema::History>::ok(&history)?.render(res);
     Ok(())
 }
 
-/// Names a page by all that it shows: the log's head moves with each message, edit, receipt and participant, and
-/// presence has versions. A restored log may come as far again with other events: the batch that wrote the last one tells.
+/// Returns the `ETag` of a page. It covers the whole response: each message, edit, receipt and participant change moves the
+/// log's head, and presence has versions. A restored database may reach the same head with other events; the id of the batch
+/// that wrote the last event distinguishes the two.
 fn etag(snapshot: &RideSnapshot, caller: &Caller, direction: Direction, limit: usize) -> String {
     let mut hasher = DefaultHasher::new();
     (&caller.user, caller.role, direction, limit, snapshot.last_batch).hash(&mut hasher);
-    let presence = snapshot.present().map(|person| person.presence.map(|presence| presence.version));
+    let presence =
+        snapshot.current_participants().map(|participant| participant.presence.map(|presence| presence.version));
     presence.for_each(|version| version.hash(&mut hasher));
     format!("\"{}-{:016x}\"", snapshot.head, hasher.finish())
 }
 
-/// RFC 9110, section 13.1.2: a list, compared weakly, or `*`.
+/// Returns whether `If-None-Match` matches: a list, compared weakly, or `*` (RFC 9110, section 13.1.2).
 fn matches_etag(list: &str, etag: &str) -> bool {
     list.split(',').map(str::trim).any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag)
 }
@@ -218,77 +219,58 @@ fn header(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// A message that the caller may see, and the ride it is on, as they are now.
-pub(super) async fn find(
-    api: &Arc<Api>,
-    caller: &Caller,
-    id: MessageId,
-) -> Result<(Message, RideSnapshot, Access), Refusal> {
-    let message = api.store.message(id).await?;
-    // Also where there is no message: the statements that are run do not tell a stranger whether there is.
-    let ride = match &message {
-        Some(message) => message.ride.clone(),
-        None => RideId::parse(&id.to_string()).map_err(|_| Error::Internal)?,
-    };
-    let snapshot = api.store.snapshot(&ride).await?;
-    let (Some(message), Some(snapshot)) = (message, snapshot) else { return Err(Error::MessageNotFound.into()) };
-    let access = snapshot.admit(caller).map_err(|_| Error::MessageNotFound)?;
-    if !snapshot.parts(caller).contains(message.seq) {
-        return Err(Error::MessageNotFound.into());
-    }
-    Ok((message, snapshot, access))
-}
-
-/// One message
+/// Get a message
 ///
-/// A deleted one as its tombstone.
+/// A deleted message is returned as its tombstone.
 #[endpoint(tags("messages"), operation_id = "getMessage", responses(
-    (status_code = 200, description = "The message as it is now", body = schema::Message),
+    (status_code = 200, description = "The message", body = schema::Message),
     (status_code = 404, description = "`message_not_found`")))]
-pub(super) async fn get_message(session: Session, message: MessagePath) -> Result<Json<schema::Message>, Refusal> {
+pub(super) async fn get_message(session: Session, message: MessagePath) -> Result<Json<schema::Message>, ApiError> {
     let (message, snapshot, _) = find(&session.api, &session.caller, message.0).await?;
     Json::ok(&message.view_for(&session.caller, &snapshot.receipts))
 }
 
-/// Changes to a message.
+/// An edit of a message.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[salvo(schema(name = "EditMessage"))]
 pub(super) struct EditBody {
-    /// The new text; left out or null, it stays.
+    /// The new text. If omitted or null, the text does not change.
     #[salvo(schema(min_length = 1, max_length = 4000, pattern = r"\S", example = "I am at the side gate"))]
     content: Option<String>,
-    /// The new metadata; left out, it stays; null takes it away.
-    #[serde(default, deserialize_with = "present")]
+    /// The new metadata. If omitted, the metadata does not change; null removes it.
+    #[serde(default, deserialize_with = "deserialize_some")]
     #[salvo(schema(value_type = Option<Map<String, Value>>))]
     metadata: Option<Option<Box<RawValue>>>,
 }
 
-/// Tells `null` from a field that is not there.
-pub(super) fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+/// Distinguishes a field that is `null` (`Some(None)`) from an absent field (`None`).
+pub(super) fn deserialize_some<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
 /// Edit a message
 ///
-/// Only its sender may, while the chat is open. An edit that changes nothing makes no event.
+/// Only the sender can edit a message, while the chat is open. An edit that changes nothing creates no event.
 #[endpoint(tags("messages"), operation_id = "editMessage", responses(
-    (status_code = 200, description = "The message as it is now", body = schema::Message),
-    (status_code = 403, description = "`forbidden`: another's message"),
+    (status_code = 200, description = "The message", body = schema::Message),
+    (status_code = 403, description = "`forbidden`: another user's message"),
     (status_code = 404, description = "`message_not_found`"),
     (status_code = 409, description = "`message_deleted`, `chat_not_open`, or `chat_closed`"),
-    (status_code = 422, description = "`message_rejected`: by the platform's moderation; `detail` is its reason"),
-    (status_code = 503, description = "`unavailable`, or `moderation_unavailable`: try again, `Retry-After` says when")))]
+    (status_code = 422, description = "`message_rejected`: rejected by the platform's moderation; `detail` is the reason"),
+    (status_code = 503, description = "`unavailable` or `moderation_unavailable`. Try again after the time in `Retry-After`")))]
 pub(super) async fn edit_message(
     session: Session,
     message: MessagePath,
     body: Body<EditBody>,
-) -> Result<Json<schema::Message>, Refusal> {
+) -> Result<Json<schema::Message>, ApiError> {
     let Body(body) = body;
     let mut errors = FieldErrors::default();
-    let content = errors.take("/content", body.content.map(Content::parse).transpose());
+    let content = errors.check("/content", body.content.map(Content::parse).transpose());
     let metadata = body.metadata.map(|metadata| metadata.as_deref().map(Metadata::parse).transpose()).transpose();
-    let (Some(content), Some(metadata)) = (content, errors.take("/metadata", metadata)) else {
+    let (Some(content), Some(metadata)) = (content, errors.check("/metadata", metadata)) else {
         return Err(errors.into_error().into());
     };
     let json = moderation::edit(&session, message.0, content, metadata).await?;
@@ -297,13 +279,13 @@ pub(super) async fn edit_message(
 
 /// Delete a message
 ///
-/// Its sender may, and support. What was said is erased from the message and from every event of the log; a
-/// tombstone stays. Deleting it again changes nothing.
+/// The sender and support can delete a message. Its content is erased from the message and from all events of the log. A
+/// tombstone remains. Deleting a message again changes nothing.
 #[endpoint(tags("messages"), operation_id = "deleteMessage", responses(
-    (status_code = 204, description = "It is gone"),
-    (status_code = 403, description = "`forbidden`: another's message"),
+    (status_code = 204, description = "Deleted"),
+    (status_code = 403, description = "`forbidden`: another user's message"),
     (status_code = 404, description = "`message_not_found`")))]
-pub(super) async fn delete_message(session: Session, message: MessagePath, res: &mut Response) -> Result<(), Refusal> {
+pub(super) async fn delete_message(session: Session, message: MessagePath, res: &mut Response) -> Result<(), ApiError> {
     let (message, ..) = find(&session.api, &session.caller, message.0).await?;
     let command = DeleteMessage { caller: session.caller, ride: message.ride, message: message.id };
     session.writer.submit(command).await?;

@@ -1,89 +1,91 @@
-//! `GET /metrics`: what the server does, for Prometheus.
+//! The metrics of this server, for Prometheus.
 //!
-//! Labels have few values: no ids, no paths, no users. What somebody else counts already (the pool, the listener) is read
-//! when it is asked for.
+//! Labels have a small, bounded set of values. No label holds an id, a raw path or a user. Values that another component
+//! already counts (the pool, the listener) are read on each scrape.
 
 mod lags;
 mod process;
 mod requests;
+mod scraped;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::OnceLock;
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     exponential_buckets,
 };
-use salvo::http::StatusCode;
-use salvo::http::header::{CONTENT_TYPE, HeaderValue};
-use salvo::oapi::endpoint;
-use salvo::{Depot, Request, Response};
 
 use self::lags::Lags;
-pub use self::lags::Watched;
 use self::process::ProcessMetrics;
 use self::requests::RequestMetrics;
-use super::context::Api;
-use super::refusal::Refusal;
-use crate::domain::{Error, Verdict};
-use crate::moderation::{Checked, CircuitState, Failure, Moderation};
+pub use self::scraped::MetricSources;
+pub(super) use self::scraped::ScrapedValues;
+use crate::domain::Verdict;
+use crate::moderation::{CheckResult, Failure};
 use crate::push::PushOutcome;
-use crate::realtime::ListenerState;
 use crate::webhooks::Outcome;
-use crate::writer::Committed;
+use crate::writer::CommittedBatch;
 
-/// Clients that were cut off for the memory that they held.
-const CUT_OFF: &str = "memory_cut_off";
+/// The limit that closes the connections of slow clients when memory is short.
+const MEMORY_EVICTION: &str = "memory_eviction";
 
-/// The limits that reject.
-const REJECTIONS: [&str; 8] =
-    ["memory", CUT_OFF, "send_limit", "streams", "streams_of_user", "body_deadline", "broadcasts", "writes_waiting"];
+/// All values of the label `limit`. Limits that a setting defines have its name.
+const LIMITS: [&str; 8] = [
+    "memory",
+    MEMORY_EVICTION,
+    "sends_per_second",
+    "max_streams",
+    "streams_per_user",
+    "body_deadline",
+    "broadcast_queue",
+    "write_queue",
+];
 
-/// What is counted.
+/// The metrics of this server and their registry.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    pub(super) open: IntGaugeVec,
-    pub(super) handed_out: Histogram,
-    pub(super) answers: IntCounterVec,
-    pub(super) refusals: IntCounterVec,
-    pub(super) put_off: IntCounterVec,
-    rejections: IntCounterVec,
-    held: IntGauge,
-    checks: IntCounterVec,
-    check_seconds: Histogram,
-    circuit: IntGaugeVec,
+    pub(super) connections: IntGaugeVec,
+    pub(super) event_delivery: Histogram,
+    pub(super) api_errors: IntCounterVec,
+    pub(super) streams_rejected: IntCounterVec,
+    limit_rejections: IntCounterVec,
+    buffered: IntGauge,
+    moderation_requests: IntCounterVec,
+    moderation_duration: Histogram,
+    moderation_circuit: IntGaugeVec,
     events: IntCounterVec,
-    batches: Histogram,
-    commits: Histogram,
-    listen: IntGaugeVec,
-    listen_lag: prometheus::Gauge,
-    queue: prometheus::Gauge,
+    batch_commands: Histogram,
+    batch_duration: Histogram,
+    listener_state: IntGaugeVec,
+    listener_lag: prometheus::Gauge,
+    notify_queue: prometheus::Gauge,
     webhook_deliveries: IntCounterVec,
     pushes: IntCounterVec,
     oldest_undelivered: prometheus::Gauge,
     pool: IntGaugeVec,
-    feed_waiting: IntGauge,
-    audit_waiting: IntGauge,
+    feed_pending: IntGauge,
+    audit_pending: IntGauge,
     handovers: IntCounterVec,
     database: IntGauge,
     tasks: IntGauge,
     process: ProcessMetrics,
     pub(super) requests: RequestMetrics,
     lags: Lags,
+    sources: OnceLock<MetricSources>,
 }
 
-/// How a reader is connected.
+/// The transport of a reader's connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Transport {
-    /// An event stream.
+    /// Server-Sent Events.
     Stream,
-    /// A poll.
+    /// A long poll.
     Poll,
 }
 
 impl Transport {
-    /// As the label says it.
+    /// The value of the label `transport`.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Stream => "sse",
@@ -93,7 +95,7 @@ impl Transport {
 }
 
 impl Metrics {
-    /// All of them, at zero.
+    /// Registers all metrics, with their counters at zero.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -121,41 +123,41 @@ impl Metrics {
             registry.register(Box::new(histogram.clone()))?;
             Ok::<_, prometheus::Error>(histogram)
         };
-        // From a quarter of a millisecond to eight seconds.
+        // From 0.25 ms to 8 s.
         let seconds = || exponential_buckets(0.000_25, 2.0, 16);
-        let open = gauges("ridewire_open", "Streams and polls that are open, by transport.", &["transport"])?;
-        // There from the beginning, at zero: a rate of what is not there yet cannot be told.
+        let connections = gauges("ridewire_connections", "Open streams and polls, by transport.", &["transport"])?;
+        // Each series exists from the start, at zero. Without a first sample, `rate` and `increase` miss the first increment.
         for transport in [Transport::Stream, Transport::Poll] {
-            open.with_label_values(&[transport.as_str()]).set(0);
+            connections.with_label_values(&[transport.as_str()]).set(0);
         }
-        let put_off = counters(
-            "ridewire_streams_put_off_total",
-            "Streams that were told to come back later, by why.",
+        let streams_rejected = counters(
+            "ridewire_streams_rejected_total",
+            "Streams that were rejected with a retry delay, by reason.",
             &["reason"],
         )?;
-        for reason in ["shutdown", "full", "too_many_of_user"] {
-            put_off.with_label_values(&[reason]).reset();
+        for reason in ["shutdown", "max_streams", "streams_per_user"] {
+            streams_rejected.with_label_values(&[reason]).reset();
         }
-        let rejections = counters(
-            "ridewire_rejections_total",
-            "Requests and connections that a limit has rejected or ended, by the limit.",
-            &["reason"],
+        let limit_rejections = counters(
+            "ridewire_limit_rejections_total",
+            "Requests and connections that a limit rejected or ended, by limit.",
+            &["limit"],
         )?;
-        for reason in REJECTIONS {
-            rejections.with_label_values(&[reason]).reset();
+        for limit in LIMITS {
+            limit_rejections.with_label_values(&[limit]).reset();
         }
-        let checks = counters(
+        let moderation_requests = counters(
             "ridewire_moderation_requests_total",
-            "Checks by the platform's moderation, by outcome.",
+            "Checks by the platform's moderation hook, by outcome.",
             &["outcome"],
         )?;
         let verdicts = ["allow", "replace", "reject", "flag"];
         for outcome in verdicts.into_iter().chain(Failure::ALL.map(Failure::as_str)) {
-            checks.with_label_values(&[outcome]).reset();
+            moderation_requests.with_label_values(&[outcome]).reset();
         }
         let webhook_deliveries = counters(
             "ridewire_webhook_deliveries_total",
-            "Attempts to deliver events to webhooks, by outcome.",
+            "Attempts to deliver an event to a webhook endpoint, by outcome.",
             &["outcome"],
         )?;
         for outcome in Outcome::ALL {
@@ -163,16 +165,16 @@ impl Metrics {
         }
         // The value is always 1: the labels are the information.
         let allocator = if cfg!(feature = "jemalloc") { "jemalloc" } else { "system" };
-        gauges("ridewire_build_info", "1, with this build as labels.", &["version", "allocator"])?
+        gauges("ridewire_build_info", "Always 1. The labels describe this build.", &["version", "allocator"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION"), allocator])
             .set(1);
-        let pushes = counters("ridewire_pushes_total", "Pushes to browsers (Web Push), by outcome.", &["outcome"])?;
+        let pushes = counters("ridewire_pushes_total", "Web Push messages to browsers, by outcome.", &["outcome"])?;
         for outcome in PushOutcome::ALL {
             pushes.with_label_values(&[outcome.as_str()]).reset();
         }
         let handovers = counters(
             "ridewire_message_trace_handovers_total",
-            "Handovers of messages to connections, for the trace of a message, by outcome.",
+            "Handovers of messages to client connections, as recorded for message traces, by outcome.",
             &["outcome"],
         )?;
         for outcome in ["recorded", "dropped"] {
@@ -183,167 +185,123 @@ impl Metrics {
             pushes,
             oldest_undelivered: float(
                 "ridewire_webhook_oldest_undelivered_seconds",
-                "Age of the oldest event that an active webhook has not received.",
+                "Age of the oldest event that any active webhook endpoint has not received yet, in seconds.",
             )?,
-            open,
-            rejections,
-            held: gauge("ridewire_held_bytes", "Bytes of requests and responses that are on their way.")?,
-            handed_out: histogram(
-                "ridewire_commit_to_socket_seconds",
-                "From when this replica had an event, by its own commit or from the log, to when a stream handed it to its socket.",
+            connections,
+            limit_rejections,
+            buffered: gauge("ridewire_http_buffered_bytes", "Bytes of requests and responses in memory.")?,
+            event_delivery: histogram(
+                "ridewire_event_delivery_duration_seconds",
+                "Time from when this replica has an event, by its own commit or from the log, until a stream writes it to the socket.",
                 seconds()?,
             )?,
-            answers: counters("ridewire_answers_total", "Answers by status.", &["status"])?,
-            refusals: counters("ridewire_refusals_total", "Refusals by their code.", &["code"])?,
-            put_off,
-            checks,
-            check_seconds: histogram(
-                "ridewire_moderation_seconds",
-                "How long a check by moderation took, whatever its outcome.",
+            api_errors: counters("ridewire_api_errors_total", "Error responses, by error code.", &["code"])?,
+            streams_rejected,
+            moderation_requests,
+            moderation_duration: histogram(
+                "ridewire_moderation_request_duration_seconds",
+                "Duration of a moderation check, whatever its outcome.",
                 seconds()?,
             )?,
-            circuit: gauges(
-                "ridewire_moderation_circuit",
-                "1 for the state of moderation's circuit breaker.",
+            moderation_circuit: gauges(
+                "ridewire_moderation_circuit_state",
+                "State of the moderation circuit breaker: 1 for the current state, 0 for the others.",
                 &["state"],
             )?,
-            events: counters("ridewire_events_total", "Events that were committed here, by type.", &["type"])?,
-            batches: histogram("ridewire_batch_commands", "Commands in a batch.", exponential_buckets(1.0, 2.0, 9)?)?,
-            commits: histogram(
-                "ridewire_commit_seconds",
-                "How long a batch took, from asking for a connection to the answer to its COMMIT.",
+            events: counters("ridewire_events_total", "Events that this replica committed, by type.", &["type"])?,
+            batch_commands: histogram(
+                "ridewire_batch_commands",
+                "Commands in one write batch, that is, in one transaction.",
+                exponential_buckets(1.0, 2.0, 9)?,
+            )?,
+            batch_duration: histogram(
+                "ridewire_batch_duration_seconds",
+                "Duration of one write batch (one transaction with the commands of several requests), from requesting a connection until the response to COMMIT.",
                 seconds()?,
             )?,
-            listen: gauges("ridewire_listen", "1 for the state that LISTEN is in.", &["state"])?,
-            listen_lag: float(
-                "ridewire_listen_lag_seconds",
-                "How long the last NOTIFY to ourselves took to be heard.",
+            listener_state: gauges(
+                "ridewire_listener_state",
+                "State of the LISTEN connection: 1 for the current state, 0 for the others.",
+                &["state"],
             )?,
-            queue: float(
-                "ridewire_notify_queue_usage",
-                "How much of Postgres' queue of notifications is full, 0 to 1.",
+            listener_lag: float(
+                "ridewire_listener_lag_seconds",
+                "Time that the last probe of the listener, a NOTIFY to itself, took to arrive.",
             )?,
-            pool: gauges("ridewire_pool_connections", "Connections to Postgres, by what they do.", &["state"])?,
-            feed_waiting: gauge(
-                "ridewire_feed_waiting_batches",
-                "Batches whose events have no position in the feed yet.",
+            notify_queue: float(
+                "ridewire_notify_queue_usage_ratio",
+                "Fraction of the Postgres notification queue that is in use, from 0 to 1.",
             )?,
-            audit_waiting: gauge(
-                "ridewire_audit_waiting_entries",
-                "Entries of the audit log that are not written yet.",
+            pool: gauges(
+                "ridewire_pool_connections",
+                "Connections to Postgres: idle, used, or pending (requests that wait for one).",
+                &["state"],
             )?,
+            feed_pending: gauge(
+                "ridewire_feed_pending_batches",
+                "Committed batches whose events have no position in the feed yet.",
+            )?,
+            audit_pending: gauge("ridewire_audit_pending_entries", "Audit log entries that are not written yet.")?,
             handovers,
-            database: gauge("ridewire_database_up", "1 if Postgres answers.")?,
-            tasks: gauge("ridewire_tasks", "Tasks of the runtime that are alive.")?,
+            database: gauge("ridewire_database_up", "1 if Postgres responds, otherwise 0.")?,
+            tasks: gauge("ridewire_tokio_tasks", "Live tasks of the Tokio runtime.")?,
             process: ProcessMetrics::register(&registry)?,
             requests: RequestMetrics::register(&registry)?,
             lags: Lags::register(&registry)?,
+            sources: OnceLock::new(),
             registry,
         })
     }
 
-    /// Watches this from now on, as well as the [`Api`].
-    pub fn watch(&self, watched: Watched) -> Result<(), prometheus::Error> {
-        self.registry.register(Box::new(watched.pool_wait.clone()))?;
-        self.lags.watch(watched);
+    /// Sets the sources, besides the [`Api`](super::Api), that each scrape reads. Called once, at the start.
+    pub fn set_sources(&self, sources: MetricSources) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(sources.pool_wait.clone()))?;
+        drop(self.sources.set(sources));
         Ok(())
     }
 
-    /// Counts a commit.
-    pub fn committed(&self, committed: &Committed) {
-        self.batches.observe(committed.jobs as f64);
-        self.commits.observe(committed.took.as_secs_f64());
+    /// Returns the sources, once they are set.
+    pub(super) fn sources(&self) -> Option<&MetricSources> {
+        self.sources.get()
+    }
+
+    /// Returns all metrics in the Prometheus text format.
+    pub(super) fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    /// Counts a committed batch and its events.
+    pub fn committed(&self, committed: &CommittedBatch) {
+        self.batch_commands.observe(committed.commands as f64);
+        self.batch_duration.observe(committed.duration.as_secs_f64());
         for event in &committed.events {
             self.events.with_label_values(&[event.kind.as_str()]).inc();
         }
     }
 
-    /// Counts what a limit has rejected.
-    pub(super) fn rejected(&self, reason: &str) {
-        self.rejections.with_label_values(&[reason]).inc();
+    /// Counts a request or connection that `limit`, one of `LIMITS`, rejected.
+    pub(super) fn rejected(&self, limit: &str) {
+        self.limit_rejections.with_label_values(&[limit]).inc();
     }
 
-    /// Counts a check by moderation.
-    pub(super) fn checked(&self, checked: &Checked) {
+    /// Counts a moderation check. The open circuit sends no request, so it adds nothing to the duration.
+    pub(super) fn checked(&self, checked: &CheckResult) {
         let outcome = checked.outcome.as_ref().map_or_else(|failure| failure.as_str(), Verdict::as_str);
-        self.checks.with_label_values(&[outcome]).inc();
+        self.moderation_requests.with_label_values(&[outcome]).inc();
         if checked.outcome != Err(Failure::CircuitOpen) {
-            self.check_seconds.observe(checked.took.as_secs_f64());
+            self.moderation_duration.observe(checked.duration.as_secs_f64());
         }
     }
 
-    /// Counts an attempt to deliver an event to a webhook.
+    /// Counts an attempt to deliver an event to a webhook endpoint.
     pub fn webhook_attempted(&self, outcome: Outcome) {
         self.webhook_deliveries.with_label_values(&[outcome.as_str()]).inc();
     }
 
-    /// Counts a push.
+    /// Counts a Web Push message.
     pub fn pushed(&self, outcome: PushOutcome) {
         self.pushes.with_label_values(&[outcome.as_str()]).inc();
     }
-
-    /// What is read when it is asked for.
-    async fn look(&self, api: &Api) {
-        self.held.set(i64::try_from(api.memory.held()).unwrap_or(i64::MAX));
-        let cut_off = self.rejections.with_label_values(&[CUT_OFF]);
-        cut_off.inc_by(api.memory.cut_off().saturating_sub(cut_off.get()));
-        self.audit_waiting.set(i64::try_from(api.audit.waiting()).unwrap_or(i64::MAX));
-        let (recorded, dropped) = api.handovers.counts();
-        for (outcome, count) in [("recorded", recorded), ("dropped", dropped)] {
-            let counter = self.handovers.with_label_values(&[outcome]);
-            counter.inc_by(count.saturating_sub(counter.get()));
-        }
-        self.process.update();
-        let state = api.listener.state();
-        for known in ListenerState::ALL {
-            self.listen.with_label_values(&[known.as_str()]).set((known == state).into());
-        }
-        let circuit = api.moderation.as_ref().map_or(CircuitState::Closed, Moderation::circuit_state);
-        for known in CircuitState::ALL {
-            self.circuit.with_label_values(&[known.as_str()]).set((known == circuit).into());
-        }
-        self.listen_lag.set(api.listener.lag().as_secs_f64());
-        let pool = api.store.pool_status();
-        for (state, connections) in [("idle", pool.idle), ("used", pool.used), ("waited_for", pool.waited_for)] {
-            self.pool.with_label_values(&[state]).set(i64::try_from(connections).unwrap_or(i64::MAX));
-        }
-        self.tasks
-            .set(i64::try_from(tokio::runtime::Handle::current().metrics().num_alive_tasks()).unwrap_or(i64::MAX));
-        // A scrape does not wait as long as a request may.
-        if api.relay.is_some()
-            && let Ok(Ok(waiting)) = tokio::time::timeout(Duration::from_secs(1), api.store.batches_to_relay()).await
-        {
-            self.feed_waiting.set(waiting);
-        }
-        let usage = tokio::time::timeout(Duration::from_secs(1), api.store.notification_queue_usage()).await;
-        let usage = usage.ok().and_then(Result::ok);
-        self.database.set(usage.is_some().into());
-        self.queue.set(usage.unwrap_or(f64::NAN));
-        if api.relay.is_some() && usage.is_some() {
-            let oldest = tokio::time::timeout(Duration::from_secs(1), api.store.oldest_undelivered()).await;
-            let age = oldest.ok().and_then(Result::ok).map(Option::unwrap_or_default);
-            self.oldest_undelivered.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
-        }
-        self.lags.read(api, usage.is_some()).await;
-    }
-}
-
-/// What it does
-///
-/// For Prometheus, in its text format.
-#[endpoint(tags("operations"), operation_id = "getMetrics", responses(
-    (status_code = 200, description = "Metrics", content_type = "text/plain", body = String)))]
-pub(super) async fn get_metrics(req: &Request, depot: &mut Depot, res: &mut Response) -> Result<(), Refusal> {
-    // No other spelling of the path, such as `/metrics/` or `//metrics`: a proxy that hides this one would let it through.
-    if req.uri().path() != "/metrics" {
-        return Err(Refusal::NotFound);
-    }
-    let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
-    api.metrics.look(api).await;
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&api.metrics.registry.gather(), &mut text).map_err(|_| Error::Internal)?;
-    res.status_code(StatusCode::OK);
-    res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
-    res.body(text);
-    Ok(())
 }

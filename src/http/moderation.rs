@@ -1,34 +1,35 @@
-//! What moderation says of a message before the writer stores it.
+//! The moderation of a message before the writer stores it.
 //!
-//! Only of what would be stored: a request of somebody who may not write, or a repeat of a send that is stored, is for the writer to
-//! decide, and the platform does not see it. The writer checks all of that again under its locks. Where it finds that a message
-//! would be stored that moderation has not seen, because something changed in between, it stores nothing.
+//! Only content that would be stored is checked. The writer decides about a request without permission and about a repeated send;
+//! the platform's moderation does not receive them. The writer repeats these checks under its locks. If it finds that it would store
+//! content that was not checked, because the state changed in between, it stores nothing.
 
-use super::context::{Api, Session};
-use super::messages::find;
-use super::refusal::Refusal;
+use super::api_error::ApiError;
+use super::context::Api;
+use super::message_lookup::find;
+use super::session::Session;
 use crate::domain::{Content, Error, MessageId, Metadata, Review};
-use crate::moderation::Check;
+use crate::moderation::CheckRequest;
 use crate::store::StoreError;
 use crate::writer::{EditMessage, Edited, SendMessage};
 
 /// How often an edit is checked again because the message has changed meanwhile.
-const MOST_CHECKS: usize = 3;
+const MAX_CHECKS: usize = 3;
 
-/// What moderation says of a message that is to be sent.
-pub(super) async fn review(api: &Api, send: &SendMessage) -> Result<Review, Refusal> {
+/// Checks a message before it is sent.
+pub(super) async fn review(api: &Api, send: &SendMessage) -> Result<Review, ApiError> {
     if api.moderation.is_none() {
         return Ok(Review::NotNeeded);
     }
     let (snapshot, is_sent) = tokio::try_join!(api.store.snapshot(&send.ride), is_sent(api, send))?;
     let Some(snapshot) = snapshot.filter(|_| !is_sent) else {
-        return Ok(Review::Missing);
+        return Ok(Review::NotChecked);
     };
-    let Ok(access) = snapshot.admit(&send.caller) else { return Ok(Review::Missing) };
+    let Ok(access) = snapshot.require_access(&send.caller) else { return Ok(Review::NotChecked) };
     if snapshot.require_open_chat(access.role).is_err() {
-        return Ok(Review::Missing);
+        return Ok(Review::NotChecked);
     }
-    let check = Check {
+    let check = CheckRequest {
         ride_id: &send.ride,
         sender_id: &send.caller.user,
         sender_role: access.role,
@@ -36,14 +37,14 @@ pub(super) async fn review(api: &Api, send: &SendMessage) -> Result<Review, Refu
         metadata: send.metadata.as_ref(),
         message_id: None,
     };
-    match ask(api, &check).await {
-        // The first attempt of this send may have been stored while the hook was asked about the second.
-        Review::Refused(error) if !self::is_sent(api, send).await? => Err(error.into()),
+    match check_content(api, &check).await {
+        // An earlier attempt of this send may have been committed during the check.
+        Review::Rejected(error) if !self::is_sent(api, send).await? => Err(error.into()),
         review => Ok(review),
     }
 }
 
-/// Whether this send is stored already.
+/// Returns whether this send is stored already.
 async fn is_sent(api: &Api, send: &SendMessage) -> Result<bool, StoreError> {
     match &send.client_message_id {
         Some(name) => api.store.is_sent(&send.ride, &send.caller.user, name).await,
@@ -51,24 +52,24 @@ async fn is_sent(api: &Api, send: &SendMessage) -> Result<bool, StoreError> {
     }
 }
 
-/// Asks the hook, and counts that.
-async fn ask(api: &Api, check: &Check<'_>) -> Review {
+/// Calls the moderation hook and counts the result.
+async fn check_content(api: &Api, check: &CheckRequest<'_>) -> Review {
     let Some(moderation) = &api.moderation else { return Review::NotNeeded };
     let checked = moderation.check(check).await;
     api.metrics.checked(&checked);
     moderation.review(checked)
 }
 
-/// Edits a message. What is checked is the message as it would be after the edit; where another edit comes in between, it is checked
-/// again. The message as JSON.
+/// Edits a message and returns it as JSON. Moderation checks the message as it would be after the edit. If another edit is committed
+/// in between, the message is checked again.
 pub(super) async fn edit(
     session: &Session,
     id: MessageId,
     content: Option<Content>,
     metadata: Option<Option<Metadata>>,
-) -> Result<String, Refusal> {
+) -> Result<String, ApiError> {
     let Session { caller, api, writer } = session;
-    for _ in 0..MOST_CHECKS {
+    for _ in 0..MAX_CHECKS {
         let (message, snapshot, access) = find(api, caller, id).await?;
         let mut edit = EditMessage {
             caller: caller.clone(),
@@ -76,7 +77,7 @@ pub(super) async fn edit(
             message: id,
             content: content.clone(),
             metadata: metadata.clone(),
-            review: if api.moderation.is_some() { Review::Missing } else { Review::NotNeeded },
+            review: if api.moderation.is_some() { Review::NotChecked } else { Review::NotNeeded },
             reviewed: None,
         };
         let may_edit = message.sender == caller.user
@@ -86,7 +87,7 @@ pub(super) async fn edit(
             && api.moderation.is_some()
             && let Some((Some(content), metadata)) = edit.change(&message)
         {
-            let check = Check {
+            let check = CheckRequest {
                 ride_id: &message.ride,
                 sender_id: &caller.user,
                 sender_role: access.role,
@@ -94,8 +95,8 @@ pub(super) async fn edit(
                 metadata: metadata.as_ref(),
                 message_id: Some(id),
             };
-            edit.review = match ask(api, &check).await {
-                Review::Refused(error) => return Err(error.into()),
+            edit.review = match check_content(api, &check).await {
+                Review::Rejected(error) => return Err(error.into()),
                 review => review,
             };
             edit.reviewed = Some(message);

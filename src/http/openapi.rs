@@ -1,4 +1,4 @@
-//! openapi.yaml, made from the handlers.
+//! The OpenAPI document. It is generated from the handlers; openapi.yaml is a copy that a test compares with it.
 
 mod merged;
 
@@ -11,48 +11,48 @@ use salvo::oapi::{
     Content, Example, Info, License, OpenApi, PathItemType, RefOr, Response, Schema, SecurityScheme, Server, Tag,
     ToSchema,
 };
-use salvo::{Depot, FlowCtrl, Handler, Request, Writer as _, async_trait};
+use salvo::{Depot, FlowCtrl, Handler, Request, Router, Writer as _, async_trait};
 
+use super::api_error::ApiError;
 use super::problem::{self, ProblemBody};
-use super::refusal::Refusal;
-use super::router::{Served, router};
 use crate::domain::Error;
 
 const DESCRIPTION: &str = "\
-Real-time messaging for the people of a ride, over plain HTTP: REST for writing and history, Server-Sent Events for \
+Real-time messaging for the participants of a ride, over plain HTTP: REST for writing and history, Server-Sent Events for \
 browsers and curl, long polling for mobile apps.
 
-Every durable event of a ride has a number, its `seq`: 1, 2, 3, … without holes, in commit order. It is the cursor \
-of streams (`Last-Event-ID`), polls (`after`) and the history alike.
+Each durable event of a ride has a number, its `seq`: 1, 2, 3, … without holes, in commit order. The `seq` is the cursor \
+of streams (`Last-Event-ID`), polls (`after`) and the message history.
 
-Request bodies are JSON whatever their `Content-Type` says. Errors are `application/problem+json` (RFC 9457) with a \
-stable `code`. A ride or message that is not yours looks as one that is not there. A query parameter that an operation does not \
-document is rejected, except `_`, which some libraries add against caches; so is a body where none is documented, except `{}`. `HEAD` is accepted wherever `GET` is.";
+Request bodies are JSON, whatever their `Content-Type` is. Errors are `application/problem+json` (RFC 9457) with a \
+stable `code`. A ride or message to which you have no access gets the same response as one that does not exist. Undocumented \
+query parameters are rejected, except `_`, which some libraries add to bypass caches. An undocumented body is rejected, except \
+`{}`. `HEAD` is accepted wherever `GET` is.";
 
 /// The media type of a problem (RFC 9457).
 const PROBLEM: &str = "application/problem+json";
 
-/// The refusals that any operation under `/api/v1` may meet.
+/// The errors that every operation under `/api/v1` may return.
 const COMMON: [(&str, &str); 7] = [
-    ("400", "`invalid_request`: `errors` says which field, and what would be right"),
+    ("400", "`invalid_request`: `errors` lists the invalid fields"),
     (
         "401",
-        "No token, or one that is rejected: `token_missing`, `token_malformed`, `token_expired`, `token_not_yet_valid`, \
+        "Missing or invalid token: `token_missing`, `token_malformed`, `token_expired`, `token_not_yet_valid`, \
          `token_revoked`, `signature_invalid`, `key_unknown`, `issuer_invalid`, `audience_invalid`. `WWW-Authenticate` has \
          the code in `error_description`",
     ),
-    ("403", "`forbidden`: a stream ticket opens streams and polls alone"),
+    ("403", "`forbidden`: a stream ticket is valid for streams and polls only"),
     ("413", "`body_too_large`: a body may have at most 64 KiB"),
     (
         "429",
-        "`too_many_requests`: of one user, or of writes that wait for a ride; `Retry-After` says when to try again",
+        "`too_many_requests`: the user's limit is reached, or too many writes are queued. Try again after the time in `Retry-After`",
     ),
-    ("500", "`internal`: our fault; the log knows more under `requestId`"),
-    ("503", "`unavailable`: try again, `Retry-After` says when"),
+    ("500", "`internal`: an internal error. The server's log has its cause under the `requestId`"),
+    ("503", "`unavailable`: the service is unavailable. Try again after the time in `Retry-After`"),
 ];
 
-/// The document.
-pub fn document() -> OpenApi {
+/// Returns the document of these routes.
+pub(super) fn document(routes: &Router) -> OpenApi {
     let info = Info::new("Ridewire", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(License::new("MIT OR Apache-2.0").identifier("MIT OR Apache-2.0"));
@@ -61,27 +61,27 @@ pub fn document() -> OpenApi {
             .bearer_format("JWT")
             .description("A JWT with `sub` (the user), `role` (rider, driver, support, service) and `exp`."),
     );
-    let ticket = ApiKeyValue::with_description("ticket", "A stream ticket, for those who cannot set a header.");
+    let ticket = ApiKeyValue::with_description("ticket", "A stream ticket, for clients that cannot set a header.");
     let ticket = SecurityScheme::ApiKey(ApiKey::Query(ticket));
     let mut document = OpenApi::with_info(info)
         .add_security_scheme("bearer", bearer)
         .add_security_scheme("ticket", ticket)
-        // Whichever server the document is from.
+        // The server that the document is loaded from.
         .servers([Server::new("/")])
         .tags([
-            Tag::new("messages").description("What is said on a ride, and who has received and read it."),
-            Tag::new("live").description("A ride's events, as they happen."),
-            Tag::new("rides").description("What messaging has to know of a ride's life."),
-            Tag::new("drivers").description("Who of the drivers takes rides."),
-            Tag::new("push").description("What tells browsers of messages while their pages are closed (Web Push)."),
-            Tag::new("platform").description("Every event, for the platform."),
-            Tag::new("operations").description("For those who run it."),
+            Tag::new("messages").description("Messages of a ride, their history, reactions and receipts."),
+            Tag::new("live").description("Event streams and polls, stream tickets, typing and presence."),
+            Tag::new("rides").description("Rides, their status and locations, and broadcasts."),
+            Tag::new("drivers").description("The availability of drivers."),
+            Tag::new("push").description("Web Push notifications for browsers whose page is closed."),
+            Tag::new("platform").description("The feed of all events, and webhooks."),
+            Tag::new("operations").description("Probes, metrics, audit, traces and user data."),
         ])
-        .merge_router(&router(Served::All));
+        .merge_router(routes);
     for (_, item) in document.paths.iter_mut() {
-        // HEAD answers as GET does: what is said of the one holds for the other.
+        // HEAD has the same description as GET.
         item.operations.remove(&PathItemType::Head);
-        // What needs no token says so.
+        // An operation without security requirements has an explicit empty list.
         for operation in item.operations.values_mut() {
             operation.securities.get_or_insert_default();
         }
@@ -90,21 +90,21 @@ pub fn document() -> OpenApi {
     for (code, body) in problem::examples() {
         document.components.examples.insert(code.to_owned(), Example::new().value(body).into());
     }
-    describe_refusals(&mut document, &problem);
-    show_problems(&mut document);
+    describe_errors(&mut document, &problem);
+    add_error_examples(&mut document);
     document
 }
 
-/// Says of each refusal that it is a problem, and adds those that any operation may meet.
-fn describe_refusals(document: &mut OpenApi, problem: &RefOr<Schema>) {
+/// Adds the common errors to each operation, and the problem schema to each error response.
+fn describe_errors(document: &mut OpenApi, problem: &RefOr<Schema>) {
     for (_, item) in document.paths.iter_mut().filter(|(path, _)| path.starts_with("/api/")) {
         for operation in item.operations.values_mut() {
-            // What the framework says of handlers that return nothing; ours say what they answer themselves.
+            // The framework adds an empty `Ok` for handlers that return nothing. These handlers document their responses.
             operation.responses.retain(|_, response| {
                 !matches!(response, RefOr::Type(response) if response.description == "Ok" && response.contents.is_empty())
             });
             for (status, description) in COMMON {
-                // An operation without a body has none that is too large.
+                // 413 is possible only where the operation has a body.
                 if status != "413" || operation.request_body.is_some() {
                     operation.responses.entry(status.to_owned()).or_insert_with(|| Response::new(description).into());
                 }
@@ -120,8 +120,8 @@ fn describe_refusals(document: &mut OpenApi, problem: &RefOr<Schema>) {
     }
 }
 
-/// Shows an example of each code that the description of a problem has between backticks.
-fn show_problems(document: &mut OpenApi) {
+/// Adds an example for each code that the description of an error response has between backticks.
+fn add_error_examples(document: &mut OpenApi) {
     let operations = document.paths.iter_mut().flat_map(|(_, item)| item.operations.values_mut());
     for (_, response) in operations.flat_map(|operation| operation.responses.iter_mut()) {
         let RefOr::Type(response) = response else { continue };
@@ -135,19 +135,19 @@ fn show_problems(document: &mut OpenApi) {
     }
 }
 
-/// The document as text.
-pub fn yaml() -> Result<String, serde_norway::Error> {
-    serde_norway::to_string(&written()?)
+/// Returns the document of these routes as YAML.
+pub(super) fn yaml(routes: &Router) -> Result<String, serde_norway::Error> {
+    serde_norway::to_string(&simplified(routes)?)
 }
 
-/// The document as it is written, with the simplest schemas of the same meaning.
-fn written() -> Result<serde_norway::Value, serde_norway::Error> {
-    let mut document = serde_norway::to_value(document())?;
+/// Returns the document with simplified schemas.
+fn simplified(routes: &Router) -> Result<serde_norway::Value, serde_norway::Error> {
+    let mut document = serde_norway::to_value(document(routes))?;
     merged::merge_all_of(&mut document);
     Ok(document)
 }
 
-/// Serves the document.
+/// Serves the document as YAML.
 pub(super) struct Yaml;
 
 #[async_trait]
@@ -158,20 +158,29 @@ impl Handler for Yaml {
     }
 }
 
-/// Serves the same as JSON, for programs that read no YAML, such as the reference in a browser.
-#[derive(Default)]
-pub(super) struct Json(OnceLock<Option<String>>);
+/// Serves the document as JSON, for programs that do not parse YAML, such as the API reference in a browser.
+pub(super) struct Json {
+    routes: fn() -> Router,
+    text: OnceLock<Option<String>>,
+}
+
+impl Json {
+    /// Creates the handler for the document of the routes that `routes` returns.
+    pub(super) fn of(routes: fn() -> Router) -> Self {
+        Self { routes, text: OnceLock::new() }
+    }
+}
 
 #[async_trait]
 impl Handler for Json {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut salvo::Response, _ctrl: &mut FlowCtrl) {
-        // Made when it is first asked for: the document is made from the routes, and this is one of them.
-        match self.0.get_or_init(|| serde_json::to_string(&written().ok()?).ok()) {
+        // Generated at the first request: the document is generated from the routes, and this is one of them.
+        match self.text.get_or_init(|| serde_json::to_string(&simplified(&(self.routes)()).ok()?).ok()) {
             Some(text) => {
                 res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 res.body(text.clone());
             }
-            None => Refusal::from(Error::Internal).write(req, depot, res).await,
+            None => ApiError::from(Error::Internal).write(req, depot, res).await,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What openapi.yaml says of each operation, for what is done alike for all of them: unknown query parameters and bodies where there
-//! is none are rejected, and the audit log names the operation.
+//! The operations of the OpenAPI document, for the checks that all of them share: unknown query parameters and undocumented
+//! bodies are rejected, and the audit log names the operation.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use salvo::oapi::{self, OpenApi, ParameterIn, RefOr, SecurityRequirement};
 
 use crate::domain::{Error, FieldErrors};
 
-/// The operations, by method and path.
+/// The operations, keyed by method and path.
 #[derive(Debug, Default)]
 pub(super) struct Operations(HashMap<String, ApiOperation>);
 
@@ -18,13 +18,13 @@ pub(super) struct Operations(HashMap<String, ApiOperation>);
 pub(super) struct ApiOperation {
     /// Its `operationId`.
     pub(super) id: Option<String>,
-    /// Whether a request has a body.
+    /// Whether the operation has a request body.
     pub(super) has_body: bool,
     query_parameters: Vec<String>,
 }
 
 impl Operations {
-    /// Reads them from the document.
+    /// Collects the operations of a document.
     pub(super) fn of(document: &OpenApi) -> Self {
         let mut operations = HashMap::new();
         for (path, item) in document.paths.iter() {
@@ -35,7 +35,7 @@ impl Operations {
         Self(operations)
     }
 
-    /// The operation of a request.
+    /// Returns the operation of a request.
     pub(super) fn find(&self, req: &Request) -> Option<&ApiOperation> {
         let method = if req.method() == Method::HEAD { "get" } else { req.method().as_str() };
         self.0.get(&format!("{method} /{}", req.matched_path().trim_start_matches('/')).to_ascii_lowercase())
@@ -49,7 +49,7 @@ impl ApiOperation {
             _ => None,
         });
         let mut query_parameters: Vec<_> = documented.collect();
-        // Where a ticket counts, it is documented as a way to authenticate.
+        // The document has `ticket` as a security scheme, not as a parameter.
         let ticket = SecurityRequirement::new("ticket", Vec::<String>::new());
         if operation.securities.iter().flatten().any(|security| *security == ticket) {
             query_parameters.push("ticket".to_owned());
@@ -58,10 +58,10 @@ impl ApiOperation {
         Self { id, has_body, query_parameters }
     }
 
-    /// Rejects a parameter that the operation does not have: it is more likely a misspelt one than one that does not matter.
-    /// `_` is what libraries add to have no response from a cache.
+    /// Rejects query parameters that the operation does not have, because they are probably misspelt. `_` is accepted: some
+    /// libraries add it to bypass caches.
     pub(super) fn check_query(&self, req: &Request) -> Result<(), Error> {
-        // Most requests have none, sends above all.
+        // Most requests have no query, so this avoids parsing it.
         if req.uri().query().is_none() {
             return Ok(());
         }
@@ -72,7 +72,7 @@ impl ApiOperation {
                 [] => "is unknown: this operation has no query parameters".to_owned(),
                 known => format!("is unknown; the query parameters of this operation are {}", known.join(", ")),
             };
-            unknown.take::<(), _>(name, Err(detail));
+            unknown.check::<(), _>(name, Err(detail));
         }
         if unknown.0.is_empty() { Ok(()) } else { Err(unknown.into_error()) }
     }

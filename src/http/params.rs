@@ -7,7 +7,7 @@ use salvo::extract::Metadata;
 use salvo::oapi::{Components, EndpointArgRegister, Operation, Parameter, ParameterIn, ToSchema};
 use salvo::{Depot, Extractible, Request};
 
-use super::refusal::Refusal;
+use super::api_error::ApiError;
 use super::schema;
 use crate::domain::{Emoji, Error, MessageId, RideId, Seq, UserId};
 
@@ -24,7 +24,7 @@ macro_rules! path_parameter {
             }
 
             #[allow(refining_impl_trait, reason = "the error is named so that it is written as a problem")]
-            async fn extract(req: &'ex mut Request, _depot: &'ex mut Depot) -> Result<Self, Refusal> {
+            async fn extract(req: &'ex mut Request, _depot: &'ex mut Depot) -> Result<Self, ApiError> {
                 let text = req.params().get($text).map(String::as_str).unwrap_or_default();
                 let parse: fn(&str) -> Result<$inner, String> = $parse;
                 parse(text).map(Self).map_err(|detail| Error::invalid($text, detail).into())
@@ -42,18 +42,18 @@ macro_rules! path_parameter {
 
 path_parameter! {
     /// `{rideId}`
-    RidePath(RideId) = "rideId", schema::Id, |text| RideId::parse(text).map_err(|error| error.to_string())
+    RidePath(RideId) = "rideId", schema::RideId, |text| RideId::parse(text).map_err(|error| error.to_string())
 }
 
 path_parameter! {
     /// `{userId}`
-    UserPath(UserId) = "userId", schema::Person, |text| UserId::parse(text).map_err(|error| error.to_string())
+    UserPath(UserId) = "userId", schema::UserId, |text| UserId::parse(text).map_err(|error| error.to_string())
 }
 
 path_parameter! {
     /// `{messageId}`
     MessagePath(MessageId) = "messageId", schema::Uuid,
-    |text| MessageId::parse(text).ok_or_else(|| "must be a message's id: a UUID".to_owned())
+    |text| MessageId::parse(text).ok_or_else(|| "must be a message id: a UUID".to_owned())
 }
 
 path_parameter! {
@@ -66,12 +66,12 @@ path_parameter! {
     WebhookPath(String) = "webhookId", String, |text| Ok(text.to_owned())
 }
 
-/// A query parameter, if it was given; of several by the same name the last.
+/// Returns a query parameter, if it was given. Of several with the same name, returns the last.
 pub(super) fn query<'a>(req: &'a Request, name: &str) -> Option<&'a str> {
     req.queries().get_vec(name).and_then(|values| values.last()).map(String::as_str)
 }
 
-/// A whole number within `range`, if it was given.
+/// Parses a query parameter that is a whole number within `range`, if it was given.
 pub(super) fn number<T: FromStr + PartialOrd + Display>(
     req: &Request,
     name: &str,
@@ -83,13 +83,13 @@ pub(super) fn number<T: FromStr + PartialOrd + Display>(
     value.map(Some).ok_or_else(|| Error::invalid(name, format!("must be a whole number from {from} to {to}")))
 }
 
-/// A position in a ride's log, if one was given.
+/// Parses a seq, if it was given.
 pub(super) fn seq(name: &str, text: Option<&str>) -> Result<Option<Seq>, Error> {
     let Some(text) = text else { return Ok(None) };
     digits(text).map(Some).ok_or_else(|| Error::invalid(name, "must be a seq: a whole number, 0 or more"))
 }
 
-/// A number that is written in digits alone, without a sign.
+/// Parses a number that consists of digits only, without a sign.
 pub(super) fn digits<T: FromStr>(text: &str) -> Option<T> {
     let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_plain)

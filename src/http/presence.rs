@@ -4,12 +4,12 @@ use salvo::Writer as _;
 use salvo::oapi::endpoint;
 use serde::Serialize;
 
+use super::api_error::ApiError;
 use super::body::Json;
-use super::context::Session;
 use super::live::state::{ParticipantView, participants};
 use super::params::RidePath;
-use super::refusal::Refusal;
 use super::schema;
+use super::session::Session;
 use crate::domain::Error;
 
 #[derive(Serialize)]
@@ -17,14 +17,15 @@ struct PresenceView<'a> {
     participants: Vec<ParticipantView<'a>>,
 }
 
-/// Who of a ride's people follows it
+/// Get presence
 ///
-/// By a stream or by polling, on any replica. Whoever has left is still there for a grace.
+/// A participant is online while they have an open stream or poll of the ride on any replica, and for the presence grace
+/// (`RIDEWIRE_PRESENCE_GRACE`) after it.
 #[endpoint(tags("live"), operation_id = "getPresence", responses(
-    (status_code = 200, description = "Those who are on the ride", body = schema::Presence),
+    (status_code = 200, description = "The ride's participants", body = schema::Presence),
     (status_code = 404, description = "`ride_not_found`")))]
-pub(super) async fn get_presence(session: Session, ride: RidePath) -> Result<Json<schema::Presence>, Refusal> {
+pub(super) async fn get_presence(session: Session, ride: RidePath) -> Result<Json<schema::Presence>, ApiError> {
     let snapshot = session.api.store.snapshot(&ride.0).await?.ok_or(Error::RideNotFound)?;
-    snapshot.admit(&session.caller)?;
+    snapshot.require_access(&session.caller)?;
     Json::ok(&PresenceView { participants: participants(&snapshot) })
 }

@@ -1,4 +1,4 @@
-//! Refusals as `application/problem+json` (RFC 9457). One table: here.
+//! Errors as `application/problem+json` (RFC 9457). The only table of statuses, codes and titles is here.
 
 use std::sync::Arc;
 
@@ -9,15 +9,14 @@ use salvo::{Depot, Request, Response, Writer, async_trait};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::api_error::{ApiError, NotReady};
 use super::context::Api;
-use super::errors;
-use super::health::NotReady;
-use super::refusal::Refusal;
-use super::trace::RequestId;
+use super::error_pages;
+use super::request_id::RequestId;
 use crate::auth::TokenError;
 use crate::domain::{Code, Error, FieldErrors, Status};
 
-/// The members that our problems have beside the standard ones.
+/// The extension members of a problem (RFC 9457, section 3.2).
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Extensions {
@@ -29,90 +28,90 @@ struct Extensions {
     readiness: Option<NotReady>,
 }
 
-/// What is wrong with a request (RFC 9457).
+/// An error (RFC 9457).
 #[derive(ToSchema)]
 #[salvo(schema(name = "Problem", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct ProblemBody {
-    /// The URL of the page that explains the code.
+    /// The URL of the documentation of the code.
     #[salvo(schema(rename = "type", example = "https://chat.example.com/docs/errors/chat_closed"))]
     r#type: String,
-    /// The kind of problem in words.
+    /// A summary of the kind of error.
     title: String,
     /// The HTTP status.
     #[salvo(schema(minimum = 400, maximum = 599))]
     status: u16,
-    /// What is wrong this time.
+    /// An explanation of this occurrence of the error.
     detail: String,
-    /// A stable name for the kind of problem, for programs.
+    /// The stable code of the kind of error, for programs.
     #[salvo(schema(example = "chat_closed"))]
     code: String,
     /// The request's id, as in the `X-Request-Id` header and in the server's log.
     request_id: String,
-    /// The fields that are wrong.
+    /// The invalid fields.
     #[salvo(schema(required = false))]
     errors: Vec<WrongField>,
 }
 
-/// A field that is wrong, and what would be right.
+/// An invalid field.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[salvo(schema(name = "WrongField"))]
 pub(super) struct WrongField {
     /// A JSON Pointer (RFC 6901) into the body, or the name of a parameter or header.
     #[salvo(schema(example = "/content"))]
     pointer: String,
-    /// What would be right.
+    /// What a valid value must be.
     #[salvo(schema(example = "must not be empty"))]
     detail: String,
 }
 
-/// More than there may be, of requests or of writes that wait.
+/// The error for any limit on requests, connections or queued writes.
 const TOO_MANY: (StatusCode, &str, &str) = (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too many requests");
 
-/// Status, code and title of each kind of refusal.
-fn table(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
-    let code = match refusal {
-        Refusal::Domain(error) => error.code(),
-        Refusal::Store(error) => Error::from(error).code(),
-        Refusal::Unauthorized(error) => {
+/// Returns the status, code and title of an error.
+fn table(error: &ApiError) -> (StatusCode, &'static str, &'static str) {
+    let code = match error {
+        ApiError::Domain(error) => error.code(),
+        ApiError::Store(error) => Error::from(error).code(),
+        ApiError::Unauthorized(error) => {
             let (code, title) = unauthorized(*error);
             return (StatusCode::UNAUTHORIZED, code, title);
         }
-        Refusal::BodyTooLarge => return (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
-        Refusal::TooMany { .. } => return TOO_MANY,
-        Refusal::BroadcastStopped { .. } => Error::Unavailable.code(),
-        Refusal::NotReady(_) => return (StatusCode::SERVICE_UNAVAILABLE, "not_ready", "Not ready"),
-        Refusal::NotFound => return (StatusCode::NOT_FOUND, "not_found", "Nothing here"),
-        Refusal::MethodNotAllowed => {
+        ApiError::BodyTooLarge => return (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
+        ApiError::TooMany { .. } => return TOO_MANY,
+        ApiError::BroadcastStopped { .. } => Error::Unavailable.code(),
+        ApiError::NotReady(_) => return (StatusCode::SERVICE_UNAVAILABLE, "not_ready", "Not ready"),
+        ApiError::NotFound => return (StatusCode::NOT_FOUND, "not_found", "Not found"),
+        ApiError::MethodNotAllowed => {
             return (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed");
         }
     };
     match code {
         Code::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_request", "Invalid request"),
-        Code::RideNotFound => (StatusCode::NOT_FOUND, "ride_not_found", "No such ride"),
-        Code::MessageNotFound => (StatusCode::NOT_FOUND, "message_not_found", "No such message"),
+        Code::RideNotFound => (StatusCode::NOT_FOUND, "ride_not_found", "Ride not found"),
+        Code::MessageNotFound => (StatusCode::NOT_FOUND, "message_not_found", "Message not found"),
         Code::WebhookNotFound => (StatusCode::NOT_FOUND, "webhook_not_found", "Webhook not found"),
-        Code::FeedGap => (StatusCode::CONFLICT, "feed_gap", "Events have expired"),
-        Code::LocationUnknown => (StatusCode::NOT_FOUND, "location_unknown", "Position not known"),
-        Code::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Not allowed"),
-        Code::ChatNotOpen => (StatusCode::CONFLICT, "chat_not_open", "Chat not open yet"),
+        Code::FeedGap => (StatusCode::CONFLICT, "feed_gap", "Feed events expired"),
+        Code::LocationUnknown => (StatusCode::NOT_FOUND, "location_unknown", "Location unknown"),
+        Code::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Forbidden"),
+        Code::ChatNotOpen => (StatusCode::CONFLICT, "chat_not_open", "Chat not open"),
         Code::ChatClosed => (StatusCode::CONFLICT, "chat_closed", "Chat closed"),
-        Code::IdempotencyConflict => (StatusCode::CONFLICT, "idempotency_conflict", "Used for another message"),
+        Code::IdempotencyConflict => (StatusCode::CONFLICT, "idempotency_conflict", "Idempotency conflict"),
         Code::MessageRejected => (StatusCode::UNPROCESSABLE_ENTITY, "message_rejected", "Message rejected"),
         Code::ModerationUnavailable => {
             (StatusCode::SERVICE_UNAVAILABLE, "moderation_unavailable", "Moderation unavailable")
         }
         Code::MessageDeleted => (StatusCode::CONFLICT, "message_deleted", "Message deleted"),
-        Code::TooManyReactions => (StatusCode::CONFLICT, "too_many_reactions", "Too many kinds of reactions"),
-        Code::InvalidTransition => (StatusCode::CONFLICT, "invalid_transition", "No such step"),
-        Code::RideConflict => (StatusCode::CONFLICT, "ride_conflict", "Not in this state of the ride"),
-        Code::TooManyWaiting => TOO_MANY,
-        Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again"),
-        Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Our fault"),
+        Code::TooManyReactions => (StatusCode::CONFLICT, "too_many_reactions", "Too many reactions"),
+        Code::InvalidTransition => (StatusCode::CONFLICT, "invalid_transition", "Invalid status transition"),
+        Code::RideConflict => (StatusCode::CONFLICT, "ride_conflict", "Ride conflict"),
+        Code::TooManyQueuedWrites => TOO_MANY,
+        Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable"),
+        Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal server error"),
     }
 }
 
-/// Code and title of a missing token, or of one that is rejected.
+/// Returns the code and title of a missing or invalid token.
 fn unauthorized(error: Option<TokenError>) -> (&'static str, &'static str) {
     let code = error.map_or("token_missing", TokenError::code);
     let title = match code {
@@ -129,10 +128,10 @@ fn unauthorized(error: Option<TokenError>) -> (&'static str, &'static str) {
     (code, title)
 }
 
-/// Where the examples' pages are.
+/// The public URL in the examples.
 const EXAMPLE: &str = "https://chat.example.com";
 
-/// One problem of each kind that an operation may answer with, by its code: for openapi.yaml.
+/// Returns one example of each problem that an operation may return, with its code, for openapi.yaml.
 pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
     let domain = [
         Error::invalid("/content", "must not be empty"),
@@ -141,7 +140,7 @@ pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
         Error::WebhookNotFound,
         Error::FeedGap { first: 4_711, last: 9_000 },
         Error::LocationUnknown,
-        Error::Forbidden("only the service may do this"),
+        Error::Forbidden("only the `service` role can use this operation"),
         Error::ChatNotOpen,
         Error::ChatClosed,
         Error::IdempotencyConflict,
@@ -156,21 +155,21 @@ pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
     ];
     let not_ready = NotReady { database: false, writable: false, keys: true, listen: "connecting" };
     let http = [
-        Refusal::NotReady(not_ready),
-        Refusal::NotFound,
-        Refusal::BodyTooLarge,
-        Refusal::TooMany { what: "messages", seconds: 1 },
+        ApiError::NotReady(not_ready),
+        ApiError::NotFound,
+        ApiError::BodyTooLarge,
+        ApiError::TooMany { what: "writes from this user", seconds: 1 },
     ];
-    let tokens = [None].into_iter().chain(TokenError::OF_EACH_CODE.map(Some)).map(Refusal::Unauthorized);
-    domain.map(Refusal::Domain).into_iter().chain(tokens).chain(http).map(|refusal| {
-        let (status, code, title) = table(&refusal);
+    let tokens = [None].into_iter().chain(TokenError::OF_EACH_CODE.map(Some)).map(ApiError::Unauthorized);
+    domain.map(ApiError::Domain).into_iter().chain(tokens).chain(http).map(|error| {
+        let (status, code, title) = table(&error);
         let mut body = json!({
             "type": format!("{EXAMPLE}/docs/errors/{code}"),
             "title": title,
             "status": status.as_u16(),
-            "detail": refusal.to_string(),
+            "detail": error.to_string(),
         });
-        let extensions = extensions(code, "01a2064a-3f01-7521-8e7a-2efe52754594".to_owned(), refusal);
+        let extensions = extensions(code, "01a2064a-3f01-7521-8e7a-2efe52754594".to_owned(), error);
         if let (Some(members), Ok(Value::Object(extensions))) = (body.as_object_mut(), serde_json::to_value(extensions))
         {
             members.extend(extensions);
@@ -179,25 +178,25 @@ pub(super) fn examples() -> impl Iterator<Item = (&'static str, Value)> {
     })
 }
 
-/// What a refusal says besides.
-fn extensions(code: &'static str, request_id: String, refusal: Refusal) -> Extensions {
-    let (errors, readiness) = match refusal {
-        Refusal::Domain(Error::Invalid(FieldErrors(fields))) => (fields, None),
-        Refusal::NotReady(readiness) => (Vec::new(), Some(readiness)),
+/// Returns the extension members of an error.
+fn extensions(code: &'static str, request_id: String, error: ApiError) -> Extensions {
+    let (errors, readiness) = match error {
+        ApiError::Domain(Error::Invalid(FieldErrors(fields))) => (fields, None),
+        ApiError::NotReady(readiness) => (Vec::new(), Some(readiness)),
         _ => (Vec::new(), None),
     };
     let errors = errors.into_iter().map(|field| WrongField { pointer: field.pointer, detail: field.detail }).collect();
     Extensions { code, request_id, errors, readiness }
 }
 
-/// When to try again, in whole seconds: jittered, so that those who were refused together do not come back
+/// Returns a `Retry-After` in whole seconds, with jitter, so that clients that were rejected together do not all return
 /// together.
 pub(super) fn retry_after() -> HeaderValue {
     HeaderValue::from(fastrand::u16(1..=3))
 }
 
-/// The challenge of a 401 (RFC 6750, section 3), with the code in `error_description`. Without a token there is no `error`: a
-/// client that has shown nothing has made no mistake (section 3.1).
+/// Returns the challenge of a 401 (RFC 6750, section 3), with the code in `error_description`. Without a token there is no
+/// `error` (section 3.1).
 fn challenge(error: Option<TokenError>) -> HeaderValue {
     let (code, _) = unauthorized(error);
     let error = if error.is_some() { r#"error="invalid_token", "# } else { "" };
@@ -206,38 +205,37 @@ fn challenge(error: Option<TokenError>) -> HeaderValue {
 }
 
 #[async_trait]
-impl Writer for Refusal {
+impl Writer for ApiError {
     async fn write(self, req: &mut Request, depot: &mut Depot, res: &mut Response) {
         let (status, code, title) = table(&self);
         let api = depot.get_typed::<Arc<Api>>().ok();
         if let Some(api) = api {
-            api.metrics.refusals.with_label_values(&[code]).inc();
-            if matches!(self, Self::Domain(Error::TooManyWaiting)) {
-                api.metrics.rejected("writes_waiting");
+            api.metrics.api_errors.with_label_values(&[code]).inc();
+            if matches!(self, Self::Domain(Error::TooManyQueuedWrites)) {
+                api.metrics.rejected("write_queue");
             }
         }
-        let page = errors::url(req, api.and_then(|api| api.public_url.as_deref()), code);
+        let page = error_pages::url(req, api.and_then(|api| api.public_url.as_deref()), code);
         let challenge = match &self {
             Self::Unauthorized(error) => Some(challenge(*error)),
             _ => None,
         };
         let request_id = RequestId::of(depot);
         let detail = match &self {
-            // What went wrong inside is for the log.
+            // The cause is logged, and not sent to the client.
             Self::Store(error) => {
-                let told = Error::from(error);
                 if status == StatusCode::INTERNAL_SERVER_ERROR {
-                    tracing::error!(%error, request.id = %request_id, "a request failed");
+                    tracing::error!(%error, request.id = %request_id, "request failed");
                 } else {
-                    tracing::debug!(%error, request.id = %request_id, "the database cannot be used now");
+                    tracing::debug!(%error, request.id = %request_id, "database unavailable for request");
                 }
-                told.to_string()
+                Error::from(error).to_string()
             }
             other => other.to_string(),
         };
         let retry = match &self {
             Self::TooMany { seconds, .. } => Some(HeaderValue::from(*seconds)),
-            Self::Domain(Error::TooManyWaiting) => Some(HeaderValue::from(1)),
+            Self::Domain(Error::TooManyQueuedWrites) => Some(HeaderValue::from(1)),
             _ => (status == StatusCode::SERVICE_UNAVAILABLE).then(retry_after),
         };
         let extensions = extensions(code, request_id.to_string(), self);
@@ -245,7 +243,7 @@ impl Writer for Refusal {
         if let Some(retry) = retry {
             res.headers_mut().insert(RETRY_AFTER, retry);
         }
-        // The rest of the body is not read, so nothing else can come through this connection.
+        // The rest of the body is not read, so the connection cannot carry another request.
         if status == StatusCode::PAYLOAD_TOO_LARGE && req.version() < Version::HTTP_2 {
             res.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -255,8 +253,8 @@ impl Writer for Refusal {
     }
 }
 
-impl EndpointOutRegister for Refusal {
+impl EndpointOutRegister for ApiError {
     fn register(_components: &mut Components, _operation: &mut Operation) {
-        // What every operation may be refused with is added to all of them in `openapi`.
+        // `openapi` adds the common errors to every operation.
     }
 }

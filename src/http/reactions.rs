@@ -4,10 +4,10 @@ use salvo::http::StatusCode;
 use salvo::oapi::endpoint;
 use salvo::{Response, Writer as _};
 
-use super::context::Session;
-use super::messages::find;
+use super::api_error::ApiError;
+use super::message_lookup::find;
 use super::params::{EmojiPath, MessagePath};
-use super::refusal::Refusal;
+use super::session::Session;
 use crate::writer::React;
 
 async fn react(
@@ -16,7 +16,7 @@ async fn react(
     emoji: EmojiPath,
     removed: bool,
     res: &mut Response,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let (message, ..) = find(&session.api, &session.caller, message.0).await?;
     let command = React { caller: session.caller, ride: message.ride, message: message.id, emoji: emoji.0, removed };
     session.writer.submit(command).await?;
@@ -24,12 +24,13 @@ async fn react(
     Ok(())
 }
 
-/// React to a message
+/// Add a reaction
 ///
-/// Once with each emoji; again changes nothing. A message has at most 20 kinds.
+/// A user has at most one reaction per emoji; adding it again changes nothing. A message can have at most 20 different
+/// emoji.
 #[endpoint(tags("messages"), operation_id = "putReaction", responses(
-    (status_code = 204, description = "It is there"),
-    (status_code = 403, description = "`forbidden`: the service does not react"),
+    (status_code = 204, description = "The reaction exists"),
+    (status_code = 403, description = "`forbidden`: the `service` role cannot react"),
     (status_code = 404, description = "`message_not_found`"),
     (status_code = 409, description = "`message_deleted`, `chat_closed`, or `too_many_reactions`")))]
 pub(super) async fn put_reaction(
@@ -37,14 +38,14 @@ pub(super) async fn put_reaction(
     message: MessagePath,
     emoji: EmojiPath,
     res: &mut Response,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     react(session, message, emoji, false, res).await
 }
 
-/// Take a reaction back
+/// Remove a reaction
 #[endpoint(tags("messages"), operation_id = "deleteReaction", responses(
-    (status_code = 204, description = "It is gone"),
-    (status_code = 403, description = "`forbidden`: the service does not react"),
+    (status_code = 204, description = "The reaction does not exist"),
+    (status_code = 403, description = "`forbidden`: the `service` role cannot react"),
     (status_code = 404, description = "`message_not_found`"),
     (status_code = 409, description = "`message_deleted`, or `chat_closed`")))]
 pub(super) async fn delete_reaction(
@@ -52,6 +53,6 @@ pub(super) async fn delete_reaction(
     message: MessagePath,
     emoji: EmojiPath,
     res: &mut Response,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     react(session, message, emoji, true, res).await
 }

@@ -1,17 +1,17 @@
-//! What has been received and read, and what has not.
+//! Delivery and read receipts, and unread counts.
 
 use salvo::Writer as _;
 use salvo::oapi::endpoint;
 use serde::Serialize;
 
+use super::api_error::ApiError;
 use super::body::Json;
-use super::context::Session;
-use super::messages::find;
+use super::message_lookup::find;
 use super::params::{MessagePath, RidePath};
-use super::refusal::Refusal;
 use super::schema;
+use super::session::Session;
 use crate::domain::{Error, RideId, RideRole, Seq, UserId};
-use crate::writer::{Mark, MarkKind};
+use crate::writer::{ReceiptKind, UpdateReceipt};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,10 +22,14 @@ struct ReceiptView<'a> {
     read_seq: Seq,
 }
 
-async fn mark(session: Session, message: MessagePath, kind: MarkKind) -> Result<Json<schema::Receipt>, Refusal> {
+async fn update_receipt(
+    session: Session,
+    message: MessagePath,
+    kind: ReceiptKind,
+) -> Result<Json<schema::Receipt>, ApiError> {
     let (message, ..) = find(&session.api, &session.caller, message.0).await?;
     let ride = message.ride;
-    let command = Mark { caller: session.caller, ride: ride.clone(), kind, up_to: message.seq };
+    let command = UpdateReceipt { caller: session.caller, ride: ride.clone(), kind, up_to: message.seq };
     let receipt = session.writer.submit(command).await?;
     Json::ok(&ReceiptView {
         ride_id: &ride,
@@ -35,27 +39,28 @@ async fn mark(session: Session, message: MessagePath, kind: MarkKind) -> Result<
     })
 }
 
-/// Read up to here
+/// Mark as read
 ///
-/// A watermark: all messages of others up to and including this one are read, and so delivered. An older one
-/// changes nothing.
+/// Moves the caller's read watermark to this message: all messages of other users up to and including it are read and
+/// delivered. A request for an older message changes nothing.
 #[endpoint(tags("messages"), operation_id = "markRead", responses(
-    (status_code = 200, description = "One's own receipt", body = schema::Receipt),
-    (status_code = 403, description = "`forbidden`: the service has no receipts"),
+    (status_code = 200, description = "The caller's receipt", body = schema::Receipt),
+    (status_code = 403, description = "`forbidden`: the `service` role has no receipts"),
     (status_code = 404, description = "`message_not_found`")))]
-pub(super) async fn mark_read(session: Session, message: MessagePath) -> Result<Json<schema::Receipt>, Refusal> {
-    mark(session, message, MarkKind::Read).await
+pub(super) async fn mark_read(session: Session, message: MessagePath) -> Result<Json<schema::Receipt>, ApiError> {
+    update_receipt(session, message, ReceiptKind::Read).await
 }
 
-/// Delivered up to here
+/// Mark as delivered
 ///
-/// The same for delivery.
+/// Moves the caller's delivered watermark to this message: all messages of other users up to and including it are
+/// delivered. A request for an older message changes nothing.
 #[endpoint(tags("messages"), operation_id = "markDelivered", responses(
-    (status_code = 200, description = "One's own receipt", body = schema::Receipt),
-    (status_code = 403, description = "`forbidden`: the service has no receipts"),
+    (status_code = 200, description = "The caller's receipt", body = schema::Receipt),
+    (status_code = 403, description = "`forbidden`: the `service` role has no receipts"),
     (status_code = 404, description = "`message_not_found`")))]
-pub(super) async fn mark_delivered(session: Session, message: MessagePath) -> Result<Json<schema::Receipt>, Refusal> {
-    mark(session, message, MarkKind::Delivered).await
+pub(super) async fn mark_delivered(session: Session, message: MessagePath) -> Result<Json<schema::Receipt>, ApiError> {
+    update_receipt(session, message, ReceiptKind::Delivered).await
 }
 
 #[derive(Serialize)]
@@ -71,27 +76,29 @@ struct Unread<'a> {
     rides: Vec<UnreadRide<'a>>,
 }
 
-/// Unread messages of a ride
+/// Get a ride's unread count
 #[endpoint(tags("messages"), operation_id = "getUnreadCount", responses(
-    (status_code = 200, description = "Others' undeleted messages past one's read mark", body = schema::UnreadRide),
+    (status_code = 200, description = "The number of other users' undeleted messages after the caller's read watermark", body = schema::UnreadRide),
     (status_code = 404, description = "`ride_not_found`")))]
-pub(super) async fn get_unread_count(session: Session, ride: RidePath) -> Result<Json<schema::UnreadRide>, Refusal> {
+pub(super) async fn get_unread_count(session: Session, ride: RidePath) -> Result<Json<schema::UnreadRide>, ApiError> {
     let Session { caller, api, .. } = session;
     let RidePath(ride) = ride;
     let snapshot = api.store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
-    let access = snapshot.admit(&caller)?;
+    let access = snapshot.require_access(&caller)?;
     let read = snapshot.receipts.of(&caller.user, access.role).read_seq;
-    // The service has no receipts: all that others said is unread.
+    // The service has no receipts: all messages of other users are unread.
     let read = if access.role == RideRole::System { 0 } else { read };
     let sees_all = matches!(access.role, RideRole::Support | RideRole::System);
     let unread_count = api.store.unread_of_ride(&ride, read, &caller.user, sees_all).await?;
     Json::ok(&UnreadRide { ride_id: &ride, unread_count })
 }
 
-/// Unread messages of all one's rides
+/// Get all unread counts
+///
+/// Returns the caller's rides that have unread messages.
 #[endpoint(tags("messages"), operation_id = "getUnreadCounts", responses(
-    (status_code = 200, description = "Those rides that have any", body = schema::Unread)))]
-pub(super) async fn get_unread_counts(session: Session) -> Result<Json<schema::Unread>, Refusal> {
+    (status_code = 200, description = "The unread counts", body = schema::Unread)))]
+pub(super) async fn get_unread_counts(session: Session) -> Result<Json<schema::Unread>, ApiError> {
     let rides = session.api.store.unread_of_user(&session.caller.user).await?;
     let total = rides.iter().map(|ride| ride.unread).sum();
     let rides = rides.iter().map(|ride| UnreadRide { ride_id: &ride.ride, unread_count: ride.unread });

@@ -1,28 +1,28 @@
-//! `/rides/{rideId}`: what messaging has to know of a ride's life.
+//! `/rides/{rideId}`: create, update, get, accept, cancel and reopen a ride.
 
 use salvo::http::StatusCode;
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::{Response, Scribe, Writer as _};
 use serde::Deserialize;
 
+use super::api_error::ApiError;
 use super::body::{Body, Json, REQUIRED};
-use super::context::Session;
-use super::messages::present;
+use super::messages::deserialize_some;
 use super::params::RidePath;
-use super::refusal::Refusal;
 use super::schema;
+use super::session::Session;
 use crate::domain::{
     Caller, ChatPolicy, Error, FieldErrors, GraceSeconds, OpensAt, RideSnapshot, Status, Time, UserId,
 };
 use crate::writer::{AcceptRide, CancelRide, PutRide, ReopenRide, SetStatus};
 
-/// What the platform says of a ride.
+/// The state of a ride on the platform.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[salvo(schema(name = "PutRide"))]
 pub(super) struct PutBody {
-    /// Who booked it; never changes. Required of a new ride.
-    #[serde(default, deserialize_with = "present")]
+    /// The rider, who never changes. Required for a new ride.
+    #[serde(default, deserialize_with = "deserialize_some")]
     #[salvo(schema(
         required = false,
         nullable = false,
@@ -31,20 +31,21 @@ pub(super) struct PutBody {
         example = "rider_1"
     ))]
     rider_id: Option<Option<String>>,
-    /// Who drives it. Left out, it stays; a first one means accepted; another one replaces the driver; null removes the driver,
-    /// and a ride that has not ended is `requested` again.
-    #[serde(default, deserialize_with = "present")]
+    /// The driver. If omitted, the driver does not change. The first driver without a `status` means `accepted`. Another driver
+    /// replaces the current one. Null removes the driver; a ride that has not ended then becomes `requested` again.
+    #[serde(default, deserialize_with = "deserialize_some")]
     #[salvo(schema(
         value_type = Option<String>,
         pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$",
         example = "driver_1"
     ))]
     driver_id: Option<Option<String>>,
-    /// How far it is. Left out, it stays. It may skip steps.
+    /// The status. If omitted, it does not change. It may skip steps.
+    #[salvo(schema(value_type = Option<schema::RideStatus>))]
     status: Option<Status>,
-    /// When the chat opens and closes. Left out, it stays; null is the default: it opens when the ride is accepted, and closes
-    /// `RIDEWIRE_CHAT_GRACE` after the ride's end for both. Until when a ride is open that has ended was decided then.
-    #[serde(default, deserialize_with = "present")]
+    /// When the chat opens and closes. If omitted, the policy does not change. Null is the default: the chat opens when the ride
+    /// is accepted, and closes `RIDEWIRE_CHAT_GRACE` after the ride's end. The closing times of an ended ride do not change.
+    #[serde(default, deserialize_with = "deserialize_some")]
     #[salvo(schema(value_type = Option<PolicyBody>))]
     chat_policy: Option<Option<PolicyBody>>,
 }
@@ -54,7 +55,7 @@ pub(super) struct PutBody {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[salvo(schema(name = "NewChatPolicy"))]
 struct PolicyBody {
-    /// The status from which on the chat is open.
+    /// The status at which the chat opens.
     #[salvo(schema(required = true, nullable = false, value_type = OpensAt))]
     opens_at: Option<String>,
     /// How long the chat stays open after the ride's end.
@@ -77,7 +78,7 @@ struct GraceBody {
     driver: Option<i64>,
 }
 
-/// A whole number, however it is written: to JSON, 3 and 3.0 are the same.
+/// Deserializes a whole number. 3.0 is accepted, because JSON does not distinguish it from 3.
 fn whole<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
     let number = serde_json::Number::deserialize(from)?;
     let of_float =
@@ -90,14 +91,14 @@ impl PolicyBody {
     fn parse(&self, errors: &mut FieldErrors) -> Option<ChatPolicy> {
         let opens_at = self.opens_at.as_deref().ok_or(REQUIRED);
         let opens_at = opens_at.and_then(|text| OpensAt::parse(text).ok_or("must be requested, accepted or arrived"));
-        let opens_at = errors.take("/chatPolicy/opensAt", opens_at);
-        let grace = errors.take("/chatPolicy/graceSeconds", self.grace_seconds.as_ref().ok_or(REQUIRED))?;
+        let opens_at = errors.check("/chatPolicy/opensAt", opens_at);
+        let grace = errors.check("/chatPolicy/graceSeconds", self.grace_seconds.as_ref().ok_or(REQUIRED))?;
         let mut seconds = |pointer, seconds: Option<i64>| {
-            let within = |seconds| u32::try_from(seconds).ok().filter(|seconds| *seconds <= GraceSeconds::LONGEST);
+            let within = |seconds| u32::try_from(seconds).ok().filter(|seconds| *seconds <= GraceSeconds::MAX);
             let parsed = seconds.ok_or_else(|| REQUIRED.to_owned()).and_then(|seconds| {
-                within(seconds).ok_or_else(|| format!("must be a whole number from 0 to {}", GraceSeconds::LONGEST))
+                within(seconds).ok_or_else(|| format!("must be a whole number from 0 to {}", GraceSeconds::MAX))
             });
-            errors.take(pointer, parsed)
+            errors.check(pointer, parsed)
         };
         let rider = seconds("/chatPolicy/graceSeconds/rider", grace.rider);
         let driver = seconds("/chatPolicy/graceSeconds/driver", grace.driver);
@@ -105,27 +106,27 @@ impl PolicyBody {
     }
 }
 
-/// Make a ride known, or bring it up to date
+/// Create or update a ride
 ///
-/// For the platform (service). The same again changes nothing.
+/// For the platform (service). A repeated request changes nothing.
 #[endpoint(tags("rides"), operation_id = "putRide", responses(
-    (status_code = 201, description = "It is known now", body = schema::Ride),
-    (status_code = 200, description = "It was known, and is up to date now", body = schema::Ride),
-    (status_code = 403, description = "`forbidden`: not the service"),
-    (status_code = 409, description = "`invalid_transition`, or `ride_conflict`")))]
+    (status_code = 201, description = "Created", body = schema::Ride),
+    (status_code = 200, description = "Updated, or already up to date", body = schema::Ride),
+    (status_code = 403, description = "`forbidden`: not the `service` role"),
+    (status_code = 409, description = "`invalid_transition` or `ride_conflict`")))]
 pub(super) async fn put_ride(
     session: Session,
     ride: RidePath,
     body: Body<PutBody>,
     res: &mut Response,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let Body(body) = body;
     let user = |text: String| UserId::parse(&text).map_err(|error| error.to_string());
     let mut errors = FieldErrors::default();
     let rider = body.rider_id.map(|rider| rider.ok_or_else(|| "must not be null".to_owned()).and_then(user));
-    let rider = errors.take("/riderId", rider.transpose());
+    let rider = errors.check("/riderId", rider.transpose());
     let driver = body.driver_id.map(|driver| driver.map(user).transpose()).transpose();
-    let driver = errors.take("/driverId", driver);
+    let driver = errors.check("/driverId", driver);
     let chat_policy = body.chat_policy.map(|policy| policy.and_then(|policy| policy.parse(&mut errors)));
     let (Some(rider), Some(driver), true) = (rider, driver, errors.0.is_empty()) else {
         return Err(errors.into_error().into());
@@ -142,88 +143,89 @@ fn json(ride: &RideSnapshot, caller: &Caller) -> Result<String, Error> {
     serde_json::to_string(&ride.view(caller)).map_err(|_| Error::Internal)
 }
 
-fn answer(ride: &RideSnapshot, caller: &Caller) -> Result<Json<schema::Ride>, Refusal> {
+fn respond(ride: &RideSnapshot, caller: &Caller) -> Result<Json<schema::Ride>, ApiError> {
     Ok(Json::text(StatusCode::OK, json(ride, caller)?))
 }
 
-/// One ride
+/// Get a ride
 #[endpoint(tags("rides"), operation_id = "getRide", responses(
     (status_code = 200, description = "The ride", body = schema::Ride),
     (status_code = 404, description = "`ride_not_found`")))]
-pub(super) async fn get_ride(session: Session, ride: RidePath) -> Result<Json<schema::Ride>, Refusal> {
+pub(super) async fn get_ride(session: Session, ride: RidePath) -> Result<Json<schema::Ride>, ApiError> {
     let snapshot = session.api.store.snapshot(&ride.0).await?.ok_or(Error::RideNotFound)?;
-    snapshot.admit(&session.caller)?;
-    answer(&snapshot, &session.caller)
+    snapshot.require_access(&session.caller)?;
+    respond(&snapshot, &session.caller)
 }
 
-/// Take a ride as its driver
+/// Accept a ride
 ///
-/// Any driver can, while it is requested and has none. Of two at once one wins. One's own again changes nothing.
+/// Any driver can accept a ride that is `requested` and has no driver. If two drivers do so at the same time, one succeeds. To
+/// accept the same ride again changes nothing.
 #[endpoint(tags("rides"), operation_id = "acceptRide", responses(
-    (status_code = 200, description = "It is the caller's", body = schema::Ride),
-    (status_code = 403, description = "`forbidden`: not a driver"),
+    (status_code = 200, description = "The caller is the ride's driver", body = schema::Ride),
+    (status_code = 403, description = "`forbidden`: not the `driver` role"),
     (status_code = 404, description = "`ride_not_found`"),
-    (status_code = 409, description = "`ride_conflict`: another driver has it, or it is over")))]
-pub(super) async fn accept_ride(session: Session, ride: RidePath) -> Result<Json<schema::Ride>, Refusal> {
+    (status_code = 409, description = "`ride_conflict`: the ride has another driver, or has ended")))]
+pub(super) async fn accept_ride(session: Session, ride: RidePath) -> Result<Json<schema::Ride>, ApiError> {
     let ride = session.writer.submit(AcceptRide { caller: session.caller.clone(), ride: ride.0 }).await?;
-    answer(&ride, &session.caller)
+    respond(&ride, &session.caller)
 }
 
-/// Why a ride is called off.
+/// The cancellation of a ride.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[salvo(schema(name = "CancelRide"))]
 pub(super) struct CancelBody {
-    /// At most 500 characters.
+    /// The reason: at most 500 characters.
     #[salvo(schema(max_length = 500, example = "The rider did not show up"))]
     reason: Option<String>,
 }
 
-/// Call a ride off
+/// Cancel a ride
 #[endpoint(tags("rides"), operation_id = "cancelRide", responses(
-    (status_code = 200, description = "It is cancelled", body = schema::Ride),
+    (status_code = 200, description = "The ride is cancelled", body = schema::Ride),
     (status_code = 404, description = "`ride_not_found`"),
-    (status_code = 409, description = "`invalid_transition`: it is completed")))]
+    (status_code = 409, description = "`invalid_transition`: the ride is completed")))]
 pub(super) async fn cancel_ride(
     session: Session,
     ride: RidePath,
     body: super::body::OptionalBody<CancelBody>,
-) -> Result<Json<schema::Ride>, Refusal> {
+) -> Result<Json<schema::Ride>, ApiError> {
     let reason = parse_reason(body.0.reason).map_err(|detail| Error::invalid("/reason", detail))?;
     let ride = session.writer.submit(CancelRide { caller: session.caller.clone(), ride: ride.0, reason }).await?;
-    answer(&ride, &session.caller)
+    respond(&ride, &session.caller)
 }
 
-/// How far a ride is.
+/// The new status of a ride.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[salvo(schema(name = "SetStatus"))]
 pub(super) struct StatusBody {
-    /// The next step.
-    #[salvo(schema(required = true, nullable = false, example = "arrived"))]
+    /// The next status.
+    #[salvo(schema(required = true, nullable = false, example = "arrived", value_type = schema::RideStatus))]
     status: Option<Status>,
 }
 
-/// Take a ride a step on
+/// Update ride status
 ///
-/// `requested → accepted → arrived → in_progress → completed`, and `cancelled` from any before completed. For the
-/// ride's driver, and the service. The present status again changes nothing.
+/// For the ride's driver and the service. The order is `requested → accepted → arrived → in_progress → completed`. A ride can
+/// become `cancelled` from any status before `completed`. Setting the current status again changes nothing.
 #[endpoint(tags("rides"), operation_id = "setRideStatus", responses(
-    (status_code = 200, description = "It is there", body = schema::Ride),
-    (status_code = 403, description = "`forbidden`: neither its driver nor the service"),
+    (status_code = 200, description = "The ride has this status", body = schema::Ride),
+    (status_code = 403, description = "`forbidden`: neither the ride's driver nor the `service` role"),
     (status_code = 404, description = "`ride_not_found`"),
     (status_code = 409, description = "`invalid_transition`")))]
 pub(super) async fn set_ride_status(
     session: Session,
     ride: RidePath,
     body: Body<StatusBody>,
-) -> Result<Json<schema::Ride>, Refusal> {
+) -> Result<Json<schema::Ride>, ApiError> {
     let status = body.0.status.ok_or_else(|| Error::invalid("/status", REQUIRED))?;
     let ride = session.writer.submit(SetStatus { caller: session.caller.clone(), ride: ride.0, status }).await?;
-    answer(&ride, &session.caller)
+    respond(&ride, &session.caller)
 }
 
-/// At most 500 characters of somebody's own words.
+/// Checks a reason: at most 500 characters, without U+0000.
 fn parse_reason(reason: Option<String>) -> Result<Option<String>, &'static str> {
     let is_wrong = |reason: &String| reason.chars().take(501).count() > 500 || reason.contains('\0');
     if reason.as_ref().is_some_and(is_wrong) {
@@ -232,42 +234,42 @@ fn parse_reason(reason: Option<String>) -> Result<Option<String>, &'static str> 
     Ok(reason)
 }
 
-/// Until when a ride is opened again.
+/// The reopening of a ride.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[salvo(schema(name = "ReopenRide"))]
 pub(super) struct ReopenBody {
-    /// In the future, at most 30 days ahead.
+    /// When the chat closes again: in the future, at most 30 days ahead.
     #[salvo(schema(required = true, nullable = false, format = "date-time"))]
     until: Option<String>,
-    /// At most 500 characters.
+    /// The reason: at most 500 characters.
     #[salvo(schema(max_length = 500, example = "The rider lost their umbrella"))]
     reason: Option<String>,
 }
 
 /// Reopen a ride
 ///
-/// Opens the chat of a ride that has ended until a time, for those who are on it; for support and the service. Streams and polls
-/// of the ride work again, and merged streams follow it again (`ride:reopened`). Retention counts from the new end. The same
-/// time again changes nothing.
+/// For support and the service. Opens the chat of an ended ride for its participants until the given time. The ride's streams and
+/// polls work again, and merged streams include it again (`ride:reopened`). Retention counts from the new end. A repeated
+/// request with the same time changes nothing.
 #[endpoint(tags("rides"), operation_id = "reopenRide", responses(
-    (status_code = 200, description = "Its chat is open", body = schema::Ride),
-    (status_code = 403, description = "`forbidden`: neither support nor the service"),
+    (status_code = 200, description = "The chat is open", body = schema::Ride),
+    (status_code = 403, description = "`forbidden`: neither the `support` nor the `service` role"),
     (status_code = 404, description = "`ride_not_found`"),
-    (status_code = 409, description = "`ride_conflict`: it has not ended")))]
+    (status_code = 409, description = "`ride_conflict`: the ride has not ended")))]
 pub(super) async fn reopen_ride(
     session: Session,
     ride: RidePath,
     body: Body<ReopenBody>,
-) -> Result<Json<schema::Ride>, Refusal> {
+) -> Result<Json<schema::Ride>, ApiError> {
     let Body(body) = body;
     let mut errors = FieldErrors::default();
     let until = body.until.ok_or(REQUIRED);
-    let until = until.and_then(|until| Time::parse(&until).ok_or("must be a time as RFC 3339 writes it"));
-    let until = errors.take("/until", until);
-    let reason = errors.take("/reason", parse_reason(body.reason));
+    let until = until.and_then(|until| Time::parse(&until).ok_or("must be an RFC 3339 time"));
+    let until = errors.check("/until", until);
+    let reason = errors.check("/reason", parse_reason(body.reason));
     let (Some(until), Some(reason)) = (until, reason) else { return Err(errors.into_error().into()) };
     let command = ReopenRide { caller: session.caller.clone(), ride: ride.0, until, reason };
     let ride = session.writer.submit(command).await?;
-    answer(&ride, &session.caller)
+    respond(&ride, &session.caller)
 }

@@ -1,4 +1,4 @@
-//! Which path is whose.
+//! The routes of the API.
 
 use std::sync::Arc;
 
@@ -7,43 +7,43 @@ use salvo::http::header::{ALLOW, HeaderValue};
 use salvo::http::{Method, StatusCode};
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, Service, Writer, async_trait};
 
-use super::audit::{self, Audited};
+use super::api_error::ApiError;
+use super::audit_entry::Audited;
 use super::console::Console;
 use super::context::Api;
-use super::errors::ErrorPages;
-use super::guard::{Origin, RequireHost, RequirePath, cors};
+use super::error_pages::ErrorPages;
 use super::live::{feed, poll, sse};
 use super::operations::Operations;
-use super::refusal::Refusal;
-use super::trace::Trace;
+use super::request_tracing::RequestTracing;
+use super::security::{Origin, RequireHost, RequirePath, cors};
 use super::{
-    broadcasts, drivers, health, inbox, location, message_trace, messages, metrics, openapi, presence, push, reactions,
-    receipts, rides, tickets, typing, users, webhooks,
+    audit, broadcasts, drivers, health, inbox, location, message_trace, messages, metrics_endpoint, openapi, presence,
+    push, reactions, receipts, rides, tickets, typing, users, webhooks,
 };
 
-/// What is served at an address.
+/// The set of endpoints that a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Served {
-    /// Everything.
+pub enum EndpointSet {
+    /// All endpoints.
     All,
-    /// What everybody may reach, where operators have an address of their own.
+    /// The API and the probes, where there is a separate admin listener.
     Public,
-    /// What operators need: whether it lives and works, and `/metrics`.
-    Operations,
+    /// The endpoints of the admin listener: the probes and `/metrics`.
+    Admin,
 }
 
-/// What answers at an address; with the console, where it is served there.
-pub fn service(api: Arc<Api>, origins: &[Origin], served: Served, console: Option<&Arc<Console>>) -> Service {
-    let mut root = router(served);
+/// Creates the service of a listener, with the console where the listener serves it.
+pub fn service(api: Arc<Api>, origins: &[Origin], endpoints: EndpointSet, console: Option<&Arc<Console>>) -> Service {
+    let mut root = router(endpoints);
     if let Some(console) = console {
         root = root.push(console.router());
     }
-    let operations = Arc::new(Operations::of(&openapi::document()));
+    let operations = Arc::new(Operations::of(&openapi::document(&router(EndpointSet::All))));
     let metrics = Arc::clone(&api.metrics);
     let service = Service::new(root)
-        .catcher(Catcher::default().hoop(Nothing))
+        .catcher(Catcher::default().hoop(ErrorCatcher))
         .hoop(Provide(api, operations))
-        .hoop(Trace(metrics))
+        .hoop(RequestTracing(metrics))
         .hoop(RequireHost)
         .hoop(RequirePath);
     match cors(origins) {
@@ -52,7 +52,12 @@ pub fn service(api: Arc<Api>, origins: &[Origin], served: Served, console: Optio
     }
 }
 
-/// Puts the [`Api`], and what openapi.yaml says of the operations, where handlers find them.
+/// Returns the OpenAPI document of all endpoints as YAML: the content of openapi.yaml.
+pub fn openapi_yaml() -> Result<String, serde_norway::Error> {
+    openapi::yaml(&router(EndpointSet::All))
+}
+
+/// The middleware that provides the [`Api`] and the [`Operations`] to handlers.
 struct Provide(Arc<Api>, Arc<Operations>);
 
 #[async_trait]
@@ -64,35 +69,35 @@ impl Handler for Provide {
     }
 }
 
-/// A route of this path that answers `GET`, and `HEAD` in the same way (RFC 9110, section 9.3.2): hyper sends the head alone.
-/// Handlers that open something or wait look at the method.
+/// A route that handles `GET` and `HEAD` alike (RFC 9110, section 9.3.2): for `HEAD`, hyper sends only the head. Handlers of streams
+/// and polls check the method themselves.
 macro_rules! get {
     ($path:expr, $handler:expr) => {
         Router::with_path($path).get($handler).head($handler)
     };
 }
 
-/// The paths of what is served.
-pub(super) fn router(served: Served) -> Router {
+/// Returns the routes of a set of endpoints.
+fn router(endpoints: EndpointSet) -> Router {
     let mut root = Router::new()
         .push(get!("healthz", health::get_health))
         .push(get!("readyz", health::get_readiness))
-        // Whoever is told of an error can look it up.
+        // Every listener serves the error pages, because problems link to them.
         .push(get!("docs/errors", ErrorPages).push(get!("{code}", ErrorPages)));
-    if served != Served::Operations {
+    if endpoints != EndpointSet::Admin {
         root = root
-            .push(interface())
+            .push(api_routes())
             .push(get!("openapi.yaml", openapi::Yaml))
-            .push(get!("openapi.json", openapi::Json::default()));
+            .push(get!("openapi.json", openapi::Json::of(|| router(EndpointSet::All))));
     }
-    if served != Served::Public {
-        root = root.push(get!("metrics", metrics::get_metrics));
+    if endpoints != EndpointSet::Public {
+        root = root.push(get!("metrics", metrics_endpoint::get_metrics));
     }
     root
 }
 
-/// The interface itself.
-fn interface() -> Router {
+/// Returns the routes of the API.
+fn api_routes() -> Router {
     let of_ride = get!("rides/{rideId}", messages::get_history)
         .push(get!("unread-count", receipts::get_unread_count))
         .push(get!("presence", presence::get_presence))
@@ -159,7 +164,7 @@ fn interface() -> Router {
         .push(users)
 }
 
-/// A path beside `{…}`, which other methods would fall through to.
+/// Returns a route for `GET` and `HEAD` that also matches all other methods, which would otherwise match a sibling `{…}` route.
 fn only_get(path: &str) -> Router {
     let others = Router::new().filter_fn(|req, _| !matches!(*req.method(), Method::GET | Method::HEAD)).goal(OnlyGet);
     Router::with_path(path).push(others)
@@ -172,22 +177,22 @@ struct OnlyGet;
 impl Handler for OnlyGet {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, _ctrl: &mut FlowCtrl) {
         res.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        Refusal::MethodNotAllowed.write(req, depot, res).await;
+        ApiError::MethodNotAllowed.write(req, depot, res).await;
     }
 }
 
-/// What is answered where no handler is.
-struct Nothing;
+/// Responds with a problem where no route matches.
+struct ErrorCatcher;
 
 #[async_trait]
-impl Handler for Nothing {
+impl Handler for ErrorCatcher {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
-        let refusal = match res.status_code {
-            Some(StatusCode::NOT_FOUND) => Refusal::NotFound,
-            Some(StatusCode::METHOD_NOT_ALLOWED) => Refusal::MethodNotAllowed,
+        let error = match res.status_code {
+            Some(StatusCode::NOT_FOUND) => ApiError::NotFound,
+            Some(StatusCode::METHOD_NOT_ALLOWED) => ApiError::MethodNotAllowed,
             _ => return,
         };
-        refusal.write(req, depot, res).await;
+        error.write(req, depot, res).await;
         ctrl.skip_rest();
     }
 }

@@ -1,10 +1,11 @@
-//! The shapes of the interface, for openapi.yaml. What is sent is made elsewhere; tests hold the two together.
+//! The response schemas for openapi.yaml. Other types serialize the responses; tests check that both agree.
 
 mod live;
 mod locations;
 mod push;
 mod readiness;
 mod records;
+mod values;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -18,34 +19,35 @@ pub(super) use self::locations::{NewAccuracy, NewHeading, NewSpeed};
 pub(super) use self::push::PushKey;
 pub(super) use self::readiness::{NotReady, Ready};
 pub(super) use self::records::{AuditPage, MessageTrace};
+pub(super) use self::values::{RideRole, RideStatus};
 pub(super) use self::webhooks::{CreatedWebhook, TestedWebhook, Webhook, WebhookDeliveries, WebhookSecret, Webhooks};
-use crate::domain::{Chat, OpensAt, RideRole, Status};
+use crate::domain::{Chat, OpensAt};
 
-/// An id that the caller chooses.
+/// Returns the schema of an id that the platform chooses.
 fn id(example: &str) -> RefOr<Schema> {
     let pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$";
     Object::new().schema_type(BasicType::String).pattern(pattern).example(example).into()
 }
 
 /// A ride's id.
-pub(super) struct Id;
+pub(super) struct RideId;
 
-impl ToSchema for Id {
+impl ToSchema for RideId {
     fn to_schema(_components: &mut Components) -> RefOr<Schema> {
         id("ride_123")
     }
 }
 
 /// A user's id.
-pub(super) struct Person;
+pub(super) struct UserId;
 
-impl ToSchema for Person {
+impl ToSchema for UserId {
     fn to_schema(_components: &mut Components) -> RefOr<Schema> {
         id("rider_1")
     }
 }
 
-/// The id of a user who drives.
+/// A driver's user id, with another example.
 pub(super) struct DriverId;
 
 impl ToSchema for DriverId {
@@ -72,7 +74,7 @@ impl ToSchema for EmojiText {
     }
 }
 
-/// RFC 3339, UTC, milliseconds.
+/// An RFC 3339 time in UTC with milliseconds.
 pub(super) struct DateTime;
 
 impl ToSchema for DateTime {
@@ -85,27 +87,27 @@ impl ToSchema for DateTime {
     }
 }
 
-/// A message. A deleted one keeps who, where and when; `content` and `metadata` are null.
+/// A message. In a deleted message, `content` and `metadata` are null.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Message", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Message {
-    /// A UUID of version 7.
+    /// A UUIDv7.
     id: Uuid,
-    ride_id: Id,
-    /// The seq of its `message:new`.
+    ride_id: RideId,
+    /// The seq of the message's `message:new` event.
     #[salvo(schema(minimum = 1, example = 4))]
     seq: i64,
-    sender_id: Person,
-    /// What the sender was on this ride; `system` is the platform.
+    sender_id: UserId,
+    /// The sender's role on the ride; `system` is the platform.
     sender_role: RideRole,
     /// As sent, byte for byte.
     #[salvo(schema(required = true, example = "I am at the main gate"))]
     content: Option<String>,
-    /// What the app attached.
+    /// The metadata that the app attached.
     #[salvo(schema(required = true))]
     metadata: Option<BTreeMap<String, Value>>,
-    /// The sender's own name for it.
+    /// The sender's id for the message.
     #[salvo(schema(required = true))]
     client_message_id: Option<String>,
     created_at: DateTime,
@@ -113,62 +115,62 @@ pub(super) struct Message {
     edited_at: Option<DateTime>,
     #[salvo(schema(required = true))]
     deleted_at: Option<DateTime>,
-    /// Of a flagged message, for support and service; null for others, and in events.
+    /// The labels of a flagged message, for support and service. Null for others, and in events.
     #[salvo(schema(required = true))]
     labels: Option<Vec<String>>,
     reactions: Vec<Reaction>,
-    /// Whether it has reached another participant (support does not count).
+    /// Whether the message was delivered to another participant. Support does not count.
     is_delivered: bool,
-    /// Whether another participant has read it.
+    /// Whether another participant has read the message. Support does not count.
     is_read: bool,
 }
 
-/// An emoji, and who reacted with it.
+/// An emoji, and the users who reacted with it.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Reaction", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Reaction {
     #[salvo(schema(example = "👍"))]
     emoji: String,
-    user_ids: Vec<Person>,
+    user_ids: Vec<UserId>,
 }
 
-/// How far a user has received and read a ride.
+/// A user's delivered and read watermarks on a ride.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Receipt", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Receipt {
-    ride_id: Id,
-    user_id: Person,
-    /// The seq of the last message that has reached them; 0 for none.
+    ride_id: RideId,
+    user_id: UserId,
+    /// The delivered watermark: the seq of a message, or 0.
     #[salvo(schema(minimum = 0, example = 4))]
     delivered_seq: i64,
-    /// The seq of the last message that they have read; 0 for none.
+    /// The read watermark: the seq of a message, or 0.
     #[salvo(schema(minimum = 0, example = 4))]
     read_seq: i64,
 }
 
-/// The same within a ride.
+/// A user's delivered and read watermarks, within a response about one ride.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Mark", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
-pub(super) struct Mark {
-    user_id: Person,
+pub(super) struct Watermarks {
+    user_id: UserId,
     #[salvo(schema(minimum = 0, example = 4))]
     delivered_seq: i64,
     #[salvo(schema(minimum = 0, example = 4))]
     read_seq: i64,
 }
 
-/// Somebody on a ride.
+/// A participant of a ride.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Participant", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Participant {
-    user_id: Person,
+    user_id: UserId,
     role: RideRole,
     online: bool,
-    /// Since when they are online, or offline; null where that is not known.
+    /// The time since which the participant is online or offline; null where it is unknown.
     #[salvo(schema(required = true))]
     since: Option<DateTime>,
 }
@@ -178,7 +180,7 @@ pub(super) struct Participant {
 #[salvo(schema(name = "ChatPolicy", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct ChatPolicy {
-    /// The status from which on the chat is open.
+    /// The status at which the chat opens.
     opens_at: OpensAt,
     /// Seconds after the ride's end.
     grace_seconds: GraceSeconds,
@@ -202,9 +204,9 @@ pub(super) struct GraceSeconds {
 #[salvo(schema(name = "Ride", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Ride {
-    ride_id: Id,
-    status: Status,
-    rider_id: Person,
+    ride_id: RideId,
+    status: RideStatus,
+    rider_id: UserId,
     #[salvo(schema(required = true))]
     driver_id: Option<DriverId>,
     chat: Chat,
@@ -215,14 +217,14 @@ pub(super) struct Ride {
     updated_at: DateTime,
 }
 
-/// A ride as it stands in its owner's list.
+/// A ride in a list, with its last message and unread count.
 #[derive(ToSchema)]
 #[salvo(schema(name = "InboxRide", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct InboxRide {
-    ride_id: Id,
-    status: Status,
-    rider_id: Person,
+    ride_id: RideId,
+    status: RideStatus,
+    rider_id: UserId,
     #[salvo(schema(required = true))]
     driver_id: Option<DriverId>,
     chat: Chat,
@@ -231,7 +233,7 @@ pub(super) struct InboxRide {
     chat_policy: Option<ChatPolicy>,
     created_at: DateTime,
     updated_at: DateTime,
-    /// Its newest message, deleted ones included.
+    /// The newest message, which may be deleted.
     #[salvo(schema(required = true))]
     last_message: Option<Message>,
     #[salvo(schema(minimum = 0))]
@@ -244,39 +246,39 @@ pub(super) struct InboxRide {
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Inbox {
     rides: Vec<InboxRide>,
-    /// Whether there are older ones.
+    /// Whether there are older rides.
     has_more: bool,
-    /// What to give as `before` for the next page: opaque.
+    /// The value of `before` for the next page. Opaque.
     #[salvo(schema(required = true))]
     next: Option<String>,
 }
 
-/// A page of a ride's messages, oldest first, and the ride's people at the same moment.
+/// A page of a ride's messages, oldest first, with the ride's receipts and participants at the same log position.
 #[derive(ToSchema)]
 #[salvo(schema(name = "History", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct History {
     messages: Vec<Message>,
-    /// Whether there are more in the page's direction.
+    /// Whether there are more messages in the page's direction.
     has_more: bool,
-    /// The position in the log that this page is true at: a stream opened `after` it misses nothing.
+    /// The log position at which the page is accurate. A stream that is opened `after` it misses nothing.
     #[salvo(schema(pattern = "^[0-9]+$"))]
     cursor: String,
-    receipts: Vec<Mark>,
+    receipts: Vec<Watermarks>,
     participants: Vec<Participant>,
 }
 
-/// Unread messages of one ride.
+/// The unread count of a ride.
 #[derive(ToSchema)]
 #[salvo(schema(name = "UnreadRide", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct UnreadRide {
-    ride_id: Id,
+    ride_id: RideId,
     #[salvo(schema(minimum = 0))]
     unread_count: i64,
 }
 
-/// Unread messages of all rides that have any.
+/// The unread counts of all rides that have unread messages.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Unread", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
@@ -286,7 +288,7 @@ pub(super) struct Unread {
     rides: Vec<UnreadRide>,
 }
 
-/// Who of a ride's people follows it.
+/// The presence of a ride's participants.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Presence", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
@@ -294,12 +296,12 @@ pub(super) struct Presence {
     participants: Vec<Participant>,
 }
 
-/// Where a ride's driver is.
+/// The location of a ride's driver.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Location", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Location {
-    ride_id: Id,
+    ride_id: RideId,
     driver_id: DriverId,
     #[salvo(schema(minimum = -90, maximum = 90, example = 52.52))]
     lat: f64,
@@ -314,7 +316,7 @@ pub(super) struct Location {
     at: DateTime,
 }
 
-/// Whether a driver takes rides.
+/// The availability of a driver.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Driver", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
@@ -328,59 +330,59 @@ pub(super) struct Driver {
     at: DateTime,
 }
 
-/// A page of the drivers who take rides, by their ids.
+/// A page of available drivers, sorted by id.
 #[derive(ToSchema)]
 #[salvo(schema(name = "AvailableDrivers", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct AvailableDrivers {
     drivers: Vec<Driver>,
-    /// Whether there are more.
+    /// Whether there are more drivers.
     has_more: bool,
-    /// What to give as `after` for the next page.
+    /// The value of `after` for the next page.
     #[salvo(schema(required = true))]
     next: Option<DriverId>,
 }
 
-/// How many users a broadcast is for.
+/// The number of recipients of a broadcast.
 #[derive(ToSchema)]
 #[salvo(schema(name = "BroadcastCount"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct BroadcastCount {
-    /// Users named twice count once.
+    /// The number of users, without duplicates.
     #[salvo(schema(minimum = 1))]
     count: usize,
 }
 
-/// What was erased of a person.
+/// The result of an erasure.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Erased", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Erased {
-    /// Whose.
-    user_id: Person,
-    /// How many messages, this time.
+    /// The erased user.
+    user_id: UserId,
+    /// The number of messages that this request has erased.
     #[salvo(schema(minimum = 0))]
     messages: usize,
 }
 
-/// Whose logins count no longer.
+/// The result of a revocation.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Revoked", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct Revoked {
-    /// Whose.
-    user_id: Person,
-    /// Tokens issued until then are refused.
+    /// The user whose tokens are revoked.
+    user_id: UserId,
+    /// Tokens that were issued until this time are rejected.
     revoked_at: DateTime,
 }
 
-/// A ticket for streams.
+/// A stream ticket.
 #[derive(ToSchema)]
 #[salvo(schema(name = "StreamTicket", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(super) struct StreamTicket {
-    /// What to give as `?ticket=`.
+    /// The value of `?ticket=`.
     ticket: String,
-    /// When it ends: with the token it was made with.
+    /// When the ticket expires: with the token that created it.
     expires_at: DateTime,
 }

@@ -1,22 +1,22 @@
-//! `POST /stream-tickets`.
+//! `POST /stream-tickets`: create a stream ticket.
 
 use salvo::http::StatusCode;
 use salvo::oapi::{ToSchema, endpoint};
 use salvo::{Response, Scribe, Writer as _};
 use serde::{Deserialize, Serialize};
 
+use super::api_error::ApiError;
 use super::body::{Json, OptionalBody};
-use super::context::Session;
-use super::refusal::Refusal;
 use super::schema;
+use super::session::Session;
 use crate::domain::{Error, RideId, Time};
 
-/// What a ticket shall be for.
+/// The scope of a new ticket.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[salvo(schema(name = "NewStreamTicket"))]
 pub(super) struct TicketBody {
-    /// One ride; left out, all of the caller's.
+    /// The ride that the ticket is valid for. If omitted, the ticket is valid for all the caller's rides.
     #[salvo(schema(pattern = r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$", example = "ride_123"))]
     ride_id: Option<String>,
 }
@@ -28,23 +28,23 @@ struct TicketView {
     expires_at: Time,
 }
 
-/// A ticket for streams
+/// Create a stream ticket
 ///
-/// For an `EventSource`, which cannot set headers: `?ticket=` in place of the `Authorization` header, on streams and
-/// polls alone. It ends with the token it was made with.
+/// For `EventSource`, which cannot set headers: streams and polls accept `?ticket=` instead of the `Authorization` header. A
+/// ticket expires with the token that created it.
 #[endpoint(tags("live"), operation_id = "createStreamTicket", responses(
-    (status_code = 201, description = "A ticket", body = schema::StreamTicket),
+    (status_code = 201, description = "The ticket", body = schema::StreamTicket),
     (status_code = 404, description = "`ride_not_found`")))]
 pub(super) async fn create_stream_ticket(
     session: Session,
     body: OptionalBody<TicketBody>,
     res: &mut Response,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let Session { caller, api, .. } = session;
     let ride = body.0.ride_id.map(|ride| RideId::parse(&ride)).transpose();
     let ride = ride.map_err(|error| Error::invalid("/rideId", error.to_string()))?;
     if let Some(ride) = &ride {
-        api.store.snapshot(ride).await?.ok_or(Error::RideNotFound)?.admit(&caller)?;
+        api.store.snapshot(ride).await?.ok_or(Error::RideNotFound)?.require_access(&caller)?;
     }
     let ticket = api.tickets.issue(&caller, ride.as_ref()).map_err(|_| Error::Internal)?;
     let view = TicketView { ticket, expires_at: caller.expires_at };

@@ -7,10 +7,11 @@ use salvo::oapi::{ToSchema, endpoint};
 use salvo::{Response, Writer as _};
 use serde::Deserialize;
 
+use super::api_error::ApiError;
 use super::body::{Body, REQUIRED};
-use super::context::{Api, Session};
+use super::context::Api;
 use super::params::RidePath;
-use super::refusal::Refusal;
+use super::session::Session;
 use crate::domain::{Caller, Error, RideId, Seq, Time, Topic, UserId};
 
 /// Whether the caller is typing.
@@ -18,17 +19,17 @@ use crate::domain::{Caller, Error, RideId, Seq, Time, Topic, UserId};
 #[serde(deny_unknown_fields)]
 #[salvo(schema(name = "Typing"))]
 pub(super) struct TypingBody {
-    /// False when they have stopped.
+    /// Whether the caller is typing.
     #[salvo(schema(required = true, nullable = false))]
     typing: Option<bool>,
 }
 
-/// Say that one is typing
+/// Set the typing indicator
 ///
-/// Told to the others on the ride, and to nobody later. It ends by itself after 6 s, or with one's next message; said
-/// again within 3 s it is not told again.
+/// The indicator is sent to the ride's current streams and is not stored. It ends by itself after 6 s, or with the caller's
+/// next message. A repeated request within 3 s sends nothing.
 #[endpoint(tags("live"), operation_id = "setTyping", responses(
-    (status_code = 202, description = "It will be told"),
+    (status_code = 202, description = "Accepted"),
     (status_code = 404, description = "`ride_not_found`"),
     (status_code = 409, description = "`chat_not_open`, or `chat_closed`")))]
 pub(super) async fn set_typing(
@@ -36,26 +37,38 @@ pub(super) async fn set_typing(
     ride: RidePath,
     body: Body<TypingBody>,
     res: &mut Response,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let Session { caller, api, .. } = session;
-    let types = body.0.typing.ok_or_else(|| Error::invalid("/typing", REQUIRED))?;
-    say_typing(&api, &caller, &ride.0, types).await?;
+    let is_typing = body.0.typing.ok_or_else(|| Error::invalid("/typing", REQUIRED))?;
+    update_typing(&api, &caller, &ride.0, is_typing).await?;
     res.status_code(StatusCode::ACCEPTED);
     Ok(())
 }
 
-/// Judges and tells that somebody types, or has stopped.
-pub(crate) async fn say_typing(api: &Arc<Api>, caller: &Caller, ride: &RideId, types: bool) -> Result<(), Refusal> {
+/// Checks that the user may write, then publishes their typing indicator.
+pub(crate) async fn update_typing(
+    api: &Arc<Api>,
+    caller: &Caller,
+    ride: &RideId,
+    is_typing: bool,
+) -> Result<(), ApiError> {
     let snapshot = api.store.snapshot(ride).await?.ok_or(Error::RideNotFound)?;
-    snapshot.require_open_chat(snapshot.admit(caller)?.role)?;
-    tell(api, &Topic::ride(ride), &caller.user, types, snapshot.head, Some(snapshot.read_at));
+    snapshot.require_open_chat(snapshot.require_access(caller)?.role)?;
+    publish_typing(api, &Topic::ride(ride), &caller.user, is_typing, snapshot.head, Some(snapshot.read_at));
     Ok(())
 }
 
-/// Tells everybody who follows the ride, here and on the other replicas, where that is news. `now` is the database's time, where
-/// it is known: that of somebody who has stopped follows from when they began.
-pub(super) fn tell(api: &Arc<Api>, topic: &Topic, user: &UserId, types: bool, seq: Seq, now: Option<Time>) {
-    if let Some(signal) = api.hub.typing(topic, user, types, seq, now) {
-        api.tell(signal);
+/// Publishes a changed typing indicator to the ride's readers, here and on the other replicas. `now` is the database's time. It
+/// may be `None` where typing ends: the hub then derives the version from the one at which typing began.
+pub(super) fn publish_typing(
+    api: &Arc<Api>,
+    topic: &Topic,
+    user: &UserId,
+    is_typing: bool,
+    seq: Seq,
+    now: Option<Time>,
+) {
+    if let Some(update) = api.hub.typing_update(topic, user, is_typing, seq, now) {
+        api.publish(update);
     }
 }

@@ -1,20 +1,21 @@
-//! `/users`: what the platform asks for about one person.
+//! `/users`: erase a user, and revoke a user's tokens.
 
 use salvo::oapi::endpoint;
 use salvo::{Response, Scribe, Writer as _};
 use serde::Serialize;
 
+use super::api_error::ApiError;
 use super::audit;
 use super::body::Json;
-use super::context::{Api, Session};
+use super::context::Api;
 use super::params::UserPath;
-use super::refusal::Refusal;
 use super::schema;
+use super::session::Session;
 use crate::domain::{Caller, Error, Role, Time, Topic, UserId};
 use crate::writer::{EraseMessage, EraseReactions, Writer};
 
-/// How many messages are erased together: a batch that holds everybody else up for milliseconds.
-const PART: i64 = 200;
+/// The number of messages that are erased at once: a batch that delays other writes by a few milliseconds.
+const BATCH_SIZE: i64 = 200;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,26 +32,30 @@ struct Revoked<'a> {
 }
 
 fn require_service(caller: &Caller) -> Result<(), Error> {
-    if caller.role == Role::Service { Ok(()) } else { Err(Error::Forbidden("only the service may do this to a user")) }
+    if caller.role == Role::Service {
+        Ok(())
+    } else {
+        Err(Error::Forbidden("only the `service` role can erase users and revoke tokens"))
+    }
 }
 
 /// Erase a user
 ///
-/// For the platform (service). All that the user has written is erased for good, from the messages, the logs, the feed, and the
-/// memory of every replica; tombstones stay in their place, without the `clientMessageId`. So are their reactions, the reasons that
-/// they gave, their own topic, where they were, and when they were online. Their id stays where others' rides and marks
-/// name it. Revoke the user's tokens first: what they do afterwards is not erased. Responds when all of it is done; after a 503 or a
-/// lost connection, repeat the request to do the rest.
+/// For the platform (service). Permanently erases all content of the user from the messages, the logs, the feed and the memory
+/// of every replica: messages, reactions, reasons, their user topic, locations and presence. Tombstones of the messages remain,
+/// without the `clientMessageId`. The user's id remains in rides and receipts. Revoke the user's tokens first: content that is
+/// created later is not erased. The response is sent when the erasure is complete. After a 503 or a lost connection, repeat the
+/// request to complete it.
 #[endpoint(tags("operations"), operation_id = "eraseUser", responses(
     (status_code = 200, description = "Erased", body = schema::Erased),
-    (status_code = 403, description = "`forbidden`: not the service")))]
-pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Response) -> Result<(), Refusal> {
+    (status_code = 403, description = "`forbidden`: not the `service` role")))]
+pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Response) -> Result<(), ApiError> {
     let Session { caller, api, writer } = session;
     let UserPath(user) = user;
     require_service(&caller)?;
     let (mut after, mut messages) = (None, 0);
     loop {
-        let page = api.store.messages_of_sender(&user, after.as_ref(), PART).await?;
+        let page = api.store.messages_of_sender(&user, after.as_ref(), BATCH_SIZE).await?;
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
         messages += page.len();
@@ -60,23 +65,24 @@ pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Respo
         futures_util::future::try_join_all(erasing).await?;
     }
     erase_reactions(&api, &writer, &user).await?;
-    while api.store.erase_words(&user, PART).await? > 0 {}
+    while api.store.erase_event_text(&user, BATCH_SIZE).await? > 0 {}
     let driver = api.store.erase_topic(&user).await?;
     let erasures = api.store.erase_from_feed(&user, api.relay.is_some()).await?;
-    // Nothing of it is in the database any more: now it goes from the memory of this replica, and the others are notified.
-    driver.into_iter().for_each(|signal| api.tell(signal));
+    // The database has no content of the user any more. Next, this replica evicts it from memory, and the others are notified.
+    driver.into_iter().for_each(|update| api.publish(update));
     api.hub.hint([(Topic::users(), erasures)]);
-    api.notifier.tell_heads([(Topic::users(), erasures)].into());
+    api.notifier.notify_heads([(Topic::users(), erasures)].into());
     api.hub.check(&api.store).await?;
     audit::erase(&api, &user).await?;
     Json::<schema::Erased>::ok(&Erased { user_id: &user, messages })?.render(res);
     Ok(())
 }
 
-/// Takes back all reactions of a user, as far as they are found: one that comes meanwhile is found by the next page.
-async fn erase_reactions(api: &Api, writer: &Writer, user: &UserId) -> Result<(), Refusal> {
+/// Removes all reactions of a user, page by page, until a page is empty. It thereby also finds reactions that are added
+/// meanwhile.
+async fn erase_reactions(api: &Api, writer: &Writer, user: &UserId) -> Result<(), ApiError> {
     loop {
-        let page = api.store.messages_of_reactor(user, PART).await?;
+        let page = api.store.messages_of_reactor(user, BATCH_SIZE).await?;
         if page.is_empty() {
             return Ok(());
         }
@@ -87,22 +93,23 @@ async fn erase_reactions(api: &Api, writer: &Writer, user: &UserId) -> Result<()
     }
 }
 
-/// Revoke a user's logins
+/// Revoke a user's tokens
 ///
-/// For the platform (service). Tokens of the user that were issued until now, and stream tickets made with them, are
-/// refused from now on, and what is open with them ends, on every replica: at once where hints arrive, else with the next
-/// fallback poll. Tokens issued later are good; one of the same second counts as issued before.
+/// For the platform (service). All replicas reject the user's tokens that were issued until now, and stream tickets that were
+/// created with them, and end their open streams and polls. This takes effect immediately, or with the next fallback poll where
+/// notifications do not arrive. Tokens that are issued later are valid. A token that is issued in the same second counts as
+/// issued before.
 #[endpoint(tags("operations"), operation_id = "revokeUser", responses(
     (status_code = 200, description = "Revoked", body = schema::Revoked),
-    (status_code = 403, description = "`forbidden`: not the service")))]
-pub(super) async fn revoke_user(session: Session, user: UserPath, res: &mut Response) -> Result<(), Refusal> {
+    (status_code = 403, description = "`forbidden`: not the `service` role")))]
+pub(super) async fn revoke_user(session: Session, user: UserPath, res: &mut Response) -> Result<(), ApiError> {
     let Session { caller, api, .. } = session;
     let UserPath(user) = user;
     require_service(&caller)?;
     let revoked_at = api.store.revoke(&user).await?;
-    // Here before it is answered; the other replicas are told.
+    // This replica applies the revocation before it responds. The others are notified.
     api.revocations.refresh(&api.store).await?;
-    api.notifier.tell_revoked();
+    api.notifier.notify_revoked();
     Json::<schema::Revoked>::ok(&Revoked { user_id: &user, revoked_at })?.render(res);
     Ok(())
 }

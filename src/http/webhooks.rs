@@ -1,4 +1,4 @@
-//! `/webhooks`: the platform's endpoints, for which events are delivered.
+//! `/webhooks`: the platform's endpoints, to which events are delivered.
 
 mod bodies;
 
@@ -13,35 +13,36 @@ use serde_json::Value;
 use self::bodies::{
     Deliveries, DeliveryView, List, NewBody, ReplayBody, SecretView, TestedView, UpdateBody, WebhookView,
 };
+use super::api_error::ApiError;
 use super::body::{Body, Json, REQUIRED};
-use super::context::{Api, Session};
+use super::context::Api;
 use super::params::{WebhookPath, number, query};
-use super::refusal::Refusal;
 use super::schema;
+use super::session::Session;
 use crate::domain::{Error, FieldErrors, Role, Seq};
 use crate::signature::Secret;
 use crate::store::{Delivery, DeliveryState, NewWebhook, Replayed, WebhookState, WebhookUpdate};
-use crate::webhooks::{Webhooks, chosen_state, new_id, patterns};
+use crate::webhooks::{Webhooks, like_patterns, new_id, parse_settable_state};
 
-/// How long a replaced secret also signs.
-const OVERLAP: Duration = Duration::from_secs(24 * 3_600);
+/// How long a replaced secret is still used to sign.
+const SECRET_OVERLAP: Duration = Duration::from_secs(24 * 3_600);
 
-/// The most types of an endpoint.
-const TYPES: usize = 50;
+/// The maximum number of types of an endpoint.
+const MAX_TYPES: usize = 50;
 
-/// The longest description, in characters.
-const DESCRIPTION: usize = 500;
+/// The maximum length of a description, in characters.
+const MAX_DESCRIPTION: usize = 500;
 
-/// The most deliveries of a page, and how many where no limit is given.
+/// The maximum and the default number of deliveries of a page.
 const PAGE: (usize, usize) = (200, 50);
 
-/// Which states can be chosen.
-const STATES: &str = "must be active, or paused to stop deliveries; only the server disables a webhook";
+/// The error for a state that cannot be set.
+const INVALID_STATE: &str = "must be active, or paused to stop deliveries; only the server disables a webhook";
 
-/// The API, for the service alone, where there is a feed.
-fn authorized(session: Session) -> Result<Arc<Api>, Refusal> {
+/// Returns the API for the `service` role; 404 where the feed is off.
+fn authorized(session: Session) -> Result<Arc<Api>, ApiError> {
     if session.api.relay.is_none() {
-        return Err(Refusal::NotFound);
+        return Err(ApiError::NotFound);
     }
     match session.caller.role {
         Role::Service => Ok(session.api),
@@ -51,19 +52,19 @@ fn authorized(session: Session) -> Result<Arc<Api>, Refusal> {
 
 /// Create a webhook
 ///
-/// Every event of the feed from now on is sent to the URL, in order within each ride. The secret, which verifies the signatures, is
-/// shown only here and on rotation.
+/// Sends every later event of the feed to the URL, in order within each ride. The secret, which verifies the signatures, is
+/// returned only here and on rotation.
 #[endpoint(tags("platform"), operation_id = "createWebhook", responses(
     (status_code = 201, description = "Created", body = schema::CreatedWebhook),
     (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),
     (status_code = 404, description = "`not_found`: the feed is off")))]
-pub(super) async fn create_webhook(session: Session, body: Body<NewBody>, res: &mut Response) -> Result<(), Refusal> {
+pub(super) async fn create_webhook(session: Session, body: Body<NewBody>, res: &mut Response) -> Result<(), ApiError> {
     let api = authorized(session)?;
     let Body(body) = body;
     let mut errors = FieldErrors::default();
-    let url = errors.take("/url", body.url.ok_or(REQUIRED).and_then(|url| check_url(&api, url)));
+    let url = errors.check("/url", body.url.ok_or(REQUIRED).and_then(|url| check_url(&api, url)));
     let types = check_types(&mut errors, body.types.unwrap_or_else(|| vec!["*".to_owned()]));
-    let description = errors.take("/description", body.description.map(check_description).transpose());
+    let description = errors.check("/description", body.description.map(check_description).transpose());
     let (Some(url), Some((types, patterns)), Some(description)) = (url, types, description) else {
         return Err(errors.into_error().into());
     };
@@ -89,7 +90,7 @@ pub(super) async fn create_webhook(session: Session, body: Body<NewBody>, res: &
     (status_code = 200, description = "All webhooks, oldest first", body = schema::Webhooks),
     (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),
     (status_code = 404, description = "`not_found`: the feed is off")))]
-pub(super) async fn list_webhooks(session: Session, res: &mut Response) -> Result<(), Refusal> {
+pub(super) async fn list_webhooks(session: Session, res: &mut Response) -> Result<(), ApiError> {
     let webhooks = authorized(session)?.store.webhooks().await?;
     let webhooks = webhooks.iter().map(WebhookView::of).collect();
     Json::<schema::Webhooks>::ok(&List { webhooks })?.render(res);
@@ -101,7 +102,7 @@ pub(super) async fn list_webhooks(session: Session, res: &mut Response) -> Resul
     (status_code = 200, description = "The webhook", body = schema::Webhook),
     (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),
     (status_code = 404, description = "`webhook_not_found`")))]
-pub(super) async fn get_webhook(session: Session, id: WebhookPath, res: &mut Response) -> Result<(), Refusal> {
+pub(super) async fn get_webhook(session: Session, id: WebhookPath, res: &mut Response) -> Result<(), ApiError> {
     let found = authorized(session)?.store.webhook(&id.0).await?;
     let (webhook, _) = found.ok_or(Error::WebhookNotFound)?;
     Json::<schema::Webhook>::ok(&WebhookView::of(&webhook))?.render(res);
@@ -110,9 +111,9 @@ pub(super) async fn get_webhook(session: Session, id: WebhookPath, res: &mut Res
 
 /// Update a webhook
 ///
-/// What is not given stays. `paused` stops deliveries; `active` continues from where they stopped, also where the webhook was `disabled`.
+/// Omitted fields do not change. `paused` stops deliveries. `active` continues from where they stopped, also after `disabled`.
 #[endpoint(tags("platform"), operation_id = "updateWebhook", responses(
-    (status_code = 200, description = "The webhook now", body = schema::Webhook),
+    (status_code = 200, description = "The webhook", body = schema::Webhook),
     (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),
     (status_code = 404, description = "`webhook_not_found`")))]
 pub(super) async fn update_webhook(
@@ -120,16 +121,16 @@ pub(super) async fn update_webhook(
     id: WebhookPath,
     body: Body<UpdateBody>,
     res: &mut Response,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let api = authorized(session)?;
     let Body(body) = body;
     let mut errors = FieldErrors::default();
-    let url = errors.take("/url", body.url.map(|url| check_url(&api, url)).transpose());
+    let url = errors.check("/url", body.url.map(|url| check_url(&api, url)).transpose());
     let types = body.types.and_then(|types| check_types(&mut errors, types));
     let description = body.description.map(|text| text.map(check_description).transpose()).transpose();
-    let description = errors.take("/description", description);
-    let state = body.state.map(|text| chosen_state(&text).ok_or(STATES)).transpose();
-    let state = errors.take("/state", state);
+    let description = errors.check("/description", description);
+    let state = body.state.map(|text| parse_settable_state(&text).ok_or(INVALID_STATE)).transpose();
+    let state = errors.check("/state", state);
     if !errors.0.is_empty() {
         return Err(errors.into_error().into());
     }
@@ -146,12 +147,12 @@ pub(super) async fn update_webhook(
 
 /// Delete a webhook
 ///
-/// Nothing more is sent; what is being sent may still arrive.
+/// No further events are sent. A request that is in progress may still arrive.
 #[endpoint(tags("platform"), operation_id = "deleteWebhook", responses(
     (status_code = 204, description = "Deleted"),
     (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),
     (status_code = 404, description = "`webhook_not_found`")))]
-pub(super) async fn delete_webhook(session: Session, id: WebhookPath, res: &mut Response) -> Result<(), Refusal> {
+pub(super) async fn delete_webhook(session: Session, id: WebhookPath, res: &mut Response) -> Result<(), ApiError> {
     let api = authorized(session)?;
     if !api.store.delete_webhook(&id.0).await? {
         return Err(Error::WebhookNotFound.into());
@@ -168,10 +169,10 @@ pub(super) async fn delete_webhook(session: Session, id: WebhookPath, res: &mut 
     (status_code = 200, description = "The new secret", body = schema::WebhookSecret),
     (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),
     (status_code = 404, description = "`webhook_not_found`")))]
-pub(super) async fn rotate_secret(session: Session, id: WebhookPath, res: &mut Response) -> Result<(), Refusal> {
+pub(super) async fn rotate_secret(session: Session, id: WebhookPath, res: &mut Response) -> Result<(), ApiError> {
     let api = authorized(session)?;
     let secret = Secret::new();
-    if !api.store.rotate_webhook_secret(&id.0, secret.bytes(), OVERLAP).await? {
+    if !api.store.rotate_webhook_secret(&id.0, secret.bytes(), SECRET_OVERLAP).await? {
         return Err(Error::WebhookNotFound.into());
     }
     Json::<schema::WebhookSecret>::ok(&SecretView { secret: secret.text() })?.render(res);
@@ -180,24 +181,24 @@ pub(super) async fn rotate_secret(session: Session, id: WebhookPath, res: &mut R
 
 /// Test a webhook
 ///
-/// Sends one `webhook.test`, whatever the webhook's state, and returns what has come of it. A test is not tried again. Where the
-/// endpoint answers it with 410, the webhook is disabled, as after any event.
+/// Sends one `webhook.test`, whatever the webhook's state, and returns the result. A test is not retried. If the endpoint returns
+/// 410, the webhook is disabled, as after any event.
 #[endpoint(tags("platform"), operation_id = "testWebhook", responses(
-    (status_code = 200, description = "What has come of it", body = schema::TestedWebhook),
+    (status_code = 200, description = "The result", body = schema::TestedWebhook),
     (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),
     (status_code = 404, description = "`webhook_not_found`")))]
-pub(super) async fn test_webhook(session: Session, id: WebhookPath, res: &mut Response) -> Result<(), Refusal> {
+pub(super) async fn test_webhook(session: Session, id: WebhookPath, res: &mut Response) -> Result<(), ApiError> {
     let tested = authorized(session)?.webhooks.test(&id.0).await?.ok_or(Error::WebhookNotFound)?;
-    let view = TestedView { status: tested.status, duration_ms: tested.took.as_millis(), error: tested.error };
+    let view = TestedView { status: tested.status, duration_ms: tested.duration.as_millis(), error: tested.error };
     Json::<schema::TestedWebhook>::ok(&view)?.render(res);
     Ok(())
 }
 
 /// Replay a webhook
 ///
-/// Delivers all events after a cursor of the feed again, with the ids that they had, and continues after them.
+/// Delivers all events after a cursor of the feed again, with the same ids, and continues after them.
 #[endpoint(tags("platform"), operation_id = "replayWebhook", responses(
-    (status_code = 202, description = "They will be delivered"),
+    (status_code = 202, description = "Accepted"),
     (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),
     (status_code = 404, description = "`webhook_not_found`"),
     (status_code = 409, description = "`feed_gap`: the feed no longer has all events after the cursor")))]
@@ -206,7 +207,7 @@ pub(super) async fn replay_webhook(
     id: WebhookPath,
     body: Body<ReplayBody>,
     res: &mut Response,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let api = authorized(session)?;
     let after =
         body.0.after.ok_or(REQUIRED).and_then(|after| cursor(&after).ok_or("must be a cursor of the feed, or 0"));
@@ -222,12 +223,12 @@ pub(super) async fn replay_webhook(
 
 /// List a webhook's deliveries
 ///
-/// Newest first. Delivered ones are listed as long as the feed keeps events, failed ones for 30 days.
+/// Newest first. Successful deliveries are listed as long as the feed keeps events, failed ones for 30 days.
 #[endpoint(tags("platform"), operation_id = "listWebhookDeliveries",
     parameters(
-        ("state" = Option<String>, Query, example = json!("failed"), description = "Only those that are `pending`, `failed` or `delivered`."),
-        ("before" = Option<String>, Query, max_length = 40, description = "Only those of events before this one: the last `eventId` of the page before."),
-        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The most deliveries: 1 to 200, 50 where not given.")),
+        ("state" = Option<String>, Query, example = json!("failed"), description = "Only deliveries with this state: `pending`, `failed` or `delivered`."),
+        ("before" = Option<String>, Query, max_length = 40, description = "Only deliveries of events before this one: the last `eventId` of the previous page."),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "Maximum number of deliveries: 1 to 200 (default 50).")),
     responses(
         (status_code = 200, description = "Deliveries", body = schema::WebhookDeliveries),
         (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),
@@ -237,7 +238,7 @@ pub(super) async fn list_deliveries(
     id: WebhookPath,
     req: &mut Request,
     res: &mut Response,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let api = authorized(session)?;
     let state = |text| {
         DeliveryState::parse(text).ok_or_else(|| Error::invalid("state", "must be pending, failed or delivered"))
@@ -247,9 +248,9 @@ pub(super) async fn list_deliveries(
     let before = query(req, "before").map(before).transpose()?.unwrap_or(Seq::MAX);
     let limit = number(req, "limit", 1..=PAGE.0)?.unwrap_or(PAGE.1);
     api.store.webhook(&id.0).await?.ok_or(Error::WebhookNotFound)?;
-    // One more, to know whether there are more.
-    let sought = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut found = api.store.deliveries(&id.0, state, before, sought).await?;
+    // One more than the limit, to determine `hasMore`.
+    let fetch_limit = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+    let mut found = api.store.deliveries(&id.0, state, before, fetch_limit).await?;
     let has_more = found.len() > limit;
     found.truncate(limit);
     let view = |delivery: Delivery| DeliveryView {
@@ -272,23 +273,23 @@ fn check_url(api: &Api, url: String) -> Result<String, &'static str> {
     api.webhooks.check_url(&url).map(|()| url)
 }
 
-/// Types as they were given, and for the database.
+/// Parses types: returns them as given, and as LIKE patterns for the database.
 fn check_types(errors: &mut FieldErrors, types: Vec<String>) -> Option<(Vec<String>, Vec<String>)> {
-    if !(1..=TYPES).contains(&types.len()) {
-        return errors.take("/types", Err(format!("must be 1 to {TYPES} types")));
+    if !(1..=MAX_TYPES).contains(&types.len()) {
+        return errors.check("/types", Err(format!("must be 1 to {MAX_TYPES} types")));
     }
-    match patterns(&types) {
+    match like_patterns(&types) {
         Ok(patterns) => Some((types, patterns)),
-        Err((place, detail)) => errors.take(&format!("/types/{place}"), Err(detail)),
+        Err((index, detail)) => errors.check(&format!("/types/{index}"), Err(detail)),
     }
 }
 
 fn check_description(text: String) -> Result<String, String> {
-    let is_fine = text.chars().take(DESCRIPTION + 1).count() <= DESCRIPTION && !text.contains('\0');
-    if is_fine { Ok(text) } else { Err(format!("must have at most {DESCRIPTION} characters, and no U+0000")) }
+    let is_fine = text.chars().take(MAX_DESCRIPTION + 1).count() <= MAX_DESCRIPTION && !text.contains('\0');
+    if is_fine { Ok(text) } else { Err(format!("must have at most {MAX_DESCRIPTION} characters, and no U+0000")) }
 }
 
-/// A position in the feed: opaque, so text, though a number does no harm.
+/// Parses a position in the feed. Cursors are opaque text; a number is accepted, too.
 fn cursor(value: &Value) -> Option<Seq> {
     match value {
         Value::String(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),

@@ -1,35 +1,35 @@
-//! A circuit breaker: what fails again and again is not asked for a while.
+//! A circuit breaker: stops sending requests for a while after repeated failures.
 //!
-//! Closed: everything is asked. After [`MOST_FAILURES`] in a row it opens, and nothing is. After [`PAUSE`] it is half-open: one
-//! request is sent as a probe, and its outcome closes the circuit or opens it again.
+//! A closed circuit admits all requests. After [`FAILURE_THRESHOLD`] failures in a row it opens, and admits none. After
+//! [`OPEN_DURATION`] it is half-open: it admits one request as a probe, whose outcome closes the circuit or opens it again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many failures in a row open the circuit.
-const MOST_FAILURES: u32 = 20;
+/// The number of failures in a row that open the circuit.
+const FAILURE_THRESHOLD: u32 = 20;
 
-/// How long nothing is asked then.
-const PAUSE: Duration = Duration::from_secs(2);
+/// How long the circuit stays open.
+const OPEN_DURATION: Duration = Duration::from_secs(2);
 
-/// The state of a circuit, as metrics show it.
+/// The state of a circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CircuitState {
-    /// Requests are sent.
+    /// All requests are sent.
     Closed,
-    /// None is.
+    /// No request is sent.
     Open,
-    /// One is, as a probe, or may be.
+    /// One request may be sent as a probe, or is in progress.
     HalfOpen,
 }
 
 impl CircuitState {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
 
-    /// The state as metrics name it.
+    /// The value of the metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -39,7 +39,7 @@ impl CircuitState {
     }
 }
 
-/// What an outcome has changed.
+/// A change of the state, caused by an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transition {
     Opened,
@@ -53,16 +53,16 @@ enum State {
     Probing,
 }
 
-/// A circuit.
+/// A circuit breaker.
 #[derive(Debug)]
 pub(super) struct Circuit {
     state: Mutex<State>,
-    pause: Duration,
+    open_duration: Duration,
 }
 
 impl Default for Circuit {
     fn default() -> Self {
-        Self { state: Mutex::new(State::Closed { failures: 0 }), pause: PAUSE }
+        Self { state: Mutex::new(State::Closed { failures: 0 }), open_duration: OPEN_DURATION }
     }
 }
 
@@ -79,7 +79,7 @@ impl Circuit {
         }
     }
 
-    /// Lets a request be sent, unless the circuit is open, or another request probes it.
+    /// Admits a request. Returns `None` if the circuit is open, or half-open with a probe in progress.
     pub(super) fn admit(&self) -> Option<Admission<'_>> {
         let mut state = self.lock();
         let is_probe = match *state {
@@ -94,7 +94,7 @@ impl Circuit {
     }
 }
 
-/// A request that is sent. A probe that is dropped without an outcome leaves the circuit for the next one to probe.
+/// An admitted request. After a probe that is dropped without an outcome, the next request is the probe.
 #[derive(Debug)]
 pub(super) struct Admission<'a> {
     circuit: &'a Circuit,
@@ -103,12 +103,12 @@ pub(super) struct Admission<'a> {
 }
 
 impl Admission<'_> {
-    /// Records the outcome. One that was sent before the circuit opened says nothing about it since.
+    /// Records the outcome. The outcome of a request that was admitted before the circuit opened is ignored.
     pub(super) fn record(mut self, is_success: bool) -> Option<Transition> {
         self.is_recorded = true;
         let mut state = self.circuit.lock();
         let failures = match *state {
-            State::Probing if self.is_probe => MOST_FAILURES,
+            State::Probing if self.is_probe => FAILURE_THRESHOLD,
             State::Closed { failures } => failures + 1,
             State::Probing | State::Open { .. } => return None,
         };
@@ -116,11 +116,11 @@ impl Admission<'_> {
             *state = State::Closed { failures: 0 };
             return self.is_probe.then_some(Transition::Closed);
         }
-        if failures < MOST_FAILURES {
+        if failures < FAILURE_THRESHOLD {
             *state = State::Closed { failures };
             return None;
         }
-        *state = State::Open { until: Instant::now() + self.circuit.pause };
+        *state = State::Open { until: Instant::now() + self.circuit.open_duration };
         (!self.is_probe).then_some(Transition::Opened)
     }
 }
@@ -137,36 +137,36 @@ impl Drop for Admission<'_> {
 mod tests {
     use super::*;
 
-    /// Opens a circuit that was closed.
+    /// Opens a closed circuit.
     fn open(circuit: &Circuit) {
-        let changes: Vec<_> = (0..MOST_FAILURES).map(|_| circuit.admit().unwrap().record(false)).collect();
+        let changes: Vec<_> = (0..FAILURE_THRESHOLD).map(|_| circuit.admit().unwrap().record(false)).collect();
         let (last, before) = changes.split_last().unwrap();
         assert!(before.iter().all(Option::is_none) && *last == Some(Transition::Opened), "{changes:?}");
     }
 
     #[test]
-    fn failures_in_a_row_open_it() {
+    fn consecutive_failures_open_the_circuit() {
         let circuit = Circuit::default();
-        for _ in 1..MOST_FAILURES {
+        for _ in 1..FAILURE_THRESHOLD {
             circuit.admit().unwrap().record(false);
         }
         assert_eq!(circuit.admit().unwrap().record(true), None);
         let early = circuit.admit().unwrap();
         open(&circuit);
         assert_eq!((circuit.state(), circuit.admit().is_none()), (CircuitState::Open, true));
-        assert_eq!((early.record(true), circuit.state()), (None, CircuitState::Open), "it was sent before");
+        assert_eq!((early.record(true), circuit.state()), (None, CircuitState::Open), "it was admitted before");
     }
 
     #[test]
-    fn after_the_pause_one_probe_at_a_time_decides() {
-        let circuit = Circuit { pause: Duration::ZERO, ..Circuit::default() };
+    fn a_half_open_circuit_admits_one_probe_at_a_time() {
+        let circuit = Circuit { open_duration: Duration::ZERO, ..Circuit::default() };
         open(&circuit);
         let probe = circuit.admit().unwrap();
-        assert_eq!((circuit.state(), circuit.admit().is_none()), (CircuitState::HalfOpen, true), "one at a time");
+        assert_eq!((circuit.state(), circuit.admit().is_none()), (CircuitState::HalfOpen, true), "one probe at a time");
         assert_eq!(probe.record(false), None, "it is still open");
         drop(circuit.admit().unwrap());
         let next = circuit.admit().unwrap();
-        assert_eq!(next.record(true), Some(Transition::Closed), "a probe that is lost blocks nobody");
+        assert_eq!(next.record(true), Some(Transition::Closed), "a dropped probe does not block the next one");
         assert_eq!(circuit.state(), CircuitState::Closed);
         open(&circuit);
     }

@@ -1,4 +1,4 @@
-//! One request to the hook, and what its response says.
+//! One request to the moderation hook, and the parsing of its response.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,10 +7,6 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::{Request, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -18,38 +14,38 @@ use uuid::Uuid;
 use super::{Failure, ModerationError};
 use crate::domain::{Content, Labels, MessageId, Metadata, RideId, RideRole, Time, UserId, Verdict};
 use crate::signature::{self, Secret};
-use crate::web::outbound::tls_config;
+use crate::web::client::{self, HttpClient, Idle, Targets, tls_config};
 
 /// The most bytes of a response.
-const LARGEST_RESPONSE: usize = 64 * 1024;
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// How long a connection is kept that nobody uses: less than servers commonly keep theirs (Node: 5 s), so that a request is not
-/// sent on one that is being closed.
-const KEPT: Duration = Duration::from_secs(4);
+/// How long an idle connection is kept. Servers commonly keep theirs longer (Node: 5 s), so a request is rarely sent on a
+/// connection that the server is closing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The most characters of a reason; more are cut off.
-const LONGEST_REASON: usize = 500;
+/// The most characters of a reason. A longer one is truncated.
+const MAX_REASON_CHARS: usize = 500;
 
-/// The reason where the hook gives none.
-const NO_REASON: &str = "the message was rejected";
+/// The reason if the hook sends none.
+const DEFAULT_REASON: &str = "the message was rejected";
 
-/// A content that is to be stored.
+/// A content to check before it is stored.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Check<'a> {
+pub struct CheckRequest<'a> {
     /// The ride.
     pub ride_id: &'a RideId,
     /// The sender.
     pub sender_id: &'a UserId,
-    /// What the sender is on the ride.
+    /// The sender's role on the ride.
     pub sender_role: RideRole,
-    /// The text: of an edit, the one after it.
+    /// The text; for an edit, the new text.
     #[serde(serialize_with = "text")]
     pub content: &'a Content,
-    /// What is attached to it.
+    /// The metadata of the message.
     #[serde(serialize_with = "object")]
     pub metadata: Option<&'a Metadata>,
-    /// The message that is edited; none for a new one.
+    /// The edited message; `None` for a new message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<MessageId>,
 }
@@ -67,10 +63,10 @@ fn object<S: serde::Serializer>(metadata: &Option<&Metadata>, serializer: S) -> 
 struct Body<'a> {
     r#type: &'static str,
     timestamp: Time,
-    data: &'a Check<'a>,
+    data: &'a CheckRequest<'a>,
 }
 
-/// Members that we do not know are ignored: a platform may send more than a version of ours reads.
+/// The hook's response. Unknown members are ignored, so that a platform may send members that this version does not read.
 #[derive(Deserialize)]
 struct Response {
     action: Action,
@@ -88,44 +84,37 @@ enum Action {
     Flag,
 }
 
-/// Sends requests to one hook, and keeps connections to it.
+/// The HTTP client of one hook, with its connection pool.
 pub(super) struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HttpClient,
     url: Uri,
     secret: Secret,
 }
 
 impl Client {
-    /// Keeps at most `connections` that nobody uses. Redirects are not followed, and no proxy is used.
+    /// Creates a client with at most `connections` idle connections. It follows no redirects and uses no proxy.
     pub(super) fn new(url: &str, secret: Secret, connections: usize) -> Result<Self, ModerationError> {
         let url: Uri = url.trim().parse().map_err(|_| ModerationError::Url)?;
         let has_user = url.authority().is_none_or(|authority| authority.as_str().contains('@'));
         if has_user || !matches!(url.scheme_str(), Some("http" | "https")) {
             return Err(ModerationError::Url);
         }
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls_config()?).https_or_http().enable_http1();
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(KEPT)
-            .pool_max_idle_per_host(connections)
-            .build(connector.wrap_connector(tcp));
+        let idle = Idle { timeout: IDLE_TIMEOUT, max: connections };
+        let http = client::new(Targets::Any, tls_config()?, idle);
         Ok(Self { http, url, secret })
     }
 
-    /// Asks about a content. Takes as long as the hook does.
-    pub(super) async fn ask(&self, check: &Check<'_>) -> Result<Verdict, Failure> {
+    /// Sends a content to the hook, and returns its verdict. Has no timeout of its own.
+    pub(super) async fn send(&self, check: &CheckRequest<'_>) -> Result<Verdict, Failure> {
         let request = self.request(check).ok_or(Failure::Unreachable)?;
         let response = self.http.request(request).await.map_err(|error| {
-            tracing::debug!(%error, "the moderation hook cannot be reached");
+            tracing::debug!(%error, "moderation request failed");
             Failure::Unreachable
         })?;
         if !response.status().is_success() {
             return Err(Failure::Status);
         }
-        let body = Limited::new(response.into_body(), LARGEST_RESPONSE).collect().await;
+        let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
         let body = body.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
             true => Failure::Invalid,
             false => Failure::Unreachable,
@@ -133,7 +122,7 @@ impl Client {
         verdict(&body.to_bytes()).ok_or(Failure::Invalid)
     }
 
-    fn request(&self, check: &Check<'_>) -> Option<Request<Full<Bytes>>> {
+    fn request(&self, check: &CheckRequest<'_>) -> Option<Request<Full<Bytes>>> {
         let now = Time::now();
         let (id, timestamp) = (format!("msg_{}", Uuid::now_v7().simple()), now.as_unix_seconds());
         let body = serde_json::to_vec(&Body { r#type: "message.check", timestamp: now, data: check }).ok()?;
@@ -155,7 +144,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// What a response says; `None` where it is not a verdict.
+/// Parses a response; `None` if it is not a verdict.
 fn verdict(body: &[u8]) -> Option<Verdict> {
     let Response { action, content, reason, labels } = serde_json::from_slice(body).ok()?;
     Some(match action {
@@ -166,11 +155,11 @@ fn verdict(body: &[u8]) -> Option<Verdict> {
     })
 }
 
-/// A reason in one line. A rejection counts however long its reason is.
+/// Returns a reason as one line of bounded length. A rejection is valid however long its reason is.
 fn reason_of(text: &str) -> String {
     let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let reason: String = plain.trim().chars().take(LONGEST_REASON).collect();
-    if reason.is_empty() { NO_REASON.to_owned() } else { reason }
+    let reason: String = plain.trim().chars().take(MAX_REASON_CHARS).collect();
+    if reason.is_empty() { DEFAULT_REASON.to_owned() } else { reason }
 }
 
 #[cfg(test)]
@@ -184,7 +173,7 @@ mod tests {
         assert_eq!(of(r#"{"action":"allow","score":0.1}"#), Some(Verdict::Allow));
         assert_eq!(of(r#"{"action":"replace","content":"***"}"#), Some(replaced));
         assert_eq!(of(r#"{"action":"reject","reason":" No\nnumbers "}"#), Some(Verdict::Reject("No numbers".into())));
-        assert_eq!(of(r#"{"action":"reject"}"#), Some(Verdict::Reject(NO_REASON.into())));
+        assert_eq!(of(r#"{"action":"reject"}"#), Some(Verdict::Reject(DEFAULT_REASON.into())));
         assert_eq!(of(r#"{"action":"flag"}"#), Some(Verdict::Flag(Labels::parse(Vec::new()).unwrap())));
         for invalid in [
             "",
@@ -203,8 +192,8 @@ mod tests {
         }
         let Some(Verdict::Reject(long)) = of(&format!(r#"{{"action":"reject","reason":"{}"}}"#, "x".repeat(9_000)))
         else {
-            panic!("it is rejected all the same");
+            panic!("a rejection with a long reason is a rejection");
         };
-        assert_eq!(long.len(), LONGEST_REASON);
+        assert_eq!(long.len(), MAX_REASON_CHARS);
     }
 }

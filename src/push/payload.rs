@@ -1,6 +1,6 @@
-//! What a push says, and how it is encrypted for its browser.
+//! The content of a push, and its encryption for the browser.
 //!
-//! It has no content of a message: a deletion or an erasure could not take it back from the browser's notification.
+//! A push contains no message content, because a deletion or an erasure could not remove it from the browser's notification.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,32 +11,34 @@ use web_push_native::p256::PublicKey;
 
 use crate::domain::MessageId;
 
-/// The bytes of every plaintext, so that its length says nothing of what is in it.
-const BYTES: usize = 256;
+/// The size of every plaintext in bytes. A fixed size discloses nothing about the content.
+const PLAINTEXT_BYTES: usize = 256;
 
-/// The bytes of a topic, which has 32 characters then (RFC 8030, section 5.4).
+/// The size of a topic in bytes; 32 characters in base64url (RFC 8030, section 5.4).
 const TOPIC_BYTES: usize = 24;
 
-/// What a push says: JSON.
+/// Returns the content of a push: JSON, padded with spaces.
 pub(super) fn plaintext(ride: &str, message: MessageId, unread: i64) -> Vec<u8> {
-    // No escaping: the characters of ids are all plain.
+    // No escaping needed: ids have no characters that JSON escapes.
     let text =
         format!(r#"{{"type":"message:undelivered","rideId":"{ride}","messageId":"{message}","unreadCount":{unread}}}"#);
-    // Spaces after it are JSON as well.
-    format!("{text:<BYTES$}").into_bytes()
+    // JSON allows trailing spaces.
+    format!("{text:<PLAINTEXT_BYTES$}").into_bytes()
 }
 
-/// Encrypts a push for its browser (RFC 8291); `None` where its keys cannot be used.
+/// Encrypts a push for its browser (RFC 8291). Returns `None` if the subscription's keys are invalid.
 pub(super) fn encrypt(plaintext: Vec<u8>, p256dh: &[u8], auth: &[u8]) -> Option<Vec<u8>> {
     let key = PublicKey::from_sec1_bytes(p256dh).ok()?;
     let auth = <[u8; super::AUTH_BYTES]>::try_from(auth).ok()?;
     web_push_native::encrypt(plaintext, &key, &Auth::from(auth)).ok()
 }
 
-/// The `Topic` of a ride's pushes, by which a push service replaces one that waits by the next. It is a keyed hash with the secret that
-/// only the browser has besides: a push service learns neither the ride, nor that two users have one in common.
+/// Returns the `Topic` of a ride's pushes. A push service replaces a pending push by a newer one with the same topic.
+///
+/// The topic is a keyed hash with the subscription's secret, which only the server and the browser have. So a push service
+/// learns neither the ride's id, nor that two users share a ride.
 pub(super) fn topic(auth: &[u8], ride: &str) -> String {
-    // A key of HMAC may have any length, so this always is one.
+    // Cannot fail: HMAC accepts keys of any length.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(auth) else { return String::new() };
     mac.update(b"topic:");
     mac.update(ride.as_bytes());
@@ -67,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_rfc_8291_is_what_it_says() {
+    fn decrypts_the_example_of_rfc_8291() {
         let body = "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27ml\
             mlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A_yl95bQpu6cVPT\
             pK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN";
@@ -77,14 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn a_push_is_read_by_its_browser_alone_and_always_as_long() {
+    fn only_its_browser_decrypts_a_push_and_its_size_is_fixed() {
         let message = MessageId(Uuid::now_v7());
         let long = plaintext(&"x".repeat(64), message, i64::MAX);
         let plain = plaintext("ride_1", message, 3);
-        assert_eq!((plain.len(), long.len()), (BYTES, BYTES));
-        let said: serde_json::Value = serde_json::from_slice(&plain).unwrap();
+        assert_eq!((plain.len(), long.len()), (PLAINTEXT_BYTES, PLAINTEXT_BYTES));
+        let decoded: serde_json::Value = serde_json::from_slice(&plain).unwrap();
         assert_eq!(
-            said,
+            decoded,
             serde_json::json!({ "type": "message:undelivered", "rideId": "ride_1", "messageId": message, "unreadCount": 3 })
         );
         let (one, two) = (
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_is_of_one_ride_and_one_subscription() {
+    fn a_topic_depends_on_ride_and_subscription() {
         let of = |auth: u8, ride: &str| topic(&[auth; 16], ride);
         assert_eq!(of(1, "ride_1"), of(1, "ride_1"));
         assert_ne!(of(1, "ride_1"), of(1, "ride_2"));

@@ -1,4 +1,4 @@
-//! The sender of a push, for push services (VAPID, RFC 8292): a token that is signed with the key which browsers subscribe with.
+//! VAPID (RFC 8292): identifies the sender of a push to push services, by a token signed with the key that browsers subscribe to.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,27 +14,27 @@ use web_push_native::p256::pkcs8::EncodePrivateKey;
 
 use crate::domain::Time;
 
-/// How long a token is valid: half of what is allowed.
-const VALID: Duration = Duration::from_secs(12 * 3_600);
+/// The lifetime of a token: half of the 24 hours that RFC 8292 allows.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
 
-/// The bytes of a private key.
+/// The size of a private key in bytes.
 const KEY_BYTES: usize = 32;
 
-/// Why a setting of VAPID cannot be used.
+/// An invalid VAPID setting.
 #[derive(Debug, thiserror::Error)]
 pub enum VapidError {
-    /// The key is none.
+    /// The key is invalid.
     #[error(
         "RIDEWIRE_VAPID_KEY must be a private key of P-256 in base64url (32 bytes), as `npx web-push generate-vapid-keys` \
          prints it"
     )]
     Key,
-    /// The subject is none.
+    /// The subject is invalid.
     #[error("RIDEWIRE_VAPID_SUBJECT must begin with mailto: or https://, such as mailto:operations@example.com")]
     Subject,
 }
 
-/// Signs for push services.
+/// Signs tokens for push services.
 pub(super) struct Vapid {
     key: EncodingKey,
     public_key: String,
@@ -49,7 +49,7 @@ struct Claims<'a> {
     sub: Option<&'a str>,
 }
 
-/// Checks the settings.
+/// Validates the settings.
 pub(super) fn check(key: Option<&str>, subject: Option<&str>) -> Result<(), VapidError> {
     key.map(private_key).transpose()?;
     let is_uri = |subject: &str| {
@@ -68,14 +68,14 @@ fn private_key(text: &str) -> Result<SecretKey, VapidError> {
 }
 
 impl Vapid {
-    /// The key of a setting.
+    /// Parses the private key of the settings.
     pub(super) fn parse(key: &str, subject: Option<String>) -> Result<Self, VapidError> {
         Self::new(&private_key(key)?, subject)
     }
 
-    /// A key made from a secret that all replicas share.
+    /// Derives the private key from a secret that all replicas share.
     pub(super) fn from_seed(seed: &[u8], subject: Option<String>) -> Result<Self, VapidError> {
-        // One hash of 2^32 is no key of P-256.
+        // About one hash in 2^32 is not a valid P-256 key; then the next one is tried.
         let key =
             (0..=u8::MAX).find_map(|n| SecretKey::from_slice(Sha256::digest([seed, &[n]].concat()).as_slice()).ok());
         Self::new(&key.ok_or(VapidError::Key)?, subject)
@@ -96,9 +96,9 @@ impl Vapid {
         &self.public_key
     }
 
-    /// `Authorization` for a push service, which is named by its origin.
+    /// Returns the `Authorization` header for the push service with this origin.
     pub(super) fn authorization(&self, origin: &str) -> Result<String, jsonwebtoken::errors::Error> {
-        let exp = Time::now().plus(VALID).as_unix_seconds();
+        let exp = Time::now().plus(TOKEN_LIFETIME).as_unix_seconds();
         let claims = Claims { aud: origin, exp, sub: self.subject.as_deref() };
         let token = encode(&Header::new(Algorithm::ES256), &claims, &self.key)?;
         Ok(format!("vapid t={token}, k={}", self.public_key))
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_always_makes_the_same_key() {
+    fn a_seed_always_derives_the_same_key() {
         let of = |seed: &[u8]| Vapid::from_seed(seed, None).unwrap().public_key().to_owned();
         assert_eq!(of(b"one"), of(b"one"));
         assert_ne!(of(b"one"), of(b"two"));

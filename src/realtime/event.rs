@@ -1,4 +1,4 @@
-//! An event, encoded once for all who read it.
+//! An event, encoded once for all readers.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,75 +9,73 @@ use bytes::Bytes;
 use crate::domain::{EventType, NewEvent, Seq, TraceContext};
 use crate::store::StoredEvent;
 
-/// An event of a topic as a frame of a stream (HTML standard, section 9.2.5):
+/// An event of a topic, encoded as an SSE frame (HTML standard, section 9.2.5):
 /// `id: 7\nevent: message:new\ndata: {…}\n\n`. Clones share the bytes.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// Its number on its topic.
+    /// Its sequence number on its topic.
     pub seq: Seq,
-    /// What it is about.
+    /// Its event type.
     pub kind: EventType,
-    /// When this replica had it.
-    pub arrived: Instant,
-    /// Where it is traced, which few are.
+    /// When this replica received it.
+    pub received_at: Instant,
+    /// Its trace context, if the event is sampled; few events are.
     pub trace: Option<Box<TraceContext>>,
     frame: Bytes,
-    /// Where the line of its id ends in the frame; 0 where that line is left out, so that others can share the rest.
-    own_id: usize,
+    /// The end of the `id:` line in `frame`, as an offset. 0 if the frame has no `id:` line, so that several events can share it.
+    id_end: usize,
     data: Range<usize>,
 }
 
 impl Event {
-    /// Encodes an event. `data` is one line of JSON, in which a line break can only be an escape, so none can
-    /// end the frame early.
+    /// Encodes an event. `data` is JSON. A line break in JSON is always an escape, so it cannot end the frame early.
     pub fn new(seq: Seq, kind: EventType, data: &str) -> Self {
         let data = &*one_line(data);
         let frame = ["id: ", &seq.to_string(), "\nevent: ", kind.as_str(), "\ndata: ", data, "\n\n"].concat();
         let to = frame.len() - "\n\n".len();
-        let own_id =
+        let id_end =
             frame.len() - ("\nevent: ".len() + kind.as_str().len() + "\ndata: ".len() + data.len() + "\n\n".len());
         let (frame, data) = (frame.into(), to - data.len()..to);
-        Self { seq, kind, arrived: Instant::now(), trace: None, frame, own_id, data }
+        Self { seq, kind, received_at: Instant::now(), trace: None, frame, id_end, data }
     }
 
-    /// The same without its id, which others take the place of.
+    /// Removes the `id:` line, so that events with other ids can share the frame.
     fn without_id(self) -> Self {
-        let own_id = self.own_id;
-        let data = self.data.start - own_id..self.data.end - own_id;
-        Self { frame: self.frame.slice(own_id..), own_id: 0, data, ..self }
+        let id_end = self.id_end;
+        let data = self.data.start - id_end..self.data.end - id_end;
+        Self { frame: self.frame.slice(id_end..), id_end: 0, data, ..self }
     }
 
     fn traced(self, trace: Option<TraceContext>) -> Self {
         Self { trace: trace.map(Box::new), ..self }
     }
 
-    /// How many bytes it has.
+    /// Returns the frame's length in bytes.
     pub fn size(&self) -> usize {
         self.frame.len()
     }
 
-    /// The whole frame. A notice has none of its own: it is on users' topics alone, which are read with [other
-    /// ids](Self::frame_as).
+    /// Returns the whole frame. The frame of a notice has no `id:` line. Notices are on users' topics only, and a merged stream reads those
+    /// with [`Self::frame_as`].
     pub fn frame(&self) -> &Bytes {
         &self.frame
     }
 
-    /// The frame with another id: that of a stream of many topics.
+    /// Returns the frame with another id, for a merged stream.
     pub fn frame_as(&self, id: &str) -> Bytes {
-        let rest = self.frame.get(self.own_id..).unwrap_or_default();
+        let rest = self.frame.get(self.id_end..).unwrap_or_default();
         [b"id: ", id.as_bytes(), rest].concat().into()
     }
 
-    /// The data: JSON.
+    /// Returns the data, as JSON.
     pub fn data(&self) -> &str {
-        // The bytes were a string, and the range is where it lies in them.
+        // `frame` was built from a string, and `data` is the range of the data in it.
         self.frame.get(self.data.clone()).and_then(|data| std::str::from_utf8(data).ok()).unwrap_or("null")
     }
 }
 
-/// JSON without the characters that some readers take for the end of a line though the HTML standard does not: U+0085, U+2028
-/// and U+2029 (Python's `splitlines`, and with it several SSE clients). In JSON they can only be within strings, where an
-/// escape means the same.
+/// Escapes U+0085, U+2028 and U+2029 in JSON. The HTML standard does not treat them as line ends, but several SSE clients do (for example
+/// those that use Python's `splitlines`). In JSON they can occur only inside strings, where an escape has the same meaning.
 fn one_line(json: &str) -> Cow<'_, str> {
     const ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
     if !json.contains(ENDS) {
@@ -88,11 +86,11 @@ fn one_line(json: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Encodes events one after the other. Notices that say the same share their bytes, whoever they are for: a broadcast to many
-/// users who are here costs memory once for each of its batches.
+/// Encodes events one after the other. Consecutive notices with equal data share their bytes. So a broadcast to many connected users costs
+/// memory once per batch.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
-    /// The last notice, and its data as it came.
+    /// The last notice, and its data before encoding.
     last: Option<(String, Event)>,
 }
 
@@ -106,7 +104,7 @@ impl Encoder {
             Some((last, event)) if last == data => (last, event),
             _ => (data.to_owned(), Event::new(seq, kind, data).without_id()),
         };
-        let event = Event { seq, arrived: Instant::now(), ..shared.1.clone() }.traced(trace);
+        let event = Event { seq, received_at: Instant::now(), ..shared.1.clone() }.traced(trace);
         self.last = Some(shared);
         event
     }
@@ -129,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_one_frame_of_a_stream() {
+    fn an_event_is_encoded_as_one_sse_frame() {
         let event = Event::new(7, EventType::MessageNew, r#"{"content":"a\nb"}"#);
         assert_eq!(event.frame(), &Bytes::from("id: 7\nevent: message:new\ndata: {\"content\":\"a\\nb\"}\n\n"));
         assert_eq!(
@@ -140,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn notices_that_say_the_same_share_their_bytes() {
+    fn notices_with_equal_data_share_their_bytes() {
         let mut encoder = Encoder::default();
         let mut encode = |seq, data| encoder.encode(seq, EventType::Notice, data, None);
         let (one, two, other) = (encode(7, r#"{"a":1}"#), encode(1_000, r#"{"a":1}"#), encode(8, r#"{"a":2}"#));
@@ -151,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn no_reader_finds_the_end_of_a_line_within_the_data() {
+    fn line_separators_within_the_data_are_escaped() {
         let event = Event::new(7, EventType::MessageNew, "{\"content\":\"a\u{2028}b\u{2029}c\u{85}d é\"}");
         assert_eq!(event.data(), r#"{"content":"a\u2028b\u2029c\u0085d é"}"#);
         let data: serde_json::Value = serde_json::from_str(event.data()).unwrap();

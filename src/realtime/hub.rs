@@ -1,103 +1,94 @@
-//! The topics that somebody here is reading.
+//! The topics that readers on this replica are reading.
 //!
-//! A topic is in the map while it has a reader: taken up by the first, dropped with the last, both under the
-//! map's lock, so a topic that is being dropped cannot be the one that a new reader gets. What is published for a
-//! topic that nobody reads is not kept: its next reader begins from the log.
+//! A topic is in the map while it has a reader. The first reader adds it and the last one removes it, both under the map's lock. So a new
+//! reader can never get a topic that is being removed. Events that are published on a topic without readers are not kept: its next reader
+//! starts from the log.
 //!
-//! Readers register before they look at the database. So whatever is committed after their look reaches the topic
-//! they are registered with, and replay and live join without a seam.
+//! A reader registers before it reads the database. So each commit after that read reaches the topic with which the reader is
+//! registered, and the transition from replay to live events has no gap.
 
 mod erasures;
+mod loader;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU8};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use super::event::Encoder;
-use super::topic::{Missing, TopicState};
-use super::typing::{self, Typing};
-use super::{Event, Heard, Heeding};
-use crate::domain::{EventType, NewEvent, Seq, Signal, SignalKind, Time, Topic, UserId};
-use crate::store::{PageRequest, Store, StoreError, StoredEvent};
+use super::topic::TopicState;
+use super::typing::{self, TypingTracker};
+use crate::domain::{EventType, NewEvent, Seq, StateKind, StateUpdate, Time, Topic, UserId};
+use crate::store::{Store, StoreError};
 
-/// The most events of one topic, and the most topics, that the loader reads in one statement.
-const LOAD_EVENTS: i64 = 100;
-const LOAD_TOPICS: usize = 500;
-
-/// The most topics whose heads are compared in one statement.
+/// The largest number of topics whose heads are compared with one statement.
 const CHECK_TOPICS: usize = 2_000;
 
-/// How long the loader waits before it asks a database again that has failed it.
-const LOAD_PAUSE: Duration = Duration::from_millis(200);
-
-/// All topics that are being read on this replica.
+/// All topics that have readers on this replica.
 #[derive(Debug, Default)]
 pub struct Hub {
-    topics: Mutex<HashMap<Topic, Held>>,
-    /// Topics whose ring ends before what is known to exist.
+    topics: Mutex<HashMap<Topic, TopicEntry>>,
+    /// Topics whose ring ends before an event that is known to exist.
     behind: Mutex<BTreeSet<Topic>>,
     work: Notify,
-    typing: Typing,
-    /// Somebody has begun to type.
-    typed: Notify,
-    /// How far erasures of users count, and how many checks follow the last one.
+    typing: TypingTracker,
+    /// Notifies the typing task of a new typing indicator.
+    typing_started: Notify,
+    /// The last count of user erasures, and how many checks must still follow the last erasure.
     erasures: AtomicI64,
     checks_due: AtomicU8,
 }
 
 #[derive(Debug)]
-struct Held {
+struct TopicEntry {
     state: Arc<TopicState>,
     readers: usize,
 }
 
-/// A reader's hold on a topic.
+/// A reader's registration with a topic. The topic stays in the hub until the last guard is dropped.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(super) struct TopicGuard {
     hub: Arc<Hub>,
     pub(super) state: Arc<TopicState>,
 }
 
 impl Hub {
-    fn topics(&self) -> MutexGuard<'_, HashMap<Topic, Held>> {
+    fn topics(&self) -> MutexGuard<'_, HashMap<Topic, TopicEntry>> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a reader.
-    pub(super) fn hold(self: &Arc<Self>, topic: &Topic) -> Hold {
+    /// Registers a reader with a topic.
+    pub(super) fn register(self: &Arc<Self>, topic: &Topic) -> TopicGuard {
         let mut topics = self.topics();
-        let held = topics
+        let entry = topics
             .entry(topic.clone())
-            .or_insert_with(|| Held { state: Arc::new(TopicState::new(topic.clone())), readers: 0 });
-        held.readers += 1;
-        Hold { hub: Arc::clone(self), state: Arc::clone(&held.state) }
+            .or_insert_with(|| TopicEntry { state: Arc::new(TopicState::new(topic.clone())), readers: 0 });
+        entry.readers += 1;
+        TopicGuard { hub: Arc::clone(self), state: Arc::clone(&entry.state) }
     }
 
     fn find(&self, topic: &Topic) -> Option<Arc<TopicState>> {
-        self.topics().get(topic).map(|held| Arc::clone(&held.state))
+        self.topics().get(topic).map(|entry| Arc::clone(&entry.state))
     }
 
-    /// Whether a topic has a reader.
-    pub fn is_read(&self, topic: &Topic) -> bool {
+    /// Returns whether a topic has a reader.
+    pub fn has_readers(&self, topic: &Topic) -> bool {
         self.topics().contains_key(topic)
     }
 
-    /// How many topics are being read.
-    pub fn topics_read(&self) -> usize {
+    /// Returns the number of topics that have readers.
+    pub fn topic_count(&self) -> usize {
         self.topics().len()
     }
 
-    /// Hands on what was committed on this replica; each topic's events in order.
+    /// Publishes events that were committed on this replica. The events of each topic are in order.
     pub fn publish(&self, events: &[NewEvent]) {
         let mut by_topic: HashMap<&Topic, Vec<&NewEvent>> = HashMap::new();
         events.iter().for_each(|event| by_topic.entry(&event.topic).or_default().push(event));
         let mut encoder = Encoder::default();
         for (topic, events) in by_topic {
-            // Encoded only where somebody reads.
+            // Events are encoded only if the topic has a reader.
             let Some(state) = self.find(topic) else { continue };
             let encode = |event: &NewEvent| encoder.encode(event.seq, event.kind, &event.data, event.trace);
             if state.publish(events.into_iter().map(encode).collect()) {
@@ -106,52 +97,59 @@ impl Hub {
         }
     }
 
-    /// Hands on a value that is told and not logged.
-    pub fn offer(&self, signal: &Signal) {
-        if signal.kind == EventType::TypingIndicator {
-            self.typing.hear(signal);
-            self.typed.notify_one();
+    /// Publishes a state update, which is not in the log.
+    pub fn publish_update(&self, update: &StateUpdate) {
+        if update.kind == EventType::TypingIndicator {
+            self.typing.apply(update);
+            self.typing_started.notify_one();
         }
-        if self.find(&signal.topic).is_some_and(|state| state.offer(signal)) {
-            self.load_later(signal.topic.clone());
+        if self.find(&update.topic).is_some_and(|state| state.offer(update)) {
+            self.load_later(update.topic.clone());
         }
     }
 
-    /// What is to be told when somebody types, or stops: nothing, where that is known. `seq` is the head of the
-    /// topic's log; `now` is the database's time, where the caller knows it.
-    pub fn typing(&self, topic: &Topic, user: &UserId, types: bool, seq: Seq, now: Option<Time>) -> Option<Signal> {
-        let known = self.typing.version(topic, user);
-        let is_news = if types { self.typing.is_news(topic, user) } else { known.is_some() };
-        let (last_version, last_seq) = known.unwrap_or_default();
+    /// Returns the update to publish when a user starts or stops typing, or `None` if nothing changes. `seq` is the head of the topic's
+    /// log. `now` is the database's time, if the caller has it.
+    pub fn typing_update(
+        &self,
+        topic: &Topic,
+        user: &UserId,
+        typing: bool,
+        seq: Seq,
+        now: Option<Time>,
+    ) -> Option<StateUpdate> {
+        let current = self.typing.version(topic, user);
+        let is_change = if typing { self.typing.needs_update(topic, user) } else { current.is_some() };
+        let (last_version, last_seq) = current.unwrap_or_default();
         let version = self.typing.next_version(now).max(last_version + 1);
-        // Never before what it replaces: whoever was told of that is to be told of this.
+        // Never before the update that it replaces: each user who received that one must receive this one.
         let seq = seq.max(last_seq);
-        is_news.then(|| typing::signal(topic.clone(), user.clone(), types, seq, version))
+        is_change.then(|| typing::to_update(topic.clone(), user.clone(), typing, seq, version))
     }
 
-    /// Who is typing on a topic, as far as that was true at a place of its log which is `visible`.
-    pub fn typists(&self, topic: &Topic, visible: impl Fn(Seq) -> bool) -> Vec<UserId> {
-        self.typing.on(topic, visible)
+    /// Returns the users who are typing on a topic, if the log position of their indicator is `visible`.
+    pub fn typing_users(&self, topic: &Topic, visible: impl Fn(Seq) -> bool) -> Vec<UserId> {
+        self.typing.users_on(topic, visible)
     }
 
-    /// Ends the typing of those who have not said it again, for ever.
-    pub async fn run_typing(&self) {
+    /// Ends typing indicators that have expired, forever.
+    pub async fn run_typing_expiry(&self) {
         loop {
-            let (ended, next) = self.typing.end_overdue();
-            ended.iter().for_each(|signal| self.offer(signal));
-            let typed = self.typed.notified();
+            let (ended, next) = self.typing.remove_expired();
+            ended.iter().for_each(|update| self.publish_update(update));
+            let typing_started = self.typing_started.notified();
             match next {
-                Some(next) => drop(tokio::time::timeout_at(next, typed).await),
-                None => typed.await,
+                Some(next) => drop(tokio::time::timeout_at(next, typing_started).await),
+                None => typing_started.await,
             }
         }
     }
 
-    /// Notes where logs are said to end.
+    /// Notes heads of logs, as a hint reports them.
     pub fn hint(&self, heads: impl IntoIterator<Item = (Topic, Seq)>) {
         for (topic, seq) in heads {
             if topic.is_users() {
-                self.note_erasures(seq);
+                self.observe_erasures(seq);
             } else if self.find(&topic).is_some_and(|state| state.hint(seq)) {
                 self.load_later(topic);
             }
@@ -163,96 +161,8 @@ impl Hub {
         self.work.notify_one();
     }
 
-    /// Reads what is missing, for ever: the next page of many topics in one statement, once for all readers.
-    pub async fn run_loader(&self, store: Arc<Store>, heeding: Arc<Heeding>) {
-        loop {
-            self.work.notified().await;
-            loop {
-                let Some(behind) = self.take_behind() else { break };
-                if let Err(error) = self.load(&store, &behind, &heeding).await {
-                    tracing::debug!(%error, topics = behind.len(), "the log cannot be read now");
-                    behind.into_iter().for_each(|(state, _)| self.load_later(state.name.clone()));
-                    tokio::time::sleep(LOAD_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Some of the topics that are behind, and what they miss; `None` when there are no more.
-    fn take_behind(&self) -> Option<Vec<(Arc<TopicState>, Missing)>> {
-        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = BTreeSet::new();
-        while taken.len() < LOAD_TOPICS
-            && let Some(topic) = behind.pop_first()
-        {
-            taken.insert(topic);
-        }
-        drop(behind);
-        if taken.is_empty() {
-            return None;
-        }
-        // A topic that nobody reads any more needs nothing.
-        let found = taken.iter().filter_map(|topic| self.find(topic));
-        Some(found.filter_map(|state| state.missing().map(|missing| (state, missing))).collect())
-    }
-
-    async fn load(
-        &self,
-        store: &Store,
-        behind: &[(Arc<TopicState>, Missing)],
-        heeding: &Heeding,
-    ) -> Result<(), StoreError> {
-        let asked = Instant::now();
-        let request = |(state, missing): &(Arc<TopicState>, Missing)| PageRequest {
-            topic: state.name.clone(),
-            after: missing.after,
-            limit: LOAD_EVENTS,
-        };
-        let pages = store.pages(behind.iter().map(request).collect()).await?;
-        let (empty, found): (Vec<_>, Vec<_>) = behind.iter().zip(pages).partition(|(_, page)| page.is_empty());
-        let mut encoder = Encoder::default();
-        for ((state, missing), page) in found {
-            heeding.heed(Heard::Events { topic: &state.name, after: missing.after, events: &page, asked });
-            self.fill(state, *missing, page, &mut encoder);
-        }
-        if empty.is_empty() {
-            return Ok(());
-        }
-        // Nothing there: retention has taken it, or a hint has said too much. The log's own head tells, and what
-        // it says is there by now is there in a look after it.
-        let names: Vec<_> = empty.iter().map(|((state, _), _)| state.name.as_str()).collect();
-        let heads: HashMap<Topic, Seq> = store.heads(&names).await?.into_iter().collect();
-        let head_of = |state: &TopicState| heads.get(&state.name).copied().unwrap_or(0);
-        let mut again = Vec::new();
-        for (behind, _) in empty {
-            let (state, missing) = behind;
-            let head = head_of(state);
-            if head > missing.after {
-                again.push((Arc::clone(state), Missing { up_to: head, ..*missing }));
-            } else {
-                state.doubt(*missing);
-            }
-        }
-        let pages = store.pages(again.iter().map(request).collect()).await?;
-        for ((state, missing), page) in again.iter().zip(pages) {
-            self.fill(state, *missing, page, &mut encoder);
-        }
-        Ok(())
-    }
-
-    fn fill(&self, state: &TopicState, missing: Missing, page: Vec<StoredEvent>, encoder: &mut Encoder) {
-        // The feed is one topic, so its events share nothing, and their frames have ids.
-        let encode = |event: StoredEvent| match state.name.is_feed() {
-            true => Event::from(event),
-            false => encoder.encode(event.seq, event.kind, &event.data, event.trace),
-        };
-        if state.fill(missing, page.into_iter().map(encode).collect()) {
-            self.load_later(state.name.clone());
-        }
-    }
-
-    /// Compares every topic that is being read with its log: what no hint has told is found here, and a log that
-    /// ends before what was already read (a restored database) ends its streams.
+    /// Compares every topic that has readers with its log. This finds events whose hint was lost. If a log ends before an event that was
+    /// already read (a restored database), the topic's streams are ended.
     pub async fn check(&self, store: &Store) -> Result<(), StoreError> {
         let follows_erasure = self.begin_check();
         let checked = self.compare(store, follows_erasure).await;
@@ -263,55 +173,55 @@ impl Hub {
     }
 
     async fn compare(&self, store: &Store, follows_erasure: bool) -> Result<(), StoreError> {
-        let held: Vec<_> = self.topics().values().map(|held| Arc::clone(&held.state)).collect();
-        for part in held.chunks(CHECK_TOPICS) {
-            // Taken before the database is asked: whatever had been read by then, it must know.
+        let states: Vec<_> = self.topics().values().map(|entry| Arc::clone(&entry.state)).collect();
+        for part in states.chunks(CHECK_TOPICS) {
+            // Taken before the database is asked. The database must have everything that was read by then.
             let ends: Vec<_> = part.iter().map(|state| state.end()).collect();
             let users = Topic::users();
             let names = part.iter().map(|state| state.name.as_str()).chain([users.as_str()]);
             let heads: HashMap<Topic, Seq> = store.heads(&names.collect::<Vec<_>>()).await?.into_iter().collect();
             let erasures = heads.get(&users).copied().unwrap_or(0);
-            self.note_erasures(erasures);
+            self.observe_erasures(erasures);
             for (state, end) in part.iter().zip(ends) {
                 let head = match heads.get(&state.name) {
                     Some(head) => *head,
-                    // Nothing was told to the user, or the user was erased: the next log begins after this.
+                    // The user topic does not exist, or the user was erased. A new log begins after this seq.
                     None if state.name.is_user() && end.is_some_and(|end| end <= erasures) => continue,
                     None => 0,
                 };
                 if end.is_some_and(|end| head < end) {
-                    tracing::warn!(topic = %state.name, head, ?end, "a log ends before what was read: restored?");
+                    tracing::warn!(topic = %state.name, head, ?end, "topic lost events that were already read (restore or failover?); its readers start again");
                     self.reset(state);
                 } else if state.hint(head) {
                     self.load_later(state.name.clone());
                 }
             }
             if follows_erasure {
-                self.forget_erased_values(store, part).await?;
+                self.drop_erased_updates(store, part).await?;
             }
-            self.check_values(store, part).await?;
+            self.check_updates(store, part).await?;
         }
         Ok(())
     }
 
-    /// The same for what is told and not logged.
-    async fn check_values(&self, store: &Store, part: &[Arc<TopicState>]) -> Result<(), StoreError> {
+    /// Compares the state updates of the topics with the database.
+    async fn check_updates(&self, store: &Store, part: &[Arc<TopicState>]) -> Result<(), StoreError> {
         let rides = || part.iter().filter(|state| state.name.ride_id().is_some());
-        let known: Vec<_> = rides().map(|state| (&state.name, state.version(SignalKind::Location))).collect();
-        store.newer_locations(&known).await?.iter().for_each(|signal| self.offer(signal));
-        let known: Vec<_> = rides().map(|state| (&state.name, state.total(SignalKind::Presence))).collect();
-        store.newer_presence(&known).await?.iter().for_each(|signal| self.offer(signal));
+        let cached: Vec<_> = rides().map(|state| (&state.name, state.version(StateKind::Location))).collect();
+        store.newer_locations(&cached).await?.iter().for_each(|update| self.publish_update(update));
+        let cached: Vec<_> = rides().map(|state| (&state.name, state.version_sum(StateKind::Presence))).collect();
+        store.newer_presence(&cached).await?.iter().for_each(|update| self.publish_update(update));
         if let Some(drivers) = part.iter().find(|state| state.name == Topic::drivers()) {
-            let newer = store.newer_drivers(drivers.version(SignalKind::Availability)).await?;
-            newer.iter().for_each(|signal| self.offer(signal));
+            let newer = store.newer_drivers(drivers.version(StateKind::Availability)).await?;
+            newer.iter().for_each(|update| self.publish_update(update));
         }
         Ok(())
     }
 
-    /// Ends a topic. Who comes next starts from the database.
+    /// Ends a topic. Its next reader starts from the database.
     fn reset(&self, state: &Arc<TopicState>) {
         let mut topics = self.topics();
-        if topics.get(&state.name).is_some_and(|held| Arc::ptr_eq(&held.state, state)) {
+        if topics.get(&state.name).is_some_and(|entry| Arc::ptr_eq(&entry.state, state)) {
             topics.remove(&state.name);
         }
         drop(topics);
@@ -319,8 +229,8 @@ impl Hub {
     }
 }
 
-impl Hold {
-    /// Says where the log ends, as the database has told since this hold began.
+impl TopicGuard {
+    /// Notes the log's head, which the database returned after this guard was created.
     pub(super) fn observe(&self, head: Seq) {
         if self.state.observe(head) {
             self.hub.load_later(self.state.name.clone());
@@ -328,15 +238,16 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for TopicGuard {
     fn drop(&mut self) {
         let mut topics = self.hub.topics();
-        // After a reset the name may belong to another state.
-        let Some(held) = topics.get_mut(&self.state.name).filter(|held| Arc::ptr_eq(&held.state, &self.state)) else {
+        // After a reset, the name may belong to another state.
+        let Some(entry) = topics.get_mut(&self.state.name).filter(|entry| Arc::ptr_eq(&entry.state, &self.state))
+        else {
             return;
         };
-        held.readers -= 1;
-        if held.readers == 0 {
+        entry.readers -= 1;
+        if entry.readers == 0 {
             topics.remove(&self.state.name);
         }
     }
@@ -356,32 +267,32 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_dropped_and_taken_up_again_begins_anew() {
+    fn a_topic_without_readers_is_dropped_and_starts_again_from_the_log() {
         let hub = Arc::new(Hub::default());
-        let (one, two) = (hub.hold(&topic()), hub.hold(&topic()));
+        let (one, two) = (hub.register(&topic()), hub.register(&topic()));
         one.observe(1);
         drop(one);
         hub.publish(&[event(2)]);
-        assert_eq!(two.state.end(), Some(2), "the second reader still holds it");
+        assert_eq!(two.state.end(), Some(2), "the second reader still has the topic");
         drop(two);
-        assert_eq!(hub.topics_read(), 0);
+        assert_eq!(hub.topic_count(), 0);
         hub.publish(&[event(3)]);
-        let again = hub.hold(&topic());
-        assert_eq!(again.state.end(), None, "nothing of what came meanwhile is assumed");
+        let again = hub.register(&topic());
+        assert_eq!(again.state.end(), None, "the topic has no events from before");
         again.observe(3);
         hub.publish(&[event(4)]);
         assert_eq!(again.state.end(), Some(4));
     }
 
     #[test]
-    fn a_hold_from_before_a_reset_does_not_count_for_the_topic_after_it() {
+    fn a_guard_from_before_a_reset_does_not_count_for_the_new_topic() {
         let hub = Arc::new(Hub::default());
-        let before = hub.hold(&topic());
+        let before = hub.register(&topic());
         hub.reset(&before.state);
-        let after = hub.hold(&topic());
+        let after = hub.register(&topic());
         drop(before);
-        assert_eq!(hub.topics_read(), 1);
+        assert_eq!(hub.topic_count(), 1);
         drop(after);
-        assert_eq!(hub.topics_read(), 0);
+        assert_eq!(hub.topic_count(), 0);
     }
 }

@@ -1,10 +1,10 @@
-//! Hints from the other replicas, by LISTEN; and the look that needs none.
+//! Hints from the other replicas through LISTEN, and the fallback poll that needs none.
 //!
-//! LISTEN has a connection of its own: a pool would drop what it hears. Every hint only says where a log ends; so
-//! one that is lost, late, doubled or made up costs a look at the log and nothing else. What no hint has told is
-//! found by [`Listener::run_fallback`], which compares all topics that are being read with their logs every few
-//! seconds, and by the same comparison after each time that the listener was away, made after LISTEN has been
-//! committed, so that nothing falls between.
+//! LISTEN has a connection of its own, because a pooled connection drops notifications. A hint only states where a log ends. So a hint that
+//! is lost, late, duplicated or wrong costs one read of the log and nothing else.
+//!
+//! [`Listener::run_fallback`] finds what no hint has announced: every few seconds it compares all topics that have readers with their logs.
+//! The listener does the same after each reconnect, once LISTEN is committed. So no event can be missed between the two.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,38 +16,38 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage};
 
-use super::{Heard, Heeding, Hub, Revocations};
+use super::{Hub, RemoteObserver, RemoteUpdate, Revocations};
 use crate::domain::Topic;
 use crate::store::{Address, Store, StoreError, hints, sql};
 
-/// How long to wait before connecting again: doubled each time, jittered, back to the first after success.
+/// The delay before a reconnect, first and longest: doubled each time, jittered, and reset after a success.
 const BACKOFF_MS: (u64, u64) = (100, 10_000);
 
-/// How long a connection and LISTEN may take: a network that is silent is not waited for.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long connecting and LISTEN may take, in case the network drops packets.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After how much silence the listener asks itself whether it can still hear, and how long it waits to.
+/// After how much silence the listener probes itself, and how long it waits for the probe.
 const SILENCE: Duration = Duration::from_secs(10);
-const PROBE_PATIENCE: Duration = Duration::from_secs(3);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How well this replica hears the others.
+/// The state of the LISTEN connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerState {
     /// LISTEN is not used (`RIDEWIRE_NOTIFY=off`).
     Off,
-    /// There is no connection at the moment.
+    /// The listener has no connection at the moment.
     Connecting,
     /// Hints arrive.
     Listening,
-    /// The connection stands but hints do not arrive, as through a proxy that pools transactions.
+    /// The listener is connected, but no notification arrives. A proxy that pools transactions has this effect.
     Deaf,
 }
 
 impl ListenerState {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 4] = [Self::Off, Self::Connecting, Self::Listening, Self::Deaf];
 
-    /// The state in a word.
+    /// Returns the state's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -58,30 +58,30 @@ impl ListenerState {
     }
 }
 
-/// The listener and the fallback.
+/// The LISTEN connection and the fallback poll.
 #[derive(Debug)]
 pub struct Listener {
     hub: Arc<Hub>,
     store: Arc<Store>,
     revocations: Arc<Revocations>,
     state: watch::Sender<ListenerState>,
-    /// There are revocations to be read.
+    /// Notified when there are new revocations.
     revoked: Notify,
-    /// A user was erased.
+    /// Notified when a user was erased.
     erased: Notify,
-    /// How long the last probe took to be heard, in microseconds.
+    /// The duration of the last probe, in microseconds.
     lag: AtomicU64,
-    /// Counts what was heard, to tell silence.
-    heard: watch::Sender<u64>,
-    /// Who else is told of hints.
-    heeding: Arc<Heeding>,
+    /// Counts received notifications, to detect silence.
+    received: watch::Sender<u64>,
+    /// Receives all hints.
+    observer: Arc<RemoteObserver>,
 }
 
 impl Listener {
-    /// A feed that is not running yet.
-    pub fn new(hub: Arc<Hub>, store: Arc<Store>, revocations: Arc<Revocations>, heeding: Arc<Heeding>) -> Self {
+    /// Creates a listener that does not run yet.
+    pub fn new(hub: Arc<Hub>, store: Arc<Store>, revocations: Arc<Revocations>, observer: Arc<RemoteObserver>) -> Self {
         Self {
-            heeding,
+            observer,
             hub,
             store,
             revocations,
@@ -89,27 +89,27 @@ impl Listener {
             erased: Notify::new(),
             lag: AtomicU64::new(0),
             state: watch::Sender::new(ListenerState::Off),
-            heard: watch::Sender::new(0),
+            received: watch::Sender::new(0),
         }
     }
 
-    /// How well it hears.
+    /// Returns the state of the LISTEN connection.
     pub fn state(&self) -> ListenerState {
         *self.state.borrow()
     }
 
-    /// How long the last NOTIFY to ourselves took to be heard.
+    /// Returns the time from NOTIFY to notification that the last probe measured.
     pub fn lag(&self) -> Duration {
         Duration::from_micros(self.lag.load(Ordering::Relaxed))
     }
 
-    /// Compares what is being read with the log every `period` or so, for ever.
+    /// Compares the topics that have readers with their logs, about every `period`, forever.
     pub async fn run_fallback(&self, period: Duration) {
         loop {
-            // Jittered, so that replicas that started together do not look together.
-            let look = sleep(period.mul_f64(0.8 + 0.4 * fastrand::f64()));
+            // Jittered, so that replicas that started together do not poll together.
+            let next_poll = sleep(period.mul_f64(0.8 + 0.4 * fastrand::f64()));
             tokio::select! {
-                () = look => self.check().await,
+                () = next_poll => self.check().await,
                 () = self.revoked.notified() => {}
                 () = self.erased.notified() => self.check().await,
             }
@@ -119,49 +119,51 @@ impl Listener {
 
     async fn check(&self) {
         if let Err(error) = self.hub.check(&self.store).await {
-            tracing::debug!(%error, "the logs' heads cannot be read now");
+            tracing::debug!(%error, "log heads could not be read");
         }
     }
 
     async fn check_revocations(&self) {
         if let Err(error) = self.revocations.refresh(&self.store).await {
-            tracing::debug!(%error, "revocations cannot be read now");
+            tracing::debug!(%error, "revocations could not be read");
         }
     }
 
-    /// Listens, for ever.
+    /// Keeps a LISTEN connection open, forever.
     pub async fn run_listener(&self, address: Address) {
         let (first, longest) = BACKOFF_MS;
         let mut pause = first;
         loop {
             self.state.send_replace(ListenerState::Connecting);
             match self.listen(&address, || pause = first).await {
-                Ok(()) => tracing::info!("the listener's connection was closed"),
-                Err(error) => tracing::warn!(%error, "the listener's connection failed"),
+                Ok(()) => tracing::info!("LISTEN connection closed; it is opened again"),
+                Err(error) => {
+                    tracing::warn!(%error, "LISTEN connection failed; the fallback poll finds the events of other replicas meanwhile");
+                }
             }
             sleep(Duration::from_millis(fastrand::u64(pause / 2..=pause))).await;
             pause = (pause * 2).min(longest);
         }
     }
 
-    /// Listens on one connection, to its end.
-    async fn listen(&self, address: &Address, connected: impl FnOnce()) -> Result<(), StoreError> {
-        let connected_in_time = timeout(CONNECT_PATIENCE, address.connect()).await;
-        let (client, mut connection) = connected_in_time.map_err(|_| StoreError::Timeout)??;
+    /// Listens on one connection until it ends.
+    async fn listen(&self, address: &Address, on_connected: impl FnOnce()) -> Result<(), StoreError> {
+        let connected = timeout(CONNECT_TIMEOUT, address.connect()).await;
+        let (client, mut connection) = connected.map_err(|_| StoreError::Timeout)??;
         let mut messages = poll_fn(move |context| connection.poll_message(context));
         let receiving = async {
             while let Some(message) = messages.next().await {
                 if let AsyncMessage::Notification(notification) = message? {
-                    self.hear(notification.payload());
+                    self.on_notification(notification.payload());
                 }
             }
             Ok(())
         };
         let listening = async {
-            let listens = timeout(CONNECT_PATIENCE, listen(&client)).await;
+            let listens = timeout(CONNECT_TIMEOUT, listen(&client)).await;
             listens.map_err(|_| StoreError::Timeout)??;
-            connected();
-            // LISTEN is committed: what is committed after this look will be heard.
+            on_connected();
+            // LISTEN is committed. A notification arrives for each commit after this check.
             self.check().await;
             self.check_revocations().await;
             self.keep_probing().await;
@@ -173,50 +175,51 @@ impl Listener {
         }
     }
 
-    fn hear(&self, payload: &str) {
-        self.heard.send_modify(|count| *count += 1);
-        // What was committed here is published here.
-        if self.store.origin.has_told(payload) {
+    fn on_notification(&self, payload: &str) {
+        self.received.send_modify(|count| *count += 1);
+        // This replica has published its own commits already.
+        if self.store.origin.is_own(payload) {
             return;
         }
         match hints::decode(payload) {
             Some(hints) => {
-                self.heeding.heed(Heard::Heads(&hints.heads));
+                self.observer.on_update(RemoteUpdate::Heads(&hints.heads));
                 if hints.heads.keys().any(Topic::is_users) {
                     self.erased.notify_one();
                 }
                 self.hub.hint(hints.heads);
-                hints.values.iter().for_each(|value| self.hub.offer(value));
+                hints.values.iter().for_each(|update| self.hub.publish_update(update));
                 if hints.revoked {
                     self.revoked.notify_one();
                 }
             }
-            None => tracing::debug!("a hint that is none of ours"),
+            None => tracing::debug!("unknown hint ignored"),
         }
     }
 
-    /// Asks itself after every silence whether it can hear. Returns when it no longer can, having once been able.
+    /// Probes the connection after each silence. Returns when notifications stop arriving on a connection on which they have arrived
+    /// before.
     async fn keep_probing(&self) {
-        let mut has_heard = false;
+        let mut has_received = false;
         loop {
-            // Where nothing could be sent, nothing is known.
-            if let Some(can_hear) = self.probe().await {
-                if has_heard && !can_hear {
+            // If the probe could not be sent, nothing is known.
+            if let Some(is_receiving) = self.probe().await {
+                if has_received && !is_receiving {
                     return;
                 }
-                if !can_hear && self.state() != ListenerState::Deaf {
+                if !is_receiving && self.state() != ListenerState::Deaf {
                     tracing::warn!(
-                        "LISTEN hears nothing: does DATABASE_URL lead through a proxy that pools transactions? Set \
-                         RIDEWIRE_LISTEN_DATABASE_URL to a direct connection; until then the fallback poll serves"
+                        "LISTEN receives no notifications; if DATABASE_URL leads through a proxy that pools transactions, set \
+                         RIDEWIRE_LISTEN_DATABASE_URL to a direct connection; until then only the fallback poll finds events"
                     );
                 }
-                has_heard |= can_hear;
-                self.state.send_replace(if can_hear { ListenerState::Listening } else { ListenerState::Deaf });
+                has_received |= is_receiving;
+                self.state.send_replace(if is_receiving { ListenerState::Listening } else { ListenerState::Deaf });
             }
-            let mut before = *self.heard.borrow();
+            let mut before = *self.received.borrow();
             loop {
                 sleep(SILENCE).await;
-                let now = *self.heard.borrow();
+                let now = *self.received.borrow();
                 if now == std::mem::replace(&mut before, now) {
                     break;
                 }
@@ -224,26 +227,26 @@ impl Listener {
         }
     }
 
-    /// Sends itself an empty hint, and waits to hear something. The way that hints take, from a connection of the pool: a
-    /// pooler may well let a connection hear what it says itself.
+    /// Sends an empty hint and waits for a notification. The hint goes through the pool, as all hints do: a pooler may let a connection
+    /// receive its own notifications.
     async fn probe(&self) -> Option<bool> {
-        let mut heard_since = self.heard.subscribe();
-        let asked = Instant::now();
+        let mut received = self.received.subscribe();
+        let sent_at = Instant::now();
         if let Err(error) = self.store.notify(&[hints::PROBE]).await {
-            tracing::debug!(%error, "the listener cannot be tried now");
+            tracing::debug!(%error, "listener probe could not be sent");
             return None;
         }
-        let heard = timeout(PROBE_PATIENCE, heard_since.changed()).await.is_ok();
-        if heard {
-            self.lag.store(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let has_arrived = timeout(PROBE_TIMEOUT, received.changed()).await.is_ok();
+        if has_arrived {
+            self.lag.store(u64::try_from(sent_at.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
-        Some(heard)
+        Some(has_arrived)
     }
 }
 
-/// Listens on the channel of the schema that this connection is in.
+/// Listens on the channel of this connection's schema.
 async fn listen(client: &Client) -> Result<(), StoreError> {
-    // Not prepared: the connection may be one of a pooler.
+    // Not prepared, because the connection may belong to a pooler.
     let messages = client.simple_query(sql::TOPICS_CHANNEL).await?;
     let channel = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get("channel"),
@@ -252,10 +255,10 @@ async fn listen(client: &Client) -> Result<(), StoreError> {
     listen_to(client, channel.ok_or(StoreError::Corrupt("no channel"))?).await
 }
 
-/// Listens on a channel, whose name is an identifier of SQL.
+/// Listens on a channel. `channel` is an SQL identifier.
 pub(crate) async fn listen_to(client: &Client, channel: &str) -> Result<(), StoreError> {
-    // No setting of the session: through a pooler it would be another's.
-    let timeout_ms = CONNECT_PATIENCE.as_millis() * 3 / 4;
+    // No session setting: through a pooler it would affect other clients.
+    let timeout_ms = CONNECT_TIMEOUT.as_millis() * 3 / 4;
     let listen = format!(
         "begin; set local statement_timeout = {timeout_ms}; set local lock_timeout = {timeout_ms}; listen {channel}; commit"
     );

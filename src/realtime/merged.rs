@@ -1,22 +1,21 @@
-//! Following everything of one's own: one's own topic, and each ride that one is on.
+//! The merged stream of one user: the user topic, and each of the user's rides.
 //!
-//! Every topic is followed as if it were alone; this puts what comes into one sequence and says after each event
-//! where the reader is on all of them. One's own topic says which rides come and go (`ride:assigned`, `ride:closed`),
-//! so whoever continues after a cursor meets them where they happened: a ride is followed from the event that assigned
-//! it, and the event that closed it waits until the ride has been handed out up to there.
+//! Every topic is read as if it were alone. The merged reader puts their items into one sequence, and returns with each event the cursor
+//! over all topics. The user topic reports which rides come and go (`ride:assigned`, `ride:closed`). So a client that resumes from a
+//! cursor receives these changes at the right position: a ride is read from the event that assigned it. The event that closed it waits
+//! until the ride is delivered up to there.
 //!
 //! Invariants:
-//! - `places` is what has been handed out and nothing else. What was read and not handed out yet is read again by
-//!   whoever continues.
-//! - A ride is in `places` from its assignment to its closing, so its rest is found even if it closes while the reader
-//!   is away. A ride that is reopened is assigned again, from where it was closed.
-//! - At most [`MOST_RIDES`] are followed at once. What was handed out of one that is left out stays in `places` too, so
-//!   the reader goes on from there when there is room again, or when it closes.
+//! - `cursor` covers exactly the events that were delivered. Events that were read but not delivered are read again after a resume.
+//! - A ride is in `cursor` from its assignment to its closing. So its remaining events are found even if it closes while the client is
+//!   disconnected. A ride that is reopened is assigned again, from where it was closed.
+//! - At most [`MAX_RIDES`] rides are read at once. The position of an omitted ride stays in `cursor` too, so the reader continues from
+//!   there when there is room again, or when the ride closes.
 
 mod open;
-mod own;
 mod room;
-mod turns;
+mod sources;
+mod user_topic;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -25,151 +24,155 @@ use std::sync::Arc;
 use futures_util::future::{AbortHandle, BoxFuture, FutureExt, abortable, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-pub use self::open::MergedOpened;
-use self::turns::{Turn, open_turn, own_turn, ride_turn, watched_turn};
-use super::places::Key;
-use super::{Attending, Closed, Event, Follow, Gap, Next, Opened, Places, Reader, Step, Subscription, Value};
+pub use self::open::MergedStart;
+use self::sources::{SourceItem, next_of_drivers, next_of_ride, next_of_user_topic, open_ride};
+use super::merged_cursor::RideKey;
+use super::{
+    CloseReason, Event, Gap, MergedCursor, PresenceGuard, ReadContext, RideItem, RideReader, RideStart, StateFrame,
+    Subscription, TopicItem,
+};
 use crate::domain::{RideId, RideSnapshot, Seq, Topic};
 use crate::store::StoreError;
 
-/// The most rides that are followed at once.
-pub const MOST_RIDES: usize = 64;
+/// The largest number of rides that are read at once.
+pub const MAX_RIDES: usize = 64;
 
-/// The most rides that are followed or named as left out.
-const MOST_NAMED: i64 = 1_000;
+/// The largest number of rides that are read or reported as omitted.
+const MAX_NAMED_RIDES: i64 = 1_000;
 
-/// Counts somebody as there while they follow a ride, where they are on it.
-pub type Attend = Box<dyn Fn(&Follow) -> Option<Attending> + Send + Sync>;
+/// Tracks the presence of a ride's reader, if the user is a participant.
+pub type TrackPresence = Box<dyn Fn(&RideReader) -> Option<PresenceGuard> + Send + Sync>;
 
-/// Somebody who follows everything of theirs.
-pub struct Merged {
-    reader: Arc<Reader>,
-    attend: Attend,
-    /// What comes next on each topic. Each owns its topic's follower, and gives it back with what it found.
-    turns: FuturesUnordered<BoxFuture<'static, Turn>>,
-    places: Places,
-    rides: HashMap<RideId, Followed>,
+/// A reader of all events of one user.
+pub struct MergedReader {
+    context: Arc<ReadContext>,
+    track_presence: TrackPresence,
+    /// The next item of each topic. Each future owns its topic's reader, and returns it together with the item.
+    sources: FuturesUnordered<BoxFuture<'static, SourceItem>>,
+    cursor: MergedCursor,
+    rides: HashMap<RideId, FollowedRide>,
     generations: u64,
-    /// Events of the reader's own topic, the first of which waits for its ride; and the topic's follower meanwhile.
-    held: VecDeque<Event>,
-    own: Option<Subscription>,
-    /// The event for whose sake a ride was taken up again.
-    taken_up_for: Seq,
-    /// Where the own topic ended when this began; and rides to be followed when it has been handed out up to there,
-    /// unless it says so before.
-    replayed_at: Seq,
-    later: BTreeMap<RideId, Seq>,
-    /// Rides of the cursor that are no longer the reader's. The own topic says where each closed; what is left of
-    /// them when it has been handed out was taken by retention.
-    former: Vec<Key>,
-    /// What is missing and has not been told.
+    /// Events of the user topic that are not delivered yet: the first one waits for its ride. Meanwhile `user_topic` holds the topic's
+    /// subscription.
+    queued: VecDeque<Event>,
+    user_topic: Option<Subscription>,
+    /// The seq of the event for which a closed ride was opened again.
+    reopened_for: Seq,
+    /// The head of the user topic when the merged reader was opened. Rides in `deferred` are opened when the user topic is delivered up to
+    /// there, unless the topic reports them before.
+    replay_end: Seq,
+    deferred: BTreeMap<RideId, Seq>,
+    /// Rides of the given cursor that are no longer the user's. The user topic reports where each one closed. Rides that remain after its
+    /// replay were deleted by retention.
+    former_rides: Vec<RideKey>,
+    /// Gaps that are not reported yet.
     gaps: VecDeque<(Topic, Gap)>,
-    /// Rides that are left out, the first to come in first; and those that the reader was told of.
+    /// Omitted rides, in the order in which they will be read; and the omitted rides that were reported to the client.
     omitted: Vec<RideId>,
-    omitted_told: BTreeSet<RideId>,
-    /// Which rides are to be followed may have changed; and is being looked at.
-    wants_look: bool,
-    looks: bool,
+    reported_omitted: BTreeSet<RideId>,
+    /// Whether the set of rides to read may have changed, and whether it is being loaded.
+    needs_refresh: bool,
+    is_refreshing: bool,
 }
 
-/// A ride that is followed, or about to be.
-struct Followed {
-    /// Tells the follower of this time from one of a time before, which may still be in `turns`.
+/// A ride that is read, or is about to be.
+struct FollowedRide {
+    /// Distinguishes this reader of the ride from an earlier one that may still be in `sources`.
     generation: u64,
-    /// The first seq of the reader's time on it.
+    /// The first seq of the user's current interval on the ride.
     from_seq: Seq,
-    /// Where it ended when this began; `None` until that is known.
+    /// The ride's head when it was opened, or `None` until that is known.
     head: Option<Seq>,
-    /// Where a later time on it begins, which has been assigned before this one was seen to end.
-    again_from: Option<Seq>,
-    _attending: Option<Attending>,
-    _turn: Option<StopTurn>,
+    /// Where the user's next interval on the ride begins, if it was assigned before the end of this one was read.
+    next_from: Option<Seq>,
+    _presence: Option<PresenceGuard>,
+    _abort: Option<AbortOnDrop>,
 }
 
-/// Ends the turn of a ride that is followed no longer: its follower may have a day to wait.
-struct StopTurn(AbortHandle);
+/// Aborts the future of a ride that is no longer read. Otherwise it could wait for a day.
+struct AbortOnDrop(AbortHandle);
 
-impl Drop for StopTurn {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// An event, and where a reader of everything is after it.
+/// An event, and the cursor after it.
 #[derive(Debug)]
-pub struct Placed {
+pub struct MergedEvent {
     /// The event.
     pub event: Event,
     /// The cursor.
     pub cursor: String,
 }
 
-/// What comes next.
+/// The next item of a merged stream.
 #[derive(Debug)]
-pub enum MergedNext {
-    /// Events; those of a topic in order.
-    Events(Vec<Placed>),
-    /// Values that have changed, the last of each.
-    Values(Vec<Value>),
-    /// A log no longer has these.
+pub enum MergedItem {
+    /// Events. Those of one topic are in order.
+    Events(Vec<MergedEvent>),
+    /// State updates that have changed, only the latest of each.
+    Updates(Vec<StateFrame>),
+    /// The topic's log no longer has these events.
     Gap(Topic, Gap),
-    /// Other rides are left out than before; see [`Merged::omitted`].
-    Omitted,
-    /// Nothing more will come: a log is another than the one that was followed.
+    /// The set of omitted rides has changed; see [`MergedReader::omitted`].
+    OmittedRidesChanged,
+    /// The log was replaced (a restored database). No more items follow.
     Reset,
 }
 
-impl Merged {
-    /// The most events that are handed out at once.
+impl MergedReader {
+    /// The largest number of events that are delivered at once.
     pub const PAGE: usize = 100;
 
-    /// Whether there is a ride that is not over.
-    pub fn is_going_on(&self) -> bool {
+    /// Returns whether a ride is being read.
+    pub fn is_ongoing(&self) -> bool {
         !self.rides.is_empty()
     }
 
-    /// Whether there is something to hand out that was there when this began.
+    /// Returns whether events that existed when the reader was opened are not delivered yet.
     pub fn is_behind(&self) -> bool {
-        let is_behind = |(ride, followed): (&RideId, &Followed)| {
-            followed.head.is_none_or(|head| self.places.of(ride).is_none_or(|place| place < head))
+        let is_behind = |(ride, followed): (&RideId, &FollowedRide)| {
+            followed.head.is_none_or(|head| self.cursor.of(ride).is_none_or(|seq| seq < head))
         };
-        let own_is_behind = self.places.own < self.replayed_at || !self.held.is_empty();
-        own_is_behind || !self.later.is_empty() || !self.gaps.is_empty() || self.rides.iter().any(is_behind)
+        let user_topic_is_behind = self.cursor.user_seq < self.replay_end || !self.queued.is_empty();
+        user_topic_is_behind || !self.deferred.is_empty() || !self.gaps.is_empty() || self.rides.iter().any(is_behind)
     }
 
-    /// Up to where events were handed out.
+    /// Returns the cursor after the delivered events.
     pub fn cursor(&self) -> String {
-        self.places.encode()
+        self.cursor.encode()
     }
 
-    /// The rides as they are now.
+    /// Loads the rides as they are now.
     pub async fn snapshots(&mut self) -> Result<Vec<RideSnapshot>, StoreError> {
-        let Reader { store, caller, .. } = &*self.reader;
-        let rides = self.rides.keys().chain(self.later.keys()).map(|ride| store.snapshot(ride));
+        let ReadContext { store, caller, .. } = &*self.context;
+        let rides = self.rides.keys().chain(self.deferred.keys()).map(|ride| store.snapshot(ride));
         let found = join_all(rides).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let found = found.into_iter().flatten().filter(|snapshot| snapshot.admit(caller).is_ok());
-        let seen = join_all(found.map(|snapshot| store.with_seen_marks(snapshot, caller))).await;
-        seen.into_iter().collect()
+        let found = found.into_iter().flatten().filter(|snapshot| snapshot.require_access(caller).is_ok());
+        let visible = join_all(found.map(|snapshot| store.with_visible_watermarks(snapshot, caller))).await;
+        visible.into_iter().collect()
     }
 
-    /// Waits for what comes next. Dropping the future loses nothing. A database that is away is waited for.
-    pub async fn next(&mut self) -> MergedNext {
+    /// Waits for the next item. If the database is unavailable, it retries. Cancel-safe: if the future is dropped, no event is lost.
+    pub async fn next(&mut self) -> MergedItem {
         loop {
             if let Some((topic, gap)) = self.next_gap() {
-                return MergedNext::Gap(topic, gap);
+                return MergedItem::Gap(topic, gap);
             }
-            let events = self.release();
+            let events = self.take_ready_events();
             if !events.is_empty() {
-                return MergedNext::Events(events);
+                return MergedItem::Events(events);
             }
-            self.begin_rest();
-            self.look_for_room();
-            if self.has_to_tell_omitted() {
-                return MergedNext::Omitted;
+            self.open_deferred();
+            self.start_refresh();
+            if self.report_omitted() {
+                return MergedItem::OmittedRidesChanged;
             }
-            let Some(turn) = self.turns.next().await else { return MergedNext::Reset };
-            if let Some(next) = self.take(turn) {
-                return next;
+            let Some(item) = self.sources.next().await else { return MergedItem::Reset };
+            if let Some(item) = self.handle(item) {
+                return item;
             }
         }
     }
@@ -177,22 +180,22 @@ impl Merged {
     fn next_gap(&mut self) -> Option<(Topic, Gap)> {
         let (topic, gap) = self.gaps.pop_front()?;
         match topic.ride_id().and_then(|ride| RideId::parse(ride).ok()) {
-            Some(ride) => self.places.advance(&ride, gap.to),
-            None => self.places.own = self.places.own.max(gap.to),
+            Some(ride) => self.cursor.advance(&ride, gap.to),
+            None => self.cursor.user_seq = self.cursor.user_seq.max(gap.to),
         }
         Some((topic, gap))
     }
 
-    fn begin(&mut self, ride: RideId, from_seq: Seq, after: Seq) {
-        let followed = Followed {
+    fn start_ride(&mut self, ride: RideId, from_seq: Seq, after: Seq) {
+        let followed = FollowedRide {
             generation: self.next_generation(),
             from_seq,
             head: None,
-            again_from: None,
-            _attending: None,
-            _turn: None,
+            next_from: None,
+            _presence: None,
+            _abort: None,
         };
-        self.turns.push(Box::pin(open_turn(Arc::clone(&self.reader), ride.clone(), followed.generation, after)));
+        self.sources.push(Box::pin(open_ride(Arc::clone(&self.context), ride.clone(), followed.generation, after)));
         self.rides.insert(ride, followed);
     }
 
@@ -201,128 +204,138 @@ impl Merged {
         self.generations
     }
 
-    /// Goes on with a ride that has been opened.
-    fn follow(&mut self, follow: Follow, opened: &Opened) {
-        let (ride, access) = (follow.ride().clone(), follow.access());
+    /// Adds a ride that has been opened.
+    fn add_ride(&mut self, ride_reader: RideReader, opened: &RideStart) {
+        let (ride, access) = (ride_reader.ride().clone(), ride_reader.access());
         if let Some(gap) = opened.gap {
             self.gaps.push_back((Topic::ride(&ride), gap));
         } else {
             if !opened.resumed {
-                // A place that was not honoured gives way to one that lies before it.
-                self.places.forget(&ride);
+                // A position that was not used is replaced, also by an earlier one.
+                self.cursor.remove(&ride);
             }
-            self.places.advance(&ride, opened.cursor);
+            self.cursor.advance(&ride, opened.cursor);
         }
         let head = access.until_seq.map_or(opened.snapshot.head, |until| until.min(opened.snapshot.head));
-        let again_from = self.rides.get(&ride).and_then(|followed| followed.again_from);
+        let next_from = self.rides.get(&ride).and_then(|followed| followed.next_from);
         let generation = self.next_generation();
-        let followed = Followed {
+        let followed = FollowedRide {
             generation,
             from_seq: access.from_seq,
             head: Some(head),
-            again_from: again_from.filter(|from_seq| *from_seq > access.from_seq),
-            _attending: (self.attend)(&follow),
-            _turn: None,
+            next_from: next_from.filter(|from_seq| *from_seq > access.from_seq),
+            _presence: (self.track_presence)(&ride_reader),
+            _abort: None,
         };
         self.rides.insert(ride.clone(), followed);
-        self.go_on(ride, generation, Box::new(follow));
+        self.wait_for_ride(ride, generation, Box::new(ride_reader));
     }
 
-    /// Waits for what comes next on a ride, while it is followed.
-    fn go_on(&mut self, ride: RideId, generation: u64, follow: Box<Follow>) {
+    /// Waits for the next item of a ride, as long as the ride is read.
+    fn wait_for_ride(&mut self, ride: RideId, generation: u64, ride_reader: Box<RideReader>) {
         let Some(followed) = self.rides.get_mut(&ride) else { return };
-        let (turn, stop) = abortable(ride_turn(ride, generation, follow));
-        followed._turn = Some(StopTurn(stop));
-        self.turns.push(turn.map(|turn| turn.unwrap_or(Turn::Stopped)).boxed());
+        let (item, abort) = abortable(next_of_ride(ride, generation, ride_reader));
+        followed._abort = Some(AbortOnDrop(abort));
+        self.sources.push(item.map(|item| item.unwrap_or(SourceItem::Aborted)).boxed());
     }
 
     fn is_current(&self, ride: &RideId, generation: u64) -> bool {
         self.rides.get(ride).is_some_and(|followed| followed.generation == generation)
     }
 
-    fn take(&mut self, turn: Turn) -> Option<MergedNext> {
-        match turn {
-            Turn::Own(own, Step::Events(events)) => {
-                self.held.extend(events);
-                self.own = Some(own);
+    fn handle(&mut self, item: SourceItem) -> Option<MergedItem> {
+        match item {
+            SourceItem::UserTopic(subscription, TopicItem::Events(events)) => {
+                self.queued.extend(events);
+                self.user_topic = Some(subscription);
             }
-            Turn::Own(own, Step::Gap(gap)) => {
-                self.gaps.push_back((Topic::user(&self.reader.caller.user), gap));
-                self.turns.push(Box::pin(own_turn(own)));
+            SourceItem::UserTopic(subscription, TopicItem::Gap(gap)) => {
+                self.gaps.push_back((Topic::user(&self.context.caller.user), gap));
+                self.sources.push(Box::pin(next_of_user_topic(subscription)));
             }
-            Turn::Own(own, Step::Values(_)) => self.turns.push(Box::pin(own_turn(own))),
-            Turn::Own(_, Step::Reset) | Turn::Watched(_, Step::Reset) => return Some(MergedNext::Reset),
-            Turn::Watched(drivers, step) => {
-                self.turns.push(Box::pin(watched_turn(drivers)));
-                if let Step::Values(values) = step {
-                    return Some(MergedNext::Values(values));
+            SourceItem::UserTopic(subscription, TopicItem::Updates(_)) => {
+                self.sources.push(Box::pin(next_of_user_topic(subscription)))
+            }
+            SourceItem::UserTopic(_, TopicItem::Reset) | SourceItem::Drivers(_, TopicItem::Reset) => {
+                return Some(MergedItem::Reset);
+            }
+            SourceItem::Drivers(subscription, item) => {
+                self.sources.push(Box::pin(next_of_drivers(subscription)));
+                if let TopicItem::Updates(updates) = item {
+                    return Some(MergedItem::Updates(updates));
                 }
             }
-            Turn::Opened(ride, generation, opened) if self.is_current(&ride, generation) => match opened {
+            SourceItem::RideOpened(ride, generation, opened) if self.is_current(&ride, generation) => match opened {
                 Some(opened) => {
-                    let (follow, opened) = *opened;
-                    self.follow(follow, &opened);
+                    let (ride_reader, opened) = *opened;
+                    self.add_ride(ride_reader, &opened);
                 }
-                // Nothing of it is the reader's, or it is gone.
-                None => self.end(&ride),
+                // The user has no access to it, or it does not exist.
+                None => self.remove_ride(&ride),
             },
-            Turn::Ride(ride, generation, follow, next) if self.is_current(&ride, generation) => {
-                return self.take_of_ride(ride, generation, follow, next);
+            SourceItem::Ride(ride, generation, ride_reader, item) if self.is_current(&ride, generation) => {
+                return self.handle_ride_item(ride, generation, ride_reader, item);
             }
-            Turn::Looked(going_on) => self.make_room(going_on),
-            // Of a time that has been closed.
-            Turn::Opened(..) | Turn::Ride(..) | Turn::Stopped => {}
+            SourceItem::OpenRides(open_rides) => self.apply_refresh(open_rides),
+            // Of an interval that was closed.
+            SourceItem::RideOpened(..) | SourceItem::Ride(..) | SourceItem::Aborted => {}
         }
         None
     }
 
-    fn take_of_ride(&mut self, ride: RideId, generation: u64, follow: Box<Follow>, next: Next) -> Option<MergedNext> {
-        let access = follow.access();
+    fn handle_ride_item(
+        &mut self,
+        ride: RideId,
+        generation: u64,
+        ride_reader: Box<RideReader>,
+        item: RideItem,
+    ) -> Option<MergedItem> {
+        let access = ride_reader.access();
         if let Some(followed) = self.rides.get_mut(&ride) {
             followed.from_seq = access.from_seq;
-            followed.again_from = followed.again_from.filter(|from_seq| *from_seq > access.from_seq);
+            followed.next_from = followed.next_from.filter(|from_seq| *from_seq > access.from_seq);
         }
-        let next = match next {
-            Next::Events(events) => {
-                if events.iter().any(|event| event.kind.moves_rights()) {
-                    // It may have ended, and another be waiting for its place.
-                    self.want_look();
+        let item = match item {
+            RideItem::Events(events) => {
+                if events.iter().any(|event| event.kind.changes_access()) {
+                    // The ride may have ended, and an omitted ride may take its place.
+                    self.request_refresh();
                 }
-                let place = |event: Event| {
-                    self.places.advance(&ride, event.seq);
-                    Placed { event, cursor: self.places.encode() }
+                let with_cursor = |event: Event| {
+                    self.cursor.advance(&ride, event.seq);
+                    MergedEvent { event, cursor: self.cursor.encode() }
                 };
-                let placed = events.into_iter().map(place).collect();
-                // Past those that are not the reader's to see, too.
-                self.places.advance(&ride, follow.cursor());
-                MergedNext::Events(placed)
+                let events = events.into_iter().map(with_cursor).collect();
+                // Also past the events that the user may not see.
+                self.cursor.advance(&ride, ride_reader.cursor());
+                MergedItem::Events(events)
             }
-            Next::Values(values) => MergedNext::Values(values),
-            Next::Gap(gap) => {
-                self.places.advance(&ride, gap.to);
-                MergedNext::Gap(Topic::ride(&ride), gap)
+            RideItem::Updates(updates) => MergedItem::Updates(updates),
+            RideItem::Gap(gap) => {
+                self.cursor.advance(&ride, gap.to);
+                MergedItem::Gap(Topic::ride(&ride), gap)
             }
-            Next::Closed(Closed::Reset) => return Some(MergedNext::Reset),
-            Next::Closed(Closed::Removed | Closed::RideOver) => {
-                self.end(&ride);
+            RideItem::Closed(CloseReason::Reset) => return Some(MergedItem::Reset),
+            RideItem::Closed(CloseReason::Removed | CloseReason::RideClosed) => {
+                self.remove_ride(&ride);
                 return None;
             }
         };
-        self.go_on(ride, generation, follow);
-        Some(next)
+        self.wait_for_ride(ride, generation, ride_reader);
+        Some(item)
     }
 
-    /// A ride has nothing more to hand out. Its place stays until its closing is handed out.
-    fn end(&mut self, ride: &RideId) {
-        self.want_look();
-        if let Some(from_seq) = self.rides.remove(ride).and_then(|followed| followed.again_from) {
-            self.assigned(ride.clone(), from_seq);
+    /// Removes a ride that has no more items. Its position stays until its closing event is delivered.
+    fn remove_ride(&mut self, ride: &RideId) {
+        self.request_refresh();
+        if let Some(from_seq) = self.rides.remove(ride).and_then(|followed| followed.next_from) {
+            self.on_assigned(ride.clone(), from_seq);
         }
     }
 }
 
-impl fmt::Debug for Merged {
+impl fmt::Debug for MergedReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Merged").field("places", &self.places).finish_non_exhaustive()
+        f.debug_struct("MergedReader").field("cursor", &self.cursor).finish_non_exhaustive()
     }
 }

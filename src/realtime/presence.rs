@@ -1,13 +1,15 @@
-//! Who follows a ride here, and which drivers have anything open at all: counted from open streams and polls, and registered for all replicas to see.
+//! Presence: which users have a stream or poll of a ride open, and which drivers have any connection open. Connections are counted here
+//! and registered in the database for all replicas.
 //!
-//! The database is written when a user's first connection on this replica opens, and a grace after the last has
-//! closed; what lies between costs nothing. Coming is told at once, going after the grace: so a user who changes
-//! the replica within it is registered there before they are taken out here, and never shows offline.
+//! The database is written when a user's first connection on this replica opens, and when the grace period after the last one has passed.
+//! Reconnects in between write nothing. Online is announced immediately, offline after the grace period. So a user who changes the replica
+//! within the grace period is registered on the new one before the old one removes them, and never appears offline.
 //!
-//! What is registered counts while this replica's lease holds. One that has lost it, by a stop, a lost network or
-//! a crashed database, takes a new name and registers everybody again, in one transaction with the new lease. Registrations
-//! that hold no longer are the list of what is still to be done: each heartbeat of each replica takes some out, with all that
-//! follows from it in one transaction, so whatever fails is done by the next.
+//! A registration is valid while this replica's lease is. A replica can lose its lease: it was stopped, the network failed, or the database
+//! crashed. It then takes a new id, and registers all its users again in the same transaction as the new lease.
+//!
+//! Expired registrations are themselves the list of work to do. Each heartbeat of each replica removes some of them, with all
+//! consequences in one transaction. So work that fails is done by the next heartbeat.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -18,118 +20,117 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use crate::domain::{Signal, Topic, UserId};
-use crate::store::{Presence, Store, StoreError};
+use crate::domain::{StateUpdate, Topic, UserId};
+use crate::store::{Store, StoreError, TopicUser};
 
-/// How long a lease holds, and how often it is renewed.
+/// How long a lease is valid, and how often it is renewed.
 const LEASE: Duration = Duration::from_secs(15);
-const BEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// The most users settled in one transaction.
-const SETTLE: usize = 500;
+/// The largest number of users that one transaction reconciles.
+const RECONCILE_LIMIT: usize = 500;
 
-/// For how long one heartbeat takes out users who have lapsed: there may be all those of a large replica. The rest is for the
-/// next.
-const REAP: Duration = Duration::from_secs(2);
+/// How long one heartbeat removes expired users. There may be all users of a large replica; the next heartbeats remove the rest.
+const EXPIRE_TIME: Duration = Duration::from_secs(2);
 
-/// The most available drivers whom one heartbeat looks after.
-const DRIVERS: i64 = 1_000;
+/// The largest number of available drivers that one heartbeat checks.
+const DRIVER_LIMIT: i64 = 1_000;
 
-/// How long to wait before a database that has failed is asked again.
+/// How long to wait before a failed database call is retried.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Everybody who follows a ride on this replica.
+/// Counts each user's open connections on this replica, and keeps the database's registrations in line with them.
 #[derive(Debug, Default)]
-pub struct Attendance {
-    here: Mutex<Here>,
+pub struct PresenceTracker {
+    state: Mutex<TrackerState>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Here {
-    users: HashMap<Presence, Attendee>,
-    /// Whose registration may have to change.
-    unsettled: HashSet<Presence>,
-    /// When to look whether those who have left are still gone. One for each, however often they come and go: who polls does
-    /// with each answer. One who has come back is found to be here then.
-    leaving: BinaryHeap<Reverse<(Instant, Presence)>>,
+struct TrackerState {
+    users: HashMap<TopicUser, PresenceEntry>,
+    /// Users whose registration may have to change.
+    pending: HashSet<TopicUser>,
+    /// When to check whether a disconnected user is still disconnected. There is one entry per user, however often the user polls. The
+    /// check finds out whether the user has reconnected.
+    checks: BinaryHeap<Reverse<(Instant, TopicUser)>>,
 }
 
 #[derive(Debug, Default)]
-struct Attendee {
+struct PresenceEntry {
     connections: usize,
-    /// When they go, having no connection.
-    gone_at: Option<Instant>,
-    /// When that is looked at next.
-    looked_at: Option<Instant>,
+    /// When the user goes offline, if no connection is open.
+    offline_at: Option<Instant>,
+    /// When that is checked next.
+    check_at: Option<Instant>,
     is_registered: bool,
 }
 
-/// An open stream or poll of somebody who is on the ride. They leave `grace` after it is dropped.
+/// An open stream or poll of a participant. The user goes offline `grace` after the last one is dropped.
 #[derive(Debug)]
-pub struct Attending {
-    attendance: Arc<Attendance>,
-    presence: Presence,
+pub struct PresenceGuard {
+    tracker: Arc<PresenceTracker>,
+    presence: TopicUser,
     grace: Duration,
 }
 
-impl Attendance {
-    fn here(&self) -> MutexGuard<'_, Here> {
-        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+impl PresenceTracker {
+    fn state(&self) -> MutexGuard<'_, TrackerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection opens to a ride's topic, or a driver's to anything.
-    pub fn attend(self: &Arc<Self>, topic: Topic, user: UserId, grace: Duration) -> Attending {
+    /// Counts a connection: on a ride's topic, or any connection of a driver on the drivers' topic.
+    pub fn connect(self: &Arc<Self>, topic: Topic, user: UserId, grace: Duration) -> PresenceGuard {
         let presence = (topic, user);
-        let mut here = self.here();
-        let attendee = here.users.entry(presence.clone()).or_default();
-        attendee.connections += 1;
-        attendee.gone_at = None;
-        if !attendee.is_registered {
-            here.unsettled.insert(presence.clone());
+        let mut state = self.state();
+        let entry = state.users.entry(presence.clone()).or_default();
+        entry.connections += 1;
+        entry.offline_at = None;
+        if !entry.is_registered {
+            state.pending.insert(presence.clone());
             self.changed.notify_one();
         }
-        drop(here);
-        Attending { attendance: Arc::clone(self), presence, grace }
+        drop(state);
+        PresenceGuard { tracker: Arc::clone(self), presence, grace }
     }
 
-    fn leave(&self, presence: &Presence, grace: Duration) {
-        let mut here = self.here();
-        let Some(attendee) = here.users.get_mut(presence) else { return };
-        attendee.connections -= 1;
-        if attendee.connections > 0 {
+    fn disconnect(&self, presence: &TopicUser, grace: Duration) {
+        let mut state = self.state();
+        let Some(entry) = state.users.get_mut(presence) else { return };
+        entry.connections -= 1;
+        if entry.connections > 0 {
             return;
         }
-        let gone_at = Instant::now() + grace;
-        attendee.gone_at = Some(gone_at);
-        if attendee.looked_at.is_none_or(|at| gone_at < at) {
-            attendee.looked_at = Some(gone_at);
-            here.leaving.push(Reverse((gone_at, presence.clone())));
+        let offline_at = Instant::now() + grace;
+        entry.offline_at = Some(offline_at);
+        if entry.check_at.is_none_or(|at| offline_at < at) {
+            entry.check_at = Some(offline_at);
+            state.checks.push(Reverse((offline_at, presence.clone())));
             self.changed.notify_one();
         }
     }
 
-    /// Keeps the registrations true and the lease alive, for ever. `tell` is given what is news.
-    pub async fn run(&self, store: Arc<Store>, tell: impl Fn(Signal) + Send + Sync) {
+    /// Reconciles the registrations and renews the lease, forever. `notify` receives each change.
+    pub async fn run(&self, store: Arc<Store>, notify: impl Fn(StateUpdate) + Send + Sync) {
         let mut replica = None;
-        let mut beat_at = Instant::now();
+        let mut heartbeat_at = Instant::now();
         let mut drivers_after = None;
         loop {
             let result = match replica {
-                None => self.enlist(&store, &tell).await.map(|name| replica = Some(name)),
-                Some(name) if beat_at <= Instant::now() => {
-                    beat_at = Instant::now() + BEAT.mul_f64(0.8 + 0.2 * fastrand::f64());
-                    let lives = beat(&store, name, &mut drivers_after, &tell).await;
-                    lives.map(|lives| replica = replica.filter(|_| lives))
+                None => self.register(&store, &notify).await.map(|name| replica = Some(name)),
+                Some(name) if heartbeat_at <= Instant::now() => {
+                    heartbeat_at = Instant::now() + HEARTBEAT.mul_f64(0.8 + 0.2 * fastrand::f64());
+                    let is_alive = heartbeat(&store, name, &mut drivers_after, &notify).await;
+                    is_alive.map(|is_alive| replica = replica.filter(|_| is_alive))
                 }
-                Some(name) => self.settle(&store, name, &tell).await,
+                Some(name) => self.reconcile(&store, name, &notify).await,
             };
             if let Err(error) = result {
-                tracing::debug!(%error, "presence waits for the database");
+                tracing::debug!(%error, "presence update failed, retrying");
                 sleep(PAUSE).await;
                 continue;
             }
-            let Some(next) = self.next_change(beat_at).filter(|_| replica.is_some()) else { continue };
+            let Some(next) = self.next_change(heartbeat_at).filter(|_| replica.is_some()) else { continue };
             tokio::select! {
                 () = self.changed.notified() => {}
                 () = sleep_until(next) => {}
@@ -137,157 +138,156 @@ impl Attendance {
         }
     }
 
-    /// When there is something to do next; `None`: now.
-    fn next_change(&self, beat_at: Instant) -> Option<Instant> {
-        let here = self.here();
-        let leaving = here.leaving.peek().map_or(beat_at, |Reverse((gone_at, _))| *gone_at);
-        here.unsettled.is_empty().then_some(leaving.min(beat_at))
+    /// Returns when there is something to do next, or `None` if there is something to do now.
+    fn next_change(&self, heartbeat_at: Instant) -> Option<Instant> {
+        let state = self.state();
+        let check_at = state.checks.peek().map_or(heartbeat_at, |Reverse((offline_at, _))| *offline_at);
+        state.pending.is_empty().then_some(check_at.min(heartbeat_at))
     }
 
-    /// Takes a lease under a new name and registers everybody under it.
-    async fn enlist(&self, store: &Store, tell: &impl Fn(Signal)) -> Result<Uuid, StoreError> {
+    /// Takes a lease under a new id and registers all connected users under it.
+    async fn register(&self, store: &Store, notify: &impl Fn(StateUpdate)) -> Result<Uuid, StoreError> {
         let replica = Uuid::now_v7();
-        let users = self.everybody();
-        store.enlist(replica, LEASE, &users).await?.into_iter().for_each(tell);
-        self.settled(&users, &[]);
+        let users = self.connected_users();
+        store.register_replica(replica, LEASE, &users).await?.into_iter().for_each(notify);
+        self.mark_stored(&users, &[]);
         Ok(replica)
     }
 
-    /// Those who are here, none of whom counts as registered. Those who have gone are left to be forgotten.
-    fn everybody(&self) -> Vec<Presence> {
+    /// Returns all connected users and marks them as unregistered. Users whose grace period has passed are marked for removal.
+    fn connected_users(&self) -> Vec<TopicUser> {
         let now = Instant::now();
-        let mut here = self.here();
-        let Here { users, unsettled, .. } = &mut *here;
-        let mut everybody = Vec::with_capacity(users.len());
-        for (presence, attendee) in users {
-            attendee.is_registered = false;
-            if attendee.gone_at.is_some_and(|gone_at| gone_at <= now) {
-                unsettled.insert(presence.clone());
+        let mut state = self.state();
+        let TrackerState { users, pending, .. } = &mut *state;
+        let mut connected = Vec::with_capacity(users.len());
+        for (presence, entry) in users {
+            entry.is_registered = false;
+            if entry.offline_at.is_some_and(|offline_at| offline_at <= now) {
+                pending.insert(presence.clone());
             } else {
-                everybody.push(presence.clone());
+                connected.push(presence.clone());
             }
         }
-        everybody
+        connected
     }
 
-    async fn settle(&self, store: &Store, replica: Uuid, tell: &impl Fn(Signal)) -> Result<(), StoreError> {
-        let (came, gone) = self.unsettled();
-        if came.is_empty() && gone.is_empty() {
+    async fn reconcile(&self, store: &Store, replica: Uuid, notify: &impl Fn(StateUpdate)) -> Result<(), StoreError> {
+        let (to_register, to_unregister) = self.take_pending();
+        if to_register.is_empty() && to_unregister.is_empty() {
             return Ok(());
         }
-        match store.settle(replica, &came, &gone).await {
-            Ok(news) => {
-                news.into_iter().for_each(tell);
-                self.settled(&came, &gone);
+        match store.reconcile_presence(replica, &to_register, &to_unregister).await {
+            Ok(updates) => {
+                updates.into_iter().for_each(notify);
+                self.mark_stored(&to_register, &to_unregister);
                 Ok(())
             }
             Err(error) => {
-                self.here().unsettled.extend(came.into_iter().chain(gone));
+                self.state().pending.extend(to_register.into_iter().chain(to_unregister));
                 Err(error)
             }
         }
     }
 
-    /// Some of those whose registration has to change: to be made, and to be taken out.
-    fn unsettled(&self) -> (Vec<Presence>, Vec<Presence>) {
+    /// Takes some of the users whose registration must change: those to register and those to unregister.
+    fn take_pending(&self) -> (Vec<TopicUser>, Vec<TopicUser>) {
         let now = Instant::now();
-        let mut here = self.here();
-        here.look(now);
-        let (mut came, mut gone) = (Vec::new(), Vec::new());
-        let some: Vec<_> = here.unsettled.iter().take(SETTLE).cloned().collect();
-        for presence in some {
-            here.unsettled.remove(&presence);
-            let Some(attendee) = here.users.get(&presence) else { continue };
-            let has_gone = attendee.gone_at.is_some_and(|gone_at| gone_at <= now);
-            match (has_gone, attendee.is_registered) {
-                (false, false) => came.push(presence),
-                (true, true) => gone.push(presence),
-                (true, false) => drop(here.users.remove(&presence)),
+        let mut state = self.state();
+        state.check_due(now);
+        let (mut to_register, mut to_unregister) = (Vec::new(), Vec::new());
+        let batch: Vec<_> = state.pending.iter().take(RECONCILE_LIMIT).cloned().collect();
+        for presence in batch {
+            state.pending.remove(&presence);
+            let Some(entry) = state.users.get(&presence) else { continue };
+            let is_offline = entry.offline_at.is_some_and(|offline_at| offline_at <= now);
+            match (is_offline, entry.is_registered) {
+                (false, false) => to_register.push(presence),
+                (true, true) => to_unregister.push(presence),
+                (true, false) => drop(state.users.remove(&presence)),
                 (false, true) => {}
             }
         }
-        (came, gone)
+        (to_register, to_unregister)
     }
 
-    /// Notes what the database knows now. Who came or left meanwhile is unsettled again.
-    fn settled(&self, came: &[Presence], gone: &[Presence]) {
-        let mut here = self.here();
-        for presence in came {
-            if let Some(attendee) = here.users.get_mut(presence) {
-                attendee.is_registered = true;
+    /// Notes what the database has stored. A user who connected or disconnected meanwhile is reconciled again.
+    fn mark_stored(&self, registered: &[TopicUser], unregistered: &[TopicUser]) {
+        let mut state = self.state();
+        for presence in registered {
+            if let Some(entry) = state.users.get_mut(presence) {
+                entry.is_registered = true;
             }
         }
-        for presence in gone {
-            let Some(attendee) = here.users.get_mut(presence) else { continue };
-            attendee.is_registered = false;
-            if attendee.connections == 0 {
-                here.users.remove(presence);
+        for presence in unregistered {
+            let Some(entry) = state.users.get_mut(presence) else { continue };
+            entry.is_registered = false;
+            if entry.connections == 0 {
+                state.users.remove(presence);
             } else {
-                here.unsettled.insert(presence.clone());
+                state.pending.insert(presence.clone());
             }
         }
     }
 }
 
-/// A heartbeat: goes on with the lease, takes out whoever has lapsed, on whichever replica, and looks after some of the
-/// available drivers, those after `drivers_after`. `false`: the lease has run out. Then nobody is taken out: those who are
-/// here would be told to have left.
-async fn beat(
+/// Renews the lease, removes expired users of every replica, and checks some of the available drivers: those after `drivers_after`.
+/// Returns `false` if the lease has expired. Then no user is removed, because the users of this replica would be announced as offline.
+async fn heartbeat(
     store: &Store,
     replica: Uuid,
     drivers_after: &mut Option<UserId>,
-    tell: &impl Fn(Signal),
+    notify: &impl Fn(StateUpdate),
 ) -> Result<bool, StoreError> {
     let began = Instant::now();
-    if !store.beat(replica, LEASE).await? {
-        tracing::warn!("this replica's lease has run out; everybody here is registered again");
+    if !store.heartbeat(replica, LEASE).await? {
+        tracing::warn!("presence lease of this replica expired; all its users are registered again");
         return Ok(false);
     }
-    store.expire().await?;
+    store.expire_leases().await?;
     loop {
-        let lapsed = store.lapsed(SETTLE).await?;
-        if lapsed.is_empty() {
+        let expired = store.expired_presence(RECONCILE_LIMIT).await?;
+        if expired.is_empty() {
             break;
         }
-        store.reap(&lapsed).await?.into_iter().for_each(tell);
-        if began.elapsed() > REAP {
+        store.remove_expired_presence(&expired).await?.into_iter().for_each(notify);
+        if began.elapsed() > EXPIRE_TIME {
             return Ok(true);
         }
     }
-    // As long as others may take to register theirs again after a crash of the database.
-    let (unattended, last) = store.unattended_drivers(drivers_after.as_ref(), DRIVERS).await?;
-    if !unattended.is_empty() {
-        store.register_drivers(&unattended, LEASE).await?;
+    // As long as other replicas may need to register their drivers again after a crash of the database.
+    let (unregistered, last) = store.unregistered_drivers(drivers_after.as_ref(), DRIVER_LIMIT).await?;
+    if !unregistered.is_empty() {
+        store.register_drivers(&unregistered, LEASE).await?;
     }
     *drivers_after = last;
     Ok(true)
 }
 
-impl Here {
-    /// Those whose grace has ended are unsettled; who came and left again meanwhile is looked at later.
-    fn look(&mut self, now: Instant) {
-        while let Some(Reverse((at, _))) = self.leaving.peek()
+impl TrackerState {
+    /// Marks users whose grace period has passed for reconciliation. A user who reconnected and disconnected again is checked later.
+    fn check_due(&mut self, now: Instant) {
+        while let Some(Reverse((at, _))) = self.checks.peek()
             && *at <= now
-            && let Some(Reverse((at, presence))) = self.leaving.pop()
+            && let Some(Reverse((at, presence))) = self.checks.pop()
         {
-            // One that was put off for an earlier one has nothing to say.
-            let Some(attendee) = self.users.get_mut(&presence).filter(|attendee| attendee.looked_at == Some(at)) else {
+            // An entry that was replaced by an earlier one is ignored.
+            let Some(entry) = self.users.get_mut(&presence).filter(|entry| entry.check_at == Some(at)) else {
                 continue;
             };
-            attendee.looked_at = attendee.gone_at.filter(|gone_at| *gone_at > now);
-            match attendee.looked_at {
-                Some(later) => self.leaving.push(Reverse((later, presence))),
+            entry.check_at = entry.offline_at.filter(|offline_at| *offline_at > now);
+            match entry.check_at {
+                Some(later) => self.checks.push(Reverse((later, presence))),
                 None => {
-                    self.unsettled.insert(presence);
+                    self.pending.insert(presence);
                 }
             }
         }
     }
 }
 
-impl Drop for Attending {
+impl Drop for PresenceGuard {
     fn drop(&mut self) {
-        self.attendance.leave(&self.presence, self.grace);
+        self.tracker.disconnect(&self.presence, self.grace);
     }
 }
 
@@ -297,58 +297,58 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(15);
 
-    fn user() -> Presence {
+    fn user() -> TopicUser {
         (Topic::drivers(), UserId::parse("driver").unwrap())
     }
 
-    /// Comes and goes.
-    fn call(attendance: &Arc<Attendance>, grace: Duration) {
+    /// Connects and disconnects.
+    fn poll(tracker: &Arc<PresenceTracker>, grace: Duration) {
         let (topic, user) = user();
-        drop(attendance.attend(topic, user, grace));
+        drop(tracker.connect(topic, user, grace));
     }
 
-    fn looks(attendance: &Attendance, after: Duration) -> bool {
-        let mut here = attendance.here();
-        here.unsettled.clear();
-        here.look(Instant::now() + after);
-        here.unsettled.contains(&user())
-    }
-
-    #[test]
-    fn who_polls_again_and_again_is_remembered_once() {
-        let attendance = Arc::new(Attendance::default());
-        (0..1_000).for_each(|_| call(&attendance, GRACE));
-        assert_eq!(attendance.here().leaving.len(), 1);
+    fn is_due(tracker: &PresenceTracker, after: Duration) -> bool {
+        let mut state = tracker.state();
+        state.pending.clear();
+        state.check_due(Instant::now() + after);
+        state.pending.contains(&user())
     }
 
     #[test]
-    fn under_a_new_lease_nobody_counts_as_registered_and_whoever_has_gone_is_forgotten() {
-        let attendance = Arc::new(Attendance::default());
-        call(&attendance, GRACE);
-        assert_eq!(attendance.everybody(), [user()]);
-        attendance.settled(&[user()], &[]);
-        assert_eq!(attendance.everybody(), [user()], "for another one");
-        call(&attendance, Duration::ZERO);
-        assert_eq!(attendance.everybody(), []);
-        assert_eq!(attendance.unsettled(), (Vec::new(), Vec::new()));
-        assert!(attendance.here().users.is_empty());
+    fn a_user_who_polls_repeatedly_has_one_entry() {
+        let tracker = Arc::new(PresenceTracker::default());
+        (0..1_000).for_each(|_| poll(&tracker, GRACE));
+        assert_eq!(tracker.state().checks.len(), 1);
     }
 
     #[test]
-    fn who_comes_and_goes_again_within_the_grace_has_all_of_it() {
-        let attendance = Arc::new(Attendance::default());
-        call(&attendance, GRACE / 2);
-        call(&attendance, GRACE);
-        assert!(!looks(&attendance, GRACE / 2));
-        assert!(looks(&attendance, GRACE));
+    fn under_a_new_lease_all_users_are_unregistered_and_disconnected_ones_are_removed() {
+        let tracker = Arc::new(PresenceTracker::default());
+        poll(&tracker, GRACE);
+        assert_eq!(tracker.connected_users(), [user()]);
+        tracker.mark_stored(&[user()], &[]);
+        assert_eq!(tracker.connected_users(), [user()], "for another lease");
+        poll(&tracker, Duration::ZERO);
+        assert_eq!(tracker.connected_users(), []);
+        assert_eq!(tracker.take_pending(), (Vec::new(), Vec::new()));
+        assert!(tracker.state().users.is_empty());
     }
 
     #[test]
-    fn who_goes_for_a_shorter_time_than_before_is_missed_sooner() {
-        let attendance = Arc::new(Attendance::default());
-        call(&attendance, GRACE * 4);
-        call(&attendance, GRACE);
-        assert!(looks(&attendance, GRACE));
-        assert!(!looks(&attendance, GRACE * 4), "that was all");
+    fn a_user_who_reconnects_within_the_grace_period_gets_all_of_it_again() {
+        let tracker = Arc::new(PresenceTracker::default());
+        poll(&tracker, GRACE / 2);
+        poll(&tracker, GRACE);
+        assert!(!is_due(&tracker, GRACE / 2));
+        assert!(is_due(&tracker, GRACE));
+    }
+
+    #[test]
+    fn a_shorter_grace_period_brings_the_check_forward() {
+        let tracker = Arc::new(PresenceTracker::default());
+        poll(&tracker, GRACE * 4);
+        poll(&tracker, GRACE);
+        assert!(is_due(&tracker, GRACE));
+        assert!(!is_due(&tracker, GRACE * 4), "no further check is scheduled");
     }
 }

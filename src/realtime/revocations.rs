@@ -1,7 +1,7 @@
-//! Whose logins count no longer: all of them on every replica, in memory.
+//! Revoked logins. Every replica caches all of them in memory.
 //!
-//! The table is the truth. A replica reads what is new in it when it starts, when a hint says so, and with each look of
-//! the fallback; so a revocation that no hint has told of is late by that much and no more.
+//! The table is authoritative. A replica reads new revocations when it starts, when a hint announces them, and with each fallback poll.
+//! So a revocation whose hint is lost takes effect at the next fallback poll at the latest.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -12,36 +12,36 @@ use tokio::sync::watch;
 use crate::domain::{Caller, Time, UserId};
 use crate::store::{Store, StoreError};
 
-/// The revocations that this replica knows.
+/// The revocations that this replica has read.
 #[derive(Debug)]
 pub struct Revocations {
-    known: RwLock<HashMap<UserId, Time>>,
-    /// Of the newest.
+    cached: RwLock<HashMap<UserId, Time>>,
+    /// The version of the newest revocation.
     version: watch::Sender<i64>,
 }
 
 impl Default for Revocations {
     fn default() -> Self {
-        Self { known: RwLock::default(), version: watch::Sender::new(0) }
+        Self { cached: RwLock::default(), version: watch::Sender::new(0) }
     }
 }
 
 impl Revocations {
-    /// Reads what is new.
+    /// Reads revocations that are newer than the cached ones.
     pub async fn refresh(&self, store: &Store) -> Result<(), StoreError> {
-        let known = *self.version.borrow();
-        let newer = store.newer_revocations(known).await?;
+        let version = *self.version.borrow();
+        let newer = store.newer_revocations(version).await?;
         let Some(latest) = newer.iter().map(|revocation| revocation.version).max() else { return Ok(()) };
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
         let mut has_changed = false;
         for revocation in newer {
-            if known.get(&revocation.user).is_none_or(|at| *at < revocation.at) {
-                known.insert(revocation.user, revocation.at);
+            if cached.get(&revocation.user).is_none_or(|at| *at < revocation.at) {
+                cached.insert(revocation.user, revocation.at);
                 has_changed = true;
             }
         }
-        drop(known);
-        // Told also where the version stays: one that was committed late may be older than the newest.
+        drop(cached);
+        // Waiters are also notified if the version stays the same: a revocation that was committed late may be older than the newest one.
         self.version.send_if_modified(|version| {
             *version = latest.max(*version);
             has_changed
@@ -49,13 +49,13 @@ impl Revocations {
         Ok(())
     }
 
-    /// Whether a login was revoked after it was issued. One that does not say when it was issued counts as older; one of
-    /// the same second as well, since most tokens give no part of it. Where the issuer's clock is `ahead`, a login may be older by
-    /// that much than it says.
+    /// Returns whether a login was revoked after it was issued. A login without an issue time counts as older than the revocation. So does
+    /// a login of the same second, because most tokens have whole seconds only. If the issuer's clock is `ahead`, the login may be older by
+    /// that much than it states.
     pub fn is_revoked(&self, caller: &Caller, ahead: Duration) -> bool {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
         let is_older = |revoked_at: Time| caller.issued_at.is_none_or(|at| at <= revoked_at.plus(ahead));
-        known.get(&caller.user).is_some_and(|revoked_at| is_older(*revoked_at))
+        cached.get(&caller.user).is_some_and(|revoked_at| is_older(*revoked_at))
     }
 
     /// Waits until a login is revoked.

@@ -1,25 +1,25 @@
-//! Which message an event concerns. Whoever may not see that message is not handed the event: its seq is skipped, as with a
+//! The message that an event is about. A reader who may not see that message does not receive the event: its seq is skipped, as with a
 //! filter.
 //!
-//! Only a reader whose parts of the log do not begin with the ride meets such events: a driver after another. What they
-//! concern is read from their data then, and for reactions, which name the message by its id alone, from the messages.
+//! Only a reader whose access does not begin with the ride's log has such events: a driver who replaced another driver. For such a reader
+//! the message is taken from the event's data. A reaction names its message by id only, so its seq is read from the messages.
 
 use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 
 use super::Event;
-use crate::domain::{EventType, MessageId, Parts, Seq};
+use crate::domain::{AccessIntervals, EventType, MessageId, Seq};
 use crate::store::{Store, StoreError};
 
-/// What an event concerns.
+/// The message that an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subject {
-    /// No message, or the one that it is itself.
+    /// No message, or the message that the event itself creates.
     None,
-    /// The message of this seq.
+    /// The message with this seq.
     Seq(Seq),
-    /// The message of this id.
+    /// The message with this id.
     Id(MessageId),
 }
 
@@ -32,8 +32,8 @@ struct Data<'a> {
 
 impl Subject {
     fn of(event: &Event) -> Self {
-        let is_known = event.kind.leaves_ride();
-        let is_of_message = is_known || event.kind.as_str().starts_with("message:");
+        let is_known_type = event.kind.leaves_ride_unchanged();
+        let is_of_message = is_known_type || event.kind.as_str().starts_with("message:");
         if !is_of_message || event.kind == EventType::MessageNew {
             return Self::None;
         }
@@ -41,15 +41,19 @@ impl Subject {
         match (data.seq, data.message_id.and_then(MessageId::parse)) {
             (Some(seq), _) => Self::Seq(seq),
             (None, Some(id)) => Self::Id(id),
-            // A type of a newer version may concern no message. One of ours that cannot be read is nobody's.
-            (None, None) if is_known => Self::Seq(0),
+            // An unknown type of a newer version may concern no message. If the data of a known type is invalid, no reader may see the event.
+            (None, None) if is_known_type => Self::Seq(0),
             (None, None) => Self::None,
         }
     }
 }
 
-/// The seqs of those events that concern messages outside `parts`.
-pub(super) async fn hidden(store: &Store, parts: &Parts, events: &[Event]) -> Result<HashSet<Seq>, StoreError> {
+/// Returns the seqs of the events that are about messages outside `intervals`.
+pub(super) async fn hidden(
+    store: &Store,
+    intervals: &AccessIntervals,
+    events: &[Event],
+) -> Result<HashSet<Seq>, StoreError> {
     let subjects = || events.iter().map(|event| (event.seq, Subject::of(event)));
     let named = subjects().filter_map(|(_, subject)| match subject {
         Subject::Id(id) => Some(id),
@@ -59,9 +63,9 @@ pub(super) async fn hidden(store: &Store, parts: &Parts, events: &[Event]) -> Re
     let seqs = if named.is_empty() { HashMap::new() } else { store.seqs_of_messages(named).await? };
     let is_hidden = |subject: &Subject| match subject {
         Subject::None => false,
-        Subject::Seq(seq) => !parts.contains(*seq),
-        // Retention takes messages after the log, so one that is not there was none that they could see.
-        Subject::Id(id) => !seqs.get(id).is_some_and(|seq| parts.contains(*seq)),
+        Subject::Seq(seq) => !intervals.contains(*seq),
+        // Retention deletes messages after their events. So a message that does not exist is one that the reader may not see.
+        Subject::Id(id) => !seqs.get(id).is_some_and(|seq| intervals.contains(*seq)),
     };
     Ok(subjects().filter(|(_, subject)| is_hidden(subject)).map(|(seq, _)| seq).collect())
 }
@@ -71,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_concerns_the_message_that_its_data_names() {
+    fn the_subject_is_the_message_that_the_data_names() {
         let id = MessageId::new();
         let subject = |kind, data: &str| Subject::of(&Event::new(20, kind, data));
         let reaction = format!(r#"{{"rideId":"r","messageId":"{id}","userId":"u"}}"#);
@@ -86,6 +90,10 @@ mod tests {
         let newer = EventType::from_stored("message:pinned").unwrap();
         assert_eq!(subject(newer, &deleted), Subject::Seq(4));
         assert_eq!(subject(newer, r#"{"pinned":1}"#), Subject::None);
-        assert_eq!(subject(EventType::MessageEdited, "null"), Subject::Seq(0), "what cannot be read is nobody's");
+        assert_eq!(
+            subject(EventType::MessageEdited, "null"),
+            Subject::Seq(0),
+            "an event with invalid data is hidden from all readers"
+        );
     }
 }

@@ -1,144 +1,144 @@
-//! A cursor that moves along a topic.
+//! A cursor that moves along one topic.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::hub::Hold;
+use super::hub::TopicGuard;
 use super::topic::Head;
-use super::{Event, Gap, Hub, Value};
-use crate::domain::{Seq, Signal, Topic};
+use super::{Event, Gap, Hub, StateFrame};
+use crate::domain::{Seq, StateUpdate, Topic};
 use crate::store::{PageRequest, Store, StoreError};
 
 /// A reader of one topic. It holds a cursor and no events.
 #[derive(Debug)]
 pub struct Subscription {
-    hold: Hold,
+    guard: TopicGuard,
     head: watch::Receiver<Head>,
     store: Arc<Store>,
     cursor: Seq,
-    /// The last change of a value that was handed out.
-    signals: u64,
-    /// What the reader was told of values was true at this seq. One that names an earlier seq may be older than that.
-    values_after: Seq,
+    /// The serial number of the last state update that was delivered.
+    serial: u64,
+    /// The seq at which the client's state was read. An update that names an earlier seq may be older than that state.
+    state_seq: Seq,
 }
 
-/// What comes next on a topic.
+/// The next item of a topic.
 #[derive(Debug)]
-pub enum Step {
+pub enum TopicItem {
     /// Events, in order, directly after the cursor.
     Events(Vec<Event>),
-    /// Values that have changed, the last of each.
-    Values(Vec<Value>),
-    /// The log no longer has these.
+    /// State updates that have changed, only the latest of each.
+    Updates(Vec<StateFrame>),
+    /// The log no longer has these events.
     Gap(Gap),
-    /// The log is not the one that was being read. There is nothing more.
+    /// The log was replaced (a restored database). No more items follow.
     Reset,
 }
 
 impl Subscription {
-    /// Registers a reader. Only after this may the database be asked where the log ends, and the answer belongs
-    /// into [`Self::start`].
+    /// Registers a reader with the hub. Only after this may the caller read the log's head from the database and pass it to
+    /// [`Self::start`].
     pub fn register(hub: &Arc<Hub>, store: Arc<Store>, topic: &Topic) -> Self {
-        let hold = hub.hold(topic);
-        let head = hold.state.watch();
-        let signals = head.borrow().signals;
-        Self { hold, head, store, cursor: 0, signals, values_after: 0 }
+        let guard = hub.register(topic);
+        let head = guard.state.watch();
+        let serial = head.borrow().serial;
+        Self { guard, head, store, cursor: 0, serial, state_seq: 0 }
     }
 
-    /// Begins to read after `cursor`, the log having reached `head`.
+    /// Starts reading after `cursor`. The log has reached `head`.
     ///
-    /// `values` are those that it holds beside the log at `head`. Where the reader has been `told` them, what is handed out
-    /// later comes on top of them; else they are handed out as well.
-    pub fn start(&mut self, cursor: Seq, head: Seq, values: &[Signal], told: bool) {
-        (self.cursor, self.values_after) = (cursor, head);
-        self.hold.observe(head);
-        let known = self.hold.state.seed(values, self.signals);
-        self.signals = if told { known } else { 0 };
+    /// `state` is the topic's latest state at `head`. If the client has received this state (`client_has_state`), only later updates are
+    /// delivered. Otherwise the state is delivered as updates too.
+    pub fn start(&mut self, cursor: Seq, head: Seq, state: &[StateUpdate], client_has_state: bool) {
+        (self.cursor, self.state_seq) = (cursor, head);
+        self.guard.observe(head);
+        let serial = self.guard.state.seed(state, self.serial);
+        self.serial = if client_has_state { serial } else { 0 };
     }
 
-    /// Goes on behind `cursor`, where that is further than it is.
+    /// Moves the cursor forward to `cursor`, if it is behind that.
     pub fn skip_to(&mut self, cursor: Seq) {
         self.cursor = self.cursor.max(cursor);
     }
 
-    /// Goes on behind `cursor`, where what was read after it is not to be handed out.
+    /// Moves the cursor back to `cursor`, if events after that were read but must not be delivered.
     pub fn return_to(&mut self, cursor: Seq) {
         self.cursor = self.cursor.min(cursor);
     }
 
-    /// Takes note of how far the log reaches, as the database has just said.
+    /// Notes the log's head, which the database has just returned.
     pub fn observe(&self, head: Seq) {
-        self.hold.observe(head);
+        self.guard.observe(head);
     }
 
-    /// Up to where events were handed out.
+    /// Returns the position up to which events were delivered.
     pub fn cursor(&self) -> Seq {
         self.cursor
     }
 
-    /// Whether there is something to read now.
+    /// Returns whether an event can be read without waiting.
     pub fn is_behind(&self) -> bool {
         self.cursor < self.head.borrow().seq
     }
 
-    /// Waits for what comes next: at most `limit` events, fewer where one of them moves rights, which is then the
-    /// last. Dropping the future loses nothing.
-    pub async fn next(&mut self, limit: usize) -> Result<Step, StoreError> {
+    /// Waits for the next item: at most `limit` events. An event that changes rights is always the last of them. Cancel-safe: if the future
+    /// is dropped, no event is lost.
+    pub async fn next(&mut self, limit: usize) -> Result<TopicItem, StoreError> {
         loop {
             let head = *self.head.borrow_and_update();
             if head.is_reset {
-                return Ok(Step::Reset);
+                return Ok(TopicItem::Reset);
             }
             if self.cursor < head.seq {
                 return self.read(head.seq, limit).await;
             }
-            // Of those that have changed, the ones that name a seq that this reader has passed. For the others the head
-            // moves once more, since each has the log read up to where it was true.
-            if self.signals < head.signals && self.cursor >= self.values_after {
-                let (values, serial) = self.hold.state.signals_since(self.signals, self.cursor);
-                self.signals = serial;
-                if !values.is_empty() {
-                    return Ok(Step::Values(values));
+            // Take those of the changed updates that name a seq which this reader has passed. For the others, the head moves once more,
+            // because each update makes the hub load the log up to its seq.
+            if self.serial < head.serial && self.cursor >= self.state_seq {
+                let (updates, serial) = self.guard.state.updates_since(self.serial, self.cursor);
+                self.serial = serial;
+                if !updates.is_empty() {
+                    return Ok(TopicItem::Updates(updates));
                 }
             }
             if self.head.changed().await.is_err() {
-                // The topic's sender lives in what this holds.
-                return Ok(Step::Reset);
+                // This cannot happen: the guard keeps the topic's sender alive.
+                return Ok(TopicItem::Reset);
             }
         }
     }
 
-    /// Whether the log begins behind a gap, so that nothing is missing. Where the database cannot say, something may be.
-    pub async fn begins_behind(&self, gap: Gap) -> bool {
-        let begins_after = self.store.begins_after(&self.hold.state.name).await;
+    /// Returns whether the log begins after a gap, so that no event is missing. If the database is unavailable, it returns `false`.
+    pub async fn begins_after_gap(&self, gap: Gap) -> bool {
+        let begins_after = self.store.begins_after(&self.guard.state.name).await;
         begins_after.is_ok_and(|begins_after| begins_after.is_some_and(|begins_after| gap.to <= begins_after))
     }
 
-    async fn read(&mut self, head: Seq, limit: usize) -> Result<Step, StoreError> {
-        let mut events = match self.hold.state.after(self.cursor, limit) {
+    async fn read(&mut self, head: Seq, limit: usize) -> Result<TopicItem, StoreError> {
+        let mut events = match self.guard.state.after(self.cursor, limit) {
             Some(events) => events,
             None => {
-                // No more than there are: many are read in one statement, as far as they are short.
+                // Never more than exist: the statement reads many rows at once, as far as they are short.
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX).min(head - self.cursor);
-                let request = PageRequest { topic: self.hold.state.name.clone(), after: self.cursor, limit };
-                // Boxed, as all that is large and short-lived in what a stream waits with.
+                let request = PageRequest { topic: self.guard.state.name.clone(), after: self.cursor, limit };
+                // Boxed, as everything large and short-lived in a stream's future.
                 Box::pin(self.store.page(request)).await?.into_iter().map(Event::from).collect()
             }
         };
-        // The log is contiguous but for what retention has taken, always the oldest.
+        // The log is contiguous, except for the oldest events, which retention has deleted.
         let next = events.first().map_or(head + 1, |first| first.seq);
         if next != self.cursor + 1 {
             let gap = Gap { from: self.cursor + 1, to: next - 1 };
             self.cursor = gap.to;
-            return Ok(Step::Gap(gap));
+            return Ok(TopicItem::Gap(gap));
         }
-        // The feed has no rights: all of it is the platform's.
-        let moves_rights = |event: &Event| event.kind.moves_rights() && !self.hold.state.name.is_feed();
-        if let Some(place) = events.iter().position(moves_rights) {
-            events.truncate(place + 1);
+        // The feed has no access rights: only the platform reads it.
+        let changes_access = |event: &Event| event.kind.changes_access() && !self.guard.state.name.is_feed();
+        if let Some(index) = events.iter().position(changes_access) {
+            events.truncate(index + 1);
         }
         self.cursor = events.last().map_or(self.cursor, |last| last.seq);
-        Ok(Step::Events(events))
+        Ok(TopicItem::Events(events))
     }
 }

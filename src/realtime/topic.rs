@@ -1,12 +1,11 @@
-//! A topic that somebody here is reading: where its log ends, and its last few events.
+//! A topic that has readers on this replica: the head of its log, and its most recent events.
 //!
 //! Invariants, all under the ring's lock:
-//! - The ring is contiguous and ends at `end`: an event is appended only at `end + 1`. Whatever comes further
-//!   ahead only raises `wanted`; the hub's loader then reads what lies between from the log, once for all readers.
-//! - The head, which readers wait on, moves only after the ring has been filled up to it, and only grows.
-//! - An event that erases (a deletion) empties the ring of what came before it: what was said there is gone from
-//!   the log, so it is gone from here. So does the erasure of a user, with all topics: a page that was read before it is not
-//!   taken after it.
+//! - The ring is contiguous and ends at `end`. An event is appended only at `end + 1`. A later event only raises `wanted`; the hub's loader
+//!   then reads the events in between from the log, once for all readers.
+//! - The head, which readers wait on, only grows. It moves only after the ring has been filled up to it.
+//! - An event that erases (a deletion) empties the ring of all earlier events, because the log no longer has their content. The erasure
+//!   of a user does the same with all topics: a page that was read before the erasure is not accepted after it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,33 +13,32 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::Event;
-use super::signals::{Signals, Value};
-use crate::domain::{Seq, Signal, SignalKind, Topic, UserId};
+use super::state_cache::{StateCache, StateFrame};
+use crate::domain::{Seq, StateKind, StateUpdate, Topic, UserId};
 
-/// The most events, and the most bytes of them, that a topic keeps for readers a moment behind.
+/// The largest number of events, and of their bytes, that a topic keeps for readers that are a moment behind.
 const RING_EVENTS: usize = 64;
 const RING_BYTES: usize = 64 * 1024;
 
-/// Where a topic's log ends.
+/// The end of a topic's log, as its readers see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     /// The seq of the last event that can be read.
     pub(super) seq: Seq,
-    /// The number of the last change of a value.
-    pub(super) signals: u64,
-    /// Whether this log is no longer what its readers have been reading (a restored database).
+    /// The serial number of the last state update.
+    pub(super) serial: u64,
+    /// Whether the log was replaced by another one (a restored database).
     pub(super) is_reset: bool,
 }
 
-/// Events that are known to exist and are not in the ring.
+/// A range of events that exist and are not in the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Missing {
     /// Exclusive.
     pub(super) after: Seq,
-    /// Inclusive: as far as was said when this was asked for. Where a page is to be filled in that has nothing of
-    /// it, it must be what the log itself has said.
+    /// Inclusive: the last known seq when the range was determined. If a page without events is filled in, this must be the log's own head.
     pub(super) up_to: Seq,
-    /// How often the ring had been dropped when this was asked for.
+    /// The ring's generation when the range was determined.
     pub(super) generation: u64,
 }
 
@@ -56,18 +54,18 @@ pub(super) struct TopicState {
 struct Ring {
     events: VecDeque<Event>,
     bytes: usize,
-    /// The last seq known to be readable; `None` until somebody has said where the log ends.
+    /// The last seq that can be read, or `None` until the log's head is known.
     end: Option<Seq>,
-    /// The last seq known to exist.
+    /// The last seq that is known to exist.
     wanted: Seq,
-    signals: Signals,
+    updates: StateCache,
     /// Counts how often the events were dropped because some of them may have been erased.
     generation: u64,
 }
 
 impl TopicState {
     pub(super) fn new(name: Topic) -> Self {
-        Self { name, ring: Mutex::default(), head: watch::Sender::new(Head { seq: 0, signals: 0, is_reset: false }) }
+        Self { name, ring: Mutex::default(), head: watch::Sender::new(Head { seq: 0, serial: 0, is_reset: false }) }
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Head> {
@@ -75,42 +73,41 @@ impl TopicState {
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
-        // A std lock: a few moves of pointers, never held across an await.
+        // A std lock: held for a few pointer moves, never across an await.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the ring ends, if it has begun.
+    /// Returns where the ring ends, if it has started.
     pub(super) fn end(&self) -> Option<Seq> {
         self.ring().end
     }
 
-    /// What the log has to be asked for, if anything.
+    /// Returns the events that must be loaded from the log, if any.
     pub(super) fn missing(&self) -> Option<Missing> {
         let ring = self.ring();
         let after = ring.end.filter(|end| *end < ring.wanted)?;
         Some(Missing { after, up_to: ring.wanted, generation: ring.generation })
     }
 
-    /// Notes that the log reaches `seq`, as the database has just said to a reader who had registered before.
-    /// Returns whether events are missing now.
+    /// Notes the log's head, which a registered reader has just read from the database. Returns whether events are missing now.
     pub(super) fn observe(&self, seq: Seq) -> bool {
         let mut ring = self.ring();
         if ring.end.is_none() {
             ring.end = Some(seq);
         }
         ring.wanted = ring.wanted.max(seq);
-        self.settle(ring)
+        self.publish_head(ring)
     }
 
-    /// Notes that the log is said to reach `seq`. Returns whether events are missing now.
+    /// Notes the log's head, as a hint reports it. Returns whether events are missing now.
     pub(super) fn hint(&self, seq: Seq) -> bool {
         let mut ring = self.ring();
         ring.wanted = ring.wanted.max(seq);
-        // Where the ring has not begun, the reader who is opening will say where it does.
-        self.settle(ring)
+        // If the ring has not started, the reader that is opening will determine where it starts.
+        self.publish_head(ring)
     }
 
-    /// Takes events that were committed here. Returns whether events are missing now.
+    /// Adds events that were committed on this replica. Returns whether events are missing now.
     pub(super) fn publish(&self, events: Vec<Event>) -> bool {
         let mut ring = self.ring();
         if let Some(first) = events.first() {
@@ -120,71 +117,70 @@ impl TopicState {
             ring.wanted = ring.wanted.max(event.seq);
             ring.append(event);
         }
-        self.settle(ring)
+        self.publish_head(ring)
     }
 
-    /// Takes the page of the log that was read for what was missing. Returns whether events are missing still.
+    /// Adds the page of the log that was loaded for `missing`. Returns whether events are still missing.
     pub(super) fn fill(&self, missing: Missing, page: Vec<Event>) -> bool {
         let mut ring = self.ring();
         if ring.generation != missing.generation {
-            return self.settle(ring);
+            return self.publish_head(ring);
         }
-        // Where the log no longer has the next event, the ring starts anew behind the hole; readers meet the
-        // hole in the log itself. Only if nothing has filled it meanwhile.
+        // If the log no longer has the next event, the ring starts again after the gap, and readers find the gap in the log itself.
+        // This applies only if nothing has filled the gap meanwhile.
         let readable = page.first().map_or(missing.up_to, |first| first.seq - 1);
         if ring.end == Some(missing.after) && readable > missing.after {
             ring.clear();
             ring.end = Some(readable);
         }
         page.into_iter().for_each(|event| ring.append(event));
-        self.settle(ring)
+        self.publish_head(ring)
     }
 
-    /// Notes that the log has nothing after what is here, whatever a hint has said. A hint that has come since is
-    /// lost with it, which costs the wait for the next look. So is a value that names a seq after what is here.
-    pub(super) fn doubt(&self, missing: Missing) {
+    /// Retracts a hint: the log has nothing after the ring's end. A hint that has arrived since is lost too, which costs the wait for
+    /// the next check. State updates that name a later seq are dropped.
+    pub(super) fn retract_hint(&self, missing: Missing) {
         let mut ring = self.ring();
         if ring.end == Some(missing.after) && ring.wanted == missing.up_to {
             ring.wanted = missing.after;
-            ring.signals.forget_after(missing.after);
-            self.settle(ring);
+            ring.updates.drop_after(missing.after);
+            self.publish_head(ring);
         }
     }
 
-    /// Takes a value that is told and not logged. It is a hint as well: the log reaches the seq that it names. Returns
-    /// whether events are missing now.
-    pub(super) fn offer(&self, signal: &Signal) -> bool {
+    /// Adds a state update. It is a hint as well: the log reaches the seq that it names. Returns whether events are missing now.
+    pub(super) fn offer(&self, update: &StateUpdate) -> bool {
         let mut ring = self.ring();
-        let end = ring.reached();
-        if !ring.signals.offer(signal, end) {
+        let end = ring.readable_up_to();
+        if !ring.updates.offer(update, end) {
             return false;
         }
-        ring.wanted = ring.wanted.max(signal.seq);
-        self.settle(ring)
+        ring.wanted = ring.wanted.max(update.seq);
+        self.publish_head(ring)
     }
 
-    /// Takes values that a reader has just found in the database; see [`Signals::seed`].
-    pub(super) fn seed(&self, values: &[Signal], read: u64) -> u64 {
+    /// Adds state that a reader has just read from the database; see [`StateCache::seed`].
+    pub(super) fn seed(&self, state: &[StateUpdate], read: u64) -> u64 {
         let mut ring = self.ring();
-        let end = ring.reached();
-        let known = ring.signals.seed(values, read, end);
-        self.settle(ring);
-        known
+        let end = ring.readable_up_to();
+        let serial = ring.updates.seed(state, read, end);
+        self.publish_head(ring);
+        serial
     }
 
-    /// The values that have changed since, for a reader at `cursor`; see [`Signals::since`].
-    pub(super) fn signals_since(&self, serial: u64, cursor: Seq) -> (Vec<Value>, u64) {
-        self.ring().signals.since(serial, cursor)
+    /// Returns the state updates after `serial`, for a reader at `cursor`; see [`StateCache::since`].
+    pub(super) fn updates_since(&self, serial: u64, cursor: Seq) -> (Vec<StateFrame>, u64) {
+        self.ring().updates.since(serial, cursor)
     }
 
-    /// The sum of the versions of a kind.
-    pub(super) fn total(&self, kind: SignalKind) -> i64 {
-        self.ring().signals.total(kind)
+    /// Returns the sum of the versions of a kind.
+    pub(super) fn version_sum(&self, kind: StateKind) -> i64 {
+        self.ring().updates.version_sum(kind)
     }
 
-    /// The version of the last value of a kind.
-    pub(super) fn version(&self, kind: SignalKind) -> i64 {
-        self.ring().signals.version(kind)
+    /// Returns the version of the latest update of a kind.
+    pub(super) fn version(&self, kind: StateKind) -> i64 {
+        self.ring().updates.version(kind)
     }
 
     /// Ends this topic for all its readers.
@@ -193,24 +189,24 @@ impl TopicState {
         self.head.send_modify(|head| head.is_reset = true);
     }
 
-    /// Drops the events: some of them may have been erased. Readers go on with the log.
+    /// Drops all events, because some of them may have been erased. Readers continue with the log.
     pub(super) fn drop_events(&self) {
         let mut ring = self.ring();
         ring.generation += 1;
         ring.clear();
     }
 
-    /// The users of whom a value of a kind is known, and its version.
-    pub(super) fn versions(&self, kind: SignalKind) -> Vec<(UserId, i64)> {
-        self.ring().signals.versions_of(kind)
+    /// Returns each user who has a cached update of a kind, with its version.
+    pub(super) fn versions(&self, kind: StateKind) -> Vec<(UserId, i64)> {
+        self.ring().updates.versions_of(kind)
     }
 
-    /// Forgets a value, unless a later one is known.
-    pub(super) fn forget_value(&self, kind: SignalKind, user: &UserId, version: i64) {
-        self.ring().signals.forget(kind, user, version);
+    /// Drops an update, unless a newer one is cached.
+    pub(super) fn drop_update(&self, kind: StateKind, user: &UserId, version: i64) {
+        self.ring().updates.drop_update(kind, user, version);
     }
 
-    /// The events after `cursor`, at most `limit`; `None` where the ring does not reach back that far.
+    /// Returns the events after `cursor`, at most `limit`, or `None` if the ring does not reach back that far.
     pub(super) fn after(&self, cursor: Seq, limit: usize) -> Option<Vec<Event>> {
         let ring = self.ring();
         let first = ring.events.front()?.seq;
@@ -218,17 +214,17 @@ impl TopicState {
         Some(ring.events.iter().skip(skip).take(limit).cloned().collect())
     }
 
-    /// Lets readers see what the ring has now.
-    fn settle(&self, mut ring: MutexGuard<'_, Ring>) -> bool {
+    /// Publishes the new head to readers. Returns whether events are missing.
+    fn publish_head(&self, mut ring: MutexGuard<'_, Ring>) -> bool {
         let missing = ring.end.is_some_and(|end| end < ring.wanted);
-        let end = ring.reached();
-        ring.signals.reach(end);
-        let signals = ring.signals.serial();
-        // Under the lock still, so that heads are told in the order in which the ring grew.
+        let end = ring.readable_up_to();
+        ring.updates.advance(end);
+        let serial = ring.updates.serial();
+        // Still under the lock, so that heads are published in the order in which the ring grew.
         self.head.send_if_modified(|head| {
-            let moved = end > head.seq || signals > head.signals;
+            let moved = end > head.seq || serial > head.serial;
             head.seq = head.seq.max(end);
-            head.signals = signals;
+            head.serial = serial;
             moved
         });
         missing
@@ -236,8 +232,8 @@ impl TopicState {
 }
 
 impl Ring {
-    /// The seq up to which readers can read.
-    fn reached(&self) -> Seq {
+    /// Returns the seq up to which readers can read.
+    fn readable_up_to(&self) -> Seq {
         self.end.unwrap_or(0)
     }
 
@@ -257,7 +253,7 @@ impl Ring {
         }
     }
 
-    /// Forgets the events; values are none.
+    /// Drops the events. The state updates stay.
     fn clear(&mut self) {
         self.events = VecDeque::new();
         self.bytes = 0;

@@ -1,7 +1,7 @@
-//! Who is typing, on all rides: remembered for seconds, whether or not anybody here follows the ride, since a poll
-//! that comes by must find it.
+//! Typing indicators of all rides. A replica keeps them for some seconds, whether or not it has readers of the ride, because a later poll
+//! must find them.
 //!
-//! Every replica ends it by itself, so nobody types for ever when the replica where they did has gone.
+//! Every replica ends an indicator by itself. So it also ends if the replica that received it has stopped.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,24 +11,24 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::domain::{EventType, Seq, Signal, Time, Topic, UserId};
+use crate::domain::{EventType, Seq, StateUpdate, Time, Topic, UserId};
 
-/// How long somebody types who does not say so again.
-const LASTS: Duration = Duration::from_secs(6);
+/// How long a typing indicator lasts after its last refresh.
+const TTL: Duration = Duration::from_secs(6);
 
-/// Who says so again within this says nothing.
-const QUIET: Duration = Duration::from_secs(3);
+/// How long after an update a refresh is not published again.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(3);
 
-/// All who are typing.
+/// The typing indicators of all rides.
 #[derive(Debug, Default)]
-pub(super) struct Typing {
-    typists: Mutex<HashMap<(Topic, UserId), Typist>>,
-    /// The last version that was given here.
+pub(super) struct TypingTracker {
+    entries: Mutex<HashMap<(Topic, UserId), TypingEntry>>,
+    /// The last version that this replica has assigned.
     last_version: AtomicI64,
 }
 
 #[derive(Debug)]
-struct Typist {
+struct TypingEntry {
     until: Instant,
     version: i64,
     seq: Seq,
@@ -39,29 +39,29 @@ struct Data {
     typing: bool,
 }
 
-impl Typing {
-    fn all(&self) -> MutexGuard<'_, HashMap<(Topic, UserId), Typist>> {
-        self.typists.lock().unwrap_or_else(PoisonError::into_inner)
+impl TypingTracker {
+    fn entries(&self) -> MutexGuard<'_, HashMap<(Topic, UserId), TypingEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what is told of somebody.
-    pub(super) fn hear(&self, signal: &Signal) {
-        let Ok(Data { typing }) = serde_json::from_str(&signal.data) else { return };
-        let key = (signal.topic.clone(), signal.user.clone());
-        let mut all = self.all();
-        if all.get(&key).is_some_and(|known| known.version >= signal.version) {
+    /// Applies an update.
+    pub(super) fn apply(&self, update: &StateUpdate) {
+        let Ok(Data { typing }) = serde_json::from_str(&update.data) else { return };
+        let key = (update.topic.clone(), update.user.clone());
+        let mut entries = self.entries();
+        if entries.get(&key).is_some_and(|entry| entry.version >= update.version) {
             return;
         }
         if typing {
-            let typist = Typist { until: Instant::now() + LASTS, version: signal.version, seq: signal.seq };
-            all.insert(key, typist);
+            let entry = TypingEntry { until: Instant::now() + TTL, version: update.version, seq: update.seq };
+            entries.insert(key, entry);
         } else {
-            all.remove(&key);
+            entries.remove(&key);
         }
     }
 
-    /// A version for what is said `now`, by the database's clock: what is said on two replicas is compared by it, and their own
-    /// clocks may differ. What is said here one after the other has versions that grow.
+    /// Returns a version for an update at `now`, by the database's clock. Versions order updates of different replicas, whose own clocks
+    /// may differ. Consecutive updates on one replica have growing versions.
     pub(super) fn next_version(&self, now: Option<Time>) -> i64 {
         let now = now.map_or(0, |now| now.timestamp().as_microsecond());
         let next = |last: i64| Some(now.max(last + 1));
@@ -69,48 +69,48 @@ impl Typing {
         before.map_or(now, |before| now.max(before + 1))
     }
 
-    /// Whether it would be news that somebody types.
-    pub(super) fn is_news(&self, topic: &Topic, user: &UserId) -> bool {
-        let all = self.all();
-        let known = all.get(&(topic.clone(), user.clone()));
-        known.is_none_or(|known| known.until <= Instant::now() + (LASTS - QUIET))
+    /// Returns whether an update that the user is typing must be published.
+    pub(super) fn needs_update(&self, topic: &Topic, user: &UserId) -> bool {
+        let entries = self.entries();
+        let entry = entries.get(&(topic.clone(), user.clone()));
+        entry.is_none_or(|entry| entry.until <= Instant::now() + (TTL - REFRESH_INTERVAL))
     }
 
-    /// Whether somebody types now, and since which version and place in the log.
+    /// Returns the version and log position of a user's indicator, if the user is typing now.
     pub(super) fn version(&self, topic: &Topic, user: &UserId) -> Option<(i64, Seq)> {
-        let all = self.all();
-        let known = all.get(&(topic.clone(), user.clone()))?;
-        (known.until > Instant::now()).then_some((known.version, known.seq))
+        let entries = self.entries();
+        let entry = entries.get(&(topic.clone(), user.clone()))?;
+        (entry.until > Instant::now()).then_some((entry.version, entry.seq))
     }
 
-    /// Who types on a topic, as of a place of its log which is `visible`.
-    pub(super) fn on(&self, topic: &Topic, visible: impl Fn(Seq) -> bool) -> Vec<UserId> {
+    /// Returns the users who are typing on a topic, if the log position of their indicator is `visible`.
+    pub(super) fn users_on(&self, topic: &Topic, visible: impl Fn(Seq) -> bool) -> Vec<UserId> {
         let now = Instant::now();
-        let all = self.all();
-        let is_typing = |typist: &Typist| typist.until > now && visible(typist.seq);
-        let typists = all.iter().filter(|((on, _), typist)| on == topic && is_typing(typist));
-        let mut typists: Vec<_> = typists.map(|((_, user), _)| user.clone()).collect();
-        typists.sort_unstable();
-        typists
+        let entries = self.entries();
+        let is_typing = |entry: &TypingEntry| entry.until > now && visible(entry.seq);
+        let on_topic = entries.iter().filter(|((on, _), entry)| on == topic && is_typing(entry));
+        let mut users: Vec<_> = on_topic.map(|((_, user), _)| user.clone()).collect();
+        users.sort_unstable();
+        users
     }
 
-    /// Forgets those whose time is over, and says of each that they have stopped. Also when the next one's is.
-    pub(super) fn end_overdue(&self) -> (Vec<Signal>, Option<Instant>) {
+    /// Removes expired indicators and returns the updates that end them. Also returns when the next one expires.
+    pub(super) fn remove_expired(&self) -> (Vec<StateUpdate>, Option<Instant>) {
         let now = Instant::now();
-        let mut all = self.all();
-        let over = all.extract_if(|_, typist| typist.until <= now);
-        // One more than what it ends, the same on every replica.
+        let mut entries = self.entries();
+        let expired = entries.extract_if(|_, entry| entry.until <= now);
+        // One more than the version that it ends: the same on every replica.
         let ended =
-            over.map(|((topic, user), typist)| signal(topic, user, false, typist.seq, typist.version + 1)).collect();
-        let next = all.values().map(|typist| typist.until).min();
+            expired.map(|((topic, user), entry)| to_update(topic, user, false, entry.seq, entry.version + 1)).collect();
+        let next = entries.values().map(|entry| entry.until).min();
         (ended, next)
     }
 }
 
-/// Somebody types, or has stopped. `version` is that of the signal.
-pub(super) fn signal(topic: Topic, user: UserId, typing: bool, seq: Seq, version: i64) -> Signal {
-    // No escaping: the characters of an id are all plain.
+/// Creates the update that a user types, or has stopped.
+pub(super) fn to_update(topic: Topic, user: UserId, typing: bool, seq: Seq, version: i64) -> StateUpdate {
+    // No escaping: ids have only plain characters.
     let ride = topic.ride_id().unwrap_or_default();
     let data = format!(r#"{{"rideId":"{ride}","userId":"{user}","typing":{typing}}}"#);
-    Signal { topic, kind: EventType::TypingIndicator, user, version, seq, data }
+    StateUpdate { topic, kind: EventType::TypingIndicator, user, version, seq, data }
 }

@@ -1,14 +1,15 @@
-//! An event stream of HTTP/1.1, once its head is due: taken over from hyper, and written by a small task of its own.
+//! An HTTP/1.1 event stream that is taken over from hyper before its head is written, and is then written by a small task of its own.
 //!
-//! hyper keeps a connection's two buffers of 8 kB, and all of its state machine, as long as an answer lasts. A stream lasts
-//! for hours and needs none of it: its frames come encoded, and all that its client may still do is to go. So the answer of
-//! a stream is not given to hyper; the connection is taken apart instead, and what is left is the socket and the frames.
+//! hyper keeps two buffers of 8 kB and its whole state machine for each connection, as long as a response lasts. A stream lasts for
+//! hours and needs none of that: its frames are encoded already, and its client can only disconnect. So the response of a stream is not
+//! given to hyper. Instead, the connection is taken apart, and only the socket and the frames remain.
 //!
-//! What holds here:
-//! - It is taken over before any byte of the answer, and only where every byte of the answers before has left; so nothing is
-//!   lost between the two. Else hyper goes on, as it does for TLS, HTTP/2 and HTTP/1.0.
-//! - The next frames are asked for when those before have been taken by the socket: nothing is queued here.
-//! - It ends when the stream does, when the client goes, when the client takes nothing for too long, or when it is cut.
+//! Guarantees:
+//! - The takeover happens before any byte of the response is written, and only if all bytes of earlier responses are sent. So no byte is
+//!   lost between the two. Otherwise hyper writes the stream, as it does for TLS, HTTP/2 and HTTP/1.0.
+//! - The next frames are requested when the socket has taken the previous ones. Nothing is queued here.
+//! - The task ends in four cases: the stream ends, the client disconnects, the client does not read for too long, or the connection is
+//!   closed by the server.
 
 use std::io::{self, Write as _};
 use std::pin::{Pin, pin};
@@ -28,28 +29,28 @@ use salvo::http::ResBody;
 use salvo::http::header::{CONTENT_TYPE, HeaderMap};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::Answer;
-use super::counted::{CountedBody, Track};
+use super::HttpService;
 use super::rejected::log_rejected;
+use super::tracked_body::{ConnectionMemory, TrackedBody};
 
-/// What a connection's two sides share: hyper, which reads requests and writes answers, and the task that drives it.
+/// The state that both sides of a connection share: hyper, which reads requests and writes responses, and the task that drives hyper.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
-    /// An answer that is not hyper's.
+pub(super) struct HandoverSlot {
+    /// The response of an event stream, which hyper must not write.
     stream: Mutex<Option<Response<ResBody>>>,
-    /// Whether bytes were written that may not have left.
+    /// Whether hyper has written bytes that may not be flushed yet.
     is_writing: AtomicBool,
 }
 
-impl Desk {
-    /// Drives a connection until there is a stream to take over; `None` when it has ended without.
-    pub(super) async fn next<C>(&self, connection: &mut C) -> Option<Response<ResBody>>
+impl HandoverSlot {
+    /// Drives a connection until there is a stream to take over. Returns `None` if the connection has ended without one.
+    pub(super) async fn next_stream<C>(&self, connection: &mut C) -> Option<Response<ResBody>>
     where
         C: Future<Output = hyper::Result<()>> + Unpin,
     {
         poll_fn(|cx| {
             let ended = Pin::new(&mut *connection).poll(cx).map(|ended| log_rejected(&ended));
-            // Laid there while the connection was polled, or not at all.
+            // The service stores a response only while the connection is polled.
             let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
             match (stream, ended) {
                 (None, Poll::Pending) => Poll::Pending,
@@ -60,38 +61,38 @@ impl Desk {
     }
 }
 
-/// Answers requests, but lays event streams on the desk.
+/// A service that responds through hyper, but stores the responses of event streams in the slot.
 #[derive(Debug)]
-pub(super) struct Handing<A> {
-    answer: A,
-    desk: Arc<Desk>,
-    track: Track,
+pub(super) struct HandoverService<A> {
+    inner: A,
+    slot: Arc<HandoverSlot>,
+    memory: ConnectionMemory,
 }
 
-impl<A> Handing<A> {
-    pub(super) fn new(answer: A, desk: Arc<Desk>, track: Track) -> Self {
-        Self { answer, desk, track }
+impl<A> HandoverService<A> {
+    pub(super) fn new(inner: A, slot: Arc<HandoverSlot>, memory: ConnectionMemory) -> Self {
+        Self { inner, slot, memory }
     }
 }
 
-impl<A: Answer> Service<Request<Incoming>> for Handing<A> {
-    type Response = Response<CountedBody>;
+impl<A: HttpService> Service<Request<Incoming>> for HandoverService<A> {
+    type Response = Response<TrackedBody>;
     type Error = hyper::Error;
-    type Future = BoxFuture<'static, Result<Response<CountedBody>, hyper::Error>>;
+    type Future = BoxFuture<'static, Result<Response<TrackedBody>, hyper::Error>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let may_be_stream = request.version() == Version::HTTP_11 && request.method() == Method::GET;
-        let (answer, desk, track) = (self.answer.call(request), Arc::clone(&self.desk), self.track.clone());
-        let handing = async move {
-            let response = answer.await?;
-            if !may_be_stream || !is_event_stream(&response) || desk.is_writing.load(Ordering::Relaxed) {
-                return Ok(track.count(response));
+        let (response, slot, memory) = (self.inner.call(request), Arc::clone(&self.slot), self.memory.clone());
+        let handed_over = async move {
+            let response = response.await?;
+            if !may_be_stream || !is_event_stream(&response) || slot.is_writing.load(Ordering::Relaxed) {
+                return Ok(memory.track(response));
             }
-            *desk.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
-            // The task that polls this looks at the desk next, and drops all of it.
+            *slot.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
+            // The task that polls this future then checks the slot and drops the whole connection.
             std::future::pending().await
         };
-        handing.boxed()
+        handed_over.boxed()
     }
 }
 
@@ -102,16 +103,16 @@ fn is_event_stream(response: &Response<ResBody>) -> bool {
         && kind.is_some_and(|kind| kind.as_bytes() == b"text/event-stream")
 }
 
-/// A socket that tells the desk whether all that was written has left. hyper flushes when its buffer is empty, not before.
+/// A socket that notes in the slot whether all written bytes are flushed. hyper flushes only when its buffer is empty.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(super) struct FlushTracker<S> {
     socket: S,
-    desk: Arc<Desk>,
+    slot: Arc<HandoverSlot>,
 }
 
-impl<S> Watched<S> {
-    pub(super) fn new(socket: S, desk: Arc<Desk>) -> Self {
-        Self { socket, desk }
+impl<S> FlushTracker<S> {
+    pub(super) fn new(socket: S, slot: Arc<HandoverSlot>) -> Self {
+        Self { socket, slot }
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -119,15 +120,15 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FlushTracker<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FlushTracker<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.desk.is_writing.store(true, Ordering::Relaxed);
+        self.slot.is_writing.store(true, Ordering::Relaxed);
         Pin::new(&mut self.socket).poll_write(cx, buf)
     }
 
@@ -136,7 +137,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.desk.is_writing.store(true, Ordering::Relaxed);
+        self.slot.is_writing.store(true, Ordering::Relaxed);
         Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
     }
 
@@ -146,7 +147,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = ready!(Pin::new(&mut self.socket).poll_flush(cx));
-        self.desk.is_writing.store(false, Ordering::Relaxed);
+        self.slot.is_writing.store(false, Ordering::Relaxed);
         Poll::Ready(flushed)
     }
 
@@ -155,24 +156,24 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// A stream and who takes it.
+/// An event stream and the socket of its client.
 #[derive(Debug)]
-pub(super) struct EventStream<S> {
+pub(super) struct StreamWriter<S> {
     socket: S,
     head: Bytes,
     body: ResBody,
-    track: Track,
+    memory: ConnectionMemory,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> EventStream<S> {
-    pub(super) fn new(socket: S, response: Response<ResBody>, track: Track) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> StreamWriter<S> {
+    pub(super) fn new(socket: S, response: Response<ResBody>, memory: ConnectionMemory) -> Self {
         let (head, body) = response.into_parts();
-        Self { socket, head: encode_head(&head.headers).into(), body, track }
+        Self { socket, head: encode_head(&head.headers).into(), body, memory }
     }
 
-    /// Writes it to its end, or until the client goes.
+    /// Writes the stream until it ends or the client disconnects.
     pub(super) async fn write(&mut self) {
-        let Self { socket, head, body, track } = self;
+        let Self { socket, head, body, memory } = self;
         if write_all(socket, head.split_off(0)).await.is_err() {
             return;
         }
@@ -180,16 +181,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EventStream<S> {
             let next = tokio::select! {
                 biased;
                 next = body.next() => next,
-                () = gone(socket) => return,
+                () = disconnected(socket) => return,
             };
             let frames = match next {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-                // Cut short, so that nobody takes it for the end.
+                // The body is cut short, so the client does not mistake this for the stream's end.
                 Some(Err(_)) => return,
                 None => break,
             };
-            // An empty chunk would be the end.
-            if !frames.is_empty() && write_chunk(socket, frames, track).await.is_err() {
+            // An empty chunk would end the body.
+            if !frames.is_empty() && write_chunk(socket, frames, memory).await.is_err() {
                 return;
             }
         }
@@ -199,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EventStream<S> {
     }
 }
 
-/// The head, as hyper would write it, but for the connection: nothing comes after the stream.
+/// Encodes the head as hyper would, except for `connection: close`: no response follows the stream.
 fn encode_head(headers: &HeaderMap) -> Vec<u8> {
     let mut head = b"HTTP/1.1 200 OK\r\n".to_vec();
     for (name, value) in headers {
@@ -207,7 +208,7 @@ fn encode_head(headers: &HeaderMap) -> Vec<u8> {
             head.extend_from_slice(part);
         }
     }
-    // RFC 9110, section 6.6.1. It cannot fail between the years 0 and 9999.
+    // RFC 9110, section 6.6.1. This cannot fail between the years 0 and 9999.
     if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now()) {
         head.extend_from_slice(format!("date: {date}\r\n").as_bytes());
     }
@@ -215,8 +216,12 @@ fn encode_head(headers: &HeaderMap) -> Vec<u8> {
     head
 }
 
-/// RFC 9112, section 7.1. The frames themselves are not copied: other streams write the same bytes.
-async fn write_chunk(socket: &mut (impl AsyncWrite + Unpin), frames: Bytes, track: &Track) -> io::Result<()> {
+/// Writes a chunk (RFC 9112, section 7.1). The frames are not copied, because other streams write the same bytes.
+async fn write_chunk(
+    socket: &mut (impl AsyncWrite + Unpin),
+    frames: Bytes,
+    memory: &ConnectionMemory,
+) -> io::Result<()> {
     let length = frames.len();
     let mut size = [0; 18];
     let mut rest = size.as_mut_slice();
@@ -224,13 +229,13 @@ async fn write_chunk(socket: &mut (impl AsyncWrite + Unpin), frames: Bytes, trac
     let unused = rest.len();
     let size = size.get(..size.len() - unused).unwrap_or_default();
     let mut writing = pin!(write_all(socket, size.chain(frames).chain(b"\r\n".as_slice())));
-    // The usual case: the socket takes it at once.
+    // The usual case: the socket takes all bytes at once.
     if let Some(written) = poll_immediate(writing.as_mut()).await {
         return written;
     }
-    let _held = track.hold(length);
-    // Boxed: a stream is not to be as large as this.
-    match Box::pin(track.cut.run_until_cancelled(writing)).await {
+    let _reservation = memory.reserve(length);
+    // Boxed, to keep the future of a stream small.
+    match Box::pin(memory.evicted.run_until_cancelled(writing)).await {
         Some(written) => written,
         None => Err(io::ErrorKind::TimedOut.into()),
     }
@@ -245,8 +250,8 @@ async fn write_all(socket: &mut (impl AsyncWrite + Unpin), mut bytes: impl Buf) 
     Ok(())
 }
 
-/// Waits until the client has gone. Whatever else it says is not heard: its next request has another connection.
-async fn gone(socket: &mut (impl AsyncRead + Unpin)) {
+/// Waits until the client disconnects. Bytes that it sends are ignored: it sends its next request on another connection.
+async fn disconnected(socket: &mut (impl AsyncRead + Unpin)) {
     poll_fn(|cx| {
         loop {
             let mut bytes = [0; 256];

@@ -1,8 +1,8 @@
-//! When a connection of HTTP/2 does nothing, or takes nothing.
+//! Detection of idle and stalled HTTP/2 connections.
 //!
-//! hyper gives a head of HTTP/1 its time, and a kept connection as much. In HTTP/2 it waits without end: for the client's
-//! preface, for a head that was begun, for the next request. And a client that takes bytes, but none of an answer (it gives a
-//! window to each), has the socket as busy as anybody's. So the answers that are open are watched here.
+//! hyper has a timeout for an HTTP/1 head and for a kept-alive connection. For HTTP/2 it waits without limit: for the client's preface, for
+//! the rest of a head, for the next request. A client can also keep the socket busy and still read nothing of a response, because HTTP/2
+//! has a flow-control window per response. So the open responses are tracked here.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -19,131 +19,131 @@ use hyper::{Request, Response};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Answer;
-use super::counted::{CountedBody, Counting, holding};
+use super::HttpService;
+use super::tracked_body::{TrackedBody, TrackingService, with_guard};
 
-/// The answers of a connection that are open.
+/// The open responses of a connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Open(Arc<Answers>);
+pub(super) struct OpenResponses(Arc<Shared>);
 
 #[derive(Debug, Default)]
-struct Answers {
-    /// How many there are.
+struct Shared {
+    /// The number of open responses.
     count: watch::Sender<usize>,
-    given: Mutex<Waiting>,
+    pending: Mutex<PendingBytes>,
 }
 
-/// What was given and not taken yet, and since when.
+/// Bytes that hyper has received but the client has not, and since when.
 #[derive(Debug, Default)]
-struct Waiting {
-    next: u64,
-    waiting: HashMap<u64, Instant>,
+struct PendingBytes {
+    next_id: u64,
+    since: HashMap<u64, Instant>,
 }
 
-impl Open {
-    fn one_more(&self) -> One {
+impl OpenResponses {
+    fn open(&self) -> ResponseGuard {
         self.0.count.send_modify(|count| *count += 1);
-        One { open: self.clone() }
+        ResponseGuard { open: self.clone() }
     }
 
-    fn give(&self) -> Given {
-        let mut given = self.given();
-        given.next += 1;
-        let name = given.next;
-        given.waiting.insert(name, Instant::now());
-        drop(given);
-        Given { open: self.clone(), name }
+    fn add_bytes(&self) -> PendingBytesGuard {
+        let mut pending = self.pending();
+        pending.next_id += 1;
+        let id = pending.next_id;
+        pending.since.insert(id, Instant::now());
+        drop(pending);
+        PendingBytesGuard { open: self.clone(), id }
     }
 
-    fn given(&self) -> MutexGuard<'_, Waiting> {
-        self.0.given.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, PendingBytes> {
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there has been none for so long.
-    pub(super) async fn none_for(&self, patience: Duration) {
+    /// Waits until there has been no open response for `duration`.
+    pub(super) async fn idle_for(&self, duration: Duration) {
         let mut count = self.0.count.subscribe();
         loop {
             // The sender lives in `self`, so neither of these can fail.
             let _ = count.wait_for(|count| *count == 0).await;
-            if timeout(patience, count.changed()).await.is_err() {
+            if timeout(duration, count.changed()).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Waits until nothing has been taken of one for so long.
-    pub(super) async fn one_stalls_for(&self, patience: Duration) {
-        while !self.given().waiting.values().any(|since| since.elapsed() >= patience) {
-            sleep(patience / 4).await;
+    /// Waits until the client has read nothing of some response for `duration`.
+    pub(super) async fn stalled_for(&self, duration: Duration) {
+        while !self.pending().since.values().any(|since| since.elapsed() >= duration) {
+            sleep(duration / 4).await;
         }
     }
 }
 
-/// One that is open, until it is dropped.
+/// An open response. Dropping it closes the response.
 #[derive(Debug)]
-struct One {
-    open: Open,
+struct ResponseGuard {
+    open: OpenResponses,
 }
 
-impl Drop for One {
+impl Drop for ResponseGuard {
     fn drop(&mut self) {
         self.open.0.count.send_modify(|count| *count -= 1);
     }
 }
 
-/// Bytes that were given and not taken, until it is dropped.
+/// Bytes that the client has not received yet. Dropping it means that they are sent or discarded.
 #[derive(Debug)]
-struct Given {
-    open: Open,
-    name: u64,
+struct PendingBytesGuard {
+    open: OpenResponses,
+    id: u64,
 }
 
-impl Drop for Given {
+impl Drop for PendingBytesGuard {
     fn drop(&mut self) {
-        self.open.given().waiting.remove(&self.name);
+        self.open.pending().since.remove(&self.id);
     }
 }
 
-/// Answers requests, and watches each answer until all of it was taken.
+/// A service that tracks each response until the client has received all of it.
 #[derive(Debug)]
-pub(super) struct Watching<A> {
-    answer: Counting<A>,
-    open: Open,
+pub(super) struct IdleService<A> {
+    inner: TrackingService<A>,
+    open: OpenResponses,
 }
 
-impl<A> Watching<A> {
-    pub(super) fn new(answer: Counting<A>, open: Open) -> Self {
-        Self { answer, open }
+impl<A> IdleService<A> {
+    pub(super) fn new(inner: TrackingService<A>, open: OpenResponses) -> Self {
+        Self { inner, open }
     }
 }
 
-impl<A: Answer> Service<Request<Incoming>> for Watching<A> {
-    type Response = Response<WatchedBody>;
+impl<A: HttpService> Service<Request<Incoming>> for IdleService<A> {
+    type Response = Response<IdleBody>;
     type Error = hyper::Error;
-    type Future = BoxFuture<'static, Result<Response<WatchedBody>, hyper::Error>>;
+    type Future = BoxFuture<'static, Result<Response<IdleBody>, hyper::Error>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (answer, one) = (self.answer.call(request), self.open.one_more());
-        async move { Ok(answer.await?.map(|body| WatchedBody { body, one })) }.boxed()
+        let (response, guard) = (self.inner.call(request), self.open.open());
+        async move { Ok(response.await?.map(|body| IdleBody { body, guard })) }.boxed()
     }
 }
 
-/// The body of an answer. Its bytes are watched, not when hyper asks for more: of its last bytes hyper lets go before the
-/// client has room for them.
+/// The body of a tracked response. It tracks the bytes themselves, not hyper's next poll, because hyper drops the last bytes of a body
+/// before the client has room for them.
 #[derive(Debug)]
-pub(super) struct WatchedBody {
-    body: CountedBody,
-    one: One,
+pub(super) struct IdleBody {
+    body: TrackedBody,
+    guard: ResponseGuard,
 }
 
-impl Body for WatchedBody {
+impl Body for IdleBody {
     type Data = Bytes;
-    type Error = <CountedBody as Body>::Error;
+    type Error = <TrackedBody as Body>::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)?) else { return Poll::Ready(None) };
-        let open = &self.one.open;
-        Poll::Ready(Some(Ok(frame.map_data(|bytes| holding(bytes, open.give())))))
+        let open = &self.guard.open;
+        Poll::Ready(Some(Ok(frame.map_data(|bytes| with_guard(bytes, open.add_bytes())))))
     }
 
     fn is_end_stream(&self) -> bool {

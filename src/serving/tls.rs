@@ -1,4 +1,4 @@
-//! TLS by a certificate and its key, which are read again when their files change.
+//! TLS with a certificate and its key, which are reloaded when their files change.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,40 +13,40 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 use x509_cert::der::Decode;
 
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often the files are checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// HTTP/2 as ALPN names it (RFC 9113, section 3.1).
+/// The ALPN name of HTTP/2 (RFC 9113, section 3.1).
 pub(super) const HTTP2: &[u8] = b"h2";
 
-/// Why there can be no TLS.
+/// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file that cannot be read.
+    /// A file cannot be read.
     #[error("cannot read {path}: {error}; name a PEM file that the server's user may read", path = .path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         error: std::io::Error,
     },
-    /// A file that does not hold what it should.
+    /// A file is not valid PEM.
     #[error("{path}: {error}; it must be PEM", path = .path.display())]
     Pem {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         error: pem::Error,
     },
-    /// A certificate and a key that cannot be used, or not together.
+    /// The certificate or the key is unusable, or they do not belong together.
     #[error("the certificate and its key: {0}; the key must be that of the first certificate in the file")]
     Unusable(#[from] rustls::Error),
 }
 
-/// A certificate with its chain, and its key.
+/// A certificate with its chain and its key.
 pub struct Certificate {
     files: [PathBuf; 2],
-    /// What the files held, and what was made of it.
+    /// The contents of the files, and the acceptor made of them.
     current: RwLock<(Files, TlsAcceptor)>,
 }
 
@@ -57,52 +57,52 @@ struct Files {
 }
 
 impl Certificate {
-    /// Reads both files: PEM, the server's own certificate first.
+    /// Reads both files. They are PEM; the server's own certificate comes first.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let files = [certificate.to_owned(), key.to_owned()];
-        let held = Files::read(&files)?;
-        let acceptor = held.acceptor(&files)?;
-        Ok(Self { files, current: RwLock::new((held, acceptor)) })
+        let contents = Files::read(&files)?;
+        let acceptor = contents.acceptor(&files)?;
+        Ok(Self { files, current: RwLock::new((contents, acceptor)) })
     }
 
-    /// The server's own certificate, as it is used now, in DER.
+    /// Returns the server's own certificate that is in use, in DER.
     pub fn own(&self) -> Option<CertificateDer<'static>> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         CertificateDer::pem_slice_iter(&current.0.certificate).next().and_then(Result::ok)
     }
 
-    /// What connections are accepted with from now on.
+    /// Returns the acceptor for new connections.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         self.current.read().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
-    /// Looks at the files now and then. Connections that are open stay as they are; and where the new files cannot be used,
-    /// as when only one of them is there yet, so does everything.
-    pub(super) async fn keep_current(&self) {
-        let mut ticks = interval(LOOK);
+    /// Checks the files regularly and reloads them when they have changed. Open connections keep the previous certificate. If the new files
+    /// are unusable, for example because only one of them is written yet, the previous certificate stays in use.
+    pub(super) async fn watch_files(&self) {
+        let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut refused = None;
+        let mut last_error = None;
         loop {
             ticks.tick().await;
-            match self.renew() {
+            match self.reload() {
                 Ok(true) => {
-                    refused = None;
-                    tracing::info!(certificate = %self.files[0].display(), "a new certificate is used");
+                    last_error = None;
+                    tracing::info!(certificate = %self.files[0].display(), "certificate reloaded");
                 }
-                Ok(false) => refused = None,
+                Ok(false) => last_error = None,
                 Err(error) => {
-                    let said = error.to_string();
-                    // Once, however long it lasts.
-                    if refused.as_ref() != Some(&said) {
-                        tracing::warn!(%error, "the new certificate cannot be used; the old one stays");
-                        refused = Some(said);
+                    let text = error.to_string();
+                    // Logged once, however long the error lasts.
+                    if last_error.as_ref() != Some(&text) {
+                        tracing::warn!(%error, "certificate reload failed, previous certificate stays in use");
+                        last_error = Some(text);
                     }
                 }
             }
         }
     }
 
-    /// When it expires, or the first of its chain does, in seconds of the Unix clock; `None` where that cannot be read.
+    /// Returns when the first certificate of the chain expires, in seconds of the Unix clock, or `None` if that cannot be read.
     pub fn expires_at(&self) -> Option<u64> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let chain = CertificateDer::pem_slice_iter(&current.0.certificate);
@@ -113,13 +113,13 @@ impl Certificate {
         chain.filter_map(|certificate| expires_at(certificate.ok()?)).min()
     }
 
-    fn renew(&self) -> Result<bool, TlsError> {
-        let held = Files::read(&self.files)?;
-        if held == self.current.read().unwrap_or_else(PoisonError::into_inner).0 {
+    fn reload(&self) -> Result<bool, TlsError> {
+        let contents = Files::read(&self.files)?;
+        if contents == self.current.read().unwrap_or_else(PoisonError::into_inner).0 {
             return Ok(false);
         }
-        let acceptor = held.acceptor(&self.files)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = (held, acceptor);
+        let acceptor = contents.acceptor(&self.files)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = (contents, acceptor);
         Ok(true)
     }
 }
@@ -131,13 +131,14 @@ impl Files {
     }
 
     fn acceptor(&self, [certificate, key]: &[PathBuf; 2]) -> Result<TlsAcceptor, TlsError> {
-        let wrong = |path: &PathBuf| {
+        let invalid = |path: &PathBuf| {
             let path = path.clone();
             move |error| TlsError::Pem { path, error }
         };
-        let chain: Vec<_> =
-            CertificateDer::pem_slice_iter(&self.certificate).collect::<Result<_, _>>().map_err(wrong(certificate))?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(wrong(key))?;
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.certificate)
+            .collect::<Result<_, _>>()
+            .map_err(invalid(certificate))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(invalid(key))?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()

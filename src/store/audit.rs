@@ -9,35 +9,35 @@ use super::rows::user_id;
 use super::{StoreError, sql};
 use crate::domain::{MessageId, Time, UserId};
 
-/// What a user has viewed or done: one request.
+/// An entry of the audit log: one request of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
     /// A `UUIDv7`, so that entries sort by their time.
     pub id: Uuid,
-    /// When the request came.
+    /// When the server received the request.
     pub at: Time,
-    /// Who.
+    /// The user who sent the request.
     pub user: UserId,
     /// The role of the user's token.
     pub role: String,
     /// The id of the operation.
     pub action: String,
-    /// The ride that the request named, or that its message is on.
+    /// The ride that the request named, or the ride of its message.
     pub ride: Option<String>,
-    /// The message that it named or created.
+    /// The message that the request named or created.
     pub message: Option<MessageId>,
-    /// The user whom it named.
+    /// The user that the request named.
     pub subject: Option<String>,
-    /// The webhook that it named.
+    /// The webhook that the request named.
     pub webhook: Option<String>,
-    /// The status of the response; `None` where the client had gone before it.
+    /// The status of the response; `None` if the client disconnected before the response.
     pub status: Option<u16>,
     /// The id of the request.
     pub request: String,
 }
 
 impl Store {
-    /// Adds entries to the audit log. Those that are there already stay as they are.
+    /// Adds entries to the audit log. Entries that exist already are unchanged.
     pub async fn put_audit(&self, entries: &[AuditEntry]) -> Result<(), StoreError> {
         fn column<'a, T: 'a>(entries: &'a [AuditEntry], of: impl Fn(&'a AuditEntry) -> T) -> Vec<T> {
             entries.iter().map(of).collect()
@@ -60,7 +60,7 @@ impl Store {
         session.execute(sql::AUDIT_PUT, params).await.map(drop)
     }
 
-    /// Entries of the audit log before one, newest first; at most `limit`.
+    /// Returns the entries of the audit log before `before`, newest first; at most `limit`.
     pub async fn audit(&self, before: Uuid, limit: i64) -> Result<Vec<AuditEntry>, StoreError> {
         let rows = self.read(sql::AUDIT_PAGE, &[&before, &limit]).await?;
         rows.iter().map(entry_from_row).collect()

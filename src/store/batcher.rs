@@ -1,7 +1,8 @@
-//! Joins what many tasks ask at the same time into one statement.
+//! Batches concurrent requests into one call of the database.
 //!
-//! Whoever comes alone is served at once. While one statement runs, what comes meanwhile gathers, and is the
-//! next one: no timer, and the more there is to do the less it costs each. The writer works alike.
+//! A request that arrives alone is executed immediately. Requests that arrive while a call runs form the next batch. No
+//! request is delayed to make a batch larger, and the cost of each request falls as the load grows. The writer
+//! (`src/writer.rs`) batches its commands in the same way.
 
 use std::time::Duration;
 
@@ -10,78 +11,91 @@ use tokio::time::timeout;
 
 use super::StoreError;
 
-type Question<Q, A> = (Q, oneshot::Sender<Result<A, StoreError>>);
+/// The responses of a batch: one for each request, in their order.
+///
+/// An outer `Err` fails the whole batch. A row that cannot be parsed fails only the requests that need it.
+pub(super) type Responses<Response> = Result<Vec<Result<Response, StoreError>>, StoreError>;
 
-/// A queue of questions, answered many at a time.
+type Queued<Request, Response> = (Request, oneshot::Sender<Result<Response, StoreError>>);
+
+/// A queue of requests that are executed in batches.
 #[derive(Debug)]
-pub struct Batcher<Q, A> {
-    queue: mpsc::Sender<Question<Q, A>>,
-    patience: Duration,
+pub struct Batcher<Request, Response> {
+    queue: mpsc::Sender<Queued<Request, Response>>,
+    timeout: Duration,
 }
 
-impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
-    /// A batcher whose batches, of at most `largest` questions, `answer` answers: one for each question, in
-    /// their order. It ends with its last handle. A question waits `patience` for its answer.
-    pub fn start<F, Fut>(largest: usize, patience: Duration, answer: F) -> Self
+impl<Request: Send + 'static, Response: Send + 'static> Batcher<Request, Response> {
+    /// Starts a batcher. `execute` runs a batch of at most `max_requests` and returns its responses. The
+    /// batcher's task ends when the `Batcher` is dropped. A request waits at most `timeout` for its response.
+    pub fn start<F, Fut>(max_requests: usize, timeout: Duration, execute: F) -> Self
     where
-        F: Fn(Vec<Q>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Vec<A>, StoreError>> + Send,
+        F: Fn(Vec<Request>) -> Fut + Send + 'static,
+        Fut: Future<Output = Responses<Response>> + Send,
     {
-        Self::weighing(largest, (|_| 0, usize::MAX), patience, answer)
+        Self::start_weighted(max_requests, (|_| 0, usize::MAX), timeout, execute)
     }
 
-    /// The same, where questions weigh differently: none is added to a batch that weighs so much already.
-    pub fn weighing<F, Fut>(
-        largest: usize,
-        (weight, heaviest): (fn(&Q) -> usize, usize),
-        patience: Duration,
-        answer: F,
+    /// Like [`Self::start`], for requests of different weights. A batch whose weight has reached `max_weight` is full.
+    pub fn start_weighted<F, Fut>(
+        max_requests: usize,
+        (weight, max_weight): (fn(&Request) -> usize, usize),
+        timeout: Duration,
+        execute: F,
     ) -> Self
     where
-        F: Fn(Vec<Q>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Vec<A>, StoreError>> + Send,
+        F: Fn(Vec<Request>) -> Fut + Send + 'static,
+        Fut: Future<Output = Responses<Response>> + Send,
     {
-        let (queue, mut waiting) = mpsc::channel::<Question<Q, A>>(largest);
+        let (queue, mut queued) = mpsc::channel::<Queued<Request, Response>>(max_requests);
         tokio::spawn(async move {
-            while let Some(first) = waiting.recv().await {
-                let mut weighs = weight(&first.0);
+            while let Some(first) = queued.recv().await {
+                let mut total_weight = weight(&first.0);
                 let mut batch = vec![first];
-                while batch.len() < largest
-                    && weighs < heaviest
-                    && let Ok(next) = waiting.try_recv()
+                while batch.len() < max_requests
+                    && total_weight < max_weight
+                    && let Ok(next) = queued.try_recv()
                 {
-                    weighs = weight(&next.0).saturating_add(weighs);
+                    total_weight = weight(&next.0).saturating_add(total_weight);
                     batch.push(next);
                 }
-                // Those whose askers have gone need no answer.
-                let (questions, askers): (Vec<_>, Vec<_>) =
-                    batch.into_iter().filter(|(_, asker)| !asker.is_closed()).unzip();
-                if questions.is_empty() {
+                // A request whose caller was cancelled needs no response.
+                let (requests, responders): (Vec<_>, Vec<_>) =
+                    batch.into_iter().filter(|(_, responder)| !responder.is_closed()).unzip();
+                if requests.is_empty() {
                     continue;
                 }
-                match answer(questions).await {
-                    Ok(answers) => askers.into_iter().zip(answers).for_each(|(asker, answer)| {
-                        let _ = asker.send(Ok(answer));
+                match execute(requests).await {
+                    Ok(responses) => responders.into_iter().zip(responses).for_each(|(responder, response)| {
+                        let _ = responder.send(response);
                     }),
                     Err(error) => {
-                        tracing::debug!(%error, waiting = askers.len(), "a batch of reads failed");
-                        for asker in askers {
-                            let _ = asker.send(Err(error.for_another()));
+                        tracing::debug!(%error, requests = responders.len(), "batch of requests failed");
+                        for responder in responders {
+                            let _ = responder.send(Err(error.for_caller()));
                         }
                     }
                 }
             }
         });
-        Self { queue, patience }
+        Self { queue, timeout }
     }
 
-    /// Asks, and waits for the answer.
-    pub async fn ask(&self, question: Q) -> Result<A, StoreError> {
-        let (asker, answer) = oneshot::channel();
-        let asked = async {
-            self.queue.send((question, asker)).await.map_err(|_| StoreError::Stopping)?;
-            answer.await.map_err(|_| StoreError::Stopping)?
+    /// Submits a request and waits for its response.
+    pub async fn submit(&self, request: Request) -> Result<Response, StoreError> {
+        let (responder, response) = oneshot::channel();
+        let submitted = async {
+            self.queue.send((request, responder)).await.map_err(|_| StoreError::Stopping)?;
+            response.await.map_err(|_| StoreError::Stopping)?
         };
-        timeout(self.patience, asked).await.map_err(|_| StoreError::Timeout)?
+        timeout(self.timeout, submitted).await.map_err(|_| StoreError::Timeout)?
+    }
+}
+
+/// Copies a response for one of several callers.
+pub(super) fn copy_response<Response: Clone>(response: &Result<Response, StoreError>) -> Result<Response, StoreError> {
+    match response {
+        Ok(value) => Ok(value.clone()),
+        Err(error) => Err(error.for_caller()),
     }
 }

@@ -1,100 +1,94 @@
-//! Whether drivers take rides: written many at a time, the last that each has said alone.
+//! The availability of drivers: latest-only values (only the last one of a driver counts), written in batches.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio_postgres::Row;
 
+use super::batched::NewDriverState;
+use super::batcher::Responses;
 use super::pool::{Pool, Session, Store};
-use super::presence::{Change, Holder, Presence, if_committed};
+use super::presence::{Holder, PresenceChange, TopicUser, finish_transaction};
+use super::rows::driver_update;
 use super::{StoreError, sql};
-use crate::domain::{DriverState, Position, Signal, Time, Topic, UserId};
-
-/// What a driver says, and for how long it counts as their presence.
-#[derive(Debug)]
-pub(super) struct NewState {
-    state: DriverState,
-    expires_after: Duration,
-}
+use crate::domain::{DriverState, StateUpdate, Topic, UserId};
 
 impl Store {
-    /// Keeps what a driver says; `None` where that was known. One who is available counts as present for as long as `expires_after`,
-    /// even without a connection.
-    pub async fn put_driver(&self, state: DriverState, expires_after: Duration) -> Result<Option<Signal>, StoreError> {
-        self.drivers.ask(NewState { state, expires_after }).await
+    /// Stores a driver's availability; returns `None` if nothing changed. An available driver counts as present for
+    /// `expires_after` even without a connection.
+    pub async fn put_driver(
+        &self,
+        state: DriverState,
+        expires_after: Duration,
+    ) -> Result<Option<StateUpdate>, StoreError> {
+        self.drivers.submit(NewDriverState { state, expires_after }).await
     }
 
-    /// Those who take rides now, by id, from the one after `after`; each as it is told.
-    pub async fn available_drivers(&self, after: Option<&UserId>, limit: i64) -> Result<Vec<Signal>, StoreError> {
+    /// Returns the available drivers in order of id, after `after`, each as a state update.
+    pub async fn available_drivers(&self, after: Option<&UserId>, limit: i64) -> Result<Vec<StateUpdate>, StoreError> {
         let rows = self.read(sql::DRIVERS_AVAILABLE, &[&after.map(UserId::as_str), &limit]).await?;
-        rows.iter().map(driver_signal).collect()
+        rows.iter().map(driver_update).collect()
     }
 
-    /// What may not have been heard of drivers, `known` being the last version that has been.
-    pub async fn newer_drivers(&self, known: i64) -> Result<Vec<Signal>, StoreError> {
-        self.read(sql::DRIVERS_NEWER, &[&known]).await?.iter().map(driver_signal).collect()
+    /// Returns the state updates of drivers that this replica may have missed. `last_version` is the last version that the
+    /// replica has received.
+    pub async fn newer_drivers(&self, last_version: i64) -> Result<Vec<StateUpdate>, StoreError> {
+        self.read(sql::DRIVERS_NEWER, &[&last_version]).await?.iter().map(driver_update).collect()
     }
 }
 
-/// What is told of a driver, from a row of `driver_state`.
-pub(super) fn driver_signal(row: &Row) -> Result<Signal, StoreError> {
-    let place = row.try_get::<_, Option<f64>>("lat")?.zip(row.try_get::<_, Option<f64>>("lng")?);
-    let state = DriverState {
-        driver: UserId::parse(row.try_get("driver_id")?).map_err(|_| StoreError::Corrupt("driver_id"))?,
-        available: row.try_get("available")?,
-        position: place.map(|(lat, lng)| Position { lat, lng }),
-        at: Time::from(row.try_get::<_, Timestamp>("at")?),
-    };
-    state.signal(row.try_get("version")?).map_err(|_| StoreError::Corrupt("driver_state"))
-}
-
-/// Keeps a batch. Each is answered with what is to be told of it, if anything.
-pub(super) async fn put(pool: Pool, news: Vec<NewState>) -> Result<Vec<Option<Signal>>, StoreError> {
-    // A statement may touch a row once: of several words of a driver the last one counts.
+/// Stores a batch. The response to each request is the state update to publish, if any.
+pub(super) async fn put(pool: Pool, requests: Vec<NewDriverState>) -> Responses<Option<StateUpdate>> {
+    // A statement may update a row only once, so the last of several values of a driver is stored.
     let last: HashMap<&UserId, &DriverState> =
-        news.iter().map(|NewState { state, .. }| (&state.driver, state)).collect();
+        requests.iter().map(|NewDriverState { state, .. }| (&state.driver, state)).collect();
     let rows: Vec<_> = last.into_values().collect();
-    let expires_after = news.iter().map(|new| new.expires_after).max().unwrap_or_default();
-    let put = match put_once(&pool, &rows, expires_after).await {
-        // Whatever was committed of it is no news the second time, and found by the fallback.
+    // One expiry for the batch, the longest: a driver may count as present a little longer than requested.
+    let expires_after = requests.iter().map(|new| new.expires_after).max().unwrap_or_default();
+    let rows_changed = match put_once(&pool, &rows, expires_after).await {
+        // Retrying is safe. If the first attempt was committed, the second one changes and returns nothing. The fallback poll
+        // of the hub (`newer_drivers`) then publishes the updates. A timeout is not retried: no time is left for it.
         Err(error) if error.is_connection_lost() && !matches!(error, StoreError::Timeout) => {
             put_once(&pool, &rows, expires_after).await?
         }
-        put => put?,
+        rows => rows?,
     };
-    let told = put.iter().map(driver_signal).collect::<Result<Vec<_>, _>>()?;
-    let mut told: HashMap<_, _> = told.into_iter().map(|signal| (signal.user.clone(), signal)).collect();
-    // Whoever asked several times is told once.
-    Ok(news.iter().map(|new| told.remove(&new.state.driver)).collect())
+    let mut updates: HashMap<&str, _> = HashMap::new();
+    for row in &rows_changed {
+        updates.insert(row.try_get("driver_id")?, driver_update(row));
+    }
+    // An update is returned once, to the first of several requests for the same driver.
+    Ok(requests.iter().map(|new| updates.remove(new.state.driver.as_str()).transpose()).collect())
 }
 
-/// In one transaction, and one write: a driver who is available is registered on the drivers' topic, for a time and by nobody, so
-/// that this ends like every other registration, whatever becomes of this replica. One who is not has not said that they are
-/// there.
+/// Stores the availability in one transaction, sent in one write.
+///
+/// An available driver is registered on the topic `drivers` for a limited time and without a replica. So the
+/// registration expires by the database's clock, even if this replica is killed. For an unavailable driver the
+/// registration is removed. [`PresenceChange::reconcile`] then sets presence and availability from the registrations.
 async fn put_once(pool: &Pool, rows: &[&DriverState], expires_after: Duration) -> Result<Vec<Row>, StoreError> {
-    let (came, gone): (Vec<_>, Vec<_>) = rows.iter().partition(|state| state.available);
-    let presence = |state: &DriverState| -> Presence { (Topic::drivers(), state.driver.clone()) };
-    let came: Vec<_> = came.into_iter().map(presence).collect();
-    let gone: Vec<_> = gone.into_iter().map(presence).collect();
-    let change = Change::new(&came, &gone);
+    let (available, unavailable): (Vec<_>, Vec<_>) = rows.iter().partition(|state| state.available);
+    let topic_user = |state: &DriverState| -> TopicUser { (Topic::drivers(), state.driver.clone()) };
+    let to_register: Vec<_> = available.into_iter().map(topic_user).collect();
+    let to_unregister: Vec<_> = unavailable.into_iter().map(topic_user).collect();
+    let change = PresenceChange::new(&to_register, &to_unregister);
     let drivers: Vec<_> = rows.iter().map(|state| state.driver.as_str()).collect();
     let available: Vec<_> = rows.iter().map(|state| state.available).collect();
-    let lats: Vec<_> = rows.iter().map(|state| state.position.map(|position| position.lat)).collect();
-    let lngs: Vec<_> = rows.iter().map(|state| state.position.map(|position| position.lng)).collect();
+    let lats: Vec<_> = rows.iter().map(|state| state.coordinates.map(|coordinates| coordinates.lat)).collect();
+    let lngs: Vec<_> = rows.iter().map(|state| state.coordinates.map(|coordinates| coordinates.lng)).collect();
     let times: Vec<_> = rows.iter().map(|state| state.at.timestamp()).collect();
     let session = Session::get(pool).await?;
-    session.prepare(&Change::STATEMENTS).await?;
+    session.prepare(&PresenceChange::STATEMENTS).await?;
     session.prepare(&[sql::DRIVERS_PUT]).await?;
-    let (begun, registered, put, settled, committed) = tokio::join!(
+    let (begun, registered, put, reconciled, committed) = tokio::join!(
         biased;
         session.begin(""),
         change.register(&session, Holder::Expiry(expires_after)),
         async { session.query(sql::DRIVERS_PUT, &[&drivers, &available, &lats, &lngs, &times]).await },
-        change.settle(&session),
+        change.reconcile(&session),
         session.batch_execute("commit"),
     );
-    // Nothing is told of drivers but their availability.
-    let done = begun.and(registered).and(put).and_then(|put| settled.map(|_| put));
-    if_committed(session, done.and_then(|put| committed.map(|()| put))).await
+    // Presence changes of drivers are not published; only their availability is.
+    let done = begun.and(registered).and(put).and_then(|put| reconciled.map(|_| put));
+    finish_transaction(session, done.and_then(|put| committed.map(|()| put))).await
 }

@@ -1,113 +1,117 @@
-//! Erasing a user: what of them is in the database beside their messages, which the writer erases.
+//! Erasure of a user's data in the database, except for the user's messages, which the writer erases.
 //!
-//! Each step can be repeated, and does nothing where it was done. Replicas drop what they have in memory when the row `users` of
-//! `topics` has grown, so that grows last.
+//! Each step is idempotent. Replicas drop their in-memory copies when the counter in the row `users` of `topics` has
+//! grown, so the last step increments it.
 
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 
-use super::drivers::driver_signal;
-use super::feed::RELAY_PAUSE;
+use super::feed::RELAY_POLL_INTERVAL;
 use super::pool::{Session, Store};
-use super::presence::if_committed;
-use super::retention::Place;
-use super::rows::{message_place_from_row, user_id};
+use super::presence::finish_transaction;
+use super::rows::{LogPosition, driver_update, message_position_from_row, user_id};
 use super::{StoreError, sql};
-use crate::domain::{MessageId, Seq, Signal, Topic, UserId};
+use crate::domain::{MessageId, Seq, StateUpdate, Topic, UserId};
 
 impl Store {
-    /// Some of the messages of a user of which anything is to be erased, ride by ride, after one of them.
+    /// Returns messages of a user that have anything to erase, in order of ride and seq, after `after`.
     pub async fn messages_of_sender(
         &self,
         user: &UserId,
-        after: Option<&Place>,
+        after: Option<&LogPosition>,
         limit: i64,
-    ) -> Result<Vec<(Place, MessageId)>, StoreError> {
+    ) -> Result<Vec<(LogPosition, MessageId)>, StoreError> {
         let (ride, seq) = after.map_or(("", 0), |(ride, seq)| (ride.as_str(), *seq));
         let rows = self.read(sql::MESSAGES_OF_SENDER, &[&user.as_str(), &ride, &seq, &limit]).await?;
-        rows.iter().map(message_place_from_row).collect()
+        rows.iter().map(message_position_from_row).collect()
     }
 
-    /// Some of the messages that a user has reacted to.
-    pub async fn messages_of_reactor(&self, user: &UserId, limit: i64) -> Result<Vec<(Place, MessageId)>, StoreError> {
+    /// Returns messages that a user has reacted to.
+    pub async fn messages_of_reactor(
+        &self,
+        user: &UserId,
+        limit: i64,
+    ) -> Result<Vec<(LogPosition, MessageId)>, StoreError> {
         let rows = self.read(sql::MESSAGES_OF_REACTOR, &[&user.as_str(), &limit]).await?;
-        rows.iter().map(message_place_from_row).collect()
+        rows.iter().map(message_position_from_row).collect()
     }
 
-    /// Erases what some events of rides have in the user's words, and which reactions were theirs. Returns how many events.
-    pub async fn erase_words(&self, user: &UserId, limit: i64) -> Result<u64, StoreError> {
+    /// Erases the user's free text and reactions from at most `limit` ride events. Returns the number of events.
+    pub async fn erase_event_text(&self, user: &UserId, limit: i64) -> Result<u64, StoreError> {
         let session = self.session().await?;
         session.may_commit();
-        session.execute(sql::USERS_ERASE_WORDS, &[&user.as_str(), &limit]).await
+        session.execute(sql::USERS_ERASE_EVENT_TEXT, &[&user.as_str(), &limit]).await
     }
 
-    /// Erases the user's own topic, and where they were. Returns what is to be told of them as a driver.
-    pub async fn erase_topic(&self, user: &UserId) -> Result<Option<Signal>, StoreError> {
+    /// Erases the user's own topic and locations. Returns the state update to publish if the user was a driver.
+    pub async fn erase_topic(&self, user: &UserId) -> Result<Option<StateUpdate>, StoreError> {
         let session = self.session().await?;
         let erased = erase_topic(&session, user).await;
-        let row = if_committed(session, erased).await?;
+        let row = finish_transaction(session, erased).await?;
         let is_driver = row.try_get::<_, Option<&str>>("driver_id")?.is_some();
-        if is_driver { driver_signal(&row).map(Some) } else { Ok(None) }
+        if is_driver { driver_update(&row).map(Some) } else { Ok(None) }
     }
 
-    /// Erases what the feed and the webhooks have of the user's topic. Returns how far erasures count then. With `has_feed` it waits
-    /// first until all that is committed now has its positions in the feed: those that come later are of a later topic.
+    /// Erases the user's topic from the feed and from the webhook deliveries. Returns the erasure counter.
+    ///
+    /// With `has_feed` it first waits until the relay has assigned feed positions to everything that is committed now.
+    /// Later events belong to a later topic of the same name.
     pub async fn erase_from_feed(&self, user: &UserId, has_feed: bool) -> Result<Seq, StoreError> {
         if has_feed {
-            self.until_relayed().await?;
+            self.wait_until_relayed().await?;
         }
         let session = self.session().await?;
         let erased = erase_from_feed(&session, user).await;
-        if_committed(session, erased).await?.try_get("erasures").map_err(StoreError::from)
+        finish_transaction(session, erased).await?.try_get("erasures").map_err(StoreError::from)
     }
 
-    async fn until_relayed(&self) -> Result<(), StoreError> {
-        let rows = self.read(sql::FEED_LAST_WAITING, &[]).await?;
+    async fn wait_until_relayed(&self) -> Result<(), StoreError> {
+        let rows = self.read(sql::FEED_LAST_UNRELAYED, &[]).await?;
         let last = rows.first().map(|row| row.try_get::<_, Option<i64>>("id")).transpose()?.flatten();
         let Some(last) = last else { return Ok(()) };
-        let deadline = Instant::now() + self.patience();
+        let deadline = Instant::now() + self.timeout();
         loop {
-            let rows = self.read(sql::FEED_IS_WAITING, &[&last]).await?;
-            if !rows.first().map_or(Ok(false), |row| row.try_get("is_waiting"))? {
+            let rows = self.read(sql::FEED_HAS_UNRELAYED, &[&last]).await?;
+            if !rows.first().map_or(Ok(false), |row| row.try_get("has_unrelayed"))? {
                 return Ok(());
             }
             if Instant::now() >= deadline {
                 return Err(StoreError::Timeout);
             }
-            sleep(RELAY_PAUSE).await;
+            sleep(RELAY_POLL_INTERVAL).await;
         }
     }
 
-    /// Which of these drivers have a state.
-    pub async fn known_drivers(&self, drivers: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+    /// Returns those of the drivers that have a row in `driver_state`.
+    pub async fn existing_drivers(&self, drivers: &[UserId]) -> Result<Vec<UserId>, StoreError> {
         let drivers: Vec<_> = drivers.iter().map(UserId::as_str).collect();
-        let rows = self.read(sql::DRIVERS_KNOWN, &[&drivers]).await?;
+        let rows = self.read(sql::DRIVERS_EXISTING, &[&drivers]).await?;
         rows.iter().map(|row| user_id(row.try_get("driver_id")?)).collect()
     }
 }
 
-/// In one transaction: nobody creates the topic meanwhile, and nobody writes to it.
+/// Runs in one transaction, under locks that prevent the creation of the topic and writes to it.
 async fn erase_topic(session: &Session, user: &UserId) -> Result<Row, StoreError> {
-    session.prepare(&[sql::USERS_ALONE, sql::TOPICS_LOCK, sql::USERS_ERASE]).await?;
+    session.prepare(&[sql::USERS_LOCK, sql::TOPICS_LOCK, sql::USERS_ERASE]).await?;
     let (own, counter) = (Topic::user(user), Topic::users());
-    // Topics are locked in one order everywhere; the counter is the last of all.
+    // Topics are locked in one order everywhere; the counter `users` sorts last.
     let topics = vec![own.as_str(), counter.as_str()];
-    let (begun, alone, locked, erased, committed) = tokio::join!(
+    let (begun, user_locked, locked, erased, committed) = tokio::join!(
         biased;
         session.begin(""),
-        async { session.query(sql::USERS_ALONE, &[&user.as_str()]).await },
+        async { session.query(sql::USERS_LOCK, &[&user.as_str()]).await },
         async { session.query(sql::TOPICS_LOCK, &[&topics]).await },
         async { session.query(sql::USERS_ERASE, &[&user.as_str()]).await },
         session.batch_execute("commit"),
     );
-    begun.and(alone)?;
+    begun.and(user_locked)?;
     locked?;
     let erased = erased?;
     committed?;
     erased.into_iter().next().ok_or(StoreError::Corrupt("no count of erasures"))
 }
 
-/// In one transaction: nobody creates deliveries meanwhile.
+/// Runs in one transaction, under locks that prevent the creation of deliveries.
 async fn erase_from_feed(session: &Session, user: &UserId) -> Result<Row, StoreError> {
     session.prepare(&[sql::WEBHOOKS_LOCK_ALL, sql::USERS_ERASE_FROM_FEED]).await?;
     let (begun, locked, erased, committed) = tokio::join!(

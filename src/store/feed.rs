@@ -1,35 +1,36 @@
-//! The feed: positions in all topics' logs, in one order.
+//! The feed: one ordered sequence of positions over the logs of all topics.
 //!
-//! The relay gives positions under the lock of the feed's head, so they have no holes. It reads which batches have none yet in a
-//! statement after the lock, whose snapshot sees what the relay before has done. Whatever else is put on the feed is put there under
-//! the same lock. A page joins positions with the logs, so what is deleted or erased there is so on the feed.
+//! The relay assigns positions under the lock of the feed's head, so positions have no holes. A statement after the
+//! lock reads which batches have no positions yet, so its snapshot includes the previous relay's work. Everything else
+//! that is added to the feed is added under the same lock. A page joins the positions with the logs, so deletions and
+//! erasures in the logs apply to the feed.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 
+use super::batched::{EVENT_BYTES, PageRequest, StoredEvent};
 use super::pool::{Params, Pool, Session, Store, read};
-use super::reads::{EVENT_BYTES, PageRequest, StoredEvent};
 use super::rows::seconds;
 use super::{StoreError, sql};
 use crate::domain::{EventType, MessageId, Seq, Time};
 
-/// Between two looks whether the relay has done something.
-pub(super) const RELAY_PAUSE: Duration = Duration::from_millis(2);
+/// The interval at which the relay's progress is polled.
+pub(super) const RELAY_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What one step has done.
+/// The result of one step of the relay or of the search for undelivered messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relayed {
+pub enum FeedStep {
     /// There was nothing to do.
     Nothing,
-    /// Something was done, and nothing put on the feed.
-    Passed,
-    /// Another one has the lock.
+    /// The step made progress but added nothing to the feed.
+    Advanced,
+    /// Another replica holds the lock.
     Busy,
-    /// Events were put on the feed.
-    UpTo {
-        /// The end of the feed.
+    /// Events were added to the feed.
+    Appended {
+        /// The last position of the feed.
         last: Seq,
         /// Whether there may be more to do.
         has_more: bool,
@@ -37,88 +38,88 @@ pub enum Relayed {
 }
 
 impl Store {
-    /// Gives positions in the feed to the events of at most `batches` batches that have none.
-    pub async fn relay(&self, batches: i64) -> Result<Relayed, StoreError> {
-        let relayed = |row: Option<&Row>| match row {
-            Some(row) => Ok(Relayed::UpTo {
+    /// Assigns feed positions to the events of at most `batches` batches that have none.
+    pub async fn relay(&self, batches: i64) -> Result<FeedStep, StoreError> {
+        let outcome = |row: Option<&Row>| match row {
+            Some(row) => Ok(FeedStep::Appended {
                 last: row.try_get("last_seq")?,
                 has_more: row.try_get::<_, i64>("batches")? >= batches,
             }),
-            None => Ok(Relayed::Nothing),
+            None => Ok(FeedStep::Nothing),
         };
-        self.under_lock(sql::FEED_RELAY, &[&batches], relayed).await
+        self.with_head_locked(sql::FEED_RELAY, &[&batches], outcome).await
     }
 
-    /// Whether events of the feed have become older than `age` since [`Self::find_undelivered`] has looked at them.
-    pub async fn has_older(&self, age: Duration) -> Result<bool, StoreError> {
+    /// Returns whether the feed has events older than `age` that [`Self::find_undelivered`] has not processed.
+    pub async fn has_unchecked_older_than(&self, age: Duration) -> Result<bool, StoreError> {
         let rows = self.read(sql::FEED_IS_DUE, &[&age.as_secs_f64()]).await?;
         rows.first().map_or(Ok(false), |row| Ok(row.try_get("is_due")?))
     }
 
-    /// Goes through at most `limit` events of the feed that are older than `age`, and puts `message:undelivered` there for messages
-    /// that have not been delivered.
-    pub async fn find_undelivered(&self, age: Duration, limit: i64) -> Result<Relayed, StoreError> {
-        let relayed = |row: Option<&Row>| {
-            let row = row.ok_or(StoreError::Corrupt("no answer"))?;
-            let (taken, last): (i64, Option<Seq>) = (row.try_get("taken")?, row.try_get("last_seq")?);
+    /// Processes at most `limit` feed events that are older than `age`. Adds `message:undelivered` to the feed for
+    /// messages that have not been delivered.
+    pub async fn find_undelivered(&self, age: Duration, limit: i64) -> Result<FeedStep, StoreError> {
+        let outcome = |row: Option<&Row>| {
+            let row = row.ok_or(StoreError::Corrupt("no row"))?;
+            let (processed, last): (i64, Option<Seq>) = (row.try_get("processed")?, row.try_get("last_seq")?);
             Ok(match last {
-                Some(last) => Relayed::UpTo { last, has_more: true },
-                None if taken > 0 => Relayed::Passed,
-                None => Relayed::Nothing,
+                Some(last) => FeedStep::Appended { last, has_more: true },
+                None if processed > 0 => FeedStep::Advanced,
+                None => FeedStep::Nothing,
             })
         };
-        self.under_lock(sql::FEED_UNDELIVERED, &[&age.as_secs_f64(), &limit], relayed).await
+        self.with_head_locked(sql::FEED_UNDELIVERED, &[&age.as_secs_f64(), &limit], outcome).await
     }
 
-    /// Waits until what is committed now has positions in the feed, for `timeout` at most.
-    pub async fn await_relay(&self, timeout: Duration) -> Result<(), StoreError> {
-        let rows = self.read(sql::FEED_LAST_WAITING, &[]).await?;
+    /// Waits until the relay has assigned positions to everything that is committed now, at most for `timeout`.
+    pub async fn wait_for_relay(&self, timeout: Duration) -> Result<(), StoreError> {
+        let rows = self.read(sql::FEED_LAST_UNRELAYED, &[]).await?;
         let last = rows.first().map(|row| row.try_get::<_, Option<i64>>("id")).transpose()?.flatten();
         let Some(last) = last else { return Ok(()) };
         let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
-            let rows = self.read(sql::FEED_IS_WAITING, &[&last]).await?;
-            if !rows.first().map_or(Ok(false), |row| row.try_get("is_waiting"))? {
+            let rows = self.read(sql::FEED_HAS_UNRELAYED, &[&last]).await?;
+            if !rows.first().map_or(Ok(false), |row| row.try_get("has_unrelayed"))? {
                 break;
             }
-            sleep(RELAY_PAUSE).await;
+            sleep(RELAY_POLL_INTERVAL).await;
         }
         Ok(())
     }
 
-    /// The number of batches that have no positions yet; at most 1,000.
+    /// Returns the number of batches without positions, at most 1,000.
     pub async fn batches_to_relay(&self) -> Result<i64, StoreError> {
-        let rows = self.read(sql::FEED_WAITING, &[]).await?;
+        let rows = self.read(sql::FEED_UNRELAYED, &[]).await?;
         rows.first().map_or(Ok(0), |row| Ok(row.try_get("count")?))
     }
 
-    /// The age of the oldest event that has no position yet; zero where each has one.
+    /// Returns the age of the oldest event without a position, or zero.
     pub async fn relay_lag(&self) -> Result<Duration, StoreError> {
         let rows = self.read(sql::FEED_LAG, &[]).await?;
         let lag = rows.first().map_or(Ok(None), |row| seconds(row, "age"))?;
         Ok(lag.unwrap_or_default())
     }
 
-    /// Runs a statement that writes to the feed, in a transaction that has locked its head.
-    async fn under_lock(
+    /// Runs a statement that writes to the feed, in a transaction that locks the feed's head first.
+    async fn with_head_locked(
         &self,
         statement: &'static str,
         params: Params<'_>,
-        relayed: impl Fn(Option<&Row>) -> Result<Relayed, StoreError>,
-    ) -> Result<Relayed, StoreError> {
+        outcome: impl Fn(Option<&Row>) -> Result<FeedStep, StoreError>,
+    ) -> Result<FeedStep, StoreError> {
         let session = self.session().await?;
-        match under_lock(&session, statement, params).await {
-            Ok(Some(rows)) => relayed(rows.first()),
-            Ok(None) => Ok(Relayed::Busy),
+        match with_head_locked(&session, statement, params).await {
+            Ok(Some(rows)) => outcome(rows.first()),
+            Ok(None) => Ok(FeedStep::Busy),
             Err(error) => {
-                session.give_up(&error).await;
+                session.release_after_error(&error).await;
                 Err(error)
             }
         }
     }
 }
 
-async fn under_lock(
+async fn with_head_locked(
     session: &Session,
     statement: &'static str,
     params: Params<'_>,
@@ -130,18 +131,27 @@ async fn under_lock(
         session.batch_execute("rollback").await?;
         return Ok(None);
     }
-    // The lock is held for as short as can be: the COMMIT is sent along.
+    // COMMIT is sent together with the statement, so the lock is held as briefly as possible.
     let (rows, committed) = tokio::join!(biased; session.query(statement, params), session.batch_execute("commit"));
     let rows = rows?;
     committed?;
     Ok(Some(rows))
 }
 
-/// A page of the feed. It ends before an event that its own log no longer has, unless it is the first.
-pub(super) async fn page(pool: &Pool, request: &PageRequest) -> Result<Vec<StoredEvent>, StoreError> {
+/// Loads a page of the feed. The inner result is an error if an event of the page cannot be parsed.
+pub(super) async fn page(
+    pool: &Pool,
+    request: &PageRequest,
+) -> Result<Result<Vec<StoredEvent>, StoreError>, StoreError> {
     let rows = read(pool, sql::FEED_PAGE, &[&request.after, &request.limit, &EVENT_BYTES]).await?;
+    Ok(page_from_rows(&rows))
+}
+
+/// Converts rows into a page of the feed. The page ends before an event that has expired from its topic's log, unless
+/// that is the first one.
+fn page_from_rows(rows: &[Row]) -> Result<Vec<StoredEvent>, StoreError> {
     let mut page: Vec<StoredEvent> = Vec::with_capacity(rows.len());
-    for row in &rows {
+    for row in rows {
         let event = event_from_row(row)?;
         if page.last().is_some_and(|last| event.seq != last.seq + 1) {
             break;
@@ -169,7 +179,7 @@ fn event_from_row(row: &Row) -> Result<StoredEvent, StoreError> {
     })
 }
 
-/// The data of `message:flagged`. Its labels are null once the message is deleted.
+/// Builds the data of `message:flagged`. The labels are null after the message was deleted.
 fn flag_from_row(row: &Row, topic: &str, seq: Seq, at: Time) -> Result<String, StoreError> {
     let ride = topic.strip_prefix("ride/").ok_or(StoreError::Corrupt("topic"))?;
     let message = MessageId(row.try_get("message_id")?);
@@ -177,8 +187,8 @@ fn flag_from_row(row: &Row, topic: &str, seq: Seq, at: Time) -> Result<String, S
     Ok(format!(r#"{{"rideId":"{ride}","messageId":"{message}","seq":{seq},"labels":{labels},"at":"{at}"}}"#))
 }
 
-/// The data of an event of the feed, from that of the event on its own topic.
+/// Builds the data of a feed event from the data of the event on its own topic.
 pub(super) fn envelope(topic: &str, seq: Seq, at: Time, data: &str) -> String {
-    // No escaping: the characters of a topic are all plain.
+    // A topic needs no escaping in JSON.
     format!(r#"{{"topic":"{topic}","seq":{seq},"at":"{at}","data":{data}}}"#)
 }

@@ -1,48 +1,49 @@
-//! The payload of a NOTIFY: where some topics' logs end now, and values that are told and not logged.
+//! The payload of a NOTIFY: heads of topics, and latest-only and ephemeral values.
 //!
 //! `{"v":1,"by":"k3v9x0aq","heads":{"ride/ride_123":42}}`, or
-//! `{"v":1,"values":[["ride/ride_123","typing:indicator","rider_1",1,42,"{…}"]]}`, the members of a value being its topic,
-//! type, user, version, seq and data. A replica ignores what it cannot read: hints are only hints, and a newer version may
-//! say more.
+//! `{"v":1,"values":[["ride/ride_123","typing:indicator","rider_1",1,42,"{…}"]]}`. The members of a value are its
+//! topic, type, user, version, seq and data. A replica ignores a payload that it cannot parse: hints are not
+//! authoritative, and a newer version of the server may add to them.
 //!
-//! Heads say whose commit they tell of, because Postgres tells everybody, and who has committed may hear of it before the
-//! COMMIT's own answer: it would read from the database what it is about to publish.
+//! Heads name the replica that committed them (`by`), because Postgres sends a notification to its sender too. The
+//! sender may receive it before the response to COMMIT, and would then read from the database the events that it is
+//! about to publish.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::domain::{EventType, Seq, Signal, Topic, UserId};
+use crate::domain::{EventType, Seq, StateUpdate, Topic, UserId};
 
-/// A hint that says nothing, by which a listener hears whether it can hear.
+/// An empty hint. The listener sends it to itself to test whether it receives notifications.
 pub const PROBE: &str = r#"{"v":1,"heads":{}}"#;
 
-/// Postgres takes payloads of less than 8000 bytes.
-const LARGEST: usize = 7_900;
+/// Postgres accepts payloads of less than 8000 bytes.
+const MAX_PAYLOAD_BYTES: usize = 7_900;
 
-/// Who tells of a commit: a replica, from its start to its end.
+/// The identity of a replica in its notifications, for the lifetime of the process.
 #[derive(Debug)]
 pub struct Origin {
     id: String,
-    /// What its payloads begin with.
+    /// The first characters of its payloads with heads.
     prefix: String,
 }
 
 impl Origin {
-    /// One that no other replica has.
+    /// Creates a random identity.
     pub fn new() -> Self {
         let id = format!("{:016x}", fastrand::u64(..));
         let prefix = format!(r#"{{"v":1,"by":"{id}","#);
         Self { id, prefix }
     }
 
-    /// The replica's id.
+    /// Returns the id of the replica.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Whether a payload tells of its own commit.
-    pub fn has_told(&self, payload: &str) -> bool {
+    /// Returns whether this replica sent the payload.
+    pub fn is_own(&self, payload: &str) -> bool {
         payload.starts_with(&self.prefix)
     }
 }
@@ -53,26 +54,26 @@ impl Default for Origin {
     }
 }
 
-/// Where logs end.
+/// The head of each topic's log.
 pub type Heads = BTreeMap<Topic, Seq>;
 
-/// What is told.
+/// The content of notifications.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Hints {
-    /// Where logs end.
+    /// The head of each topic's log.
     pub heads: Heads,
     /// The last value of each kind and user.
-    pub values: Vec<Signal>,
-    /// Whether there are new revocations to be read.
+    pub values: Vec<StateUpdate>,
+    /// Whether there are new revocations to load.
     pub revoked: bool,
 }
 
-/// As many payloads as it takes.
+/// Encodes hints into one or more payloads.
 pub fn encode(hints: &Hints, by: &Origin) -> Vec<String> {
-    // No escaping: the characters of an id are all plain.
+    // Topics need no escaping in JSON.
     let heads = hints.heads.iter().map(|(topic, seq)| ["\"", topic.as_str(), "\":", &seq.to_string()].concat());
     let values = hints.values.iter().filter_map(|value| {
-        let Signal { topic, kind, user, version, seq, data } = value;
+        let StateUpdate { topic, kind, user, version, seq, data } = value;
         serde_json::to_string(&(topic.as_str(), kind.as_str(), user, version, seq, data)).ok()
     });
     let heads = payloads(heads, &format!(r#"{}"heads":{{"#, by.prefix), "}}");
@@ -84,7 +85,7 @@ fn payloads(members: impl Iterator<Item = String>, begin: &str, end: &str) -> Ve
     let mut payloads = Vec::new();
     let mut payload = begin.to_owned();
     for member in members {
-        if payload.len() + 1 + member.len() + end.len() > LARGEST && payload.len() > begin.len() {
+        if payload.len() + 1 + member.len() + end.len() > MAX_PAYLOAD_BYTES && payload.len() > begin.len() {
             payloads.push(std::mem::replace(&mut payload, begin.to_owned()) + end);
         }
         if payload.len() > begin.len() {
@@ -98,7 +99,7 @@ fn payloads(members: impl Iterator<Item = String>, begin: &str, end: &str) -> Ve
     payloads
 }
 
-/// Reads a payload; `None` where it is not one of ours.
+/// Decodes a payload; `None` if it is not a hint of this version.
 pub fn decode(payload: &str) -> Option<Hints> {
     #[derive(Deserialize)]
     struct Payload {
@@ -115,9 +116,9 @@ pub fn decode(payload: &str) -> Option<Hints> {
         return None;
     }
     let values = values.into_iter().filter_map(|(topic, kind, user, version, seq, data)| {
-        // Of a kind that only a newer version knows, nothing is told.
+        // A value of an unknown kind is from a newer version and is ignored.
         let (kind, user) = (EventType::parse(&kind)?, UserId::parse(&user).ok()?);
-        Some(Signal { topic: Topic::from_stored(&topic), kind, user, version, seq, data })
+        Some(StateUpdate { topic: Topic::from_stored(&topic), kind, user, version, seq, data })
     });
     let heads = heads.into_iter().map(|(topic, seq)| (Topic::from_stored(&topic), seq));
     Some(Hints { heads: heads.collect(), values: values.collect(), revoked })
@@ -132,14 +133,14 @@ mod tests {
         Topic::ride(&RideId::parse(&format!("ride_{n:059}")).unwrap())
     }
 
-    fn value(n: i64) -> Signal {
+    fn value(n: i64) -> StateUpdate {
         let data = format!(r#"{{"rideId":"{n}","typing":true}}"#);
         let (kind, user) = (EventType::TypingIndicator, UserId::parse("u").unwrap());
-        Signal { topic: topic(n), kind, user, version: n, seq: n, data }
+        StateUpdate { topic: topic(n), kind, user, version: n, seq: n, data }
     }
 
     #[test]
-    fn hints_survive_the_way_in_payloads_that_postgres_takes() {
+    fn hints_round_trip_in_payloads_that_postgres_accepts() {
         let heads = (0..2_000).map(|n| (topic(n), n)).collect();
         let hints = Hints { heads, values: (0..500).map(value).collect(), revoked: true };
         let (own, other) = (Origin::new(), Origin::new());
@@ -154,16 +155,16 @@ mod tests {
         assert_eq!(decoded, hints);
         assert!(encode(&Hints::default(), &own).is_empty());
         let heads = payloads.iter().filter(|payload| !decode(payload).unwrap().heads.is_empty());
-        assert!(heads.clone().all(|payload| own.has_told(payload) && !other.has_told(payload)));
-        assert!(payloads.iter().any(|payload| !own.has_told(payload)), "values are for all");
+        assert!(heads.clone().all(|payload| own.is_own(payload) && !other.is_own(payload)));
+        assert!(payloads.iter().any(|payload| !own.is_own(payload)), "values have no sender");
     }
 
     #[test]
-    fn what_is_not_a_hint_is_ignored() {
+    fn an_invalid_payload_is_ignored() {
         for other in ["", "{}", "nonsense", r#"{"v":2,"heads":{}}"#, r#"{"v":1,"heads":[1]}"#] {
             assert_eq!(decode(other), None, "{other}");
         }
-        assert_eq!(decode(r#"{"v":1,"by":"somebody","heads":{"a":1},"more":true}"#).unwrap().heads.len(), 1);
+        assert_eq!(decode(r#"{"v":1,"by":"another","heads":{"a":1},"more":true}"#).unwrap().heads.len(), 1);
         assert_eq!(decode(PROBE), Some(Hints::default()));
         assert_eq!(decode(r#"{"v":1,"values":[["t","new:type","u",1,1,""]]}"#), Some(Hints::default()));
     }

@@ -1,38 +1,31 @@
-//! Where drivers are: written many at a time, the last of each ride alone.
+//! The locations of drivers: latest-only values, written in batches.
 
 use std::collections::HashMap;
 
+use super::batched::NewLocation;
+use super::batcher::Responses;
 use super::pool::{Pool, Store, read};
 use super::rows::ride_id;
 use super::{StoreError, sql};
-use crate::domain::{EventType, Location, RideId, Seq, Signal, Time, Topic, UserId};
-
-/// A position to be kept.
-#[derive(Debug)]
-pub(super) struct NewLocation {
-    ride: RideId,
-    driver: UserId,
-    seq: Seq,
-    at: Time,
-    data: String,
-}
+use crate::domain::{EventType, Location, RideId, Seq, StateUpdate, Topic, UserId};
 
 impl Store {
-    /// Keeps a driver's position, unless a later one is known: then `None`. `seq` is the head of the ride's log.
-    pub async fn put_location(&self, location: &Location, seq: Seq) -> Result<Option<Signal>, StoreError> {
+    /// Stores a driver's location; returns `None` if a later one is stored already. `seq` is the head of the ride's
+    /// log.
+    pub async fn put_location(&self, location: &Location, seq: Seq) -> Result<Option<StateUpdate>, StoreError> {
         let data = serde_json::to_string(&location.view()).map_err(|_| StoreError::Corrupt("location"))?;
         let (ride, driver) = (location.ride.clone(), location.driver.clone());
-        self.locations.ask(NewLocation { ride, driver, seq, at: location.at, data }).await
+        self.locations.submit(NewLocation { ride, driver, seq, at: location.at, data }).await
     }
 
-    /// The positions of these topics' rides that are newer than what is known here.
-    pub async fn newer_locations(&self, known: &[(&Topic, i64)]) -> Result<Vec<Signal>, StoreError> {
-        let rides: Vec<_> = known.iter().map(|(topic, _)| topic.ride_id().unwrap_or_default()).collect();
-        let versions: Vec<_> = known.iter().map(|(_, version)| *version).collect();
+    /// Returns the locations of these topics' rides that are newer than the given versions.
+    pub async fn newer_locations(&self, cached: &[(&Topic, i64)]) -> Result<Vec<StateUpdate>, StoreError> {
+        let rides: Vec<_> = cached.iter().map(|(topic, _)| topic.ride_id().unwrap_or_default()).collect();
+        let versions: Vec<_> = cached.iter().map(|(_, version)| *version).collect();
         let rows = self.read(sql::LOCATIONS_NEWER, &[&rides, &versions]).await?;
-        let signal = |row: &tokio_postgres::Row| {
+        let update = |row: &tokio_postgres::Row| {
             let ride = ride_id(row.try_get("ride_id")?)?;
-            Ok(Signal {
+            Ok(StateUpdate {
                 topic: Topic::ride(&ride),
                 kind: EventType::RideLocation,
                 user: UserId::parse(row.try_get("driver_id")?).map_err(|_| StoreError::Corrupt("driver_id"))?,
@@ -41,18 +34,18 @@ impl Store {
                 data: row.try_get("data")?,
             })
         };
-        rows.iter().map(signal).collect()
+        rows.iter().map(update).collect()
     }
 }
 
-/// Keeps a batch of positions. Each is answered with what is to be told of it, if anything.
-pub(super) async fn put(pool: Pool, news: Vec<NewLocation>) -> Result<Vec<Option<Signal>>, StoreError> {
-    // A statement may touch a row once: of several positions of a ride the latest counts.
+/// Stores a batch of locations. The response to each request is the state update to publish, if any.
+pub(super) async fn put(pool: Pool, requests: Vec<NewLocation>) -> Responses<Option<StateUpdate>> {
+    // A statement may update a row only once, so the latest of several locations of a ride is stored.
     let mut latest: HashMap<&RideId, &NewLocation> = HashMap::new();
-    for location in &news {
-        let known = latest.entry(&location.ride).or_insert(location);
-        if location.at >= known.at {
-            *known = location;
+    for location in &requests {
+        let newest = latest.entry(&location.ride).or_insert(location);
+        if location.at >= newest.at {
+            *newest = location;
         }
     }
     let rows: Vec<_> = latest.values().collect();
@@ -64,10 +57,10 @@ pub(super) async fn put(pool: Pool, news: Vec<NewLocation>) -> Result<Vec<Option
     let put = read(&pool, sql::LOCATIONS_PUT, &[&rides, &drivers, &seqs, &times, &data]).await?;
     let versions = put.iter().map(|row| Ok((row.try_get("ride_id")?, row.try_get("version")?)));
     let versions: HashMap<String, i64> = versions.collect::<Result<_, StoreError>>()?;
-    let answer = |location: &NewLocation| {
+    let update = |location: &NewLocation| {
         let kept = latest.get(&location.ride).is_some_and(|kept| std::ptr::eq(*kept, location));
         let version = *versions.get(location.ride.as_str()).filter(|_| kept)?;
-        Some(Signal {
+        Some(StateUpdate {
             topic: Topic::ride(&location.ride),
             kind: EventType::RideLocation,
             user: location.driver.clone(),
@@ -76,5 +69,5 @@ pub(super) async fn put(pool: Pool, news: Vec<NewLocation>) -> Result<Vec<Option
             data: location.data.clone(),
         })
     };
-    Ok(news.iter().map(answer).collect())
+    Ok(requests.iter().map(|location| Ok(update(location))).collect())
 }

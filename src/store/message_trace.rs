@@ -1,4 +1,5 @@
-//! What has become of a message: when it was on the feed, handed to connections, delivered, read, and sent to webhooks.
+//! The trace of a message: when it reached the feed, and when it was handed to connections, delivered, read and sent to
+//! webhooks.
 
 use std::collections::HashMap;
 
@@ -10,27 +11,28 @@ use super::rows::user_id;
 use super::{StoreError, sql};
 use crate::domain::{Message, RideId, Seq, Time, Topic, UserId};
 
-/// Messages of a ride that were handed to a connection of a participant.
+/// A range of a ride's messages that was handed to a connection of a participant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handover {
     /// The ride.
     pub ride: RideId,
-    /// Whose connection.
+    /// The participant.
     pub user: UserId,
     /// The seq of the first message.
     pub first_seq: Seq,
-    /// The seq of the last one, fewer than 1,000 after it. All between them that the user may see were handed over.
+    /// The seq of the last message, fewer than 1,000 after the first. All messages in between that the user may see are
+    /// included.
     pub last_seq: Seq,
     /// `sse` or `poll`.
     pub transport: &'static str,
-    /// When, by this replica's clock.
+    /// The time, by this replica's clock.
     pub at: Time,
 }
 
 /// When and where a message was handed to a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandedOver {
-    /// When, by the clock of the replica.
+    /// The time, by the clock of the replica.
     pub at: Time,
     /// `sse` or `poll`.
     pub transport: String,
@@ -38,14 +40,14 @@ pub struct HandedOver {
     pub replica: String,
 }
 
-/// What has become of a message for one participant.
+/// The trace of a message for one participant.
 #[derive(Debug)]
 pub struct ParticipantTrace {
-    /// Whom.
+    /// The participant.
     pub user: UserId,
-    /// When the delivered watermark has reached it.
+    /// When the delivered watermark reached the message.
     pub delivered_at: Option<Time>,
-    /// When the read watermark has.
+    /// When the read watermark reached the message.
     pub read_at: Option<Time>,
     /// When it was handed to connections, oldest first.
     pub handed: Vec<HandedOver>,
@@ -60,18 +62,18 @@ pub struct WebhookTrace {
     pub webhook: String,
     /// `pending`, `delivered` or `failed`.
     pub state: String,
-    /// How many attempts there were.
+    /// The number of attempts.
     pub attempts: i64,
 }
 
-/// What has become of a message.
+/// The trace of a message.
 #[derive(Debug)]
 pub struct MessageTrace {
-    /// Since when it is on the feed.
+    /// When it was added to the feed.
     pub feed_at: Option<Time>,
-    /// For each participant who may see it.
+    /// The participants who may see it.
     pub participants: Vec<ParticipantTrace>,
-    /// For each endpoint that wants it.
+    /// The endpoints that are subscribed to it.
     pub webhooks: Vec<WebhookTrace>,
 }
 
@@ -80,24 +82,24 @@ fn time(row: &Row, column: &str) -> Result<Option<Time>, StoreError> {
 }
 
 impl Store {
-    /// Notes what the replica has handed over.
+    /// Stores what this replica has handed to connections.
     pub async fn put_handovers(&self, replica: &str, handovers: &[Handover]) -> Result<(), StoreError> {
         fn column<'a, T: 'a>(handovers: &'a [Handover], of: impl Fn(&'a Handover) -> T) -> Vec<T> {
             handovers.iter().map(of).collect()
         }
         let params: Params<'_> = &[
             &replica,
-            &column(handovers, |one| one.ride.as_str()),
-            &column(handovers, |one| one.user.as_str()),
-            &column(handovers, |one| one.first_seq),
-            &column(handovers, |one| one.last_seq),
-            &column(handovers, |one| one.transport),
-            &column(handovers, |one| one.at.timestamp()),
+            &column(handovers, |handover| handover.ride.as_str()),
+            &column(handovers, |handover| handover.user.as_str()),
+            &column(handovers, |handover| handover.first_seq),
+            &column(handovers, |handover| handover.last_seq),
+            &column(handovers, |handover| handover.transport),
+            &column(handovers, |handover| handover.at.timestamp()),
         ];
         self.session().await?.execute(sql::HANDOVERS_PUT, params).await.map(drop)
     }
 
-    /// What has become of a message, as far as is still known.
+    /// Returns the trace of a message, as far as it has not expired.
     pub async fn trace_message(&self, message: &Message) -> Result<MessageTrace, StoreError> {
         let topic = Topic::ride(&message.ride);
         let (ride, topic, seq) = (message.ride.as_str(), topic.as_str(), message.seq);
@@ -109,7 +111,7 @@ impl Store {
         });
         let mut undelivered = undelivered.collect::<Result<HashMap<_, _>, _>>()?;
         let params: Params<'_> = &[&ride, &seq, &message.sender.as_str()];
-        let people = self.read(sql::PARTICIPANTS_OF_MESSAGE, params).await?;
+        let rows = self.read(sql::PARTICIPANTS_OF_MESSAGE, params).await?;
         let participant = |row: &Row| {
             let user = user_id(row.try_get("user_id")?)?;
             Ok::<_, StoreError>(ParticipantTrace {
@@ -120,22 +122,22 @@ impl Store {
                 user,
             })
         };
-        let participants = people.iter().map(participant).collect::<Result<_, _>>()?;
-        let places = self.read(sql::FEED_PLACE, &[&topic, &seq, &message.created_at.timestamp()]).await?;
-        let Some(place) = places.first() else {
+        let participants = rows.iter().map(participant).collect::<Result<_, _>>()?;
+        let positions = self.read(sql::FEED_POSITION, &[&topic, &seq, &message.created_at.timestamp()]).await?;
+        let Some(on_feed) = positions.first() else {
             return Ok(MessageTrace { feed_at: None, participants, webhooks: Vec::new() });
         };
-        let position: Seq = place.try_get("position")?;
+        let position: Seq = on_feed.try_get("position")?;
         let deliveries = self.read(sql::WEBHOOKS_OF_EVENT, &[&position]).await?;
         let webhook = |row: &Row| {
             let (webhook, state) = (row.try_get("id")?, row.try_get("state")?);
             Ok::<_, StoreError>(WebhookTrace { webhook, state, attempts: row.try_get("attempts")? })
         };
         let webhooks = deliveries.iter().map(webhook).collect::<Result<_, _>>()?;
-        Ok(MessageTrace { feed_at: time(place, "created_at")?, participants, webhooks })
+        Ok(MessageTrace { feed_at: time(on_feed, "created_at")?, participants, webhooks })
     }
 
-    /// The connections that a message was handed to, by user.
+    /// Returns the connections that a message was handed to, by user.
     async fn handed(&self, ride: &str, seq: Seq) -> Result<HashMap<String, Vec<HandedOver>>, StoreError> {
         let mut handed: HashMap<String, Vec<HandedOver>> = HashMap::new();
         for row in self.read(sql::HANDOVERS_OF_MESSAGE, &[&ride, &seq]).await? {
@@ -146,8 +148,8 @@ impl Store {
         Ok(handed)
     }
 
-    /// Erases a person from the traces of messages and from the audit log's entries about them.
-    pub async fn forget_in_records(&self, user: &UserId) -> Result<(), StoreError> {
+    /// Erases a user from the traces of messages and from the audit entries about the user.
+    pub async fn erase_records(&self, user: &UserId) -> Result<(), StoreError> {
         let session = self.session().await?;
         session.may_commit();
         session.execute(sql::HANDOVERS_ERASE, &[&user.as_str()]).await?;

@@ -1,4 +1,4 @@
-//! Brings the schema up to date, one replica at a time.
+//! Runs the migrations, one replica at a time.
 
 use refinery::Migration;
 use tokio_postgres::Client;
@@ -9,23 +9,24 @@ mod embedded {
     refinery::embed_migrations!("sql/migrations");
 }
 
-/// Which migrations were applied.
+/// The table of applied migrations.
 const TABLE: &str = "ridewire_migrations";
 
-/// Any number, the same in all replicas: only one migrates, the others wait and find nothing to do. However long that takes,
-/// whatever the database's own settings are; the migrations have those.
+/// The advisory lock that serializes migrations: one replica migrates, the others wait and then find nothing to do. The
+/// number is arbitrary. The wait has no timeout, whatever the database's own settings are; the migrations themselves
+/// keep those settings.
 const LOCK: &str = "begin; set local idle_in_transaction_session_timeout = 0;
     set local statement_timeout = 0; set local lock_timeout = 0;
     select pg_advisory_xact_lock(7243391001)";
 
-/// Runs the migrations that this database has not seen, and says how many there were.
+/// Runs the migrations that this database lacks, and returns how many ran.
 ///
-/// The lock is held by a transaction on a connection of its own: it is released by its end, whatever happens, also where a
-/// pooler would give a session's lock to others.
+/// A transaction on a separate connection holds the lock. Its end releases the lock, whatever happens. A session-level
+/// lock would fail behind a pooler, which could give the session to another client.
 pub async fn migrate(address: &Address) -> Result<usize, StoreError> {
-    let (lock, holding) = address.connect().await?;
+    let (lock, lock_connection) = address.connect().await?;
     let (mut client, connection) = address.connect().await?;
-    let drivers = [tokio::spawn(holding), tokio::spawn(connection)];
+    let drivers = [tokio::spawn(lock_connection), tokio::spawn(connection)];
     let applied = async {
         if is_read_only(&client).await? {
             return check(&client).await;
@@ -38,20 +39,20 @@ pub async fn migrate(address: &Address) -> Result<usize, StoreError> {
     let applied = applied.await;
     drop((client, lock));
     for driver in drivers {
-        // The session ends with its client; a failure of the connection has shown itself in `applied`.
+        // The session ends with its client; an error of the connection has surfaced in `applied`.
         let _ = driver.await;
     }
     applied
 }
 
-/// Whether the database takes no writes now, as a standby.
+/// Returns whether the database is read-only now, such as a standby.
 async fn is_read_only(client: &Client) -> Result<bool, StoreError> {
-    // Not prepared: a pooler may execute it on another connection.
+    // Not prepared: a pooler may run it on another connection.
     let row = client.query_typed_one("select current_setting('transaction_read_only') = 'on'", &[]).await?;
     Ok(row.try_get(0)?)
 }
 
-/// Where nothing can be migrated nothing may have to be: the server then serves what can be read until writes are possible.
+/// Checks a read-only database: no migration may be pending. The server then serves reads until writes are possible.
 async fn check(client: &Client) -> Result<usize, StoreError> {
     let runner = embedded::migrations::runner();
     let latest = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
@@ -60,20 +61,20 @@ async fn check(client: &Client) -> Result<usize, StoreError> {
     if applied >= i64::from(latest) { Ok(0) } else { Err(StoreError::ReadOnly) }
 }
 
-/// How the schema of a database compares with what this version expects.
+/// The difference between the schema of a database and the one that this version expects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SchemaState {
-    /// How many migrations were applied.
+    /// The number of applied migrations.
     pub applied: usize,
-    /// Those that the next start applies.
+    /// Migrations that the next start applies.
     pub pending: Vec<String>,
-    /// Those that this version does not know.
+    /// Applied migrations that this version does not have.
     pub unknown: Vec<String>,
-    /// Those that were applied with another content.
+    /// Applied migrations whose content differs.
     pub divergent: Vec<String>,
 }
 
-/// Compares the schema that this connection is in with the migrations of this version, and changes nothing.
+/// Compares the schema of this connection with the migrations of this version. It changes nothing.
 pub async fn compare(client: &mut Client) -> Result<SchemaState, StoreError> {
     let mut runner = embedded::migrations::runner();
     runner.set_migration_table_name(TABLE);
@@ -83,16 +84,16 @@ pub async fn compare(client: &mut Client) -> Result<SchemaState, StoreError> {
         false => Vec::new(),
     };
     let mut state = SchemaState { applied: applied.len(), ..SchemaState::default() };
-    let known = runner.get_migrations();
+    let embedded = runner.get_migrations();
     for migration in &applied {
-        match known.iter().find(|known| known.version() == migration.version()) {
+        match embedded.iter().find(|own| own.version() == migration.version()) {
             None => state.unknown.push(migration.to_string()),
-            Some(known) if known != migration => state.divergent.push(migration.to_string()),
+            Some(own) if own != migration => state.divergent.push(migration.to_string()),
             Some(_) => {}
         }
     }
-    let is_applied = |known: &Migration| applied.iter().any(|applied| applied.version() == known.version());
-    let mut pending: Vec<_> = known.iter().filter(|known| !is_applied(known)).collect();
+    let is_applied = |own: &Migration| applied.iter().any(|applied| applied.version() == own.version());
+    let mut pending: Vec<_> = embedded.iter().filter(|own| !is_applied(own)).collect();
     pending.sort();
     state.pending = pending.into_iter().map(ToString::to_string).collect();
     Ok(state)

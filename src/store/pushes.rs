@@ -1,8 +1,8 @@
-//! Subscriptions to Web Push, and the pushes that are due.
+//! Web Push subscriptions, and the pushes that are due.
 //!
-//! Pushes are created by the statement that puts `message:undelivered` on the feed, so an event without its pushes is never committed.
-//! A replica takes a push under a lease, and what it records counts only while it has the lease. Statements lock one push each, or skip
-//! those that are locked; so they wait for others, but never in a circle.
+//! The statement that adds `message:undelivered` to the feed also creates its pushes, so the event is never committed
+//! without them. A replica claims a push under a lease; its records are accepted only while it holds the lease. A
+//! statement locks one push, or skips locked ones, so statements cannot deadlock.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::pool::Store;
 use super::{StoreError, sql};
 use crate::domain::{MessageId, UserId};
 
-/// How long a replica has a push: longer than an attempt may take and its outcome may wait for the database.
+/// The lease of a push. It is longer than an attempt may take plus the time until its outcome is stored.
 const LEASE_SECONDS: f64 = 45.0;
 
 /// A subscription to be registered.
@@ -25,13 +25,13 @@ pub struct NewSubscription<'a> {
     pub host: &'a str,
     /// The browser's public key.
     pub p256dh: &'a [u8],
-    /// The secret that it shares with us.
+    /// The authentication secret that the browser shares with the server.
     pub auth: &'a [u8],
-    /// When it expires, in seconds after 1970, where the browser says so.
+    /// When it expires, in seconds since 1970, if the browser specifies it.
     pub expires_at: Option<f64>,
 }
 
-/// A push that this replica has.
+/// The lease of a push that this replica has claimed.
 #[derive(Debug, Clone)]
 pub struct PushLease {
     subscription: Uuid,
@@ -39,46 +39,47 @@ pub struct PushLease {
     pub ride: String,
     /// The push service.
     pub host: String,
-    /// Drawn at random when the push was taken.
+    /// The fencing token: random, drawn when the push was claimed.
     token: i64,
 }
 
-/// What a push says now.
+/// The current state of a claimed push.
 #[derive(Debug)]
 pub enum NextPush {
     /// The lease is lost, or another replica has sent it.
     Lost,
-    /// There is nothing left to say: the message was delivered or deleted, or its user or subscription has gone.
+    /// It is obsolete: the message was delivered or deleted, or its user or subscription is gone.
     Unneeded,
-    /// It is for a message that is not due before so long.
+    /// It is for a later message, which is due after this time.
     Early(Duration),
-    /// It is to be sent.
+    /// It must be sent now.
     Due(Box<DuePush>),
 }
 
-/// A push that is to be sent.
+/// A push to send.
 #[derive(Debug)]
 pub struct DuePush {
-    /// How many attempts there were.
+    /// The number of attempts so far.
     pub attempts: i64,
-    /// How long ago it was created.
+    /// The time since it was created.
     pub age: Duration,
     /// Where it goes.
     pub endpoint: String,
-    /// Whom it is for.
+    /// The user it is for.
     pub user: String,
     /// The browser's public key.
     pub p256dh: Vec<u8>,
-    /// The secret that it shares with us.
+    /// The authentication secret that the browser shares with the server.
     pub auth: Vec<u8>,
-    /// The oldest message that was not delivered.
+    /// The oldest undelivered message.
     pub message: MessageId,
-    /// How many messages of the ride the user has not read.
+    /// The number of unread messages of the ride.
     pub unread: i64,
 }
 
 impl Store {
-    /// Registers a subscription for a user, who has at most `limit` then. It expires after `lifetime` at the latest.
+    /// Registers a subscription of a user. The user's oldest subscriptions beyond `limit` are deleted. It expires after
+    /// `lifetime` at the latest.
     pub async fn put_subscription(
         &self,
         user: &UserId,
@@ -107,29 +108,30 @@ impl Store {
             .map(drop)
     }
 
-    /// Deletes a subscription of a user, if there is one.
+    /// Deletes a subscription of a user, if it exists.
     pub async fn delete_subscription(&self, user: &UserId, endpoint: &str) -> Result<(), StoreError> {
         let session = self.session().await?;
         session.execute(sql::PUSH_SUBSCRIPTIONS_DELETE, &[&endpoint, &user.as_str()]).await.map(drop)
     }
 
-    /// Deletes the subscription of a push, which its push service no longer has. Returns whether it was there.
+    /// Deletes the subscription of a push after its push service reported that it is gone. Returns whether it existed.
     pub async fn remove_subscription(&self, lease: &PushLease, endpoint: &str) -> Result<bool, StoreError> {
         let session = self.session().await?;
         Ok(session.execute(sql::PUSH_SUBSCRIPTIONS_REMOVE, &[&lease.subscription, &endpoint]).await? > 0)
     }
 
-    /// Takes pushes that are due: at most `in_all`, and of each push service at most `of_service` without those that are `held`.
+    /// Claims pushes that are due: at most `total`, and for each push service at most `per_service` minus those of
+    /// `claimed`, which this replica has claimed already.
     pub async fn claim_pushes(
         &self,
-        held: &[(String, i64)],
-        of_service: i64,
-        in_all: i64,
+        claimed: &[(String, i64)],
+        per_service: i64,
+        total: i64,
     ) -> Result<Vec<PushLease>, StoreError> {
-        let (hosts, counts): (Vec<_>, Vec<_>) = held.iter().map(|(host, count)| (host.as_str(), *count)).unzip();
+        let (hosts, counts): (Vec<_>, Vec<_>) = claimed.iter().map(|(host, count)| (host.as_str(), *count)).unzip();
         let token = fastrand::i64(..);
         let session = self.session().await?;
-        let params: super::pool::Params<'_> = &[&hosts, &counts, &of_service, &in_all, &token, &LEASE_SECONDS];
+        let params: super::pool::Params<'_> = &[&hosts, &counts, &per_service, &total, &token, &LEASE_SECONDS];
         let rows = session.query(sql::PUSHES_CLAIM, params).await?;
         let lease = |row: &Row| {
             let (subscription, ride) = (row.try_get("subscription_id")?, row.try_get("ride_id")?);
@@ -138,20 +140,26 @@ impl Store {
         rows.iter().map(lease).collect()
     }
 
-    /// What a push says now. A message counts as undelivered once it is `age` old.
+    /// Returns the current state of a claimed push. A message counts as undelivered after `age`.
     pub async fn next_push(&self, lease: &PushLease, age: Duration) -> Result<NextPush, StoreError> {
         let PushLease { subscription, ride, token, .. } = lease;
         let rows = self.read(sql::PUSHES_NEXT, &[subscription, ride, token, &age.as_secs_f64()]).await?;
         rows.first().map_or(Ok(NextPush::Lost), next_from_row)
     }
 
-    /// Ends a push, if it is still this replica's.
+    /// Deletes a push after its last attempt, if this replica still holds its lease.
     pub async fn end_push(&self, lease: &PushLease) -> Result<(), StoreError> {
         let PushLease { subscription, ride, token, .. } = lease;
         self.session().await?.execute(sql::PUSHES_DONE, &[subscription, ride, token]).await.map(drop)
     }
 
-    /// Gives a push back, which is due again after `delay`, if it is still this replica's. `attempts` is how many there were.
+    /// Releases a push, if this replica still holds its lease. The push is due immediately, and no attempt is added.
+    pub async fn release_push(&self, lease: &PushLease) -> Result<(), StoreError> {
+        self.postpone_push(lease, Duration::ZERO, 0).await
+    }
+
+    /// Releases a push, if this replica still holds its lease. It is due again after `delay`. `attempts` is the number
+    /// of attempts to add.
     pub async fn postpone_push(&self, lease: &PushLease, delay: Duration, attempts: i64) -> Result<(), StoreError> {
         let PushLease { subscription, ride, token, .. } = lease;
         let params: super::pool::Params<'_> = &[subscription, ride, token, &delay.as_secs_f64(), &attempts];
@@ -177,7 +185,7 @@ fn next_from_row(row: &Row) -> Result<NextPush, StoreError> {
     })))
 }
 
-/// No time where a moment has passed.
+/// Converts seconds into a duration; zero if they are negative.
 fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }

@@ -1,65 +1,35 @@
-//! What is read for requests, streams and polls.
+//! Queries for requests, streams and polls.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use tokio_postgres::Row;
+
+use super::batched::{EVENT_BYTES, PageRequest, StoredEvent};
+use super::batcher::{Responses, copy_response};
 use super::pool::{Params, Pool, Store, read};
 use super::rows::{ride_id, snapshot_from_row};
 use super::{StoreError, feed, message_from_row, sql};
 use crate::domain::{
-    BatchId, Caller, ClientMessageId, ContentKey, EventType, Message, MessageId, RideId, RideSnapshot, Seq, Time,
-    Topic, TraceContext, UserId,
+    Caller, ClientMessageId, ContentKey, EventType, Message, MessageId, RideId, RideSnapshot, Seq, Time, Topic, UserId,
 };
 
-/// About how many bytes of events are read of a topic at once.
-pub(super) const EVENT_BYTES: i64 = 64 * 1024;
-
-/// About how many bytes of content and metadata are read at once.
+/// The approximate maximum of content and metadata bytes that one page of history has.
 const MESSAGE_BYTES: i64 = 256 * 1024;
 
-/// An event as the log keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredEvent {
-    /// Its number on its topic.
-    pub seq: Seq,
-    /// What it is about.
-    pub kind: EventType,
-    /// Its data: one line of JSON.
-    pub data: String,
-    /// Where what comes of it is traced.
-    pub trace: Option<TraceContext>,
-    /// When it was written.
-    pub at: Time,
-    /// Which batch wrote it, where that is recorded.
-    pub batch: Option<BatchId>,
-    /// Which batch wrote the event before it, as far as can be told.
-    pub batch_before: Option<BatchId>,
-}
-
-/// The events of `topic` after `after`, at most `limit`, and fewer where they are large.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PageRequest {
-    /// The topic.
-    pub topic: Topic,
-    /// Exclusive.
-    pub after: Seq,
-    /// The most events.
-    pub limit: i64,
-}
-
-/// Which way a page of history goes.
+/// The direction of a page of history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// The newest before a seq.
+    /// The newest messages before a seq.
     Before(Seq),
-    /// The oldest after a seq.
+    /// The oldest messages after a seq.
     After(Seq),
 }
 
-/// A page of a ride's messages, oldest first, and the ride at the same moment.
+/// A page of a ride's messages, oldest first, and the ride in the same database snapshot.
 #[derive(Debug)]
 pub struct HistoryPage {
-    /// The ride as it was when the page was read.
+    /// The ride when the page was read.
     pub snapshot: RideSnapshot,
     /// The messages.
     pub messages: Vec<Message>,
@@ -67,68 +37,72 @@ pub struct HistoryPage {
     pub has_more: bool,
 }
 
-/// How many messages of a ride a user has not read.
+/// The number of messages of a ride that a user has not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadRide {
     /// The ride.
     pub ride: RideId,
-    /// Others' undeleted messages past the user's read mark.
+    /// Undeleted messages of other users after the user's read watermark.
     pub unread: i64,
 }
 
 impl Store {
-    /// A secret that all replicas share.
+    /// Returns a secret that all replicas share.
     pub async fn secret(&self, name: &str) -> Result<Vec<u8>, StoreError> {
         let rows = self.read(sql::SECRETS_BY_NAME, &[&name]).await?;
         Ok(rows.first().ok_or(StoreError::Corrupt("no such secret"))?.try_get("value")?)
     }
 
-    /// What contents are hashed with.
+    /// Returns the key of the content hashes.
     pub async fn content_key(&self) -> Result<ContentKey, StoreError> {
         ContentKey::new(&self.secret("content_hashes").await?).ok_or(StoreError::Corrupt("content_hashes"))
     }
 
-    /// A ride and its people, as they are now; `None` where there is none.
+    /// Returns the current snapshot of a ride; `None` if the ride does not exist.
     pub async fn snapshot(&self, ride: &RideId) -> Result<Option<RideSnapshot>, StoreError> {
-        self.snapshots.ask(ride.clone()).await
+        self.snapshots.submit(ride.clone()).await
     }
 
-    /// The next events of a topic.
+    /// Returns the next events of a topic.
     pub async fn page(&self, request: PageRequest) -> Result<Vec<StoredEvent>, StoreError> {
-        self.pages.ask(request).await
+        self.pages.submit(request).await
     }
 
-    /// Where the logs of these topics end; topics that do not exist are left out.
+    /// Returns the heads of these topics; topics that do not exist are omitted.
     pub async fn heads(&self, topics: &[&str]) -> Result<Vec<(Topic, Seq)>, StoreError> {
         let rows = self.read(sql::TOPICS_HEADS, &[&topics]).await?;
         rows.iter().map(|row| Ok((Topic::from_stored(row.try_get("name")?), row.try_get("last_seq")?))).collect()
     }
 
-    /// What a topic's log begins after; `None` where there is no such topic.
+    /// Returns the seq that a topic's log begins after; `None` if the topic does not exist.
     pub async fn begins_after(&self, topic: &Topic) -> Result<Option<Seq>, StoreError> {
         let rows = self.read(sql::TOPICS_BEGINS_AFTER, &[&topic.as_str()]).await?;
         rows.first().map(|row| row.try_get("begins_after")).transpose().map_err(StoreError::from)
     }
 
-    /// The events of several topics after their cursors, for filling the hub.
-    pub async fn pages(&self, requests: Vec<PageRequest>) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
+    /// Returns the events of several topics after their cursors, to fill the hub. An event that cannot be parsed fails
+    /// only its own page.
+    pub async fn pages(
+        &self,
+        requests: Vec<PageRequest>,
+    ) -> Result<Vec<Result<Vec<StoredEvent>, StoreError>>, StoreError> {
         pages(self.pool(), requests).await
     }
 
-    /// A message as it is now.
+    /// Returns the current state of a message.
     pub async fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
         let rows = self.read(sql::MESSAGES_BY_ID, &[&vec![id.0]]).await?;
         rows.first().map(message_from_row).transpose()
     }
 
-    /// Whether a sender has sent a message under this name on the ride.
-    pub async fn is_sent(&self, ride: &RideId, sender: &UserId, name: &ClientMessageId) -> Result<bool, StoreError> {
-        let (rides, senders, names) = (vec![ride.as_str()], vec![sender.as_str()], vec![name.as_str()]);
-        let params: Params<'_> = &[&rides, &senders, &names];
+    /// Returns whether a sender has sent a message with this client message id on the ride.
+    pub async fn is_sent(&self, ride: &RideId, sender: &UserId, id: &ClientMessageId) -> Result<bool, StoreError> {
+        let (rides, senders, ids) = (vec![ride.as_str()], vec![sender.as_str()], vec![id.as_str()]);
+        let params: Params<'_> = &[&rides, &senders, &ids];
         Ok(!self.read(sql::MESSAGES_BY_CLIENT_ID, params).await?.is_empty())
     }
 
-    /// The seqs of messages, of those that there are.
+    /// Returns the seqs of those messages that exist.
     pub async fn seqs_of_messages(
         &self,
         ids: impl IntoIterator<Item = MessageId>,
@@ -138,7 +112,7 @@ impl Store {
         rows.iter().map(|row| Ok((MessageId(row.try_get("id")?), row.try_get("seq")?))).collect()
     }
 
-    /// A page of a ride's history, as `reader` may see it; `None` where there is no such ride.
+    /// Returns a page of a ride's history that `reader` may see; `None` if the ride does not exist.
     pub async fn history(
         &self,
         ride: &RideId,
@@ -150,18 +124,19 @@ impl Store {
             Direction::Before(seq) => (sql::MESSAGES_PAGE_BEFORE, seq),
             Direction::After(seq) => (sql::MESSAGES_PAGE_AFTER, seq),
         };
-        // One more than asked, to know whether there are more.
-        let sought = i64::try_from(limit).unwrap_or(i64::MAX - 1) + 1;
+        // One more than `limit`, to detect whether there are more.
+        let limit_and_one = i64::try_from(limit).unwrap_or(i64::MAX - 1) + 1;
         let sees_all = reader.role.is_staff();
-        let params: Params<'_> = &[&ride.as_str(), &reader.user.as_str(), &edge, &sought, &sees_all, &MESSAGE_BYTES];
+        let params: Params<'_> =
+            &[&ride.as_str(), &reader.user.as_str(), &edge, &limit_and_one, &sees_all, &MESSAGE_BYTES];
         let rows = self.read(statement, params).await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        let found_in_all = first.try_get::<_, Option<i64>>("found")?.unwrap_or_default();
+        let found_in_total = first.try_get::<_, Option<i64>>("found")?.unwrap_or_default();
         let snapshot = snapshot_from_row(first)?;
         let found = rows.iter().filter(|row| row.try_get::<_, Option<Seq>>("seq").is_ok_and(|seq| seq.is_some()));
         let mut messages = found.map(message_from_row).collect::<Result<Vec<_>, _>>()?;
-        let has_more = found_in_all > i64::try_from(limit).unwrap_or(i64::MAX)
-            || i64::try_from(messages.len()).is_ok_and(|read| read < found_in_all);
+        let has_more = found_in_total > i64::try_from(limit).unwrap_or(i64::MAX)
+            || i64::try_from(messages.len()).is_ok_and(|read| read < found_in_total);
         match direction {
             Direction::Before(_) if messages.len() > limit => drop(messages.remove(0)),
             _ => messages.truncate(limit),
@@ -169,114 +144,118 @@ impl Store {
         Ok(Some(HistoryPage { snapshot, messages, has_more }))
     }
 
-    /// How many of others' undeleted messages lie past `mark`, of those of the user's times on the ride; of all where the
-    /// user `sees_all`.
+    /// Returns the number of undeleted messages of other users after `watermark`, within the user's access to the ride;
+    /// over the whole log if `sees_all`.
     pub async fn unread_of_ride(
         &self,
         ride: &RideId,
-        mark: Seq,
+        watermark: Seq,
         user: &UserId,
         sees_all: bool,
     ) -> Result<i64, StoreError> {
-        let params: Params<'_> = &[&ride.as_str(), &mark, &user.as_str(), &sees_all];
+        let params: Params<'_> = &[&ride.as_str(), &watermark, &user.as_str(), &sees_all];
         let rows = self.read(sql::MESSAGES_UNREAD_OF_RIDE, params).await?;
         rows.first().map_or(Ok(0), |row| Ok(row.try_get("unread")?))
     }
 
-    /// The rides of a user that have unread messages.
+    /// Returns the rides of a user that have unread messages.
     pub async fn unread_of_user(&self, user: &UserId) -> Result<Vec<UnreadRide>, StoreError> {
         let rows = self.read(sql::MESSAGES_UNREAD_OF_USER, &[&user.as_str()]).await?;
-        let unread = |row: &tokio_postgres::Row| {
-            Ok(UnreadRide { ride: ride_id(row.try_get("ride_id")?)?, unread: row.try_get("count")? })
-        };
+        let unread =
+            |row: &Row| Ok(UnreadRide { ride: ride_id(row.try_get("ride_id")?)?, unread: row.try_get("count")? });
         rows.iter().map(unread).collect()
     }
 }
 
-/// Where a user's own log ends, and the rides that go on for them at that moment.
+/// The head of a user's own topic, and the user's open rides in the same database snapshot.
 #[derive(Debug)]
-pub struct GoingOn {
+pub struct OpenRides {
     /// The seq of the last event of the user's topic.
     pub head: Seq,
-    /// What that topic's log begins after: up to there nobody has missed anything.
+    /// The seq that the topic's log begins after. Events up to it are not a gap.
     pub begins_after: Seq,
-    /// Those that have not ended first, the newest of them first.
-    pub rides: Vec<RideGoingOn>,
+    /// Rides that have not ended first, then the newest first.
+    pub rides: Vec<OpenRide>,
 }
 
-/// A ride that is a user's and not over for good.
+/// A ride of a user that is not closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RideGoingOn {
-    /// Which.
+pub struct OpenRide {
+    /// The ride.
     pub ride: RideId,
-    /// The first seq that is the user's.
+    /// The first seq of the user's access.
     pub from_seq: Seq,
-    /// The seq of the last event.
+    /// The seq of the ride's last event.
     pub head: Seq,
     /// Whether it has ended.
     pub is_ended: bool,
 }
 
 impl Store {
-    /// What one follows who follows everything of theirs; at most `limit` rides.
-    pub async fn going_on(&self, user: &UserId, limit: i64) -> Result<GoingOn, StoreError> {
-        let rows = self.read(sql::PARTICIPANTS_GOING_ON, &[&user.as_str(), &limit]).await?;
+    /// Returns what a merged stream of the user contains: the user's topic and at most `limit` open rides.
+    pub async fn open_rides(&self, user: &UserId, limit: i64) -> Result<OpenRides, StoreError> {
+        let rows = self.read(sql::PARTICIPANTS_OPEN_RIDES, &[&user.as_str(), &limit]).await?;
         let first = rows.first().ok_or(StoreError::Corrupt("no head"))?;
         let (head, begins_after) = (first.try_get("last_seq")?, first.try_get("begins_after")?);
-        // Where there is none, one row says so.
+        // Without a ride, one row has only the head.
         let rides =
             rows.iter().filter(|row| row.try_get::<_, Option<&str>>("ride_id").is_ok_and(|ride| ride.is_some()));
-        let ride = |row: &tokio_postgres::Row| {
-            Ok::<_, StoreError>(RideGoingOn {
+        let ride = |row: &Row| {
+            Ok::<_, StoreError>(OpenRide {
                 ride: ride_id(row.try_get("ride_id")?)?,
                 from_seq: row.try_get("from_seq")?,
                 head: row.try_get("ride_seq")?,
                 is_ended: row.try_get("is_ended")?,
             })
         };
-        Ok(GoingOn { head, begins_after, rides: rides.map(ride).collect::<Result<_, _>>()? })
+        Ok(OpenRides { head, begins_after, rides: rides.map(ride).collect::<Result<_, _>>()? })
     }
 
-    /// Rides whose chat window has passed for everyone and whose people have not been told.
+    /// Returns ended rides whose chat window has passed for everyone and that are not closed yet.
     pub async fn rides_to_close(&self, limit: i64) -> Result<Vec<RideId>, StoreError> {
         let rows = self.read(sql::RIDES_TO_CLOSE, &[&limit]).await?;
         rows.iter().map(|row| ride_id(row.try_get("ride_id")?)).collect()
     }
 
-    /// Decides when rides close of which an older version has not.
-    pub async fn decide_closing(&self, grace: Duration, limit: i64) -> Result<u64, StoreError> {
-        self.session().await?.execute(sql::RIDES_DECIDE_CLOSING, &[&grace.as_secs_f64(), &limit]).await
+    /// Sets the closing times of ended rides that an older version has left without them.
+    pub async fn set_closing_times(&self, grace: Duration, limit: i64) -> Result<u64, StoreError> {
+        self.session().await?.execute(sql::RIDES_SET_CLOSING_TIMES, &[&grace.as_secs_f64(), &limit]).await
     }
 }
 
-/// Answers a batch of questions for snapshots.
-pub(super) async fn snapshots(pool: Pool, rides: Vec<RideId>) -> Result<Vec<Option<RideSnapshot>>, StoreError> {
+/// Loads the snapshots of a batch of requests.
+pub(super) async fn snapshots(pool: Pool, rides: Vec<RideId>) -> Responses<Option<RideSnapshot>> {
     let wanted: Vec<&str> = rides.iter().map(RideId::as_str).collect();
     let rows = read(&pool, sql::SNAPSHOTS_LOAD, &[&wanted]).await?;
-    let found = rows.iter().map(snapshot_from_row).map(|row| row.map(|snapshot| (snapshot.ride.id.clone(), snapshot)));
-    let found = found.collect::<Result<HashMap<_, _>, _>>()?;
-    // Not taken out: two may have asked for the same one.
-    Ok(rides.iter().map(|ride| found.get(ride).cloned()).collect())
+    let mut found: HashMap<&str, _> = HashMap::new();
+    for row in &rows {
+        found.insert(row.try_get("ride_id")?, snapshot_from_row(row));
+    }
+    // Copied, not removed: the batch may request a ride twice.
+    Ok(rides.iter().map(|ride| found.get(ride.as_str()).map(copy_response).transpose()).collect())
 }
 
-/// Answers a batch of questions for pages.
-pub(super) async fn pages(pool: Pool, requests: Vec<PageRequest>) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-    let (of_feed, requests_of_logs): (Vec<_>, Vec<_>) = requests.iter().partition(|request| request.topic.is_feed());
-    let mut pages = pages_of_logs(&pool, &requests_of_logs).await?;
-    for request in of_feed.into_iter().collect::<BTreeSet<_>>() {
+/// A page, or the error of the first of its events that cannot be parsed.
+type Page = Result<Vec<StoredEvent>, StoreError>;
+
+/// Loads the pages of a batch of requests.
+pub(super) async fn pages(pool: Pool, requests: Vec<PageRequest>) -> Responses<Vec<StoredEvent>> {
+    let (feed_requests, log_requests): (Vec<_>, Vec<_>) = requests.iter().partition(|request| request.topic.is_feed());
+    let mut pages = pages_of_logs(&pool, &log_requests).await?;
+    for request in feed_requests.into_iter().collect::<BTreeSet<_>>() {
         pages.insert(request, feed::page(&pool, request).await?);
     }
-    Ok(requests.iter().map(|request| pages.get(request).cloned().unwrap_or_default()).collect())
+    Ok(requests.iter().map(|request| pages.get(request).map_or_else(|| Ok(Vec::new()), copy_response)).collect())
 }
 
 async fn pages_of_logs<'a>(
     pool: &Pool,
     requests: &[&'a PageRequest],
-) -> Result<BTreeMap<&'a PageRequest, Vec<StoredEvent>>, StoreError> {
+) -> Result<BTreeMap<&'a PageRequest, Page>, StoreError> {
     if requests.is_empty() {
         return Ok(BTreeMap::new());
     }
-    // Those who come back to one ride mostly ask for the same page: it is read once.
+    // Readers that resume on one ride mostly request the same page, which is read once.
     let wanted: BTreeSet<&PageRequest> = requests.iter().copied().collect();
     let topics: Vec<_> = wanted.iter().map(|request| request.topic.as_str()).collect();
     let afters: Vec<_> = wanted.iter().map(|request| request.after).collect();
@@ -285,22 +264,37 @@ async fn pages_of_logs<'a>(
     Ok(wanted.iter().copied().zip(group_pages(&rows, wanted.len())?).collect())
 }
 
-/// Rows of `events/pages.sql`, by the request (counted from 1) they answer.
-fn group_pages(rows: &[tokio_postgres::Row], requests: usize) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-    let mut pages: Vec<Vec<StoredEvent>> = Vec::new();
-    pages.resize_with(requests, Vec::new);
+/// Groups the rows of `events/pages.sql` by their request (numbered from 1).
+fn group_pages(rows: &[Row], requests: usize) -> Result<Vec<Page>, StoreError> {
+    let mut pages: Vec<Page> = Vec::new();
+    pages.resize_with(requests, || Ok(Vec::new()));
     for row in rows {
         let request = usize::try_from(row.try_get::<_, i32>("request")? - 1).unwrap_or(usize::MAX);
         let page = pages.get_mut(request).ok_or(StoreError::Corrupt("ordinality"))?;
-        let kind = EventType::from_stored(row.try_get("type")?).ok_or(StoreError::Corrupt("type"))?;
-        let trace = row.try_get::<_, Option<&str>>("trace")?.and_then(|trace| trace.parse().ok());
-        let at = Time::from(row.try_get::<_, jiff::Timestamp>("created_at")?);
-        let (seq, batch) = (row.try_get("seq")?, row.try_get("batch")?);
-        let batch_before = match page.last().filter(|last| last.seq + 1 == seq) {
-            Some(last) => last.batch,
-            None => row.try_get("batch_before")?,
-        };
-        page.push(StoredEvent { seq, kind, data: row.try_get("data")?, trace, at, batch, batch_before });
+        if let Ok(events) = page {
+            match event_from_row(row, events.last()) {
+                Ok(event) => events.push(event),
+                Err(error) => *page = Err(error),
+            }
+        }
     }
     Ok(pages)
+}
+
+/// Converts a row of `events/pages.sql` into an event. `last` is the event before it in its page.
+fn event_from_row(row: &Row, last: Option<&StoredEvent>) -> Result<StoredEvent, StoreError> {
+    let seq = row.try_get("seq")?;
+    let batch_before = match last.filter(|last| last.seq + 1 == seq) {
+        Some(last) => last.batch,
+        None => row.try_get("batch_before")?,
+    };
+    Ok(StoredEvent {
+        seq,
+        kind: EventType::from_stored(row.try_get("type")?).ok_or(StoreError::Corrupt("type"))?,
+        data: row.try_get("data")?,
+        trace: row.try_get::<_, Option<&str>>("trace")?.and_then(|trace| trace.parse().ok()),
+        at: Time::from(row.try_get::<_, jiff::Timestamp>("created_at")?),
+        batch: row.try_get("batch")?,
+        batch_before,
+    })
 }

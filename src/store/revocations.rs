@@ -1,4 +1,4 @@
-//! Users whose logins were revoked.
+//! Revocations of users' tokens.
 
 use jiff::Timestamp;
 
@@ -7,19 +7,19 @@ use super::rows::user_id;
 use super::{StoreError, sql};
 use crate::domain::{Time, UserId};
 
-/// Logins of a user that were issued until a moment count no longer.
+/// A revocation: tokens of a user that were issued until a time are no longer valid.
 #[derive(Debug, Clone)]
 pub struct Revocation {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// Until when.
+    /// Tokens issued until then are revoked.
     pub at: Time,
-    /// Grows with each.
+    /// Grows with each revocation.
     pub version: i64,
 }
 
 impl Store {
-    /// Revokes a user's logins, and says as of when.
+    /// Revokes a user's tokens, and returns until which issue time.
     pub async fn revoke(&self, user: &UserId) -> Result<Time, StoreError> {
         let session = self.session().await?;
         session.may_commit();
@@ -28,7 +28,7 @@ impl Store {
         Ok(row.try_get::<_, Timestamp>("revoked_at")?.into())
     }
 
-    /// Those that may be newer than a version.
+    /// Returns the revocations that may be newer than a version.
     pub async fn newer_revocations(&self, version: i64) -> Result<Vec<Revocation>, StoreError> {
         let rows = self.read(sql::REVOCATIONS_NEWER, &[&version]).await?;
         let revocation = |row: &tokio_postgres::Row| {

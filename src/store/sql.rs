@@ -1,4 +1,5 @@
-//! The statements, one file each. `prepare` keeps them by their text, so each has exactly one.
+//! The SQL statements, one file each. `prepare_cached` uses the text as its key, so each statement has exactly one
+//! text.
 
 macro_rules! statements {
     ($($name:ident = $file:literal;)*) => {
@@ -7,14 +8,14 @@ macro_rules! statements {
             pub const $name: &str = include_str!(concat!("../../sql/", $file));
         )*
 
-        /// Each of them.
+        /// All statements.
         pub const ALL: &[&str] = &[$($name),*];
     };
 }
 
 statements! {
     TOPICS_CREATE = "topics/create.sql";
-    TOPICS_CREATE_WAITING = "topics/create_waiting.sql";
+    TOPICS_CREATE_BLOCKING = "topics/create_blocking.sql";
     TOPICS_LOCK = "topics/lock.sql";
     TOPICS_TRY_LOCK = "topics/try_lock.sql";
     TOPICS_HEADS = "topics/heads.sql";
@@ -46,48 +47,48 @@ statements! {
     FEED_PAGE = "feed/page.sql";
     FEED_IS_DUE = "feed/is_due.sql";
     FEED_UNDELIVERED = "feed/undelivered.sql";
-    FEED_LAST_WAITING = "feed/last_waiting.sql";
-    FEED_IS_WAITING = "feed/is_waiting.sql";
-    FEED_WAITING = "feed/waiting.sql";
+    FEED_LAST_UNRELAYED = "feed/last_unrelayed.sql";
+    FEED_HAS_UNRELAYED = "feed/has_unrelayed.sql";
+    FEED_UNRELAYED = "feed/unrelayed.sql";
     FEED_LAG = "feed/lag.sql";
     FEED_TRIM = "feed/trim.sql";
-    FEED_PLACE = "feed/place.sql";
+    FEED_POSITION = "feed/position.sql";
     FEED_UNDELIVERED_OF = "feed/undelivered_of.sql";
     HANDOVERS_ERASE = "handovers/erase.sql";
     HANDOVERS_OF_MESSAGE = "handovers/of_message.sql";
     HANDOVERS_PUT = "handovers/put.sql";
     HANDOVERS_TRIM = "handovers/trim.sql";
     RIDES_BY_ID = "rides/by_id.sql";
-    RIDES_PEOPLE = "rides/people.sql";
+    RIDES_PARTICIPANTS = "rides/participants.sql";
     RIDES_PUT = "rides/put.sql";
-    RIDES_TRIMMED = "rides/trimmed.sql";
-    RIDES_FORGET = "rides/forget.sql";
+    RIDES_MARK_TRIMMED = "rides/mark_trimmed.sql";
+    RIDES_DELETE = "rides/delete.sql";
     RIDES_TO_CLOSE = "rides/to_close.sql";
-    RIDES_DECIDE_CLOSING = "rides/decide_closing.sql";
+    RIDES_SET_CLOSING_TIMES = "rides/set_closing_times.sql";
     RIDES_PAGE = "rides/page.sql";
     RIDES_PAGE_OF_STATUS = "rides/page_of_status.sql";
     RIDES_PAGE_OF_USER = "rides/page_of_user.sql";
-    RIDES_PLACE = "rides/place.sql";
+    RIDES_LIST_POSITION = "rides/list_position.sql";
     RIDES_INBOX = "rides/inbox.sql";
-    MESSAGES_LAST_SEEN = "messages/last_seen.sql";
-    PARTICIPANTS_GOING_ON = "participants/going_on.sql";
-    PARTICIPANTS_LEFT_AS = "participants/left_as.sql";
+    MESSAGES_LAST_VISIBLE = "messages/last_visible.sql";
+    PARTICIPANTS_OPEN_RIDES = "participants/open_rides.sql";
+    PARTICIPANTS_RIDE_AT_LEAVE = "participants/ride_at_leave.sql";
     PARTICIPANTS_OF_MESSAGE = "participants/of_message.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
-    PRESENCE_ENLIST = "presence/enlist.sql";
-    PRESENCE_BEAT = "presence/beat.sql";
-    PRESENCE_EXPIRE = "presence/expire.sql";
-    PRESENCE_LAPSED = "presence/lapsed.sql";
-    PRESENCE_DROP = "presence/drop.sql";
-    PRESENCE_PREPARE = "presence/prepare.sql";
+    PRESENCE_REGISTER_REPLICA = "presence/register_replica.sql";
+    PRESENCE_HEARTBEAT = "presence/heartbeat.sql";
+    PRESENCE_EXPIRE_LEASES = "presence/expire_leases.sql";
+    PRESENCE_EXPIRED = "presence/expired.sql";
+    PRESENCE_REMOVE_EXPIRED = "presence/remove_expired.sql";
+    PRESENCE_CREATE_STATES = "presence/create_states.sql";
     PRESENCE_LOCK = "presence/lock.sql";
-    PRESENCE_ARRIVE = "presence/arrive.sql";
-    PRESENCE_DEPART = "presence/depart.sql";
-    PRESENCE_SETTLE = "presence/settle.sql";
+    PRESENCE_CONNECT = "presence/connect.sql";
+    PRESENCE_DISCONNECT = "presence/disconnect.sql";
+    PRESENCE_RECONCILE = "presence/reconcile.sql";
     PRESENCE_NEWER = "presence/newer.sql";
     DRIVERS_PUT = "drivers/put.sql";
-    DRIVERS_WITHDRAW = "drivers/withdraw.sql";
-    DRIVERS_UNATTENDED = "drivers/unattended.sql";
+    DRIVERS_SET_UNAVAILABLE = "drivers/set_unavailable.sql";
+    DRIVERS_UNREGISTERED = "drivers/unregistered.sql";
     DRIVERS_AVAILABLE = "drivers/available.sql";
     DRIVERS_NEWER = "drivers/newer.sql";
     PUSH_SUBSCRIPTIONS_PUT = "push_subscriptions/put.sql";
@@ -98,7 +99,7 @@ statements! {
     PUSHES_NEXT = "pushes/next.sql";
     PUSHES_DONE = "pushes/done.sql";
     PUSHES_POSTPONE = "pushes/postpone.sql";
-    DRIVERS_KNOWN = "drivers/known.sql";
+    DRIVERS_EXISTING = "drivers/existing.sql";
     RECEIPTS_PUT = "receipts/put.sql";
     LOCATIONS_PUT = "locations/put.sql";
     LOCATIONS_NEWER = "locations/newer.sql";
@@ -119,9 +120,9 @@ statements! {
     REVOCATIONS_NEWER = "revocations/newer.sql";
     SECRETS_BY_NAME = "secrets/by_name.sql";
     SNAPSHOTS_LOAD = "snapshots/load.sql";
-    USERS_ALONE = "users/alone.sql";
+    USERS_LOCK = "users/lock.sql";
     USERS_ERASE = "users/erase.sql";
-    USERS_ERASE_WORDS = "users/erase_words.sql";
+    USERS_ERASE_EVENT_TEXT = "users/erase_event_text.sql";
     USERS_ERASE_FROM_FEED = "users/erase_from_feed.sql";
     WEBHOOKS_ACTIVE = "webhooks/active.sql";
     WEBHOOKS_BY_ID = "webhooks/by_id.sql";

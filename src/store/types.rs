@@ -1,13 +1,13 @@
-//! The types of a statement's parameters, as its text says them.
+//! The types of a statement's parameters, parsed from its text.
 //!
-//! A pooler of transactions may give each statement another connection, on which nothing was prepared. There a statement is
-//! sent whole, each time, and says the types of its parameters itself: every `$1` is cast where it first stands.
+//! Behind a transaction-pooling proxy, each statement may run on another connection, on which nothing was prepared. So
+//! the statement is sent with its text and the types of its parameters. Every `$1` is cast at its first occurrence.
 
 use std::collections::BTreeMap;
 
 use tokio_postgres::types::Type;
 
-/// The types of `$1`, `$2`, …; `None` where one does not say its own.
+/// Returns the types of `$1`, `$2`, …; `None` if a parameter has no cast.
 pub fn parameter_types(statement: &str) -> Option<Vec<Type>> {
     let code = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
     let mut types = BTreeMap::new();
@@ -15,11 +15,11 @@ pub fn parameter_types(statement: &str) -> Option<Vec<Type>> {
         let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, rest) = part.split_at_checked(digits)?;
         let number: usize = number.parse().ok()?;
-        let known = types.entry(number).or_insert(None);
-        if let Some(cast) = rest.strip_prefix("::").filter(|_| known.is_none()) {
+        let parsed = types.entry(number).or_insert(None);
+        if let Some(cast) = rest.strip_prefix("::").filter(|_| parsed.is_none()) {
             let ends = |c: char| !c.is_ascii_alphanumeric();
             let name = cast.split(ends).next()?;
-            *known = Some(named(name, cast.get(name.len()..)?.starts_with("[]"))?);
+            *parsed = Some(named(name, cast.get(name.len()..)?.starts_with("[]"))?);
         }
     }
     let is_whole = types.keys().copied().eq(1..=types.len());
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_parameter_says_its_type_once() {
+    fn each_parameter_is_cast_at_its_first_occurrence() {
         let statement = "-- of $9\nselect $2::bigint[], $1::text::xid8\nwhere a = $2 and b = $1";
         assert_eq!(parameter_types(statement), Some(vec![Type::TEXT, Type::INT8_ARRAY]));
         assert_eq!(parameter_types("select 1"), Some(Vec::new()));

@@ -15,9 +15,9 @@ pub struct Webhook {
     pub id: String,
     /// Where deliveries go.
     pub url: String,
-    /// The types of events that it wants, as its owner wrote them.
+    /// The event types that it subscribes to, as its owner wrote them.
     pub types: Vec<String>,
-    /// What its owner says of it.
+    /// The owner's description.
     pub description: Option<String>,
     /// Whether events are delivered.
     pub state: WebhookState,
@@ -28,16 +28,16 @@ pub struct Webhook {
 /// Whether events are delivered to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WebhookState {
-    /// They are.
+    /// Events are delivered.
     Active,
-    /// They wait: its owner wants it so.
+    /// The owner has paused deliveries.
     Paused,
-    /// They wait: the endpoint answered 410, or has failed for too long.
+    /// Deliveries are paused because the endpoint responded 410 or has failed for too long.
     Disabled,
 }
 
 impl WebhookState {
-    /// As it is stored and sent.
+    /// Returns the state as it is stored and sent.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -59,45 +59,45 @@ pub struct NewWebhook<'a> {
     pub id: &'a str,
     /// Where deliveries go.
     pub url: &'a str,
-    /// The types of events that it wants, as its owner wrote them.
+    /// The event types that it subscribes to, as its owner wrote them.
     pub types: &'a [String],
-    /// The same, for LIKE.
+    /// The same types as LIKE patterns.
     pub patterns: &'a [String],
-    /// What its owner says of it.
+    /// The owner's description.
     pub description: Option<&'a str>,
-    /// What signs its deliveries.
+    /// The secret that signs its deliveries.
     pub secret: &'a [u8],
 }
 
-/// What changes of an endpoint.
+/// The changes to an endpoint.
 #[derive(Debug, Default)]
 pub struct WebhookUpdate {
     /// Where deliveries go.
     pub url: Option<String>,
-    /// The types, as its owner wrote them and for LIKE.
+    /// The types, as its owner wrote them and as LIKE patterns.
     pub types: Option<(Vec<String>, Vec<String>)>,
-    /// What its owner says of it; `Some(None)` removes it.
+    /// The owner's description; `Some(None)` removes it.
     pub description: Option<Option<String>>,
     /// Whether events are delivered.
     pub state: Option<WebhookState>,
 }
 
-/// What has come of a replay.
+/// The result of a replay request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replayed {
     /// Events are delivered again.
     Done,
-    /// The feed does not have all events after the cursor: it begins and ends after these.
+    /// The feed does not have all events after the cursor. The first and the last valid cursor are:
     Gap {
-        /// The first cursor that can be replayed from.
+        /// The first cursor from which a replay is possible.
         first: Seq,
-        /// The last.
+        /// The last one.
         last: Seq,
     },
 }
 
 impl Store {
-    /// Creates an endpoint, whose deliveries begin at the feed's end.
+    /// Creates an endpoint. Its deliveries begin at the feed's end.
     pub async fn create_webhook(&self, new: &NewWebhook<'_>) -> Result<Webhook, StoreError> {
         let NewWebhook { id, url, types, patterns, description, secret } = new;
         let session = self.session().await?;
@@ -105,18 +105,18 @@ impl Store {
         rows.first().map(webhook).transpose()?.ok_or(StoreError::Corrupt("no feed"))
     }
 
-    /// All endpoints, oldest first.
+    /// Returns all endpoints, oldest first.
     pub async fn webhooks(&self) -> Result<Vec<Webhook>, StoreError> {
         self.read(sql::WEBHOOKS_LIST, &[]).await?.iter().map(webhook).collect()
     }
 
-    /// An endpoint, and the secrets that sign its deliveries now, the newest first.
+    /// Returns an endpoint and the secrets that sign its deliveries now, the newest first.
     pub async fn webhook(&self, id: &str) -> Result<Option<(Webhook, Vec<Vec<u8>>)>, StoreError> {
         let rows = self.read(sql::WEBHOOKS_BY_ID, &[&id]).await?;
         rows.first().map(|row| Ok((webhook(row)?, secrets(row)?))).transpose()
     }
 
-    /// Changes an endpoint; `None` where there is none.
+    /// Changes an endpoint; returns `None` if it does not exist.
     pub async fn update_webhook(&self, id: &str, update: &WebhookUpdate) -> Result<Option<Webhook>, StoreError> {
         let (types, patterns) = update.types.as_ref().map(|(types, patterns)| (types, patterns)).unzip();
         let description = update.description.as_ref().and_then(Option::as_deref);
@@ -131,20 +131,21 @@ impl Store {
         rows.first().map(webhook).transpose()
     }
 
-    /// Deletes an endpoint, if there is one.
+    /// Deletes an endpoint. Returns whether it existed.
     pub async fn delete_webhook(&self, id: &str) -> Result<bool, StoreError> {
         let rows = self.session().await?.query(sql::WEBHOOKS_DELETE, &[&id]).await?;
         Ok(!rows.is_empty())
     }
 
-    /// Replaces an endpoint's secret, if there is one. The previous secret also signs for the time `overlap`.
+    /// Replaces an endpoint's secret. The previous secret also signs for the time `overlap`. Returns whether the
+    /// endpoint exists.
     pub async fn rotate_webhook_secret(&self, id: &str, secret: &[u8], overlap: Duration) -> Result<bool, StoreError> {
         let session = self.session().await?;
         let rows = session.query(sql::WEBHOOKS_ROTATE, &[&id, &secret, &overlap.as_secs_f64()]).await?;
         Ok(!rows.is_empty())
     }
 
-    /// Has the events after a position delivered again; `None` where there is no such endpoint.
+    /// Schedules the events after a feed position for redelivery; returns `None` if the endpoint does not exist.
     pub async fn replay_webhook(&self, id: &str, after: Seq) -> Result<Option<Replayed>, StoreError> {
         let rows = self.session().await?.query(sql::WEBHOOKS_REPLAY, &[&id, &after]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -164,7 +165,7 @@ fn webhook(row: &Row) -> Result<Webhook, StoreError> {
     })
 }
 
-/// The secrets that sign now, the newest first.
+/// Reads the secrets that sign now, the newest first.
 pub(super) fn secrets(row: &Row) -> Result<Vec<Vec<u8>>, StoreError> {
     let (secret, previous) = (row.try_get("secret")?, row.try_get::<_, Option<Vec<u8>>>("previous_secret")?);
     Ok(std::iter::once(secret).chain(previous).collect())

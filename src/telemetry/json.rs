@@ -1,7 +1,6 @@
-//! Log lines as JSON: an object a line, with the time, the level, the message, the fields and the target.
+//! Log lines as JSON: one object per line, with the time, the level, the message, the fields and the target.
 //!
-//! Libraries that log through the `log` crate also name the file that logs, by its path on the machine that has built it. That is
-//! left out.
+//! The `log` crate adds the path of the source file on the build machine to its records. This module removes it.
 
 use std::fmt::{self, Debug};
 use std::io;
@@ -14,8 +13,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// What lines that come through the `log` crate have besides their message; of it only the target is kept.
-const OF_LOG: &str = "log.";
+/// The prefix of the fields that lines of the `log` crate have. Of these fields only the target is kept.
+const LOG_FIELDS: &str = "log.";
 const LOG_TARGET: &str = "log.target";
 
 /// Formats lines as JSON.
@@ -31,27 +30,27 @@ where
         writer.write_str(r#"{"timestamp":""#)?;
         SystemTime.format_time(&mut writer)?;
         write!(writer, r#"","level":"{}""#, event.metadata().level())?;
-        let mut members = Members { writer: &mut writer, target: None, written: Ok(()) };
+        let mut members = Members { writer: &mut writer, target: None, result: Ok(()) };
         event.record(&mut members);
-        let Members { target, written, .. } = members;
-        written?;
+        let Members { target, result, .. } = members;
+        result?;
         member(&mut writer, "target", target.as_deref().unwrap_or(event.metadata().target()))?;
         writer.write_str("}\n")
     }
 }
 
-/// Writes fields as members.
+/// Writes fields as members of the object.
 struct Members<'a, 'w> {
     writer: &'a mut Writer<'w>,
-    /// The target of a line that comes through the `log` crate.
+    /// The target of a line of the `log` crate.
     target: Option<String>,
-    written: fmt::Result,
+    result: fmt::Result,
 }
 
 impl Members<'_, '_> {
     fn put<T: Serialize + ?Sized>(&mut self, field: &Field, value: &T) {
-        if self.written.is_ok() && !field.name().starts_with(OF_LOG) {
-            self.written = member(self.writer, field.name(), value);
+        if self.result.is_ok() && !field.name().starts_with(LOG_FIELDS) {
+            self.result = member(self.writer, field.name(), value);
         }
     }
 }
@@ -85,7 +84,7 @@ impl Visit for Members<'_, '_> {
     }
 }
 
-/// Writes a member after others.
+/// Writes a comma and a member.
 fn member<T: Serialize + ?Sized>(writer: &mut Writer<'_>, name: &str, value: &T) -> fmt::Result {
     writer.write_char(',')?;
     json(writer, name.strip_prefix("r#").unwrap_or(name))?;
@@ -97,7 +96,7 @@ fn json<T: Serialize + ?Sized>(writer: &mut Writer<'_>, value: &T) -> fmt::Resul
     serde_json::to_writer(Bytes(writer), value).map_err(|_| fmt::Error)
 }
 
-/// Takes the bytes of text, which arrive in whole characters.
+/// Adapts a text writer to bytes. `serde_json` writes complete UTF-8 characters, so each slice is valid text.
 struct Bytes<'a, 'w>(&'a mut Writer<'w>);
 
 impl io::Write for Bytes<'_, '_> {
@@ -121,11 +120,11 @@ mod tests {
 
     use super::*;
 
-    /// A place for lines.
+    /// A buffer of log lines.
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Written {
+    impl io::Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -136,16 +135,16 @@ mod tests {
     }
 
     fn lines(log: impl FnOnce()) -> Vec<Value> {
-        let written = Written::default();
-        let place = written.clone();
-        let logger = tracing_subscriber::fmt().with_writer(move || place.clone()).event_format(Json).finish();
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let logger = tracing_subscriber::fmt().with_writer(move || writer.clone()).event_format(Json).finish();
         tracing::subscriber::with_default(logger, log);
-        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     }
 
     #[test]
-    fn a_line_is_an_object_with_its_fields_as_they_are() {
+    fn a_line_is_an_object_with_typed_fields() {
         let error = io::Error::other("a \"wrong\"\nthing");
         let role: Option<&str> = None;
         let mut lines = lines(|| {
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_library_the_target_is_kept_and_the_path_of_its_file_is_not() {
+    fn fields_of_the_log_crate_except_the_target_are_removed() {
         let lines = lines(|| {
             tracing::warn!(
                 target: "log",

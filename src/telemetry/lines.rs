@@ -1,11 +1,11 @@
-//! Where log lines go: to standard error.
+//! Writes log lines to standard error.
 //!
-//! Lines of the access log are many. To write each of them at once would be a system call for each request, and would have requests
-//! wait for a slow reader of standard error. So they gather in a bounded buffer that a thread writes: at once after a pause,
-//! otherwise [`GATHERING`] after the time before. A process that is killed loses the lines of that time. Where the buffer is full,
-//! lines are dropped, and a warning says how many. All other lines are written at once by the thread that logs them.
+//! The access log has many lines. Writing each line directly would cost a system call per request, and requests would wait for
+//! a slow reader of standard error. So these lines go to a bounded buffer, which a thread writes: immediately after a pause,
+//! otherwise [`WRITE_INTERVAL`] after the previous write. A killed process loses the lines of that interval. If the buffer is
+//! full, lines are dropped, and a warning contains their number. The thread that logs any other line writes it directly.
 //!
-//! No line is written in pieces with another between them: both kinds write whole lines while they hold the lock of standard error.
+//! Lines are never interleaved: both kinds write whole lines while they hold the lock of standard error.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,26 +17,26 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::ACCESS;
 
-/// The time between two writes of the access log, at least.
-const GATHERING: Duration = Duration::from_millis(10);
+/// The least time between two writes of the access log.
+const WRITE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The most bytes that wait to be written: some thousand requests.
-const MOST_BYTES: usize = 1024 * 1024;
+/// The most bytes in the buffer: the lines of some thousand requests.
+const BUFFER_BYTES: usize = 1024 * 1024;
 
-/// Where lines go.
+/// The output of the log. Without a buffer, the lines of the access log are written directly as well.
 #[derive(Debug, Clone)]
 pub(super) struct Lines(Option<Arc<Queue>>);
 
 impl Lines {
-    /// Starts the thread that writes the access log. Where there can be none, its lines are written at once as well.
+    /// Starts the thread that writes the access log. If the thread cannot be started, there is no buffer.
     pub(super) fn start() -> Self {
         let queue = Arc::<Queue>::default();
-        let written = Arc::clone(&queue);
-        let thread = thread::Builder::new().name("access-log".to_owned()).spawn(move || written.write_for_ever());
+        let of_thread = Arc::clone(&queue);
+        let thread = thread::Builder::new().name("access-log".to_owned()).spawn(move || of_thread.run());
         Self(thread.is_ok().then_some(queue))
     }
 
-    /// Waits until all lines are written, for `timeout` at most.
+    /// Waits until all lines are written, at most for `timeout`.
     pub(super) fn flush(&self, timeout: Duration) {
         if let Some(queue) = &self.0 {
             queue.flush(timeout);
@@ -48,7 +48,7 @@ impl<'a> MakeWriter<'a> for Lines {
     type Writer = LineWriter<'a>;
 
     fn make_writer(&'a self) -> LineWriter<'a> {
-        LineWriter::AtOnce(io::stderr())
+        LineWriter::Direct(io::stderr())
     }
 
     fn make_writer_for(&'a self, line: &Metadata<'_>) -> LineWriter<'a> {
@@ -62,7 +62,7 @@ impl<'a> MakeWriter<'a> for Lines {
 /// Writes one line.
 #[derive(Debug)]
 pub(super) enum LineWriter<'a> {
-    AtOnce(io::Stderr),
+    Direct(io::Stderr),
     Queued(&'a Queue),
 }
 
@@ -73,7 +73,7 @@ impl Write for LineWriter<'_> {
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::AtOnce(stderr) => stderr.write_all(bytes),
+            Self::Direct(stderr) => stderr.write_all(bytes),
             Self::Queued(queue) => {
                 queue.push(bytes);
                 Ok(())
@@ -86,13 +86,13 @@ impl Write for LineWriter<'_> {
     }
 }
 
-/// Lines that wait to be written.
+/// The buffer of the access log.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// There is a line, and the thread waits for one.
+    /// Wakes the thread: a line was added.
     filled: Condvar,
-    /// All lines are written.
+    /// Wakes a flush: all lines are written.
     emptied: Condvar,
 }
 
@@ -100,24 +100,24 @@ pub(super) struct Queue {
 struct State {
     lines: Vec<u8>,
     dropped: u64,
-    /// Whether the thread has written all that it has taken, and waits for a line.
+    /// Whether the thread has written all lines, and waits for the next one.
     is_waiting: bool,
 }
 
 impl Queue {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A std lock: held for a copy of a line, never while something is written.
+        // A std mutex: it is locked to copy a line, never during a write.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, line: &[u8]) {
         let mut state = self.state();
-        if state.lines.len() + line.len() > MOST_BYTES {
+        if state.lines.len() + line.len() > BUFFER_BYTES {
             state.dropped += 1;
             return;
         }
         state.lines.extend_from_slice(line);
-        // To wake a thread is a system call: only where it waits, and once.
+        // Waking a thread is a system call, so wake it only if it waits, and only once.
         let is_waiting = std::mem::take(&mut state.is_waiting);
         drop(state);
         if is_waiting {
@@ -125,8 +125,8 @@ impl Queue {
         }
     }
 
-    /// Waits for lines, and takes all of them. Returns how many were dropped since the last time.
-    fn take(&self, taken: &mut Vec<u8>) -> u64 {
+    /// Waits for lines, and moves all of them to `batch`. Returns the number of lines dropped since the last call.
+    fn take(&self, batch: &mut Vec<u8>) -> u64 {
         let mut state = self.state();
         while state.lines.is_empty() {
             state.is_waiting = true;
@@ -134,20 +134,20 @@ impl Queue {
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.is_waiting = false;
-        std::mem::swap(&mut state.lines, taken);
+        std::mem::swap(&mut state.lines, batch);
         std::mem::take(&mut state.dropped)
     }
 
-    fn write_for_ever(&self) {
-        let mut taken = Vec::new();
+    fn run(&self) {
+        let mut batch = Vec::new();
         loop {
-            let dropped = self.take(&mut taken);
-            drop(io::stderr().write_all(&taken));
-            taken.clear();
+            let dropped = self.take(&mut batch);
+            drop(io::stderr().write_all(&batch));
+            batch.clear();
             if dropped > 0 {
                 tracing::warn!(lines = dropped, "access log lines dropped: standard error is not read fast enough");
             }
-            thread::sleep(GATHERING);
+            thread::sleep(WRITE_INTERVAL);
         }
     }
 
@@ -162,31 +162,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_taken_in_their_order_and_those_that_do_not_fit_are_counted() {
+    fn lines_keep_their_order_and_dropped_lines_are_counted() {
         let queue = Queue::default();
         queue.push(b"one\n");
         queue.push(b"two\n");
-        let large = vec![b'x'; MOST_BYTES];
+        let large = vec![b'x'; BUFFER_BYTES];
         queue.push(&large);
         queue.push(b"three\n");
-        let mut taken = Vec::new();
-        assert_eq!((queue.take(&mut taken), taken.as_slice()), (1, b"one\ntwo\nthree\n".as_slice()));
-        taken.clear();
+        let mut batch = Vec::new();
+        assert_eq!((queue.take(&mut batch), batch.as_slice()), (1, b"one\ntwo\nthree\n".as_slice()));
+        batch.clear();
         queue.push(&large);
-        assert_eq!((queue.take(&mut taken), taken.len()), (0, MOST_BYTES));
+        assert_eq!((queue.take(&mut batch), batch.len()), (0, BUFFER_BYTES));
     }
 
     #[test]
-    fn a_flush_waits_for_the_thread_and_not_for_ever() {
+    fn a_flush_waits_for_the_thread_until_its_timeout() {
         let queue = Arc::<Queue>::default();
         queue.push(b"line\n");
-        // There is no thread: only the timeout ends it.
+        // No thread runs, so the timeout ends the flush.
         queue.flush(Duration::from_millis(1));
         let taking = Arc::clone(&queue);
         let thread = thread::spawn(move || {
-            let mut taken = Vec::new();
-            taking.take(&mut taken);
-            taking.take(&mut taken);
+            let mut batch = Vec::new();
+            taking.take(&mut batch);
+            taking.take(&mut batch);
         });
         // Far longer than the thread takes.
         queue.flush(Duration::from_secs(600));

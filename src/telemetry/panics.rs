@@ -1,14 +1,14 @@
-//! Panics, as log lines.
+//! Panics as log lines.
 //!
-//! A message that was put together may quote what a client has sent (that of a bad index into text does), so only one that is a
-//! constant is logged; the place is there in any case. With `RUST_BACKTRACE=1` so is the backtrace.
+//! A formatted panic message may contain a client's data; the one of an invalid string index does. So the message is logged only
+//! if it is a constant. The location is always logged, and with `RUST_BACKTRACE=1` the backtrace as well.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
 use std::thread;
 
-/// Has all panics logged from now on, in place of the text that Rust writes to standard error.
-pub(super) fn log() {
+/// Installs a hook that logs all panics, instead of the text that Rust writes to standard error.
+pub(super) fn install_hook() {
     panic::set_hook(Box::new(log_panic));
 }
 
@@ -21,9 +21,9 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     tracing::error!(reason, location, thread = thread.name(), backtrace, "panicked");
 }
 
-/// A source file's path, without that of the machine which has built it.
+/// Returns the path of a source file without the directories of the build machine.
 fn shortened(file: &str) -> &str {
-    // Below the folder of the registry is one for each crate.
+    // The directory of the registry contains one directory per crate.
     let of_crate = file.split_once("/registry/src/").and_then(|(_, below)| below.split_once('/'));
     match of_crate {
         Some((_, file)) => file,
@@ -42,7 +42,7 @@ mod tests {
     use crate::config::LogFormat;
 
     #[test]
-    fn a_path_of_the_building_machine_is_left_out() {
+    fn paths_of_the_build_machine_are_removed() {
         let of_crate = "/home/builder/.cargo/registry/src/a-registry-1949cf8c6b5b557f/hyper-1.12.0/src/body.rs";
         assert_eq!(shortened(of_crate), "hyper-1.12.0/src/body.rs");
         assert_eq!(shortened("/rustc/0123/library/core/src/str.rs"), "str.rs");
@@ -51,11 +51,11 @@ mod tests {
 
     const CHILD: &str = "RIDEWIRE_TEST_OF_PANICS";
 
-    /// Logging and its panics are of a whole process. So this is started once more, by itself.
+    /// The logger and the panic hook are process-wide, so the test runs itself in a child process.
     #[test]
-    fn panics_are_lines_of_the_log_without_what_they_quote() {
+    fn panics_are_logged_without_formatted_messages() {
         if std::env::var_os(CHILD).is_some() {
-            let _logging = crate::telemetry::begin("info", LogFormat::Json);
+            let _logging = crate::telemetry::start_with("info", LogFormat::Json);
             let quoting =
                 thread::Builder::new().name("quoting".to_owned()).spawn(|| panic!("ZEBRA {}", std::process::id()));
             assert!(quoting.unwrap().join().is_err());
@@ -64,7 +64,7 @@ mod tests {
             tracing::info!(target: "access", "the last line");
             return;
         }
-        let this = "telemetry::panics::tests::panics_are_lines_of_the_log_without_what_they_quote";
+        let this = "telemetry::panics::tests::panics_are_logged_without_formatted_messages";
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", this, "--nocapture"]).env(CHILD, "1").env_remove("RUST_BACKTRACE");
         let output = child.output().unwrap();

@@ -1,4 +1,4 @@
-//! When a request to others is sent again.
+//! The delay before a failed request to another server is retried.
 
 use std::time::Duration;
 
@@ -7,27 +7,29 @@ use hyper::header::RETRY_AFTER;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
-/// How long a server wants to be left alone (RFC 9110, section 10.2.3): seconds, or a date.
+/// Parses `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More than fits is more than anything here waits.
+        // The limit, 136 years, is longer than every wait here.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX))));
     }
     let date = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()?;
     Some(Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO))
 }
 
-/// A server that wants to be asked again sooner than the schedule is not asked sooner than this, unless the schedule is.
-pub(crate) const SOONEST: Duration = Duration::from_secs(5);
+/// The shortest delay that a server can request with `Retry-After`, unless the schedule has a shorter one.
+pub(crate) const MIN_DELAY: Duration = Duration::from_secs(5);
 
-/// How long to wait after an attempt that has failed, of which there were `attempts` before; the last of `delays` is used again and again.
-/// `wanted` is what the server wants. Requests that have failed together do not come back together.
-pub(crate) fn delay(delays: &[Duration], attempts: i64, wanted: Option<Duration>) -> Duration {
-    let place = usize::try_from(attempts).unwrap_or(usize::MAX).min(delays.len().saturating_sub(1));
-    let delay = delays.get(place).copied().unwrap_or(SOONEST);
-    match wanted {
-        Some(wanted) => wanted.max(delay.min(SOONEST)).mul_f64(1.0 + 0.1 * fastrand::f64()),
+/// Returns the delay after a failed attempt.
+///
+/// `attempts` is the number of attempts before it; the last of `delays` is used for all further attempts. `requested` is the
+/// delay that the server requested. The delay is jittered, so that requests that failed together are not retried together.
+pub(crate) fn delay(delays: &[Duration], attempts: i64, requested: Option<Duration>) -> Duration {
+    let index = usize::try_from(attempts).unwrap_or(usize::MAX).min(delays.len().saturating_sub(1));
+    let delay = delays.get(index).copied().unwrap_or(MIN_DELAY);
+    match requested {
+        Some(requested) => requested.max(delay.min(MIN_DELAY)).mul_f64(1.0 + 0.1 * fastrand::f64()),
         None => delay.mul_f64(0.85 + 0.3 * fastrand::f64()),
     }
 }
@@ -37,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_is_read_in_both_forms() {
+    fn retry_after_is_parsed_in_both_forms() {
         let read = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
         assert_eq!(read("120"), Some(Duration::from_secs(120)));
         assert_eq!(read("99999999999999999999"), Some(Duration::from_secs(u32::MAX.into())));

@@ -8,46 +8,46 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::Webhooks;
 use crate::store::StoreError;
 
-/// The most endpoints of one transaction.
-const WEBHOOKS: usize = 200;
+/// The most endpoints in one transaction.
+const MAX_WEBHOOKS: usize = 200;
 
-/// The most positions of the feed that one transaction reads, over all its endpoints.
-const POSITIONS: usize = 2_000;
+/// The most feed positions that one transaction reads, over all its endpoints.
+const MAX_POSITIONS: usize = 2_000;
 
-/// The time from one step to the next. What comes after a pause is done at once.
-const GATHERING: Duration = Duration::from_millis(5);
+/// The least time between two runs. After a longer pause a run starts at once.
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long to wait for another replica that has the endpoints; jittered.
+/// How long to wait while other replicas hold the locks of the endpoints; jittered.
 const BUSY_MS: std::ops::Range<u64> = 5..20;
 
 /// How long to wait after an error; jittered.
 const ERROR_MS: std::ops::Range<u64> = 200..1_000;
 
-/// What one step has done.
-enum Stepped {
+/// The result of one step.
+enum StepResult {
     /// No endpoint is behind the feed.
     UpToDate,
-    /// Some endpoints were moved.
-    Moved,
-    /// Another replica is at all of them.
-    Busy,
+    /// The position of some endpoints was advanced.
+    Advanced,
+    /// Other replicas hold the locks of all endpoints that are behind.
+    Locked,
 }
 
-/// Creates deliveries, for ever: when woken, and every period or so.
+/// Creates deliveries, on each wake-up and about once a period. Never returns.
 pub(super) async fn run(webhooks: &Webhooks) {
     loop {
-        let next = Instant::now() + GATHERING;
+        let next = Instant::now() + MIN_INTERVAL;
         loop {
             let pause = match step(webhooks).await {
-                Ok(Stepped::Moved) => {
+                Ok(StepResult::Advanced) => {
                     webhooks.due.notify_one();
                     continue;
                 }
-                Ok(Stepped::UpToDate) => break,
-                // Its snapshot may be older than what this replica was woken for: look again until nothing is behind.
-                Ok(Stepped::Busy) => BUSY_MS,
+                Ok(StepResult::UpToDate) => break,
+                // The other replica's snapshot may be older than this wake-up, so repeat until no endpoint is behind.
+                Ok(StepResult::Locked) => BUSY_MS,
                 Err(error) => {
-                    tracing::debug!(%error, "webhook deliveries cannot be created now");
+                    tracing::debug!(%error, "creation of webhook deliveries failed");
                     ERROR_MS
                 }
             };
@@ -61,30 +61,34 @@ pub(super) async fn run(webhooks: &Webhooks) {
     }
 }
 
-async fn step(webhooks: &Webhooks) -> Result<Stepped, StoreError> {
+async fn step(webhooks: &Webhooks) -> Result<StepResult, StoreError> {
     let active = webhooks.store.active_webhooks().await?;
     let behind: Vec<String> = active.iter().filter(|(_, is_behind)| *is_behind).map(|(id, _)| id.clone()).collect();
     let active: Vec<String> = active.into_iter().map(|(id, _)| id).collect();
     let has_changed =
         std::mem::replace(&mut *webhooks.active.lock().unwrap_or_else(PoisonError::into_inner), active.clone())
             != active;
-    // An endpoint that is active again may have deliveries that are due.
+    // An endpoint that became active again may have due deliveries.
     if has_changed {
         webhooks.due.notify_one();
     }
     if behind.is_empty() {
-        return Ok(Stepped::UpToDate);
+        return Ok(StepResult::UpToDate);
     }
-    let mut stepped = Stepped::Busy;
-    for part in behind.chunks(WEBHOOKS) {
-        let positions = i64::try_from(POSITIONS / part.len()).unwrap_or(i64::MAX);
-        for moved in webhooks.store.fan_out(part, positions).await? {
-            stepped = Stepped::Moved;
-            if moved.missed > 0 {
-                let (webhook, events) = (moved.webhook, moved.missed);
-                tracing::warn!(webhook.id = webhook, events, "events expired before a webhook was active again");
+    let mut result = StepResult::Locked;
+    for part in behind.chunks(MAX_WEBHOOKS) {
+        let positions = i64::try_from(MAX_POSITIONS / part.len()).unwrap_or(i64::MAX);
+        for advanced in webhooks.store.fan_out(part, positions).await? {
+            result = StepResult::Advanced;
+            if advanced.missed > 0 {
+                let (webhook, events) = (advanced.webhook, advanced.missed);
+                tracing::warn!(
+                    webhook.id = webhook,
+                    events,
+                    "webhook missed events, which expired while it was not active"
+                );
             }
         }
     }
-    Ok(stepped)
+    Ok(result)
 }

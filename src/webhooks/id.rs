@@ -1,25 +1,25 @@
-//! The ids of events, `webhook-id`.
+//! The ids of events in webhooks: the header `webhook-id`.
 
 use sha2::{Digest, Sha256};
 
 use crate::domain::{Seq, Time};
 
-/// The bytes of an id that tell the database apart.
+/// The bytes of the hash in an id.
 const TAG: usize = 8;
 
-/// Makes ids, the same on all replicas.
+/// Generates ids, the same on all replicas.
 ///
-/// An id is made from the event's position, and from a hash of the event's place and time with a secret of the database. So a restored
-/// database, which may give the same position to another event, gives it another id.
+/// An id consists of the event's feed position and a hash. The hash covers the position, the event's topic, seq and time, and a
+/// secret of the database. A restored database may give the same position to another event; the id is then another one.
 pub(super) struct EventIds(Vec<u8>);
 
 impl EventIds {
-    /// Ids that belong to a database with this secret.
+    /// Creates a generator with the secret of the database.
     pub(super) fn new(secret: Vec<u8>) -> Self {
         Self(secret)
     }
 
-    /// The id of the event at this position.
+    /// Returns the id of the event at this feed position.
     pub(super) fn of(&self, position: Seq, topic: &str, seq: Seq, at: Time) -> String {
         let hash =
             Sha256::new().chain_update(&self.0).chain_update(format!("{position} {topic} {seq} {at}")).finalize();
@@ -27,12 +27,12 @@ impl EventIds {
         format!("evt_{position:016x}{tag}")
     }
 
-    /// The id of a test, which has no position.
+    /// Generates the id of a test delivery, which has no position.
     pub(super) fn of_test(&self) -> String {
         format!("evt_test{}", uuid::Uuid::now_v7().simple())
     }
 
-    /// The position in an id.
+    /// Parses the feed position in an id; `None` if the id is malformed, or that of a test.
     pub(super) fn position(id: &str) -> Option<Seq> {
         let hex = id.strip_prefix("evt_")?;
         let is_hex = hex.len() == 16 + 2 * TAG && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_stable_and_has_the_position() {
+    fn an_id_is_stable_and_contains_the_position() {
         let at = Time::from_unix_seconds(1_769_121_900).unwrap();
         let ids = EventIds::new(b"one".to_vec());
         let id = ids.of(4_711, "ride/1", 3, at);

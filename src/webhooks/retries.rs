@@ -1,27 +1,30 @@
-//! When a delivery is attempted again.
+//! The retry schedule of deliveries.
 
 use std::time::Duration;
 
 use crate::web::retry_after::delay;
 
-/// When a delivery is attempted again.
+/// The retry schedule of deliveries.
 #[derive(Debug, Clone)]
 pub struct Retries {
-    /// How long to wait after each attempt that has failed; the last one is used again and again.
+    /// The delay after each failed attempt. The last one is used for all further attempts.
     pub delays: Vec<Duration>,
-    /// How long after its first attempt a delivery is given up; and how long after it has begun to fail an endpoint.
+    /// The time from its first attempt after which a delivery fails for good. An endpoint that has failed for as long is
+    /// disabled.
     pub give_up: Duration,
 }
 
 impl Retries {
-    /// How long to wait after an attempt that was not the first, of which there were `attempts` before, `age` after the first one;
-    /// `None` where it was the last. The last one comes when the delivery is given up.
-    pub(super) fn delay(&self, attempts: i64, age: Duration, wanted: Option<Duration>) -> Option<Duration> {
+    /// Returns the delay after a failed attempt; `None` if it was the last attempt.
+    ///
+    /// `attempts` is the number of attempts before it, `age` the time since the first one, and `requested` the delay that the
+    /// endpoint requested. The last attempt is made exactly when `give_up` has passed.
+    pub(super) fn delay(&self, attempts: i64, age: Duration, requested: Option<Duration>) -> Option<Duration> {
         let left = self.give_up.checked_sub(age).filter(|left| !left.is_zero())?;
-        Some(delay(&self.delays, attempts, wanted).min(left))
+        Some(delay(&self.delays, attempts, requested).min(left))
     }
 
-    /// Whether an endpoint that has been failing for so long is disabled.
+    /// Whether an endpoint that has failed for this long is to be disabled.
     pub(super) fn disables(&self, failing: Duration) -> bool {
         failing >= self.give_up
     }
@@ -30,7 +33,7 @@ impl Retries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::web::retry_after::SOONEST;
+    use crate::web::retry_after::MIN_DELAY;
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -39,10 +42,10 @@ mod tests {
         Retries { delays: delays.into(), give_up: 72 * HOUR }
     }
 
-    /// Attempts until the delivery is given up: how long after the first each one is.
-    fn attempts(wanted: Option<Duration>) -> Vec<Duration> {
+    /// The times of all attempts, since the first one.
+    fn attempts(requested: Option<Duration>) -> Vec<Duration> {
         let (mut age, mut times) = (Duration::ZERO, Vec::new());
-        while let Some(delay) = retries().delay(i64::try_from(times.len()).unwrap(), age, wanted) {
+        while let Some(delay) = retries().delay(i64::try_from(times.len()).unwrap(), age, requested) {
             age += delay;
             times.push(age);
         }
@@ -50,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_go_on_for_three_days() {
+    fn attempts_continue_for_three_days() {
         let times = attempts(None);
         assert!((9..=12).contains(&times.len()), "{times:?}");
         assert_eq!(times.last(), Some(&(72 * HOUR)));
@@ -59,13 +62,18 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_asked_when_it_wants_but_not_sooner_than_it_may() {
-        let delay =
-            |attempts, wanted| retries().delay(attempts, Duration::ZERO, Some(Duration::from_secs(wanted))).unwrap();
+    fn the_requested_delay_applies_within_its_bounds() {
+        let delay = |attempts, requested| {
+            retries().delay(attempts, Duration::ZERO, Some(Duration::from_secs(requested))).unwrap()
+        };
         assert!(delay(0, 60) >= Duration::from_secs(60) && delay(0, 60) <= Duration::from_secs(66));
         assert!(delay(4, 60) <= Duration::from_secs(66), "sooner than the schedule");
-        assert!(delay(4, 0) >= SOONEST);
-        assert_eq!(delay(0, 1_000_000), 72 * HOUR, "the last attempt comes even if the endpoint wants to wait longer");
+        assert!(delay(4, 0) >= MIN_DELAY);
+        assert_eq!(
+            delay(0, 1_000_000),
+            72 * HOUR,
+            "the last attempt is made even if the endpoint requests a longer delay"
+        );
         assert_eq!(retries().delay(3, 72 * HOUR, None), None);
     }
 }

@@ -1,11 +1,12 @@
-//! Deliveries that a reader's cursor acknowledges.
+//! Delivery acknowledgements by cursor.
 //!
-//! Whoever asks for what lies past 7 has what lies before it. An acknowledgement is never waited for, and one that is lost
-//! comes again with the reader's next cursor; so they are written many at a time. One that comes alone is written at once;
-//! those that come within a moment of it are written together after it, which is what makes thousands of readers that come
-//! back at once cheap. Each is a command of its own: one whose ride is locked holds up no other. A reader is written for once
-//! a second at most. What was written is remembered for a while, so that a poll
-//! that comes back with the same cursor costs nothing.
+//! A reader that requests the events after a cursor has received all events up to it. No request waits for an acknowledgement. A lost
+//! acknowledgement is repeated with the reader's next cursor, so many are written together:
+//! - The first acknowledgement after a pause is written at once. Those that arrive shortly after it are written together. This makes it
+//!   cheap when thousands of readers reconnect at once.
+//! - Each is a command of its own, so a locked ride delays no other.
+//! - A reader's acknowledgement is written at most once a second.
+//! - The last written value is cached for a while. A poll that returns with the same cursor causes no write.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,105 +17,107 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Mark, MarkKind, Writer};
+use super::{ReceiptKind, UpdateReceipt, Writer};
 use crate::domain::{Caller, Error, RideId, RideRole, RideSnapshot, Seq, UserId};
 
-/// The shortest time between two writes, and between two for one reader.
-const MOMENT: Duration = Duration::from_millis(200);
-const PACE: Duration = Duration::from_secs(1);
+/// The minimum time between two rounds of writes.
+const ROUND_INTERVAL: Duration = Duration::from_millis(200);
+/// The minimum time between two writes for one reader.
+const READER_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The most readers that are written for at once: as many as a batch has commands, so that others' have room beside them.
-const LARGEST: usize = super::LARGEST_BATCH;
+/// The maximum number of writes in progress. It is the size of one batch, so that other commands have room beside them.
+const MAX_WRITES: usize = super::MAX_BATCH_SIZE;
 
-/// For how long a reader that has gone is remembered: longer than a poll may wait.
-const MEMORY: Duration = Duration::from_secs(120);
+/// How long the entry of a reader without requests is kept. It is longer than the maximum wait of a poll.
+const READER_TTL: Duration = Duration::from_secs(120);
 
-/// The fewest readers that are worth forgetting.
-const FORGET_FROM: usize = 1_024;
+/// The minimum number of entries at which expired ones are evicted.
+const EVICT_FROM: usize = 1_024;
 
-/// Somebody who reads a ride.
+/// A user who reads a ride.
 type Key = (RideId, UserId);
 
-/// Gathers deliveries, and writes them.
+/// Collects delivery acknowledgements, and writes them.
 #[derive(Debug, Default)]
 pub struct Acknowledger {
     readers: Mutex<Readers>,
-    more: Notify,
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Readers {
-    known: HashMap<Key, Reader>,
-    /// Those with something to write, by when it may be written.
+    entries: HashMap<Key, Reader>,
+    /// The readers with an acknowledgement to write, by when it may be written.
     waiting: BTreeSet<(Instant, Key)>,
-    forget_at: usize,
+    /// The number of entries at which expired ones are evicted next.
+    evict_at: usize,
 }
 
 #[derive(Debug)]
 struct Reader {
     caller: Caller,
-    /// How far it has acknowledged.
+    /// The reader's last acknowledged seq.
     up_to: Seq,
-    /// Whether it waits to be written for.
+    /// Whether an acknowledgement waits to be written.
     waits: bool,
-    /// When it may be written for next.
+    /// When the next one may be written.
     due: Instant,
-    seen: Instant,
+    last_seen: Instant,
 }
 
 impl Acknowledger {
     fn readers(&self) -> MutexGuard<'_, Readers> {
-        // A std lock: held for a few moves in maps, never across an await.
+        // A std lock: held for a few map operations, never across an await.
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Others' messages up to `up_to` have reached the caller, who follows the ride of `snapshot`.
+    /// Records that other users' messages up to `up_to` have reached the caller, who reads the ride of `snapshot`.
     pub fn delivered(&self, caller: &Caller, snapshot: &RideSnapshot, up_to: Seq) {
         let Some(access) = snapshot.access(caller).filter(|access| access.role != RideRole::System) else { return };
         if snapshot.receipts.of(&caller.user, access.role).delivered_seq >= up_to {
             return;
         }
-        if self.readers().note((snapshot.ride.id.clone(), caller.user.clone()), caller, up_to) {
-            self.more.notify_one();
+        if self.readers().record((snapshot.ride.id.clone(), caller.user.clone()), caller, up_to) {
+            self.changed.notify_one();
         }
     }
 
-    /// Writes, for ever.
+    /// Writes acknowledgements, forever.
     pub async fn run(&self, writer: Writer) {
         let mut writes = FuturesUnordered::new();
         let mut pause = Instant::now();
         loop {
             let now = Instant::now();
-            let room = LARGEST - writes.len().min(LARGEST);
+            let room = MAX_WRITES - writes.len().min(MAX_WRITES);
             let mut next = Some(pause);
             if room > 0 && now >= pause {
-                let (marks, due) = self.readers().take(now, room);
+                let (updates, due) = self.readers().take(now, room);
                 next = due;
-                if !marks.is_empty() {
-                    // Where there are more, they follow sooner.
-                    pause = now + if marks.len() < room { MOMENT } else { MOMENT / 4 };
+                if !updates.is_empty() {
+                    // If more are waiting, the next round follows sooner.
+                    pause = now + if updates.len() < room { ROUND_INTERVAL } else { ROUND_INTERVAL / 4 };
                     next = Some(pause);
-                    writes.extend(marks.into_iter().map(|mark| {
-                        let (key, writing) = ((mark.ride.clone(), mark.caller.user.clone()), writer.submit(mark));
+                    writes.extend(updates.into_iter().map(|update| {
+                        let (key, writing) = ((update.ride.clone(), update.caller.user.clone()), writer.submit(update));
                         async move { (key, writing.await) }
                     }));
                 }
             }
-            let is_full = writes.len() >= LARGEST;
-            let more = async {
+            let is_full = writes.len() >= MAX_WRITES;
+            let wake = async {
                 match next {
                     _ if is_full => std::future::pending().await,
                     Some(next) if now < pause => sleep_until(next).await,
-                    Some(due) => drop(timeout_at(due, self.more.notified()).await),
-                    None => self.more.notified().await,
+                    Some(due) => drop(timeout_at(due, self.changed.notified()).await),
+                    None => self.changed.notified().await,
                 }
             };
             tokio::select! {
-                () = more => {}
+                () = wake => {}
                 Some((key, written)) = writes.next(), if !writes.is_empty() => {
-                    if let Err(error @ (Error::Unavailable | Error::TooManyWaiting | Error::Internal)) = written {
-                        tracing::debug!(%error, "an acknowledgement was not written");
-                        self.readers().forget_all(&[key]);
+                    if let Err(error @ (Error::Unavailable | Error::TooManyQueuedWrites | Error::Internal)) = written {
+                        tracing::debug!(%error, "acknowledgement not written");
+                        self.readers().remove_all(&[key]);
                     }
                 }
             }
@@ -123,18 +126,18 @@ impl Acknowledger {
 }
 
 impl Readers {
-    /// Whether there is more to write now.
-    fn note(&mut self, key: Key, caller: &Caller, up_to: Seq) -> bool {
-        self.forget();
+    /// Records an acknowledgement. Returns whether there is a new one to write.
+    fn record(&mut self, key: Key, caller: &Caller, up_to: Seq) -> bool {
+        self.evict();
         let now = Instant::now();
-        let reader = self.known.entry(key.clone()).or_insert_with(|| Reader {
+        let reader = self.entries.entry(key.clone()).or_insert_with(|| Reader {
             caller: caller.clone(),
             up_to: 0,
             waits: false,
             due: now,
-            seen: now,
+            last_seen: now,
         });
-        reader.seen = now;
+        reader.last_seen = now;
         if up_to <= reader.up_to {
             return false;
         }
@@ -146,39 +149,39 @@ impl Readers {
         self.waiting.insert((reader.due.max(now), key))
     }
 
-    /// What may be written now, so many at most, and when the next may be that waits longer.
-    fn take(&mut self, now: Instant, most: usize) -> (Vec<Mark>, Option<Instant>) {
-        let mut marks = Vec::new();
-        while marks.len() < most
+    /// Removes the acknowledgements that may be written now, at most `max`. Also returns when the next one may be written.
+    fn take(&mut self, now: Instant, max: usize) -> (Vec<UpdateReceipt>, Option<Instant>) {
+        let mut updates = Vec::new();
+        while updates.len() < max
             && let Some((due, _)) = self.waiting.first()
             && *due <= now
             && let Some((_, key)) = self.waiting.pop_first()
         {
-            let Some(reader) = self.known.get_mut(&key) else { continue };
+            let Some(reader) = self.entries.get_mut(&key) else { continue };
             reader.waits = false;
-            reader.due = now + PACE;
+            reader.due = now + READER_INTERVAL;
             let (caller, up_to) = (reader.caller.clone(), reader.up_to);
-            marks.push(Mark { caller, ride: key.0, kind: MarkKind::Delivered, up_to });
+            updates.push(UpdateReceipt { caller, ride: key.0, kind: ReceiptKind::Delivered, up_to });
         }
-        (marks, self.waiting.first().map(|(due, _)| *due))
+        (updates, self.waiting.first().map(|(due, _)| *due))
     }
 
-    /// Forgets readers for whom could not be written: they say it again.
-    fn forget_all(&mut self, keys: &[Key]) {
+    /// Removes readers whose write has failed. Their next cursor repeats the acknowledgement.
+    fn remove_all(&mut self, keys: &[Key]) {
         for key in keys {
-            if self.known.get(key).is_some_and(|reader| !reader.waits) {
-                self.known.remove(key);
+            if self.entries.get(key).is_some_and(|reader| !reader.waits) {
+                self.entries.remove(key);
             }
         }
     }
 
-    /// Forgets those who have gone, each time that as many have come as there were.
-    fn forget(&mut self) {
-        if self.known.len() < self.forget_at.max(FORGET_FROM) {
+    /// Evicts expired entries, each time the number of entries has doubled.
+    fn evict(&mut self) {
+        if self.entries.len() < self.evict_at.max(EVICT_FROM) {
             return;
         }
-        self.known.retain(|_, reader| reader.waits || reader.seen.elapsed() < MEMORY);
-        self.forget_at = self.known.len() * 2;
+        self.entries.retain(|_, reader| reader.waits || reader.last_seen.elapsed() < READER_TTL);
+        self.evict_at = self.entries.len() * 2;
     }
 }
 
@@ -201,54 +204,54 @@ mod tests {
         (RideId::parse("ride").unwrap(), UserId::parse(name).unwrap())
     }
 
-    fn note(readers: &mut Readers, name: &str, up_to: Seq) -> bool {
-        readers.note(key(name), &caller(name), up_to)
+    fn record(readers: &mut Readers, name: &str, up_to: Seq) -> bool {
+        readers.record(key(name), &caller(name), up_to)
     }
 
-    fn places(marks: &[Mark]) -> Vec<(&str, Seq)> {
-        marks.iter().map(|mark| (mark.caller.user.as_str(), mark.up_to)).collect()
+    fn seqs(updates: &[UpdateReceipt]) -> Vec<(&str, Seq)> {
+        updates.iter().map(|update| (update.caller.user.as_str(), update.up_to)).collect()
     }
 
     #[test]
-    fn those_who_wait_are_one_write_each_with_the_last_that_it_said() {
+    fn a_waiting_reader_is_written_once_with_its_last_seq() {
         let mut readers = Readers::default();
-        assert!(note(&mut readers, "a", 3));
-        assert!(note(&mut readers, "b", 4));
-        assert!(!note(&mut readers, "a", 5), "it waits already");
-        let (marks, next) = readers.take(Instant::now(), LARGEST);
-        assert_eq!(places(&marks), [("a", 5), ("b", 4)]);
+        assert!(record(&mut readers, "a", 3));
+        assert!(record(&mut readers, "b", 4));
+        assert!(!record(&mut readers, "a", 5), "it waits already");
+        let (updates, next) = readers.take(Instant::now(), MAX_WRITES);
+        assert_eq!(seqs(&updates), [("a", 5), ("b", 4)]);
         assert_eq!(next, None);
     }
 
     #[test]
-    fn a_reader_is_written_for_at_its_pace_and_not_twice_for_the_same() {
+    fn a_reader_is_written_at_most_once_per_interval_and_not_twice_for_the_same_seq() {
         let mut readers = Readers::default();
-        note(&mut readers, "a", 3);
+        record(&mut readers, "a", 3);
         let now = Instant::now();
-        readers.take(now, LARGEST);
-        assert!(!note(&mut readers, "a", 3));
-        assert!(note(&mut readers, "a", 4));
-        assert_eq!(readers.take(now, LARGEST).1, Some(now + PACE));
-        assert_eq!(places(&readers.take(now + PACE, LARGEST).0), [("a", 4)]);
+        readers.take(now, MAX_WRITES);
+        assert!(!record(&mut readers, "a", 3));
+        assert!(record(&mut readers, "a", 4));
+        assert_eq!(readers.take(now, MAX_WRITES).1, Some(now + READER_INTERVAL));
+        assert_eq!(seqs(&readers.take(now + READER_INTERVAL, MAX_WRITES).0), [("a", 4)]);
     }
 
     #[test]
-    fn one_write_is_no_larger_than_it_may_be() {
+    fn a_round_has_at_most_the_maximum_number_of_writes() {
         let mut readers = Readers::default();
-        for number in 0..LARGEST + 1 {
-            note(&mut readers, &format!("user-{number}"), 1);
+        for number in 0..MAX_WRITES + 1 {
+            record(&mut readers, &format!("user-{number}"), 1);
         }
         let now = Instant::now();
-        assert_eq!([readers.take(now, LARGEST).0.len(), readers.take(now, LARGEST).0.len()], [LARGEST, 1]);
+        assert_eq!([readers.take(now, MAX_WRITES).0.len(), readers.take(now, MAX_WRITES).0.len()], [MAX_WRITES, 1]);
     }
 
     #[test]
-    fn what_could_not_be_written_is_written_when_it_is_said_again() {
+    fn after_a_failure_the_same_seq_is_written_again() {
         let mut readers = Readers::default();
-        note(&mut readers, "a", 3);
+        record(&mut readers, "a", 3);
         let now = Instant::now();
-        readers.take(now, LARGEST);
-        readers.forget_all(&[key("a")]);
-        assert!(note(&mut readers, "a", 3));
+        readers.take(now, MAX_WRITES);
+        readers.remove_all(&[key("a")]);
+        assert!(record(&mut readers, "a", 3));
     }
 }

@@ -1,318 +1,294 @@
-//! One batch: judged, committed, published and answered; and what is done when that fails.
+//! One batch: applies its commands, commits, publishes and responds; and what happens when one of these fails.
 //!
-//! What is said on rides that the writer [knows](super::known) is judged by that and sent in one flight, before the others; of
-//! what somebody else has written to meanwhile, or has locked, nothing is stored. All that is left is judged under the locks.
+//! A batch first takes the optimistic path, for messages to rides in the [cache](super::ride_cache). It applies their commands to
+//! the cached state and stores the result in one round trip. Nothing is stored of a ride to which another session has written
+//! meanwhile, or which another session has locked. Everything else takes the locking path.
 //!
-//! What somebody else has locked is left out, and goes back into the queue with all that comes after it on the same ride;
-//! nothing of it was done. Two kinds of batches wait for their locks, and not for long: one that is meant to, of one ride alone; and
-//! the next run of one that is in doubt, whose locks tell that it has ended.
+//! A batch defers the commands whose ride another session has locked, and all later commands of the same ride. They return to the
+//! queue, and nothing of them is stored. Two kinds of batches wait for locks instead, for a short time:
+//! - a batch of one ride alone that is meant to wait;
+//! - the next run of a batch in doubt, because its locks prove that the transaction in doubt has ended.
 //!
-//! What is known when an error comes decides what may be done:
-//! - before anything was stored (locking, loading, judging), or when Postgres says that the transaction was
-//!   aborted: nothing happened, so the batch may run again;
-//! - a statement was refused: the commands run again one by one, so that the one to blame fails alone;
-//! - COMMIT was sent and its answer was lost: the batch is in doubt, and [cleared up](super::recovery) by the next run, never
-//!   rerun blindly.
+//! The point at which an error occurs decides what may be done:
+//!
+//! | error | action |
+//! |---|---|
+//! | Before anything is stored, or Postgres aborted the transaction | Nothing is committed. The batch may run again |
+//! | A statement fails | The commands run again one by one, so that only the faulty command fails |
+//! | The response to COMMIT is lost | The batch is in doubt. The next run [resolves](super::recovery) it. It is never rerun blindly |
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::command::{Job, Needs};
-use super::queue::Queued;
-use super::recovery::{Recovery, found_any, unknown};
-use super::transaction::{Attempt, Failed};
-use super::{Known, Ledger, Terms};
+use super::BatchState;
+use super::command::{AnyCommand, ReadSet};
+use super::queue::QueuedCommand;
+use super::recovery::{Recovery, any_committed, fail_in_doubt};
+use super::stored_batch::{BatchContext, CommittedBatch, StoredBatch};
+use super::transaction::{BatchTransaction, CommitError};
 use crate::domain::{BatchId, Error, NewEvent, RideId};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 
-/// Between two looks for what became of a commit.
-const DOUBT_PAUSE: Duration = Duration::from_millis(50);
+/// The pause between two attempts to find the outcome of a commit in doubt.
+const IN_DOUBT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The events of one commit.
-#[derive(Debug)]
-pub struct Committed {
-    /// Each topic's in order.
-    pub events: Vec<NewEvent>,
-    /// How many commands it carried out.
-    pub jobs: usize,
-    /// How long that took.
-    pub took: Duration,
-}
-
-/// What batches are carried out with.
-#[derive(Debug)]
-pub(super) struct Desk {
-    pub(super) store: Arc<Store>,
-    pub(super) terms: Terms,
-    pub(super) known: Arc<Known>,
-}
-
-/// A batch that is stored, and of which nobody has been told.
-#[derive(Debug)]
-pub(super) struct Done {
-    jobs: Vec<Queued>,
-    committed: Committed,
-}
-
-impl Done {
-    pub(super) fn new(jobs: Vec<Queued>, events: Vec<NewEvent>, began: Instant) -> Self {
-        let committed = Committed { events, jobs: jobs.len(), took: began.elapsed() };
-        Self { jobs, committed }
-    }
-
-    /// Tells the hub, then the askers: who has an answer finds it in the hub.
-    pub(super) fn tell(self, committed: &impl Fn(Committed)) {
-        committed(self.committed);
-        self.jobs.into_iter().for_each(|queued| queued.job.answer());
-    }
-}
-
-/// How a batch comes by its locks, and what it has left out for want of them.
+/// How a batch takes its locks, and the commands that it has deferred because of locks.
 #[derive(Debug)]
 struct Locks {
     waits: bool,
-    left_out: Vec<Queued>,
+    deferred: Vec<QueuedCommand>,
 }
 
 impl Locks {
-    /// Leaves out those that are locked, and what comes after them on their rides.
+    /// Defers the commands for which `is_locked` is true, and all later commands of their rides.
     ///
-    /// Not what may still be committed: another batch would not look it up. Its run waits for locks, so here it has come to
-    /// nothing but a ride that is being taken away.
-    fn leave_out(&mut self, jobs: &mut Vec<Queued>, is_locked: impl Fn(&Queued) -> bool) {
-        let mut rides: HashSet<RideId> = self.left_out.iter().filter_map(Queued::ride).cloned().collect();
-        let mut out: Vec<_> = jobs
+    /// A command that may still commit cannot be deferred, because another batch would not look up its outcome. Its run waits for
+    /// locks. It can get here only if its ride is being deleted, and then it fails as in doubt.
+    fn defer(&mut self, commands: &mut Vec<QueuedCommand>, is_locked: impl Fn(&QueuedCommand) -> bool) {
+        let mut rides: HashSet<RideId> = self.deferred.iter().filter_map(QueuedCommand::ride).cloned().collect();
+        let mut deferred: Vec<_> = commands
             .extract_if(.., |queued| {
-                let is_out = queued.ride().is_some_and(|ride| rides.contains(ride)) || is_locked(queued);
-                if is_out {
+                let is_deferred = queued.ride().is_some_and(|ride| rides.contains(ride)) || is_locked(queued);
+                if is_deferred {
                     rides.extend(queued.ride().cloned());
                 }
-                is_out
+                is_deferred
             })
             .collect();
-        unknown(out.extract_if(.., |queued| queued.may_still_commit), &StoreError::Timeout);
-        self.left_out.extend(out);
+        fail_in_doubt(deferred.extract_if(.., |queued| queued.may_still_commit), &StoreError::Timeout);
+        self.deferred.extend(deferred);
     }
 }
 
-/// Carries out a batch. Everyone in it was answered, or is to be [told](Done::tell), or was left out: what they need is
-/// locked. One that `waits` does so for what is locked.
+/// Runs a batch. Each command has a response, or is in the returned batch, which is to be [published](StoredBatch::publish), or is
+/// among the returned deferred commands. With `waits`, the batch waits for locks.
 pub(super) async fn run(
-    desk: &Desk,
-    jobs: Vec<Queued>,
+    context: &BatchContext,
+    commands: Vec<QueuedCommand>,
     waits: bool,
-    committed: &impl Fn(Committed),
-) -> (Option<Done>, Vec<Queued>) {
-    let mut locks = Locks { waits, left_out: Vec::new() };
-    let done = carry_out(desk, jobs, &mut locks, committed).await;
-    (done, locks.left_out)
+    on_commit: &impl Fn(CommittedBatch),
+) -> (Option<StoredBatch>, Vec<QueuedCommand>) {
+    let mut locks = Locks { waits, deferred: Vec::new() };
+    let stored = run_all(context, commands, &mut locks, on_commit).await;
+    (stored, locks.deferred)
 }
 
-async fn carry_out(
-    desk: &Desk,
-    mut jobs: Vec<Queued>,
+async fn run_all(
+    context: &BatchContext,
+    mut commands: Vec<QueuedCommand>,
     locks: &mut Locks,
-    committed: &impl Fn(Committed),
-) -> Option<Done> {
+    on_commit: &impl Fn(CommittedBatch),
+) -> Option<StoredBatch> {
     let mut recovery = Recovery::new();
-    let ahead = if locks.waits { Ok(None) } else { ahead(desk, &mut jobs).await };
-    match ahead {
-        Ok(done) if jobs.is_empty() => return done,
-        Ok(done) => done.into_iter().for_each(|done| done.tell(committed)),
-        Err(failed) => {
-            recovery.may_run();
-            recovery.add(desk, failed);
+    let optimistic = if locks.waits { Ok(None) } else { try_optimistic(context, &mut commands).await };
+    match optimistic {
+        Ok(stored) if commands.is_empty() => return stored,
+        Ok(stored) => stored.into_iter().for_each(|stored| stored.publish(on_commit)),
+        Err(error) => {
+            recovery.may_apply();
+            recovery.record_failure(context, error);
         }
     }
-    let (mut jobs, error) = match under_locks(desk, jobs, recovery, locks, committed).await {
-        Ok(done) => return done,
-        Err(refused) => refused,
+    let (mut commands, error) = match run_locking(context, commands, recovery, locks, on_commit).await {
+        Ok(stored) => return stored,
+        Err(failed) => failed,
     };
     if locks.waits && error.is_lock_timeout() {
-        locks.leave_out(&mut jobs, |_| true);
+        locks.defer(&mut commands, |_| true);
         return None;
     }
-    if jobs.len() == 1 || error.is_connection_lost() {
-        fail(jobs, &error);
+    if commands.len() == 1 || error.is_connection_lost() {
+        fail(commands, &error);
         return None;
     }
-    tracing::warn!(%error, jobs = jobs.len(), "a batch was refused; its commands run one by one");
-    for queued in jobs {
-        let mut one = vec![queued];
-        // After one of the same ride that was left out.
-        locks.leave_out(&mut one, |_| false);
-        // Each may wait for what the batch was refused for, a table that is locked: not one after the other for ever.
-        if one.iter().any(|queued| queued.is_late(Instant::now())) {
-            fail(one, &error);
+    tracing::warn!(%error, commands = commands.len(), "batch failed; its commands run one by one");
+    for queued in commands {
+        let mut single = vec![queued];
+        // An earlier command of the same ride may have been deferred.
+        locks.defer(&mut single, |_| false);
+        // Each command may wait for the same cause as the batch, such as a locked table. The sum of these waits must be bounded.
+        if single.iter().any(|queued| queued.is_expired(Instant::now())) {
+            fail(single, &error);
             continue;
         }
-        match under_locks(desk, one, Recovery::new(), locks, committed).await {
-            Ok(done) => done.into_iter().for_each(|done| done.tell(committed)),
-            Err((job, error)) => fail(job, &error),
+        match run_locking(context, single, Recovery::new(), locks, on_commit).await {
+            Ok(stored) => stored.into_iter().for_each(|stored| stored.publish(on_commit)),
+            Err((commands, error)) => fail(commands, &error),
         }
     }
     None
 }
 
-/// Judges by what is known, and stores in one flight, those commands with which that can be done. What is done is taken out
-/// of the jobs; the others are for the locks. A failure is that of a connection which was lost.
+/// The optimistic path: applies commands to the cached state of their rides, and stores the result in one round trip.
 ///
-/// A ride's commands keep their order: those after one that is for the locks are so as well.
-async fn ahead(desk: &Desk, jobs: &mut Vec<Queued>) -> Result<Option<Done>, Failed> {
-    let began = Instant::now();
-    let others = jobs.iter().filter(|queued| queued.needs.only_chat().is_none());
-    let mut for_locks: HashSet<RideId> = others.flat_map(|queued| &queued.needs.rides).cloned().collect();
-    let chats = jobs.iter().filter_map(|queued| queued.needs.only_chat()).filter(|ride| !for_locks.contains(*ride));
-    let Some(mut ledger) = desk.known.take(chats, desk.terms.chat_grace) else { return Ok(None) };
-    for queued in &mut *jobs {
-        let ride = queued.needs.only_chat().filter(|ride| ledger.find_ride(ride).is_some());
-        let Some(ride) = ride.filter(|ride| !for_locks.contains(*ride)) else { continue };
-        queued.wrote = judge(&mut *queued.job, &mut ledger);
-        // What writes nothing is not checked by the flight.
-        if queued.wrote.is_none() {
-            for_locks.insert(ride.clone());
+/// Commands that are stored are removed from `commands`. The others take the locking path. An error means that the connection was
+/// lost.
+///
+/// The commands of a ride keep their order: all that follow a command for the locking path take that path too.
+async fn try_optimistic(
+    context: &BatchContext,
+    commands: &mut Vec<QueuedCommand>,
+) -> Result<Option<StoredBatch>, CommitError> {
+    let started = Instant::now();
+    let others = commands.iter().filter(|queued| queued.read_set.only_chat_ride().is_none());
+    let mut for_locking: HashSet<RideId> = others.flat_map(|queued| &queued.read_set.rides).cloned().collect();
+    let chats = commands.iter().filter_map(|queued| queued.read_set.only_chat_ride());
+    let chats = chats.filter(|ride| !for_locking.contains(*ride));
+    let Some(mut state) = context.ride_cache.check_out(chats, context.config.chat_grace) else { return Ok(None) };
+    for queued in &mut *commands {
+        let ride = queued.read_set.only_chat_ride().filter(|ride| state.find_ride(ride).is_some());
+        let Some(ride) = ride.filter(|ride| !for_locking.contains(*ride)) else { continue };
+        queued.written_in = apply(&mut *queued.command, &mut state);
+        // Without an event there is no compare-and-set that would confirm the cached state.
+        if queued.written_in.is_none() {
+            for_locking.insert(ride.clone());
         }
     }
-    if ledger.is_unchanged() || ledger.tells() {
+    if state.is_unchanged() || state.has_user_events() {
         return Ok(None);
     }
-    let attempt = Attempt::ahead(&desk.store).await.map_err(Failed::NothingDone)?;
-    let finished = attempt.finish(&desk.store, &desk.terms, ledger).await;
-    desk.known.proved(finished.as_ref().is_ok_and(|(stored, _)| stored.has_any()));
-    let (stored, mut ledger) = match finished {
-        Err(Failed::NothingDone(error)) if !error.is_connection_lost() => {
-            tracing::debug!(%error, "what is known was refused");
+    let transaction = BatchTransaction::optimistic(&context.store).await.map_err(CommitError::NotCommitted)?;
+    let committed = transaction.commit(&context.store, &context.config, state).await;
+    context.ride_cache.record_outcome(committed.as_ref().is_ok_and(|(stored, _)| stored.has_any()));
+    let (stored, mut state) = match committed {
+        Err(CommitError::NotCommitted(error)) if !error.is_connection_lost() => {
+            tracing::debug!(%error, "optimistic batch failed");
             return Ok(None);
         }
-        finished => finished?,
+        committed => committed?,
     };
-    let is_done =
-        |queued: &mut Queued| queued.wrote.is_some() && queued.needs.only_chat().is_some_and(|ride| stored.has(ride));
-    let done: Vec<_> = jobs.extract_if(.., is_done).collect();
-    desk.known.learn(&mut ledger, began);
-    Ok((!done.is_empty()).then(|| Done::new(done, ledger.take_events(), began)))
+    let is_stored = |queued: &mut QueuedCommand| {
+        queued.written_in.is_some() && queued.read_set.only_chat_ride().is_some_and(|ride| stored.contains(ride))
+    };
+    let done: Vec<_> = commands.extract_if(.., is_stored).collect();
+    context.ride_cache.update(&mut state, started);
+    Ok((!done.is_empty()).then(|| StoredBatch::new(done, state.take_events(), started)))
 }
 
-/// Judges and stores under the locks; again if the run before, which may have been [ahead], came to nothing because its
-/// connection was lost, or somebody else was first. What a run before has left in doubt is cleared up by the next.
-async fn under_locks(
-    desk: &Desk,
-    mut jobs: Vec<Queued>,
+/// The locking path: locks and loads, applies the commands, and stores the result.
+///
+/// It runs again if the previous run, which may have been [optimistic](try_optimistic), failed because its connection was lost or
+/// because of a conflict. Each run resolves what the previous run has left in doubt.
+async fn run_locking(
+    context: &BatchContext,
+    mut commands: Vec<QueuedCommand>,
     mut recovery: Recovery,
     locks: &mut Locks,
-    committed: &impl Fn(Committed),
-) -> Result<Option<Done>, (Vec<Queued>, StoreError)> {
+    on_commit: &impl Fn(CommittedBatch),
+) -> Result<Option<StoredBatch>, (Vec<QueuedCommand>, StoreError)> {
     loop {
-        if jobs.is_empty() {
+        if commands.is_empty() {
             return Ok(None);
         }
-        let began = Instant::now();
-        match once(desk, &mut jobs, &mut recovery, locks, committed).await {
+        let started = Instant::now();
+        match run_once(context, &mut commands, &mut recovery, locks, on_commit).await {
             Ok(Some(events)) => {
-                recovery.answer_unsure(&mut jobs);
-                return Ok((!jobs.is_empty()).then(|| Done::new(jobs, events, began)));
+                recovery.fail_superseded(&mut commands);
+                return Ok((!commands.is_empty()).then(|| StoredBatch::new(commands, events, started)));
             }
-            Ok(None) => return recovery.give_up(jobs),
-            Err(failed) => recovery.add(desk, failed),
+            Ok(None) => return recovery.give_up(commands),
+            Err(error) => recovery.record_failure(context, error),
         }
-        if !recovery.may_go_on() {
-            return recovery.give_up(jobs);
+        if !recovery.may_retry() {
+            return recovery.give_up(commands);
         }
-        if !recovery.doubts().is_empty() {
-            sleep(DOUBT_PAUSE).await;
+        if !recovery.in_doubt().is_empty() {
+            sleep(IN_DOUBT_PAUSE).await;
         }
     }
 }
 
-/// One run, in one transaction: what those before it have left in doubt, and all commands that are not done by that. `None`: those
-/// have been judged often enough.
-async fn once(
-    desk: &Desk,
-    jobs: &mut Vec<Queued>,
+/// Runs the locking path once: resolves the batches in doubt, then runs the remaining commands in the same transaction.
+///
+/// Returns the events that were stored, or `None` if the commands have been applied too often.
+async fn run_once(
+    context: &BatchContext,
+    commands: &mut Vec<QueuedCommand>,
     recovery: &mut Recovery,
     locks: &mut Locks,
-    committed: &impl Fn(Committed),
-) -> Result<Option<Vec<NewEvent>>, Failed> {
-    let began = Instant::now();
+    on_commit: &impl Fn(CommittedBatch),
+) -> Result<Option<Vec<NewEvent>>, CommitError> {
+    let started = Instant::now();
     let mut is_first = true;
     loop {
-        // Whoever is in doubt may have the locks: they tell that it has ended.
-        let waits = locks.waits || !recovery.doubts().is_empty();
-        let mut needs = Needs { waits, ..Needs::default() };
-        jobs.iter().for_each(|queued| queued.job.needs(&mut needs));
-        let begun = Attempt::begin(&desk.store, &needs, &desk.terms, recovery.doubts()).await;
-        let (mut attempt, mut ledger, outcomes) = begun.map_err(Failed::NothingDone)?;
-        desk.known.set_clock(ledger.now());
-        if found_any(&outcomes) {
-            // The synchronous standby may not have it: a restart of Postgres ends the wait of a commit. What is left needs this
-            // transaction no more: where one thing was found of a batch, nothing of it can still be committed.
-            attempt.confirm().await.map_err(Failed::NothingDone)?;
-            recovery.clear_up(desk, jobs, outcomes, committed);
-            if jobs.is_empty() {
+        // A transaction in doubt may still hold the locks. Once this transaction has them, the other has ended.
+        let waits = locks.waits || !recovery.in_doubt().is_empty();
+        let mut read_set = ReadSet { waits, ..ReadSet::default() };
+        commands.iter().for_each(|queued| queued.command.read_set(&mut read_set));
+        let begun = BatchTransaction::begin(&context.store, &read_set, &context.config, recovery.in_doubt()).await;
+        let (mut transaction, mut state, outcomes) = begun.map_err(CommitError::NotCommitted)?;
+        context.ride_cache.set_clock(state.now());
+        if any_committed(&outcomes) {
+            // The synchronous standby may not have that commit: a restart of Postgres ends the wait of a commit for it. The
+            // remaining commands do not need this transaction: if one event of a batch was found, the rest can no longer commit.
+            transaction.commit_unchanged().await.map_err(CommitError::NotCommitted)?;
+            recovery.resolve(context, commands, outcomes, on_commit);
+            if commands.is_empty() {
                 return Ok(Some(Vec::new()));
             }
             continue;
         }
-        recovery.clear_up(desk, jobs, outcomes, committed);
-        locks.leave_out(jobs, |queued| queued.ride().is_some_and(|ride| attempt.locked.contains(ride)));
-        if jobs.is_empty() || is_first && !recovery.may_run() {
-            attempt.end().await;
-            return Ok(jobs.is_empty().then(Vec::new));
+        recovery.resolve(context, commands, outcomes, on_commit);
+        locks.defer(commands, |queued| queued.ride().is_some_and(|ride| transaction.locked_rides.contains(ride)));
+        if commands.is_empty() || is_first && !recovery.may_apply() {
+            transaction.rollback().await;
+            return Ok(commands.is_empty().then(Vec::new));
         }
-        for queued in &mut *jobs {
-            let told = ledger.changes.told.len();
-            queued.wrote = judge(&mut *queued.job, &mut ledger);
-            queued.told = ledger.told_since(told);
+        for queued in &mut *commands {
+            let user_events = state.changes.user_events.len();
+            queued.written_in = apply(&mut *queued.command, &mut state);
+            queued.user_topics = state.user_topics_since(user_events);
         }
-        let locked = match attempt.lock_told(&mut ledger, waits).await {
+        let locked = match transaction.lock_user_topics(&mut state, waits).await {
             Ok(locked) => locked,
             Err(error) => {
-                attempt.give_up(&error).await;
-                return Err(Failed::NothingDone(error));
+                transaction.abort(&error).await;
+                return Err(CommitError::NotCommitted(error));
             }
         };
         if locked.is_empty() {
-            let mut ledger = match ledger.is_unchanged() {
-                false => attempt.finish(&desk.store, &desk.terms, ledger).await?.1,
+            let mut state = match state.is_unchanged() {
+                false => transaction.commit(&context.store, &context.config, state).await?.1,
                 true => {
-                    // What is acknowledged was committed before: that is to be as durable as what is stored.
-                    let is_acknowledged = jobs.iter().any(|queued| queued.job.is_accepted());
+                    // An `Ok` without an event acknowledges an earlier commit, which must be as durable as a commit of this batch.
+                    let is_acknowledged = commands.iter().any(|queued| queued.command.is_accepted());
                     match is_acknowledged {
-                        true => attempt.confirm().await.map_err(Failed::NothingDone)?,
-                        false => attempt.end().await,
+                        true => transaction.commit_unchanged().await.map_err(CommitError::NotCommitted)?,
+                        false => transaction.rollback().await,
                     }
-                    ledger
+                    state
                 }
             };
-            desk.known.learn(&mut ledger, began);
-            return Ok(Some(ledger.take_events()));
+            context.ride_cache.update(&mut state, started);
+            return Ok(Some(state.take_events()));
         }
-        // Whose topics are needed is known only now, with what was judged for all: it is judged again without them. If others
-        // are locked by then, without all that tell somebody something, so that this ends.
-        attempt.end().await;
-        locks.leave_out(jobs, |queued| queued.told.iter().any(|topic| !is_first || locked.contains(topic)));
+        // Only after the commands are applied are the required user topics known. The batch is applied again without the commands
+        // that need a locked topic. If other topics are locked by then, all commands with user events are deferred. So this ends.
+        transaction.rollback().await;
+        locks.defer(commands, |queued| queued.user_topics.iter().any(|topic| !is_first || locked.contains(topic)));
         is_first = false;
-        if jobs.is_empty() {
+        if commands.is_empty() {
             return Ok(Some(Vec::new()));
         }
     }
 }
 
-/// The batch, where a command writes anything.
-fn judge(job: &mut dyn Job, ledger: &mut Ledger) -> Option<BatchId> {
-    let before = ledger.said();
-    job.judge(ledger);
-    (ledger.said() > before).then(|| ledger.batch())
+/// Applies a command. Returns the batch if the command has appended an event.
+fn apply(command: &mut dyn AnyCommand, state: &mut BatchState) -> Option<BatchId> {
+    let before = state.event_count();
+    command.apply(state);
+    (state.event_count() > before).then(|| state.batch())
 }
 
-/// Says of commands that nothing was done.
-fn fail(jobs: Vec<Queued>, error: &StoreError) {
+/// Fails commands of which nothing is stored.
+fn fail(commands: Vec<QueuedCommand>, error: &StoreError) {
     match Error::from(error) {
-        Error::Internal => tracing::error!(%error, ?jobs, "the writer failed"),
-        _ => tracing::warn!(%error, jobs = jobs.len(), "the writer cannot reach the database"),
+        Error::Internal => tracing::error!(%error, ?commands, "write failed with an internal error; clients got 500"),
+        _ => {
+            tracing::warn!(%error, commands = commands.len(), "write failed, because the database is unavailable; clients got 503");
+        }
     }
-    jobs.into_iter().for_each(|queued| queued.job.fail(Error::from(error)));
+    commands.into_iter().for_each(|queued| queued.command.fail(Error::from(error)));
 }

@@ -1,11 +1,11 @@
-//! Broadcasts: one at a time on a replica, in small batches, beside everybody's sends.
+//! Broadcasts: one at a time per replica, in small batches between the other commands.
 //!
-//! - A batch holds some [`PART_BYTES`] of notices, so what a broadcast takes of memory does not depend on how many users it is for;
-//!   and it is one of the commands of its transaction, beside which another transaction may be under way.
-//! - Others wait for their turn, [`WAITING`] of them at most.
-//! - The work is not the handler's, which is dropped when its client goes: a broadcast that has begun goes on.
-//! - Users are told in the order of their ids. So a broadcast that could not go on, since the database is away or the server
-//!   stops, is known by how many were told: `202` says all were, and [`Stopped`] says how far it came.
+//! - A batch holds about [`PART_BYTES`] of notices, so a broadcast's memory use does not depend on the number of its recipients. Each
+//!   batch is one command of a transaction, beside which another transaction may be in flight.
+//! - Other broadcasts wait in a queue, at most [`QUEUE_CAPACITY`] of them.
+//! - A broadcast does not run in its handler, which is dropped when its client disconnects. A broadcast that has begun goes on.
+//! - Users are notified in the order of their ids. If a broadcast cannot go on, because the database is unavailable or the server stops,
+//!   the number of notified users therefore identifies them. `202` means that all were notified. A [`BroadcastError`] contains the number.
 
 use std::sync::Arc;
 
@@ -15,94 +15,94 @@ use tokio_util::sync::CancellationToken;
 use super::{Broadcast, Writer};
 use crate::domain::{Caller, Error, Metadata, UserId};
 
-/// About how many bytes of notices are in one batch, and the least and most users: a batch that others wait for takes
-/// milliseconds.
+/// The approximate number of bytes of notices in one batch, and the minimum and maximum number of users. A batch takes milliseconds,
+/// because other commands wait for it.
 const PART_BYTES: usize = 512 * 1024;
 const PART: (usize, usize) = (20, 500);
 
-/// What a notice takes beside its data.
+/// The size of a notice without its data.
 const NOTICE_BYTES: usize = 256;
 
-/// The most broadcasts that wait for their turn.
-const WAITING: usize = 8;
+/// The maximum number of broadcasts that wait.
+const QUEUE_CAPACITY: usize = 8;
 
 /// A notice to users, each once and in the order of their ids.
 #[derive(Debug)]
-pub struct Notices {
-    /// Who: the service.
+pub struct BroadcastRequest {
+    /// The service.
     pub caller: Caller,
-    /// To whom.
+    /// The recipients.
     pub users: Vec<UserId>,
-    /// What kind of notice it is, in the platform's words.
+    /// The notice's type, which the platform defines.
     pub kind: Option<String>,
-    /// What it says.
+    /// The notice's data.
     pub data: Metadata,
-    /// What commits it.
+    /// The writer that commits it.
     pub writer: Writer,
 }
 
-/// Why a broadcast has not reached all.
+/// Why a broadcast has not reached all users.
 #[derive(Debug)]
-pub enum Stopped {
-    /// Too many wait already. Nobody was told.
-    Busy,
-    /// The first `done` users were told; the `in_doubt` after them may have been.
-    After {
-        /// Of how many it is known.
+pub enum BroadcastError {
+    /// Too many broadcasts wait already. No user was notified.
+    QueueFull,
+    /// The first `done` users were notified. The next `in_doubt` users may have been.
+    Interrupted {
+        /// The number of users who were notified.
         done: usize,
-        /// Of how many it is not.
+        /// The number of users for whom the outcome is unknown.
         in_doubt: usize,
-        /// Why it did not go on.
+        /// Why the broadcast did not continue.
         error: Error,
     },
 }
 
-type Job = (Notices, oneshot::Sender<Result<(), Stopped>>);
+type QueuedBroadcast = (BroadcastRequest, oneshot::Sender<Result<(), BroadcastError>>);
 
-/// Where broadcasts wait for their turn.
+/// The queue of broadcasts.
 #[derive(Debug)]
 pub struct Broadcaster {
-    queue: mpsc::Sender<Job>,
+    queue: mpsc::Sender<QueuedBroadcast>,
 }
 
 impl Broadcaster {
-    /// A broadcaster, and the work behind it, which ends after the batch under way when the server stops.
+    /// Returns a broadcaster and its task. When the server stops, the task ends after its current batch.
     pub fn new(stopping: CancellationToken) -> (Arc<Self>, impl Future<Output = ()> + Send) {
-        let (queue, mut jobs) = mpsc::channel::<Job>(WAITING);
-        let work = async move {
-            while let Some(Some((notices, caller))) = stopping.run_until_cancelled(jobs.recv()).await {
-                // Whoever asked may have gone.
-                let _ = caller.send(carry_out(&notices, &stopping).await);
+        let (queue, mut requests) = mpsc::channel::<QueuedBroadcast>(QUEUE_CAPACITY);
+        let task = async move {
+            while let Some(Some((request, caller))) = stopping.run_until_cancelled(requests.recv()).await {
+                // The caller may have gone.
+                let _ = caller.send(run(&request, &stopping).await);
             }
         };
-        (Arc::new(Self { queue }), work)
+        (Arc::new(Self { queue }), task)
     }
 
-    /// Tells everybody, and returns when all are told.
-    pub async fn send(&self, notices: Notices) -> Result<(), Stopped> {
+    /// Queues a broadcast, and returns when all users are notified.
+    pub async fn send(&self, request: BroadcastRequest) -> Result<(), BroadcastError> {
         let (caller, response) = oneshot::channel();
-        self.queue.try_send((notices, caller)).map_err(|_| Stopped::Busy)?;
-        let nothing = Stopped::After { done: 0, in_doubt: 0, error: Error::Unavailable };
-        response.await.unwrap_or(Err(nothing))
+        self.queue.try_send((request, caller)).map_err(|_| BroadcastError::QueueFull)?;
+        let stopped = BroadcastError::Interrupted { done: 0, in_doubt: 0, error: Error::Unavailable };
+        response.await.unwrap_or(Err(stopped))
     }
 }
 
-async fn carry_out(notices: &Notices, stopping: &CancellationToken) -> Result<(), Stopped> {
-    let Notices { caller, users, kind, data, writer } = notices;
-    let (least, most) = PART;
-    let part = (PART_BYTES / (data.as_json().len() + NOTICE_BYTES)).clamp(least, most);
+async fn run(request: &BroadcastRequest, stopping: &CancellationToken) -> Result<(), BroadcastError> {
+    let BroadcastRequest { caller, users, kind, data, writer } = request;
+    let (min, max) = PART;
+    let part = (PART_BYTES / (data.as_json().len() + NOTICE_BYTES)).clamp(min, max);
     let mut done = 0;
     for users in users.chunks(part) {
-        let stopped = |in_doubt, error: Error| {
-            tracing::warn!(%error, done, in_doubt, of = notices.users.len(), "broadcast stopped");
-            Stopped::After { done, in_doubt, error }
+        let interrupted = |in_doubt, error: Error| {
+            tracing::warn!(%error, done, in_doubt, of = request.users.len(), "broadcast interrupted");
+            BroadcastError::Interrupted { done, in_doubt, error }
         };
         if stopping.is_cancelled() {
-            return Err(stopped(0, Error::Unavailable));
+            return Err(interrupted(0, Error::Unavailable));
         }
         let command =
             Broadcast { caller: caller.clone(), users: users.to_vec(), kind: kind.clone(), data: data.clone() };
-        writer.submit(command).await.map_err(|error| stopped(users.len(), error))?;
+        writer.submit(command).await.map_err(|error| interrupted(users.len(), error))?;
         done += users.len();
     }
     Ok(())

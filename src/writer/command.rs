@@ -1,125 +1,128 @@
-//! What a command is, and how it waits for its answer.
+//! Commands: the trait that each implements, and the form in which they wait for their batch.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use tokio::sync::oneshot;
 
-use super::Ledger;
+use super::BatchState;
 use crate::domain::{ClientMessageId, Error, MessageId, Result, RideId, Seq, TraceContext, UserId};
 
-/// A wish to change something, complete: all that can be known without the database has been checked.
+/// A request to change something. Everything that can be checked without the database has been checked.
 pub trait Command: Send + 'static {
-    /// What is answered once it is committed.
+    /// The response after the commit.
     type Output: Send + 'static;
 
-    /// Says what has to be locked and loaded to judge this: one ride at most, so that a ride which is locked delays what is
-    /// about it alone.
-    fn needs(&self, needs: &mut Needs);
+    /// Adds to `read_set` what must be locked and loaded to apply this command.
+    ///
+    /// A command adds one ride at most, so that a locked ride delays only the commands about it.
+    fn read_set(&self, read_set: &mut ReadSet);
 
-    /// Decides, and writes what follows into the ledger; or refuses, and leaves the ledger as it was. May be
-    /// called again on another ledger, when the transaction of the first came to nothing.
-    fn judge(&self, ledger: &mut Ledger) -> Result<Self::Output>;
+    /// Decides the command, and records its changes in `state`. If it returns an error, `state` is unchanged.
+    ///
+    /// May be called again on another state, if the transaction of the first was not committed.
+    fn apply(&self, state: &mut BatchState) -> Result<Self::Output>;
 }
 
-/// What a batch needs from the database.
+/// The rides, messages and keys that a batch must load and lock.
 #[derive(Debug, Default)]
-pub struct Needs {
-    /// Rides, locked and loaded; or known, if for all of them that will do.
+pub struct ReadSet {
+    /// Rides to lock and load. Unless `requires_lock` is set, the cached state of a ride is sufficient.
     pub(super) rides: BTreeSet<RideId>,
-    pub(super) is_strict: bool,
-    /// Whether to wait for rides that somebody else has locked, rather than to leave them out.
+    pub(super) requires_lock: bool,
+    /// Whether to wait for rides that another session has locked. Otherwise their commands are deferred.
     pub(super) waits: bool,
-    /// Those of them that may have to be created.
+    /// The subset of `rides` that may have to be created.
     pub new_rides: BTreeSet<RideId>,
     /// Messages by id.
     pub messages: Vec<MessageId>,
-    /// Messages that a sender has named so before.
-    pub sent: Vec<(RideId, UserId, ClientMessageId)>,
-    /// The last message of somebody else than the user, at or before a seq.
+    /// Messages by their sender's `clientMessageId`.
+    pub client_message_ids: Vec<(RideId, UserId, ClientMessageId)>,
+    /// The last messages of other users than this one, at or before a seq.
     pub last_of_others: Vec<(RideId, UserId, Seq)>,
 }
 
-impl Needs {
-    /// A ride, locked and loaded.
-    pub fn ride(&mut self, ride: &RideId) {
+impl ReadSet {
+    /// Adds a ride that must be locked and loaded.
+    pub fn add_ride(&mut self, ride: &RideId) {
         self.rides.insert(ride.clone());
-        self.is_strict = true;
+        self.requires_lock = true;
     }
 
-    /// A ride of which no more matters than who may speak there, and where its log ends.
-    pub fn chat(&mut self, ride: &RideId) {
+    /// Adds a ride of which only the chat's state matters: its participants' rights to write, and the head of its log.
+    pub fn add_chat(&mut self, ride: &RideId) {
         self.rides.insert(ride.clone());
     }
 
-    /// The ride whose chat is all that matters, if one's is. Whether a message was sent before need not be asked: that the
-    /// index of names finds.
-    pub(super) fn only_chat(&self) -> Option<&RideId> {
-        let asks =
-            self.is_strict || self.rides.len() > 1 || !self.messages.is_empty() || !self.last_of_others.is_empty();
-        self.rides.first().filter(|_| !asks)
+    /// Returns the ride, if nothing but its chat's state must be read.
+    ///
+    /// `client_message_ids` need not be read for this: the unique index over them finds repeats.
+    pub(super) fn only_chat_ride(&self) -> Option<&RideId> {
+        let reads_more =
+            self.requires_lock || self.rides.len() > 1 || !self.messages.is_empty() || !self.last_of_others.is_empty();
+        self.rides.first().filter(|_| !reads_more)
     }
 }
 
-/// A command of any kind, on its way.
-pub(super) trait Job: Send + fmt::Debug {
-    /// See [`Command::needs`].
-    fn needs(&self, needs: &mut Needs);
+/// A command of any type, with its response channel.
+pub(super) trait AnyCommand: Send + fmt::Debug {
+    /// See [`Command::read_set`].
+    fn read_set(&self, read_set: &mut ReadSet);
 
-    /// Judges, and keeps the verdict.
-    fn judge(&mut self, ledger: &mut Ledger);
+    /// Applies the command, and keeps the result. A later call replaces the result.
+    fn apply(&mut self, state: &mut BatchState);
 
-    /// Whether the verdict is one of success.
+    /// Whether the result is `Ok`.
     fn is_accepted(&self) -> bool;
 
-    /// Sends the verdict, which is final now.
-    fn answer(self: Box<Self>);
+    /// Sends the result to the caller.
+    fn respond(self: Box<Self>);
 
-    /// Sends a failure in place of the verdict.
+    /// Sends an error to the caller, in place of the result.
     fn fail(self: Box<Self>, error: Error);
 }
 
-struct Waiting<C: Command> {
+struct PendingCommand<C: Command> {
     command: C,
     trace: Option<TraceContext>,
-    verdict: Option<Result<C::Output>>,
-    asker: oneshot::Sender<Result<C::Output>>,
+    result: Option<Result<C::Output>>,
+    responder: oneshot::Sender<Result<C::Output>>,
 }
 
-/// A job, and where its answer will come.
-pub(super) fn job<C: Command>(
+/// Returns a command with its response channel, and the receiver of the response.
+pub(super) fn pending<C: Command>(
     command: C,
     trace: Option<TraceContext>,
-) -> (Box<dyn Job>, oneshot::Receiver<Result<C::Output>>) {
-    let (asker, answer) = oneshot::channel();
-    (Box::new(Waiting { command, trace, verdict: None, asker }), answer)
+) -> (Box<dyn AnyCommand>, oneshot::Receiver<Result<C::Output>>) {
+    let (responder, response) = oneshot::channel();
+    (Box::new(PendingCommand { command, trace, result: None, responder }), response)
 }
 
-impl<C: Command> Job for Waiting<C> {
-    fn needs(&self, needs: &mut Needs) {
-        self.command.needs(needs);
+impl<C: Command> AnyCommand for PendingCommand<C> {
+    fn read_set(&self, read_set: &mut ReadSet) {
+        self.command.read_set(read_set);
     }
 
-    fn judge(&mut self, ledger: &mut Ledger) {
-        ledger.trace = self.trace;
-        self.verdict = Some(self.command.judge(ledger));
+    fn apply(&mut self, state: &mut BatchState) {
+        state.trace = self.trace;
+        self.result = Some(self.command.apply(state));
     }
 
     fn is_accepted(&self) -> bool {
-        matches!(self.verdict, Some(Ok(_)))
+        matches!(self.result, Some(Ok(_)))
     }
 
-    fn answer(self: Box<Self>) {
-        // Whoever asked may have gone.
-        let _ = self.asker.send(self.verdict.unwrap_or(Err(Error::Internal)));
+    fn respond(self: Box<Self>) {
+        // The caller may have gone.
+        let _ = self.responder.send(self.result.unwrap_or(Err(Error::Internal)));
     }
 
     fn fail(self: Box<Self>, error: Error) {
-        let _ = self.asker.send(Err(error));
+        let _ = self.responder.send(Err(error));
     }
 }
 
-impl<C: Command> fmt::Debug for Waiting<C> {
+impl<C: Command> fmt::Debug for PendingCommand<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::any::type_name::<C>())
     }

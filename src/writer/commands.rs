@@ -1,17 +1,17 @@
-//! The commands, one family a file: what each needs, and the rules by which it is judged.
+//! The commands, one family per file: what each must load and lock, and the rules by which it is decided.
 
 mod broadcast;
 mod closing;
-mod erasing;
-mod marks;
+mod erasure;
 mod messages;
 mod reactions;
+mod receipts;
 mod rides;
 
 pub use broadcast::Broadcast;
 pub use closing::{CloseRide, ReopenRide};
-pub use erasing::{EraseMessage, EraseReactions};
-pub use marks::{Mark, MarkKind};
+pub use erasure::{EraseMessage, EraseReactions};
 pub use messages::{DeleteMessage, EditMessage, Edited, SendMessage, Sent};
 pub use reactions::React;
+pub use receipts::{ReceiptKind, UpdateReceipt};
 pub use rides::{AcceptRide, CancelRide, PutRide, SetStatus};

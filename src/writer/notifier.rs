@@ -1,9 +1,9 @@
-//! Tells the other replicas what is told without being logged, and where logs end after a large commit. (A small one tells
-//! that itself, and sooner.)
+//! Notifies the other replicas of values that are not in the log, and of the heads of topics after a large commit. A small commit
+//! notifies them itself, and sooner.
 //!
-//! After one NOTIFY, what comes in the next few milliseconds gathers by whose it is: each is a transaction here, and makes every
-//! replica read. So the queue is never longer than what has changed since. What is lost here is found by the others at their
-//! next look.
+//! After one NOTIFY, updates are combined for a few milliseconds, the latest per key. Each NOTIFY is a transaction here, and makes every
+//! replica read. The queue is never longer than the number of keys that have changed since the last NOTIFY. If a notification is lost,
+//! the other replicas find its changes at their next poll.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,98 +12,98 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::domain::{Signal, SignalKind, Topic, UserId};
+use crate::domain::{StateKind, StateUpdate, Topic, UserId};
 use crate::store::Store;
 use crate::store::hints::{self, Heads, Hints};
 
-/// The time from one NOTIFY to the next. What is told after a pause is told at once.
-const GATHERING: Duration = Duration::from_millis(5);
+/// The minimum time between two NOTIFYs. The first update after a pause is sent at once.
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What has not been told yet.
+/// Collects updates, and sends them to the other replicas.
 #[derive(Debug)]
 pub struct Notifier {
-    waiting: Mutex<Waiting>,
-    more: Notify,
+    pending: Mutex<PendingUpdates>,
+    changed: Notify,
     is_on: bool,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    /// The last value of each.
-    values: HashMap<(Topic, SignalKind, UserId), Signal>,
+struct PendingUpdates {
+    /// The latest value per key.
+    values: HashMap<(Topic, StateKind, UserId), StateUpdate>,
     heads: Heads,
     revoked: bool,
 }
 
 impl Notifier {
-    /// A notifier; one that is off tells nothing and keeps nothing.
+    /// Creates a notifier. If `is_on` is false, it keeps and sends nothing.
     pub fn new(is_on: bool) -> Self {
-        Self { waiting: Mutex::default(), more: Notify::new(), is_on }
+        Self { pending: Mutex::default(), changed: Notify::new(), is_on }
     }
 
-    /// Whether the other replicas are told at all.
+    /// Whether updates are sent to the other replicas.
     pub fn is_on(&self) -> bool {
         self.is_on
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn pending(&self) -> MutexGuard<'_, PendingUpdates> {
         // A std lock: held for a few insertions, never across an await.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a value that is told and not logged.
-    pub fn tell(&self, signal: Signal) {
-        let Some(kind) = signal.kind.signal().filter(|_| self.is_on) else { return };
-        let key = (signal.topic.clone(), kind, signal.user.clone());
-        let mut waiting = self.waiting();
-        if waiting.values.get(&key).is_none_or(|known| known.version < signal.version) {
-            waiting.values.insert(key, signal);
+    /// Queues a value that is not in the log. It replaces an older version in the queue.
+    pub fn notify(&self, update: StateUpdate) {
+        let Some(kind) = update.kind.state_kind().filter(|_| self.is_on) else { return };
+        let key = (update.topic.clone(), kind, update.user.clone());
+        let mut pending = self.pending();
+        if pending.values.get(&key).is_none_or(|queued| queued.version < update.version) {
+            pending.values.insert(key, update);
         }
-        drop(waiting);
-        self.more.notify_one();
+        drop(pending);
+        self.changed.notify_one();
     }
 
-    /// Notes where logs end, which only grow.
-    pub fn tell_heads(&self, heads: Heads) {
+    /// Queues the heads of topics, which only grow.
+    pub fn notify_heads(&self, heads: Heads) {
         if self.is_on && !heads.is_empty() {
-            let mut waiting = self.waiting();
+            let mut pending = self.pending();
             for (topic, seq) in heads {
-                let known = waiting.heads.entry(topic).or_insert(seq);
-                *known = seq.max(*known);
+                let head = pending.heads.entry(topic).or_insert(seq);
+                *head = seq.max(*head);
             }
-            drop(waiting);
-            self.more.notify_one();
+            drop(pending);
+            self.changed.notify_one();
         }
     }
 
-    /// Notes that a user's logins were revoked.
-    pub fn tell_revoked(&self) {
+    /// Queues the notification that a user's tokens were revoked.
+    pub fn notify_revoked(&self) {
         if self.is_on {
-            self.waiting().revoked = true;
-            self.more.notify_one();
+            self.pending().revoked = true;
+            self.changed.notify_one();
         }
     }
 
-    /// Tells, for ever.
+    /// Sends queued updates, forever.
     pub async fn run(&self, store: Arc<Store>) {
         loop {
-            self.more.notified().await;
-            let next = Instant::now() + GATHERING;
-            self.tell_all(&store).await;
+            self.changed.notified().await;
+            let next = Instant::now() + MIN_INTERVAL;
+            self.flush(&store).await;
             sleep_until(next).await;
         }
     }
 
-    /// Tells what waits.
-    pub async fn tell_all(&self, store: &Store) {
-        let Waiting { values, heads, revoked } = std::mem::take(&mut *self.waiting());
+    /// Sends the queued updates now. If this fails, they are lost.
+    pub async fn flush(&self, store: &Store) {
+        let PendingUpdates { values, heads, revoked } = std::mem::take(&mut *self.pending());
         let values = values.into_values().collect();
         let payloads = hints::encode(&Hints { heads, values, revoked }, &store.origin);
         if payloads.is_empty() {
             return;
         }
         if let Err(error) = store.notify(&payloads).await {
-            tracing::debug!(%error, "hints were lost; the other replicas will look by themselves");
+            tracing::debug!(%error, "hints lost; the other replicas will poll");
         }
     }
 }

@@ -1,260 +1,283 @@
-//! Commands that wait for their batch.
+//! The queue of commands that wait for a batch.
 //!
-//! Several batches may be under way, no two of them with the same ride. So whatever is said on a ride is judged, stored and
-//! told in the order in which it came, and what is [known](super::Known) of a ride is known to one batch at a time. A
-//! command whose ride is taken is parked with those before it on the same ride, and all others go past: the commands that are
-//! ready are those that can leave at once, and parked ones take no room from them.
+//! Several batches may be in flight, and no two of them contain the same ride. Therefore the commands of a ride are applied, stored
+//! and published in the order of their arrival, and only one batch at a time has a ride's [cached state](super::RideCache). A
+//! command whose ride is busy is parked behind the earlier commands of that ride. Commands of other rides pass it: only commands
+//! that can start at once are ready, and parked commands take no capacity from the ready ones.
 //!
-//! A batch leaves out what another session has locked. What it has left out comes back here, before what was parked
-//! meanwhile:
-//! - it is tried with the next batches, as the other replica's commit takes milliseconds;
-//! - then it waits for the lock in a batch of its own, in the order in which Postgres serves those who wait, so that a ride
-//!   to which another replica keeps writing is not starved;
-//! - where that takes long, somebody is stuck. Then there are pauses between, in which other rides wait for their locks.
+//! A batch defers the commands whose ride another session has locked. They come back to this queue, ahead of the commands that were
+//! parked meanwhile:
+//! 1. They are tried in the next batches, because a commit of another replica takes milliseconds.
+//! 2. Then they wait for the lock in a batch of their own. Postgres grants locks in the order of the waiters, so a ride to which
+//!    another replica keeps writing is not starved.
+//! 3. If that takes long, the session with the lock is stuck. After a failed wait, the ride pauses before its next attempts, and
+//!    leaves the few waiting batches to other rides.
 //!
-//! So many commands of a ride may be parked, fewer where it is locked, and no more are taken; one that has waited for as long
-//! as its caller does is given up.
+//! The number of parked commands is limited per ride, with a lower limit for a locked ride. Commands beyond the limit are rejected.
+//! A command fails when its caller no longer waits for it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::LARGEST_BATCH;
-use super::command::{Job, Needs};
+use super::MAX_BATCH_SIZE;
+use super::command::{AnyCommand, ReadSet};
 use crate::domain::{BatchId, Error, RideId, Topic};
 
-/// The most commands that are parked: of a ride that was locked when it was last tried, of any other, and of all. Beyond, they
-/// are refused. What waits for a batch that is under way has its turn in milliseconds, so that may be a burst.
-const MOST_OF_LOCKED: usize = 4 * LARGEST_BATCH;
-const MOST_OF_RIDE: usize = 16 * LARGEST_BATCH;
-const MOST_PARKED: usize = 64 * LARGEST_BATCH;
+/// The maximum number of parked commands of a ride that was locked at its last attempt. Commands beyond it are rejected.
+const MAX_PARKED_PER_LOCKED_RIDE: usize = 4 * MAX_BATCH_SIZE;
 
-/// Which try of a ride that was locked waits for the lock, in every so many.
-const WAITING_TRY: u32 = 3;
-const TRIES: u32 = 4;
+/// The maximum number of parked commands of any other ride. Commands behind a batch in flight start within milliseconds, so a burst of
+/// them is acceptable.
+const MAX_PARKED_PER_RIDE: usize = 16 * MAX_BATCH_SIZE;
 
-/// The pauses between tries, when one has waited in vain: doubled from the first to the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+/// The maximum number of parked commands of all rides.
+const MAX_PARKED: usize = 64 * MAX_BATCH_SIZE;
 
-/// A command on its way.
+/// Of every [`ATTEMPT_CYCLE`] attempts for a locked ride, this one (counted from 0) waits for the lock; the others only try.
+const WAITING_ATTEMPT: u32 = 3;
+
+/// The number of attempts of which one waits for the lock.
+const ATTEMPT_CYCLE: u32 = 4;
+
+/// The shortest and the longest pause between attempts, after one has waited for the lock and failed. The pause doubles each time.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+
+/// A command in the queue or in a batch.
 #[derive(Debug)]
-pub(super) struct Queued {
-    pub(super) job: Box<dyn Job>,
-    pub(super) needs: Needs,
-    /// The batch in which it wrote something when it was last judged, if it did.
-    pub(super) wrote: Option<BatchId>,
-    /// What it wrote in an earlier one may still be committed.
+pub(super) struct QueuedCommand {
+    pub(super) command: Box<dyn AnyCommand>,
+    pub(super) read_set: ReadSet,
+    /// The batch in which it appended an event when it was last applied, if it did.
+    pub(super) written_in: Option<BatchId>,
+    /// Whether its events of an earlier batch may still be committed.
     pub(super) may_still_commit: bool,
-    /// The topics of users whom it told something when it was last judged.
-    pub(super) told: Vec<Topic>,
-    /// Until when its caller waits.
+    /// The user topics to which it appended events when it was last applied.
+    pub(super) user_topics: Vec<Topic>,
+    /// When its caller gives up.
     deadline: Instant,
-    /// How often it was left out.
-    tries: u32,
+    /// How often it was deferred.
+    attempts: u32,
 }
 
-impl Queued {
-    /// The ride that it is about, if any.
+impl QueuedCommand {
+    /// Returns the ride that it is about, if any.
     pub(super) fn ride(&self) -> Option<&RideId> {
-        self.needs.rides.first()
+        self.read_set.rides.first()
     }
 
-    /// Whether nobody waits for it any more.
-    pub(super) fn is_late(&self, now: Instant) -> bool {
+    /// Whether its caller has given up.
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
         self.deadline <= now
     }
 }
 
-/// What is carried out together.
+/// The commands that run together.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) jobs: Vec<Queued>,
-    /// Of all of them.
+    pub(super) commands: Vec<QueuedCommand>,
+    /// The rides of all commands.
     pub(super) rides: BTreeSet<RideId>,
-    /// Whether it waits for its locks; then it is about one ride, or it is one command.
+    /// Whether it waits for locks. Then it is about one ride, or it is one command without a ride (which locks a user topic).
     pub(super) waits: bool,
 }
 
-/// What was left out, and waits for its next try.
+/// Deferred commands that wait for their next attempt.
 #[derive(Debug)]
-struct Locked {
-    /// Of one ride, or one that is about none.
-    jobs: Vec<Queued>,
-    tries: u32,
+struct Deferred {
+    /// The commands of one ride, or one command without a ride.
+    commands: Vec<QueuedCommand>,
+    attempts: u32,
     due: Instant,
 }
 
-impl Locked {
+impl Deferred {
     fn waits(&self) -> bool {
-        self.tries % TRIES == WAITING_TRY
+        self.attempts % ATTEMPT_CYCLE == WAITING_ATTEMPT
     }
 }
 
-/// What is parked behind a ride.
+/// The commands that are parked behind a busy ride.
 #[derive(Debug, Default)]
 struct Parked {
-    jobs: Vec<Queued>,
-    /// Whether the ride was locked when it was last tried.
+    commands: Vec<QueuedCommand>,
+    /// Whether the ride was locked at its last attempt.
     is_locked: bool,
 }
 
-/// Those that wait, and whose rides are taken.
+/// The commands that are ready, parked or deferred.
 #[derive(Debug)]
 pub(super) struct Queue {
-    /// Of rides that are not taken, in the order in which they came to be ready.
-    ready: Vec<Queued>,
-    /// Rides that are under way, or locked; with the commands that are parked behind those.
-    taken: HashMap<RideId, Parked>,
+    /// The commands of rides that are not busy, in the order in which they became ready.
+    ready: Vec<QueuedCommand>,
+    /// The rides that are in flight or locked, each with the commands that are parked behind it.
+    busy: HashMap<RideId, Parked>,
+    /// The total number of parked commands.
     parked: usize,
-    locked: Vec<Locked>,
+    deferred: Vec<Deferred>,
     timeout: Duration,
 }
 
 impl Queue {
-    /// One whose commands are given up when they have waited for a lock for so long.
+    /// Creates a queue whose commands fail when they are not applied within `timeout` because of a locked ride.
     pub(super) fn new(timeout: Duration) -> Self {
-        Self { ready: Vec::new(), taken: HashMap::new(), parked: 0, locked: Vec::new(), timeout }
+        Self { ready: Vec::new(), busy: HashMap::new(), parked: 0, deferred: Vec::new(), timeout }
     }
 
-    /// How many more may be ready.
-    pub(super) fn room(&self) -> usize {
-        LARGEST_BATCH.saturating_sub(self.ready.len())
+    /// Returns how many more commands may become ready.
+    pub(super) fn free_capacity(&self) -> usize {
+        MAX_BATCH_SIZE.saturating_sub(self.ready.len())
     }
 
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Whether nothing waits but for batches that are under way.
+    /// Whether no command is ready or deferred. Parked commands do not count.
     pub(super) fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.locked.is_empty()
+        self.ready.is_empty() && self.deferred.is_empty()
     }
 
-    pub(super) fn push(&mut self, job: Box<dyn Job>) {
-        let mut needs = Needs::default();
-        job.needs(&mut needs);
-        debug_assert!(needs.rides.len() <= 1, "a command is about one ride at most");
-        let deadline = Instant::now() + self.timeout;
-        let queued = Queued { job, needs, wrote: None, may_still_commit: false, told: Vec::new(), deadline, tries: 0 };
-        let parked = queued.ride().and_then(|ride| self.taken.get_mut(ride));
+    /// Adds a command: as ready, or parked behind its ride. Rejects it if too many commands are parked.
+    pub(super) fn push(&mut self, command: Box<dyn AnyCommand>) {
+        let mut read_set = ReadSet::default();
+        command.read_set(&mut read_set);
+        debug_assert!(read_set.rides.len() <= 1, "a command is about one ride at most");
+        let queued = QueuedCommand {
+            command,
+            read_set,
+            written_in: None,
+            may_still_commit: false,
+            user_topics: Vec::new(),
+            deadline: Instant::now() + self.timeout,
+            attempts: 0,
+        };
+        let parked = queued.ride().and_then(|ride| self.busy.get_mut(ride));
         let Some(parked) = parked else { return self.ready.push(queued) };
-        let most = if parked.is_locked { MOST_OF_LOCKED } else { MOST_OF_RIDE };
-        if parked.jobs.len() >= most || self.parked >= MOST_PARKED {
-            return queued.job.fail(Error::TooManyWaiting);
+        let max = if parked.is_locked { MAX_PARKED_PER_LOCKED_RIDE } else { MAX_PARKED_PER_RIDE };
+        if parked.commands.len() >= max || self.parked >= MAX_PARKED {
+            return queued.command.fail(Error::TooManyQueuedWrites);
         }
-        parked.jobs.push(queued);
+        parked.commands.push(queued);
         self.parked += 1;
     }
 
-    /// What can be carried out now, if it is so much: its rides are taken until the batch [lands](Self::landed).
-    pub(super) fn batch(&mut self, least: usize) -> Option<Batch> {
-        if self.ready.is_empty() || self.ready.len() < least {
+    /// Removes the next batch of ready commands, if at least `min_size` are ready. Its rides are busy until the batch
+    /// [completes](Self::complete).
+    pub(super) fn batch(&mut self, min_size: usize) -> Option<Batch> {
+        if self.ready.is_empty() || self.ready.len() < min_size {
             return None;
         }
-        let jobs: Vec<_> = self.ready.drain(..self.ready.len().min(LARGEST_BATCH)).collect();
-        let rides: BTreeSet<_> = jobs.iter().filter_map(Queued::ride).cloned().collect();
-        self.taken.extend(rides.iter().map(|ride| (ride.clone(), Parked::default())));
-        for ride in jobs.iter().filter(|queued| queued.tries > 0).filter_map(Queued::ride) {
-            self.taken.entry(ride.clone()).or_default().is_locked = true;
+        let commands: Vec<_> = self.ready.drain(..self.ready.len().min(MAX_BATCH_SIZE)).collect();
+        let rides: BTreeSet<_> = commands.iter().filter_map(QueuedCommand::ride).cloned().collect();
+        self.busy.extend(rides.iter().map(|ride| (ride.clone(), Parked::default())));
+        for ride in commands.iter().filter(|queued| queued.attempts > 0).filter_map(QueuedCommand::ride) {
+            self.busy.entry(ride.clone()).or_default().is_locked = true;
         }
         if self.ready.is_empty() {
-            return Some(Batch { jobs, rides, waits: false });
+            return Some(Batch { commands, rides, waits: false });
         }
-        // Of those that are too many, some are of the same rides.
+        // Some of the commands beyond the batch size may be about the same rides.
         for queued in std::mem::take(&mut self.ready) {
-            match queued.ride().and_then(|ride| self.taken.get_mut(ride)) {
+            match queued.ride().and_then(|ride| self.busy.get_mut(ride)) {
                 Some(parked) => {
-                    parked.jobs.push(queued);
+                    parked.commands.push(queued);
                     self.parked += 1;
                 }
                 None => self.ready.push(queued),
             }
         }
-        Some(Batch { jobs, rides, waits: false })
+        Some(Batch { commands, rides, waits: false })
     }
 
-    /// What was left out and is to wait for its lock now, with what is parked behind it: one of those that were tried least.
+    /// Removes the deferred commands of a ride that are to wait for their lock now, together with the commands parked behind them.
+    /// Chooses those with the fewest attempts.
     pub(super) fn waiting_batch(&mut self, now: Instant) -> Option<Batch> {
-        let due = self.locked.iter().enumerate().filter(|(_, locked)| locked.waits() && locked.due <= now);
-        let (at, _) = due.min_by_key(|(_, locked)| (locked.tries, locked.due))?;
-        let Locked { mut jobs, .. } = self.locked.swap_remove(at);
-        let ride = jobs.first().and_then(Queued::ride).cloned();
-        if let Some(parked) = ride.as_ref().and_then(|ride| self.taken.get_mut(ride)) {
-            let many = parked.jobs.len().min(LARGEST_BATCH.saturating_sub(jobs.len()));
-            self.parked -= many;
-            jobs.extend(parked.jobs.drain(..many));
+        let due = self.deferred.iter().enumerate().filter(|(_, deferred)| deferred.waits() && deferred.due <= now);
+        let (index, _) = due.min_by_key(|(_, deferred)| (deferred.attempts, deferred.due))?;
+        let Deferred { mut commands, .. } = self.deferred.swap_remove(index);
+        let ride = commands.first().and_then(QueuedCommand::ride).cloned();
+        if let Some(parked) = ride.as_ref().and_then(|ride| self.busy.get_mut(ride)) {
+            let count = parked.commands.len().min(MAX_BATCH_SIZE.saturating_sub(commands.len()));
+            self.parked -= count;
+            commands.extend(parked.commands.drain(..count));
         }
-        Some(Batch { jobs, rides: ride.into_iter().collect(), waits: true })
+        Some(Batch { commands, rides: ride.into_iter().collect(), waits: true })
     }
 
-    /// Makes ready what was left out and is to be tried again now.
-    pub(super) fn release(&mut self, now: Instant) {
-        if self.locked.is_empty() {
+    /// Makes deferred commands ready: those whose next attempt is due and does not wait for a lock.
+    pub(super) fn make_due_ready(&mut self, now: Instant) {
+        if self.deferred.is_empty() {
             return;
         }
-        let due: Vec<_> = self.locked.extract_if(.., |locked| !locked.waits() && locked.due <= now).collect();
-        for Locked { jobs, .. } in due {
-            let ride = jobs.first().and_then(Queued::ride).cloned();
-            self.make_ready(ride.as_ref(), jobs);
+        let due: Vec<_> = self.deferred.extract_if(.., |deferred| !deferred.waits() && deferred.due <= now).collect();
+        for Deferred { commands, .. } in due {
+            let ride = commands.first().and_then(QueuedCommand::ride).cloned();
+            self.make_ready(ride.as_ref(), commands);
         }
     }
 
-    /// When something is to be [released](Self::release), or may be a [waiting batch](Self::waiting_batch) where such a one
-    /// may leave.
+    /// Returns when deferred commands next [become ready](Self::make_due_ready). With `may_wait`, also when a
+    /// [waiting batch](Self::waiting_batch) is next due.
     pub(super) fn next_due(&self, may_wait: bool) -> Option<Instant> {
-        self.locked.iter().filter(|locked| may_wait || !locked.waits()).map(|locked| locked.due).min()
+        self.deferred.iter().filter(|deferred| may_wait || !deferred.waits()).map(|deferred| deferred.due).min()
     }
 
-    /// A batch with these rides is no longer under way, and has left these commands out.
-    pub(super) fn landed(&mut self, rides: &BTreeSet<RideId>, mut left_out: Vec<Queued>, now: Instant) {
+    /// Records that a batch of these rides is no longer in flight, and takes back the commands that it has deferred.
+    pub(super) fn complete(&mut self, rides: &BTreeSet<RideId>, mut deferred: Vec<QueuedCommand>, now: Instant) {
         for ride in rides {
-            let of_ride = left_out.extract_if(.., |queued| queued.ride() == Some(ride)).collect();
+            let of_ride = deferred.extract_if(.., |queued| queued.ride() == Some(ride)).collect();
             self.put_back(Some(ride), of_ride, now);
         }
-        left_out.into_iter().for_each(|queued| self.put_back(None, vec![queued], now));
+        deferred.into_iter().for_each(|queued| self.put_back(None, vec![queued], now));
     }
 
-    /// Takes back what was left out of a ride, if anything, before what is parked.
-    fn put_back(&mut self, ride: Option<&RideId>, mut jobs: Vec<Queued>, now: Instant) {
-        if jobs.is_empty() {
-            return self.make_ready(ride, jobs);
+    /// Takes back the deferred commands of a ride, if any, ahead of those that are parked.
+    fn put_back(&mut self, ride: Option<&RideId>, mut commands: Vec<QueuedCommand>, now: Instant) {
+        if commands.is_empty() {
+            return self.make_ready(ride, commands);
         }
-        let mut late: Vec<_> = jobs.extract_if(.., |queued| queued.is_late(now)).collect();
-        if let Some(parked) = ride.and_then(|ride| self.taken.get_mut(ride)) {
+        let mut expired: Vec<_> = commands.extract_if(.., |queued| queued.is_expired(now)).collect();
+        if let Some(parked) = ride.and_then(|ride| self.busy.get_mut(ride)) {
             parked.is_locked = true;
-            let before = parked.jobs.len();
-            late.extend(parked.jobs.extract_if(.., |queued| queued.is_late(now)));
-            self.parked -= before - parked.jobs.len();
+            let before = parked.commands.len();
+            expired.extend(parked.commands.extract_if(.., |queued| queued.is_expired(now)));
+            self.parked -= before - parked.commands.len();
         }
-        if !late.is_empty() {
-            tracing::warn!(jobs = late.len(), "what had waited for too long was given up: its ride is locked");
-            late.into_iter().for_each(|queued| queued.job.fail(Error::Unavailable));
+        if !expired.is_empty() {
+            tracing::warn!(
+                commands = expired.len(),
+                "commands timed out: another database session locks their ride (see pg_locks)"
+            );
+            expired.into_iter().for_each(|queued| queued.command.fail(Error::Unavailable));
         }
-        let Some(tries) = jobs.iter().map(|queued| queued.tries + 1).max() else {
-            return self.make_ready(ride, jobs);
+        let Some(attempts) = commands.iter().map(|queued| queued.attempts + 1).max() else {
+            return self.make_ready(ride, commands);
         };
-        for queued in &mut jobs {
-            queued.tries = tries;
-            // It was judged by a transaction that was rolled back, if at all.
-            queued.wrote = None;
+        for queued in &mut commands {
+            queued.attempts = attempts;
+            // If it was applied at all, the transaction was rolled back.
+            queued.written_in = None;
         }
-        if tries < WAITING_TRY {
-            self.make_ready(ride, jobs);
+        if attempts < WAITING_ATTEMPT {
+            self.make_ready(ride, commands);
         } else {
-            let (first, longest) = PAUSES;
-            let pause =
-                tries.checked_sub(WAITING_TRY + 1).map(|more| first.saturating_mul(1 << more.min(8)).min(longest));
+            let (first, longest) = BACKOFF;
+            let pause = attempts
+                .checked_sub(WAITING_ATTEMPT + 1)
+                .map(|more| first.saturating_mul(1 << more.min(8)).min(longest));
             let due = now + pause.map_or(Duration::ZERO, |pause| pause.mul_f64(0.5 + 0.5 * fastrand::f64()));
-            self.locked.push(Locked { jobs, tries, due });
+            self.deferred.push(Deferred { commands, attempts, due });
         }
     }
 
-    /// With what is parked behind their ride. Last, so that a ride has its turn after the others.
-    fn make_ready(&mut self, ride: Option<&RideId>, jobs: Vec<Queued>) {
-        let parked = ride.and_then(|ride| self.taken.remove(ride)).unwrap_or_default().jobs;
+    /// Makes commands ready, and those that are parked behind their ride. They go to the end, so that the ride has its turn after
+    /// the others.
+    fn make_ready(&mut self, ride: Option<&RideId>, commands: Vec<QueuedCommand>) {
+        let parked = ride.and_then(|ride| self.busy.remove(ride)).unwrap_or_default().commands;
         self.parked -= parked.len();
-        self.ready.extend(jobs);
+        self.ready.extend(commands);
         self.ready.extend(parked);
     }
 }

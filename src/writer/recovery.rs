@@ -1,156 +1,161 @@
-//! What a batch's runs have left to clear up: COMMITs in doubt, and how often it may be tried again.
+//! The recovery of a batch after a failed run: its COMMITs in doubt, and how often it may run again.
 //!
-//! A batch is in doubt when its COMMIT was sent and the response is lost. The next run clears that up, in the transaction in which
-//! it stores what is left (`transaction/doubt.rs`):
-//! - what is committed is published, and its commands are answered with what was decided then;
-//! - what is not committed is decided again, on what is loaded now;
-//! - what can still be committed, because it was sent without locks and has not arrived, is decided again as well: what is written
-//!   on its ride now is its end. A command that writes nothing now is answered 503;
-//! - where nothing can tell, the answer is 503.
+//! A batch is in doubt when its COMMIT was sent and the response is lost. The next run resolves it, in the transaction in which it
+//! stores the remaining commands (`transaction/in_doubt.rs`). The action depends on the outcome:
+//! - **Committed**: the events are published, and the callers get the responses that were decided then.
+//! - **Not committed**: the commands are applied again, to what is loaded now.
+//! - **May still commit**: the batch was sent without locks and has not arrived. The commands are applied again. An event that is
+//!   stored on the ride now makes a late commit fail. A command that appends no event now gets 503.
+//! - **Unknown**: the commands get 503.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batch::{Committed, Desk, Done};
-use super::queue::Queued;
+use super::queue::QueuedCommand;
+use super::stored_batch::{BatchContext, CommittedBatch, StoredBatch};
 #[cfg(doc)]
-use super::transaction::Attempt;
-use super::transaction::{Doubt, Failed, Outcome, Outcomes};
+use super::transaction::BatchTransaction;
+use super::transaction::{CommitError, InDoubtBatch, Outcome, Outcomes};
 use crate::domain::{Error, Topic};
 use crate::store::StoreError;
 
-/// What part of the time that a request may wait is spent on the outcome of a commit, and the longest such time.
+/// The part of the request timeout, and the maximum time, that is spent on finding the outcome of a commit.
 const TIMEOUT_PART: f64 = 0.75;
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(45);
+const MAX_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// How often a batch may fail, and how often its commands may be decided.
-const MOST_RUNS: usize = 2;
+/// How often a batch may fail, and how often its commands may be applied.
+const MAX_RUNS: usize = 2;
 
-/// What is to be cleared up.
+/// The state of a batch's recovery.
 #[derive(Debug)]
 pub(super) struct Recovery {
-    began: Instant,
-    doubts: Vec<Doubt>,
-    /// When to give up on them.
-    until: Instant,
+    started: Instant,
+    in_doubt: Vec<InDoubtBatch>,
+    /// When to give up finding the outcomes.
+    deadline: Instant,
     failures: usize,
     runs: usize,
     error: StoreError,
 }
 
 impl Recovery {
-    /// Nothing, before the first run.
+    /// Creates the state before the first run.
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { began: now, doubts: Vec::new(), until: now, failures: 0, runs: 0, error: StoreError::Timeout }
+        Self { started: now, in_doubt: Vec::new(), deadline: now, failures: 0, runs: 0, error: StoreError::Timeout }
     }
 
-    /// The batches in doubt.
-    pub(super) fn doubts(&self) -> &[Doubt] {
-        &self.doubts
+    /// Returns the batches in doubt.
+    pub(super) fn in_doubt(&self) -> &[InDoubtBatch] {
+        &self.in_doubt
     }
 
-    /// Whether the commands may be decided once more. If so, that counts.
-    pub(super) fn may_run(&mut self) -> bool {
+    /// Counts a run. Returns whether the commands may be applied once more.
+    pub(super) fn may_apply(&mut self) -> bool {
         self.runs += 1;
-        self.runs <= MOST_RUNS
+        self.runs <= MAX_RUNS
     }
 
-    /// A run has failed.
-    pub(super) fn add(&mut self, desk: &Desk, failed: Failed) {
-        let error = match failed {
-            Failed::NothingDone(error) => error,
-            Failed::InDoubt(doubt, error) => {
-                self.doubts.push(*doubt);
-                self.until = Instant::now() + desk.store.patience().mul_f64(TIMEOUT_PART).min(LONGEST_TIMEOUT);
+    /// Records that a run has failed.
+    pub(super) fn record_failure(&mut self, context: &BatchContext, error: CommitError) {
+        let error = match error {
+            CommitError::NotCommitted(error) => error,
+            CommitError::InDoubt(batch, error) => {
+                self.in_doubt.push(*batch);
+                self.deadline = Instant::now() + context.store.timeout().mul_f64(TIMEOUT_PART).min(MAX_TIMEOUT);
                 error
             }
         };
         if error.is_connection_lost() {
-            // What is known may be of a database that is no more. It would not be stored, but tried in vain.
-            desk.known.forget();
-            tracing::debug!(%error, "the writer lost its connection");
+            // The cached rides may be those of a database that no longer exists. They would only cause conflicts.
+            context.ride_cache.clear();
+            tracing::debug!(%error, "writer connection lost");
         }
         self.failures += 1;
         self.error = error;
     }
 
-    /// Whether another run may get further than the one that has failed.
-    pub(super) fn may_go_on(&self) -> bool {
-        let may_pass = self.error.is_connection_lost() || self.error.is_conflict();
-        match self.doubts.is_empty() {
-            true => may_pass && self.failures < MOST_RUNS,
-            // Whoever is in doubt may have its locks still.
-            false => (may_pass || self.error.is_wait_timeout()) && Instant::now() < self.until,
+    /// Whether another run may succeed after the failed one.
+    pub(super) fn may_retry(&self) -> bool {
+        let is_retryable = self.error.is_connection_lost() || self.error.is_conflict();
+        match self.in_doubt.is_empty() {
+            true => is_retryable && self.failures < MAX_RUNS,
+            // The transaction in doubt may still hold its locks.
+            false => (is_retryable || self.error.is_wait_timeout()) && Instant::now() < self.deadline,
         }
     }
 
-    /// Answers the commands of which the doubts, whose outcomes these are, say what became of them. The others are left.
+    /// Responds to the commands whose outcome is known now, and publishes their events. The other commands remain in `commands`.
     ///
-    /// Where something [was found](found_any), only after the transaction that has found it is [committed](Attempt::confirm).
-    pub(super) fn clear_up(
+    /// If [any batch was committed](any_committed), the transaction that has found it must be
+    /// [committed](BatchTransaction::commit_unchanged) before.
+    pub(super) fn resolve(
         &mut self,
-        desk: &Desk,
-        jobs: &mut Vec<Queued>,
+        context: &BatchContext,
+        commands: &mut Vec<QueuedCommand>,
         outcomes: Vec<Outcomes>,
-        committed: &impl Fn(Committed),
+        on_commit: &impl Fn(CommittedBatch),
     ) {
-        for (mut doubt, outcomes) in std::mem::take(&mut self.doubts).into_iter().zip(outcomes) {
-            let (batch, was_locked) = (doubt.ledger.batch(), doubt.was_locked());
-            let done =
-                jobs.extract_if(.., |queued| queued.wrote == Some(batch) && outcomes.of(queued) == Outcome::Stored);
-            let done: Vec<_> = done.collect();
-            let takes_part = |queued: &Queued| queued.wrote == Some(batch) || queued.may_still_commit && !was_locked;
-            // Of those that have been decided again since, it is not known any more what was decided first.
-            let unsure = jobs.extract_if(.., |queued| {
-                takes_part(queued) && matches!(outcomes.of(queued), Outcome::Stored | Outcome::Unknown)
+        for (mut in_doubt, outcomes) in std::mem::take(&mut self.in_doubt).into_iter().zip(outcomes) {
+            let (batch, was_locked) = (in_doubt.state.batch(), in_doubt.was_locked());
+            let committed = commands
+                .extract_if(.., |queued| queued.written_in == Some(batch) && outcomes.of(queued) == Outcome::Committed);
+            let committed: Vec<_> = committed.collect();
+            let takes_part =
+                |queued: &QueuedCommand| queued.written_in == Some(batch) || queued.may_still_commit && !was_locked;
+            // The result of a command that was applied again since is no longer the one that was committed.
+            let unresolved = commands.extract_if(.., |queued| {
+                takes_part(queued) && matches!(outcomes.of(queued), Outcome::Committed | Outcome::Unknown)
             });
-            unknown(unsure, &self.error);
+            fail_in_doubt(unresolved, &self.error);
             if !was_locked {
-                for queued in jobs.iter_mut().filter(|queued| takes_part(queued)) {
+                for queued in commands.iter_mut().filter(|queued| takes_part(queued)) {
                     queued.may_still_commit = outcomes.of(queued) == Outcome::MayStillCommit;
                 }
             }
-            let stored: HashSet<Topic> = outcomes.topics(Outcome::Stored).cloned().collect();
-            if !stored.is_empty() {
-                doubt.ledger.keep_only(&stored);
-                // Its own hints may be lost with its connection.
-                desk.terms.notifier.tell_heads(doubt.ledger.hints().heads);
-                Done::new(done, doubt.ledger.take_events(), self.began).tell(committed);
+            let topics: HashSet<Topic> = outcomes.topics(Outcome::Committed).cloned().collect();
+            if !topics.is_empty() {
+                in_doubt.state.retain_topics(&topics);
+                // The hints of the commit itself may be lost with its connection.
+                context.config.notifier.notify_heads(in_doubt.state.hints().heads);
+                StoredBatch::new(committed, in_doubt.state.take_events(), self.started).publish(on_commit);
             } else if outcomes.topics(Outcome::MayStillCommit).next().is_some() {
-                self.doubts.push(doubt);
+                self.in_doubt.push(in_doubt);
             }
         }
     }
 
-    /// Answers the commands that have written, now and in vain, what may still be committed. What the last run was decided on is
-    /// stored.
-    pub(super) fn answer_unsure(&self, jobs: &mut Vec<Queued>) {
-        unknown(jobs.extract_if(.., |queued| queued.may_still_commit && queued.wrote.is_none()), &self.error);
+    /// Fails the commands that may still commit, but have appended no event in the last run. The basis of the last run is stored.
+    pub(super) fn fail_superseded(&self, commands: &mut Vec<QueuedCommand>) {
+        let unresolved = commands.extract_if(.., |queued| queued.may_still_commit && queued.written_in.is_none());
+        fail_in_doubt(unresolved, &self.error);
     }
 
-    /// Answers the commands of which nobody knows what became of them; to the others, nothing was done.
-    pub(super) fn give_up(self, mut jobs: Vec<Queued>) -> Result<Option<Done>, (Vec<Queued>, StoreError)> {
-        let is_unsure = |queued: &mut Queued| {
-            let mut doubts = self.doubts.iter();
-            queued.may_still_commit || doubts.any(|doubt| queued.wrote == Some(doubt.ledger.batch()))
+    /// Fails the commands whose outcome is unknown. Returns the others, of which nothing is stored.
+    pub(super) fn give_up(
+        self,
+        mut commands: Vec<QueuedCommand>,
+    ) -> Result<Option<StoredBatch>, (Vec<QueuedCommand>, StoreError)> {
+        let is_unresolved = |queued: &mut QueuedCommand| {
+            let mut in_doubt = self.in_doubt.iter();
+            queued.may_still_commit || in_doubt.any(|batch| queued.written_in == Some(batch.state.batch()))
         };
-        unknown(jobs.extract_if(.., is_unsure), &self.error);
-        if jobs.is_empty() { Ok(None) } else { Err((jobs, self.error)) }
+        fail_in_doubt(commands.extract_if(.., is_unresolved), &self.error);
+        if commands.is_empty() { Ok(None) } else { Err((commands, self.error)) }
     }
 }
 
-/// Whether any of the batches in doubt is found committed.
-pub(super) fn found_any(outcomes: &[Outcomes]) -> bool {
-    outcomes.iter().any(|outcomes| outcomes.topics(Outcome::Stored).next().is_some())
+/// Whether any of the batches in doubt is committed.
+pub(super) fn any_committed(outcomes: &[Outcomes]) -> bool {
+    outcomes.iter().any(|outcomes| outcomes.topics(Outcome::Committed).next().is_some())
 }
 
-/// Says of commands that nobody knows whether they were carried out.
-pub(super) fn unknown(jobs: impl IntoIterator<Item = Queued>, error: &StoreError) {
-    let asked = jobs.into_iter().map(|queued| queued.job.fail(Error::Unavailable)).count();
-    if asked > 0 {
-        tracing::error!(%error, jobs = asked, "a commit's fate is unknown");
+/// Fails commands whose outcome is unknown.
+pub(super) fn fail_in_doubt(commands: impl IntoIterator<Item = QueuedCommand>, error: &StoreError) {
+    let count = commands.into_iter().map(|queued| queued.command.fail(Error::Unavailable)).count();
+    if count > 0 {
+        tracing::error!(%error, commands = count, "commit outcome unknown; clients got 503 for commands that may be stored");
     }
 }

@@ -1,6 +1,6 @@
-//! Takes away what retention no longer keeps: logs some days after their ride's end, messages some time later.
+//! Deletes expired data: ride logs some days after their ride's end, messages some time later.
 //!
-//! Every replica looks, one works at a time. A reader whose cursor lies in what was taken is told so (`gap`).
+//! Every replica polls, and one at a time works. A reader whose cursor is in a deleted part of the log receives a `gap`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use tokio::time::sleep;
 
 use crate::store::{Retention, Store};
 
-/// Between two batches: what else wants the database goes first.
-const BREATH: Duration = Duration::from_millis(100);
+/// The pause between two batches, so that other requests to the database go first.
+const BATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// Looks every `period` or so, for ever, and works as long as there is something to take.
+/// Deletes expired data about every `period`, forever. Continues as long as there is something to delete.
 pub async fn run(store: Arc<Store>, retention: Retention, period: Duration) {
     loop {
         sleep(period.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
-        let mut taken = 0;
+        let mut deleted = 0;
         loop {
             match store.trim(retention).await {
                 Ok(0) => break,
-                Ok(rows) => taken += rows,
+                Ok(rows) => deleted += rows,
                 Err(error) => {
-                    tracing::warn!(%error, "what is old cannot be taken away now");
+                    tracing::warn!(%error, "deletion of expired data failed");
                     break;
                 }
             }
-            sleep(BREATH).await;
+            sleep(BATCH_PAUSE).await;
         }
-        if taken > 0 {
-            tracing::info!(rows = taken, "took away what was older than retention keeps");
+        if deleted > 0 {
+            tracing::info!(rows = deleted, "expired data deleted");
         }
     }
 }

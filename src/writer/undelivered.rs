@@ -1,11 +1,12 @@
-//! Puts `message:undelivered` on the feed for messages that have not been delivered in time, so that the platform can send a push.
+//! Appends `message:undelivered` to the feed for messages that have not been delivered in time, so that the platform can send a push.
 //!
-//! The feed itself is the queue: each of its events is looked at once, when it is old enough. So there is no row per message, and a
-//! server that was stopped goes on where the last one was. The delivered watermark decides, as it is in the snapshot of the statement
-//! that looks: what was delivered before the message was due causes nothing. A user gets one event until the watermark moves; when it
-//! does, the receipt that reports it comes by on the feed too, and what lies after it is looked at again.
+//! The feed itself is the queue: each of its events is checked once, when it is old enough. So there is no row per message. The
+//! position is in `feed_cursors`, so any replica continues where another one stopped. The checking statement reads the delivered
+//! watermark itself, so a message that was delivered before it was due causes no event. At most one event about a user and ride is
+//! appended until the user's watermark moves. The moved watermark is an event of the feed too (`message:delivered` or `message:read`).
+//! When that event is checked, the messages after the watermark are checked again.
 //!
-//! Every replica looks; one at a time works, under the lock of the feed's head.
+//! Every replica polls. One at a time checks, under the lock of the feed's head.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,32 +14,32 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::domain::Seq;
-use crate::store::{Relayed, Store, StoreError};
+use crate::store::{FeedStep, Store, StoreError};
 
-/// The most events of the feed in one step.
+/// The maximum number of feed events in one step.
 const PAGE: i64 = 500;
 
-/// The time between two looks of a replica; jittered.
+/// The time between two polls by one replica, jittered.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// Looks for messages that have not been delivered `age` after they were sent, for ever. `relayed` gets the end of the feed after
-/// each step that has put something there.
-pub async fn run(store: Arc<Store>, age: Duration, relayed: impl Fn(Seq)) {
+/// Finds messages that are still undelivered `age` after they were sent, forever. `on_appended` receives the feed's head after each
+/// step that has appended events.
+pub async fn run(store: Arc<Store>, age: Duration, on_appended: impl Fn(Seq)) {
     loop {
         sleep(PERIOD.mul_f64(0.5 + fastrand::f64())).await;
-        if let Err(error) = work(&store, age, &relayed).await {
-            tracing::debug!(%error, "undelivered messages cannot be looked for now");
+        if let Err(error) = check_due(&store, age, &on_appended).await {
+            tracing::debug!(%error, "undelivered check failed");
         }
     }
 }
 
-/// Works as long as there is something to do, and no other replica does it.
-async fn work(store: &Store, age: Duration, relayed: &impl Fn(Seq)) -> Result<(), StoreError> {
-    while store.has_older(age).await? {
+/// Checks events until none is due, or another replica holds the lock.
+async fn check_due(store: &Store, age: Duration, on_appended: &impl Fn(Seq)) -> Result<(), StoreError> {
+    while store.has_unchecked_older_than(age).await? {
         match store.find_undelivered(age, PAGE).await? {
-            Relayed::UpTo { last, .. } => relayed(last),
-            Relayed::Passed => {}
-            Relayed::Nothing | Relayed::Busy => break,
+            FeedStep::Appended { last, .. } => on_appended(last),
+            FeedStep::Advanced => {}
+            FeedStep::Nothing | FeedStep::Busy => break,
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-/** What docs/quickstart.md tells to paste is pasted; what docs/stock-clients.md shows stands in the files that it names. */
+/** Runs the commands of docs/tutorial/quickstart.md, and checks that the code in docs/how-to/stock-clients.md is that of its files. */
 import assert from 'node:assert/strict';
 import { access, readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
@@ -8,13 +8,15 @@ import { SECRET, startServer } from '../../clients/js/test/server.js';
 import { Program } from './program.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const read = (name) => readFile(new URL(`../../docs/${name}`, import.meta.url), 'utf8');
+const QUICKSTART = new URL('../../docs/tutorial/quickstart.md', import.meta.url);
+const STOCK_CLIENTS = new URL('../../docs/how-to/stock-clients.md', import.meta.url);
+const read = (page) => readFile(page, 'utf8');
 
-/** The blocks of a document that are in these languages, each with the program that is linked last before it. */
+/** Returns a document's code blocks in these languages, each with the last program linked before it. */
 function blocks(text, languages) {
   let file;
   const found = [];
-  const programs = /\]\(((?:quickstart|stock-clients)\/[\w/.-]+)\)|^```(\w+)\n(.*?)^```$/gms;
+  const programs = /\]\(((?:\.\.\/tutorial\/)?(?:quickstart|stock-clients)\/[\w/.-]+)\)|^```(\w+)\n(.*?)^```$/gms;
   for (const [, link, language, block] of text.matchAll(programs)) {
     file = link ?? file;
     if (languages.includes(language)) found.push({ file, block });
@@ -22,7 +24,7 @@ function blocks(text, languages) {
   return found;
 }
 
-const [SETUP, ...starts] = blocks(await read('quickstart.md'), ['bash']);
+const [SETUP, ...starts] = blocks(await read(QUICKSTART), ['bash']);
 const { RIDEWIRE_PYTHON, RIDEWIRE_JAVA, RIDEWIRE_JQ } = process.env;
 const INSTALLED = { '.py': RIDEWIRE_PYTHON, '.java': RIDEWIRE_JAVA, '.sh': RIDEWIRE_JQ, '.js': 'node' };
 
@@ -31,11 +33,11 @@ before(async () => {
   server = await startServer();
 });
 after(async () => {
-  await Program.endAll();
+  await Program.killAll();
   await server.stop();
 });
 
-/** A shell in which blocks are pasted: on another server and ride than the document's, with the binary that is tested. */
+/** Runs blocks in a shell, with this test's server, ride and binary in place of the document's. */
 function paste(rideId, ...pasted) {
   const script = pasted
     .join('\n')
@@ -47,39 +49,39 @@ function paste(rideId, ...pasted) {
   return new Program({ command: 'sh', args }, { REPOSITORY: ROOT, RIDEWIRE_JWT_SECRET: SECRET });
 }
 
-describe('the page of quick starts', { concurrency: 4 }, () => {
-  test('names each of the programs, and how to start it', () => {
+describe('the quick start page', { concurrency: 4 }, () => {
+  test('names each program and its start command', () => {
     const files = starts.map(({ file }) => file.replace('quickstart/', ''));
-    // Python's has one to install, and one for each way to follow.
+    // Python has a block to install its packages, and one for each transport.
     const expected = ['curl/chat.sh', 'node/chat.js', 'node/fetch.js', ...Array(3).fill('python/chat.py'), 'java/Chat.java'];
     assert.deepEqual(files, expected);
   });
 
   for (const [number, { file, block }] of starts.entries()) {
-    // What scripts/quickstarts.sh has done already.
+    // scripts/quickstarts.sh has installed the packages already.
     if (block.includes('pip install')) continue;
-    const skip = !INSTALLED[file.match(/\.\w+$/)[0]] && 'what it needs is not installed';
-    test(`can be pasted: ${block.trim()}`, { skip }, async () => {
+    const skip = !INSTALLED[file.match(/\.\w+$/)[0]] && 'its requirements are not installed';
+    test(`works as written: ${block.trim()}`, { skip }, async () => {
       const shell = paste(`ride_of_start_${number}`, SETUP.block, block);
-      await shell.say('hello');
-      await shell.printed('driver_1: hello');
+      await shell.send('hello');
+      await shell.waitForLine('driver_1: hello');
       await shell.kill();
     });
   }
 });
 
-test('the pages link to what is there', async () => {
-  for (const page of ['quickstart.md', 'stock-clients.md']) {
+test('the links of the pages have a target', async () => {
+  for (const page of [QUICKSTART, STOCK_CLIENTS]) {
     const links = [...(await read(page)).matchAll(/\]\(([\w/.-]+)\)/g)].map(([, link]) => link);
     assert.ok(links.length > 5);
-    for (const link of links) await access(new URL(`../../docs/${link}`, import.meta.url));
+    for (const link of links) await access(new URL(link, page));
   }
 });
 
-test('the page of stock clients shows what stands in their files', async () => {
-  const shown = blocks(await read('stock-clients.md'), ['js', 'python', 'sh']);
+test('the page of stock clients shows the code of their files', async () => {
+  const shown = blocks(await read(STOCK_CLIENTS), ['js', 'python', 'sh']);
   assert.ok(shown.length > 5);
   for (const { file, block } of shown) {
-    assert.ok((await read(file)).includes(block), `${file} does not say:\n${block}`);
+    assert.ok((await read(new URL(file, STOCK_CLIENTS))).includes(block), `${file} does not contain:\n${block}`);
   }
 });

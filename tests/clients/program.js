@@ -5,18 +5,18 @@ import { rm } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../../docs/', import.meta.url));
-const PATIENCE = 120_000;
+const TIMEOUT = 120_000;
 
-/** A program of the documents that runs: what it prints, line by line, and how it ends. */
+/** A running program of the documents: its input, its output line by line, and its exit. */
 export class Program {
   static #all = [];
 
   static {
-    process.on('exit', () => Program.#all.forEach((program) => program.#end()));
+    process.on('exit', () => Program.#all.forEach((program) => program.#kill()));
   }
 
-  /** What a test that failed has left. */
-  static async endAll() {
+  /** Kills all programs, also those that a failed test has left running. */
+  static async killAll() {
     await Promise.all(Program.#all.map((program) => program.kill()));
     await Promise.all(Program.#all.map(({ directory }) => rm(directory, { recursive: true, force: true })));
   }
@@ -26,42 +26,42 @@ export class Program {
   errors = '';
 
   /**
-   * @param {{command: string, args: string[]}} how with paths below `docs`, where they are not absolute
+   * @param {{command: string, args: string[]}} how paths are relative to `docs` or absolute
    * @param {Record<string, string>} env
-   * @param {string} [directory] to run in; one of its own where none is given
+   * @param {string} [directory] the working directory; a new one by default
    */
   constructor({ command, args }, env, directory = mkdtempSync('/tmp/ridewire-program-')) {
     Program.#all.push(this);
     this.directory = directory;
-    const isBelowDocs = (arg) => /^(quickstart|stock-clients)\//.test(arg);
+    const isBelowDocs = (arg) => /^(tutorial|how-to)\//.test(arg);
     const { PATH, HOME } = process.env;
     this.child = spawn(command, args.map((arg) => (isBelowDocs(arg) ? ROOT + arg : arg)), {
       cwd: directory,
       env: { PATH, HOME, STATE: directory, ...env },
-      // A shell and what it has started are a group, and end together.
+      // A shell and its children are one process group, which is killed as a whole.
       detached: true,
     });
     let rest = '';
-    // Not readline: for that, U+2028 ends a line.
+    // Not readline, which treats U+2028 as the end of a line.
     this.child.stdout.setEncoding('utf8').on('data', (text) => {
       const lines = (rest + text).split('\n');
       rest = lines.pop();
       this.#lines.push(...lines);
-      this.#look();
+      this.#check();
     });
     this.child.stderr.setEncoding('utf8').on('data', (text) => {
       this.errors += text;
-      this.#look();
+      this.#check();
     });
-    this.child.stdin.on('error', () => {}); // It may have ended.
+    this.child.stdin.on('error', () => {}); // The program may have exited.
     this.exited = once(this.child, 'close').then(([code]) => code);
   }
 
-  #end() {
+  #kill() {
     try {
       process.kill(-this.child.pid, 'SIGKILL');
     } catch {
-      // It has ended.
+      // The program has exited.
     }
   }
 
@@ -69,56 +69,56 @@ export class Program {
     return this.#lines;
   }
 
-  async say(line) {
+  async send(line) {
     this.child.stdin.write(`${line}\n`);
   }
 
-  /** Waits until it has printed a line that ends so. */
-  async printed(end) {
-    await this.#until(`a line that ends in ${end}`, () => this.#lines.some((line) => line.endsWith(end)));
+  /** Waits for a line on standard output that ends with this text. */
+  async waitForLine(end) {
+    await this.#waitFor(`a line that ends in ${end}`, () => this.#lines.some((line) => line.endsWith(end)));
   }
 
-  /** Waits until it has said this of itself. */
-  async told(what) {
-    await this.#until(what, () => this.errors.includes(what));
+  /** Waits for this text on standard error. */
+  async reported(what) {
+    await this.#waitFor(what, () => this.errors.includes(what));
   }
 
-  /** Waits until it has ended well, and said so. */
-  async isOver() {
-    await this.#until('the end', () => this.errors.includes('the end'));
+  /** Waits until the program reports the end and exits with 0. */
+  async waitForEnd() {
+    await this.#waitFor('the end', () => this.errors.includes('the end'));
     const code = await this.exited;
-    if (code !== 0) throw new Error(`it ended with ${code}: ${this.errors}`);
+    if (code !== 0) throw new Error(`the program exited with ${code}: ${this.errors}`);
   }
 
-  /** Waits until it has ended because its token is refused. */
-  async isRefused() {
-    await this.#until('sign in again', () => this.errors.includes('sign in again'));
+  /** Waits until the program exits with 1 because its token is rejected. */
+  async waitForRejection() {
+    await this.#waitFor('sign in again', () => this.errors.includes('sign in again'));
     const code = await this.exited;
-    if (code !== 1) throw new Error(`it ended with ${code}: ${this.errors}`);
+    if (code !== 1) throw new Error(`the program exited with ${code}: ${this.errors}`);
   }
 
   async kill() {
-    this.#end();
+    this.#kill();
     await this.exited;
   }
 
-  #until(what, holds) {
+  #waitFor(what, condition) {
     return new Promise((resolve, reject) => {
-      const failed = (why) => reject(new Error(`${why} ${what}; it printed:\n${this.#lines.join('\n')}\n${this.errors}`));
-      const timer = setTimeout(() => failed('waited in vain for'), PATIENCE);
-      const waiting = { holds, done: () => (clearTimeout(timer), resolve()) };
+      const failed = (why) => reject(new Error(`${why} ${what}; its output was:\n${this.#lines.join('\n')}\n${this.errors}`));
+      const timer = setTimeout(() => failed('timeout while waiting for'), TIMEOUT);
+      const waiting = { condition, done: () => (clearTimeout(timer), resolve()) };
       this.#waiting.add(waiting);
       this.exited.then(() => {
         clearTimeout(timer);
-        if (this.#waiting.has(waiting)) failed('it ended without');
+        if (this.#waiting.has(waiting)) failed('the program exited without');
       });
-      this.#look();
+      this.#check();
     });
   }
 
-  #look() {
+  #check() {
     for (const waiting of this.#waiting) {
-      if (!waiting.holds()) continue;
+      if (!waiting.condition()) continue;
       this.#waiting.delete(waiting);
       waiting.done();
     }

@@ -1,4 +1,4 @@
-/** The receiver of docs/how-to/push.md against services that behave as FCM and APNs do; and Web Push, read by a library of others. */
+/** The receiver of docs/how-to/push.md with fakes of FCM and APNs, and Web Push decrypted by an independent library. */
 import assert from 'node:assert/strict';
 import { createECDH, createHmac, createPublicKey, generateKeyPairSync, randomBytes, verify } from 'node:crypto';
 import { once } from 'node:events';
@@ -23,9 +23,9 @@ let server;
 let receiver;
 let webhook;
 const servers = [];
-/** What arrived where: `{path, headers, body}`. */
+/** The requests that each service received: `{path, headers, body}`. */
 const arrived = { fcm: [], apns: [], web: [] };
-/** What FCM answers for a token, besides 200. */
+/** FCM's next responses for a token other than 200. */
 const failures = new Map();
 
 function library() {
@@ -36,10 +36,10 @@ function library() {
   }
 }
 
-async function until(what, holds) {
+async function waitFor(what, condition) {
   const deadline = Date.now() + 120_000;
-  while (!(await holds())) {
-    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}; the receiver said: ${receiver?.errors}`);
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`timeout while waiting for ${what}; output of the receiver: ${receiver?.errors}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
@@ -55,14 +55,14 @@ async function serve(listener, create = createServer) {
   return `http://127.0.0.1:${serving.address().port}`;
 }
 
-async function ask(method, path, body) {
+async function callApi(method, path, body) {
   const headers = { authorization: `Bearer ${token('platform', 'service')}` };
   const response = await fetch(`${server.url}/api/v1/${path}`, { method, headers, body: body && JSON.stringify(body) });
   assert.ok(response.ok, `${method} ${path}: ${response.status}`);
   return response.status === 202 ? undefined : response.json();
 }
 
-/** The claims of a token that is signed with this key. */
+/** Verifies the signature of a token and returns its claims. */
 function claims(jwt, algorithm, publicKey) {
   const [header, payload, signature] = jwt.split('.');
   assert.equal(JSON.parse(Buffer.from(header, 'base64url')).alg, algorithm);
@@ -71,7 +71,7 @@ function claims(jwt, algorithm, publicKey) {
   return JSON.parse(Buffer.from(payload, 'base64url'));
 }
 
-/** Google: tokens for a service account, and FCM. */
+/** A fake of Google: access tokens for a service account, and FCM. */
 function google(request, response, body) {
   if (request.url === '/token') {
     const { scope, iss } = claims(new URLSearchParams(body.toString()).get('assertion'), 'RS256', GOOGLE.publicKey);
@@ -117,8 +117,8 @@ before(async () => {
     RIDEWIRE_PUSH_AFTER: '1s',
     RIDEWIRE_VAPID_SUBJECT: 'mailto:operations@example.com',
   });
-  // The secret is there before its receiver.
-  webhook = await ask('POST', 'webhooks', { url: 'http://127.0.0.1:9/', types: ['message.undelivered'] });
+  // The receiver needs the secret, so the webhook is created first.
+  webhook = await callApi('POST', 'webhooks', { url: 'http://127.0.0.1:9/', types: ['message.undelivered'] });
   receiver = new Program({ command: process.execPath, args: [RECEIVER] }, {
     PORT: '0',
     RIDEWIRE_WEBHOOK_SECRET: webhook.secret,
@@ -131,13 +131,13 @@ before(async () => {
     APNS_TOPIC: 'example.rides',
     APNS_URL: appleUrl,
   });
-  await until('the receiver', async () => (await receiver.lines()).some((line) => line.startsWith('listening on port ')));
+  await waitFor('the receiver', async () => (await receiver.lines()).some((line) => line.startsWith('listening on port ')));
   const port = (await receiver.lines())[0].split(' ').at(-1);
-  await ask('PATCH', `webhooks/${webhook.id}`, { url: `http://127.0.0.1:${port}/` });
+  await callApi('PATCH', `webhooks/${webhook.id}`, { url: `http://127.0.0.1:${port}/` });
 });
 
 after(async () => {
-  await Program.endAll();
+  await Program.killAll();
   for (const serving of servers) {
     serving.close();
     serving.closeAllConnections?.();
@@ -148,19 +148,19 @@ after(async () => {
 
 const of = (device) => [...arrived.fcm.filter((message) => message.token === device), ...arrived.apns.filter((push) => push.device === device)];
 
-test('phones get each event once, through failures of their services; tokens that are gone are removed', async () => {
+test('devices get each event once despite service failures, and unregistered tokens are removed', async () => {
   failures.set('android', [{ status: 503, headers: { 'retry-after': '1' }, error: { status: 'UNAVAILABLE' } }]);
   failures.set('uninstalled', [{ status: 404, error: { status: 'NOT_FOUND', details: [{ errorCode: 'UNREGISTERED' }] } }]);
   const { rideId, rider } = await newRide(server);
-  const { id } = await rider.send(rideId, 'a secret of the rider');
-  await until('the push that is sent again', () => of('android').length === 2);
+  const { id } = await rider.send(rideId, 'a secret message of the rider');
+  await waitFor('the retried push', () => of('android').length === 2);
   const [, message] = of('android');
   const { android, data, notification } = message;
   assert.deepEqual(data, { rideId, messageId: id, unreadCount: '1' });
   assert.deepEqual([android.priority, android.collapse_key, android.notification], ['HIGH', rideId, { tag: rideId, notification_count: 1 }]);
   assert.match(android.ttl, /^8[56]\d{3}s$/);
   assert.equal(notification.body, 'You have a new message on your ride');
-  assert.deepEqual(of('iphone').length, 1, 'whoever has it is not sent it again');
+  assert.deepEqual(of('iphone').length, 1, 'a delivered push is not repeated');
   const [{ headers, body }] = of('iphone');
   assert.deepEqual(
     ['apns-topic', 'apns-push-type', 'apns-priority', 'apns-collapse-id'].map((name) => headers[name]),
@@ -168,27 +168,27 @@ test('phones get each event once, through failures of their services; tokens tha
   );
   assert.deepEqual([body.aps.badge, body.aps['thread-id'], body.rideId, body.messageId], [1, rideId, rideId, id]);
   assert.ok(!JSON.stringify(arrived).includes('a secret'));
-  await until('the tokens’ removal', async () => JSON.parse(await readFile(`${directory}/devices.json`, 'utf8')).driver_1.length === 2);
-  await until('the delivery', async () => {
-    const { deliveries } = await ask('GET', `webhooks/${webhook.id}/deliveries?state=delivered`);
+  await waitFor('the tokens’ removal', async () => JSON.parse(await readFile(`${directory}/devices.json`, 'utf8')).driver_1.length === 2);
+  await waitFor('the delivery', async () => {
+    const { deliveries } = await callApi('GET', `webhooks/${webhook.id}/deliveries?state=delivered`);
     return deliveries.length === 1;
   });
 
-  // Repeated by Ridewire, the event has its id and is known.
+  // A replayed event has the same id, so the receiver ignores it.
   const counts = () => [of('android').length, of('iphone').length, of('uninstalled').length, of('left').length];
   assert.deepEqual(counts(), [2, 1, 1, 1]);
-  await ask('POST', `webhooks/${webhook.id}/replay`, { after: '0' });
+  await callApi('POST', `webhooks/${webhook.id}/replay`, { after: '0' });
   const next = await newRide(server);
   await next.rider.send(next.rideId, 'Hello');
-  await until('the next ride’s push', () => of('android').length === 3 && of('iphone').length === 2);
-  await until('all deliveries', async () => {
-    const [delivered, pending] = await Promise.all(['delivered', 'pending'].map((state) => ask('GET', `webhooks/${webhook.id}/deliveries?state=${state}`)));
+  await waitFor('the next ride’s push', () => of('android').length === 3 && of('iphone').length === 2);
+  await waitFor('all deliveries', async () => {
+    const [delivered, pending] = await Promise.all(['delivered', 'pending'].map((state) => callApi('GET', `webhooks/${webhook.id}/deliveries?state=${state}`)));
     return delivered.deliveries.length === 2 && pending.deliveries.length === 0;
   });
-  assert.deepEqual(counts(), [3, 2, 1, 1], 'and tokens that are gone are not tried again');
+  assert.deepEqual(counts(), [3, 2, 1, 1], 'removed tokens are not used again');
 });
 
-test('what Ridewire has not signed, or long ago, is rejected', async () => {
+test('requests with an invalid or old signature are rejected', async () => {
   const port = (await receiver.lines())[0].split(' ').at(-1);
   const before = arrived.fcm.length + arrived.apns.length;
   const data = { rideId: 'ride_x', userId: 'driver_1', messageId: 'm', unreadCount: 1, at: new Date().toISOString() };
@@ -209,7 +209,7 @@ test('what Ridewire has not signed, or long ago, is rejected', async () => {
   assert.equal((await post(webhook.secret, String(now))).status, 204);
 });
 
-test('a browser’s push is read by the library http_ece, and signed for its push service', { skip: !ece && 'http_ece is not installed' }, async () => {
+test('a browser’s push can be decrypted by http_ece and is signed for its push service', { skip: !ece && 'http_ece is not installed' }, async () => {
   const url = await serve((request, response, body) => {
     arrived.web.push({ headers: request.headers, body });
     response.writeHead(201).end();
@@ -226,7 +226,7 @@ test('a browser’s push is read by the library http_ece, and signed for its pus
   };
   await client.subscribePush(subscription);
   const { id } = await rider.send(rideId, 'Hello');
-  await until('the push', () => arrived.web.length === 1);
+  await waitFor('the push', () => arrived.web.length === 1);
   const [{ headers, body }] = arrived.web;
   const plain = ece.decrypt(body, { version: 'aes128gcm', privateKey: browser, authSecret: auth });
   assert.deepEqual(JSON.parse(plain), { type: 'message:undelivered', rideId, messageId: id, unreadCount: 1 });
@@ -240,10 +240,10 @@ test('a browser’s push is read by the library http_ece, and signed for its pus
   assert.deepEqual([aud, sub], [url, 'mailto:operations@example.com']);
   assert.ok(exp > Date.now() / 1_000 && exp < Date.now() / 1_000 + 86_400);
 
-  // Another ride's push would come; this browser has left.
+  // This browser has unsubscribed, so it gets no push of another ride.
   await client.unsubscribePush(subscription.endpoint);
   const next = await newRide(server);
   await next.rider.send(next.rideId, 'Hello');
-  await until('the next ride’s push to the phone', () => of('android').some(({ data }) => data.rideId === next.rideId));
+  await waitFor('the next ride’s push to the phone', () => of('android').some(({ data }) => data.rideId === next.rideId));
   assert.equal(arrived.web.length, 1);
 });

@@ -1,4 +1,4 @@
-/** Signatures of webhooks, verified by libraries that others have written. */
+/** Webhook signatures, verified by independent libraries. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -8,7 +8,7 @@ import { after, before, test } from 'node:test';
 
 import { startServer, token } from '../../clients/js/test/server.js';
 
-const require = createRequire(new URL('../../docs/stock-clients/package.json', import.meta.url));
+const require = createRequire(new URL('../../docs/how-to/stock-clients/package.json', import.meta.url));
 const { RIDEWIRE_PYTHON } = process.env;
 const VERIFY = `
 import json, sys
@@ -32,7 +32,7 @@ let receiver;
 let received;
 let secrets;
 
-async function ask(method, path, body) {
+async function callApi(method, path, body) {
   const response = await fetch(`${server.url}/api/v1/${path}`, {
     method,
     headers: { authorization: `Bearer ${token('platform', 'service')}` },
@@ -56,10 +56,10 @@ before(async () => {
   }).listen(0, '127.0.0.1');
   await once(receiver, 'listening');
   const url = `http://127.0.0.1:${receiver.address().port}/`;
-  const webhook = await ask('POST', 'webhooks', { url, types: ['ride.participants'] });
-  const rotated = await ask('POST', `webhooks/${webhook.id}/secret`);
+  const webhook = await callApi('POST', 'webhooks', { url, types: ['ride.participants'] });
+  const rotated = await callApi('POST', `webhooks/${webhook.id}/secret`);
   secrets = [webhook.secret, rotated.secret];
-  await ask('PUT', 'rides/ride_w1', { riderId: 'rider_1', driverId: 'driver_1' });
+  await callApi('PUT', 'rides/ride_w1', { riderId: 'rider_1', driverId: 'driver_1' });
   received = await first;
 });
 after(async () => {

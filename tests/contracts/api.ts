@@ -1,4 +1,4 @@
-/** Uses the core types that openapi-typescript generates: one that has become `unknown` or `never` does not compile. */
+/** Uses the core types that openapi-typescript generates. A type that has become `unknown` or `never` does not compile. */
 import type { components, paths } from './openapi';
 
 type Schemas = components['schemas'];
@@ -34,10 +34,10 @@ export const ride: Schemas['Ride'] = {
   updatedAt: '2026-11-23T02:44:18.739Z',
 };
 
-// @ts-expect-error what is no role is rejected, so the roles are known
+// @ts-expect-error an invalid role is rejected, so the type is a union of the roles
 export const role: Schemas['RideRole'] = 'passenger';
 
-type Answer<Path extends keyof paths> = paths[Path] extends { get: { responses: { 200: { content: { 'application/json': infer Body } } } } } ? Body : never;
+type JsonResponse<Path extends keyof paths> = paths[Path] extends { get: { responses: { 200: { content: { 'application/json': infer Body } } } } } ? Body : never;
 
-export const history: Pick<Answer<'/api/v1/messages/rides/{rideId}'>, 'messages' | 'hasMore'> = { messages: [message], hasMore: false };
-export const poll: Pick<Answer<'/api/v1/messages/rides/{rideId}/poll'>, 'cursor' | 'gap'> = { cursor: '4', gap: { from: 1, to: 3 } };
+export const history: Pick<JsonResponse<'/api/v1/messages/rides/{rideId}'>, 'messages' | 'hasMore'> = { messages: [message], hasMore: false };
+export const poll: Pick<JsonResponse<'/api/v1/messages/rides/{rideId}/poll'>, 'cursor' | 'gap'> = { cursor: '4', gap: { from: 1, to: 3 } };

@@ -1,4 +1,4 @@
-"""Imports every module of a client that openapi-python-client has generated, and checks that nothing of openapi.yaml is missing."""
+"""Imports every module of the client that openapi-python-client generates. Checks that it has all types and operations."""
 
 import importlib
 import json
@@ -18,16 +18,16 @@ for module in modules:
 models = importlib.import_module("ridewire_api.models")
 
 missing = [name for name in expected["schemas"] if not hasattr(models, name)]
-assert not missing, f"types that the client does not have: {missing}"
+assert not missing, f"types missing in the client: {missing}"
 
 snake = lambda name: re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 found = {module.rpartition(".")[2]: module for module in modules if module.startswith("ridewire_api.api.")}
 missing = [name for name in expected["operations"] if snake(name) not in found]
-assert not missing, f"operations that the client does not have: {missing}"
+assert not missing, f"operations missing in the client: {missing}"
 for name in expected["operations"]:
     assert callable(importlib.import_module(found[snake(name)]).sync_detailed), name
 
-# A message is read and written as it is sent.
+# A message round-trips through the client's type.
 message = models.Message.from_dict(expected["message"])
 assert message.sender_id == expected["message"]["senderId"]
 written = message.to_dict()

@@ -1,16 +1,16 @@
-/** Uses the JavaScript client as an application in TypeScript does, and holds its types to those of openapi.yaml. */
+/** Uses the JavaScript client like a TypeScript application, and checks its types against those of openapi.yaml. */
 import type { components } from './openapi';
 import { connect } from './ridewire';
 import type * as ridewire from './ridewire';
 
 type Schemas = components['schemas'];
 
-/** What the API returns can be used where the client has a type of its own. */
+/** Each type of the API is assignable to the client's own type. */
 export interface Same {
   message: Is<ridewire.Message, Schemas['Message']>;
   ride: Is<ridewire.Ride, Schemas['Ride']>;
   participant: Is<ridewire.Participant, Schemas['Participant']>;
-  mark: Is<ridewire.Mark, Schemas['Mark']>;
+  mark: Is<ridewire.Watermarks, Schemas['Mark']>;
   receipt: Is<ridewire.Receipt, Schemas['Receipt']>;
   location: Is<ridewire.Location, Schemas['Location']>;
   driver: Is<ridewire.Driver, Schemas['Driver']>;
@@ -21,7 +21,7 @@ export interface Same {
 }
 type Is<Own, OfTheApi extends Own> = OfTheApi;
 
-/** As React declares it. */
+/** React's declaration. */
 declare function useSyncExternalStore<Snapshot>(
   subscribe: (this: void, listener: () => void) => () => void,
   snapshot: (this: void) => Snapshot,
@@ -31,7 +31,7 @@ const client = connect({ baseUrl: 'https://ride.example', token: () => 'token', 
 const conversation = client.conversation('ride_123');
 export const messages = useSyncExternalStore(conversation.subscribe, () => conversation.messages);
 
-// Methods can be passed on.
+// Methods are bound and can be passed as functions.
 const passedOn: ((this: void, rideId: string) => Promise<ridewire.Ride>)[] = [client.accept, client.cancel];
 export const { send, history, unread, rides, request } = client;
 export const { on, off, close } = client.ride('ride_123', { after: 0, types: ['message:*'] });
@@ -42,9 +42,9 @@ export const accepted = passedOn.map((act) => act('ride_123'));
 
 client.all().on('ride:reopened', ({ data }) => console.log(data.until, data.ride.chatPolicy?.opensAt, data.reason));
 
-// @ts-expect-error an option that there is not
+// @ts-expect-error unknown option
 connect({ token: () => 'token', baseURL: 'https://ride.example' });
-// @ts-expect-error an option that there is not
+// @ts-expect-error unknown option
 client.ride('ride_123', { since: 0 });
-// @ts-expect-error an option that there is not
+// @ts-expect-error unknown option
 void client.send('ride_123', 'Hello', { clientMessageID: 'm-1' });

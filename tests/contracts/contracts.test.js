@@ -1,4 +1,4 @@
-/** openapi.yaml as generators of clients and a linter read it, and the types of the JavaScript client beside it. */
+/** Checks openapi.yaml with client generators and a linter, and compares it with the types of the JavaScript client. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,7 +10,7 @@ const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const DOCUMENT = `${ROOT}openapi.yaml`;
 const NODE = `${ROOT}target/contracts-node/`;
 const PYTHON = `${ROOT}target/contracts-python/bin/`;
-/** What the tools generate. */
+/** The output directory of the tools. */
 const OUTPUT = `${ROOT}target/contracts/`;
 
 const { parse } = createRequire(NODE)('yaml');
@@ -19,7 +19,7 @@ const schemas = Object.entries(document.components.schemas);
 const operations = Object.values(document.paths).flatMap((item) =>
   ['get', 'put', 'post', 'patch', 'delete'].map((method) => item[method]?.operationId).filter(Boolean));
 
-/** Runs a program to its end, without looking for news of itself. */
+/** Runs a program with telemetry and update checks off, and returns its output. */
 function run(program, args, cwd = OUTPUT) {
   const env = { ...process.env, REDOCLY_TELEMETRY: 'off', REDOCLY_SUPPRESS_UPDATE_NOTICE: 'true', NO_COLOR: '1' };
   const { status, stdout, stderr, error } = spawnSync(program, args, { cwd, env, encoding: 'utf8', timeout: 240_000 });
@@ -47,7 +47,7 @@ test('openapi-typescript reports no problem, and the types compile with every sc
   const generated = run(nodeTool('openapi-typescript'), [DOCUMENT, '-o', `${OUTPUT}openapi.ts`]);
   assert.equal(generated.status, 0, generated.output);
   assert.doesNotMatch(generated.output, /warn|error|⚠|✖/i);
-  // One that is left out cannot be named.
+  // A missing type does not compile.
   const named = [
     "import type { components, operations } from './openapi';",
     ...schemas.map(([name]) => `export type Schema${name} = components['schemas']['${name}'];`),
@@ -57,14 +57,14 @@ test('openapi-typescript reports no problem, and the types compile with every sc
   compile(['es2022'], 'named.ts', 'api.ts');
 });
 
-test('the types of the JavaScript client compile, and are those of openapi.yaml', () => {
+test('the types of the JavaScript client compile and match openapi.yaml', () => {
   const generated = run(nodeTool('openapi-typescript'), [DOCUMENT, '-o', `${OUTPUT}openapi.ts`]);
   assert.equal(generated.status, 0, generated.output);
   copyFileSync(`${ROOT}clients/js/index.d.ts`, `${OUTPUT}ridewire.d.ts`);
   compile(['es2022', 'dom'], 'client.ts');
 });
 
-/** Compiles files of this folder, or ones that were generated, as strictly as TypeScript can. */
+/** Compiles files of this folder, and the generated ones, in strict mode. */
 function compile(lib, ...files) {
   for (const file of files.filter((file) => file !== 'named.ts')) {
     copyFileSync(`${ROOT}tests/contracts/${file}`, `${OUTPUT}${file}`);
@@ -98,8 +98,8 @@ test('openapi-python-client reports no problem, and the client has every type an
   assert.match(checked.output, new RegExp(`^${schemas.filter(isClass).length} types and ${operations.length} operations$`, 'm'));
 });
 
-/** The message that docs/events.md shows, which a test of the server compares with what is sent. */
+/** Returns the example message of docs/reference/events.md, which a server test compares with real events. */
 function message() {
-  const [, text] = readFileSync(`${ROOT}docs/events.md`, 'utf8').split('### `message:new`');
+  const [, text] = readFileSync(`${ROOT}docs/reference/events.md`, 'utf8').split('### `message:new`');
   return JSON.parse(text.split('```json\n')[1].split('```')[0]);
 }

@@ -1,5 +1,5 @@
-//! Those who mean harm: connections that say nothing, heads that never end, bodies without end, tokens that are none. The
-//! server answers others meanwhile, and all of it is gone when they are.
+//! Hostile clients: idle connections, endless request heads, endless bodies and invalid tokens. The server keeps serving
+//! other clients, and releases all resources afterwards.
 
 mod ceiling;
 mod wire;
@@ -12,13 +12,13 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Database, PATIENCE, Server, User, eventually};
-use crate::{size, two_at_a_time};
+use crate::support::{Database, Server, TIMEOUT, User, eventually};
+use crate::{limit_heavy_tests, size};
 
-/// A message goes from one to the other.
-async fn works(rider: &User, stream: &mut crate::support::Stream, what: &str) {
-    let sent = timeout(PATIENCE, rider.send("ride", what)).await.expect("an answer meanwhile");
-    assert_eq!(stream.next_of("message:new").await.data["id"], sent["id"], "{what}");
+/// Sends a message and checks that it reaches the reader.
+async fn assert_serves(rider: &User, stream: &mut crate::support::Stream, what: &str) {
+    let sent = timeout(TIMEOUT, rider.send("ride", what)).await.expect("a response in time");
+    assert_eq!(stream.next_of_type("message:new").await.data["id"], sent["id"], "{what}");
 }
 
 /// A value of `/metrics`.
@@ -29,45 +29,45 @@ async fn metric(server: &Server, name: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_open_connections_and_heads_that_never_end_are_let_go_and_others_are_served() {
-    let _turn = two_at_a_time().await;
+async fn idle_connections_and_endless_request_heads_are_closed_and_other_clients_are_served() {
+    let _permit = limit_heavy_tests().await;
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_HEAD_TIMEOUT", "3s")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_HEAD_TIMEOUT", "3s")]).await;
     let (rider, driver) = server.open_ride("ride").await;
-    let mut stream = server.live(&driver, "ride").await;
+    let mut stream = server.live_stream(&driver, "ride").await;
     let before = metric(&server, "process_open_fds").await;
     let connections = size(1_000, 10_000);
     let mut open = Vec::new();
     for number in 0..connections {
         let mut connection = TcpStream::connect(server.address()).await.unwrap();
-        // Half of them say nothing at all, the others begin and do not end.
+        // Half of the connections send nothing. The others send a request head that never ends.
         if number % 2 == 0 {
             connection.write_all(b"GET /api/v1/rides HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
         }
         open.push(connection);
         if number % (connections / 10) == 0 {
-            works(&rider, &mut stream, "while they come").await;
+            assert_serves(&rider, &mut stream, "while the connections are opened").await;
         }
     }
-    works(&rider, &mut stream, "while they are there").await;
+    assert_serves(&rider, &mut stream, "while the connections are open").await;
     for connection in &mut open {
-        let mut answer = Vec::new();
-        let _ = timeout(PATIENCE, connection.read_to_end(&mut answer)).await.expect("it is let go");
+        let mut response = Vec::new();
+        let _ = timeout(TIMEOUT, connection.read_to_end(&mut response)).await.expect("the connection is closed");
     }
     drop(open);
-    eventually("all of them are gone", async || {
+    eventually("all connections are closed", async || {
         (metric(&server, "process_open_fds").await <= before + 20.0).then_some(())
     })
     .await;
-    works(&rider, &mut stream, "when they are gone").await;
+    assert_serves(&rider, &mut stream, "after the connections are closed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_without_end_are_refused_before_they_are_read() {
+async fn endless_bodies_are_rejected_before_they_are_read() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride").await;
-    let mut stream = server.live(&driver, "ride").await;
+    let mut stream = server.live_stream(&driver, "ride").await;
     let before = metric(&server, "process_resident_memory_bytes").await;
     let megabyte = Arc::new(vec![b'a'; 1 << 20]);
     let mut senders = JoinSet::new();
@@ -75,83 +75,83 @@ async fn bodies_without_end_are_refused_before_they_are_read() {
         let (address, token, megabyte) = (server.address().to_owned(), rider.token.clone(), Arc::clone(&megabyte));
         senders.spawn(async move {
             let mut connection = TcpStream::connect(address).await.unwrap();
-            // Half of them say how much it will be; the others send chunks for ever.
+            // Half of the clients send a `Content-Length`. The others send chunks without end.
             let length = if number % 2 == 0 { "Content-Length: 104857600" } else { "Transfer-Encoding: chunked" };
             let head = format!(
                 "POST /api/v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{length}\r\n\r\n"
             );
             connection.write_all(head.as_bytes()).await.unwrap();
-            let mut taken = 0;
-            while taken < 100 {
+            let mut written = 0;
+            while written < 100 {
                 let mut part = Vec::new();
                 if number % 2 == 1 {
                     part.extend_from_slice(b"100000\r\n");
                 }
                 part.extend_from_slice(&megabyte);
                 part.extend_from_slice(if number % 2 == 1 { b"\r\n" } else { b"" });
-                if timeout(PATIENCE, connection.write_all(&part)).await.expect("it is read or refused").is_err() {
+                if timeout(TIMEOUT, connection.write_all(&part)).await.expect("the body is read or rejected").is_err() {
                     break;
                 }
-                taken += 1;
+                written += 1;
             }
-            let mut answer = Vec::new();
-            let _ = timeout(PATIENCE, connection.read_to_end(&mut answer)).await.expect("the connection ends");
-            assert!(taken < 100, "all of it was taken");
-            String::from_utf8_lossy(&answer).into_owned()
+            let mut response = Vec::new();
+            let _ = timeout(TIMEOUT, connection.read_to_end(&mut response)).await.expect("the connection ends");
+            assert!(written < 100, "the whole body was read");
+            String::from_utf8_lossy(&response).into_owned()
         });
     }
-    works(&rider, &mut stream, "meanwhile").await;
-    for answer in senders.join_all().await {
-        // A reset may overtake the answer.
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert_serves(&rider, &mut stream, "under load").await;
+    for response in senders.join_all().await {
+        // A connection reset may arrive before the response.
+        assert!(response.is_empty() || response.starts_with("HTTP/1.1 413"), "{response}");
     }
     let grown = metric(&server, "process_resident_memory_bytes").await - before;
     assert!(grown < 64.0 * 1024.0 * 1024.0, "{grown} bytes more");
-    works(&rider, &mut stream, "after").await;
+    assert_serves(&rider, &mut stream, "after").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_tokens_are_refused_however_many_and_leave_nothing_behind() {
-    let _turn = two_at_a_time().await;
+async fn any_number_of_invalid_tokens_is_rejected_and_uses_no_lasting_memory() {
+    let _permit = limit_heavy_tests().await;
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride").await;
-    let mut stream = server.live(&driver, "ride").await;
+    let mut stream = server.live_stream(&driver, "ride").await;
     let (all, clients) = (size(20_000, 1_000_000), 16);
-    let refused = Arc::new(AtomicUsize::new(0));
+    let rejected = Arc::new(AtomicUsize::new(0));
     let good = rider.token.clone();
     let before = metric(&server, "process_resident_memory_bytes").await;
-    let mut liars = JoinSet::new();
+    let mut attackers = JoinSet::new();
     for client in 0..clients {
-        let (base, good, refused) = (server.base.clone(), good.clone(), Arc::clone(&refused));
-        liars.spawn(async move {
+        let (base, good, rejected) = (server.base.clone(), good.clone(), Arc::clone(&rejected));
+        attackers.spawn(async move {
             let http = reqwest::Client::builder().no_proxy().build().unwrap();
             for number in 0..all / clients {
                 let (signed, signature) = good.rsplit_once('.').unwrap();
-                // Each another one: of another signature, cut, or with another algorithm in its head.
+                // Each token is different: a wrong signature, truncated, another algorithm in its header, or random text.
                 let token = match number % 4 {
                     0 => format!("{signed}.{client}x{number}x{}", &signature[8..]),
                     1 => good[..good.len() - 1 - number % 40].to_owned(),
                     2 => format!("eyJhbGciOiJub25lIn0.{}.", signed.split_once('.').unwrap().1),
                     _ => format!("{}{client}-{number}", "A".repeat(number % 3_000)),
                 };
-                let answer = http.get(format!("{base}/api/v1/rides")).bearer_auth(token).send().await.unwrap();
-                assert_eq!(answer.status(), 401);
-                answer.bytes().await.unwrap();
-                refused.fetch_add(1, Ordering::Relaxed);
+                let response = http.get(format!("{base}/api/v1/rides")).bearer_auth(token).send().await.unwrap();
+                assert_eq!(response.status(), 401);
+                response.bytes().await.unwrap();
+                rejected.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
-    let mut meanwhile = 0;
-    while !liars.is_empty() {
-        works(&rider, &mut stream, "meanwhile").await;
-        meanwhile += 1;
-        while let Some(ended) = liars.try_join_next() {
+    let mut served = 0;
+    while !attackers.is_empty() {
+        assert_serves(&rider, &mut stream, "under load").await;
+        served += 1;
+        while let Some(ended) = attackers.try_join_next() {
             ended.unwrap();
         }
     }
-    assert!(meanwhile > 10, "{meanwhile}");
-    assert_eq!(refused.load(Ordering::Relaxed), all / clients * clients);
+    assert!(served > 10, "{served}");
+    assert_eq!(rejected.load(Ordering::Relaxed), all / clients * clients);
     let grown = metric(&server, "process_resident_memory_bytes").await - before;
     assert!(grown < 32.0 * 1024.0 * 1024.0, "{grown} bytes more");
     assert!(!server.log().contains(&good), "no token is logged");

@@ -1,5 +1,5 @@
-//! A run: senders and subscribers on many rides over two replicas, while something breaks; then everything is
-//! brought together and judged.
+//! A load test: senders and subscribers on many rides over two replicas, while faults are injected. At the end, the
+//! journals, the database and the subscribers are checked against each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,117 +9,118 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::checker::{self, Contents};
-use crate::senders::{Answers, Sender, Speaker};
+use crate::fixtures;
+use crate::senders::{Participant, ResponseCounts, Sender};
 use crate::subscribers::{Progress, Replicas, Subscriber};
 use crate::support::{Database, Role};
-use crate::world;
 
 const RIDES: usize = 1_000;
 const SENDERS: usize = 64;
 
-/// How many messages are sent at least. The faults of a run strike when so many of them, or so many more, have been sent:
-/// on a slow machine it takes longer, and shows the same.
+/// The minimum number of messages. Faults are injected after numbers of messages and not after times, so a slow machine
+/// needs longer but tests the same.
 const MESSAGES: usize = 2_500;
 
-/// How long subscribers may take to have seen everything once all is well again, before a run is given up.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long subscribers may take to receive everything after the last fault.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The people of a run. Subscribers follow their rides from the start on.
+/// The senders and subscribers of a run. Subscribers read their rides from the start.
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) subscribers: Vec<Subscriber>,
-    answers: Arc<Answers>,
-    speakers: Arc<Vec<Speaker>>,
+    responses: Arc<ResponseCounts>,
+    participants: Arc<Vec<Participant>>,
     began: Instant,
 }
 
-/// What a run has shown.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) unacknowledged: usize,
-    pub(crate) answers: Arc<Answers>,
-    /// Streams that were opened after the first of each subscriber.
+    pub(crate) responses: Arc<ResponseCounts>,
+    /// Streams that were opened after the first one of each subscriber.
     pub(crate) reopened: usize,
 }
 
 impl Load {
-    /// Makes the rides, and has each followed by its rider on one replica and its driver on the other.
+    /// Creates the rides. The rider of each reads on one replica and the driver on the other one.
     pub(crate) async fn start(replicas: Replicas) -> Self {
         let began = Instant::now();
         let replicas = Arc::new(replicas);
         let rides: Vec<String> = (0..RIDES).map(|number| format!("ride_{number}")).collect();
-        world::make_rides(&replicas, &rides).await;
-        let speaker = |ride: &String, user: String, role| {
-            let token = world::token(&user, role);
-            Speaker { ride: ride.clone(), user, token }
+        fixtures::create_rides(&replicas, &rides).await;
+        let participant = |ride: &String, user: String, role| {
+            let token = fixtures::token(&user, role);
+            Participant { ride: ride.clone(), user, token }
         };
-        let speakers: Vec<_> = rides
+        let participants: Vec<_> = rides
             .iter()
             .flat_map(|ride| {
                 [
-                    speaker(ride, format!("rider_of_{ride}"), Role::Rider),
-                    speaker(ride, format!("driver_of_{ride}"), Role::Driver),
+                    participant(ride, format!("rider_of_{ride}"), Role::Rider),
+                    participant(ride, format!("driver_of_{ride}"), Role::Driver),
                 ]
             })
             .collect();
-        let follow = |(number, speaker): (usize, &Speaker)| {
-            Subscriber::start(&replicas, number, &speaker.ride, speaker.token.clone())
+        let follow = |(number, participant): (usize, &Participant)| {
+            Subscriber::start(&replicas, number, &participant.ride, participant.token.clone())
         };
-        let subscribers: Vec<_> = speakers.iter().enumerate().map(follow).collect();
-        let load = Self { replicas, subscribers, answers: Arc::default(), speakers: Arc::new(speakers), began };
-        load.wait("every stream has begun", |subscriber| subscriber.progress.is_synced()).await;
+        let subscribers: Vec<_> = participants.iter().enumerate().map(follow).collect();
+        let load =
+            Self { replicas, subscribers, responses: Arc::default(), participants: Arc::new(participants), began };
+        load.wait("every stream is synced", |subscriber| subscriber.progress.is_synced()).await;
         load
     }
 
-    /// How far each subscriber is.
+    /// Returns the progress of each subscriber.
     pub(crate) fn progress(&self) -> Vec<Arc<Progress>> {
         self.subscribers.iter().map(|subscriber| Arc::clone(&subscriber.progress)).collect()
     }
 
-    /// What the senders have been answered so far.
-    pub(crate) fn answers(&self) -> Arc<Answers> {
-        Arc::clone(&self.answers)
+    /// Returns the counts of the senders' responses.
+    pub(crate) fn responses(&self) -> Arc<ResponseCounts> {
+        Arc::clone(&self.responses)
     }
 
-    async fn wait(&self, what: &str, mut is_there: impl FnMut(&Subscriber) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+    async fn wait(&self, what: &str, mut is_done: impl FnMut(&Subscriber) -> bool) {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            let missing = self.subscribers.iter().filter(|subscriber| !is_there(subscriber)).count();
+            let missing = self.subscribers.iter().filter(|subscriber| !is_done(subscriber)).count();
             if missing == 0 {
                 return;
             }
-            // What is missing in the end is named by the checker.
+            // The checker reports what is missing.
             if Instant::now() > deadline {
-                eprintln!("{missing} of {} wait in vain: {what}", self.subscribers.len());
+                eprintln!("{missing} of {} time out: {what}", self.subscribers.len());
                 return;
             }
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Sends while `faults` run, which end by themselves; then lets everything come to rest, and judges.
+    /// Sends while `faults` runs to its end. Then waits until all events are delivered, and checks the run.
     pub(crate) async fn run(self, database: &Database, faults: impl Future<Output = ()>) -> Outcome {
         let (sending, is_enough) = (Instant::now(), Arc::new(AtomicBool::new(false)));
         let mut senders = JoinSet::new();
         for number in 0..SENDERS {
-            let sender = Sender::new(&self.replicas, &self.answers, number);
-            senders.spawn(sender.run(Arc::clone(&self.speakers), Arc::clone(&is_enough)));
+            let sender = Sender::new(&self.replicas, &self.responses, number);
+            senders.spawn(sender.run(Arc::clone(&self.participants), Arc::clone(&is_enough)));
         }
         faults.await;
-        self.answers.more_than(MESSAGES).await;
+        self.responses.wait_for_total(MESSAGES).await;
         is_enough.store(true, Ordering::Relaxed);
         let mut senders = senders.join_all().await;
         let sent = sending.elapsed();
-        // One more on every ride, when all is well again: it is delivered, so it finds whatever was not; and what
-        // comes twice comes before it.
-        let deadline = Instant::now() + PATIENCE;
+        // One more message on each ride after all faults. Its delivery includes all earlier events, and a repeated event would
+        // arrive before it.
+        let deadline = Instant::now() + TIMEOUT;
         let mut last = JoinSet::new();
         for (number, mut sender) in senders.drain(..).enumerate() {
-            let speakers = Arc::clone(&self.speakers);
+            let participants = Arc::clone(&self.participants);
             last.spawn(async move {
-                for speaker in speakers.iter().step_by(2).skip(number).step_by(SENDERS) {
-                    sender.send(speaker, false, deadline).await;
+                for participant in participants.iter().step_by(2).skip(number).step_by(SENDERS) {
+                    sender.send(participant, false, deadline).await;
                 }
                 sender
             });
@@ -134,9 +135,9 @@ impl Load {
             })
             .await;
             let later = Contents::read(&client).await;
-            let is_at_rest = later.heads == stored.heads;
+            let is_stable = later.heads == stored.heads;
             stored = later;
-            if is_at_rest {
+            if is_stable {
                 break;
             }
         }
@@ -150,15 +151,15 @@ impl Load {
 
         let acknowledged = journal.iter().filter(|entry| entry.acknowledged.is_some()).count();
         let events: usize = views.iter().map(|view| view.seen.len()).sum();
-        let answered = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::Relaxed);
+        let total = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::Relaxed);
         eprintln!(
             "{acknowledged} messages acknowledged in {sent:.1?}, {} not; {} were created, {} repeated, {} times 503, {} \
-             times no answer; {} streams opened, {events} events seen; {:.1?} in all",
+             times no response; {} streams opened, {events} events seen; {:.1?} in all",
             journal.len() - acknowledged,
-            answered(&self.answers.created),
-            answered(&self.answers.repeated),
-            answered(&self.answers.unavailable),
-            answered(&self.answers.broken),
+            total(&self.responses.created),
+            total(&self.responses.repeated),
+            total(&self.responses.unavailable),
+            total(&self.responses.broken),
             views.iter().map(|view| view.connections).sum::<usize>(),
             self.began.elapsed(),
         );
@@ -166,12 +167,12 @@ impl Load {
         assert!(problems.is_empty(), "{} problems, of which the first are:\n{shown}", problems.len());
         assert!(
             views.len() == 2 * RIDES && views.iter().all(|view| view.seen.len() >= 2),
-            "not everybody has seen anything"
+            "a subscriber received nothing"
         );
-        assert!(acknowledged > 2 * RIDES, "hardly anything was sent");
+        assert!(acknowledged > 2 * RIDES, "too few messages were sent");
         Outcome {
             unacknowledged: journal.len() - acknowledged,
-            answers: self.answers,
+            responses: self.responses,
             reopened: views.iter().map(|view| view.connections - 1).sum(),
         }
     }

@@ -1,4 +1,4 @@
-//! What must hold when things break: with real processes, a real Postgres, and faults that strike on cue.
+//! Fault tests: real server processes and a real Postgres, with faults injected at defined points.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,7 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test fails where it can"
+    reason = "a test fails at the first unexpected result"
 )]
 
 #[path = "../support/mod.rs"]
@@ -15,41 +15,42 @@ mod support;
 mod chaos;
 mod checker;
 mod commits;
-mod crowds;
 mod erasure;
 mod failover;
+mod fixtures;
+mod guarantees;
 mod hostile;
 mod in_doubt;
 mod load;
 mod outages;
 mod pooled;
-mod promises;
 mod proxy;
 mod races;
+mod scale;
 mod senders;
 mod soak;
 mod soak_feed;
 mod soak_webhooks;
 mod standby;
 mod subscribers;
-mod vanished;
-mod world;
+mod unreachable_clients;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The tests with many clients and processes take turns, so that they do not starve each other: two at a time, since much of
-/// each is waiting.
-async fn two_at_a_time() -> SemaphorePermit<'static> {
-    static TURNS: Semaphore = Semaphore::const_new(2);
-    TURNS.acquire().await.unwrap()
+/// Limits the tests with many clients and processes to two at a time.
+///
+/// More would starve each other of CPU. One alone would leave the cores idle, because such a test often waits.
+async fn limit_heavy_tests() -> SemaphorePermit<'static> {
+    static PERMITS: Semaphore = Semaphore::const_new(2);
+    PERMITS.acquire().await.unwrap()
 }
 
-/// How much of something there is to be: little in `make test`, all of it in `make soak`.
+/// Returns the size of a load: `short` in `make test`, `whole` in `make soak`.
 fn size(short: usize, whole: usize) -> usize {
     if is_soak() { whole } else { short }
 }
 
-/// Whether this is `make soak`.
+/// Returns whether this run is `make soak`.
 fn is_soak() -> bool {
     std::env::var_os("RIDEWIRE_SOAK").is_some()
 }

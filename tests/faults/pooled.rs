@@ -1,4 +1,4 @@
-//! Through PgBouncer, which gives one connection to many: nobody gets the answer to another's question.
+//! PgBouncer shares each database connection among many clients. No request may get the response of another one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,23 +7,23 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Bouncer, Database, PATIENCE, Server};
-use crate::two_at_a_time;
+use crate::limit_heavy_tests;
+use crate::support::{Database, PgBouncer, Server, TIMEOUT};
 
 const RIDES: usize = 20;
 
-/// A batch that fails closes its connection, at any moment; what was under way on it must not reach anybody.
+/// A failed batch closes its connection at any moment. Responses in flight on it must not reach another request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_gets_anothers_answer_while_batches_fail() {
-    let _turn = two_at_a_time().await;
+async fn no_request_gets_the_response_of_another_while_batches_fail() {
+    let _permit = limit_heavy_tests().await;
     let database = Database::create().await;
-    let Some(bouncer) = Bouncer::start(&database).await else { return };
+    let Some(bouncer) = PgBouncer::start(&database).await else { return };
     let settings = [
         ("DATABASE_URL", bouncer.url.as_str()),
         ("RIDEWIRE_PREPARED_STATEMENTS", "off"),
         ("RIDEWIRE_LISTEN_DATABASE_URL", database.url.as_str()),
     ];
-    let server = Server::with(&database, &settings).await;
+    let server = Server::start_with(&database, &settings).await;
     for number in 0..RIDES {
         server.open_ride(&format!("ride_{number}")).await;
     }
@@ -40,22 +40,22 @@ async fn nobody_gets_anothers_answer_while_batches_fail() {
         let least = [(sent, 60), (failed, 60), (read, 150)];
         Arc::new(move || least.iter().all(|(count, least)| count.load(Ordering::Relaxed) >= *least))
     };
-    let mut people = JoinSet::new();
+    let mut clients = JoinSet::new();
     for number in 0..2 * RIDES {
         let ride = format!("ride_{}", number % RIDES);
         let (rider, driver) = (server.rider("rider_1"), server.driver("driver_1"));
         let (sent, failed, read) = (Arc::clone(&sent), Arc::clone(&failed), Arc::clone(&read));
         let is_enough = Arc::clone(&is_enough);
-        people.spawn(async move {
+        clients.spawn(async move {
             for count in 0.. {
                 if is_enough() {
                     return;
                 }
                 if number < RIDES {
-                    let answer = rider.send_named(&ride, "to this ride", &count.to_string()).await;
-                    let counter = if answer.status == 201 { &sent } else { &failed };
+                    let response = rider.send_with_id(&ride, "to this ride", &count.to_string()).await;
+                    let counter = if response.status == 201 { &sent } else { &failed };
                     counter.fetch_add(1, Ordering::Relaxed);
-                    assert!(matches!(answer.status.as_u16(), 201 | 503), "{}: {}", answer.asked, answer.text());
+                    assert!(matches!(response.status.as_u16(), 201 | 503), "{}: {}", response.request, response.text());
                 } else {
                     let history = driver.get(&format!("messages/rides/{ride}")).await.expect(200).json();
                     let is_mine = |message: &Value| message["rideId"] == ride.as_str();
@@ -65,7 +65,7 @@ async fn nobody_gets_anothers_answer_while_batches_fail() {
             }
         });
     }
-    while let Some(ended) = timeout(PATIENCE * 5, people.join_next()).await.expect("it is enough at some time") {
+    while let Some(ended) = timeout(TIMEOUT * 5, clients.join_next()).await.expect("the clients finish") {
         ended.unwrap();
     }
     let [sent, failed, read] = [sent, failed, read].map(|count| count.load(Ordering::Relaxed));

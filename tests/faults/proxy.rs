@@ -1,7 +1,6 @@
-//! Between a server and its Postgres: forwards, and breaks things on cue.
+//! A proxy between a server and its Postgres that forwards traffic and injects faults on demand.
 //!
-//! What is cut is cut between whole messages of the protocol, so that a test says exactly what Postgres got and
-//! what the server was told.
+//! Connections are cut between whole protocol messages, so a test determines exactly what Postgres and the server receive.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,85 +18,85 @@ use tokio_postgres::config::Host;
 
 use crate::support::Frames;
 
-/// Where a connection is cut, once, by the writer's next commit on any of them: its COMMIT, or the end of a statement that
-/// is a transaction of its own.
+/// Where the writer's next commit cuts its connection, once. A commit is a COMMIT, or the end of a statement that is a
+/// transaction of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// Postgres gets all that precedes COMMIT, but not COMMIT.
+    /// Postgres receives everything before COMMIT, but not COMMIT.
     Before,
-    /// Postgres commits, and nobody is told.
+    /// Postgres commits, but its response is lost.
     After,
-    /// COMMIT is handed to Postgres and both sides are cut at once: it may or may not happen.
+    /// COMMIT is sent to Postgres and both sides are closed immediately. It may or may not succeed.
     During,
-    /// The client's side is cut. Postgres gets the whole statement, with all that was held back, when [`Proxy::release`]
-    /// says so: as when a network, or a Postgres that stands still, has kept it.
+    /// The client's side is closed. Postgres receives the delayed bytes and COMMIT only after [`Proxy::release`], as after a
+    /// delay in the network or a stall of Postgres.
     Late,
 }
 
-/// A step of the writer's transactions, before which one of its connections can be held.
+/// A step of the writer's transactions before which the proxy can pause a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The begin of a transaction; not of the next one, but of the one after so many more.
+    /// The `begin` of a transaction, after this many others.
     Begin(usize),
-    /// The statement that locks topics, which all that precedes it does not wait for.
+    /// The statement that locks topics. The writer does not wait for the responses to the statements before it.
     Lock,
     /// COMMIT.
     Commit,
 }
 
 #[derive(Debug)]
-struct Hold {
+struct PausePoint {
     step: Step,
     reached: oneshot::Sender<()>,
 }
 
-/// What becomes of bytes and of new connections.
+/// How the proxy handles traffic and new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Everything passes.
+enum Mode {
+    /// All traffic passes.
     Open,
-    /// New connections are closed at once, old ones were cut.
+    /// New connections are closed immediately. Open ones were cut.
     Closed,
-    /// Nothing passes on connections from before; new ones are served. As when a network forgets them.
+    /// Connections up to number `before` are stalled, as if a firewall had dropped their state. Newer ones work.
     Stalled { before: usize },
 }
 
 #[derive(Debug)]
-struct Trap {
+struct CommitFault {
     cut: Cut,
-    /// Whether nobody is let in from then on.
-    closes: bool,
-    /// Where the writer is held from then on.
-    hold: Option<Hold>,
-    struck: oneshot::Sender<()>,
+    /// Whether the proxy also closes new connections from then on.
+    closes_proxy: bool,
+    /// The step before which the writer is paused next.
+    pause: Option<PausePoint>,
+    injected: oneshot::Sender<()>,
 }
 
-/// The text by which the writer's statement is known that is a transaction of its own, and the one that locks.
-const APPENDING: &[u8] = b"-- Appends events";
-const LOCKING: &[u8] = b"-- Locks topics";
+/// The first comment of the append statement, which is a transaction of its own, and of the statement that locks topics.
+const APPEND_STATEMENT: &[u8] = b"-- Appends events";
+const LOCK_STATEMENT: &[u8] = b"-- Locks topics";
 
-/// How each transaction of the writer's begins.
+/// The statement that begins each transaction of the writer.
 const BEGIN: &[u8] = b"begin isolation level read committed;";
 
 #[derive(Debug)]
 struct Shared {
     socket: PathBuf,
-    way: watch::Sender<Way>,
-    /// Changed to cut all connections, but for one that may be spared.
+    mode: watch::Sender<Mode>,
+    /// A change cuts all connections except the one with this number.
     cuts: watch::Sender<Option<usize>>,
-    trap: Mutex<Option<Trap>>,
-    hold: Mutex<Option<Hold>>,
-    /// Lets the one go on that is held.
+    fault: Mutex<Option<CommitFault>>,
+    pause: Mutex<Option<PausePoint>>,
+    /// Resumes the paused connection.
     resumed: Notify,
-    /// Lets those go on that are late.
+    /// Releases the bytes that [`Cut::Late`] has delayed.
     released: Notify,
-    /// How many of them Postgres has had, and answered.
+    /// How many delayed commits Postgres has completed.
     late: watch::Sender<usize>,
     accepted: AtomicUsize,
     commits: AtomicUsize,
 }
 
-/// The proxy. It ends with its value.
+/// The proxy. It stops when dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -107,7 +106,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy to the Postgres (on a Unix socket) that `url` names.
+    /// Starts a proxy to the Postgres at `url`, which must name a Unix socket.
     pub(crate) async fn start(url: &str) -> Self {
         let config: Config = url.parse().unwrap();
         let [Host::Unix(directory)] = config.get_hosts() else { panic!("a Unix socket is expected: {url}") };
@@ -116,10 +115,10 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             socket: directory.join(format!(".s.PGSQL.{port}")),
-            way: watch::Sender::new(Way::Open),
+            mode: watch::Sender::new(Mode::Open),
             cuts: watch::Sender::new(None),
-            trap: Mutex::default(),
-            hold: Mutex::default(),
+            fault: Mutex::default(),
+            pause: Mutex::default(),
             resumed: Notify::new(),
             released: Notify::new(),
             late: watch::Sender::new(0),
@@ -130,7 +129,7 @@ impl Proxy {
         Self { address, config, shared, accepting }
     }
 
-    /// The `DATABASE_URL` that leads through here.
+    /// Returns the `DATABASE_URL` of the proxy.
     pub(crate) fn url(&self) -> String {
         let user = self.config.get_user().unwrap_or("postgres");
         let database = self.config.get_dbname().unwrap_or(user);
@@ -142,63 +141,63 @@ impl Proxy {
         self.shared.cuts.send_replace(None);
     }
 
-    /// Cuts all connections, and lets nobody in until [`Proxy::open`].
+    /// Cuts all connections and closes new ones until [`Proxy::open`].
     pub(crate) fn close(&self) {
-        self.shared.way.send_replace(Way::Closed);
+        self.shared.mode.send_replace(Mode::Closed);
         self.cut();
     }
 
-    /// Lets nothing more pass on the connections that are there, and tells nobody.
+    /// Stalls all open connections without closing them.
     pub(crate) fn stall(&self) {
         let before = self.shared.accepted.load(Ordering::SeqCst);
-        self.shared.way.send_replace(Way::Stalled { before });
+        self.shared.mode.send_replace(Mode::Stalled { before });
     }
 
-    /// Lets everything pass again.
+    /// Forwards all traffic again.
     pub(crate) fn open(&self) {
-        self.shared.way.send_replace(Way::Open);
+        self.shared.mode.send_replace(Mode::Open);
     }
 
-    /// Has the writer's next COMMIT cut its connection. The answer comes when that has happened.
+    /// Cuts the connection of the writer's next commit. The receiver resolves when that has happened.
     pub(crate) fn cut_at_commit(&self, cut: Cut) -> oneshot::Receiver<()> {
-        self.trap(cut, false, None)
+        self.arm(cut, false, None)
     }
 
-    /// The same; and when that has happened, the writer is [held](Self::hold_at) where it next comes to `step`.
-    pub(crate) fn cut_at_commit_and_hold(
+    /// The same, and then [pauses](Self::pause_at) the writer before its next `step`.
+    pub(crate) fn cut_at_commit_and_pause(
         &self,
         cut: Cut,
         step: Step,
     ) -> (oneshot::Receiver<()>, oneshot::Receiver<()>) {
-        let (reached, held) = oneshot::channel();
-        (self.trap(cut, false, Some(Hold { step, reached })), held)
+        let (reached, paused) = oneshot::channel();
+        (self.arm(cut, false, Some(PausePoint { step, reached })), paused)
     }
 
-    /// Holds the connection on which the writer next comes to `step`, with all that precedes that sent, until
-    /// [`Proxy::resume`] says so. The answer comes when it is held.
-    pub(crate) fn hold_at(&self, step: Step) -> oneshot::Receiver<()> {
-        let (reached, held) = oneshot::channel();
-        *self.shared.hold.lock().unwrap() = Some(Hold { step, reached });
-        held
+    /// Pauses the connection on which the writer next reaches `step`, until [`Proxy::resume`]. Everything before that step is
+    /// sent first. The receiver resolves when the connection is paused.
+    pub(crate) fn pause_at(&self, step: Step) -> oneshot::Receiver<()> {
+        let (reached, paused) = oneshot::channel();
+        *self.shared.pause.lock().unwrap() = Some(PausePoint { step, reached });
+        paused
     }
 
-    /// Lets the writer go on.
+    /// Resumes the paused connection.
     pub(crate) fn resume(&self) {
         self.shared.resumed.notify_one();
     }
 
-    /// The same, and nobody is let in from then on until [`Proxy::open`].
+    /// Like [`Proxy::cut_at_commit`], and closes new connections until [`Proxy::open`].
     pub(crate) fn close_at_commit(&self, cut: Cut) -> oneshot::Receiver<()> {
-        self.trap(cut, true, None)
+        self.arm(cut, true, None)
     }
 
-    fn trap(&self, cut: Cut, closes: bool, hold: Option<Hold>) -> oneshot::Receiver<()> {
-        let (struck, answer) = oneshot::channel();
-        *self.shared.trap.lock().unwrap() = Some(Trap { cut, closes, hold, struck });
-        answer
+    fn arm(&self, cut: Cut, closes_proxy: bool, pause: Option<PausePoint>) -> oneshot::Receiver<()> {
+        let (injected, response) = oneshot::channel();
+        *self.shared.fault.lock().unwrap() = Some(CommitFault { cut, closes_proxy, pause, injected });
+        response
     }
 
-    /// Hands Postgres what was held back for [`Cut::Late`], and waits until it has dealt with that.
+    /// Sends the bytes delayed by [`Cut::Late`] to Postgres, and waits until Postgres has processed them.
     pub(crate) async fn release(&self) {
         let mut late = self.shared.late.subscribe();
         late.mark_unchanged();
@@ -206,12 +205,12 @@ impl Proxy {
         late.changed().await.unwrap();
     }
 
-    /// How many of the writer's commits have come by.
+    /// Returns the number of the writer's commits so far.
     pub(crate) fn commits(&self) -> usize {
         self.shared.commits.load(Ordering::SeqCst)
     }
 
-    /// How many connections have come.
+    /// Returns the number of connections so far.
     pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
@@ -227,15 +226,15 @@ impl Drop for Proxy {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let number = shared.accepted.fetch_add(1, Ordering::SeqCst) + 1;
-        // Before the way is looked at: a connection is either turned away or cut, whenever it is closed.
+        // Subscribe before reading the mode. Then `close` either rejects the connection or cuts it.
         let mut cuts = shared.cuts.subscribe();
-        if *shared.way.borrow() == Way::Closed {
+        if *shared.mode.borrow() == Mode::Closed {
             continue;
         }
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             tokio::select! {
-                () = is_cut(&mut cuts, number) => {}
+                () = wait_for_cut(&mut cuts, number) => {}
                 () = serve(client, number, &shared) => {}
             }
         });
@@ -243,64 +242,64 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// Waits until this connection is cut.
-async fn is_cut(cuts: &mut watch::Receiver<Option<usize>>, number: usize) {
+async fn wait_for_cut(cuts: &mut watch::Receiver<Option<usize>>, number: usize) {
     while cuts.changed().await.is_ok() && *cuts.borrow() == Some(number) {}
 }
 
 async fn serve(client: TcpStream, number: usize, shared: &Shared) {
     let _ = client.set_nodelay(true);
-    // Postgres may be away.
+    // Postgres may be unavailable.
     let Ok(postgres) = UnixStream::connect(&shared.socket).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_postgres, to_postgres) = postgres.into_split();
-    // Set once the trap has struck here.
-    let (silence, silenced) = watch::channel(None);
-    let struck: Mutex<Option<oneshot::Sender<()>>> = Mutex::default();
+    // Set when a fault is injected on this connection.
+    let (cutoff, cutoff_changes) = watch::channel(None);
+    let injected: Mutex<Option<oneshot::Sender<()>>> = Mutex::default();
     tokio::select! {
-        () = upstream(from_client, to_postgres, number, shared, &silence, &struck) => {}
-        () = downstream(from_postgres, to_client, number, shared, silenced) => {}
+        () = upstream(from_client, to_postgres, number, shared, &cutoff, &injected) => {}
+        () = downstream(from_postgres, to_client, number, shared, cutoff_changes) => {}
     }
     // Both sides were dropped above.
-    if let Some(cue) = struck.into_inner().unwrap() {
-        let _ = cue.send(());
+    if let Some(sender) = injected.into_inner().unwrap() {
+        let _ = sender.send(());
     }
 }
 
 impl Shared {
-    /// Whether a frame is the one before which the writer is to be held.
-    fn holds(&self, follower: &Follower, frame: &[u8], commits: bool) -> Option<oneshot::Sender<()>> {
-        let mut hold = self.hold.lock().unwrap();
-        let is_there = match &mut hold.as_mut()?.step {
+    /// Returns whether the writer must be paused before this frame.
+    fn pauses_before(&self, state: &ProtocolState, frame: &[u8], commits: bool) -> Option<oneshot::Sender<()>> {
+        let mut pause = self.pause.lock().unwrap();
+        let is_reached = match &mut pause.as_mut()?.step {
             Step::Begin(after) if begins(frame) => {
-                let is_there = *after == 0;
+                let is_reached = *after == 0;
                 *after = after.saturating_sub(1);
-                is_there
+                is_reached
             }
             Step::Begin(_) => false,
             Step::Lock => {
-                frame.first() == Some(&b'B') && follower.locking.is_some() && follower.locking == bound(frame)
+                frame.first() == Some(&b'B') && state.lock_statement.is_some() && state.lock_statement == bound(frame)
             }
             Step::Commit => commits,
         };
-        hold.take_if(|_| is_there).map(|hold| hold.reached)
+        pause.take_if(|_| is_reached).map(|pause| pause.reached)
     }
 }
 
-/// Whether a frame begins a transaction of the writer's.
+/// Returns whether a frame begins a transaction of the writer.
 fn begins(frame: &[u8]) -> bool {
     frame.first() == Some(&b'Q') && frame.get(5..).is_some_and(|body| body.starts_with(BEGIN))
 }
 
-/// The name of the statement that a frame gives parameters to.
+/// Returns the name of the prepared statement that a Bind message names.
 fn bound(frame: &[u8]) -> Option<Vec<u8>> {
-    // The portal's name, then the statement's.
+    // The name of the portal, then the name of the statement.
     frame.get(5..)?.split(|byte| *byte == 0).nth(1).map(<[u8]>::to_vec)
 }
 
-/// Waits while this connection is one through which nothing passes.
-async fn pass(number: usize, shared: &Shared) {
-    let mut way = shared.way.subscribe();
-    let _ = way.wait_for(|way| !matches!(way, Way::Stalled { before } if number <= *before)).await;
+/// Waits while this connection is stalled.
+async fn wait_while_stalled(number: usize, shared: &Shared) {
+    let mut mode = shared.mode.subscribe();
+    let _ = mode.wait_for(|mode| !matches!(mode, Mode::Stalled { before } if number <= *before)).await;
 }
 
 async fn upstream(
@@ -308,17 +307,17 @@ async fn upstream(
     mut to: UnixWrite,
     number: usize,
     shared: &Shared,
-    silence: &watch::Sender<Option<Silence>>,
-    struck: &Mutex<Option<oneshot::Sender<()>>>,
+    cutoff: &watch::Sender<Option<ReplyCutoff>>,
+    injected: &Mutex<Option<oneshot::Sender<()>>>,
 ) {
     let mut frames = Frames::of_client();
-    let mut follower = Follower::default();
+    let mut state = ProtocolState::default();
     while frames.read(&mut from).await {
-        pass(number, shared).await;
+        wait_while_stalled(number, shared).await;
         let mut ready = Vec::new();
         while let Some(frame) = frames.next() {
-            let commits = follower.commits(&frame);
-            if let Some(reached) = shared.holds(&follower, &frame, commits) {
+            let commits = state.commits(&frame);
+            if let Some(reached) = shared.pauses_before(&state, &frame, commits) {
                 if to.write_all(&std::mem::take(&mut ready)).await.is_err() {
                     return;
                 }
@@ -327,27 +326,28 @@ async fn upstream(
             }
             if commits {
                 shared.commits.fetch_add(1, Ordering::SeqCst);
-                let trap = shared.trap.lock().unwrap().take();
-                if let Some(Trap { cut, closes, hold, struck: cue }) = trap {
-                    if hold.is_some() {
-                        *shared.hold.lock().unwrap() = hold;
+                let fault = shared.fault.lock().unwrap().take();
+                if let Some(CommitFault { cut, closes_proxy, pause, injected: sender }) = fault {
+                    if pause.is_some() {
+                        *shared.pause.lock().unwrap() = pause;
                     }
-                    if closes {
-                        shared.way.send_replace(Way::Closed);
-                        // Another connection that happens to be open would do as well as a new one.
+                    if closes_proxy {
+                        shared.mode.send_replace(Mode::Closed);
+                        // An open connection could replace a new one, so all others are cut too.
                         shared.cuts.send_replace(Some(number));
                     }
-                    silence.send_replace(Some(Silence { asked: follower.asked, is_cut: cut == Cut::Late }));
+                    cutoff
+                        .send_replace(Some(ReplyCutoff { requests: state.requests, closes_client: cut == Cut::Late }));
                     if cut == Cut::Late {
-                        // What was ready has not been sent either.
+                        // The bytes that were ready are delayed too.
                         ready.extend(frame);
                         drop(from);
-                        let _ = cue.send(());
+                        let _ = sender.send(());
                         shared.released.notified().await;
                         let _ = to.write_all(&ready).await;
                         return std::future::pending().await;
                     }
-                    *struck.lock().unwrap() = Some(cue);
+                    *injected.lock().unwrap() = Some(sender);
                     if cut == Cut::Before {
                         let _ = to.write_all(&ready).await;
                         return;
@@ -355,7 +355,7 @@ async fn upstream(
                     ready.extend(frame);
                     let _ = to.write_all(&ready).await;
                     if cut == Cut::After {
-                        // The other direction ends both when it has seen that it is committed.
+                        // `downstream` closes both sides when Postgres has committed.
                         return std::future::pending().await;
                     }
                     return;
@@ -369,43 +369,43 @@ async fn upstream(
     }
 }
 
-/// From when on nothing more is told to the client.
+/// The point from which responses are not forwarded to the client.
 #[derive(Debug, Clone, Copy)]
-struct Silence {
-    /// When Postgres has given so many answers it has committed.
-    asked: usize,
-    /// Whether the client is to notice.
-    is_cut: bool,
+struct ReplyCutoff {
+    /// Postgres has committed after this many responses.
+    requests: usize,
+    /// Whether the client's side is closed.
+    closes_client: bool,
 }
 
-/// What a client has asked for, by its frames.
+/// The protocol state of a connection, from the frames of its client.
 #[derive(Debug, Default)]
-struct Follower {
-    /// The name of the statement that is a transaction of its own.
-    appending: Option<Vec<u8>>,
-    /// The name of the one that locks.
-    locking: Option<Vec<u8>>,
+struct ProtocolState {
+    /// The name of the append statement, which is a transaction of its own.
+    append_statement: Option<Vec<u8>>,
+    /// The name of the statement that locks topics.
+    lock_statement: Option<Vec<u8>>,
     is_in_transaction: bool,
-    /// Whether that transaction is the writer's.
-    is_writing: bool,
-    /// Whether that statement has been given its parameters, so that the end of the message commits it.
+    /// Whether the current transaction is one of the writer.
+    is_writer_transaction: bool,
+    /// Whether the append statement is bound outside a transaction. Then the next Sync commits it.
     is_bound: bool,
-    /// How many answers Postgres owes, the one to the connection's begin included.
-    asked: usize,
+    /// The number of responses that Postgres has to send, including the one to the startup message.
+    requests: usize,
 }
 
-impl Follower {
-    /// Whether a frame commits what the writer has written.
+impl ProtocolState {
+    /// Returns whether a frame commits a transaction of the writer.
     fn commits(&mut self, frame: &[u8]) -> bool {
         let body = frame.get(5..).unwrap_or_default();
         match frame.first() {
             Some(b'Q') => {
-                self.asked += 1;
-                let commits = body == b"commit\0" && self.is_writing;
+                self.requests += 1;
+                let commits = body == b"commit\0" && self.is_writer_transaction;
                 if body.starts_with(b"begin") {
                     self.is_in_transaction = true;
-                    // Others have transactions, too.
-                    self.is_writing = begins(frame);
+                    // Other components have transactions too.
+                    self.is_writer_transaction = begins(frame);
                 } else if body == b"commit\0" || body == b"rollback\0" {
                     self.is_in_transaction = false;
                 }
@@ -414,25 +414,25 @@ impl Follower {
             Some(b'P') => {
                 let mut parts = body.splitn(2, |byte| *byte == 0);
                 let (name, text) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-                if text.starts_with(APPENDING) {
-                    self.appending = Some(name.to_vec());
-                } else if text.starts_with(LOCKING) {
-                    self.locking = Some(name.to_vec());
+                if text.starts_with(APPEND_STATEMENT) {
+                    self.append_statement = Some(name.to_vec());
+                } else if text.starts_with(LOCK_STATEMENT) {
+                    self.lock_statement = Some(name.to_vec());
                 }
                 false
             }
             Some(b'B') => {
                 let name = bound(frame);
-                self.is_bound = name.is_some() && name == self.appending && !self.is_in_transaction;
+                self.is_bound = name.is_some() && name == self.append_statement && !self.is_in_transaction;
                 false
             }
             Some(b'S') => {
-                self.asked += 1;
+                self.requests += 1;
                 std::mem::take(&mut self.is_bound)
             }
-            // The connection's begin, whose frame has no type.
+            // The startup message, which has no type byte.
             Some(0) => {
-                self.asked += 1;
+                self.requests += 1;
                 false
             }
             _ => false,
@@ -445,27 +445,27 @@ async fn downstream(
     to: OwnedWriteHalf,
     number: usize,
     shared: &Shared,
-    mut silenced: watch::Receiver<Option<Silence>>,
+    mut cutoff_changes: watch::Receiver<Option<ReplyCutoff>>,
 ) {
     let mut frames = Frames::of_postgres();
     let mut to = Some(to);
-    let mut answered = 0;
+    let mut responses = 0;
     loop {
         tokio::select! {
             is_more = frames.read(&mut from) => if !is_more { return },
-            Ok(()) = silenced.changed() => {}
+            Ok(()) = cutoff_changes.changed() => {}
         }
-        pass(number, shared).await;
-        let silence = *silenced.borrow();
-        if silence.is_some_and(|silence| silence.is_cut) {
+        wait_while_stalled(number, shared).await;
+        let cutoff = *cutoff_changes.borrow();
+        if cutoff.is_some_and(|cutoff| cutoff.closes_client) {
             to = None;
         }
         let mut ready = Vec::new();
         while let Some(frame) = frames.next() {
-            answered += usize::from(frame.first() == Some(&b'Z'));
-            match silence {
-                Some(silence) if answered >= silence.asked => {
-                    shared.late.send_modify(|late| *late += usize::from(silence.is_cut));
+            responses += usize::from(frame.first() == Some(&b'Z'));
+            match cutoff {
+                Some(cutoff) if responses >= cutoff.requests => {
+                    shared.late.send_modify(|late| *late += usize::from(cutoff.closes_client));
                     return;
                 }
                 Some(_) => {}

@@ -1,5 +1,5 @@
-//! A day's work in small: messages at a steady rate, while streams and polls come and go. What a server holds must not grow
-//! with what it has done.
+//! A soak test: messages at a constant rate, while streams and polls connect and disconnect. The resources of a server must
+//! not grow with the work it has done.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,43 +14,47 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+use crate::fixtures::{create_rides, replicas};
 use crate::support::{Database, Role, SECRET, Server, eventually_within};
-use crate::world::{make_rides, replicas};
-use crate::{size, two_at_a_time};
+use crate::{limit_heavy_tests, size};
 
 const RIDES: usize = 500;
 const SENDERS: usize = 20;
 const READERS: usize = 300;
 
-/// In all, a second, where the machine can do that.
+/// Messages a second of all senders together, if the machine sustains it.
 const RATE: usize = 1_000;
 
-/// How long a reader stays at most, in milliseconds.
+/// How long a reader stays connected at most, in milliseconds.
 const LONGEST_STAY: u64 = 4_000;
 
-/// What a server holds, by its own account.
+/// The resources of a server, from its metrics.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct ResourceUsage {
     memory: f64,
     files: f64,
     tasks: f64,
 }
 
-impl Held {
+impl ResourceUsage {
     async fn by(server: &Server) -> Self {
         let text = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
         let of = |name: &str| {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}"));
             line.rsplit_once(' ').unwrap().1.parse().unwrap()
         };
-        Self { memory: of("process_resident_memory_bytes"), files: of("process_open_fds"), tasks: of("ridewire_tasks") }
+        Self {
+            memory: of("process_resident_memory_bytes"),
+            files: of("process_open_fds"),
+            tasks: of("ridewire_tokio_tasks"),
+        }
     }
 
-    /// When all that was open has been let go.
-    async fn at_rest(server: &Server) -> Self {
-        let (patience, pause) = (Duration::from_secs(60), Duration::from_secs(1));
+    /// Waits until the server has released the resources of closed connections. Returns the usage then.
+    async fn settled(server: &Server) -> Self {
+        let (limit, pause) = (Duration::from_secs(60), Duration::from_secs(1));
         let mut before = Self::by(server).await;
-        eventually_within(patience, pause, "nothing more is let go", async || {
+        eventually_within(limit, pause, "all resources are released", async || {
             let now = Self::by(server).await;
             let is_still = now.files >= before.files && now.tasks >= before.tasks && now.memory >= before.memory * 0.99;
             before = now;
@@ -61,13 +65,13 @@ impl Held {
     }
 }
 
-/// A token that outlives the soak.
+/// Returns a token that is valid for the whole test.
 fn token(user: &str) -> String {
     let signer = Signer::new(SECRET.as_bytes()).unwrap();
     signer.sign(&UserId::parse(user).unwrap(), Role::Rider, Duration::from_secs(4 * 3_600)).unwrap()
 }
 
-/// Sends its part of so many messages, each when it is due, or as soon as it can.
+/// Sends one sender's share of the messages. Each is sent when it is due, or as soon as possible.
 async fn send(addresses: [SocketAddr; 2], tokens: Arc<Vec<String>>, messages: usize, senders: Arc<AtomicUsize>) {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut due = interval(Duration::from_secs(1) * u32::try_from(SENDERS).unwrap() / u32::try_from(RATE).unwrap());
@@ -75,17 +79,17 @@ async fn send(addresses: [SocketAddr; 2], tokens: Arc<Vec<String>>, messages: us
     for _ in 0..messages / SENDERS {
         due.tick().await;
         let (ride, address) = (fastrand::usize(..RIDES), addresses[fastrand::usize(..2)]);
-        let body = json!({ "rideId": format!("ride_{ride}"), "content": "so it goes, all day and all night" });
+        let body = json!({ "rideId": format!("ride_{ride}"), "content": "a message of the soak test" });
         let request = http.post(format!("http://{address}/api/v1/messages")).bearer_auth(&tokens[ride]);
-        let answer = request.body(body.to_string()).send().await.unwrap();
-        assert_eq!(answer.status(), 201);
-        answer.bytes().await.unwrap();
+        let response = request.body(body.to_string()).send().await.unwrap();
+        assert_eq!(response.status(), 201);
+        response.bytes().await.unwrap();
     }
     senders.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Comes as a stream or a poll, of one ride or of everything, stays for some seconds, goes without a word, and comes again, as
-/// long as anybody sends.
+/// Opens a stream or a poll, of one ride or of all, stays for up to some seconds, disconnects, and repeats this while
+/// messages are sent.
 async fn read(addresses: [SocketAddr; 2], tokens: Arc<Vec<String>>, senders: Arc<AtomicUsize>, read: Arc<AtomicUsize>) {
     let mut buffer = vec![0; 16 * 1024];
     while senders.load(Ordering::Relaxed) > 0 {
@@ -99,14 +103,14 @@ async fn read(addresses: [SocketAddr; 2], tokens: Arc<Vec<String>>, senders: Arc
         let mut socket = TcpStream::connect(addresses[fastrand::usize(..2)]).await.unwrap();
         let request = format!("GET /api/v1/{path} HTTP/1.0\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
-        let leaves = Instant::now() + Duration::from_millis(fastrand::u64(100..LONGEST_STAY));
-        while let Ok(Ok(bytes @ 1..)) = timeout_at(leaves, socket.read(&mut buffer)).await {
+        let deadline = Instant::now() + Duration::from_millis(fastrand::u64(100..LONGEST_STAY));
+        while let Ok(Ok(bytes @ 1..)) = timeout_at(deadline, socket.read(&mut buffer)).await {
             read.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 }
 
-/// Sends so many messages: how many bytes were read meanwhile.
+/// Sends this many messages. Returns how many bytes the readers received meanwhile.
 async fn work(addresses: [SocketAddr; 2], tokens: &Arc<Vec<String>>, messages: usize) -> usize {
     let (senders, taken) = (Arc::new(AtomicUsize::new(SENDERS)), Arc::new(AtomicUsize::new(0)));
     let mut working = JoinSet::new();
@@ -121,25 +125,25 @@ async fn work(addresses: [SocketAddr; 2], tokens: &Arc<Vec<String>>, messages: u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_server_holds_does_not_grow_with_what_it_has_done() {
-    let _turn = two_at_a_time().await;
+async fn resources_of_a_server_do_not_grow_with_its_work() {
+    let _permit = limit_heavy_tests().await;
     let messages = size(12_000, 3_600 * RATE);
     let database = Database::create().await;
     let servers = [Server::start(&database).await, Server::start(&database).await];
     let rides: Vec<_> = (0..RIDES).map(|number| format!("ride_{number}")).collect();
-    make_rides(&replicas(&servers[0], &servers[1]), &rides).await;
+    create_rides(&replicas(&servers[0], &servers[1]), &rides).await;
     let tokens = Arc::new(rides.iter().map(|ride| token(&format!("rider_of_{ride}"))).collect::<Vec<_>>());
     let addresses = [servers[0].address().parse().unwrap(), servers[1].address().parse().unwrap()];
 
-    // What is made once is made now: connections to Postgres, the allocator's own, caches.
+    // Warm-up: database connections, allocator arenas and caches.
     work(addresses, &tokens, messages / 10).await;
-    let began = [Held::at_rest(&servers[0]).await, Held::at_rest(&servers[1]).await];
+    let began = [ResourceUsage::settled(&servers[0]).await, ResourceUsage::settled(&servers[1]).await];
     let working = Instant::now();
     let read = work(addresses, &tokens, messages).await;
     eprintln!("{messages} messages sent and {read} bytes read in {:.0?}", working.elapsed());
-    assert!(read > 100 * messages, "hardly anything was read: {read}");
+    assert!(read > 100 * messages, "too little was read: {read}");
     for (server, began) in servers.iter().zip(began) {
-        let ended = Held::at_rest(server).await;
+        let ended = ResourceUsage::settled(server).await;
         eprintln!("began with {began:?}, ended with {ended:?}");
         assert!(ended.files <= began.files + 4.0, "{began:?} {ended:?}");
         assert!(ended.tasks <= began.tasks + 8.0, "{began:?} {ended:?}");

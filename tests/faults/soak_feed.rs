@@ -1,4 +1,4 @@
-//! The feed under load, while its relays are killed: replicas that relay, and the connections that hold the relay's lock.
+//! The feed under load while its relay is killed: the relaying replica, or the connection that holds the relay's lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,16 +15,16 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_postgres::Client;
 
+use crate::fixtures::{create_rides, replicas, token};
 use crate::subscribers::Replicas;
 use crate::support::{Database, Role, Server, eventually_within};
-use crate::world::{make_rides, replicas, token};
-use crate::{size, two_at_a_time};
+use crate::{limit_heavy_tests, size};
 
 const RIDES: usize = 96;
 const SENDERS: usize = 32;
 
-/// How long the run may stand still.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the run may make no progress.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Deserialize)]
 struct Page<'a> {
@@ -51,7 +51,7 @@ struct Data<'a> {
     data: &'a RawValue,
 }
 
-/// A log: how far it goes, and a hash of all that is in it.
+/// The state of a log: its last seq, and a hash of its events.
 #[derive(Debug, Default, Clone)]
 struct Log {
     last: i64,
@@ -65,7 +65,7 @@ impl Log {
     }
 }
 
-/// The feed as a reader has seen it, page by page and on either replica.
+/// The feed as a reader received it, page by page from either replica.
 #[derive(Debug, Default)]
 struct Seen {
     cursor: String,
@@ -74,14 +74,14 @@ struct Seen {
 }
 
 impl Seen {
-    /// Takes a page, whose positions have to go on where the last one ended, and whose events where their logs did.
+    /// Appends a page. Its feed positions must continue the last page, and its events must continue their logs.
     fn take(&mut self, page: &Page<'_>) {
         assert!(page.gap.is_none(), "the feed has a hole after {}", self.cursor);
         for event in &page.events {
             self.events += 1;
-            assert_eq!(event.id, self.events.to_string(), "positions without holes");
+            assert_eq!(event.id, self.events.to_string(), "contiguous positions");
             let log = self.logs.entry(event.data.topic.clone()).or_default();
-            assert_eq!(event.data.seq, log.last + 1, "the next of {} at {}", event.data.topic, event.id);
+            assert_eq!(event.data.seq, log.last + 1, "the next event of {} at {}", event.data.topic, event.id);
             log.append(event.data.seq, &event.kind, event.data.data.get());
         }
         self.cursor.clone_from(&page.cursor);
@@ -97,7 +97,7 @@ async fn read(replicas: Arc<Replicas>, is_enough: Arc<AtomicBool>) -> Seen {
         let wait = if is_last { 0 } else { 1 };
         let url = format!("http://{}/api/v1/feed/poll?after={}&wait={wait}", replicas.get(number), seen.cursor);
         let polled = async { http.get(url).bearer_auth(&token).send().await?.error_for_status()?.text().await };
-        // From a replica that is killed there is no response, or half of one.
+        // A replica that is killed returns no response or a truncated one.
         let Ok(text) = polled.await else {
             sleep(Duration::from_millis(20)).await;
             continue;
@@ -111,7 +111,7 @@ async fn read(replicas: Arc<Replicas>, is_enough: Arc<AtomicBool>) -> Seen {
     seen
 }
 
-/// Sends its share of the messages, each until it is acknowledged, on rides of its own.
+/// Sends one sender's share of the messages on its own rides. Each is retried until it is acknowledged.
 async fn send(replicas: Arc<Replicas>, number: usize, messages: usize, sent: Arc<AtomicUsize>) {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
     let rides: Vec<_> = (number..RIDES).step_by(SENDERS).collect();
@@ -122,25 +122,25 @@ async fn send(replicas: Arc<Replicas>, number: usize, messages: usize, sent: Arc
         let body = json!({ "rideId": format!("ride_{ride}"), "content": name, "clientMessageId": name }).to_string();
         for attempt in 0.. {
             let url = format!("http://{}/api/v1/messages", replicas.get(n + attempt));
-            let answer = http.post(url).bearer_auth(&tokens[which]).body(body.clone()).send().await;
-            match answer.map(|answer| answer.status().as_u16()) {
+            let response = http.post(url).bearer_auth(&tokens[which]).body(body.clone()).send().await;
+            match response.map(|response| response.status().as_u16()) {
                 Ok(200 | 201) => break,
                 Ok(429 | 503) | Err(_) => sleep(Duration::from_millis(fastrand::u64(5..50))).await,
-                Ok(status) => panic!("{name} was answered {status}"),
+                Ok(status) => panic!("{name} got {status}"),
             }
         }
         sent.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Ends the connections whose last statement gave positions.
+/// Terminates the connections whose last statement assigned feed positions.
 async fn kill_relaying_backends(client: &Client) -> usize {
     let kill = "select pg_terminate_backend(pid) from pg_stat_activity
-                where datname = current_database() and pid <> pg_backend_pid() and query like '-- Gives positions%'";
+                where datname = current_database() and pid <> pg_backend_pid() and query like '-- Assigns feed positions%'";
     client.query(kill, &[]).await.unwrap().len()
 }
 
-/// The logs as the database has them.
+/// Reads the logs from the database.
 async fn logs(client: &Client) -> BTreeMap<String, Log> {
     let mut logs: BTreeMap<String, Log> = BTreeMap::new();
     let all = "select topic, seq, type, data from events order by topic, seq";
@@ -156,15 +156,15 @@ async fn logs(client: &Client) -> BTreeMap<String, Log> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feed_is_contiguous_and_equals_the_logs_while_its_relay_is_killed() {
-    let _turn = two_at_a_time().await;
+    let _permit = limit_heavy_tests().await;
     let messages = size(4_000, 1_000_000);
     let kills = size(5, 300);
     let database = Database::create().await;
     let settings = [("RIDEWIRE_PUSH_AFTER", "0s"), ("RIDEWIRE_FALLBACK_POLL", "500ms")];
-    let mut servers = [Server::with(&database, &settings).await, Server::with(&database, &settings).await];
+    let mut servers = [Server::start_with(&database, &settings).await, Server::start_with(&database, &settings).await];
     let addresses = Arc::new(replicas(&servers[0], &servers[1]));
     let rides: Vec<_> = (0..RIDES).map(|ride| format!("ride_{ride}")).collect();
-    make_rides(&addresses, &rides).await;
+    create_rides(&addresses, &rides).await;
     let client = database.client().await;
 
     let (sent, is_enough) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
@@ -173,26 +173,26 @@ async fn the_feed_is_contiguous_and_equals_the_logs_while_its_relay_is_killed() 
     for number in 0..SENDERS {
         sending.spawn(send(Arc::clone(&addresses), number, messages / SENDERS, Arc::clone(&sent)));
     }
-    // The faults strike after so many messages, by turns: the relay's connection, and the process of one replica or the other.
+    // A fault is injected after every so many messages: the relay's connection is terminated, or one of the replicas is killed.
     let (mut connections, mut processes) = (0, 0);
     for kill in 1..=kills {
         let due = messages / SENDERS * SENDERS / (kills + 1) * kill;
-        eventually_within(PATIENCE, Duration::from_millis(2), "messages are sent", async || {
+        eventually_within(TIMEOUT, Duration::from_millis(2), "messages are sent", async || {
             (sent.load(Ordering::Relaxed) >= due).then_some(())
         })
         .await;
         if kill % 2 == 0 {
             let number = processes % 2;
-            // The next one starts before: the other may be the one that is killed next.
-            let next = Server::with(&database, &settings).await;
+            // Its replacement starts first, because the other replica may be the next one to be killed.
+            let next = Server::start_with(&database, &settings).await;
             let address = next.address().parse().unwrap();
-            let victim = std::mem::replace(&mut servers[number], next);
-            victim.kill().await;
+            let old = std::mem::replace(&mut servers[number], next);
+            old.kill().await;
             addresses.replace(number, address);
             processes += 1;
         } else {
-            // Between two of its steps the relay has none.
-            connections += eventually_within(PATIENCE, Duration::from_millis(1), "a relay's connection", async || {
+            // Between two steps, the relay has no such connection.
+            connections += eventually_within(TIMEOUT, Duration::from_millis(1), "a relay's connection", async || {
                 Some(kill_relaying_backends(&client).await).filter(|killed| *killed > 0)
             })
             .await;
@@ -201,7 +201,7 @@ async fn the_feed_is_contiguous_and_equals_the_logs_while_its_relay_is_killed() 
     while let Some(ended) = sending.join_next().await {
         ended.unwrap();
     }
-    eventually_within(PATIENCE, Duration::from_millis(50), "everything has a position", async || {
+    eventually_within(TIMEOUT, Duration::from_millis(50), "everything has a position", async || {
         let waiting = client.query_one("select count(*) from feed_batches", &[]).await.unwrap();
         (waiting.get::<_, i64>(0) == 0).then_some(())
     })
@@ -220,7 +220,7 @@ async fn the_feed_is_contiguous_and_equals_the_logs_while_its_relay_is_killed() 
         let read = &seen.logs[topic];
         assert_eq!((read.last, read.hash.finish()), (log.last, log.hash.finish()), "the log of {topic}");
     }
-    // The positions as they are stored.
+    // The positions as stored.
     let stored =
         "select count(*), min(position), max(position), (select last_seq from topics where name = 'feed') from feed";
     let stored = client.query_one(stored, &[]).await.unwrap();

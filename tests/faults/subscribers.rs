@@ -1,7 +1,7 @@
-//! Light readers of streams, as many as a test wants: a task and a socket each.
+//! Lightweight stream readers: one task and one socket each.
 //!
-//! They speak HTTP/1.0, so that a body is what comes until the end, and come back on any replica with their last
-//! id after every end, as an `EventSource` does.
+//! They use HTTP/1.0, so a body ends with its connection. Like an `EventSource`, a reader reconnects with its last id when
+//! a stream ends, on either replica.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -14,9 +14,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::checker::{Seen, View};
+use crate::checker::{SeenEvent, SubscriberView};
 
-/// The replicas as clients find them; one may be gone.
+/// The addresses of the replicas. One of them may be down.
 #[derive(Debug)]
 pub(crate) struct Replicas(RwLock<[SocketAddr; 2]>);
 
@@ -25,18 +25,18 @@ impl Replicas {
         Self(RwLock::new(addresses))
     }
 
-    /// One of the two, whichever number is given.
+    /// Returns the address of replica `number` modulo 2.
     pub(crate) fn get(&self, number: usize) -> SocketAddr {
         self.0.read().unwrap()[number % 2]
     }
 
-    /// Another has taken the place of one.
+    /// Replaces the address of a replica.
     pub(crate) fn replace(&self, number: usize, address: SocketAddr) {
         self.0.write().unwrap()[number % 2] = address;
     }
 }
 
-/// How far a subscriber is, for those who wait for it.
+/// The progress of a subscriber.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     last: AtomicI64,
@@ -44,29 +44,29 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// The last seq that it got.
+    /// Returns the last seq that it received.
     pub(crate) fn last(&self) -> i64 {
         self.last.load(Ordering::Relaxed)
     }
 
-    /// Whether a stream is open that has begun.
+    /// Returns whether a stream is open and has begun.
     pub(crate) fn is_synced(&self) -> bool {
         self.is_synced.load(Ordering::Relaxed)
     }
 }
 
-/// One who follows a ride.
+/// A reader of a ride.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(crate) ride: String,
     pub(crate) progress: Arc<Progress>,
     stop: Arc<AtomicBool>,
     wake: Arc<tokio::sync::Notify>,
-    task: JoinHandle<View>,
+    task: JoinHandle<SubscriberView>,
 }
 
 impl Subscriber {
-    /// Follows `ride` from its beginning, first on the replica of that number.
+    /// Reads `ride` from its beginning, first from replica `number`.
     pub(crate) fn start(replicas: &Arc<Replicas>, number: usize, ride: &str, token: String) -> Self {
         let progress = Arc::new(Progress::default());
         let (stop, wake) = (Arc::new(AtomicBool::new(false)), Arc::new(tokio::sync::Notify::new()));
@@ -74,7 +74,7 @@ impl Subscriber {
             replicas: Arc::clone(replicas),
             number,
             token,
-            view: View { ride: ride.to_owned(), ..View::default() },
+            view: SubscriberView { ride: ride.to_owned(), ..SubscriberView::default() },
             progress: Arc::clone(&progress),
         };
         let task = tokio::spawn({
@@ -84,8 +84,8 @@ impl Subscriber {
         Self { ride: ride.to_owned(), progress, stop, wake, task }
     }
 
-    /// Ends it: what it has seen.
-    pub(crate) async fn finish(self) -> View {
+    /// Stops the reader. Returns the events that it received.
+    pub(crate) async fn finish(self) -> SubscriberView {
         self.stop.store(true, Ordering::SeqCst);
         self.wake.notify_one();
         self.task.await.unwrap()
@@ -96,16 +96,16 @@ struct Reader {
     replicas: Arc<Replicas>,
     number: usize,
     token: String,
-    view: View,
+    view: SubscriberView,
     progress: Arc<Progress>,
 }
 
 impl Reader {
-    async fn run(mut self, stop: &AtomicBool, wake: &tokio::sync::Notify) -> View {
+    async fn run(mut self, stop: &AtomicBool, wake: &tokio::sync::Notify) -> SubscriberView {
         while !stop.load(Ordering::SeqCst) {
             tokio::select! {
                 () = wake.notified() => {}
-                // An end by itself, or none to be had: try the other replica.
+                // The stream ended or could not be opened: use the other replica.
                 () = self.follow() => {
                     self.progress.is_synced.store(false, Ordering::Relaxed);
                     self.number += 1;
@@ -116,7 +116,7 @@ impl Reader {
         self.view
     }
 
-    /// One stream, to its end.
+    /// Reads one stream to its end.
     async fn follow(&mut self) {
         let address = self.replicas.get(self.number);
         let Ok(Ok(mut socket)) = timeout(Duration::from_secs(2), TcpStream::connect(address)).await else { return };
@@ -141,12 +141,12 @@ impl Reader {
                     has_head = true;
                     if block.split(' ').nth(1) != Some("200") {
                         let status = block.lines().next().unwrap_or_default();
-                        return self.view.problems.push(format!("a stream was answered {status}"));
+                        return self.view.problems.push(format!("a stream got {status}"));
                     }
                 } else if is_synced {
-                    self.take(&block);
+                    self.record(&block);
                 } else {
-                    is_synced = self.take_sync(&block, last);
+                    is_synced = self.check_sync(&block, last);
                 }
             }
             if !matches!(socket.read_buf(&mut buffer).await, Ok(read) if read > 0) {
@@ -155,39 +155,39 @@ impl Reader {
         }
     }
 
-    /// The first event of a stream.
-    fn take_sync(&mut self, block: &str, last: i64) -> bool {
+    /// Checks the first event of a stream.
+    fn check_sync(&mut self, block: &str, last: i64) -> bool {
         let Some(frame) = Frame::parse(block) else { return false };
         let data: Value = serde_json::from_str(frame.data).unwrap_or_default();
-        let is_good = frame.event == "stream:sync"
+        let is_valid = frame.event == "stream:sync"
             && frame.id == Some(last)
             && data["resumed"] == true
             && data["gap"].is_null()
             && data["state"]["ride"]["rideId"] == *self.view.ride;
-        if !is_good {
-            self.view.problems.push(format!("a stream that continues after {last} begins with {block:?}"));
+        if !is_valid {
+            self.view.problems.push(format!("a stream that resumes after {last} begins with {block:?}"));
         }
         self.view.connections += 1;
         self.progress.is_synced.store(true, Ordering::Relaxed);
         true
     }
 
-    fn take(&mut self, block: &str) {
+    fn record(&mut self, block: &str) {
         let Some(frame) = Frame::parse(block) else { return };
         match (frame.event, frame.id) {
             ("stream:closing", None) if frame.data.contains("shutdown") => {}
             (event, Some(seq)) if !event.starts_with("stream:") => {
-                self.view.seen.push(Seen::new(seq, event, frame.data));
+                self.view.seen.push(SeenEvent::new(seq, event, frame.data));
                 self.progress.last.store(seq, Ordering::Relaxed);
             }
-            // Presence and the like: not in the log.
+            // Presence and other events that are not in the log.
             (event, None) if !event.starts_with("stream:") => {}
             _ => self.view.problems.push(format!("got {block:?}")),
         }
     }
 }
 
-/// Where the first block ends, its blank line included.
+/// Returns the end of the first block, after its blank line.
 pub(crate) fn find_blank_line(buffer: &[u8], has_head: bool) -> Option<usize> {
     let mark: &[u8] = if has_head { b"\n\n" } else { b"\r\n\r\n" };
     buffer.windows(mark.len()).position(|window| window == mark).map(|place| place + mark.len())
@@ -201,7 +201,7 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// `None` for what is only comments and `retry:`.
+    /// Returns `None` for a block of comments and `retry:` only.
     pub(crate) fn parse(block: &'a str) -> Option<Self> {
         let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
         Some(Self {

@@ -1,134 +1,135 @@
-//! Access rights, generated: each type of event × each way out × each reader, after each of two histories of a ride.
+//! Generated tests of access rights: each event type × each read path × each reader, in two stages of a ride.
 //!
-//! One ride has five drivers' times, with every type of event in each of them, and with events in each that concern the messages of
-//! all earlier ones. Then every reader takes every way out. What each of them should find is computed from the log alone by an
-//! [oracle](oracle) that knows nothing of the server's code: a reader's intervals, the seq of the event, and the seq of the
-//! message that it concerns. The types are the server's own list, so a new type fails here until it has its place.
+//! One ride has five driver assignments. Each assignment has every event type, and events about the messages of all earlier
+//! assignments. Every reader uses every read path. An [oracle](oracle) computes the expected result from the log alone, without
+//! the server's code. It uses the reader's intervals, the seq of the event, and the seq of the message that the event is about.
+//! The types are the server's list: a new type fails the test until it has an entry in [`SCOPES`].
 
-mod live;
+mod collector;
+mod fixture;
 mod oracle;
-mod ways;
-mod world;
+mod read_paths;
 
 use std::collections::BTreeMap;
 
 use ridewire::domain::EventType;
 use serde_json::{Value, json};
 
+use self::fixture::Fixture;
 use self::oracle::Oracle;
-use self::ways::Way;
-use self::world::World;
+use self::read_paths::ReadPath;
 
-/// Where events of a type are.
+/// Where the events of a type are stored or sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// In the log of the ride, in every interval of this test.
-    RideOften,
-    /// In the log of the ride, in some of them.
+pub(crate) enum Scope {
+    /// In the ride's log, in each assignment of this test.
+    RideEachAssignment,
+    /// In the ride's log, in some assignments.
     Ride,
-    /// In the logs of users.
+    /// On user topics.
     User,
-    /// In the log of the ride, and of its participants.
-    Both,
-    /// On the feed alone.
+    /// In the ride's log and on the user topics of its participants.
+    RideAndUser,
+    /// Only on the feed.
     Feed,
-    /// A value of the ride's, without a log.
-    RideValue,
-    /// A value of dispatch.
-    Drivers,
+    /// Latest-only or ephemeral, on the ride.
+    RideUnlogged,
+    /// Latest-only, on the `drivers` topic.
+    DispatchUnlogged,
 }
 
-/// Each type has an entry: one without fails the test.
-const PLACES: [(&str, Place); 21] = [
-    ("message:new", Place::RideOften),
-    ("message:edited", Place::RideOften),
-    ("message:deleted", Place::RideOften),
-    ("message:reaction", Place::RideOften),
-    ("message:read", Place::RideOften),
-    ("message:delivered", Place::RideOften),
-    ("ride:accept", Place::Ride),
-    ("ride:cancel", Place::Ride),
-    ("ride:status", Place::RideOften),
-    ("ride:participants", Place::RideOften),
-    ("ride:assigned", Place::User),
-    ("ride:closed", Place::User),
-    ("ride:reopened", Place::Both),
-    ("notice", Place::User),
-    ("message:undelivered", Place::Feed),
-    ("message:flagged", Place::Feed),
-    ("typing:indicator", Place::RideValue),
-    ("presence:online", Place::RideValue),
-    ("presence:offline", Place::RideValue),
-    ("driver:availability", Place::Drivers),
-    ("ride:location", Place::RideValue),
+/// The scope of each event type. A type without an entry fails the test.
+const SCOPES: [(&str, Scope); 21] = [
+    ("message:new", Scope::RideEachAssignment),
+    ("message:edited", Scope::RideEachAssignment),
+    ("message:deleted", Scope::RideEachAssignment),
+    ("message:reaction", Scope::RideEachAssignment),
+    ("message:read", Scope::RideEachAssignment),
+    ("message:delivered", Scope::RideEachAssignment),
+    ("ride:accept", Scope::Ride),
+    ("ride:cancel", Scope::Ride),
+    ("ride:status", Scope::RideEachAssignment),
+    ("ride:participants", Scope::RideEachAssignment),
+    ("ride:assigned", Scope::User),
+    ("ride:closed", Scope::User),
+    ("ride:reopened", Scope::RideAndUser),
+    ("notice", Scope::User),
+    ("message:undelivered", Scope::Feed),
+    ("message:flagged", Scope::Feed),
+    ("typing:indicator", Scope::RideUnlogged),
+    ("presence:online", Scope::RideUnlogged),
+    ("presence:offline", Scope::RideUnlogged),
+    ("driver:availability", Scope::DispatchUnlogged),
+    ("ride:location", Scope::RideUnlogged),
 ];
 
-/// Where events of this type are.
-pub(crate) fn place(kind: &str) -> Place {
-    let known = PLACES.iter().find(|(name, _)| *name == kind);
-    known.unwrap_or_else(|| panic!("{kind}: a type of events without an entry in PLACES: who may see it?")).1
+/// Returns the scope of an event type.
+pub(crate) fn scope(kind: &str) -> Scope {
+    let entry = SCOPES.iter().find(|(name, _)| *name == kind);
+    entry.unwrap_or_else(|| panic!("{kind}: an event type without an entry in SCOPES")).1
 }
 
-/// What a way out shows to a reader, and what it should show.
+/// What a read path returns to a reader, or is expected to return.
 #[derive(Debug, Default)]
-pub(crate) struct Shown {
-    /// The durable events, in order, each by a key.
+pub(crate) struct Output {
+    /// The durable events in order, as (type, key).
     pub(crate) events: Vec<(String, String)>,
-    /// What it shows of a type otherwise: of messages as they are now, of values, of counts.
+    /// What else the path shows about a type: current messages, latest-only values, counts.
     pub(crate) views: BTreeMap<&'static str, Value>,
-    /// All that was received.
+    /// The whole text that was received.
     pub(crate) text: String,
 }
 
-impl Shown {
-    /// The same refusal, whatever was asked for.
-    pub(crate) fn refused(status: u16, text: String) -> Self {
-        let views = PLACES.iter().map(|(kind, _)| (*kind, json!(status))).collect();
+impl Output {
+    /// A rejection: each type has the status as its view.
+    pub(crate) fn rejected(status: u16, text: String) -> Self {
+        let views = SCOPES.iter().map(|(kind, _)| (*kind, json!(status))).collect();
         Self { events: Vec::new(), views, text }
     }
 
-    fn of(&self, kind: &str) -> (Vec<&str>, Option<&Value>) {
+    fn of_type(&self, kind: &str) -> (Vec<&str>, Option<&Value>) {
         let events = self.events.iter().filter(|(name, _)| name == kind).map(|(_, key)| key.as_str());
         let mut events: Vec<_> = events.collect();
-        // How topics alternate is free.
+        // The order between topics is not specified.
         events.sort_unstable();
         (events, self.views.get(kind))
     }
 
-    /// The events of the ride's log alone, in their order.
+    /// Returns the events of the ride's log in order.
     fn of_ride(&self) -> Vec<&str> {
-        let of_ride = |kind: &str| matches!(place(kind), Place::Ride | Place::RideOften);
+        let of_ride = |kind: &str| matches!(scope(kind), Scope::Ride | Scope::RideEachAssignment);
         self.events.iter().filter(|(kind, _)| of_ride(kind)).map(|(_, key)| key.as_str()).collect()
     }
 }
 
-/// How the cases of one look at the ride are checked.
-struct Checked {
+/// Counts the cases and collects the failures.
+struct Checker {
     cases: usize,
     failed: Vec<String>,
 }
 
-impl Checked {
-    async fn look(&mut self, world: &World, stage: &str) {
-        let oracle = Oracle::of(world).await;
-        oracle.has_everything();
-        for reader in &world.readers {
-            for way in Way::ALL {
-                let found = world.take(way, reader, &oracle).await;
-                let expected = oracle.expected(way, reader);
+impl Checker {
+    async fn check_all(&mut self, fixture: &Fixture, stage: &str) {
+        let oracle = Oracle::of(fixture).await;
+        oracle.assert_complete();
+        for reader in &fixture.readers {
+            for via in ReadPath::ALL {
+                let found = fixture.read(via, reader, &oracle).await;
+                let expected = oracle.expected(via, reader);
                 for kind in EventType::ALL {
                     let kind = kind.as_str();
                     self.cases += 1;
-                    let case = format!("{stage} / {} / {way:?} / {kind}", reader.label);
+                    let case = format!("{stage} / {} / {via:?} / {kind}", reader.label);
                     let leaked: Vec<_> = oracle
-                        .forbidden_words(kind, way, reader)
+                        .forbidden_words(kind, via, reader)
                         .into_iter()
                         .filter(|word| found.text.contains(word.as_str()))
                         .collect();
                     if !leaked.is_empty() {
-                        self.failed.push(format!("{case}: has words of events that are not the reader's: {leaked:?}"));
+                        self.failed
+                            .push(format!("{case}: contains text of events that the reader may not see: {leaked:?}"));
                     }
-                    let (has, should) = (found.of(kind), expected.of(kind));
+                    let (has, should) = (found.of_type(kind), expected.of_type(kind));
                     if has != should {
                         let extra: Vec<_> = has.0.iter().filter(|key| !should.0.contains(key)).collect();
                         let missing: Vec<_> = should.0.iter().filter(|key| !has.0.contains(key)).collect();
@@ -141,9 +142,9 @@ impl Checked {
                         ));
                     }
                 }
-                // In the log's order, each once.
+                // In the order of the log, each event once.
                 if found.of_ride() != expected.of_ride() {
-                    self.failed.push(format!("{stage} / {} / {way:?}: in another order", reader.label));
+                    self.failed.push(format!("{stage} / {} / {via:?}: wrong order", reader.label));
                 }
             }
         }
@@ -151,34 +152,34 @@ impl Checked {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_type_of_event_by_every_way_out_reaches_exactly_the_readers_whose_it_is() {
+async fn each_event_type_on_each_read_path_reaches_exactly_the_readers_with_access() {
     for kind in EventType::ALL {
-        place(kind.as_str());
+        scope(kind.as_str());
     }
-    assert_eq!(EventType::ALL.len(), PLACES.len(), "each entry is of a type that there is");
-    let mut checked = Checked { cases: 0, failed: Vec::new() };
-    let mut world = World::create().await;
-    // The driver of the second time is back.
-    for time in 0..4 {
-        world.begin_time(time).await;
-        world.fill_time(time).await;
+    assert_eq!(EventType::ALL.len(), SCOPES.len(), "each entry is of an existing type");
+    let mut checker = Checker { cases: 0, failed: Vec::new() };
+    let mut fixture = Fixture::create().await;
+    // The driver of the second assignment returns in the fourth.
+    for assignment in 0..4 {
+        fixture.begin_assignment(assignment).await;
+        fixture.fill_assignment(assignment).await;
     }
-    world.settle("back").await;
-    checked.look(&world, "put back").await;
-    // And is replaced again; the ride ends, and is reopened.
-    world.begin_time(4).await;
-    world.fill_time(4).await;
-    world.end_and_reopen().await;
-    world.settle("end").await;
-    checked.look(&world, "ended").await;
+    fixture.finish_stage("returned").await;
+    checker.check_all(&fixture, "driver returned").await;
+    // That driver is replaced again. The ride ends and is reopened.
+    fixture.begin_assignment(4).await;
+    fixture.fill_assignment(4).await;
+    fixture.end_and_reopen().await;
+    fixture.finish_stage("end").await;
+    checker.check_all(&fixture, "ended").await;
 
-    // Two looks, eight readers, 21 ways out, 21 types.
-    let (stages, readers, ways, types) = (2, 8, 21, 21);
+    // Two stages, eight readers, 21 read paths, 21 types.
+    let (stages, readers, read_paths, types) = (2, 8, 21, 21);
     assert_eq!(
-        (world.readers.len(), Way::ALL.len(), EventType::ALL.len(), checked.cases),
-        (readers, ways, types, stages * readers * ways * types),
-        "as many cases as there are combinations: 7,056"
+        (fixture.readers.len(), ReadPath::ALL.len(), EventType::ALL.len(), checker.cases),
+        (readers, read_paths, types, stages * readers * read_paths * types),
+        "each combination is one case: 7,056"
     );
-    let shown = checked.failed.iter().take(60).cloned().collect::<Vec<_>>().join("\n");
-    assert!(checked.failed.is_empty(), "{} of {} cases:\n{shown}", checked.failed.len(), checked.cases);
+    let shown = checker.failed.iter().take(60).cloned().collect::<Vec<_>>().join("\n");
+    assert!(checker.failed.is_empty(), "{} of {} cases:\n{shown}", checker.failed.len(), checker.cases);
 }

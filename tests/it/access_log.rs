@@ -1,4 +1,4 @@
-//! The access log: each request is found in it by the id of its response.
+//! The access log: each request has a line with the id of its response.
 
 use std::collections::BTreeMap;
 use std::ops::Index;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::metrics::scrape;
-use crate::support::{Database, PATIENCE, SECRET, Server, eventually, ridewire};
+use crate::support::{Database, SECRET, Server, TIMEOUT, eventually, ridewire};
 
 /// A line of the access log.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +23,7 @@ struct Line {
 impl Index<&str> for Line {
     type Output = str;
 
-    /// A field's value; nothing where there is none.
+    /// Returns a field's value, or an empty string where the line does not have the field.
     fn index(&self, field: &str) -> &str {
         self.fields.get(field).map(String::as_str).unwrap_or_default()
     }
@@ -50,17 +50,17 @@ impl Line {
         (target == "access").then(|| Self { event: text(event), fields: fields.collect() })
     }
 
-    /// All lines of a server's access log.
+    /// Returns all lines of a server's access log.
     fn all(server: &Server, format: &str) -> Vec<Self> {
-        let log = server.whole_log();
-        // The last line may be half written.
+        let log = server.log();
+        // The last line may be incomplete.
         let whole = log.rfind('\n').map_or("", |end| &log[..end]);
         let read: fn(&str) -> Option<Self> = if format == "json" { Self::of_json } else { Self::of_text };
         whole.lines().filter_map(read).collect()
     }
 }
 
-/// The line of an event of a request.
+/// Waits for the line of an event of a request.
 async fn line(server: &Server, format: &str, id: &str, event: &str) -> Line {
     assert!(!id.is_empty(), "a response has an id");
     eventually(&format!("{event} of {id} is in the log"), async || {
@@ -69,21 +69,21 @@ async fn line(server: &Server, format: &str, id: &str, event: &str) -> Line {
     .await
 }
 
-/// Sends bytes on a connection of their own, and reads until the server closes it.
-async fn talk(server: &Server, bytes: impl AsRef<[u8]>) -> String {
+/// Sends bytes on a new connection and reads until the server closes it.
+async fn send_raw(server: &Server, bytes: impl AsRef<[u8]>) -> String {
     let mut connection = TcpStream::connect(server.address()).await.unwrap();
-    // The server may have closed before it has all of it.
+    // The server may close the connection before it has read everything.
     let _ = connection.write_all(bytes.as_ref()).await;
-    let mut said = Vec::new();
-    let _ = timeout(PATIENCE, connection.read_to_end(&mut said)).await.expect("the server closes the connection");
-    String::from_utf8_lossy(&said).into_owned()
+    let mut received = Vec::new();
+    let _ = timeout(TIMEOUT, connection.read_to_end(&mut received)).await.expect("the server closes the connection");
+    String::from_utf8_lossy(&received).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_request_is_found_by_the_id_of_its_response() {
+async fn the_access_log_has_each_request_with_the_id_of_its_response() {
     let database = Database::create().await;
     for format in ["text", "json"] {
-        let server = Server::with(&database, &[("RIDEWIRE_LOG_FORMAT", format)]).await;
+        let server = Server::start_with(&database, &[("RIDEWIRE_LOG_FORMAT", format)]).await;
         let ride = format!("ride_{format}");
         let (rider, driver) = server.open_ride(&ride).await;
         let sent = rider.post("messages", json!({ "rideId": ride, "content": "Hello" })).await.expect(201);
@@ -97,7 +97,7 @@ async fn each_request_is_found_by_the_id_of_its_response() {
             (rider.get("nowhere").await, 404, "GET", "unmatched", ""),
             (rider.delete("messages").await, 405, "DELETE", "unmatched", ""),
             (
-                rider.ask(rider.request(Method::from_bytes(b"BREW").unwrap(), "rides")).await,
+                rider.execute(rider.request(Method::from_bytes(b"BREW").unwrap(), "rides")).await,
                 405,
                 "OTHER",
                 "unmatched",
@@ -110,16 +110,16 @@ async fn each_request_is_found_by_the_id_of_its_response() {
                 "/api/v1/messages",
                 "rider",
             ),
-            (rider.ask(rider.request(Method::HEAD, "rides")).await, 200, "HEAD", "/api/v1/rides", "rider"),
+            (rider.execute(rider.request(Method::HEAD, "rides")).await, 200, "HEAD", "/api/v1/rides", "rider"),
             (
-                driver.ask(driver.request(Method::PUT, &reaction)).await,
+                driver.execute(driver.request(Method::PUT, &reaction)).await,
                 204,
                 "PUT",
                 "/api/v1/messages/{messageId}/reactions/{emoji}",
                 "driver",
             ),
             (server.service().get("feed/poll").await, 200, "GET", "/api/v1/feed/poll", "service"),
-            (rider.ask(named).await, 200, "GET", "/api/v1/rides", "rider"),
+            (rider.execute(named).await, 200, "GET", "/api/v1/rides", "rider"),
         ];
         for (response, status, method, route, role) in requests {
             let response = response.expect(status);
@@ -134,22 +134,22 @@ async fn each_request_is_found_by_the_id_of_its_response() {
             }
         }
         line(&server, format, "named-by-the-client", "request completed").await;
-        // Of an operator, and of a client that no handler is reached by.
+        // A probe, and a request that is rejected before it reaches a handler.
         let ready = reqwest::get(format!("{}/readyz", server.base)).await.unwrap();
         let id = ready.headers()["x-request-id"].to_str().unwrap();
         assert_eq!(&line(&server, format, id, "request completed").await["route"], "/readyz");
-        let said = talk(&server, "GET /api/v1/rides HTTP/1.1\r\nConnection: close\r\n\r\n").await;
-        assert!(said.starts_with("HTTP/1.1 400"), "{said}");
-        let id = said.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
+        let received = send_raw(&server, "GET /api/v1/rides HTTP/1.1\r\nConnection: close\r\n\r\n").await;
+        assert!(received.starts_with("HTTP/1.1 400"), "{received}");
+        let id = received.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
         assert_eq!(&line(&server, format, id, "request completed").await["status"], "400");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_is_in_the_log_when_it_opens_and_when_it_ends() {
+async fn a_stream_is_logged_when_it_opens_and_when_it_ends() {
     let database = Database::create().await;
     for format in ["text", "json"] {
-        let server = Server::with(&database, &[("RIDEWIRE_LOG_FORMAT", format)]).await;
+        let server = Server::start_with(&database, &[("RIDEWIRE_LOG_FORMAT", format)]).await;
         let (rider, driver) = server.open_ride("ride_1").await;
         let ticket = rider.post("stream-tickets", json!({})).await.expect(201).json()["ticket"].clone();
         let with_ticket = rider.clone().with_token("");
@@ -172,14 +172,14 @@ async fn a_stream_is_in_the_log_when_it_opens_and_when_it_ends() {
             let duration = |line: &Line| line["duration_ms"].parse::<f64>().unwrap();
             assert!(duration(&closed) > duration(&opened), "{opened:?} {closed:?}");
         }
-        // One that is not opened is a request like others.
+        // A stream that is rejected is logged like other requests.
         let none = driver.get("messages/rides/ride_9/events").await.expect(404);
         line(&server, format, none.header("x-request-id"), "request completed").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poll_whose_client_leaves_is_in_the_log() {
+async fn an_abandoned_poll_is_logged() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (_, driver) = server.open_ride("ride_1").await;
@@ -188,7 +188,7 @@ async fn a_poll_whose_client_leaves_is_in_the_log() {
     let head = format!("{head}\r\nAuthorization: Bearer {}\r\n\r\n", driver.token);
     connection.write_all(head.as_bytes()).await.unwrap();
     eventually("the poll waits", async || {
-        (scrape(&server).await[r#"ridewire_open{transport="poll"}"#] == 1.0).then_some(())
+        (scrape(&server).await[r#"ridewire_connections{transport="poll"}"#] == 1.0).then_some(())
     })
     .await;
     drop(connection);
@@ -199,11 +199,11 @@ async fn a_poll_whose_client_leaves_is_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_request_is_in_the_log_with_its_status() {
+async fn an_invalid_request_is_logged_with_its_status() {
     let database = Database::create().await;
     for format in ["text", "json"] {
         let settings = [("RIDEWIRE_MAX_HEAD", "8192"), ("RIDEWIRE_LOG_FORMAT", format)];
-        let mut server = Server::with(&database, &settings).await;
+        let mut server = Server::start_with(&database, &settings).await;
         let large = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "x".repeat(20_000));
         for (bytes, status) in
             [("GARBAGE\r\n\r\n", "400"), ("GET / HTTP/1.1\r\na b: c\r\n\r\n", "400"), (&*large, "431")]
@@ -213,13 +213,16 @@ async fn what_is_no_request_is_in_the_log_with_its_status() {
                 lines.filter(|line| line.event.starts_with("request rejected") && &line["status"] == status).count()
             };
             let before = rejected();
-            let said = talk(&server, bytes).await;
-            // What was sent and not read may reset the connection before the response is read.
-            assert!(said.is_empty() && status == "431" || said.starts_with(&format!("HTTP/1.1 {status}")), "{said}");
-            eventually("it is in the log", async || (rejected() == before + 1).then_some(())).await;
+            let received = send_raw(&server, bytes).await;
+            // Unread request bytes may reset the connection before the client has read the response.
+            assert!(
+                received.is_empty() && status == "431" || received.starts_with(&format!("HTTP/1.1 {status}")),
+                "{received}"
+            );
+            eventually("the rejection is in the log", async || (rejected() == before + 1).then_some(())).await;
         }
-        // HTTP/2 without TLS has no answer, and so no line.
-        talk(&server, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        // HTTP/2 without TLS gets no response, and therefore no line.
+        send_raw(&server, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         assert_eq!(until_stopped(&mut server).await.matches("request rejected").count(), 3);
     }
 }
@@ -227,21 +230,21 @@ async fn what_is_no_request_is_in_the_log_with_its_status() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_access_log_can_be_switched_off() {
     let database = Database::create().await;
-    let mut server = Server::with(&database, &[("RIDEWIRE_LOG", "info,access=off")]).await;
+    let mut server = Server::start_with(&database, &[("RIDEWIRE_LOG", "info,access=off")]).await;
     server.open_ride("ride_1").await;
     let log = until_stopped(&mut server).await;
     assert!(log.contains("stopping") && log.contains("starting"), "{log}");
     assert!(!log.contains(" access: ") && !log.contains("request completed"), "{log}");
 }
 
-/// Stops a server; all of its log.
+/// Stops a server and returns its whole log.
 async fn until_stopped(server: &mut Server) -> String {
     server.signal(nix::sys::signal::Signal::SIGTERM);
     eventually("the server ends", async || (!server.is_running()).then_some(())).await;
-    server.whole_log()
+    server.log()
 }
 
-/// The lines of a log, each of which must be an object with a time, a level, a message and a target.
+/// Parses the lines of a log. Each must be an object with a time, a level, a message and a target.
 fn objects(log: &str) -> Vec<Value> {
     let object = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{log}"));
@@ -255,35 +258,35 @@ fn objects(log: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_line_of_a_json_log_is_json_to_the_last_one() {
+async fn every_line_of_a_json_log_is_json() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_LOG_FORMAT", "json"), ("RIDEWIRE_LOG", "trace")];
-    let mut server = Server::with(&database, &settings).await;
+    let mut server = Server::start_with(&database, &settings).await;
     let (rider, driver) = server.open_ride("ride_1").await;
-    let stream = server.live(&driver, "ride_1").await;
+    let stream = server.live_stream(&driver, "ride_1").await;
     let last = rider.post("messages", json!({ "rideId": "ride_1", "content": "Hello" })).await.expect(201);
     let last = last.header("x-request-id").to_owned();
     let log = until_stopped(&mut server).await;
     drop(stream);
     let lines = objects(&log);
-    assert!(lines.iter().any(|line| line["message"] == "stopped"), "{log}");
-    // Nothing of the access log is left behind.
+    assert!(lines.iter().any(|line| line["message"] == "server stopped"), "{log}");
+    // The access log is complete.
     assert!(lines.iter().any(|line| line["request.id"] == *last && line["message"] == "request completed"), "{log}");
     assert!(lines.iter().any(|line| line["message"] == "stream closed"), "{log}");
 
-    // Errors that end the program.
+    // Errors that stop the program.
     let other = Server::start(&database).await;
-    let taken = [("RIDEWIRE_JWT_SECRET", SECRET), ("RIDEWIRE_LISTEN", other.address())];
+    let used_port = [("RIDEWIRE_JWT_SECRET", SECRET), ("RIDEWIRE_LISTEN", other.address())];
     let no_database = [("RIDEWIRE_JWT_SECRET", SECRET), ("DATABASE_URL", "http://nowhere")];
     for (command, settings, named) in [
-        ("serve", &taken[..], other.address()),
+        ("serve", &used_port[..], other.address()),
         ("serve", &[], "RIDEWIRE_JWT_SECRET"),
         ("migrate", &no_database[..], "DATABASE_URL"),
     ] {
         let mut program = ridewire();
         program.arg(command).env("DATABASE_URL", &database.url).env("RIDEWIRE_LOG_FORMAT", "json");
         program.envs(settings.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let output = timeout(PATIENCE, program.output()).await.expect("it ends").unwrap();
+        let output = timeout(TIMEOUT, program.output()).await.expect("it ends").unwrap();
         assert!(!output.status.success(), "{command} {settings:?}");
         let log = String::from_utf8(output.stderr).unwrap();
         let lines = objects(&log);
@@ -293,7 +296,7 @@ async fn every_line_of_a_json_log_is_json_to_the_last_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_line_has_the_version_and_the_settings_without_secrets() {
+async fn the_first_log_line_has_the_version_and_the_settings_without_secrets() {
     let database = Database::create().await;
     for format in ["text", "json"] {
         let settings = [
@@ -303,8 +306,8 @@ async fn the_first_line_has_the_version_and_the_settings_without_secrets() {
             ("RIDEWIRE_MODERATION_SECRET", "whsec_WkVCUkFaRUJSQVpFQlJBWkVCUkFaRUJSQVpFQlJB"),
             ("RIDEWIRE_OTLP_ENDPOINT", "http://user:ZEBRA@127.0.0.1:9"),
         ];
-        let server = Server::with(&database, &settings).await;
-        let log = server.whole_log();
+        let server = Server::start_with(&database, &settings).await;
+        let log = server.log();
         let first = log.lines().next().unwrap();
         assert!(first.contains("starting") && first.contains(env!("CARGO_PKG_VERSION")), "{first}");
         for shown in [
@@ -316,7 +319,7 @@ async fn the_first_line_has_the_version_and_the_settings_without_secrets() {
         ] {
             assert!(first.contains(shown), "{shown} is not in {first}");
         }
-        // What is at its default is not there.
+        // Settings with their default value are left out.
         assert!(!first.contains("RIDEWIRE_HEARTBEAT"), "{first}");
         for secret in [SECRET, "whsec_", ":ZEBRA", "/ZEBRA"] {
             assert!(!log.contains(secret), "{secret} is in {log}");

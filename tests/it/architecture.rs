@@ -1,11 +1,13 @@
-//! What may know what. A change that needs another line here is a change of the architecture: of DESIGN and of the
-//! map in `src/lib.rs`, too.
+//! The allowed imports between modules. A change of this table is a change of the architecture: update the map in
+//! `src/lib.rs` too.
+
+mod cycles;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each module of the crate, and those that it may import. Nothing may be imported that stands further down.
+/// Each module of the crate with the modules that it may import. A module may only import modules above it.
 const MODULES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("embedded", &[]),
@@ -77,35 +79,44 @@ const MODULES: &[(&str, &[&str])] = &[
     ("cli", &["domain", "config", "telemetry", "version", "keys", "web", "http", "demo", "app", "check"]),
 ];
 
-/// The most lines of a source file.
-const LONGEST: usize = 400;
+/// The maximum number of lines of a source file.
+const MAX_LINES: usize = 400;
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// All files of the crate, with the module of the crate that they belong to and their text.
-fn files() -> Vec<(PathBuf, String, String)> {
+/// Returns all Rust files below a directory.
+fn rust_files(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut directories = vec![source()];
+    let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let below = path.strip_prefix(source()).unwrap();
-                let module = below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
-                let text = fs::read_to_string(&path).unwrap();
-                files.push((path, module, text));
+                files.push(path);
             }
         }
     }
+    files
+}
+
+/// Returns all source files as (path, top-level module, text).
+fn files() -> Vec<(PathBuf, String, String)> {
+    let files = rust_files(&source()).into_iter().map(|path| {
+        let below = path.strip_prefix(source()).unwrap();
+        let module = below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        let text = fs::read_to_string(&path).unwrap();
+        (path, module, text)
+    });
+    let files: Vec<_> = files.collect();
     assert!(files.len() > 50, "the crate's files");
     files
 }
 
-/// The modules that a line of code names: `crate::store`, or each of `crate::{domain, store::sql}`.
+/// Returns the modules that a line of code imports: `crate::store`, or each of `crate::{domain, store::sql}`.
 fn imports(line: &str) -> Vec<&str> {
     let ends = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
     let code = line.split("//").next().unwrap_or_default();
@@ -114,7 +125,7 @@ fn imports(line: &str) -> Vec<&str> {
         let rest = &code[at + path.len()..];
         match rest.strip_prefix('{') {
             Some(list) => {
-                // Only the first names of the list, not what is inside of braces of their own.
+                // Only the first name of each path, not names in nested braces.
                 let mut depth = 0;
                 let parts = list.split(|c: char| {
                     depth += i32::from(c == '{') - i32::from(c == '}');
@@ -130,8 +141,8 @@ fn imports(line: &str) -> Vec<&str> {
 }
 
 #[test]
-fn imports_run_one_way() {
-    let known: BTreeSet<&str> = MODULES.iter().map(|(name, _)| *name).collect();
+fn modules_import_only_allowed_modules() {
+    let modules: BTreeSet<&str> = MODULES.iter().map(|(name, _)| *name).collect();
     let mut wrong = Vec::new();
     for (path, module, text) in files() {
         let path = path.strip_prefix(source()).unwrap().display().to_string();
@@ -139,13 +150,13 @@ fn imports_run_one_way() {
             continue;
         }
         let Some((_, allowed)) = MODULES.iter().find(|(name, _)| *name == module) else {
-            wrong.push(format!("src/{path}: the module `{module}` has no place in the table of this test"));
+            wrong.push(format!("src/{path}: the module `{module}` is missing in the table of this test"));
             continue;
         };
         for (number, line) in text.lines().enumerate() {
             for import in imports(line) {
-                if known.contains(import) && import != module && !allowed.contains(&import) {
-                    wrong.push(format!("src/{path}:{}: `{module}` may not know `{import}`: {line}", number + 1));
+                if modules.contains(import) && import != module && !allowed.contains(&import) {
+                    wrong.push(format!("src/{path}:{}: `{module}` may not import `{import}`: {line}", number + 1));
                 }
             }
         }
@@ -154,17 +165,17 @@ fn imports_run_one_way() {
 }
 
 #[test]
-fn the_table_itself_runs_one_way() {
-    for (place, (module, allowed)) in MODULES.iter().enumerate() {
+fn the_module_table_has_no_cycles() {
+    for (index, (module, allowed)) in MODULES.iter().enumerate() {
         for import in *allowed {
-            let above = MODULES[..place].iter().any(|(name, _)| name == import);
-            assert!(above, "`{module}` imports `{import}`, which stands below it or nowhere");
+            let above = MODULES[..index].iter().any(|(name, _)| name == import);
+            assert!(above, "`{module}` imports `{import}`, which is not above it in the table");
         }
     }
 }
 
 #[test]
-fn imports_are_found_however_they_are_written() {
+fn imports_are_found_in_each_notation() {
     assert_eq!(imports("use crate::domain::{Error, Result};"), ["domain"]);
     assert_eq!(imports("use crate::{app, store::{Store, sql}, http};"), ["app", "store", "http"]);
     assert_eq!(imports("    let x = crate::auth::Keys::new(crate::config::X); // crate::http"), ["auth", "config"]);
@@ -172,9 +183,9 @@ fn imports_are_found_however_they_are_written() {
 }
 
 #[test]
-fn no_file_is_too_long_to_be_read() {
+fn no_source_file_exceeds_the_maximum_length() {
     for (path, _, text) in files() {
         let lines = text.lines().count();
-        assert!(lines <= LONGEST, "{} has {lines} lines: it is asking to be two files", path.display());
+        assert!(lines <= MAX_LINES, "{} has {lines} lines; the maximum is {MAX_LINES}: split the file", path.display());
     }
 }

@@ -1,13 +1,13 @@
-//! Who is asking, and what their token must be.
+//! Authentication: which tokens are accepted.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Database, SECRET, Server, User, raw_token};
+use crate::support::{Database, Response, SECRET, Server, User, raw_token};
 
-/// Every kind of request.
+/// A request of every operation.
 pub(super) const REQUESTS: &[(&str, &str)] = &[
     ("POST", "messages"),
     ("GET", "events"),
@@ -61,19 +61,19 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn refused(answer: Answer) {
-    let challenge = answer.header("www-authenticate").to_owned();
+fn assert_unauthorized(response: Response) {
+    let challenge = response.header("www-authenticate").to_owned();
     let code = challenge.split('"').rev().nth(1).unwrap_or_default();
-    assert!(challenge.starts_with("Bearer "), "{}: {challenge:?}", answer.asked);
-    answer.problem(401, code);
+    assert!(challenge.starts_with("Bearer "), "{}: {challenge:?}", response.request);
+    response.problem(401, code);
 }
 
-async fn ask(user: &User, method: &str, path: &str) -> Answer {
+async fn send(user: &User, method: &str, path: &str) -> Response {
     user.send_bytes(Method::from_bytes(method.as_bytes()).unwrap(), path, "{}").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_answered_without_a_token_that_counts() {
+async fn requests_without_a_valid_token_are_rejected() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
@@ -86,7 +86,7 @@ async fn nothing_is_answered_without_a_token_that_counts() {
     };
     let header = json!({ "alg": "HS256", "typ": "JWT" });
     let signed = |claims: &Value| raw_token(&header, claims, Some(SECRET));
-    // This one would do.
+    // A control: this token is accepted.
     rider.clone().with_token(signed(&claims)).get("rides/ride_1").await.expect(200);
 
     let good = rider.token.clone();
@@ -102,7 +102,7 @@ async fn nothing_is_answered_without_a_token_that_counts() {
         format!("{body}."),
         format!("{body}.{}", signature.chars().rev().collect::<String>()),
         format!("{good}x"),
-        raw_token(&header, &claims, Some("another secret, just as long as the first")),
+        raw_token(&header, &claims, Some("another secret with the same length as the first")),
         raw_token(&json!({ "alg": "none" }), &claims, None),
         raw_token(&json!({ "alg": "None", "typ": "JWT" }), &claims, None),
         raw_token(&json!({ "alg": "HS384" }), &claims, Some(SECRET)),
@@ -119,29 +119,29 @@ async fn nothing_is_answered_without_a_token_that_counts() {
         signed(&without_role),
     ];
     for token in tokens {
-        let stranger = rider.clone().with_token(token);
-        refused(stranger.get("rides/ride_1").await);
-        refused(stranger.send_named("ride_1", "Hello", "m-1").await);
-        refused(stranger.get("messages/rides/ride_1/events").await);
+        let user = rider.clone().with_token(token);
+        assert_unauthorized(user.get("rides/ride_1").await);
+        assert_unauthorized(user.send_with_id("ride_1", "Hello", "m-1").await);
+        assert_unauthorized(user.get("messages/rides/ride_1/events").await);
     }
     for (method, path) in REQUESTS {
-        refused(ask(&rider.clone().with_token(""), method, path).await);
-        refused(ask(&rider.clone().with_token("nonsense"), method, path).await);
+        assert_unauthorized(send(&rider.clone().with_token(""), method, path).await);
+        assert_unauthorized(send(&rider.clone().with_token("nonsense"), method, path).await);
     }
     let other_scheme = rider.clone().with_token("").request(Method::GET, "rides/ride_1");
-    refused(rider.ask(other_scheme.header("authorization", format!("Basic {good}"))).await);
+    assert_unauthorized(rider.execute(other_scheme.header("authorization", format!("Basic {good}"))).await);
     assert_eq!(database.contents().await, before);
     assert!(!server.log().contains(&good), "no token is logged");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_scheme_has_no_case_and_an_unauthenticated_path_needs_no_token() {
+async fn the_auth_scheme_is_case_insensitive_and_public_paths_need_no_token() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
     for scheme in ["Bearer", "bearer", "BEARER"] {
         let request = rider.clone().with_token("").request(Method::GET, "rides/ride_1");
-        rider.ask(request.header("authorization", format!("{scheme} {}", rider.token))).await.expect(200);
+        rider.execute(request.header("authorization", format!("{scheme} {}", rider.token))).await.expect(200);
     }
     for path in ["healthz", "readyz", "openapi.yaml", "openapi.json"] {
         assert_eq!(reqwest::get(format!("{}/{path}", server.base)).await.unwrap().status(), 200, "{path}");
@@ -149,17 +149,17 @@ async fn the_scheme_has_no_case_and_an_unauthenticated_path_needs_no_token() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn issuer_and_audience_are_checked_where_they_are_configured() {
+async fn issuer_and_audience_are_checked_if_configured() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_JWT_ISSUER", "https://rides.example"), ("RIDEWIRE_JWT_AUDIENCE", "ridewire")];
-    let server = Server::with(&database, &settings).await;
+    let server = Server::start_with(&database, &settings).await;
     let token = |claims: Value| {
         let mut all = json!({ "sub": "rider_1", "role": "rider", "exp": now() + 600 });
         all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
         raw_token(&json!({ "alg": "HS256" }), &all, Some(SECRET))
     };
     let rider = server.rider("rider_1");
-    refused(rider.get("rides").await);
+    assert_unauthorized(rider.get("rides").await);
     let right = json!({ "iss": "https://rides.example", "aud": ["other", "ridewire"] });
     rider.clone().with_token(token(right)).get("rides").await.expect(200);
     for wrong in [
@@ -168,20 +168,20 @@ async fn issuer_and_audience_are_checked_where_they_are_configured() {
         json!({ "iss": "https://rides.example", "aud": "other" }),
         json!({ "iss": "https://other.example", "aud": "ridewire" }),
     ] {
-        refused(rider.clone().with_token(token(wrong)).get("rides").await);
+        assert_unauthorized(rider.clone().with_token(token(wrong)).get("rides").await);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_ride_says_who_drives_it_and_not_the_token() {
+async fn the_ride_and_not_the_token_determines_the_role() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     server.open_ride("ride_1").await;
-    // A driver elsewhere who booked this one.
-    let booked = server.driver("rider_1");
-    assert_eq!(booked.send("ride_1", "Hello").await["senderRole"], "rider");
-    booked.set_status("ride_1", "arrived").await.problem(403, "forbidden");
-    let drives = server.rider("driver_1").for_another(Duration::from_secs(60));
-    assert_eq!(drives.send("ride_1", "Hello").await["senderRole"], "driver");
-    drives.set_status("ride_1", "arrived").await.expect(200);
+    // A user with the role driver is the rider of this ride.
+    let rider = server.driver("rider_1");
+    assert_eq!(rider.send("ride_1", "Hello").await["senderRole"], "rider");
+    rider.set_status("ride_1", "arrived").await.problem(403, "forbidden");
+    let driver = server.rider("driver_1").with_token_ttl(Duration::from_secs(60));
+    assert_eq!(driver.send("ride_1", "Hello").await["senderRole"], "driver");
+    driver.set_status("ride_1", "arrived").await.expect(200);
 }

@@ -1,14 +1,14 @@
-//! What a request may not say: a clear answer, and nothing has changed.
+//! Invalid requests: each gets a specific error and changes nothing.
 
 use bytes::Bytes;
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Database, Server, User};
+use crate::support::{Database, Response, Server, User};
 
-/// A server with a ride and a message, and how the database looks.
-struct Scene {
-    // Dropped before its database.
+/// A server with a ride and a message, and the contents of the database before the test.
+struct Fixture {
+    // Declared first, so that the server is dropped before its database.
     server: Server,
     database: Database,
     rider: User,
@@ -16,7 +16,7 @@ struct Scene {
     before: String,
 }
 
-impl Scene {
+impl Fixture {
     async fn new() -> Self {
         let database = Database::create().await;
         let server = Server::start(&database).await;
@@ -26,13 +26,13 @@ impl Scene {
         Self { server, database, rider, message, before }
     }
 
-    /// Nothing of all that was refused has left a trace, and the server works.
-    async fn is_unharmed(&self) {
+    /// Asserts that the rejected requests have changed nothing and that the server works.
+    async fn assert_unchanged(&self) {
         assert_eq!(self.database.contents().await, self.before);
-        assert_eq!(self.rider.send("ride_1", "still here").await["seq"], 3);
+        assert_eq!(self.rider.send("ride_1", "after the rejections").await["seq"], 3);
     }
 
-    async fn send_bytes(&self, body: impl Into<Body>) -> Answer {
+    async fn send_bytes(&self, body: impl Into<Body>) -> Response {
         self.rider.send_bytes(Method::POST, "messages", body).await
     }
 
@@ -42,8 +42,8 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_is_not_json_is_refused() {
-    let scene = Scene::new().await;
+async fn a_body_that_is_not_json_is_rejected() {
+    let fixture = Fixture::new().await;
     let bodies: &[&[u8]] = &[
         b"",
         b" ",
@@ -71,19 +71,19 @@ async fn a_body_that_is_not_json_is_refused() {
     ];
     for body in bodies {
         let shown = String::from_utf8_lossy(body).into_owned();
-        let answer = scene.send_bytes(body.to_vec()).await;
-        assert_eq!(answer.status, 400, "{shown}: {}", answer.text());
-        answer.problem(400, "invalid_request");
-        scene.rider.send_bytes(Method::PATCH, &scene.path(), body.to_vec()).await.problem(400, "invalid_request");
-        let service = scene.server.service();
+        let response = fixture.send_bytes(body.to_vec()).await;
+        assert_eq!(response.status, 400, "{shown}: {}", response.text());
+        response.problem(400, "invalid_request");
+        fixture.rider.send_bytes(Method::PATCH, &fixture.path(), body.to_vec()).await.problem(400, "invalid_request");
+        let service = fixture.server.service();
         service.send_bytes(Method::PUT, "rides/ride_2", body.to_vec()).await.problem(400, "invalid_request");
     }
-    scene.is_unharmed().await;
+    fixture.assert_unchanged().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_field_that_is_wrong_is_named() {
-    let scene = Scene::new().await;
+async fn each_invalid_field_is_named() {
+    let fixture = Fixture::new().await;
     let long_id = "x".repeat(65);
     let cases = [
         (json!({}), vec!["/rideId", "/content"]),
@@ -119,12 +119,12 @@ async fn each_field_that_is_wrong_is_named() {
     ];
     for (body, pointers) in cases {
         let shown = body.to_string().chars().take(80).collect::<String>();
-        let problem = scene.rider.post("messages", body).await.wrong_field(pointers[0]);
+        let problem = fixture.rider.post("messages", body).await.invalid_field(pointers[0]);
         let errors = problem["errors"].as_array().unwrap();
         let named: Vec<_> = errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect();
         assert_eq!(named, pointers, "{shown}");
     }
-    let service = scene.server.service();
+    let service = fixture.server.service();
     let rides = [
         (json!({}), "/riderId"),
         (json!({ "riderId": "a b" }), "/riderId"),
@@ -133,21 +133,21 @@ async fn each_field_that_is_wrong_is_named() {
         (json!({ "riderId": "rider_1", "drivers": [] }), "/drivers"),
     ];
     for (body, pointer) in rides {
-        service.put("rides/ride_2", body).await.wrong_field(pointer);
+        service.put("rides/ride_2", body).await.invalid_field(pointer);
     }
-    service.post("rides/ride_1/status", json!({})).await.wrong_field("/status");
-    service.post("rides/ride_1/status", json!({ "status": "Arrived" })).await.wrong_field("/status");
-    scene.rider.post("rides/ride_1/cancel", json!({ "why": "x" })).await.wrong_field("/why");
-    scene.is_unharmed().await;
+    service.post("rides/ride_1/status", json!({})).await.invalid_field("/status");
+    service.post("rides/ride_1/status", json!({ "status": "Arrived" })).await.invalid_field("/status");
+    fixture.rider.post("rides/ride_1/cancel", json!({ "why": "x" })).await.invalid_field("/why");
+    fixture.assert_unchanged().await;
 }
 
-/// An object of so many levels.
+/// Returns an object with this nesting depth.
 fn nested(levels: usize) -> Value {
     (1..levels).fold(json!({}), |inner, _| json!({ "a": inner }))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_just_allowed_is_taken() {
+async fn values_at_their_limits_are_accepted() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let ride = "r.-_".repeat(16);
@@ -165,8 +165,8 @@ async fn what_is_just_allowed_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_is_too_large_or_too_deep_costs_nothing() {
-    let scene = Scene::new().await;
+async fn a_body_that_is_too_large_or_too_deep_is_rejected() {
+    let fixture = Fixture::new().await;
     let large = |size: usize| {
         let body = json!({ "rideId": "ride_1", "content": "x", "metadata": { "a": "x".repeat(size) } });
         body.to_string()
@@ -176,79 +176,79 @@ async fn a_body_that_is_too_large_or_too_deep_costs_nothing() {
         Body::wrap_stream(futures_util::stream::iter(parts.into_iter().map(Ok::<_, std::io::Error>)))
     };
     for size in [64 * 1_024, 70_000, 1_000_000] {
-        scene.send_bytes(large(size)).await.problem(413, "body_too_large");
+        fixture.send_bytes(large(size)).await.problem(413, "body_too_large");
     }
-    scene.send_bytes(chunks(large(70_000))).await.problem(413, "body_too_large");
-    scene.send_bytes(large(60_000)).await.wrong_field("/metadata");
-    scene.send_bytes(chunks(large(60_000))).await.wrong_field("/metadata");
+    fixture.send_bytes(chunks(large(70_000))).await.problem(413, "body_too_large");
+    fixture.send_bytes(large(60_000)).await.invalid_field("/metadata");
+    fixture.send_bytes(chunks(large(60_000))).await.invalid_field("/metadata");
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let deep = format!("{}1{}", open.repeat(5_000), close.repeat(5_000));
-        scene.send_bytes(deep.clone()).await.problem(400, "invalid_request");
+        fixture.send_bytes(deep.clone()).await.problem(400, "invalid_request");
         let inside = format!(r#"{{"rideId": "ride_1", "content": "x", "metadata": {{"a": {deep}}}}}"#);
-        scene.send_bytes(inside).await.problem(400, "invalid_request");
+        fixture.send_bytes(inside).await.problem(400, "invalid_request");
     }
-    scene.is_unharmed().await;
+    fixture.assert_unchanged().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parameters_that_make_no_sense_are_refused_by_name() {
-    let scene = Scene::new().await;
-    let rider = &scene.rider;
+async fn invalid_parameters_are_rejected_by_name() {
+    let fixture = Fixture::new().await;
+    let rider = &fixture.rider;
     let overflow = "9223372036854775808";
     for cursor in ["-1", "1e5", overflow, "x", "1.0", "+1", "0x10", "%201", "\u{661}", ""] {
         if !cursor.is_empty() {
-            rider.get(&format!("messages/rides/ride_1/events?after={cursor}")).await.wrong_field("after");
+            rider.get(&format!("messages/rides/ride_1/events?after={cursor}")).await.invalid_field("after");
         }
-        rider.get(&format!("messages/rides/ride_1/poll?after={cursor}&wait=0")).await.wrong_field("after");
-        rider.get(&format!("messages/rides/ride_1?after={cursor}")).await.wrong_field("after");
-        rider.get(&format!("messages/rides/ride_1?before={cursor}")).await.wrong_field("before");
+        rider.get(&format!("messages/rides/ride_1/poll?after={cursor}&wait=0")).await.invalid_field("after");
+        rider.get(&format!("messages/rides/ride_1?after={cursor}")).await.invalid_field("after");
+        rider.get(&format!("messages/rides/ride_1?before={cursor}")).await.invalid_field("before");
     }
     for cursor in ["x", "-1", "1e5", overflow, "1,2"] {
         let request = rider.request(Method::GET, "messages/rides/ride_1/events?after=0");
-        rider.ask(request.header("last-event-id", cursor)).await.wrong_field("Last-Event-ID");
+        rider.execute(request.header("last-event-id", cursor)).await.invalid_field("Last-Event-ID");
     }
     for limit in ["0", "-1", "201", "x", "1.5", "99999999999999999999"] {
-        rider.get(&format!("messages/rides/ride_1?limit={limit}")).await.wrong_field("limit");
-        rider.get(&format!("rides?limit={limit}")).await.wrong_field("limit");
+        rider.get(&format!("messages/rides/ride_1?limit={limit}")).await.invalid_field("limit");
+        rider.get(&format!("rides?limit={limit}")).await.invalid_field("limit");
     }
     for wait in ["56", "-1", "x", "0.5"] {
-        rider.get(&format!("messages/rides/ride_1/poll?after=0&wait={wait}")).await.wrong_field("wait");
+        rider.get(&format!("messages/rides/ride_1/poll?after=0&wait={wait}")).await.invalid_field("wait");
     }
     for heartbeat in ["4", "61", "-5", "x", "0"] {
-        rider.get(&format!("messages/rides/ride_1/events?heartbeat={heartbeat}")).await.wrong_field("heartbeat");
+        rider.get(&format!("messages/rides/ride_1/events?heartbeat={heartbeat}")).await.invalid_field("heartbeat");
     }
     rider.get("messages/rides/ride_1?before=5&after=1").await.problem(400, "invalid_request");
-    scene.is_unharmed().await;
+    fixture.assert_unchanged().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ids_that_are_none_are_refused() {
-    let scene = Scene::new().await;
-    let rider = &scene.rider;
+async fn invalid_ids_are_rejected() {
+    let fixture = Fixture::new().await;
+    let rider = &fixture.rider;
     for id in ["a%20b", "%00", "a%2Fb", "%C3%A9", "%F0%9F%9A%95", &"x".repeat(65), "a%0Ab", "a;b", "'--"] {
         for path in ["", "/unread-count", "/events", "/poll"] {
             rider.get(&format!("messages/rides/{id}{path}")).await.problem(400, "invalid_request");
         }
         rider.get(&format!("rides/{id}")).await.problem(400, "invalid_request");
         let body = json!({ "riderId": "rider_1" });
-        scene.server.service().put(&format!("rides/{id}"), body).await.problem(400, "invalid_request");
+        fixture.server.service().put(&format!("rides/{id}"), body).await.problem(400, "invalid_request");
     }
-    let uuid = scene.message["id"].as_str().unwrap();
+    let uuid = fixture.message["id"].as_str().unwrap();
     for id in ["1", "not-a-uuid", "%00", &uuid[1..], &format!("%7B{uuid}%7D"), &uuid.replace('-', "")] {
         let path = format!("messages/{id}");
         rider.get(&path).await.problem(400, "invalid_request");
         rider.patch(&path, json!({ "content": "x" })).await.problem(400, "invalid_request");
         rider.delete(&path).await.problem(400, "invalid_request");
-        rider.post_nothing(&format!("{path}/read")).await.problem(400, "invalid_request");
-        rider.post_nothing(&format!("{path}/delivered")).await.problem(400, "invalid_request");
+        rider.post_empty(&format!("{path}/read")).await.problem(400, "invalid_request");
+        rider.post_empty(&format!("{path}/delivered")).await.problem(400, "invalid_request");
     }
-    scene.is_unharmed().await;
+    fixture.assert_unchanged().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unknown_paths_and_wrong_methods_say_so() {
-    let scene = Scene::new().await;
-    let rider = &scene.rider;
+async fn unknown_paths_get_404_and_wrong_methods_get_405() {
+    let fixture = Fixture::new().await;
+    let rider = &fixture.rider;
     for path in ["", "nothing", "messages/rides/ride_1/nothing", "rides/ride_1/events/x"] {
         rider.get(path).await.problem(404, "not_found");
     }
@@ -265,12 +265,12 @@ async fn unknown_paths_and_wrong_methods_say_so() {
         (Method::PATCH, "rides", "GET"),
     ];
     for (method, path, allowed) in wrong {
-        let answer = rider.send_bytes(method, path, "{}").await;
-        let allow = answer.header("allow").to_owned();
-        assert!(allow.split(',').any(|one| one.trim() == allowed), "{}: Allow: {allow:?}", answer.asked);
-        answer.problem(405, "method_not_allowed");
+        let response = rider.send_bytes(method, path, "{}").await;
+        let allow = response.header("allow").to_owned();
+        assert!(allow.split(',').any(|method| method.trim() == allowed), "{}: Allow: {allow:?}", response.request);
+        response.problem(405, "method_not_allowed");
     }
-    let request = rider.request(Method::DELETE, &format!("{}/read", scene.path()));
-    rider.ask(request).await.problem(405, "method_not_allowed");
-    scene.is_unharmed().await;
+    let request = rider.request(Method::DELETE, &format!("{}/read", fixture.path()));
+    rider.execute(request).await.problem(405, "method_not_allowed");
+    fixture.assert_unchanged().await;
 }

@@ -1,4 +1,4 @@
-//! Responses are bounded in bytes, and nothing is lost between two of them.
+//! Byte limits of responses: each response is bounded, and the pages together are complete.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::metrics::scrape;
-use crate::support::{Database, PATIENCE, Server, User, eventually};
+use crate::support::{Database, Server, TIMEOUT, User, eventually};
 
-/// What a response may have: 256 KiB, and the members around.
-const MOST: usize = 300 * 1024;
+/// The maximum size of a response: 256 KiB of items and the other members.
+const MAX_RESPONSE: usize = 300 * 1024;
 
-/// As large as content may be, and twice as large as JSON.
+/// Returns content of the maximum size. JSON escapes double it.
 fn large() -> String {
     "\n".repeat(16 * 1024 - 1) + "x"
 }
 
-/// A page: whether it is bounded, and itself.
+/// Gets a page and asserts its size.
 async fn page(user: &User, path: &str) -> Value {
-    let answer = user.get(path).await.expect(200);
-    assert!(answer.body.len() <= MOST, "{path}: {} bytes", answer.body.len());
-    answer.json()
+    let response = user.get(path).await.expect(200);
+    assert!(response.body.len() <= MAX_RESPONSE, "{path}: {} bytes", response.body.len());
+    response.json()
 }
 
 fn seqs(list: &Value, name: &str) -> Vec<i64> {
-    let seq = |one: &Value| one[name].as_i64().or_else(|| one[name].as_str()?.parse().ok()).unwrap();
+    let seq = |entry: &Value| entry[name].as_i64().or_else(|| entry[name].as_str()?.parse().ok()).unwrap();
     list.as_array().unwrap().iter().map(seq).collect()
 }
 
@@ -50,7 +50,7 @@ async fn history_polls_and_lists_are_bounded_in_bytes_and_complete_over_their_pa
             break;
         }
     }
-    assert_eq!(read, all, "the newest first, page by page");
+    assert_eq!(read, all, "pages, newest first");
 
     let (mut read, mut edge) = (Vec::new(), 0);
     loop {
@@ -94,14 +94,14 @@ async fn history_polls_and_lists_are_bounded_in_bytes_and_complete_over_their_pa
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_is_written_in_bounded_pieces() {
+async fn a_replay_is_written_in_bounded_chunks() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     for _ in 0..24 {
         rider.send("ride_1", &large()).await;
     }
-    // Not from the ring of a topic that somebody reads.
+    // No other reader keeps the topic in memory: the replay reads the log, not the ring.
     let mut connection = TcpStream::connect(server.address()).await.unwrap();
     let head = "GET /api/v1/messages/rides/ride_1/events?after=0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer";
     connection.write_all(format!("{head} {}\r\n\r\n", driver.token).as_bytes()).await.unwrap();
@@ -111,7 +111,7 @@ async fn a_replay_is_written_in_bounded_pieces() {
             assert!(connection.read_buf(&mut read).await.unwrap() > 0);
         }
     };
-    timeout(PATIENCE, reading).await.expect("all of it");
+    timeout(TIMEOUT, reading).await.expect("the whole replay");
     let head = read.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
     let (mut chunks, mut rest) = (0, &read[head + 4..]);
     while let Some(end) = rest.windows(2).position(|bytes| bytes == b"\r\n") {
@@ -123,7 +123,7 @@ async fn a_replay_is_written_in_bounded_pieces() {
     assert!(chunks > 5, "{chunks} chunks");
 }
 
-/// A connection that asks for this so often, and reads nothing.
+/// Opens a connection that sends the request `times` times and reads nothing.
 async fn unread(server: &Server, user: &User, path: &str, times: usize) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -137,16 +137,16 @@ async fn unread(server: &Server, user: &User, path: &str, times: usize) -> TcpSt
 async fn a_poll_counts_until_its_client_has_the_response() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_STREAMS_PER_USER", "1"), ("RIDEWIRE_WRITE_TIMEOUT", "1h")];
-    let server = Server::with(&database, &settings).await;
+    let server = Server::start_with(&database, &settings).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     for _ in 0..10 {
         rider.send("ride_1", &large()).await;
     }
-    // More than the kernel takes. Each waits for the one before, which counts until then.
+    // More bytes than the socket buffers hold. Each poll waits for the previous response, which counts until it is sent.
     let stuck = unread(&server, &driver, "messages/rides/ride_1/poll?after=0&wait=0", 100).await;
-    // Not asked by polls, which would take the place of those.
-    let open = async || scrape(&server).await[r#"ridewire_open{transport="poll"}"#];
-    eventually("it is counted, and stays so", async || {
+    // The metric is read without polls, which would use the user's limit.
+    let open = async || scrape(&server).await[r#"ridewire_connections{transport="poll"}"#];
+    eventually("the poll stays counted", async || {
         for _ in 0..20 {
             if open().await != 1.0 {
                 return None;
@@ -157,48 +157,52 @@ async fn a_poll_counts_until_its_client_has_the_response() {
     .await;
     driver.get("messages/rides/ride_1/poll").await.problem(429, "too_many_requests");
     drop(stuck);
-    eventually("it is gone", async || (open().await == 0.0).then_some(())).await;
+    eventually("no poll is counted", async || (open().await == 0.0).then_some(())).await;
     driver.get("messages/rides/ride_1/poll").await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_read_nothing_are_cut_off_when_others_need_the_memory() {
+async fn stalled_clients_are_disconnected_when_others_need_the_memory() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_MEMORY", "16MiB"), ("RIDEWIRE_WRITE_TIMEOUT", "1h")];
-    let server = Server::with(&database, &settings).await;
+    let server = Server::start_with(&database, &settings).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     for _ in 0..10 {
         rider.send("ride_1", &large()).await;
     }
     // A quarter of the memory is 4 MiB: 16 responses.
     let mut stuck = Vec::new();
-    eventually("the oldest are cut off", async || {
+    eventually("the oldest connections are closed", async || {
         if stuck.len() < 60 {
             for path in ["messages/rides/ride_1?limit=200", "messages/rides/ride_1/poll?after=0&wait=0"] {
                 stuck.push(unread(&server, &driver, path, 50).await);
             }
         }
         let samples = scrape(&server).await;
-        assert!(samples["ridewire_held_bytes"] < 8.0 * 1024.0 * 1024.0, "{samples:#?}");
-        (samples[r#"ridewire_rejections_total{reason="memory_cut_off"}"#] > 0.0).then_some(())
+        assert!(samples["ridewire_http_buffered_bytes"] < 8.0 * 1024.0 * 1024.0, "{samples:#?}");
+        (samples[r#"ridewire_limit_rejections_total{limit="memory_eviction"}"#] > 0.0).then_some(())
     })
     .await;
-    // Others are served: at once, or when somebody has been cut off for them.
+    // Other clients are served: immediately, or after a stalled connection has been closed.
     eventually("a message and its page", async || {
-        let sent = rider.send_named("ride_1", "Hello", "one").await;
+        let sent = rider.send_with_id("ride_1", "Hello", "one").await;
         let page = driver.get("messages/rides/ride_1?limit=1").await;
         (sent.status.is_success() && page.status == 200 && page.json()["messages"][0]["content"] == "Hello")
             .then_some(())
     })
     .await;
     drop(stuck);
-    eventually("nothing is held", async || (scrape(&server).await["ridewire_held_bytes"] < 1e5).then_some(())).await;
+    eventually("no response is buffered", async || {
+        (scrape(&server).await["ridewire_http_buffered_bytes"] < 1e5).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_never_ends_has_a_deadline_however_steadily_it_comes() {
+async fn a_steady_body_without_end_is_ended_by_its_deadline() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_BODY_DEADLINE", "2s"), ("RIDEWIRE_BODY_TIMEOUT", "10m")]).await;
+    let server =
+        Server::start_with(&database, &[("RIDEWIRE_BODY_DEADLINE", "2s"), ("RIDEWIRE_BODY_TIMEOUT", "10m")]).await;
     let (rider, _) = server.open_ride("ride_1").await;
     let mut connection = TcpStream::connect(server.address()).await.unwrap();
     let head = format!("POST /api/v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n", rider.token);
@@ -211,9 +215,9 @@ async fn a_body_that_never_ends_has_a_deadline_however_steadily_it_comes() {
         }
     });
     let mut response = vec![0; 12];
-    timeout(PATIENCE, from.read_exact(&mut response)).await.expect("a response").unwrap();
+    timeout(TIMEOUT, from.read_exact(&mut response)).await.expect("a response").unwrap();
     assert_eq!(response, b"HTTP/1.1 400");
-    assert_eq!(scrape(&server).await[r#"ridewire_rejections_total{reason="body_deadline"}"#], 1.0);
-    let _ = timeout(PATIENCE, from.read_to_end(&mut Vec::new())).await.expect("the connection ends");
+    assert_eq!(scrape(&server).await[r#"ridewire_limit_rejections_total{limit="body_deadline"}"#], 1.0);
+    let _ = timeout(TIMEOUT, from.read_to_end(&mut Vec::new())).await.expect("the connection ends");
     writing.abort();
 }

@@ -5,11 +5,11 @@ use std::process::{Output, Stdio};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
-use crate::support::{Database, PATIENCE, SECRET, Server, ridewire};
+use crate::support::{Database, SECRET, Server, TIMEOUT, ridewire};
 
 async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let output = ridewire().args(arguments).envs(environment.iter().copied()).output();
-    timeout(PATIENCE, output).await.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap()
+    timeout(TIMEOUT, output).await.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -21,7 +21,7 @@ fn stderr(output: &Output) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_printed_token_is_good_for_the_server_with_the_same_secret() {
+async fn a_printed_token_is_valid_for_a_server_with_the_same_secret() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let environment = [("DATABASE_URL", database.url.as_str()), ("RIDEWIRE_JWT_SECRET", SECRET)];
@@ -40,23 +40,23 @@ async fn a_printed_token_is_good_for_the_server_with_the_same_secret() {
         &["--role", "rider"],
         &["--sub", "rider_1", "--role", "rider", "--ttl", "soon"],
     ] {
-        let refused = token(wrong).await;
-        assert!(!refused.status.success() && refused.stdout.is_empty(), "{wrong:?}");
-        assert!(!refused.stderr.is_empty(), "{wrong:?}");
+        let rejected = token(wrong).await;
+        assert!(!rejected.status.success() && rejected.stdout.is_empty(), "{wrong:?}");
+        assert!(!rejected.stderr.is_empty(), "{wrong:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_database_of_ones_own_a_key_is_needed() {
+async fn an_external_database_requires_a_key() {
     let database = Database::create().await;
-    let refused = run(&["serve"], &[("DATABASE_URL", &database.url), ("RIDEWIRE_LISTEN", "127.0.0.1:0")]).await;
-    assert!(!refused.status.success());
-    assert!(stderr(&refused).contains("RIDEWIRE_JWT_SECRET"), "{}", stderr(&refused));
-    assert_eq!(stdout(&refused), "");
+    let rejected = run(&["serve"], &[("DATABASE_URL", &database.url), ("RIDEWIRE_LISTEN", "127.0.0.1:0")]).await;
+    assert!(!rejected.status.success());
+    assert!(stderr(&rejected).contains("RIDEWIRE_JWT_SECRET"), "{}", stderr(&rejected));
+    assert_eq!(stdout(&rejected), "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn settings_that_make_no_sense_are_refused_at_the_start() {
+async fn invalid_settings_prevent_the_start() {
     let database = Database::create().await;
     for (name, value) in [
         ("RIDEWIRE_JWT_SECRET", "short"),
@@ -72,15 +72,15 @@ async fn settings_that_make_no_sense_are_refused_at_the_start() {
             ("RIDEWIRE_LISTEN", "127.0.0.1:0"),
             (name, value),
         ];
-        let refused = run(&[], &environment).await;
-        assert!(!refused.status.success(), "{name}={value}");
-        assert!(!stderr(&refused).is_empty() && stdout(&refused).is_empty(), "{name}={value}: {refused:?}");
-        assert!(!stderr(&refused).contains(SECRET));
+        let rejected = run(&[], &environment).await;
+        assert!(!rejected.status.success(), "{name}={value}");
+        assert!(!stderr(&rejected).is_empty() && stdout(&rejected).is_empty(), "{name}={value}: {rejected:?}");
+        assert!(!stderr(&rejected).contains(SECRET));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn migrations_run_once_however_often_and_by_however_many_at_once() {
+async fn concurrent_and_repeated_migrations_run_once() {
     let database = Database::create().await;
     database.client().await.batch_execute("drop schema public cascade; create schema public").await.unwrap();
     let environment = [("DATABASE_URL", database.url.as_str()), ("RIDEWIRE_JWT_SECRET", SECRET)];
@@ -94,17 +94,17 @@ async fn migrations_run_once_however_often_and_by_however_many_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_health_check_asks_the_server_that_is_configured() {
+async fn the_health_check_requests_the_configured_server() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
-    let well = run(&["healthcheck"], &[("RIDEWIRE_LISTEN", server.address())]).await;
-    assert!(well.status.success(), "{}", stderr(&well));
+    let healthy = run(&["healthcheck"], &[("RIDEWIRE_LISTEN", server.address())]).await;
+    assert!(healthy.status.success(), "{}", stderr(&healthy));
     let by_flag = run(&["healthcheck", "--listen", server.address()], &[]).await;
     assert!(by_flag.status.success(), "{}", stderr(&by_flag));
     let address = server.address().to_owned();
     server.kill().await;
-    let ill = run(&["healthcheck"], &[("RIDEWIRE_LISTEN", &address)]).await;
-    assert!(!ill.status.success());
+    let unhealthy = run(&["healthcheck"], &[("RIDEWIRE_LISTEN", &address)]).await;
+    assert!(!unhealthy.status.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,7 +129,7 @@ async fn every_setting_is_in_the_help() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_cannot_be_written_does_not_end_the_server() {
+async fn an_unwritable_log_does_not_stop_the_server() {
     let database = Database::create().await;
     let mut server = ridewire()
         .env("DATABASE_URL", &database.url)
@@ -140,12 +140,16 @@ async fn a_log_that_cannot_be_written_does_not_end_the_server() {
         .spawn()
         .unwrap();
     let mut output = BufReader::new(server.stdout.take().unwrap()).lines();
-    let line = timeout(PATIENCE, output.next_line()).await.expect("it starts").unwrap().expect("it does not end");
+    let line = timeout(TIMEOUT, output.next_line())
+        .await
+        .expect("the server starts")
+        .unwrap()
+        .expect("the server keeps running");
     let base = line.strip_prefix("listening on ").unwrap();
     assert_eq!(reqwest::get(format!("{base}/readyz")).await.unwrap().status(), 200);
 }
 
-/// The sections of a help page: a heading, and what follows it.
+/// Returns the sections of a help page as (heading, text).
 fn sections(help: &str) -> Vec<(&str, String)> {
     let mut sections = Vec::new();
     for line in help.lines() {
@@ -157,7 +161,7 @@ fn sections(help: &str) -> Vec<(&str, String)> {
     sections
 }
 
-/// The variables that a help page names.
+/// Returns the environment variables of a help page.
 fn variables(help: &str) -> Vec<&str> {
     let named = help.split("[env: ").skip(1);
     named.map(|rest| rest.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).next().unwrap()).collect()
@@ -194,21 +198,21 @@ async fn each_subcommand_shows_its_own_options_by_heading() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_setting_is_in_the_readme() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+async fn every_setting_is_in_the_reference() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/settings.md")).unwrap();
     let help = stdout(&run(&["check", "--help"], &[]).await) + &stdout(&run(&["serve", "--help"], &[]).await);
     let variables = variables(&help);
     assert!(variables.len() > 100, "{}", variables.len());
     for name in variables {
-        assert!(readme.contains(&format!("`{name}`")), "README.md has no row for {name}");
+        assert!(page.contains(&format!("`{name}`")), "docs/reference/settings.md has no row for {name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn options_without_a_command_are_those_of_serve() {
-    let refused = run(&["--heartbeat", "soon"], &[]).await;
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(stderr(&refused).contains("RIDEWIRE_HEARTBEAT (--heartbeat)"), "{}", stderr(&refused));
+async fn options_without_a_command_belong_to_serve() {
+    let rejected = run(&["--heartbeat", "soon"], &[]).await;
+    assert_eq!(rejected.status.code(), Some(2));
+    assert!(stderr(&rejected).contains("RIDEWIRE_HEARTBEAT (--heartbeat)"), "{}", stderr(&rejected));
     let unknown = run(&["sevre"], &[]).await;
     assert!(unknown.status.code() == Some(2) && stderr(&unknown).contains("serve"), "{}", stderr(&unknown));
 }

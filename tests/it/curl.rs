@@ -1,4 +1,4 @@
-//! The flow that the project began with, by the program that everybody has.
+//! A ride's chat with curl.
 
 use std::process::Stdio;
 
@@ -7,9 +7,9 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::support::{Database, PATIENCE, Server, User, data_types};
+use crate::support::{Database, Server, TIMEOUT, User, data_types};
 
-/// As it stands in the description of the interface: what curl sends is `application/x-www-form-urlencoded`.
+/// The documented call. curl sends the body as `application/x-www-form-urlencoded`.
 const SEND: &str = r#"curl -sS --noproxy '*' -X POST $BASE/api/v1/messages \
   -H "Authorization: Bearer $TOKEN" \
   -d '{"rideId": "ride_123", "content": "Hello"}'"#;
@@ -25,49 +25,49 @@ fn shell(user: &User, script: &str) -> Command {
 }
 
 async fn run(user: &User, script: &str) -> Value {
-    let output = timeout(PATIENCE, shell(user, script).output()).await.expect("curl ends").unwrap();
+    let output = timeout(TIMEOUT, shell(user, script).output()).await.expect("curl ends").unwrap();
     assert!(output.status.success(), "{script}: {:?}", output.status);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
-/// What `curl -N` prints.
-struct Printed {
+/// The output of `curl -N`.
+struct CurlStream {
     lines: Lines<BufReader<ChildStdout>>,
     _curl: Child,
 }
 
-impl Printed {
-    async fn by(user: &User) -> Self {
+impl CurlStream {
+    async fn open(user: &User) -> Self {
         let mut curl = shell(user, STREAM).spawn().unwrap();
         let lines = BufReader::new(curl.stdout.take().unwrap()).lines();
-        let mut printed = Self { lines, _curl: curl };
-        printed.event("stream:sync").await;
-        printed
+        let mut stream = Self { lines, _curl: curl };
+        stream.event("stream:sync").await;
+        stream
     }
 
-    /// The data of the next event of this type. Who comes and goes, and what they have received, is printed, too.
+    /// Returns the data of the next event of this type. Skips other events, such as presence and receipts.
     async fn event(&mut self, kind: &str) -> Value {
         let reading = async {
-            let mut is_it = false;
+            let mut is_wanted = false;
             loop {
-                let line = self.lines.next_line().await.unwrap().expect("the stream goes on");
-                is_it = line.strip_prefix("event: ").map_or(is_it, |printed| printed == kind);
-                if let Some(data) = line.strip_prefix("data: ").filter(|_| is_it) {
+                let line = self.lines.next_line().await.unwrap().expect("the stream is open");
+                is_wanted = line.strip_prefix("event: ").map_or(is_wanted, |printed| printed == kind);
+                if let Some(data) = line.strip_prefix("data: ").filter(|_| is_wanted) {
                     return serde_json::from_str(data).unwrap();
                 }
             }
         };
-        timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("curl does not print {kind}"))
+        timeout(TIMEOUT, reading).await.unwrap_or_else(|_| panic!("curl does not print {kind}"))
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ride_is_talked_over_with_curl() {
+async fn a_chat_works_with_curl() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_123").await;
     let support = server.support();
-    let (mut of_rider, mut of_driver) = (Printed::by(&rider).await, Printed::by(&driver).await);
+    let (mut of_rider, mut of_driver) = (CurlStream::open(&rider).await, CurlStream::open(&driver).await);
     let polling = {
         let support = support.clone();
         tokio::spawn(async move {
@@ -85,7 +85,7 @@ async fn a_ride_is_talked_over_with_curl() {
     let sent = run(&rider, SEND).await;
     assert_eq!((&sent["content"], &sent["senderId"]), (&json!("Hello"), &json!("rider_1")));
     assert_eq!(of_driver.event("message:new").await, sent);
-    assert_eq!(of_rider.event("message:new").await, sent, "the sender's other devices see it, too");
+    assert_eq!(of_rider.event("message:new").await, sent, "the sender's other devices get the message too");
 
     let id = sent["id"].as_str().unwrap();
     let read = r#"curl -sS --noproxy '*' -X POST $BASE/api/v1/messages/ID/read -H "Authorization: Bearer $TOKEN""#;

@@ -1,5 +1,6 @@
-//! `docs/events.md` shows every event as it is; `docs/security.md` names tests that there are; `docs/plans.md` has every
-//! statement that grows, and `docs/scaling.md` says what its model computes.
+//! The documentation agrees with the program: the examples of `docs/reference/events.md` have the members of the real events,
+//! and `docs/explanation/security.md` names existing tests. `CHANGELOG.md` names the migrations that
+//! block writes. `docs/reference/plans.md` has every statement on large tables, and `docs/explanation/scaling.md` agrees with its model.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +10,12 @@ use std::process::Command;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use crate::moderation::receiver::{Hook, Reply};
-use crate::support::{Database, Server, Stream, eventually, within_a_limit};
+use crate::moderation::hook::{Hook, Reply};
+use crate::support::{Database, Server, Stream, eventually, retry_with_longer_limit};
 
-/// The examples of the document, by the type in the heading above each.
+/// Returns the examples of the document by event type. The type is the heading of the example.
 fn examples() -> BTreeMap<String, Value> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/events.md")).unwrap();
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/events.md")).unwrap();
     let mut examples = BTreeMap::new();
     for section in text.split("\n### ").skip(1) {
         let (heading, rest) = section.split_once('\n').unwrap();
@@ -26,24 +27,25 @@ fn examples() -> BTreeMap<String, Value> {
     examples
 }
 
-/// A value without what it says: its members, and the kind of each.
+/// Returns the shape of a value: its members and their types.
 fn shape(value: &Value) -> Value {
     match value {
         Value::Object(members) => {
             Value::Object(members.iter().map(|(name, member)| (name.clone(), shape(member))).collect::<Map<_, _>>())
         }
-        // Lists of names may be empty at the moment.
+        // A list counts only if it has objects, because a list of names may be empty here.
         Value::Array(items) => json!(items.first().filter(|first| first.is_object()).map(shape)),
-        Value::Bool(_) => json!("yes or no"),
+        Value::Bool(_) => json!("boolean"),
         Value::String(_) => json!("text"),
         Value::Number(_) => json!("number"),
         other => other.clone(),
     }
 }
 
-/// Reads on until a stream has said all of these.
-async fn gather(stream: &mut Stream, kinds: &[&str], found: &mut BTreeMap<String, Value>) {
-    stream.hears_presence = true;
+/// Reads a stream until events of all these types have arrived.
+async fn collect(stream: &mut Stream, kinds: &[&str], found: &mut BTreeMap<String, Value>) {
+    // By default, `next_event` skips presence.
+    stream.includes_presence = true;
     let mut missing: Vec<_> = kinds.iter().filter(|kind| !found.contains_key(**kind)).collect();
     while !missing.is_empty() {
         let event = stream.next_event().await;
@@ -53,24 +55,24 @@ async fn gather(stream: &mut Stream, kinds: &[&str], found: &mut BTreeMap<String
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_examples_are_what_is_sent() {
+async fn the_examples_have_the_members_of_real_events() {
     let database = Database::create().await;
     let hook = Hook::start(|_| Reply::Json(json!({ "action": "flag", "labels": ["phone_number"] }))).await;
     let settings = [("RIDEWIRE_CHAT_GRACE", "1s"), ("RIDEWIRE_PRESENCE_GRACE", "1s")];
-    let server = Server::with(&database, &[&settings[..], &hook.settings()].concat()).await;
+    let server = Server::start_with(&database, &[&settings[..], &hook.settings()].concat()).await;
     let (rider, driver, service) = (server.rider("rider_1"), server.driver("driver_1"), server.service());
-    let mut mine = rider.stream_all("", None).await.expect(200);
-    let mut dispatch = service.stream_all("types=driver:*", None).await.expect(200);
-    dispatch.next_sync().await;
+    let mut rider_stream = rider.stream_all("", None).await.expect(200);
+    let mut driver_events = service.stream_all("types=driver:*", None).await.expect(200);
+    driver_events.next_sync().await;
     let mut found = BTreeMap::new();
 
     driver.put("drivers/me/availability", json!({ "available": true, "lat": 52.52, "lng": 13.405 })).await.expect(200);
-    gather(&mut dispatch, &["driver:availability"], &mut found).await;
+    collect(&mut driver_events, &["driver:availability"], &mut found).await;
     service.put_ride("ride_123", "rider_1", None).await.expect(201);
-    driver.post_nothing("rides/ride_123/accept").await.expect(200);
-    gather(&mut mine, &["ride:assigned", "ride:participants", "ride:accept"], &mut found).await;
-    let drivers_stream = driver.stream_all("", None).await.expect(200);
-    gather(&mut mine, &["presence:online"], &mut found).await;
+    driver.post_empty("rides/ride_123/accept").await.expect(200);
+    collect(&mut rider_stream, &["ride:assigned", "ride:participants", "ride:accept"], &mut found).await;
+    let driver_stream = driver.stream_all("", None).await.expect(200);
+    collect(&mut rider_stream, &["presence:online"], &mut found).await;
     let sent = rider.post("messages", json!({ "rideId": "ride_123", "content": "I am at the main gate" })).await;
     let sent = sent.expect(201).json();
     rider.edit(&sent, "I am at the side gate").await.expect(200);
@@ -82,11 +84,11 @@ async fn the_examples_are_what_is_sent() {
     driver.mark(&sent, "read").await.expect(200);
     driver.post("messages/rides/ride_123/typing", json!({ "typing": true })).await.expect(202);
     driver.post("rides/ride_123/location", json!({ "lat": 52.52, "lng": 13.405, "heading": 90 })).await.expect(202);
-    rider.erase(&sent).await.expect(204);
+    rider.delete_message(&sent).await.expect(204);
     driver.set_status("ride_123", "arrived").await.expect(200);
     service.broadcast(&["rider_1"], json!({ "text": "Heavy rain: drivers may be late" })).await.expect(202);
-    drop(drivers_stream);
-    gather(&mut mine, &["presence:offline"], &mut found).await;
+    drop(driver_stream);
+    collect(&mut rider_stream, &["presence:offline"], &mut found).await;
     rider.post("rides/ride_123/cancel", json!({ "reason": "The rider did not show up" })).await.expect(200);
     let rest = [
         "message:new",
@@ -103,33 +105,34 @@ async fn the_examples_are_what_is_sent() {
         "ride:closed",
         "notice",
     ];
-    gather(&mut mine, &rest, &mut found).await;
+    collect(&mut rider_stream, &rest, &mut found).await;
     let until = ridewire::domain::Time::now().plus(std::time::Duration::from_secs(600)).to_string();
     let reopening = json!({ "until": until, "reason": "The rider lost their umbrella" });
     server.support().post("rides/ride_123/reopen", reopening).await.expect(200);
-    // That of the user's own topic, which says from where on.
+    // Waits for the event of the user's topic: only that one has `fromSeq`.
     while found.get("ride:reopened").is_none_or(|data| data.get("fromSeq").is_none()) {
         found.remove("ride:reopened");
-        gather(&mut mine, &["ride:reopened"], &mut found).await;
+        collect(&mut rider_stream, &["ride:reopened"], &mut found).await;
     }
+    // Closes the chat again soon, for `stream:closing`.
     let until = ridewire::domain::Time::now().plus(std::time::Duration::from_secs(2)).to_string();
     server.support().post("rides/ride_123/reopen", json!({ "until": until })).await.expect(200);
     let feed = service.request(Method::GET, "feed?after=0&types=message:flagged");
-    gather(&mut Stream::open(feed).await.expect(200), &["message:flagged"], &mut found).await;
+    collect(&mut Stream::open(feed).await.expect(200), &["message:flagged"], &mut found).await;
     eventually("the ride is read-only", async || {
         (rider.get("rides/ride_123").await.expect(200).json()["chat"] == "readOnly").then_some(())
     })
     .await;
-    let mut whole = rider.stream("ride_123", "").await.expect(200);
-    // Of a ride, and not of everything: what the document shows.
+    let mut ride_stream = rider.stream("ride_123", "").await.expect(200);
+    // The document shows the `stream:sync` of a ride, not of a merged stream.
     found.remove("stream:sync");
-    gather(&mut whole, &["stream:sync", "stream:closing"], &mut found).await;
-    let mut brief = within_a_limit("a stream begins with a brief token", async |ttl| {
-        let stream = rider.clone().for_another(ttl).stream_all("", None).await;
+    collect(&mut ride_stream, &["stream:sync", "stream:closing"], &mut found).await;
+    let mut short_lived = retry_with_longer_limit("a stream opens before its token expires", async |ttl| {
+        let stream = rider.clone().with_token_ttl(ttl).stream_all("", None).await;
         (stream.status == 200).then_some(stream)
     })
     .await;
-    gather(&mut brief, &["auth:expired"], &mut found).await;
+    collect(&mut short_lived, &["auth:expired"], &mut found).await;
 
     let examples = examples();
     let documented: Vec<_> = examples.keys().collect();
@@ -140,7 +143,7 @@ async fn the_examples_are_what_is_sent() {
 }
 
 #[test]
-fn the_changelog_names_the_migrations_that_lock() {
+fn the_changelog_names_the_migrations_that_block_writes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let changelog = fs::read_to_string(root.join("CHANGELOG.md")).unwrap();
     let (_, section) = changelog.split_once("### Migrations that lock\n").unwrap();
@@ -151,28 +154,30 @@ fn the_changelog_names_the_migrations_that_lock() {
         let text = fs::read_to_string(&path).unwrap();
         let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
         let code = code.join(" ");
-        let of = |statement: &str, before: &str| -> Vec<String> {
+        // Returns the word after `before` of each such statement.
+        let tables_named_after = |statement: &str, before: &str| -> Vec<String> {
             let rest = code.split(statement).skip(1).filter_map(|rest| rest.split_once(before));
             rest.map(|(_, rest)| rest.split_whitespace().next().unwrap_or_default().to_owned()).collect()
         };
-        let made = [of("create table", " "), of("create unlogged table", " ")].concat();
+        let created =
+            [tables_named_after("create table", " "), tables_named_after("create unlogged table", " ")].concat();
         let locked = [
-            of("create index", " on "),
-            of("create unique index", " on "),
-            of("update messages", "set"),
-            of("update participants", "set"),
+            tables_named_after("create index", " on "),
+            tables_named_after("create unique index", " on "),
+            tables_named_after("update messages", "set"),
+            tables_named_after("update participants", "set"),
         ]
         .concat();
         let (version, _) = path.file_name().unwrap().to_str().unwrap().split_once("__").unwrap();
-        let locks = locked.iter().any(|table| !made.contains(table));
-        assert!(!locks || named.contains(&version), "CHANGELOG.md does not say what {version} locks");
+        let locks = locked.iter().any(|table| !created.contains(table));
+        assert!(!locks || named.contains(&version), "CHANGELOG.md does not mention the locks of {version}");
     }
 }
 
 #[test]
-fn the_tests_that_are_to_show_what_is_safe_are_there() {
+fn the_tests_named_in_the_security_document_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let text = fs::read_to_string(root.join("docs/explanation/security.md")).unwrap();
     let mut named = 0;
     for name in text.split('`').skip(1).step_by(2) {
         let Some((module, test)) = name.rsplit_once("::") else { continue };
@@ -181,27 +186,28 @@ fn the_tests_that_are_to_show_what_is_safe_are_there() {
                 root.join(format!("tests/{suite}/{}.rs", module.replace("::", "/")))
             }
             _ => {
-                // The tests of a module are in a file of their own, or in the module's.
+                // The tests of a module are in a separate file or in the module's file.
                 let file = |module: &str| root.join("src").join(module.replace("::", "/")).with_extension("rs");
                 let own = file(module);
                 if own.exists() { own } else { file(module.trim_end_matches("::tests")) }
             }
         };
         let source = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {}: {error}", file.display()));
-        assert!(source.contains(&format!("fn {test}()")), "{name} is not there");
+        assert!(source.contains(&format!("fn {test}()")), "{name} does not exist");
         named += 1;
     }
     assert!(named > 20, "{named}");
+    // The OWASP API Security Top 10.
     for point in 1..=10 {
-        assert!(text.contains(&format!("**API{point},")), "nothing on API{point}");
+        assert!(text.contains(&format!("**API{point},")), "API{point} is missing");
     }
 }
 
 #[test]
-fn every_statement_that_touches_messages_or_events_has_its_plan() {
+fn every_statement_on_messages_or_events_has_a_plan() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("docs/plans.md")).unwrap();
-    let mut looked_at = 0;
+    let page = fs::read_to_string(root.join("docs/reference/plans.md")).unwrap();
+    let mut statements = 0;
     for directory in fs::read_dir(root.join("sql")).unwrap().map(|entry| entry.unwrap().path()) {
         if directory.ends_with("migrations") {
             continue;
@@ -212,32 +218,32 @@ fn every_statement_that_touches_messages_or_events_has_its_plan() {
             let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
             if words.any(|word| ["messages", "events", "ride_snapshots"].contains(&word)) {
                 let name = file.strip_prefix(root.join("sql")).unwrap().display().to_string();
-                assert!(page.contains(&format!("| `{name}` |")), "docs/plans.md has nothing on sql/{name}");
-                looked_at += 1;
+                assert!(page.contains(&format!("| `{name}` |")), "docs/reference/plans.md has no row for sql/{name}");
+                statements += 1;
             }
         }
     }
-    assert!(looked_at > 20, "{looked_at}");
+    assert!(statements > 20, "{statements}");
 }
 
 #[test]
-fn the_page_on_growth_says_what_its_model_computes() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+fn the_scaling_document_agrees_with_its_model() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/explanation");
     let model = docs.join("scaling/model.py");
-    let Ok(checked) = Command::new("python3").arg(&model).arg("--check").output() else {
-        eprintln!("there is no python3, so docs/scaling.md is not checked");
+    let Ok(output) = Command::new("python3").arg(&model).arg("--check").output() else {
+        eprintln!("skipped: python3 is not installed; docs/explanation/scaling.md is not checked");
         return;
     };
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    // What is checked is the page: with other costs it would have to say something else.
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // The check reads the page: with another cost on the page it must fail.
     let page = fs::read_to_string(docs.join("scaling.md")).unwrap();
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("scaling")).unwrap();
     let copy = directory.path().join("scaling/model.py");
     fs::copy(&model, &copy).unwrap();
     let (before, after) = page.split_once("| `send_postgres_us` | ").unwrap();
-    let dearer = format!("{before}| `send_postgres_us` | 1{after}");
-    fs::write(directory.path().join("scaling.md"), dearer).unwrap();
-    let checked = Command::new("python3").arg(&copy).arg("--check").output().unwrap();
-    assert!(!checked.status.success(), "the model does not read the page's costs");
+    let changed = format!("{before}| `send_postgres_us` | 1{after}");
+    fs::write(directory.path().join("scaling.md"), changed).unwrap();
+    let output = Command::new("python3").arg(&copy).arg("--check").output().unwrap();
+    assert!(!output.status.success(), "the model does not read the page's costs");
 }

@@ -1,4 +1,4 @@
-//! Whether drivers take rides.
+//! Driver availability.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, Database, Server, User, eventually, eventually_within};
 
-/// What ends by itself ends with a heartbeat, five seconds apart; a busy machine takes its time.
+/// Expired registrations end at a heartbeat (every five seconds). The limit leaves time for a busy machine.
 const HEARTBEATS: Duration = Duration::from_secs(40);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The registrations of drivers that expire by themselves have expired.
+/// Expires the drivers' registrations that have an expiry time.
 async fn expire(client: &tokio_postgres::Client) {
     let expire =
         "update presence set expires_at = clock_timestamp() - interval '1 second' where expires_at is not null";
@@ -24,7 +24,7 @@ async fn until_available(staff: &User, expected: &[&str]) {
     .await;
 }
 
-async fn say(driver: &User, body: Value) -> crate::support::Answer {
+async fn set_availability(driver: &User, body: Value) -> crate::support::Response {
     driver.put("drivers/me/availability", body).await
 }
 
@@ -34,44 +34,47 @@ async fn available(staff: &User) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dispatch_sees_who_takes_rides_with_notify_and_without() {
+async fn dispatch_gets_driver_availability_with_and_without_notify() {
     for notify in ["on", "off"] {
         let database = Database::create().await;
         let settings =
             [("RIDEWIRE_NOTIFY", notify), ("RIDEWIRE_FALLBACK_POLL", "200ms"), ("RIDEWIRE_PRESENCE_GRACE", "1h")];
-        let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+        let (one, two) =
+            (Server::start_with(&database, &settings).await, Server::start_with(&database, &settings).await);
         let (first, second) = (one.driver("driver_1"), one.driver("driver_2"));
-        let said = say(&first, json!({ "available": true, "lat": 52.5, "lng": 13.4 })).await.expect(200).json();
-        let here = json!({ "driverId": "driver_1", "available": true, "lat": 52.5, "lng": 13.4, "at": said["at"] });
-        assert_eq!(said, here);
+        let response =
+            set_availability(&first, json!({ "available": true, "lat": 52.5, "lng": 13.4 })).await.expect(200).json();
+        let expected =
+            json!({ "driverId": "driver_1", "available": true, "lat": 52.5, "lng": 13.4, "at": response["at"] });
+        assert_eq!(response, expected);
         let mut stream = two.service().stream_all("", None).await.expect(200);
-        assert_eq!(stream.next_sync().await["state"], json!({ "rides": {}, "drivers": [here] }));
-        assert_eq!(two.support().poll_all("").await["state"]["drivers"], json!([here]));
+        assert_eq!(stream.next_sync().await["state"], json!({ "rides": {}, "drivers": [expected] }));
+        assert_eq!(two.support().poll_all("").await["state"]["drivers"], json!([expected]));
 
-        say(&second, json!({ "available": true })).await.expect(200);
-        let told = stream.next_of("driver:availability").await;
-        assert!(told.id.is_none());
-        assert_eq!((&told.data["driverId"], &told.data["lat"]), (&json!("driver_2"), &Value::Null));
+        set_availability(&second, json!({ "available": true })).await.expect(200);
+        let update = stream.next_of_type("driver:availability").await;
+        assert!(update.id.is_none());
+        assert_eq!((&update.data["driverId"], &update.data["lat"]), (&json!("driver_2"), &Value::Null));
         assert_eq!(available(&two.support()).await, ["driver_1", "driver_2"]);
         let page = two.service().get("drivers/available?limit=1").await.expect(200).json();
         assert_eq!((&page["hasMore"], &page["next"]), (&json!(true), &json!("driver_1")));
         let rest = two.service().get("drivers/available?after=driver_1").await.expect(200).json();
-        assert_eq!((&rest["drivers"][0], &rest["next"]), (&told.data, &Value::Null));
+        assert_eq!((&rest["drivers"][0], &rest["next"]), (&update.data, &Value::Null));
 
-        // The same again is no news.
-        say(&second, json!({ "available": true })).await.expect(200);
-        say(&first, json!({ "available": false })).await.expect(200);
-        let told = stream.next_of("driver:availability").await.data;
-        assert_eq!((&told["driverId"], &told["available"]), (&json!("driver_1"), &json!(false)));
+        // A repeated value is not an event.
+        set_availability(&second, json!({ "available": true })).await.expect(200);
+        set_availability(&first, json!({ "available": false })).await.expect(200);
+        let update = stream.next_of_type("driver:availability").await.data;
+        assert_eq!((&update["driverId"], &update["available"]), (&json!("driver_1"), &json!(false)));
         assert_eq!(available(&two.support()).await, ["driver_2"]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_who_has_gone_takes_no_rides() {
+async fn a_driver_without_a_connection_becomes_unavailable() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_PRESENCE_GRACE", "1s")];
-    let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+    let (one, two) = (Server::start_with(&database, &settings).await, Server::start_with(&database, &settings).await);
     let mut dispatch = two.service().stream_all("types=driver:*", None).await.expect(200);
     dispatch.next_sync().await;
     let driver = one.driver("driver_1");
@@ -81,18 +84,18 @@ async fn a_driver_who_has_gone_takes_no_rides() {
         stream.next_sync().await;
         streams.push(stream);
     }
-    say(&driver, json!({ "available": true })).await.expect(200);
-    assert_eq!(dispatch.next_of("driver:availability").await.data["available"], true);
-    eventually("both replicas know them", async || {
+    set_availability(&driver, json!({ "available": true })).await.expect(200);
+    assert_eq!(dispatch.next_of_type("driver:availability").await.data["available"], true);
+    eventually("the driver is registered on both replicas", async || {
         let client = database.client().await;
         let registered = "select count(*) from presence where topic = 'drivers' and expires_at is null";
         let row = client.query_one(registered, &[]).await.unwrap();
         (row.get::<_, i64>(0) == 2).then_some(())
     })
     .await;
-    // Where they are still there, they stay.
+    // A driver with a connection on one replica stays available.
     streams.pop();
-    eventually("one has let go of them", async || {
+    eventually("one registration has ended", async || {
         let client = database.client().await;
         let registered = "select count(*) from presence where topic = 'drivers' and expires_at is null";
         let row = client.query_one(registered, &[]).await.unwrap();
@@ -101,29 +104,29 @@ async fn a_driver_who_has_gone_takes_no_rides() {
     .await;
     assert_eq!(available(&one.support()).await, ["driver_1"]);
     streams.pop();
-    let told = dispatch.next_of("driver:availability").await.data;
-    assert_eq!((&told["driverId"], &told["available"]), (&json!("driver_1"), &json!(false)));
+    let update = dispatch.next_of_type("driver:availability").await.data;
+    assert_eq!((&update["driverId"], &update["available"]), (&json!("driver_1"), &json!(false)));
     assert_eq!(available(&one.support()).await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn availability_set_without_a_connection_ends_after_the_presence_grace() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_PRESENCE_GRACE", "1s")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_PRESENCE_GRACE", "1s")]).await;
     let mut dispatch = server.service().stream_all("types=driver:*", None).await.expect(200);
     dispatch.next_sync().await;
-    say(&server.driver("driver_1"), json!({ "available": true })).await.expect(200);
-    assert_eq!(dispatch.next_of("driver:availability").await.data["available"], true);
+    set_availability(&server.driver("driver_1"), json!({ "available": true })).await.expect(200);
+    assert_eq!(dispatch.next_of_type("driver:availability").await.data["available"], true);
     until_available(&server.support(), &[]).await;
-    assert_eq!(dispatch.next_of("driver:availability").await.data["available"], false);
+    assert_eq!(dispatch.next_of_type("driver:availability").await.data["available"], false);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn availability_set_without_a_connection_ends_although_the_replica_that_took_it_is_killed() {
+async fn availability_set_without_a_connection_ends_even_if_its_replica_is_killed() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_PRESENCE_GRACE", "1s")];
-    let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
-    say(&one.driver("driver_1"), json!({ "available": true })).await.expect(200);
+    let (one, two) = (Server::start_with(&database, &settings).await, Server::start_with(&database, &settings).await);
+    set_availability(&one.driver("driver_1"), json!({ "available": true })).await.expect(200);
     one.kill().await;
     until_available(&two.support(), &[]).await;
 }
@@ -131,11 +134,11 @@ async fn availability_set_without_a_connection_ends_although_the_replica_that_to
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_keeps_a_driver_available_and_setting_it_again_extends_it() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_PRESENCE_GRACE", "1h")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_PRESENCE_GRACE", "1h")]).await;
     let (support, client) = (server.support(), database.client().await);
     let (one, two, three) = (server.driver("driver_1"), server.driver("driver_2"), server.driver("driver_3"));
     for driver in [&one, &two, &three] {
-        say(driver, json!({ "available": true })).await.expect(200);
+        set_availability(driver, json!({ "available": true })).await.expect(200);
     }
     let mut stream = one.stream_all("", None).await.expect(200);
     stream.next_sync().await;
@@ -144,20 +147,20 @@ async fn a_connection_keeps_a_driver_available_and_setting_it_again_extends_it()
         (client.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == 1).then_some(())
     })
     .await;
-    // The same again is no news, but it counts.
+    // A repeated value is not an event, but it extends the availability.
     let ends = async || {
         let query = "select max(expires_at) from presence where user_id = 'driver_2'";
         client.query_one(query, &[]).await.unwrap().get::<_, jiff::Timestamp>(0)
     };
     let before = ends().await;
-    say(&two, json!({ "available": true })).await.expect(200);
+    set_availability(&two, json!({ "available": true })).await.expect(200);
     assert!(ends().await > before);
-    // Whoever says that they take no rides does not say that they are there.
-    say(&three, json!({ "available": false })).await.expect(200);
+    // A driver who becomes unavailable gets no registration.
+    set_availability(&three, json!({ "available": false })).await.expect(200);
     assert_eq!(available(&support).await, ["driver_1", "driver_2"]);
     expire(&client).await;
     until_available(&support, &["driver_1"]).await;
-    eventually_within(HEARTBEATS, PAUSE, "what has expired is taken away", async || {
+    eventually_within(HEARTBEATS, PAUSE, "expired registrations are removed", async || {
         let query = "select count(*) from presence where expires_at is not null";
         (client.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())
     })
@@ -166,25 +169,25 @@ async fn a_connection_keeps_a_driver_available_and_setting_it_again_extends_it()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_crash_of_the_database_only_drivers_who_are_there_stay_available() {
-    let mut cluster = Cluster::own().await;
+async fn after_a_database_crash_only_connected_drivers_stay_available() {
+    let mut cluster = Cluster::dedicated().await;
     let database = cluster.database();
-    let server = Server::with(&database, &[("RIDEWIRE_PRESENCE_GRACE", "1h")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_PRESENCE_GRACE", "1h")]).await;
     let (one, two) = (server.driver("driver_1"), server.driver("driver_2"));
     let mut stream = one.stream_all("", None).await.expect(200);
     stream.next_sync().await;
     for driver in [&one, &two] {
-        say(driver, json!({ "available": true })).await.expect(200);
+        set_availability(driver, json!({ "available": true })).await.expect(200);
     }
-    // It empties the tables of presence, and keeps who is available.
+    // A crash of Postgres empties the presence tables and keeps the availability.
     cluster.restart_immediate().await;
-    eventually("the server is back", async || (two.get("messages/unread-count").await.status == 200).then_some(()))
+    eventually("the server works again", async || (two.get("messages/unread-count").await.status == 200).then_some(()))
         .await;
     until_available(&server.support(), &["driver_1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_word_of_a_driver_is_refused() {
+async fn invalid_availability_is_rejected() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let driver = server.driver("driver_1");
@@ -199,11 +202,11 @@ async fn what_is_no_word_of_a_driver_is_refused() {
         (json!({ "available": true, "other": 0 }), "/other"),
     ];
     for (body, pointer) in cases {
-        let refused = say(&driver, body).await.problem(400, "invalid_request");
-        assert_eq!(refused["errors"][0]["pointer"], pointer);
+        let rejected = set_availability(&driver, body).await.problem(400, "invalid_request");
+        assert_eq!(rejected["errors"][0]["pointer"], pointer);
     }
     for user in [server.rider("rider_1"), server.service(), server.support()] {
-        say(&user, json!({ "available": true })).await.problem(403, "forbidden");
+        set_availability(&user, json!({ "available": true })).await.problem(403, "forbidden");
     }
     for user in [&server.rider("rider_1"), &driver] {
         user.get("drivers/available").await.problem(403, "forbidden");

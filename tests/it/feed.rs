@@ -1,4 +1,4 @@
-//! The feed: every durable event of all rides and users, in one order.
+//! The feed: all durable events of all rides and users in one order.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, Server, Stream, User, eventually};
 
-/// What is undelivered is on the feed after a while, which no other test of it waits for.
+/// Disables `message:undelivered` events, which these tests do not expect.
 const NO_PUSH: (&str, &str) = ("RIDEWIRE_PUSH_AFTER", "0s");
 
 async fn start(database: &Database) -> Server {
-    Server::with(database, &[NO_PUSH]).await
+    Server::start_with(database, &[NO_PUSH]).await
 }
 
 /// Polls the feed.
@@ -27,7 +27,7 @@ async fn stream(service: &User, query: &str, last_id: Option<&str>) -> Stream {
     Stream::open(request).await.expect(200)
 }
 
-/// All events after a cursor, until there are `count`: type, topic and seq of each; and the last cursor.
+/// Polls from a cursor until `count` events have arrived. Returns the events and the last cursor.
 async fn read(service: &User, after: &str, count: usize, limit: usize) -> (Vec<Value>, String) {
     let (mut events, mut cursor) = (Vec::new(), after.to_owned());
     while events.len() < count {
@@ -42,7 +42,7 @@ async fn read(service: &User, after: &str, count: usize, limit: usize) -> (Vec<V
     (events, cursor)
 }
 
-/// The seqs of each topic, in the order of the feed.
+/// Returns the seqs of each topic in the order of the feed.
 fn by_topic(events: &[Value]) -> BTreeMap<String, Vec<i64>> {
     let mut topics = BTreeMap::<_, Vec<_>>::new();
     for event in events {
@@ -52,7 +52,7 @@ fn by_topic(events: &[Value]) -> BTreeMap<String, Vec<i64>> {
     topics
 }
 
-/// The seqs that each topic's log has.
+/// Returns the seqs of each topic's log.
 async fn logs(database: &Database) -> BTreeMap<String, Vec<i64>> {
     let query = "select topic, array_agg(seq order by seq) from events group by topic";
     let rows = database.client().await.query(query, &[]).await.unwrap();
@@ -60,7 +60,7 @@ async fn logs(database: &Database) -> BTreeMap<String, Vec<i64>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_feed_has_every_event_of_rides_and_users_as_it_is_on_the_ride() {
+async fn the_feed_has_every_event_of_rides_and_users() {
     let database = Database::create().await;
     let server = start(&database).await;
     let service = server.service();
@@ -88,7 +88,7 @@ async fn the_feed_has_every_event_of_rides_and_users_as_it_is_on_the_ride() {
             (json!(event["id"].as_str()), event["type"].clone(), &event["data"])
         });
     }
-    // Nothing more: a poll from there waits, and the next event wakes it.
+    // A poll at the end waits, and the next event wakes it.
     let query = format!("after={cursor}&wait=20");
     let (page, _) = tokio::join!(poll(&service, &query), rider.send("ride_1", "More"));
     assert_eq!(page["events"][0]["data"]["data"]["content"], "More", "{page}");
@@ -103,7 +103,7 @@ async fn resuming_filtering_and_limits_work_as_on_a_ride() {
     for n in 0..6 {
         rider.send("ride_1", &format!("{n}")).await;
     }
-    driver.post_nothing("rides/ride_1/cancel").await.expect(200);
+    driver.post_empty("rides/ride_1/cancel").await.expect(200);
     let count: usize = logs(&database).await.values().map(Vec::len).sum();
     let (all, end) = read(&service, "0", count, 500).await;
     let (in_twos, _) = read(&service, "0", count, 2).await;
@@ -118,7 +118,7 @@ async fn resuming_filtering_and_limits_work_as_on_a_ride() {
     let page = poll(&service, "after=0&wait=0&types=ride:cancel").await;
     let found: Vec<_> = page["events"].as_array().unwrap().iter().map(|event| &event["type"]).collect();
     assert_eq!((found, &page["cursor"]), (vec![&json!("ride:cancel")], &json!(end)));
-    // A cursor past the end is from another database.
+    // A cursor past the end belongs to another database.
     let page = poll(&service, "after=1000000&wait=0").await;
     assert_eq!((&page["resumed"], &page["cursor"], &page["events"]), (&json!(false), &json!(end), &json!([])));
 
@@ -132,18 +132,18 @@ async fn resuming_filtering_and_limits_work_as_on_a_ride() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_deleted_before_it_is_read_is_deleted_on_the_feed() {
+async fn a_message_deleted_before_it_is_read_is_erased_on_the_feed() {
     let database = Database::create().await;
     let (one, two) = (start(&database).await, start(&database).await);
     let (rider, _) = one.open_ride("ride_1").await;
     let service = one.service();
-    // A reader keeps the feed in both replicas' memory.
+    // A stream keeps the feed in the memory of both replicas.
     let mut streams = Vec::new();
     for server in [&one, &two] {
         streams.push(stream(&service.on(server), "after=0", None).await);
     }
     let secret = rider.send("ride_1", "a secret").await;
-    rider.erase(&secret).await.expect(204);
+    rider.delete_message(&secret).await.expect(204);
     for stream in &mut streams {
         stream.next_sync().await;
         stream.find("message:deleted").await;
@@ -157,22 +157,22 @@ async fn what_is_deleted_before_it_is_read_is_deleted_on_the_feed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_feed_is_whole_and_in_order_though_replicas_are_killed() {
+async fn the_feed_is_complete_and_in_order_although_replicas_are_killed() {
     let database = Database::create().await;
-    let survivor = Server::with(&database, &[NO_PUSH, ("RIDEWIRE_FALLBACK_POLL", "200ms")]).await;
-    let service = survivor.service();
+    let running = Server::start_with(&database, &[NO_PUSH, ("RIDEWIRE_FALLBACK_POLL", "200ms")]).await;
+    let service = running.service();
     for round in 0..4 {
-        let victim = start(&database).await;
-        let mut people = Vec::new();
+        let killed = start(&database).await;
+        let mut senders = Vec::new();
         for n in 0..3 {
             let ride = format!("ride_{round}_{n}");
-            let rider = survivor.open_ride(&ride).await.0;
-            people.push((rider.on(&victim), ride.clone()));
-            people.push((rider, ride));
+            let rider = running.open_ride(&ride).await.0;
+            senders.push((rider.on(&killed), ride.clone()));
+            senders.push((rider, ride));
         }
-        let sends = people.iter().map(async |(rider, ride)| {
+        let sends = senders.iter().map(async |(rider, ride)| {
             for n in 0..20 {
-                // The victim's last sends fail.
+                // The last sends to the killed replica fail.
                 let body = json!({ "rideId": ride, "content": n.to_string() });
                 let request = rider.request(Method::POST, "messages").json(&body);
                 if request.send().await.is_err() {
@@ -183,23 +183,23 @@ async fn the_feed_is_whole_and_in_order_though_replicas_are_killed() {
         tokio::join!(futures_util::future::join_all(sends), async {
             let is_under_way = async || (database.head(&format!("ride_{round}_0")).await > 8).then_some(());
             eventually("sends", is_under_way).await;
-            victim.kill().await;
+            killed.kill().await;
         });
     }
     let logs = logs(&database).await;
     let count = logs.values().map(Vec::len).sum();
     let (events, _) = read(&service, "0", count, 500).await;
-    assert_eq!(by_topic(&events), logs, "each ride's events in order, none twice, none missing");
+    assert_eq!(by_topic(&events), logs, "each ride's events in order, each once");
     let rows = database.client().await.query("select position from feed order by position", &[]).await.unwrap();
     let positions: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(positions, (1..=i64::try_from(count).unwrap()).collect::<Vec<_>>(), "without holes");
+    assert_eq!(positions, (1..=i64::try_from(count).unwrap()).collect::<Vec<_>>(), "the positions have no gaps");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_retention_has_taken_is_reported_as_a_gap() {
+async fn expired_feed_events_are_reported_as_a_gap() {
     let database = Database::create().await;
     let settings = [NO_PUSH, ("RIDEWIRE_FEED_RETENTION", "2s"), ("RIDEWIRE_RETENTION_PERIOD", "100ms")];
-    let server = Server::with(&database, &settings).await;
+    let server = Server::start_with(&database, &settings).await;
     let service = server.service();
     server.open_ride("ride_1").await;
     let count: i64 = logs(&database).await.values().map(|log| i64::try_from(log.len()).unwrap()).sum();
@@ -215,25 +215,25 @@ async fn what_retention_has_taken_is_reported_as_a_gap() {
     assert_eq!((&page["gap"], &page["resumed"], &page["cursor"]), (&gap, &json!(false), &json!(count.to_string())));
     let sync = stream(&service, "after=0", None).await.next_sync().await;
     assert_eq!(sync, json!({ "cursor": count.to_string(), "resumed": false, "gap": gap }));
-    // The feed goes on after it, with the right position.
+    // The feed continues after the gap, with the right position.
     server.open_ride("ride_2").await;
     let page = poll(&service, &format!("after={count}&wait=20")).await;
     assert_eq!(page["events"][0]["id"], (count + 1).to_string(), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_without_a_feed_has_none() {
+async fn a_server_without_a_feed_returns_404_and_records_no_batches() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_FEED", "off")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_FEED", "off")]).await;
     server.open_ride("ride_1").await;
     server.service().get("feed").await.problem(404, "not_found");
     server.service().get("feed/poll").await.problem(404, "not_found");
     let rows = database.client().await.query("select from feed_batches", &[]).await.unwrap();
-    assert!(rows.is_empty(), "nothing is noted for it");
+    assert!(rows.is_empty(), "no batch is recorded for the feed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_is_on_the_feed_of_the_next_poll() {
+async fn an_acknowledged_message_is_in_the_next_feed_poll() {
     let database = Database::create().await;
     let server = start(&database).await;
     let service = server.service();
@@ -248,7 +248,7 @@ async fn what_was_acknowledged_is_on_the_feed_of_the_next_poll() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_that_are_cut_by_their_bytes_lack_nothing() {
+async fn feed_pages_limited_by_bytes_are_complete() {
     let database = Database::create().await;
     let server = start(&database).await;
     let service = server.service();

@@ -1,15 +1,15 @@
-//! The history: pages, their names, and the seam to the stream.
+//! The history: pages, `ETag`s, and the transition to a stream.
 
 use serde_json::Value;
 
-use crate::support::{Answer, Database, Server, User, eventually};
+use crate::support::{Database, Response, Server, User, eventually};
 
 fn seqs(page: &Value) -> Vec<i64> {
     page["messages"].as_array().unwrap().iter().map(|message| message["seq"].as_i64().unwrap()).collect()
 }
 
-async fn get_if_changed(user: &User, path: &str, etag: &str) -> Answer {
-    user.ask(user.request(reqwest::Method::GET, path).header("if-none-match", etag)).await
+async fn get_if_changed(user: &User, path: &str, etag: &str) -> Response {
+    user.execute(user.request(reqwest::Method::GET, path).header("if-none-match", etag)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,54 +44,54 @@ async fn the_history_can_be_paged_in_both_directions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unchanged_page_costs_304_and_any_change_a_new_one() {
+async fn an_unchanged_page_gets_304_and_a_changed_page_gets_200() {
     let database = Database::create().await;
     let (one, two) = (Server::start(&database).await, Server::start(&database).await);
     let (rider, driver) = one.open_ride("ride_1").await;
     let sent = rider.send("ride_1", "Hello").await;
     let path = "messages/rides/ride_1";
     let mut etag = String::new();
-    let fresh = async |etag: &mut String, why: &str| {
-        let answer = get_if_changed(&driver, path, etag).await.expect(200);
-        assert_eq!(answer.header("cache-control"), "private, no-cache");
-        assert_ne!(answer.header("etag"), etag, "{why}");
-        etag.replace_range(.., answer.header("etag"));
+    let assert_changed = async |etag: &mut String, change: &str| {
+        let response = get_if_changed(&driver, path, etag).await.expect(200);
+        assert_eq!(response.header("cache-control"), "private, no-cache");
+        assert_ne!(response.header("etag"), etag, "{change}");
+        etag.replace_range(.., response.header("etag"));
         let unchanged = get_if_changed(&driver.on(&two), path, etag).await.expect(304);
         assert_eq!((unchanged.header("etag"), unchanged.body.len()), (etag.as_str(), 0));
         assert_eq!(unchanged.header("cache-control"), "private, no-cache");
     };
-    fresh(&mut etag, "the first").await;
+    assert_changed(&mut etag, "the first request").await;
     rider.edit(&sent, "Hello!").await.expect(200);
-    fresh(&mut etag, "an edit").await;
+    assert_changed(&mut etag, "an edit").await;
     driver.mark(&sent, "read").await.expect(200);
-    fresh(&mut etag, "a receipt").await;
-    rider.erase(&sent).await.expect(204);
-    fresh(&mut etag, "a deletion").await;
+    assert_changed(&mut etag, "a receipt").await;
+    rider.delete_message(&sent).await.expect(204);
+    assert_changed(&mut etag, "a deletion").await;
     rider.send("ride_1", "again").await;
-    fresh(&mut etag, "a message").await;
-    let _watching = two.live(&rider, "ride_1").await;
-    eventually("the rider is seen", async || {
+    assert_changed(&mut etag, "a message").await;
+    let _watching = two.live_stream(&rider, "ride_1").await;
+    eventually("the rider is online", async || {
         let page = driver.history("ride_1", "").await;
-        let people = page["participants"].as_array().unwrap();
-        people.iter().any(|one| one["userId"] == "rider_1" && one["online"] == true).then_some(())
+        let mut participants = page["participants"].as_array().unwrap().iter();
+        participants.any(|entry| entry["userId"] == "rider_1" && entry["online"] == true).then_some(())
     })
     .await;
-    fresh(&mut etag, "somebody who came").await;
+    assert_changed(&mut etag, "presence").await;
     get_if_changed(&driver, path, &format!("\"other\", W/{etag}")).await.expect(304);
-    // A page's name is its reader's and its query's.
+    // The ETag is specific to the reader and the query.
     get_if_changed(&rider, path, &etag).await.expect(200);
     get_if_changed(&driver, &format!("{path}?limit=1"), &etag).await.expect(200);
-    get_if_changed(&one.driver("stranger"), path, &etag).await.problem(404, "ride_not_found");
+    get_if_changed(&one.driver("driver_9"), path, &etag).await.problem(404, "ride_not_found");
     one.service().put_ride("ride_1", "rider_1", Some("driver_2")).await.expect(200);
     get_if_changed(&driver, path, &etag).await.problem(404, "ride_not_found");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_and_a_poll_from_the_cursor_of_the_history_miss_nothing_and_repeat_nothing() {
+async fn streams_and_polls_from_the_historys_cursor_have_no_gap_and_no_repeat() {
     let database = Database::create().await;
     let (one, two) = (Server::start(&database).await, Server::start(&database).await);
     let (rider, _) = one.open_ride("ride_1").await;
-    // The service leaves no receipts, so the log has messages alone.
+    // The service creates no receipts, so the log contains only messages.
     let reader = two.service();
     let writer = {
         let rider = rider.clone();
@@ -117,34 +117,34 @@ async fn a_stream_and_a_poll_from_the_cursor_of_the_history_miss_nothing_and_rep
     writer.await.unwrap();
 }
 
-/// A backup is restored, and the ride's log comes as far as before again, with other messages.
+/// A backup is restored, and the ride's log grows to the same head with other messages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restored_log_that_comes_as_far_again_is_another_page() {
+async fn a_restored_log_with_the_same_head_has_another_etag() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
     rider.send("ride_1", "before the backup").await;
     server.terminate().await;
     let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
-    eventually("nobody else uses the database", async || {
+    eventually("no other session uses the database", async || {
         let count: i64 = database.client().await.query_one(others, &[]).await.unwrap().get(0);
         (count == 0).then_some(())
     })
     .await;
-    let restored = database.restored().await;
+    let restored = database.copy().await;
     let mut pages = Vec::new();
-    for (database, content) in [(&database, "lost"), (&restored, "in its place")] {
+    for (database, content) in [(&database, "lost"), (&restored, "replacement")] {
         let server = Server::start(database).await;
         let rider = rider.on(&server);
         rider.send("ride_1", content).await;
         let page = rider.get("messages/rides/ride_1").await.expect(200);
         pages.push((server, page));
     }
-    let [(_, lost), (server, now)] = &pages[..] else { panic!("two databases") };
-    assert_eq!(lost.json()["cursor"], now.json()["cursor"], "both logs are as long");
-    assert_ne!(lost.header("etag"), now.header("etag"));
+    let [(_, lost), (server, current)] = &pages[..] else { panic!("two databases") };
+    assert_eq!(lost.json()["cursor"], current.json()["cursor"], "both logs have the same head");
+    assert_ne!(lost.header("etag"), current.header("etag"));
     let rider = rider.on(server);
     let changed = get_if_changed(&rider, "messages/rides/ride_1", lost.header("etag")).await.expect(200);
-    assert_eq!(changed.json()["messages"][1]["content"], "in its place");
-    get_if_changed(&rider, "messages/rides/ride_1", now.header("etag")).await.expect(304);
+    assert_eq!(changed.json()["messages"][1]["content"], "replacement");
+    get_if_changed(&rider, "messages/rides/ride_1", current.header("etag")).await.expect(304);
 }

@@ -1,4 +1,4 @@
-//! The issuer's set of keys: read, kept current, and missed.
+//! The issuer's JWKS: how it is loaded and refreshed, and what happens during an outage of the issuer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,7 +50,7 @@ impl Key {
         encode(&header, &claims, &key).unwrap()
     }
 
-    fn published(self) -> Value {
+    fn to_jwk(self) -> Value {
         let key = match self.algorithm {
             Algorithm::ES256 => DecodingKey::from_ec_pem(self.public).unwrap(),
             _ => DecodingKey::from_rsa_pem(self.public).unwrap(),
@@ -60,55 +60,55 @@ impl Key {
         jwk
     }
 
-    /// The platform, by a token of this key.
+    /// Returns the platform's client with a token of this key.
     pub(super) fn service(self, server: &Server) -> User {
         server.service().with_token(self.token(self.id, "platform", "service"))
     }
 }
 
 pub(super) fn set(keys: &[Key]) -> String {
-    let keys: Vec<_> = keys.iter().map(|key| key.published()).collect();
+    let keys: Vec<_> = keys.iter().map(|key| key.to_jwk()).collect();
     json!({ "keys": keys }).to_string()
 }
 
-/// Who publishes a set at an address, and counts who asks.
+/// A server that publishes a JWKS and counts the requests.
 pub(super) struct Issuer {
     pub(super) url: String,
-    answer: Arc<Mutex<Option<String>>>,
-    asked: Arc<AtomicUsize>,
+    response: Arc<Mutex<Option<String>>>,
+    requests: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
 impl Issuer {
-    /// With `None`, nobody gets an answer.
-    pub(super) async fn publishing(answer: Option<String>) -> Self {
+    /// With `None`, requests get no response.
+    pub(super) async fn publishing(response: Option<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/.well-known/jwks.json", listener.local_addr().unwrap());
-        let (answer, asked) = (Arc::new(Mutex::new(answer)), Arc::new(AtomicUsize::new(0)));
+        let (response, requests) = (Arc::new(Mutex::new(response)), Arc::new(AtomicUsize::new(0)));
         let task = tokio::spawn({
-            let (answer, asked) = (Arc::clone(&answer), Arc::clone(&asked));
+            let (response, requests) = (Arc::clone(&response), Arc::clone(&requests));
             async move {
                 loop {
                     let (mut socket, _) = listener.accept().await.unwrap();
                     let mut head = [0; 4_096];
                     let _ = socket.read(&mut head).await;
-                    if let Some(body) = &*answer.lock().await {
+                    if let Some(body) = &*response.lock().await {
                         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
                         let _ = socket.write_all(format!("{head}{body}").as_bytes()).await;
                     }
-                    asked.fetch_add(1, Ordering::SeqCst);
+                    requests.fetch_add(1, Ordering::SeqCst);
                 }
             }
         });
-        Self { url, answer, asked, task }
+        Self { url, response, requests, task }
     }
 
-    pub(super) async fn publish(&self, answer: Option<String>) {
-        *self.answer.lock().await = answer;
+    pub(super) async fn publish(&self, response: Option<String>) {
+        *self.response.lock().await = response;
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 }
 
@@ -119,49 +119,50 @@ impl Drop for Issuer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_key_counts_at_once_and_made_up_ones_cost_the_issuer_few_looks() {
+async fn a_new_key_is_accepted_immediately_and_unknown_keys_cause_few_requests_to_the_issuer() {
     let database = Database::create().await;
     let issuer = Issuer::publishing(Some(set(&[EC]))).await;
-    let server = Server::with(&database, &[("RIDEWIRE_JWKS", &issuer.url)]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_JWKS", &issuer.url)]).await;
     EC.service(&server).get("rides").await.expect(200);
-    // The secret's tokens count as well.
+    // Tokens signed with the secret are accepted too.
     server.service().get("rides").await.expect(200);
-    assert_eq!(issuer.asked(), 1, "at the start");
+    assert_eq!(issuer.requests(), 1, "at the start");
 
     issuer.publish(Some(set(&[EC, RSA]))).await;
     RSA.service(&server).get("rides").await.expect(200);
-    assert_eq!(issuer.asked(), 2, "for the new key");
-    let asked = Instant::now();
+    assert_eq!(issuer.requests(), 2, "for the new key");
+    let started = Instant::now();
     for number in 0..50 {
-        let made_up = EC.token(&format!("made-up-{number}"), "platform", "service");
-        let answer = server.service().with_token(made_up).get("rides").await;
+        let unknown = EC.token(&format!("unknown-{number}"), "platform", "service");
+        let response = server.service().with_token(unknown).get("rides").await;
         match number {
-            0..5 => answer.problem(401, "key_unknown"),
-            // It may be a new one: nobody can say before the set is looked at again.
-            _ if answer.status == 503 => answer.problem(503, "unavailable"),
-            _ => answer.problem(401, "key_unknown"),
+            0..5 => response.problem(401, "key_unknown"),
+            // The key may be new: this is unknown until the next request of the set is allowed.
+            _ if response.status == 503 => response.problem(503, "unavailable"),
+            _ => response.problem(401, "key_unknown"),
         };
     }
-    let more = usize::try_from(asked.elapsed().as_secs() / 5).unwrap();
-    assert!(issuer.asked() <= 2 + 10 + more, "{} looks", issuer.asked());
-    // A key is for its own algorithm, whatever the token says.
+    let more = usize::try_from(started.elapsed().as_secs() / 5).unwrap();
+    assert!(issuer.requests() <= 2 + 10 + more, "{} requests", issuer.requests());
+    // A key is valid only for its own algorithm, whatever the token's header says.
     let confused = EC.token(RSA.id, "platform", "service");
     server.service().with_token(confused).get("rides").await.problem(401, "signature_invalid");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_keys_that_are_known_stay_while_the_issuer_is_away_and_go_when_it_says_so() {
+async fn loaded_keys_stay_valid_during_an_outage_of_the_issuer_until_it_removes_them() {
     let database = Database::create().await;
     let issuer = Issuer::publishing(Some(set(&[EC, RSA]))).await;
-    let server = Server::with(&database, &[("RIDEWIRE_JWKS", &issuer.url), ("RIDEWIRE_JWKS_PERIOD", "200ms")]).await;
-    for away in [None, Some("<html>".to_owned()), Some(json!({"keys": []}).to_string())] {
-        issuer.publish(away).await;
-        let asked = issuer.asked();
-        eventually("it is asked meanwhile", async || (issuer.asked() > asked + 2).then_some(())).await;
+    let server =
+        Server::start_with(&database, &[("RIDEWIRE_JWKS", &issuer.url), ("RIDEWIRE_JWKS_PERIOD", "200ms")]).await;
+    for outage in [None, Some("<html>".to_owned()), Some(json!({"keys": []}).to_string())] {
+        issuer.publish(outage).await;
+        let requests = issuer.requests();
+        eventually("the set is requested again", async || (issuer.requests() > requests + 2).then_some(())).await;
         EC.service(&server).get("rides").await.expect(200);
     }
     issuer.publish(Some(set(&[RSA]))).await;
-    eventually("the old key is gone, for a token that was known too", async || {
+    eventually("the removed key is rejected, also for a cached token", async || {
         (EC.service(&server).get("rides").await.status == 401).then_some(())
     })
     .await;
@@ -169,47 +170,51 @@ async fn the_keys_that_are_known_stay_while_the_issuer_is_away_and_go_when_it_sa
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_keys_cannot_be_had_streams_are_put_off_and_requests_are_told_to_come_back() {
+async fn while_keys_are_unavailable_streams_and_requests_get_a_retry_time() {
     let database = Database::create().await;
     let issuer = Issuer::publishing(None).await;
     let settings = [("RIDEWIRE_JWKS", issuer.url.as_str()), ("RIDEWIRE_JWKS_PERIOD", "200ms")];
-    let server = Server::with(&database, &settings).await;
-    // The secret's tokens count meanwhile.
+    let server = Server::start_with(&database, &settings).await;
+    // Tokens signed with the secret are accepted during the outage.
     server.open_ride("ride").await;
     let service = EC.service(&server);
-    let refused = service.get("rides").await;
-    assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1);
-    refused.problem(503, "unavailable");
+    let rejected = service.get("rides").await;
+    assert!(rejected.header("retry-after").parse::<u32>().unwrap() >= 1);
+    rejected.problem(503, "unavailable");
     service.get("messages/rides/ride/poll?after=0&wait=0").await.problem(503, "unavailable");
     for path in ["messages/rides/ride/events", "events"] {
-        let put_off = service.get(path).await.expect(200);
-        assert_eq!(put_off.header("content-type"), "text/event-stream");
-        assert!(put_off.text().starts_with("retry: ") && !put_off.text().contains("stream:sync"), "{}", put_off.text());
+        let throttled = service.get(path).await.expect(200);
+        assert_eq!(throttled.header("content-type"), "text/event-stream");
+        assert!(
+            throttled.text().starts_with("retry: ") && !throttled.text().contains("stream:sync"),
+            "{}",
+            throttled.text()
+        );
     }
-    // What makes no sense is refused as ever.
+    // A malformed token is still rejected.
     service.clone().with_token("no.to.ken").get("rides").await.problem(401, "token_malformed");
 
     issuer.publish(Some(set(&[EC]))).await;
-    eventually("it is asked again", async || (service.get("rides").await.status == 200).then_some(())).await;
+    eventually("the set is loaded", async || (service.get("rides").await.status == 200).then_some(())).await;
     service.clone().on(&server).stream("ride", "").await.next_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_set_in_a_file_is_read_again_when_a_key_is_not_in_it() {
+async fn a_jwks_file_is_reloaded_for_an_unknown_key() {
     let database = Database::create().await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("jwks.json");
     let path = file.display().to_string();
-    for (text, said) in [(None, "jwks.json"), (Some("{}"), "RIDEWIRE_JWKS")] {
+    for (text, expected) in [(None, "jwks.json"), (Some("{}"), "RIDEWIRE_JWKS")] {
         text.iter().for_each(|text| std::fs::write(&file, text).unwrap());
         let mut command = ridewire();
         command.env("DATABASE_URL", &database.url).env("RIDEWIRE_JWKS", &path).env("RIDEWIRE_JWT_SECRET", SECRET);
-        let refused = command.output().await.unwrap();
-        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(!refused.status.success() && error.contains(said), "{error}");
+        let rejected = command.output().await.unwrap();
+        let error = String::from_utf8_lossy(&rejected.stderr).into_owned();
+        assert!(!rejected.status.success() && error.contains(expected), "{error}");
     }
     std::fs::write(&file, set(&[EC])).unwrap();
-    let server = Server::with(&database, &[("RIDEWIRE_JWKS", &path)]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_JWKS", &path)]).await;
     EC.service(&server).get("rides").await.expect(200);
     std::fs::write(&file, set(&[RSA])).unwrap();
     RSA.service(&server).get("rides").await.expect(200);
@@ -217,32 +222,33 @@ async fn a_set_in_a_file_is_read_again_when_a_key_is_not_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_made_up_key_delays_no_real_one_and_has_it_not_rejected() {
+async fn unknown_keys_do_not_delay_or_reject_a_new_key() {
     let database = Database::create().await;
     let issuer = Issuer::publishing(Some(set(&[EC]))).await;
-    let server = Server::with(&database, &[("RIDEWIRE_JWKS", &issuer.url)]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_JWKS", &issuer.url)]).await;
     server.open_ride("ride").await;
     for number in 0..30 {
-        let made_up = EC.token(&format!("made-up-{number}"), "platform", "service");
-        assert!(server.service().with_token(made_up).get("rides").await.status.as_u16() >= 401);
+        let unknown = EC.token(&format!("unknown-{number}"), "platform", "service");
+        assert!(server.service().with_token(unknown).get("rides").await.status.as_u16() >= 401);
     }
     issuer.publish(Some(set(&[RSA]))).await;
     let service = RSA.service(&server);
-    eventually("the new key counts", async || {
-        let answer = service.get("rides").await;
-        assert_ne!(answer.status, 401, "{}", answer.text());
+    eventually("the new key is accepted", async || {
+        let response = service.get("rides").await;
+        assert_ne!(response.status, 401, "{}", response.text());
         let stream = service.stream("ride", "").await;
-        assert_eq!(stream.status, 200, "an `EventSource` would stop");
-        (answer.status == 200).then_some(())
+        assert_eq!(stream.status, 200, "an `EventSource` would not reconnect");
+        (response.status == 200).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_is_withdrawn_ends_what_its_tokens_and_their_tickets_have_opened() {
+async fn withdrawing_a_key_ends_the_streams_and_polls_of_its_tokens_and_tickets() {
     let database = Database::create().await;
     let issuer = Issuer::publishing(Some(set(&[EC, RSA]))).await;
-    let server = Server::with(&database, &[("RIDEWIRE_JWKS", &issuer.url), ("RIDEWIRE_JWKS_PERIOD", "200ms")]).await;
+    let server =
+        Server::start_with(&database, &[("RIDEWIRE_JWKS", &issuer.url), ("RIDEWIRE_JWKS_PERIOD", "200ms")]).await;
     server.open_ride("ride").await;
     let rider = server.rider("rider_1").with_token(EC.token(EC.id, "rider_1", "rider"));
     let kept = server.rider("rider_1").with_token(RSA.token(RSA.id, "rider_1", "rider"));
@@ -251,32 +257,32 @@ async fn a_key_that_is_withdrawn_ends_what_its_tokens_and_their_tickets_have_ope
         issued["ticket"].as_str().unwrap().to_owned()
     };
     let (of_withdrawn, of_kept) = (ticket(&rider).await, ticket(&kept).await);
-    let bare = rider.clone().with_token("");
-    let by_ticket = |ticket: &str| Stream::open(bare.request(Method::GET, &format!("events?ticket={ticket}")));
-    let mut ending = [server.live(&rider, "ride").await, by_ticket(&of_withdrawn).await];
-    ending[1].next_sync().await;
-    let mut staying = [server.live(&kept, "ride").await, by_ticket(&of_kept).await];
-    staying[1].next_sync().await;
+    let anonymous = rider.clone().with_token("");
+    let by_ticket = |ticket: &str| Stream::open(anonymous.request(Method::GET, &format!("events?ticket={ticket}")));
+    let mut ended_streams = [server.live_stream(&rider, "ride").await, by_ticket(&of_withdrawn).await];
+    ended_streams[1].next_sync().await;
+    let mut open_streams = [server.live_stream(&kept, "ride").await, by_ticket(&of_kept).await];
+    open_streams[1].next_sync().await;
     let polling = tokio::spawn({
         let rider = rider.clone();
         async move { rider.get("messages/rides/ride/poll?after=1&wait=55&types=message:read").await }
     });
     issuer.publish(Some(set(&[RSA]))).await;
-    for stream in &mut ending {
+    for stream in &mut ended_streams {
         let last = stream.until_end().await.pop().unwrap();
         assert_eq!((last.kind.as_str(), last.data), ("auth:expired", json!({ "reason": "key_unknown" })));
     }
     polling.await.unwrap().problem(401, "key_unknown");
-    bare.get(&format!("poll?ticket={of_withdrawn}")).await.problem(401, "key_unknown");
+    anonymous.get(&format!("poll?ticket={of_withdrawn}")).await.problem(401, "key_unknown");
     rider.get("rides").await.problem(401, "key_unknown");
     kept.send("ride", "Hello").await;
-    for stream in &mut staying {
-        stream.next_of("message:new").await;
+    for stream in &mut open_streams {
+        stream.next_of_type("message:new").await;
     }
-    // Another key under the name of one that is withdrawn is not that one.
+    // A new key with the id of a withdrawn key does not make its tickets valid again.
     let mut renamed = RSA;
     renamed.id = EC.id;
     issuer.publish(Some(set(&[renamed]))).await;
-    bare.get(&format!("poll?ticket={of_withdrawn}")).await.problem(401, "key_unknown");
-    bare.get(&format!("poll?ticket={of_kept}")).await.expect(200);
+    anonymous.get(&format!("poll?ticket={of_withdrawn}")).await.problem(401, "key_unknown");
+    anonymous.get(&format!("poll?ticket={of_kept}")).await.expect(200);
 }

@@ -1,4 +1,4 @@
-//! What one user, one client and one connection may take of the server; and how streams leave one that stops.
+//! Limits per user, client and connection; and how a stopping server drains its streams.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -10,129 +10,129 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::support::{Answer, Database, PATIENCE, SECRET, Server, User, eventually, ridewire};
+use crate::support::{Database, Response, SECRET, Server, TIMEOUT, User, eventually, ridewire};
 
-/// Bytes until the server closes the connection.
+/// Reads until the server closes the connection.
 async fn until_closed(connection: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    // A reset is an end, too.
-    let _ = timeout(PATIENCE, connection.read_to_end(&mut bytes)).await.expect("the server closes the connection");
+    // A reset counts as closed.
+    let _ = timeout(TIMEOUT, connection.read_to_end(&mut bytes)).await.expect("the server closes the connection");
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_leave_a_server_that_stops_one_by_one_and_new_ones_are_put_off() {
+async fn a_stopping_server_ends_its_streams_one_by_one_and_throttles_new_ones() {
     let database = Database::create().await;
-    // It stops when all have left, 50 ms each: they are as many as this machine takes to ask for another one meanwhile.
+    // The server stops when all streams have ended, 50 ms each. There must be enough streams to open another one during the drain.
     for count in [20, 60, 200, 600] {
-        if leave_one_by_one(&database, &format!("ride_{count}"), count).await {
+        if drain(&database, &format!("ride_{count}"), count).await {
             return;
         }
     }
-    panic!("the server has always stopped before it was asked");
+    panic!("the server has always stopped before the next request");
 }
 
-/// `false`: it had stopped before it could be asked for another one.
-async fn leave_one_by_one(database: &Database, ride: &str, count: u32) -> bool {
-    let server = Server::with(database, &[("RIDEWIRE_DRAIN_WINDOW", "60s")]).await;
+/// Drains a server with `count` streams. Returns `false` if it stopped before another stream could be requested.
+async fn drain(database: &Database, ride: &str, count: u32) -> bool {
+    let server = Server::start_with(database, &[("RIDEWIRE_DRAIN_WINDOW", "60s")]).await;
     let (rider, driver) = server.open_ride(ride).await;
     let mut streams = Vec::new();
     for _ in 0..count {
-        streams.push(server.live(&driver, ride).await);
+        streams.push(server.live_stream(&driver, ride).await);
     }
-    let (rider, asked) = (rider.on(&server), Instant::now());
+    let (rider, started) = (rider.on(&server), Instant::now());
     server.signal(Signal::SIGTERM);
     let ready = format!("{}/readyz", server.base);
     loop {
-        let Ok(answer) = reqwest::get(&ready).await else { return false };
-        if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+        let Ok(response) = reqwest::get(&ready).await else { return false };
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             break;
         }
     }
     let events = format!("messages/rides/{ride}/events");
     let Ok(late) = rider.request(Method::GET, &events).send().await else { return false };
-    let late = Answer::of(events, late).await.expect(200);
+    let late = Response::of(events, late).await.expect(200);
     assert_eq!(late.text().matches("retry: ").count(), 1, "{}", late.text());
-    assert!(!late.text().contains("event: "), "a stream that is put off has no events: {}", late.text());
+    assert!(!late.text().contains("event: "), "a throttled stream has no events: {}", late.text());
 
     let mut ends = Vec::new();
     for mut stream in streams {
         ends.push(tokio::spawn(async move {
             let events = stream.until_end().await;
-            let closing = events.last().expect("it says why it ends");
+            let closing = events.last().expect("the stream ends with a reason");
             assert_eq!((closing.kind.as_str(), &closing.data), ("stream:closing", &json!({ "reason": "shutdown" })));
             assert_eq!(stream.retries.last(), Some(&1_000));
             Instant::now()
         }));
     }
-    let mut last = asked;
+    let mut last = started;
     for end in ends {
         last = last.max(end.await.unwrap());
     }
-    // Nobody leaves before their moment; the last of 20 has the 19th.
-    assert!(last - asked >= Duration::from_millis(50) * (count - 1), "{:?}", last - asked);
-    // When the last has left it ends, and does not wait for the end of the window.
+    // No stream ends before its time slot. The last of n streams has slot n - 1.
+    assert!(last - started >= Duration::from_millis(50) * (count - 1), "{:?}", last - started);
+    // The server exits after the last stream, without waiting for the end of the drain window.
     assert!(server.terminate().await.success());
-    assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
     true
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_has_so_many_streams_and_polls_and_the_next_is_put_off() {
+async fn streams_and_polls_past_the_users_limit_are_throttled() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_STREAMS_PER_USER", "2")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_STREAMS_PER_USER", "2")]).await;
     let (rider, driver) = server.open_ride("ride_1").await;
-    let first = server.live(&driver, "ride_1").await;
+    let first = server.live_stream(&driver, "ride_1").await;
     let mut second = driver.stream_all("", None).await.expect(200);
     second.next_sync().await;
 
     let mut third = driver.stream("ride_1", "").await.expect(200);
     assert!(third.until_end().await.is_empty());
     assert_eq!(third.retries.len(), 1);
-    let refused = driver.get("messages/rides/ride_1/poll?after=0").await;
-    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    let rejected = driver.get("messages/rides/ride_1/poll?after=0").await;
+    let wait: u64 = rejected.header("retry-after").parse().unwrap();
     assert!(wait >= 1);
-    refused.problem(429, "too_many_requests");
-    // Others are not concerned, and what ends makes room.
-    server.live(&rider, "ride_1").await;
+    rejected.problem(429, "too_many_requests");
+    // Other users are not affected. A stream that ends frees its slot.
+    server.live_stream(&rider, "ride_1").await;
     drop(first);
-    eventually("there is room again", async || {
+    eventually("a stream opens", async || {
         driver.stream("ride_1", "").await.try_next().await.filter(|event| event.kind == "stream:sync")
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_sends_too_fast_is_told_when_to_go_on_and_nothing_of_it_is_kept() {
+async fn sends_past_the_rate_limit_get_429_and_are_not_stored() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_SENDS_PER_SECOND", "1")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_SENDS_PER_SECOND", "1")]).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let sends = (0..40).map(|number| {
         let rider = rider.clone();
-        tokio::spawn(async move { rider.send_named("ride_1", "Hello", &format!("name-{number}")).await })
+        tokio::spawn(async move { rider.send_with_id("ride_1", "Hello", &format!("name-{number}")).await })
     });
-    let (mut sent, mut refused) = (0, 0);
+    let (mut sent, mut rejected) = (0, 0);
     for send in sends.collect::<Vec<_>>() {
-        let answer = send.await.unwrap();
-        assert_eq!(answer.header("ratelimit-policy"), r#""sends";q=5;w=5"#);
-        assert!(answer.header("ratelimit").starts_with(r#""sends";r="#), "{}", answer.header("ratelimit"));
-        if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            let wait: u64 = answer.header("retry-after").parse().unwrap();
+        let response = send.await.unwrap();
+        assert_eq!(response.header("ratelimit-policy"), r#""sends";q=5;w=5"#);
+        assert!(response.header("ratelimit").starts_with(r#""sends";r="#), "{}", response.header("ratelimit"));
+        if response.status == StatusCode::TOO_MANY_REQUESTS {
+            let wait: u64 = response.header("retry-after").parse().unwrap();
             assert!((1..=2).contains(&wait), "{wait}");
-            answer.problem(429, "too_many_requests");
-            refused += 1;
+            response.problem(429, "too_many_requests");
+            rejected += 1;
         } else {
-            answer.expect(201);
+            response.expect(201);
             sent += 1;
         }
     }
-    assert!(sent >= 5 && refused > 0, "{sent} sent, {refused} refused");
+    assert!(sent >= 5 && rejected > 0, "{sent} sent, {rejected} rejected");
     let history = driver.history("ride_1", "?limit=200").await;
     assert_eq!(history["messages"].as_array().unwrap().len(), sent);
-    // Others have buckets of their own.
+    // Each user has a separate bucket.
     driver.send("ride_1", "Hello").await;
     eventually("the bucket fills again", async || {
-        (rider.send_named("ride_1", "Hello", "again").await.status == StatusCode::CREATED).then_some(())
+        (rider.send_with_id("ride_1", "Hello", "again").await.status == StatusCode::CREATED).then_some(())
     })
     .await;
 }
@@ -163,28 +163,28 @@ async fn the_send_limit_counts_every_write_of_a_user_and_none_of_the_service() {
         (&driver, Method::POST, "rides/ride_1/status".to_owned(), json!({ "status": "arrived" })),
         (&driver, Method::POST, "rides/ride_1/cancel".to_owned(), Value::Null),
     ];
-    let ask = async |user: &User, method: &Method, path: &str, body: &Value| {
+    let send = async |user: &User, method: &Method, path: &str, body: &Value| {
         let request = user.request(method.clone(), path);
-        user.ask(if body.is_null() { request } else { request.json(body) }).await
+        user.execute(if body.is_null() { request } else { request.json(body) }).await
     };
-    // Each succeeds, and says what is left.
+    // Each request succeeds and reports the limit.
     for (user, method, path, body) in &writes {
-        let answer = ask(user, method, path, body).await;
-        assert!(answer.status.is_success(), "{method} {path}: {} {}", answer.status, answer.text());
-        assert_eq!(answer.header("ratelimit-policy"), r#""sends";q=5000;w=5"#, "{method} {path}");
+        let response = send(user, method, path, body).await;
+        assert!(response.status.is_success(), "{method} {path}: {} {}", response.status, response.text());
+        assert_eq!(response.header("ratelimit-policy"), r#""sends";q=5000;w=5"#, "{method} {path}");
     }
-    // With an empty bucket none does, and it says when to come back.
-    let slow = Server::with(&database, &[("RIDEWIRE_SENDS_PER_SECOND", "1")]).await;
+    // With an empty bucket each request is rejected with a retry time.
+    let slow = Server::start_with(&database, &[("RIDEWIRE_SENDS_PER_SECOND", "1")]).await;
     for (user, method, path, body) in &writes {
         let user = user.on(&slow);
         let rejected = eventually(&format!("{method} {path} is limited"), async || {
-            let answer = ask(&user, method, path, body).await;
-            (answer.status == StatusCode::TOO_MANY_REQUESTS).then_some(answer)
+            let response = send(&user, method, path, body).await;
+            (response.status == StatusCode::TOO_MANY_REQUESTS).then_some(response)
         })
         .await;
         assert!(rejected.header("retry-after").parse::<u64>().unwrap() >= 1);
         rejected.problem(429, "too_many_requests");
-        // Reading is not writing.
+        // Reads are not limited.
         user.get("rides").await.expect(200);
     }
     let service = slow.service();
@@ -194,90 +194,90 @@ async fn the_send_limit_counts_every_write_of_a_user_and_none_of_the_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_does_not_come_is_not_waited_for() {
+async fn incomplete_requests_time_out() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_HEAD_TIMEOUT", "1s"), ("RIDEWIRE_MAX_HEAD", "8192")];
-    let server = Server::with(&database, &settings).await;
+    let server = Server::start_with(&database, &settings).await;
     let connect = async || TcpStream::connect(server.address()).await.unwrap();
 
     let mut silent = connect().await;
     assert_eq!(until_closed(&mut silent).await, "");
     let mut slow = connect().await;
     slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
-    let said = until_closed(&mut slow).await;
-    assert!(said.is_empty() || said.starts_with("HTTP/1.1 408"), "{said}");
+    let received = until_closed(&mut slow).await;
+    assert!(received.is_empty() || received.starts_with("HTTP/1.1 408"), "{received}");
     let mut large = connect().await;
     let head = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "x".repeat(20_000));
-    // The server may have closed before it has all of it.
+    // The server may close the connection before it has read everything.
     let _ = large.write_all(head.as_bytes()).await;
-    let said = until_closed(&mut large).await;
-    assert!(said.is_empty() || said.starts_with("HTTP/1.1 431"), "{said}");
-    // What does ask has its time there, however busy the machine is.
-    let server = Server::with(&database, &[("RIDEWIRE_BODY_TIMEOUT", "1s")]).await;
+    let received = until_closed(&mut large).await;
+    assert!(received.is_empty() || received.starts_with("HTTP/1.1 431"), "{received}");
+    // A server with the default head timeout, which is long enough on a busy machine.
+    let server = Server::start_with(&database, &[("RIDEWIRE_BODY_TIMEOUT", "1s")]).await;
     let mut body = TcpStream::connect(server.address()).await.unwrap();
     let token = server.rider("rider_1").token;
     let head = format!("POST /api/v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n");
     body.write_all(format!("{head}Content-Length: 100\r\n\r\n{{").as_bytes()).await.unwrap();
-    let said = until_closed(&mut body).await;
-    assert!(said.starts_with("HTTP/1.1 4"), "{said}");
+    let received = until_closed(&mut body).await;
+    assert!(received.starts_with("HTTP/1.1 4"), "{received}");
 
-    // And others are served.
+    // Other clients are served.
     server.open_ride("ride_1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_past_the_limit_wait_for_one_to_end() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_MAX_CONNECTIONS", "1")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_MAX_CONNECTIONS", "1")]).await;
     let mut first = TcpStream::connect(server.address()).await.unwrap();
-    let ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
-    first.write_all(ask).await.unwrap();
-    let mut answer = [0; 15];
-    first.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    first.write_all(request).await.unwrap();
+    let mut response = [0; 15];
+    first.read_exact(&mut response).await.unwrap();
+    assert_eq!(&response, b"HTTP/1.1 200 OK");
     let mut second = TcpStream::connect(server.address()).await.unwrap();
-    second.write_all(ask).await.unwrap();
-    // Not accepted: no answer comes as long as the first is there.
-    assert!(timeout(Duration::from_millis(500), second.read_exact(&mut answer)).await.is_err());
+    second.write_all(request).await.unwrap();
+    // The second connection is not accepted while the first is open.
+    assert!(timeout(Duration::from_millis(500), second.read_exact(&mut response)).await.is_err());
     drop(first);
-    timeout(PATIENCE, second.read_exact(&mut answer)).await.expect("it is its turn").unwrap();
+    timeout(TIMEOUT, second.read_exact(&mut response)).await.expect("the second connection is accepted").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_takes_nothing_is_cut_off_and_the_others_miss_nothing() {
+async fn a_stalled_client_is_disconnected_and_other_clients_miss_nothing() {
     let database = Database::create().await;
-    // Long enough for the one that reads, however busy the machine is.
+    // Long enough for the reading client on a busy machine.
     let settings = [("RIDEWIRE_WRITE_TIMEOUT", "3s"), ("RIDEWIRE_PRESENCE_GRACE", "100ms")];
-    let server = Server::with(&database, &settings).await;
+    let server = Server::start_with(&database, &settings).await;
     let (rider, driver) = server.open_ride("ride_1").await;
-    let mut live = server.live(&rider, "ride_1").await;
-    let (sent, mut told) = tokio::sync::watch::channel(0);
+    let mut live = server.live_stream(&rider, "ride_1").await;
+    let (sent, mut receiver) = tokio::sync::watch::channel(0);
     let reading = tokio::spawn(async move {
         let mut read = 0;
         loop {
-            // All that was sent is read, and nothing more will be.
-            if told.wait_for(|sent| *sent > read).await.is_err() {
+            // All messages have been read, and no more will be sent.
+            if receiver.wait_for(|sent| *sent > read).await.is_err() {
                 return read;
             }
-            live.next_of("message:new").await;
+            live.next_of_type("message:new").await;
             read += 1;
         }
     });
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
-    let mut stuck = socket.connect(server.address().parse().unwrap()).await.unwrap();
+    let mut stalled = socket.connect(server.address().parse().unwrap()).await.unwrap();
     let head = "GET /api/v1/messages/rides/ride_1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer";
-    stuck.write_all(format!("{head} {}\r\n\r\n", driver.token).as_bytes()).await.unwrap();
+    stalled.write_all(format!("{head} {}\r\n\r\n", driver.token).as_bytes()).await.unwrap();
     let is_online = async || {
         let presence = rider.get("messages/rides/ride_1/presence").await.expect(200).json();
-        let people = presence["participants"].as_array().unwrap();
-        people.iter().find(|person| person["role"] == "driver").unwrap()["online"] == true
+        let mut participants = presence["participants"].as_array().unwrap().iter();
+        participants.find(|entry| entry["role"] == "driver").unwrap()["online"] == true
     };
-    eventually("the driver is there", async || is_online().await.then_some(())).await;
+    eventually("the driver is online", async || is_online().await.then_some(())).await;
 
-    // The kernel takes a few megabytes before the server notices; 4,000 characters of four bytes each.
+    // The socket buffers take a few megabytes before a write blocks. A message has 4,000 characters of four bytes.
     let large = "\u{1F697}".repeat(4_000);
-    eventually("the one that takes nothing is cut off", async || {
+    eventually("the stalled connection is closed", async || {
         if *sent.borrow() < 1_000 {
             for _ in 0..50 {
                 rider.send("ride_1", &large).await;
@@ -287,14 +287,14 @@ async fn a_client_that_takes_nothing_is_cut_off_and_the_others_miss_nothing() {
         (!is_online().await).then_some(())
     })
     .await;
-    until_closed(&mut stuck).await;
+    until_closed(&mut stalled).await;
     let all = *sent.borrow();
     drop(sent);
-    assert_eq!(reading.await.unwrap(), all, "the one that reads misses nothing");
+    assert_eq!(reading.await.unwrap(), all, "the reading client gets all messages");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_started_with_few_files_takes_what_it_may_have() {
+async fn a_server_raises_its_limit_of_open_files() {
     let database = Database::create().await;
     let server = ridewire();
     let mut command = tokio::process::Command::new("sh");
@@ -302,8 +302,8 @@ async fn a_server_that_is_started_with_few_files_takes_what_it_may_have() {
     command.env("DATABASE_URL", &database.url).env("RIDEWIRE_JWT_SECRET", SECRET).env("RIDEWIRE_LISTEN", "127.0.0.1:0");
     command.env("RIDEWIRE_MAX_CONNECTIONS", "100").stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
-    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-    timeout(PATIENCE, said.next_line()).await.expect("it listens").unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    timeout(TIMEOUT, stdout.next_line()).await.expect("the server starts").unwrap();
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id().unwrap())).unwrap();
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     assert_eq!(files.split_whitespace().next(), Some("1100"), "{files}");

@@ -1,4 +1,4 @@
-//! What somebody else holds delays what is about it, and nothing else.
+//! A lock of another session delays only the commands that need it.
 
 use reqwest::StatusCode;
 use ridewire::store::sql;
@@ -6,32 +6,35 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::flights::{gather, send};
-use crate::support::{Answer, Database, PATIENCE, Server, User, eventually, hold, lock, lock_topic, until_waiting};
+use crate::batches::{send, send_large_batch};
+use crate::support::{
+    Database, Response, Server, TIMEOUT, User, block_message_insert, eventually, lock_ride, lock_topic,
+    until_waiting_for_locks,
+};
 
 const OTHERS: [&str; 4] = ["b", "c", "d", "e"];
 
-/// A server that waits longer than any test.
-async fn patient(database: &Database) -> Server {
-    Server::with(database, &[("RIDEWIRE_DATABASE_TIMEOUT", "60s")]).await
+/// Starts a server whose database timeout is longer than any test.
+async fn server_with_long_timeout(database: &Database) -> Server {
+    Server::start_with(database, &[("RIDEWIRE_DATABASE_TIMEOUT", "60s")]).await
 }
 
-/// Awaits what must not have to wait for what is held.
-async fn unhindered<T>(work: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, work).await.expect("it waits for what is not its own")
+/// Awaits work that must not wait for a lock.
+async fn without_delay<T>(work: impl Future<Output = T>) -> T {
+    timeout(TIMEOUT, work).await.expect("the work waits for an unrelated lock")
 }
 
-/// The requests of one batch with all that gathers while two others are held.
-struct Scene {
+/// Rides for one batch, which is collected while two other batches are blocked.
+struct Fixture {
     database: Database,
     server: Server,
     rider: User,
 }
 
-impl Scene {
-    async fn set() -> Self {
+impl Fixture {
+    async fn new() -> Self {
         let database = Database::create().await;
-        let server = patient(&database).await;
+        let server = server_with_long_timeout(&database).await;
         let mut rider = None;
         for ride in ["one", "two", "a"].into_iter().chain(OTHERS) {
             rider = Some(server.open_ride(ride).await.0);
@@ -39,167 +42,168 @@ impl Scene {
         Self { database, server, rider: rider.unwrap() }
     }
 
-    /// Has `request`, which waits for what is locked, carried out in one batch with sends to other rides, which are
-    /// answered; and says what becomes of it.
-    async fn in_one_batch<F>(&self, name: &str, request: F) -> JoinHandle<Answer>
+    /// Runs `request`, which waits for a lock, in one batch with sends to other rides. Those sends must succeed without delay.
+    /// Returns the waiting request.
+    async fn in_one_batch<F>(&self, client_id: &str, request: F) -> JoinHandle<Response>
     where
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = Response> + Send + 'static,
     {
         let observer = self.database.client().await;
         let mut elsewhere = [self.database.client().await, self.database.client().await];
         let [one, two] = &mut elsewhere;
-        let (one, two) = (hold(one, "one", name).await, hold(two, "two", name).await);
-        let mut sent = gather(&self.rider, &observer, name, []).await;
-        let waits = tokio::spawn(request);
-        // What is asked after it is answered after it has come.
+        let (one, two) =
+            (block_message_insert(one, "one", client_id).await, block_message_insert(two, "two", client_id).await);
+        let mut sent = send_large_batch(&self.rider, &observer, client_id, []).await;
+        let waiting = tokio::spawn(request);
+        // The server responds to this request after it has received the previous one.
         self.rider.history("a", "").await;
-        sent.extend(OTHERS.map(|ride| send(&self.rider, ride, name)));
+        sent.extend(OTHERS.map(|ride| send(&self.rider, ride, client_id)));
         for ride in OTHERS {
             self.rider.history(ride, "").await;
         }
         one.rollback().await.unwrap();
         two.rollback().await.unwrap();
         for sent in sent {
-            unhindered(sent).await.unwrap();
+            without_delay(sent).await.unwrap();
         }
-        assert!(!waits.is_finished(), "what it needs is locked");
-        waits
+        assert!(!waiting.is_finished(), "the request waits for the lock");
+        waiting
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn however_many_sends_wait_for_a_locked_ride_another_ride_has_no_delay() {
+async fn sends_that_wait_for_a_locked_ride_do_not_delay_another_ride() {
     let database = Database::create().await;
-    let server = patient(&database).await;
+    let server = server_with_long_timeout(&database).await;
     let (rider, _) = server.open_ride("locked").await;
     server.open_ride("other").await;
     let mut elsewhere = database.client().await;
-    let lock = lock(&mut elsewhere, "locked").await;
+    let lock = lock_ride(&mut elsewhere, "locked").await;
     let waiting: Vec<_> = (0..400)
         .map(|number| {
             let rider = rider.clone();
-            tokio::spawn(async move { rider.send_named("locked", "Hello", &number.to_string()).await })
+            tokio::spawn(async move { rider.send_with_id("locked", "Hello", &number.to_string()).await })
         })
         .collect();
     for _ in 0..100 {
-        unhindered(rider.send("other", "Hello")).await;
+        without_delay(rider.send("other", "Hello")).await;
     }
-    assert!(waiting.iter().all(|waits| !waits.is_finished()));
+    assert!(waiting.iter().all(|request| !request.is_finished()));
     lock.rollback().await.unwrap();
     let mut seqs = Vec::new();
-    for waits in waiting {
-        seqs.push(waits.await.unwrap().expect(201).json()["seq"].as_i64().unwrap());
+    for request in waiting {
+        seqs.push(request.await.unwrap().expect(201).json()["seq"].as_i64().unwrap());
     }
     seqs.sort_unstable();
     assert_eq!(seqs, (2..402).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_sends_than_may_wait_for_a_locked_ride_are_told_to_come_back() {
+async fn sends_past_the_queue_limit_of_a_locked_ride_get_429() {
     let database = Database::create().await;
-    let server = patient(&database).await;
+    let server = server_with_long_timeout(&database).await;
     let (rider, _) = server.open_ride("locked").await;
     server.open_ride("other").await;
     let mut elsewhere = database.client().await;
-    let lock = lock(&mut elsewhere, "locked").await;
+    let lock = lock_ride(&mut elsewhere, "locked").await;
     let first = tokio::spawn({
         let rider = rider.clone();
-        async move { rider.send_named("locked", "Hello", "first").await }
+        async move { rider.send_with_id("locked", "Hello", "first").await }
     });
-    until_waiting(&database.client().await, 1).await;
+    until_waiting_for_locks(&database.client().await, 1).await;
     let mut waiting: Vec<_> = (0..1_500)
         .map(|number| {
             let rider = rider.clone();
-            tokio::spawn(async move { rider.send_named("locked", "Hello", &number.to_string()).await })
+            tokio::spawn(async move { rider.send_with_id("locked", "Hello", &number.to_string()).await })
         })
         .collect();
-    eventually("some are refused", async || waiting.iter().any(JoinHandle::is_finished).then_some(())).await;
-    unhindered(rider.send("other", "Hello")).await;
+    eventually("some requests are rejected", async || waiting.iter().any(JoinHandle::is_finished).then_some(())).await;
+    without_delay(rider.send("other", "Hello")).await;
     lock.rollback().await.unwrap();
     let mut created = 0;
     first.await.unwrap().expect(201);
-    for waits in waiting.drain(..) {
-        let answer = waits.await.unwrap();
-        if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
-            answer.problem(429, "too_many_requests");
+    for request in waiting.drain(..) {
+        let response = request.await.unwrap();
+        if response.status == StatusCode::TOO_MANY_REQUESTS {
+            assert!(response.header("retry-after").parse::<u64>().unwrap() >= 1);
+            response.problem(429, "too_many_requests");
         } else {
-            answer.expect(201);
+            response.expect(201);
             created += 1;
         }
     }
-    assert!((512..1_500).contains(&created), "{created} were let in");
-    assert_eq!(database.head("locked").await, 2 + created, "nothing of the others is kept");
+    assert!((512..1_500).contains(&created), "{created} were accepted");
+    assert_eq!(database.head("locked").await, 2 + created, "rejected sends are not stored");
 }
 
-/// Once judged by what is known of the rides, once under their locks.
+/// Once on the optimistic path (cached rides), once on the locking path.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_does_not_wait_for_a_locked_ride() {
-    let scene = Scene::set().await;
-    let mut elsewhere = scene.database.client().await;
-    for name in ["loaded", "known"] {
-        if name == "known" {
+    let fixture = Fixture::new().await;
+    let mut elsewhere = fixture.database.client().await;
+    for path in ["locking", "optimistic"] {
+        if path == "optimistic" {
             for ride in ["a"].into_iter().chain(OTHERS) {
-                scene.rider.send(ride, "so that the ride is known").await;
+                fixture.rider.send(ride, "loads the ride into the cache").await;
             }
         }
-        let lock = lock(&mut elsewhere, "a").await;
-        let rider = scene.rider.clone();
-        let waits = scene.in_one_batch(name, async move { rider.send_named("a", "Hello", name).await }).await;
+        let lock = lock_ride(&mut elsewhere, "a").await;
+        let rider = fixture.rider.clone();
+        let request = fixture.in_one_batch(path, async move { rider.send_with_id("a", "Hello", path).await }).await;
         lock.rollback().await.unwrap();
-        waits.await.unwrap().expect(201);
+        request.await.unwrap().expect(201);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_does_not_wait_for_the_topic_of_a_user_who_is_told_something() {
-    let scene = Scene::set().await;
-    let service = scene.server.service();
+async fn a_batch_does_not_wait_for_a_locked_user_topic() {
+    let fixture = Fixture::new().await;
+    let service = fixture.server.service();
     service.broadcast(&["driver_9"], json!({})).await.expect(202);
-    let mut elsewhere = scene.database.client().await;
-    for told in ["assigned", "notice"] {
+    let mut elsewhere = fixture.database.client().await;
+    for event in ["assigned", "notice"] {
         let lock = lock_topic(&mut elsewhere, "user/driver_9").await;
         let service = service.clone();
         let request = async move {
-            match told {
+            match event {
                 "assigned" => service.put_ride("a", "rider_1", Some("driver_9")).await,
                 _ => service.broadcast(&["driver_9"], json!({})).await,
             }
         };
-        let waits = scene.in_one_batch(told, request).await;
+        let request = fixture.in_one_batch(event, request).await;
         lock.rollback().await.unwrap();
-        assert!(waits.await.unwrap().status.is_success());
+        assert!(request.await.unwrap().status.is_success());
     }
-    let polled = scene.server.driver("driver_9").poll_all("after=0&types=notice,ride:assigned").await;
+    let polled = fixture.server.driver("driver_9").poll_all("after=0&types=notice,ride:assigned").await;
     let types: Vec<_> = polled["events"].as_array().unwrap().iter().map(|event| event["type"].clone()).collect();
     assert_eq!(types, ["notice", "ride:assigned", "notice"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_does_not_wait_for_a_ride_that_is_being_created_elsewhere() {
-    let scene = Scene::set().await;
-    let mut elsewhere = scene.database.client().await;
+async fn a_batch_does_not_wait_for_a_ride_that_another_session_is_creating() {
+    let fixture = Fixture::new().await;
+    let mut elsewhere = fixture.database.client().await;
     let creation = elsewhere.transaction().await.unwrap();
     creation.execute(sql::TOPICS_CREATE, &[&vec!["ride/new"]]).await.unwrap();
-    let service = scene.server.service();
-    let waits =
-        scene.in_one_batch("new", async move { service.put_ride("new", "rider_1", Some("driver_1")).await }).await;
+    let service = fixture.server.service();
+    let request =
+        fixture.in_one_batch("new", async move { service.put_ride("new", "rider_1", Some("driver_1")).await }).await;
     creation.rollback().await.unwrap();
-    waits.await.unwrap().expect(201);
-    scene.rider.send("new", "Hello").await;
+    request.await.unwrap().expect(201);
+    fixture.rider.send("new", "Hello").await;
 }
 
-/// A ride that is locked for longer than requests wait: they are told so, and nothing of them comes later.
+/// A ride stays locked for longer than the timeout: the request gets 503 and is not stored later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_for_a_locked_ride_for_too_long_is_given_up() {
+async fn a_command_that_waits_too_long_for_a_locked_ride_times_out() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_DATABASE_TIMEOUT", "4s")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_DATABASE_TIMEOUT", "4s")]).await;
     let (rider, _) = server.open_ride("locked").await;
     let mut elsewhere = database.client().await;
-    let lock = lock(&mut elsewhere, "locked").await;
-    rider.send_named("locked", "Hello", "a name").await.problem(503, "unavailable");
-    let log = "what had waited for too long was given up";
-    eventually("it is given up", async || server.log().contains(log).then_some(())).await;
+    let lock = lock_ride(&mut elsewhere, "locked").await;
+    rider.send_with_id("locked", "Hello", "m-1").await.problem(503, "unavailable");
+    let log = "commands timed out: another database session locks their ride (see pg_locks)";
+    eventually("the command has timed out", async || server.log().contains(log).then_some(())).await;
     lock.rollback().await.unwrap();
     assert_eq!(rider.send("locked", "Hello").await["seq"], 2);
 }

@@ -1,11 +1,11 @@
-//! The tests of the whole: the real program, a real Postgres, and HTTP between.
+//! Integration tests: the `ridewire` program with a real Postgres, tested over HTTP.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests end at the first surprise"
+    reason = "a test ends at the first unexpected value"
 )]
 
 #[path = "../support/mod.rs"]
@@ -18,25 +18,30 @@ mod audit;
 mod auth;
 mod backends;
 mod bad_input;
+mod batches;
 mod bounds;
 mod broadcasts;
 mod browsers;
+mod chat_window;
 mod check;
 mod cli;
 mod closing;
 mod console;
+mod corrupt_rows;
 mod curl;
+mod database_tls;
 mod docs;
+mod driver_removal;
 mod drivers;
 mod erasure;
+mod existence;
 mod feed;
-mod flights;
 mod fuzz;
 mod health;
 mod history;
 mod idempotency;
 mod jwks;
-mod known;
+mod latest_only;
 mod limits;
 mod listing;
 mod live;
@@ -47,33 +52,31 @@ mod merged;
 mod message_trace;
 mod messages;
 mod metrics;
+mod migration_guides;
 mod moderation;
-mod newer;
+mod newer_version;
 mod openapi;
-mod pages;
 mod poll;
 mod pooler;
 mod presence;
-mod private;
+mod private_postgres;
 mod prometheus;
 mod protocol;
 mod proxies;
 mod push;
 mod reactions;
 mod receipts;
-mod removed;
 mod reopening;
 mod resume;
 mod retention;
 mod revocation;
+mod ride_cache;
+mod ride_scenario;
 mod rides;
 mod rights;
-mod scripted;
-mod secure;
 mod sql;
 mod startup;
 mod startup_errors;
-mod strangers;
 mod stream;
 mod tickets;
 mod tls;
@@ -81,7 +84,6 @@ mod tokens;
 mod toolchain;
 mod traces;
 mod undelivered;
-mod values;
 mod webhook_targets;
 mod webhooks;
-mod window;
+mod words;

@@ -1,36 +1,36 @@
-//! One stream, or poll, for everything that is one's own.
+//! The merged stream and poll: all events of a user.
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{Database, Event, Server, Stream, User, data_types};
 
-/// A stream of everything that begins now, past its `stream:sync`.
+/// Opens a merged stream that begins now, and reads its `stream:sync`.
 async fn live(user: &User) -> Stream {
     let mut stream = user.stream_all("", None).await.expect(200);
     stream.next_sync().await;
     stream
 }
 
-/// What an event is about: its type and ride.
-fn about(event: &Event) -> (String, String) {
+/// Returns the type and the ride of an event.
+fn type_and_ride(event: &Event) -> (String, String) {
     let ride = event.data["rideId"].as_str().or(event.data["ride"]["rideId"].as_str());
     (event.kind.clone(), ride.unwrap_or_default().to_owned())
 }
 
-async fn next_about(stream: &mut Stream) -> (String, String) {
-    about(&stream.next_event().await)
+async fn next_type_and_ride(stream: &mut Stream) -> (String, String) {
+    type_and_ride(&stream.next_event().await)
 }
 
 fn expected(kind: &str, ride: &str) -> (String, String) {
     (kind.to_owned(), ride.to_owned())
 }
 
-/// What is compared: not the deliveries that reading itself acknowledges.
+/// The compared types. Delivery receipts, which reading itself creates, are left out.
 const TYPES: &str = "types=message:new,ride:*,notice";
 
-/// Everything after a cursor, by poll; and the same by a stream, which has nothing beyond it.
-async fn rest(user: &User, service: &User, cursor: &str) -> Vec<Event> {
+/// Reads all events after a cursor by polls and by a stream, and asserts that both are equal.
+async fn read_after(user: &User, service: &User, cursor: &str) -> Vec<Event> {
     let (mut polled, mut after) = (Vec::new(), cursor.to_owned());
     loop {
         let page = user.poll_all(&format!("after={after}&wait=0&{TYPES}")).await;
@@ -50,8 +50,8 @@ async fn rest(user: &User, service: &User, cursor: &str) -> Vec<Event> {
     }
     let end = service.broadcast(&[&user.name], json!({ "end": cursor })).await;
     end.expect(202);
-    assert_eq!(stream.next_of("notice").await.data["data"]["end"], cursor);
-    // Each topic's in order, which is tested elsewhere; how topics alternate is free.
+    assert_eq!(stream.next_of_type("notice").await.data["data"]["end"], cursor);
+    // The order between topics is not specified. Other tests check the order within a topic.
     let sorted = |mut all: Vec<Value>| {
         all.sort_by_key(Value::to_string);
         all
@@ -62,10 +62,10 @@ async fn rest(user: &User, service: &User, cursor: &str) -> Vec<Event> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rides_join_and_leave_a_stream_of_everything_without_a_reconnect() {
+async fn rides_join_and_leave_a_merged_stream_without_a_reconnect() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_CHAT_GRACE", "1s")];
-    let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+    let (one, two) = (Server::start_with(&database, &settings).await, Server::start_with(&database, &settings).await);
     let (rider, driver) = one.open_ride("ride_1").await;
     let mut stream = rider.on(&two).stream_all("", None).await.expect(200);
     let sync = stream.next_sync().await;
@@ -73,26 +73,26 @@ async fn rides_join_and_leave_a_stream_of_everything_without_a_reconnect() {
     assert_eq!((&sync["resumed"], &sync["gap"]), (&json!(false), &Value::Null));
 
     let hello = driver.send("ride_1", "Hello").await;
-    let event = stream.next_of("message:new").await;
+    let event = stream.next_of_type("message:new").await;
     assert_eq!(event.data, hello);
     one.service().put_ride("ride_2", "rider_1", Some("driver_2")).await.expect(201);
-    let assigned = stream.next_of("ride:assigned").await;
+    let assigned = stream.next_of_type("ride:assigned").await;
     assert_eq!((&assigned.data["ride"]["rideId"], &assigned.data["fromSeq"]), (&json!("ride_2"), &json!(1)));
-    let began = stream.next_of("ride:participants").await;
-    assert_eq!(began.data["ride"]["rideId"], "ride_2");
+    let participants = stream.next_of_type("ride:participants").await;
+    assert_eq!(participants.data["ride"]["rideId"], "ride_2");
     one.driver("driver_2").send("ride_2", "Here").await;
-    assert_eq!(next_about(&mut stream).await, expected("message:new", "ride_2"));
-    driver.post_nothing("rides/ride_1/cancel").await.expect(200);
-    assert_eq!(next_about(&mut stream).await, expected("ride:cancel", "ride_1"));
-    let closed = stream.next_of("ride:closed").await;
+    assert_eq!(next_type_and_ride(&mut stream).await, expected("message:new", "ride_2"));
+    driver.post_empty("rides/ride_1/cancel").await.expect(200);
+    assert_eq!(next_type_and_ride(&mut stream).await, expected("ride:cancel", "ride_1"));
+    let closed = stream.next_of_type("ride:closed").await;
     assert_eq!(closed.data, json!({ "rideId": "ride_1", "lastSeq": 3, "reason": "ride_over" }));
 
-    // Others' positions live.
-    let position = json!({ "lat": 1, "lng": 2 });
-    one.driver("driver_2").post("rides/ride_2/location", position).await.expect(202);
-    assert_eq!(next_about(&mut stream).await, expected("ride:location", "ride_2"));
+    // The location of the other participant.
+    let location = json!({ "lat": 1, "lng": 2 });
+    one.driver("driver_2").post("rides/ride_2/location", location).await.expect(202);
+    assert_eq!(next_type_and_ride(&mut stream).await, expected("ride:location", "ride_2"));
     one.service().broadcast(&["rider_1", "nobody"], json!({ "text": "Rain" })).await.expect(202);
-    let notice = stream.next_of("notice").await.data;
+    let notice = stream.next_of_type("notice").await.data;
     assert_eq!(
         (&notice["type"], &notice["data"], &notice["by"]),
         (&json!("test"), &json!({"text": "Rain"}), &json!("platform"))
@@ -100,8 +100,8 @@ async fn rides_join_and_leave_a_stream_of_everything_without_a_reconnect() {
     let last = stream.last_id.clone();
     drop(stream);
 
-    // What was handed out does not come again; what has closed is not in the state.
-    assert_eq!(rest(&rider, &one.service(), &last).await, Vec::new());
+    // Delivered events are not repeated. Closed rides are not in the state.
+    assert_eq!(read_after(&rider, &one.service(), &last).await, Vec::new());
     let polled = rider.on(&two).poll_all("").await;
     assert_eq!((&polled["events"], &polled["hasMore"]), (&json!([]), &json!(false)));
     let rides: Vec<_> = polled["state"]["rides"].as_object().unwrap().keys().collect();
@@ -109,10 +109,10 @@ async fn rides_join_and_leave_a_stream_of_everything_without_a_reconnect() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_came_and_went_while_one_was_away_is_handed_out_in_order() {
+async fn a_resumed_merged_stream_replays_rides_that_began_and_ended_in_order() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_CHAT_GRACE", "1s")];
-    let server = Server::with(&database, &settings).await;
+    let server = Server::start_with(&database, &settings).await;
     let service = server.service();
     let (rider, driver) = server.open_ride("kept").await;
     service.put_ride("lost", "rider_2", Some("driver_1")).await.expect(201);
@@ -123,13 +123,13 @@ async fn what_came_and_went_while_one_was_away_is_handed_out_in_order() {
     let cursor = seen[1].id.clone().unwrap();
     drop(stream);
 
-    // One is taken from them, one comes and goes for good, one comes and stays.
+    // The driver loses one ride, gets a ride that is closed, and gets a ride that stays open.
     server.rider("rider_2").send("lost", "three").await;
     service.put_ride("lost", "rider_2", Some("driver_2")).await.expect(200);
-    server.rider("rider_2").send("lost", "not theirs").await;
+    server.rider("rider_2").send("lost", "not visible").await;
     service.put_ride("brief", "rider_3", Some("driver_1")).await.expect(201);
     server.rider("rider_3").send("brief", "four").await;
-    server.rider("rider_3").post_nothing("rides/brief/cancel").await.expect(200);
+    server.rider("rider_3").post_empty("rides/brief/cancel").await.expect(200);
     crate::support::eventually("the ride is closed", async || {
         let client = database.client().await;
         let row =
@@ -140,45 +140,45 @@ async fn what_came_and_went_while_one_was_away_is_handed_out_in_order() {
     service.put_ride("new", "rider_4", Some("driver_1")).await.expect(201);
     rider.send("kept", "five").await;
 
-    let events = rest(&driver, &service, &cursor).await;
-    let told = |wanted: &str| -> Vec<String> {
-        let of_ride = events.iter().filter(|event| about(event).1 == wanted);
-        of_ride.map(|event| format!("{} {}", event.kind, event.data["content"].as_str().unwrap_or(""))).collect()
+    let events = read_after(&driver, &service, &cursor).await;
+    let of_ride = |wanted: &str| -> Vec<String> {
+        let found = events.iter().filter(|event| type_and_ride(event).1 == wanted);
+        found.map(|event| format!("{} {}", event.kind, event.data["content"].as_str().unwrap_or(""))).collect()
     };
-    assert_eq!(told("lost"), ["message:new three", "ride:participants ", "ride:closed "]);
+    assert_eq!(of_ride("lost"), ["message:new three", "ride:participants ", "ride:closed "]);
     assert_eq!(
-        told("brief"),
+        of_ride("brief"),
         ["ride:assigned ", "ride:participants ", "message:new four", "ride:cancel ", "ride:closed "]
     );
-    assert_eq!(told("new"), ["ride:assigned ", "ride:participants "]);
-    assert_eq!(told("kept"), ["message:new five"]);
+    assert_eq!(of_ride("new"), ["ride:assigned ", "ride:participants "]);
+    assert_eq!(of_ride("kept"), ["message:new five"]);
     assert_eq!(events.len(), 3 + 5 + 2 + 1);
 
-    // From each of these places there is the rest.
-    for (place, event) in events.iter().enumerate() {
-        let mut after: Vec<_> = rest(&driver, &service, event.id.as_deref().unwrap()).await;
-        let mut expected = events[place + 1..].to_vec();
+    // Each cursor returns the remaining events.
+    for (index, event) in events.iter().enumerate() {
+        let mut after: Vec<_> = read_after(&driver, &service, event.id.as_deref().unwrap()).await;
+        let mut expected = events[index + 1..].to_vec();
         after.sort_by_key(|event| event.text.clone());
         expected.sort_by_key(|event| event.text.clone());
         let texts = |events: &[Event]| events.iter().map(|event| event.text.clone()).collect::<Vec<_>>();
-        assert_eq!(texts(&after), texts(&expected), "after {place}");
+        assert_eq!(texts(&after), texts(&expected), "after event {index}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_who_is_replaced_and_comes_back_sees_their_times_on_the_ride_and_nothing_between() {
+async fn a_replaced_and_reassigned_driver_sees_only_the_events_of_their_intervals() {
     let database = Database::create().await;
     let one = Server::start(&database).await;
-    // Hears of nothing until its next look.
-    let deaf = [("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "200ms")];
-    let two = Server::with(&database, &deaf).await;
+    // A replica that finds events only by polling.
+    let polling_only = [("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "200ms")];
+    let two = Server::start_with(&database, &polling_only).await;
     let service = one.service();
     let (rider, driver) = one.open_ride("ride_1").await;
     let first = rider.send("ride_1", "for the first").await;
-    let mut everything = live(&driver.on(&two)).await;
-    let mut own = two.live(&driver, "ride_1").await;
+    let mut merged = live(&driver.on(&two)).await;
+    let mut own = two.live_stream(&driver, "ride_1").await;
     let cursor = driver.poll_all("").await["cursor"].as_str().unwrap().to_owned();
-    // It does not look meanwhile, so all of it is there at once.
+    // The replica is suspended meanwhile, so it finds all events in one poll.
     two.signal(Signal::SIGSTOP);
     service.put_ride("ride_1", "rider_1", Some("driver_2")).await.expect(200);
     rider.send("ride_1", "for the second").await;
@@ -186,37 +186,37 @@ async fn a_driver_who_is_replaced_and_comes_back_sees_their_times_on_the_ride_an
     rider.send("ride_1", "for the first again").await;
     two.signal(Signal::SIGCONT);
 
-    // The ride's own stream: 3 is where they were replaced, 5 where they came back.
+    // The ride's stream: the driver is replaced at 3 and assigned again at 5.
     let seen = [own.next_event().await, own.next_event().await, own.next_event().await];
     assert_eq!(seen.each_ref().map(Event::seq), [3, 5, 6], "{seen:?}");
-    // Its cursor acknowledges what was said in their first time; that event may follow at once.
+    // The cursor acknowledges delivery in the first interval. The `message:delivered` event may follow immediately.
     let polled = driver.poll("ride_1", "after=2&wait=0").await;
     let polled = polled["events"].as_array().unwrap().iter().filter(|event| event["type"] != "message:delivered");
     assert_eq!(polled.map(|event| event["id"].as_str().unwrap()).collect::<Vec<_>>(), ["3", "5", "6"]);
 
     for _ in 0..5 {
-        let event = everything.next_event().await;
+        let event = merged.next_event().await;
         assert!(!event.text.contains("for the second"), "{event:?}");
         if event.data["content"] == "for the first again" {
             break;
         }
     }
-    let events = rest(&driver, &service, &cursor).await;
+    let events = read_after(&driver, &service, &cursor).await;
     let on_ride: Vec<_> =
         events.iter().filter(|event| event.kind != "ride:assigned" && event.kind != "ride:closed").collect();
     let kinds: Vec<_> = on_ride.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["ride:participants", "ride:participants", "message:new"], "{events:?}");
     assert!(!events.iter().any(|event| event.text.contains("for the second")), "{events:?}");
     assert_eq!(first["seq"], 2);
-    // And from the very beginning.
-    let all = rest(&driver, &service, "0").await;
-    let said: Vec<_> =
+    // From the beginning of the log.
+    let all = read_after(&driver, &service, "0").await;
+    let contents: Vec<_> =
         all.iter().filter(|event| event.kind == "message:new").map(|event| event.data["content"].clone()).collect();
-    assert_eq!(said, ["for the first", "for the first again"]);
+    assert_eq!(contents, ["for the first", "for the first again"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_retention_has_taken_is_told_topic_by_topic() {
+async fn expired_events_are_reported_per_topic() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
@@ -232,15 +232,15 @@ async fn what_retention_has_taken_is_told_topic_by_topic() {
 
     let mut stream = rider.stream_all("types=message:new", Some(&cursor)).await.expect(200);
     let mut gaps = Vec::new();
-    let mut said = Vec::new();
-    while said.len() < 7 {
+    let mut contents = Vec::new();
+    while contents.len() < 7 {
         let event = stream.next_event().await;
         match event.kind.as_str() {
             "stream:sync" => {
                 assert_eq!(event.data["resumed"], false);
                 gaps.push(event.data["gap"].clone());
             }
-            _ => said.push(event.data["content"].as_str().unwrap().to_owned()),
+            _ => contents.push(event.data["content"].as_str().unwrap().to_owned()),
         }
     }
     gaps.sort_by_key(|gap| gap["topic"].to_string());
@@ -248,9 +248,9 @@ async fn what_retention_has_taken_is_told_topic_by_topic() {
         gaps,
         [json!({"topic": "ride/ride_1", "from": 2, "to": 4}), json!({"topic": "ride/ride_2", "from": 2, "to": 3})]
     );
-    said.sort();
-    assert_eq!(said, ["one 3", "one 4", "one 5", "two 2", "two 3", "two 4", "two 5"]);
-    // A poll tells one gap an answer, and with the last one what follows.
+    contents.sort();
+    assert_eq!(contents, ["one 3", "one 4", "one 5", "two 2", "two 3", "two 4", "two 5"]);
+    // Each poll reports one gap; the poll with the last gap has events too.
     let from = cursor.clone();
     let (mut cursor, mut gaps, mut events) = (cursor, 0, 0);
     for _ in 0..3 {
@@ -269,17 +269,17 @@ async fn what_retention_has_taken_is_told_topic_by_topic() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poll_of_everything_waits_for_what_matches_and_pages_what_is_there() {
+async fn a_merged_poll_waits_for_matching_events_and_pages_existing_ones() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
-    let began = rider.poll_all("").await;
-    let cursor = began["cursor"].as_str().unwrap();
+    let first = rider.poll_all("").await;
+    let cursor = first["cursor"].as_str().unwrap();
     let waiting = {
         let (user, query) = (rider.clone(), format!("after={cursor}&wait=20&types=message:new"));
         tokio::spawn(async move { user.poll_all(&query).await })
     };
-    // Not for this, nor for one's own rides that begin.
+    // Other types and new rides do not wake the poll.
     server.service().put_ride("ride_2", "rider_1", Some("driver_1")).await.expect(201);
     driver.send("ride_2", "there").await;
     let polled = waiting.await.unwrap();
@@ -314,66 +314,68 @@ async fn a_poll_of_everything_waits_for_what_matches_and_pages_what_is_there() {
         assert_eq!(seqs.len(), 300);
         assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "{ride}: {seqs:?}");
     }
-    // What a cursor covers has arrived, on each ride.
+    // A cursor acknowledges delivery on each ride.
     driver.poll_all("").await;
     crate::support::eventually("the deliveries", async || {
         let state = driver.poll_all("").await["state"]["rides"].clone();
-        let marks: Vec<_> = ["ride_1", "ride_2"]
+        let watermarks: Vec<_> = ["ride_1", "ride_2"]
             .iter()
             .map(|ride| {
                 let receipts = state[ride]["receipts"].as_array().unwrap().clone();
-                receipts.into_iter().find(|mark| mark["userId"] == "rider_1").unwrap()["deliveredSeq"].as_i64().unwrap()
+                receipts.into_iter().find(|receipt| receipt["userId"] == "rider_1").unwrap()["deliveredSeq"]
+                    .as_i64()
+                    .unwrap()
             })
             .collect();
-        (marks.iter().all(|mark| *mark >= 300)).then_some(())
+        (watermarks.iter().all(|watermark| *watermark >= 300)).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cursor_that_is_none_or_of_another_and_a_ticket_for_one_ride_are_refused() {
+async fn invalid_or_foreign_cursors_and_ride_tickets_are_rejected() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let others = driver.poll_all("").await["cursor"].as_str().unwrap().to_owned();
     for cursor in ["x", "1", "-1", "%C3%BF", &others, &"A".repeat(5_000)] {
         for path in ["poll", "events"] {
-            let refused = rider.get(&format!("{path}?after={cursor}")).await;
-            assert_eq!(refused.problem(400, "invalid_request")["errors"][0]["pointer"], "after");
+            let rejected = rider.get(&format!("{path}?after={cursor}")).await;
+            assert_eq!(rejected.problem(400, "invalid_request")["errors"][0]["pointer"], "after");
         }
     }
     let request = rider.request(reqwest::Method::GET, "events").header("last-event-id", "nonsense");
-    let refused = rider.ask(request).await.problem(400, "invalid_request");
-    assert_eq!(refused["errors"][0]["pointer"], "Last-Event-ID");
+    let rejected = rider.execute(request).await.problem(400, "invalid_request");
+    assert_eq!(rejected["errors"][0]["pointer"], "Last-Event-ID");
     let ticket = async |body: Value| {
         rider.post("stream-tickets", body).await.expect(201).json()["ticket"].as_str().unwrap().to_owned()
     };
-    let bound = rider.clone().with_token("");
+    let anonymous = rider.clone().with_token("");
     let one = ticket(json!({ "rideId": "ride_1" })).await;
-    bound.get(&format!("events?ticket={one}")).await.problem(403, "forbidden");
-    bound.get(&format!("poll?ticket={one}")).await.problem(403, "forbidden");
+    anonymous.get(&format!("events?ticket={one}")).await.problem(403, "forbidden");
+    anonymous.get(&format!("poll?ticket={one}")).await.problem(403, "forbidden");
     let all = ticket(json!({})).await;
-    let mut stream = bound.stream_all(&format!("ticket={all}"), None).await.expect(200);
+    let mut stream = anonymous.stream_all(&format!("ticket={all}"), None).await.expect(200);
     assert!(stream.next_sync().await["state"]["rides"]["ride_1"].is_object());
-    bound.get(&format!("poll?ticket={all}")).await.expect(200);
+    anonymous.get(&format!("poll?ticket={all}")).await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_follows_everything_is_present_on_each_ride() {
+async fn a_merged_stream_makes_its_user_online_on_each_ride() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_PRESENCE_GRACE", "1s")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_PRESENCE_GRACE", "1s")]).await;
     let (rider, driver) = server.open_ride("ride_1").await;
-    let mut watching = server.live(&rider, "ride_1").await;
-    watching.hears_presence = true;
+    let mut watching = server.live_stream(&rider, "ride_1").await;
+    watching.includes_presence = true;
     let stream = live(&driver).await;
-    let online = watching.next_of("presence:online").await;
+    let online = watching.next_of_type("presence:online").await;
     assert_eq!(online.data["userId"], "driver_1");
     drop(stream);
-    assert_eq!(watching.next_of("presence:offline").await.data["userId"], "driver_1");
+    assert_eq!(watching.next_of_type("presence:offline").await.data["userId"], "driver_1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_rides_the_open_ones_come_first() {
+async fn a_merged_stream_prefers_rides_that_have_not_ended() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let service = server.service();
@@ -388,23 +390,23 @@ async fn of_many_rides_the_open_ones_come_first() {
     let state = state.as_object().unwrap();
     assert_eq!(state.len(), 64);
     assert!((0..60).all(|n| state.contains_key(&format!("ride_{n}"))), "{:?}", state.keys());
-    // The cursor of that many is short enough for a header, and good for going on.
+    // The cursor of 64 rides fits into a header and can be resumed.
     let mut stream = live(&rider).await;
     service.put_ride("ride_7", "rider_1", Some("driver_1")).await.expect(200);
-    let event = stream.next_of("ride:participants").await;
+    let event = stream.next_of_type("ride:participants").await;
     assert!(event.id.as_ref().is_some_and(|id| id.len() < 4_096));
-    assert_eq!(rest(&rider, &service, event.id.as_deref().unwrap()).await.len(), 1, "the acceptance");
+    assert_eq!(read_after(&rider, &service, event.id.as_deref().unwrap()).await.len(), 1, "the acceptance");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broadcast_reaches_thousands_and_a_wrong_one_nobody() {
+async fn a_broadcast_reaches_thousands_of_users_and_an_invalid_one_none() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let service = server.service();
     let users: Vec<String> = (0..10_000).map(|n| format!("user_{n:0>59}")).collect();
     let body = |users: &[String]| json!({ "userIds": users, "data": { "text": "Hello" } });
-    let answer = service.post("broadcasts", body(&users)).await.expect(202).json();
-    assert_eq!(answer, json!({ "count": 10_000 }));
+    let response = service.post("broadcasts", body(&users)).await.expect(202).json();
+    assert_eq!(response, json!({ "count": 10_000 }));
     for user in [&users[0], &users[9_999]] {
         let polled = server.rider(user).poll_all("after=0&wait=0").await;
         assert_eq!(data_types(&polled["events"]), ["notice"]);
@@ -430,8 +432,8 @@ async fn a_broadcast_reaches_thousands_and_a_wrong_one_nobody() {
         (json!({ "userIds": ["ok"], "data": {}, "other": 1 }), "/other"),
     ];
     for (body, pointer) in cases {
-        let refused = service.post("broadcasts", body).await;
-        assert_eq!(refused.problem(400, "invalid_request")["errors"][0]["pointer"], pointer);
+        let rejected = service.post("broadcasts", body).await;
+        assert_eq!(rejected.problem(400, "invalid_request")["errors"][0]["pointer"], pointer);
     }
     for user in [server.rider("rider_1"), server.driver("driver_1"), server.support()] {
         user.broadcast(&["rider_1"], json!({})).await.problem(403, "forbidden");

@@ -1,11 +1,11 @@
-//! The trace of a message: to whom it was handed, when it was delivered and read, and what has come of its event.
+//! The trace of a message: its handovers to connections, its delivery and read receipts, and its webhook deliveries.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{Database, Receiver, Reply, Server, User, eventually};
 
-/// Settings of a server whose webhooks reach this machine.
+/// Settings that allow webhooks to this machine.
 const SETTINGS: [(&str, &str); 3] = [
     ("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "127.0.0.1"),
     ("RIDEWIRE_WEBHOOK_RETRIES", "1h"),
@@ -13,7 +13,7 @@ const SETTINGS: [(&str, &str); 3] = [
 ];
 
 async fn server(database: &Database, push_after: &str) -> Server {
-    Server::with(database, &[&SETTINGS[..], &[("RIDEWIRE_PUSH_AFTER", push_after)]].concat()).await
+    Server::start_with(database, &[&SETTINGS[..], &[("RIDEWIRE_PUSH_AFTER", push_after)]].concat()).await
 }
 
 fn path(message: &Value) -> String {
@@ -24,21 +24,21 @@ async fn trace(staff: &User, message: &Value) -> Value {
     staff.get(&path(message)).await.expect(200).json()
 }
 
-/// The participants that a trace names.
+/// Returns the participants of a trace.
 fn users(trace: &Value) -> Vec<&str> {
-    trace["participants"].as_array().unwrap().iter().map(|one| one["userId"].as_str().unwrap()).collect()
+    trace["participants"].as_array().unwrap().iter().map(|entry| entry["userId"].as_str().unwrap()).collect()
 }
 
-/// What a trace says of a participant.
-fn of<'a>(trace: &'a Value, user: &str) -> &'a Value {
-    let found = trace["participants"].as_array().unwrap().iter().find(|one| one["userId"] == user);
+/// Returns a participant's entry of a trace.
+fn entry_of<'a>(trace: &'a Value, user: &str) -> &'a Value {
+    let found = trace["participants"].as_array().unwrap().iter().find(|entry| entry["userId"] == user);
     found.unwrap_or_else(|| panic!("{user} in {trace}"))
 }
 
-/// The connections of a participant that a trace names: transport and replica.
+/// Returns the handovers to a participant as (transport, replica).
 fn handed<'a>(trace: &'a Value, user: &str) -> Vec<(&'a str, &'a str)> {
-    let handed = of(trace, user)["handed"].as_array().unwrap().iter();
-    handed.map(|one| (one["transport"].as_str().unwrap(), one["replica"].as_str().unwrap())).collect()
+    let handed = entry_of(trace, user)["handed"].as_array().unwrap().iter();
+    handed.map(|entry| (entry["transport"].as_str().unwrap(), entry["replica"].as_str().unwrap())).collect()
 }
 
 fn members(value: &Value) -> Vec<&str> {
@@ -53,7 +53,7 @@ async fn webhook(service: &User, receiver: &Receiver, path: &str, types: &[&str]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trace_shows_by_what_connections_and_replicas_a_message_was_handed_over() {
+async fn a_trace_shows_the_connections_and_replicas_that_a_message_was_handed_to() {
     let database = Database::create().await;
     let (one, two) = (server(&database, "0s").await, server(&database, "0s").await);
     let receiver = Receiver::start(|request| Reply::Status(if request.path == "/bad" { 500 } else { 200 })).await;
@@ -63,48 +63,49 @@ async fn a_trace_shows_by_what_connections_and_replicas_a_message_was_handed_ove
     let (rider, driver) = one.open_ride("ride_1").await;
     let driver = driver.on(&two);
     let support = one.support();
-    let mut stream = one.live(&rider, "ride_1").await;
-    // Staff who follow the ride are no participants.
-    let mut watching = two.live(&support, "ride_1").await;
+    let mut stream = one.live_stream(&rider, "ride_1").await;
+    // Support on the ride's stream is not a participant.
+    let mut watching = two.live_stream(&support, "ride_1").await;
     let after = database.head("ride_1").await;
     let polling = tokio::spawn({
         let driver = driver.clone();
         async move { driver.poll("ride_1", &format!("after={after}&wait=50")).await }
     });
     let message = support.send("ride_1", "We are looking into it").await;
-    assert_eq!(stream.next_of("message:new").await.data["id"], message["id"]);
-    assert_eq!(watching.next_of("message:new").await.data["id"], message["id"]);
+    assert_eq!(stream.next_of_type("message:new").await.data["id"], message["id"]);
+    assert_eq!(watching.next_of_type("message:new").await.data["id"], message["id"]);
     let polled = polling.await.unwrap();
     assert_eq!(polled["events"][0]["data"]["id"], message["id"], "{polled}");
     rider.mark(&message, "read").await.expect(200);
-    // The phone that polls acknowledges by its cursor.
+    // The poll acknowledges delivery with its cursor.
     driver.poll("ride_1", &format!("after={}&wait=0", message["seq"])).await;
 
-    let traced = eventually("the whole trace", async || {
+    let traced = eventually("the complete trace", async || {
         let traced = trace(&support.on(&two), &message).await;
         let webhooks = traced["webhooks"].as_array().unwrap();
-        let are_tried = webhooks.len() == 2 && webhooks.iter().all(|one| one["attempts"] != 0);
-        let is_delivered = webhooks.iter().any(|one| one["state"] == "delivered");
+        let are_tried = webhooks.len() == 2 && webhooks.iter().all(|webhook| webhook["attempts"] != 0);
+        let is_delivered = webhooks.iter().any(|webhook| webhook["state"] == "delivered");
         let is_handed = ["rider_1", "driver_1"].iter().all(|user| !handed(&traced, user).is_empty());
-        (are_tried && is_delivered && is_handed && of(&traced, "driver_1")["deliveredAt"].is_string()).then_some(traced)
+        (are_tried && is_delivered && is_handed && entry_of(&traced, "driver_1")["deliveredAt"].is_string())
+            .then_some(traced)
     })
     .await;
     assert_eq!(members(&traced), ["committedAt", "feedAt", "messageId", "participants", "seq", "webhooks"]);
     assert_eq!((&traced["messageId"], &traced["seq"]), (&message["id"], &message["seq"]));
     assert_eq!(traced["committedAt"], message["createdAt"]);
     assert_eq!(users(&traced), ["driver_1", "rider_1"]);
-    let (on_stream, by_poll) = (of(&traced, "rider_1"), of(&traced, "driver_1"));
+    let (on_stream, by_poll) = (entry_of(&traced, "rider_1"), entry_of(&traced, "driver_1"));
     for participant in [on_stream, by_poll] {
         assert_eq!(members(participant), ["deliveredAt", "handed", "readAt", "undeliveredAt", "userId"]);
         assert_eq!(members(&participant["handed"][0]), ["at", "replica", "transport"]);
         assert_eq!(participant["undeliveredAt"], Value::Null);
     }
     let [(sse, first)] = handed(&traced, "rider_1")[..] else { panic!("one connection: {on_stream}") };
-    // The poll that acknowledges begins after the message.
+    // The acknowledging poll begins after the message, so it is not a handover.
     let [(poll, second)] = handed(&traced, "driver_1")[..] else { panic!("one connection: {by_poll}") };
     assert_eq!((sse, poll), ("sse", "poll"));
-    assert!(one.whole_log().contains(first) && two.whole_log().contains(second) && first != second, "{traced}");
-    assert_eq!(on_stream["readAt"], on_stream["deliveredAt"], "what is read is delivered");
+    assert!(one.log().contains(first) && two.log().contains(second) && first != second, "{traced}");
+    assert_eq!(on_stream["readAt"], on_stream["deliveredAt"], "a read message is delivered");
     assert!(on_stream["readAt"].is_string() && by_poll["readAt"].is_null(), "{traced}");
     let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let at = [&traced["committedAt"], &traced["feedAt"], &on_stream["handed"][0]["at"], &on_stream["readAt"]].map(time);
@@ -114,47 +115,51 @@ async fn a_trace_shows_by_what_connections_and_replicas_a_message_was_handed_ove
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trace_shows_that_nothing_was_handed_to_a_phone_that_was_away_and_that_a_push_was_sent() {
+async fn a_trace_shows_that_an_offline_user_got_no_handover_and_a_push_was_sent() {
     let database = Database::create().await;
     let server = server(&database, "1s").await;
-    let (service, receiver) = (server.service(), Receiver::taking_all().await);
+    let (service, receiver) = (server.service(), Receiver::accepting_all().await);
     webhook(&service, &receiver, "/push", &["message.undelivered"]).await;
     let (rider, driver) = server.open_ride("ride_1").await;
-    let mut mine = rider.stream_all("", None).await;
-    mine.next_sync().await;
+    let mut stream = rider.stream_all("", None).await;
+    stream.next_sync().await;
     let message = rider.send("ride_1", "Where are you?").await;
-    assert_eq!(mine.find("message:new").await.data["id"], message["id"]);
+    assert_eq!(stream.find("message:new").await.data["id"], message["id"]);
     let traced = eventually("the push", async || {
         let traced = trace(&service, &message).await;
-        let is_whole = of(&traced, "driver_1")["undeliveredAt"].is_string() && !handed(&traced, "rider_1").is_empty();
+        let is_whole =
+            entry_of(&traced, "driver_1")["undeliveredAt"].is_string() && !handed(&traced, "rider_1").is_empty();
         is_whole.then_some(traced)
     })
     .await;
-    let away = of(&traced, "driver_1");
-    assert_eq!((&away["handed"], &away["deliveredAt"], &away["readAt"]), (&json!([]), &Value::Null, &Value::Null));
-    // The push service has been told, with all that it needs.
-    let pushed = receiver.until_taken("/push", 1).await[0].json();
+    let offline = entry_of(&traced, "driver_1");
+    assert_eq!(
+        (&offline["handed"], &offline["deliveredAt"], &offline["readAt"]),
+        (&json!([]), &Value::Null, &Value::Null)
+    );
+    // The webhook for push notifications has the necessary members.
+    let pushed = receiver.until_accepted("/push", 1).await[0].json();
     assert_eq!((&pushed["type"], &pushed["data"]["topic"]), (&json!("message.undelivered"), &json!("ride/ride_1")));
     let expected = json!({
         "rideId": "ride_1", "userId": "driver_1", "messageId": message["id"], "seq": message["seq"], "unreadCount": 1,
-        "at": away["undeliveredAt"],
+        "at": offline["undeliveredAt"],
     });
     assert_eq!(pushed["data"]["data"], expected);
 
-    // The sender has it on a stream of everything, and acknowledges what comes later.
-    let answer = driver.send("ride_1", "At the gate").await;
-    rider.mark(&answer, "read").await.expect(200);
+    // The sender has got the message on a merged stream, and acknowledges a later message.
+    let reply = driver.send("ride_1", "At the gate").await;
+    rider.mark(&reply, "read").await.expect(200);
     driver.mark(&message, "delivered").await.expect(200);
     let traced = trace(&service, &message).await;
-    let sender = of(&traced, "rider_1");
+    let sender = entry_of(&traced, "rider_1");
     assert_eq!((&sender["deliveredAt"], &sender["readAt"]), (&Value::Null, &Value::Null));
     assert_eq!(handed(&traced, "rider_1").len(), 1, "{traced}");
-    assert!(of(&traced, "driver_1")["deliveredAt"].is_string(), "{traced}");
-    assert!(of(&trace(&service, &answer).await, "rider_1")["deliveredAt"].is_string());
+    assert!(entry_of(&traced, "driver_1")["deliveredAt"].is_string(), "{traced}");
+    assert!(entry_of(&trace(&service, &reply).await, "rider_1")["deliveredAt"].is_string());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trace_is_for_staff_and_names_those_who_may_see_the_message() {
+async fn only_staff_read_traces_which_list_the_users_with_access_to_the_message() {
     let database = Database::create().await;
     let server = server(&database, "0s").await;
     let (rider, driver) = server.open_ride("ride_1").await;
@@ -175,35 +180,38 @@ async fn a_trace_is_for_staff_and_names_those_who_may_see_the_message() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trace_outlives_the_content_and_says_no_more_than_is_known() {
+async fn a_trace_outlives_the_content_and_omits_erased_and_expired_data() {
     let database = Database::create().await;
     let server = server(&database, "0s").await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let service = server.service();
-    let mut stream = server.live(&driver, "ride_1").await;
+    let mut stream = server.live_stream(&driver, "ride_1").await;
     let message = rider.send("ride_1", "ZEBRA").await;
-    stream.next_of("message:new").await;
+    stream.next_of_type("message:new").await;
     driver.mark(&message, "delivered").await.expect(200);
-    rider.erase(&message).await.expect(204);
+    rider.delete_message(&message).await.expect(204);
     let traced = eventually("the trace of a tombstone", async || {
         let traced = trace(&service, &message).await;
         (!handed(&traced, "driver_1").is_empty() && traced["feedAt"].is_string()).then_some(traced)
     })
     .await;
-    assert!(of(&traced, "driver_1")["deliveredAt"].is_string() && !traced.to_string().contains("ZEBRA"), "{traced}");
+    assert!(
+        entry_of(&traced, "driver_1")["deliveredAt"].is_string() && !traced.to_string().contains("ZEBRA"),
+        "{traced}"
+    );
 
-    // A person who is erased is in no row.
+    // An erased user is in no row.
     service.delete("users/driver_1").await.expect(200);
     assert!(handed(&trace(&service, &message).await, "driver_1").is_empty());
     let client = database.client().await;
     let left = client.query("select from handovers where user_id = 'driver_1'", &[]).await.unwrap();
     assert!(left.is_empty(), "{} rows", left.len());
 
-    // Where the log has gone, it is not known when the message was delivered.
+    // After the retention of the log, the time of delivery is unknown.
     let trim = "delete from events where topic = 'ride/ride_1' and seq <= $1";
     client.execute(trim, &[&message["seq"].as_i64()]).await.unwrap();
     let traced = trace(&service, &message).await;
-    assert_eq!(of(&traced, "driver_1")["deliveredAt"], Value::Null);
+    assert_eq!(entry_of(&traced, "driver_1")["deliveredAt"], Value::Null);
     assert_eq!(traced["committedAt"], message["createdAt"]);
 }
 
@@ -217,7 +225,7 @@ async fn an_event_is_found_on_a_long_feed_by_its_time() {
     for n in 0..40 {
         messages.push(rider.send("ride_1", &n.to_string()).await);
     }
-    eventually("all are on the feed", async || {
+    eventually("all messages are on the feed", async || {
         let row = client.query_one("select count(*) from feed where topic = 'ride/ride_1'", &[]).await.unwrap();
         (row.get::<_, i64>(0) > 40).then_some(())
     })
@@ -228,52 +236,52 @@ async fn an_event_is_found_on_a_long_feed_by_its_time() {
         let at: String = client.query_one(on_feed, &[&message["seq"].as_i64()]).await.unwrap().get(0);
         assert_eq!(trace(&service, message).await["feedAt"], at);
     }
-    // What the feed no longer has is not known to have been there.
-    let gone = messages[20]["seq"].as_i64();
+    // After the retention of the feed, the time is unknown.
+    let last_deleted = messages[20]["seq"].as_i64();
     let delete = "delete from feed
                   where position <= (select position from feed where topic = 'ride/ride_1' and seq = $1)";
-    client.execute(delete, &[&gone]).await.unwrap();
+    client.execute(delete, &[&last_deleted]).await.unwrap();
     assert_eq!(trace(&service, &messages[20]).await["feedAt"], Value::Null);
     assert!(trace(&service, &messages[21]).await["feedAt"].is_string());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handovers_are_kept_for_a_while_and_recorded_only_where_they_are_wanted() {
+async fn handovers_are_deleted_after_their_retention_and_not_recorded_when_disabled() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_MESSAGE_TRACE_RETENTION", "1s"), ("RIDEWIRE_RETENTION_PERIOD", "100ms")];
-    let short = Server::with(&database, &settings).await;
-    let off = Server::with(&database, &[("RIDEWIRE_MESSAGE_TRACE_RETENTION", "0s")]).await;
+    let short = Server::start_with(&database, &settings).await;
+    let off = Server::start_with(&database, &[("RIDEWIRE_MESSAGE_TRACE_RETENTION", "0s")]).await;
     let (rider, driver) = short.open_ride("ride_1").await;
-    let (mut here, mut there) = (short.live(&driver, "ride_1").await, off.live(&rider, "ride_1").await);
+    let (mut here, mut there) = (short.live_stream(&driver, "ride_1").await, off.live_stream(&rider, "ride_1").await);
     rider.send("ride_1", "Hello").await;
-    here.next_of("message:new").await;
-    there.next_of("message:new").await;
+    here.next_of_type("message:new").await;
+    there.next_of_type("message:new").await;
     let recorded = async |server: &Server| {
         let samples = crate::metrics::scrape(server).await;
         samples[r#"ridewire_message_trace_handovers_total{outcome="recorded"}"#]
     };
     assert_eq!((recorded(&short).await, recorded(&off).await), (1.0, 0.0));
     let client = database.client().await;
-    // It is written once, and then gone.
+    // The handover is written once, then deleted.
     let count = async || client.query_one("select count(*) from handovers", &[]).await.unwrap().get::<_, i64>(0);
     assert!(off.terminate().await.success());
     drop(here);
-    eventually("it is written or gone already", async || {
+    eventually("the handover is written, and perhaps deleted already", async || {
         let written = client.query_one("select pg_stat_get_tuples_inserted('handovers'::regclass)", &[]).await.unwrap();
         (count().await == 1 || written.get::<_, i64>(0) > 0).then_some(())
     })
     .await;
-    eventually("it is deleted", async || (count().await == 0).then_some(())).await;
+    eventually("the handover is deleted", async || (count().await == 0).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_replica_has_handed_over_before_it_stops_is_written() {
+async fn a_stopping_replica_writes_its_pending_handovers() {
     let database = Database::create().await;
     let (server, other) = (server(&database, "0s").await, server(&database, "0s").await);
     let (rider, driver) = server.open_ride("ride_1").await;
     let polls = driver.request(Method::GET, "poll?after=0&wait=0");
     let message = rider.send("ride_1", "Hello").await;
-    driver.ask(polls).await.expect(200);
+    driver.execute(polls).await.expect(200);
     assert!(server.terminate().await.success());
     let traced = trace(&other.service(), &message).await;
     assert_eq!(handed(&traced, "driver_1").iter().map(|(transport, _)| *transport).collect::<Vec<_>>(), ["poll"]);

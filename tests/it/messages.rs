@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, Server};
 
-/// Scripts that run to the left, marks that combine, families of emoji, tags, line separators, and white space
-/// that is the message's own.
-const WORDS: &[&str] = &[
+/// Right-to-left scripts, combining marks, emoji sequences, tags, line separators, and significant
+/// white space.
+const CONTENTS: &[&str] = &[
     "Hello",
     "  kept, with its spaces \t",
     "two\nlines\r\nand\ra third",
@@ -23,17 +23,17 @@ const WORDS: &[&str] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_is_answered_as_it_is_then_found() {
+async fn a_sent_message_is_returned_as_stored() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let metadata = json!({ "place": { "lat": 1.5, "lng": -2 }, "tags": ["a", null, true], "": 0 });
     let body = json!({ "rideId": "ride_1", "content": "Hello", "metadata": metadata, "clientMessageId": "m-1" });
-    let answer = rider.post("messages", body).await.expect(201);
-    let sent = answer.json();
+    let response = rider.post("messages", body).await.expect(201);
+    let sent = response.json();
     let id = sent["id"].as_str().unwrap();
     assert_eq!(uuid::Uuid::parse_str(id).unwrap().get_version_num(), 7);
-    assert_eq!(answer.header("location"), format!("/api/v1/messages/{id}"));
+    assert_eq!(response.header("location"), format!("/api/v1/messages/{id}"));
     assert_eq!(
         sent,
         json!({
@@ -50,49 +50,49 @@ async fn a_message_is_answered_as_it_is_then_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn content_of_any_script_comes_back_byte_for_byte_on_every_way() {
+async fn content_of_any_script_is_returned_byte_for_byte_on_each_path() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
-    let mut stream = server.live(&driver, "ride_1").await;
-    for words in WORDS {
-        let body = json!({ "rideId": "ride_1", "content": words, "metadata": { *words: [words] } });
+    let mut stream = server.live_stream(&driver, "ride_1").await;
+    for content in CONTENTS {
+        let body = json!({ "rideId": "ride_1", "content": content, "metadata": { *content: [content] } });
         let sent = rider.post("messages", body).await.expect(201).json();
-        assert_eq!(sent["content"], *words);
-        assert_eq!(sent["metadata"][words][0], *words);
-        assert_eq!(stream.next_of("message:new").await.data, sent);
+        assert_eq!(sent["content"], *content);
+        assert_eq!(sent["metadata"][content][0], *content);
+        assert_eq!(stream.next_of_type("message:new").await.data, sent);
         let found = driver.get(&format!("messages/{}", sent["id"].as_str().unwrap())).await.expect(200).json();
         assert_eq!(found, sent);
     }
     let history = server.service().history("ride_1", "").await;
     let polled = server.service().poll("ride_1", "after=1").await;
-    for (index, words) in WORDS.iter().enumerate() {
-        assert_eq!(history["messages"][index]["content"], *words);
-        assert_eq!(polled["events"][index]["data"]["content"], *words);
+    for (index, content) in CONTENTS.iter().enumerate() {
+        assert_eq!(history["messages"][index]["content"], *content);
+        assert_eq!(polled["events"][index]["data"]["content"], *content);
     }
     let mut replay = server.service().stream("ride_1", "after=1").await;
     replay.next_sync().await;
-    for words in WORDS {
-        assert_eq!(replay.next_of("message:new").await.data["content"], *words);
+    for content in CONTENTS {
+        assert_eq!(replay.next_of_type("message:new").await.data["content"], *content);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_edit_changes_what_is_given_and_an_edit_that_changes_nothing_is_no_event() {
+async fn an_edit_changes_only_the_given_fields_and_an_unchanged_edit_creates_no_event() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let body = json!({ "rideId": "ride_1", "content": "Helo", "metadata": { "a": 1 } });
     let sent = rider.post("messages", body).await.expect(201).json();
     let path = format!("messages/{}", sent["id"].as_str().unwrap());
-    let mut stream = server.live(&driver, "ride_1").await;
+    let mut stream = server.live_stream(&driver, "ride_1").await;
 
     let edited = rider.edit(&sent, "Hello").await.expect(200).json();
     assert_eq!(edited["content"], "Hello");
     assert_eq!(edited["metadata"], json!({ "a": 1 }));
     assert!(edited["editedAt"].is_string());
     assert_eq!((&edited["seq"], &edited["createdAt"]), (&sent["seq"], &sent["createdAt"]));
-    let event = stream.next_of("message:edited").await;
+    let event = stream.next_of_type("message:edited").await;
     assert_eq!((event.seq(), event.data), (3, edited.clone()));
 
     assert_eq!(rider.edit(&sent, "Hello").await.expect(200).json(), edited);
@@ -102,52 +102,52 @@ async fn an_edit_changes_what_is_given_and_an_edit_that_changes_nothing_is_no_ev
 
     let other = rider.patch(&path, json!({ "metadata": { "b": 2 } })).await.expect(200).json();
     assert_eq!((&other["content"], &other["metadata"]), (&json!("Hello"), &json!({ "b": 2 })));
-    assert_eq!(stream.next_of("message:edited").await.data["metadata"], json!({ "b": 2 }));
+    assert_eq!(stream.next_of_type("message:edited").await.data["metadata"], json!({ "b": 2 }));
 
-    driver.edit(&sent, "mine now").await.problem(403, "forbidden");
-    server.support().edit(&sent, "mine now").await.problem(403, "forbidden");
-    server.driver("stranger").edit(&sent, "mine now").await.problem(404, "message_not_found");
-    rider.patch(&path, json!({ "content": " " })).await.wrong_field("/content");
-    rider.patch(&path, json!({ "contents": "x" })).await.wrong_field("/contents");
+    driver.edit(&sent, "changed").await.problem(403, "forbidden");
+    server.support().edit(&sent, "changed").await.problem(403, "forbidden");
+    server.driver("user_9").edit(&sent, "changed").await.problem(404, "message_not_found");
+    rider.patch(&path, json!({ "content": " " })).await.invalid_field("/content");
+    rider.patch(&path, json!({ "contents": "x" })).await.invalid_field("/contents");
     assert_eq!(database.head("ride_1").await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deleted_message_leaves_a_tombstone_and_nothing_of_what_was_said() {
+async fn a_deleted_message_leaves_a_tombstone_without_content() {
     let database = Database::create().await;
     let (server, other) = (Server::start(&database).await, Server::start(&database).await);
     let (rider, driver) = server.open_ride("ride_1").await;
-    let mut streams = [server.live(&driver, "ride_1").await, other.live(&driver, "ride_1").await];
+    let mut streams = [server.live_stream(&driver, "ride_1").await, other.live_stream(&driver, "ride_1").await];
     let body = json!({ "rideId": "ride_1", "content": "secret one", "metadata": { "key": "secret two" } });
     let sent = rider.post("messages", body).await.expect(201).json();
     rider.edit(&sent, "secret three").await.expect(200);
     rider.send("ride_1", "another").await;
     driver.mark(&sent, "read").await.expect(200);
-    assert_eq!(rider.erase(&sent).await.expect(204).text(), "");
+    assert_eq!(rider.delete_message(&sent).await.expect(204).text(), "");
     let head = database.head("ride_1").await;
-    rider.erase(&sent).await.expect(204);
-    assert_eq!(database.head("ride_1").await, head, "again is no event");
+    rider.delete_message(&sent).await.expect(204);
+    assert_eq!(database.head("ride_1").await, head, "a repeated deletion is not an event");
 
     for stream in &mut streams {
-        let gone = stream.find("message:deleted").await;
-        assert_eq!(gone.seq(), head);
+        let deleted = stream.find("message:deleted").await;
+        assert_eq!(deleted.seq(), head);
         let expected = json!({
-            "rideId": "ride_1", "messageId": sent["id"], "seq": sent["seq"], "by": "rider_1", "at": gone.data["at"],
+            "rideId": "ride_1", "messageId": sent["id"], "seq": sent["seq"], "by": "rider_1", "at": deleted.data["at"],
         });
-        assert_eq!(gone.data, expected);
+        assert_eq!(deleted.data, expected);
     }
     let tombstone = driver.get(&format!("messages/{}", sent["id"].as_str().unwrap())).await.expect(200).json();
     assert_eq!((&tombstone["content"], &tombstone["metadata"]), (&Value::Null, &Value::Null));
     assert!(tombstone["deletedAt"].is_string());
     assert_eq!((&tombstone["id"], &tombstone["seq"]), (&sent["id"], &sent["seq"]));
 
-    // Nowhere is it to be had any more: not from the log, not from a replica's memory, not from the database.
+    // The content is erased from the log, from the replicas' memory and from the database.
     assert!(!database.contents().await.contains("secret"));
     for server in [&server, &other] {
         let service = server.service();
         assert!(!service.history("ride_1", "").await.to_string().contains("secret"));
         let polled = service.poll("ride_1", "after=0").await;
-        assert_eq!(polled["events"].as_array().unwrap().len() as i64, head, "its events are still there");
+        assert_eq!(polled["events"].as_array().unwrap().len() as i64, head, "the events of the message are kept");
         assert!(!polled.to_string().contains("secret"), "{polled}");
         let mut replay = service.stream("ride_1", "after=0").await;
         replay.next_sync().await;
@@ -160,20 +160,20 @@ async fn a_deleted_message_leaves_a_tombstone_and_nothing_of_what_was_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_its_sender_and_support_can_delete_a_message() {
+async fn only_the_sender_and_support_can_delete_a_message() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let support = server.support();
     let (one, two) = (rider.send("ride_1", "one").await, rider.send("ride_1", "two").await);
-    driver.erase(&one).await.problem(403, "forbidden");
-    server.rider("stranger").erase(&one).await.problem(404, "message_not_found");
-    support.erase(&one).await.expect(204);
-    rider.erase(&two).await.expect(204);
+    driver.delete_message(&one).await.problem(403, "forbidden");
+    server.rider("user_9").delete_message(&one).await.problem(404, "message_not_found");
+    support.delete_message(&one).await.expect(204);
+    rider.delete_message(&two).await.expect(204);
     rider.edit(&one, "again").await.problem(409, "message_deleted");
-    let said = support.send("ride_1", "Support here").await;
-    assert_eq!(said["senderRole"], "support");
-    rider.erase(&said).await.problem(403, "forbidden");
+    let sent = support.send("ride_1", "Support here").await;
+    assert_eq!(sent["senderRole"], "support");
+    rider.delete_message(&sent).await.problem(403, "forbidden");
     let system = server.service().send("ride_1", "Your driver is near").await;
     assert_eq!(system["senderRole"], "system");
 }

@@ -5,27 +5,27 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Database, Server, User, data_types, eventually};
+use crate::support::{Database, Response, Server, User, data_types, eventually};
 
-/// How long a poll may wait. One that is answered earlier, and with nothing, has not waited.
-const LONGEST: Duration = Duration::from_secs(55);
+/// The longest wait of a poll. A poll that returns earlier and without events has not waited.
+const MAX_WAIT: Duration = Duration::from_secs(55);
 
-async fn preferring(user: &User, query: &str, prefer: &str) -> Answer {
+async fn poll_with_prefer(user: &User, query: &str, prefer: &str) -> Response {
     let request = user.request(Method::GET, &format!("messages/rides/ride_1/poll?{query}"));
-    user.ask(request.header("prefer", prefer)).await.expect(200)
+    user.execute(request.header("prefer", prefer)).await.expect(200)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_first_poll_says_at_once_where_the_log_ends() {
+async fn a_first_poll_returns_the_head_immediately() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     rider.send("ride_1", "Hello").await;
-    let asked = Instant::now();
-    let answer = driver.get("messages/rides/ride_1/poll?wait=55").await.expect(200);
-    assert!(asked.elapsed() < LONGEST, "it does not wait");
-    assert_eq!(answer.header("cache-control"), "no-store");
-    let poll = answer.json();
+    let start = Instant::now();
+    let response = driver.get("messages/rides/ride_1/poll?wait=55").await.expect(200);
+    assert!(start.elapsed() < MAX_WAIT, "the poll does not wait");
+    assert_eq!(response.header("cache-control"), "no-store");
+    let poll = response.json();
     let begin = json!({
         "events": [], "cursor": "2", "resumed": false, "gap": null, "hasMore": false, "state": poll["state"],
     });
@@ -34,7 +34,7 @@ async fn a_first_poll_says_at_once_where_the_log_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_lies_past_the_cursor_is_answered_at_once_in_pages() {
+async fn events_after_the_cursor_are_returned_immediately_in_pages() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
@@ -75,7 +75,7 @@ async fn what_lies_past_the_cursor_is_answered_at_once_in_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_waiting_poll_is_woken_by_what_another_replica_commits_and_by_nothing_else() {
+async fn a_waiting_poll_is_woken_only_by_matching_events_also_of_another_replica() {
     let database = Database::create().await;
     let (one, two) = (Server::start(&database).await, Server::start(&database).await);
     let (rider, driver) = one.open_ride("ride_1").await;
@@ -84,7 +84,7 @@ async fn a_waiting_poll_is_woken_by_what_another_replica_commits_and_by_nothing_
     let sent = rider.send("ride_1", "Hello").await;
     driver.mark(&sent, "read").await.expect(200);
     let head = database.head("ride_1").await;
-    rider.erase(&sent).await.expect(204);
+    rider.delete_message(&sent).await.expect(204);
     let poll = waiting.await.unwrap();
     assert_eq!(data_types(&poll["events"]), ["message:deleted"]);
     assert_eq!(poll["events"][0]["id"], (head + 1).to_string());
@@ -93,7 +93,7 @@ async fn a_waiting_poll_is_woken_by_what_another_replica_commits_and_by_nothing_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poll_that_finds_nothing_moves_its_cursor_past_what_its_filter_held_back() {
+async fn a_poll_that_times_out_moves_its_cursor_past_filtered_events() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
@@ -101,13 +101,13 @@ async fn a_poll_that_finds_nothing_moves_its_cursor_past_what_its_filter_held_ba
     for number in 0..5 {
         rider.send("ride_1", &number.to_string()).await;
     }
-    let asked = Instant::now();
+    let start = Instant::now();
     let poll = service.poll("ride_1", "after=1&types=ride:*&wait=1").await;
-    assert!(asked.elapsed() >= Duration::from_secs(1), "it waits for what it asks for");
+    assert!(start.elapsed() >= Duration::from_secs(1), "the poll waits for matching events");
     assert_eq!((&poll["events"], &poll["resumed"]), (&json!([]), &json!(true)));
     let cursor: i64 = poll["cursor"].as_str().unwrap().parse().unwrap();
     assert!((1..=6).contains(&cursor));
-    // From there on, nothing of what it asks for has been lost.
+    // No event between the first cursor and this one was skipped.
     server.driver("driver_1").set_status("ride_1", "arrived").await.expect(200);
     let poll = service.poll("ride_1", &format!("after={cursor}&types=ride:*")).await;
     assert_eq!(data_types(&poll["events"]), ["ride:status"]);
@@ -115,23 +115,23 @@ async fn a_poll_that_finds_nothing_moves_its_cursor_past_what_its_filter_held_ba
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn how_long_to_wait_may_be_preferred() {
+async fn the_wait_can_be_given_in_the_prefer_header() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (_, driver) = server.open_ride("ride_1").await;
-    let asked = Instant::now();
-    let answer = preferring(&driver, "after=1", "respond-async, wait=1").await;
-    assert_eq!(answer.header("preference-applied"), "wait=1");
-    assert!(asked.elapsed() >= Duration::from_secs(1));
-    // `?wait` wins.
-    let asked = Instant::now();
-    preferring(&driver, "after=1&wait=0", "wait=55").await;
-    assert!(asked.elapsed() < LONGEST);
-    // What cannot be used is ignored.
+    let start = Instant::now();
+    let response = poll_with_prefer(&driver, "after=1", "respond-async, wait=1").await;
+    assert_eq!(response.header("preference-applied"), "wait=1");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    // `?wait` takes precedence.
+    let start = Instant::now();
+    poll_with_prefer(&driver, "after=1&wait=0", "wait=55").await;
+    assert!(start.elapsed() < MAX_WAIT);
+    // An invalid `Prefer` is ignored.
     for unusable in ["wait=56", "wait=-1", "wait=x", "wait", "handling=strict"] {
-        let answer = preferring(&driver, "after=0", unusable).await;
-        assert_ne!(answer.header("preference-applied"), unusable);
-        assert_eq!(answer.json()["events"].as_array().unwrap().len(), 1, "{unusable}");
+        let response = poll_with_prefer(&driver, "after=0", unusable).await;
+        assert_ne!(response.header("preference-applied"), unusable);
+        assert_eq!(response.json()["events"].as_array().unwrap().len(), 1, "{unusable}");
     }
     for wrong in ["wait=56", "wait=-1", "wait=x", "wait=", "wait=1.5"] {
         driver.get(&format!("messages/rides/ride_1/poll?after=0&{wrong}")).await.problem(400, "invalid_request");
@@ -139,21 +139,22 @@ async fn how_long_to_wait_may_be_preferred() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cursor_past_the_head_is_told_at_once() {
+async fn a_cursor_past_the_head_is_reported_immediately() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
     let head = database.head("ride_1").await.to_string();
     for wait in [0, 55] {
         let query = format!("after=99&wait={wait}");
-        let polled = tokio::time::timeout(LONGEST, rider.poll("ride_1", &query)).await.expect("it does not wait");
+        let polled =
+            tokio::time::timeout(MAX_WAIT, rider.poll("ride_1", &query)).await.expect("the poll does not wait");
         assert_eq!((&polled["cursor"], &polled["resumed"]), (&json!(head), &json!(false)));
         assert_eq!(polled["events"], json!([]));
     }
 }
 
-/// Begins a poll by `driver_1` of the ride, or of everything, which acknowledges all that there is; and waits for that event.
-async fn acknowledging(database: &Database, driver: &User, of_all: bool) -> tokio::task::JoinHandle<Value> {
+/// Starts a poll by `driver_1`, of the ride or merged. It acknowledges all messages. Waits until that event is committed.
+async fn acknowledging_poll(database: &Database, driver: &User, of_all: bool) -> tokio::task::JoinHandle<Value> {
     let head = database.head("ride_1").await;
     let after = driver.poll_all("").await["cursor"].as_str().unwrap().to_owned();
     let driver = driver.clone();
@@ -168,20 +169,20 @@ async fn acknowledging(database: &Database, driver: &User, of_all: bool) -> toki
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_poll_has_acknowledged_itself_does_not_wake_it_and_comes_with_what_does() {
+async fn the_watermark_event_of_a_poll_itself_does_not_wake_it_and_is_in_the_next_response() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     for of_all in [false, true] {
         rider.send("ride_1", "one").await;
-        let waiting = acknowledging(&database, &driver, of_all).await;
+        let waiting = acknowledging_poll(&database, &driver, of_all).await;
         let two = rider.send("ride_1", "two").await;
         let polled = waiting.await.unwrap();
         assert_eq!(data_types(&polled["events"]), ["message:delivered", "message:new"], "{polled}");
         assert_eq!(polled["events"][0]["data"]["userId"], "driver_1");
         assert_eq!(polled["cursor"], polled["events"][1]["id"]);
-        // What the same user says by another request is more than that.
-        let waiting = acknowledging(&database, &driver, of_all).await;
+        // Another request of the same user is a separate change.
+        let waiting = acknowledging_poll(&database, &driver, of_all).await;
         driver.mark(&two, "read").await.expect(200);
         let polled = waiting.await.unwrap();
         assert_eq!(data_types(&polled["events"]), ["message:delivered", "message:read"], "{polled}");
@@ -189,13 +190,13 @@ async fn what_a_poll_has_acknowledged_itself_does_not_wake_it_and_comes_with_wha
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poll_that_nothing_else_wakes_leaves_its_own_delivery_to_the_next() {
+async fn a_poll_that_times_out_leaves_its_own_delivery_event_to_the_next_poll() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let all = driver.poll_all("").await["cursor"].as_str().unwrap().to_owned();
     rider.send("ride_1", "one").await;
-    // Of another type than it asks for, which the cursor passes; and the delivery.
+    // An event of another type, which the cursor passes, and the delivery event.
     driver.set_status("ride_1", "arrived").await.expect(200);
     let of_all = driver.poll_all(&format!("after={all}&types=message:*")).await;
     let after = of_all["cursor"].as_str().unwrap().to_owned();
@@ -205,10 +206,10 @@ async fn a_poll_that_nothing_else_wakes_leaves_its_own_delivery_to_the_next() {
     eventually("the delivery is committed", async || (database.head("ride_1").await == 4).then_some(())).await;
     let next = driver.poll("ride_1", "after=3&wait=30&types=message:*").await;
     assert_eq!((data_types(&next["events"]), &next["cursor"]), (vec!["message:delivered"], &json!("4")));
-    // It is not this poll's own any more, so the poll of everything has it at once as well.
+    // The delivery is not that of this poll, so the merged poll returns it immediately as well.
     let next = driver.poll_all(&format!("after={after}&wait=30&types=message:*")).await;
     assert_eq!(data_types(&next["events"]), ["message:delivered"]);
-    // To the other one it is news.
+    // For the other poll, the event is new.
     let next = rider.poll("ride_1", "after=3&wait=30").await;
     assert_eq!(data_types(&next["events"]), ["message:delivered"]);
 }

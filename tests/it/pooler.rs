@@ -1,13 +1,13 @@
-//! Through PgBouncer, which gives each transaction any connection: without prepared statements, and without LISTEN.
+//! PgBouncer in transaction mode: no prepared statements and no LISTEN.
 
 use serde_json::json;
 
-use crate::support::{Bouncer, Database, Server, eventually};
+use crate::support::{Database, PgBouncer, Server, eventually};
 
-/// A server whose every connection leads through the pooler.
-async fn through(database: &Database, bouncer: &Bouncer, settings: &[(&str, &str)]) -> Server {
+/// Starts a server whose connections all go through the pooler.
+async fn through(database: &Database, bouncer: &PgBouncer, settings: &[(&str, &str)]) -> Server {
     let pooled = [("DATABASE_URL", bouncer.url.as_str()), ("RIDEWIRE_PREPARED_STATEMENTS", "off")];
-    Server::with(database, &[&pooled, settings].concat()).await
+    Server::start_with(database, &[&pooled, settings].concat()).await
 }
 
 async fn listen_state(server: &Server) -> String {
@@ -17,30 +17,30 @@ async fn listen_state(server: &Server) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_is_written_and_read_and_listen_goes_past_it() {
+async fn writes_and_reads_work_through_the_pooler_with_a_direct_listener() {
     let database = Database::create().await;
-    let Some(bouncer) = Bouncer::start(&database).await else { return };
+    let Some(bouncer) = PgBouncer::start(&database).await else { return };
     let direct = [("RIDEWIRE_LISTEN_DATABASE_URL", database.url.as_str())];
     let (server, other) = (through(&database, &bouncer, &direct).await, through(&database, &bouncer, &direct).await);
     let (rider, driver) = server.open_ride("ride_1").await;
-    let mut stream = other.live(&driver, "ride_1").await;
+    let mut stream = other.live_stream(&driver, "ride_1").await;
     let sends = (0..200).map(|number| {
         let rider = if number % 2 == 0 { rider.clone() } else { rider.on(&other) };
         tokio::spawn(async move {
-            rider.send_named("ride_1", "Hello", &format!("name-{}", number / 2)).await.status.as_u16()
+            rider.send_with_id("ride_1", "Hello", &format!("name-{}", number / 2)).await.status.as_u16()
         })
     });
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for send in sends.collect::<Vec<_>>() {
-        answers.push(send.await.unwrap());
+        responses.push(send.await.unwrap());
     }
-    // Each name was used twice, on two replicas at once: one of the two is the first.
-    let of = |status: u16| answers.iter().filter(|answer| **answer == status).count();
-    assert_eq!((of(201), of(200)), (100, 100), "{answers:?}");
+    // Each id was sent on both replicas concurrently. One of the two sends is the first.
+    let of = |status: u16| responses.iter().filter(|response| **response == status).count();
+    assert_eq!((of(201), of(200)), (100, 100), "{responses:?}");
     for seq in 2..102 {
-        assert_eq!(stream.next_of("message:new").await.seq(), seq);
+        assert_eq!(stream.next_of_type("message:new").await.seq(), seq);
     }
-    // Each kind of statement, once.
+    // Every kind of write once.
     let sent = rider.send("ride_1", "mine").await;
     rider.edit(&sent, "changed").await.expect(200);
     driver.mark(&sent, "read").await.expect(200);
@@ -51,49 +51,49 @@ async fn everything_is_written_and_read_and_listen_goes_past_it() {
     assert_eq!(rider.history("ride_1", "?limit=1").await["messages"][0]["content"], "changed");
     rider.get("rides").await.expect(200);
     assert!(rider.poll_all("after=0").await["events"].as_array().unwrap().len() > 1);
-    rider.erase(&sent).await.expect(204);
+    rider.delete_message(&sent).await.expect(204);
     server.service().delete("users/rider_1").await.expect(200);
-    server.service().post_nothing("users/rider_1/revoke").await.expect(200);
+    server.service().post_empty("users/rider_1/revoke").await.expect(200);
     rider.on(&server).get("rides").await.problem(401, "token_revoked");
-    eventually("the listener hears", async || (listen_state(&other).await == "listening").then_some(())).await;
+    eventually("the listener is connected", async || (listen_state(&other).await == "listening").then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn listen_through_it_is_noticed_and_the_fallback_serves() {
+async fn listen_through_the_pooler_is_detected_and_the_fallback_poll_delivers() {
     let database = Database::create().await;
-    let Some(bouncer) = Bouncer::start(&database).await else { return };
+    let Some(bouncer) = PgBouncer::start(&database).await else { return };
     let settings = [("RIDEWIRE_FALLBACK_POLL", "200ms")];
     let (server, other) =
         (through(&database, &bouncer, &settings).await, through(&database, &bouncer, &settings).await);
-    eventually("it is noticed", async || (listen_state(&server).await == "deaf").then_some(())).await;
-    let said = server.log().lines().filter(|line| line.contains("RIDEWIRE_LISTEN_DATABASE_URL")).count();
-    assert_eq!(said, 1, "{}", server.log());
+    eventually("the pooler is detected", async || (listen_state(&server).await == "deaf").then_some(())).await;
+    let warnings = server.log().lines().filter(|line| line.contains("RIDEWIRE_LISTEN_DATABASE_URL")).count();
+    assert_eq!(warnings, 1, "{}", server.log());
     let metrics = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
-    assert!(metrics.contains("ridewire_listen{state=\"deaf\"} 1"), "{metrics}");
+    assert!(metrics.contains("ridewire_listener_state{state=\"deaf\"} 1"), "{metrics}");
     let (rider, driver) = server.open_ride("ride_1").await;
-    let mut stream = other.live(&driver, "ride_1").await;
+    let mut stream = other.live_stream(&driver, "ride_1").await;
     let sent = rider.send("ride_1", "Hello").await;
-    assert_eq!(stream.next_of("message:new").await.data, sent);
+    assert_eq!(stream.next_of_type("message:new").await.data, sent);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_of_it_costs_a_retry_and_loses_nothing() {
+async fn a_restart_of_the_pooler_costs_a_retry_and_loses_nothing() {
     let database = Database::create().await;
-    let Some(mut bouncer) = Bouncer::start(&database).await else { return };
+    let Some(mut bouncer) = PgBouncer::start(&database).await else { return };
     let direct = [("RIDEWIRE_LISTEN_DATABASE_URL", database.url.as_str())];
     let server = through(&database, &bouncer, &direct).await;
     let (rider, driver) = server.open_ride("ride_1").await;
-    let mut stream = server.live(&driver, "ride_1").await;
+    let mut stream = server.live_stream(&driver, "ride_1").await;
     for round in 0..3 {
         bouncer.restart().await;
         let name = format!("name-{round}");
-        eventually("it is written", async || {
-            let answer = rider.send_named("ride_1", "Hello", &name).await;
-            assert!([200, 201, 503].contains(&answer.status.as_u16()), "{}", answer.text());
-            answer.status.is_success().then_some(())
+        eventually("the message is stored", async || {
+            let response = rider.send_with_id("ride_1", "Hello", &name).await;
+            assert!([200, 201, 503].contains(&response.status.as_u16()), "{}", response.text());
+            response.status.is_success().then_some(())
         })
         .await;
-        assert_eq!(stream.next_of("message:new").await.data["clientMessageId"], name.as_str());
+        assert_eq!(stream.next_of_type("message:new").await.data["clientMessageId"], name.as_str());
     }
     assert_eq!(database.head("ride_1").await, 4);
 }

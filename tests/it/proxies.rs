@@ -1,4 +1,4 @@
-//! Behind each proxy that `ops` has a configuration for; and `compose.yaml`, which puts one there.
+//! The reverse proxies that `ops` has a configuration for, and `compose.yaml`, which uses one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,10 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::{Balancer, Database, Kind, PATIENCE, Server, User, eventually, eventually_within, ridewire};
+use crate::support::{Balancer, Database, Kind, Server, TIMEOUT, User, eventually, eventually_within, ridewire};
 
-/// How long a proxy lets a stream be silent here, and how often one that is heard says something meanwhile: so often that a
-/// slow machine does not miss the limit.
+/// The idle timeout of the proxy in this test, and the heartbeat interval of a stream that must stay open. The ratio is large,
+/// so a slow machine does not miss the timeout.
 const IDLE: &str = "5s";
 const HEARTBEAT: (&str, &str) = ("RIDEWIRE_HEARTBEAT", "250ms");
 
@@ -23,25 +23,25 @@ fn through(balancer: &Balancer, user: &User) -> User {
     user
 }
 
-/// Events come at once, who goes is missed, and a server that goes is not.
-async fn passes_everything_on(kind: Kind) {
+/// Checks that events arrive immediately, that a disconnect is detected, and that the proxy replaces a stopped server.
+async fn check_delivery(kind: Kind) {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_PRESENCE_GRACE", "1s"), HEARTBEAT];
-    let (one, two) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
-    let Some(balancer) = Balancer::before(kind, &database, [&one, &two], None).await else { return };
+    let (one, two) = (Server::start_with(&database, &settings).await, Server::start_with(&database, &settings).await);
+    let Some(balancer) = Balancer::start(kind, &database, [&one, &two], None).await else { return };
     let (rider, driver) = one.open_ride("ride").await;
     let (rider, driver) = (through(&balancer, &rider), through(&balancer, &driver));
     let mut stream = driver.stream("ride", "").await.expect(200);
     stream.next_sync().await;
     let sent = rider.send("ride", "through a proxy").await;
-    assert_eq!(stream.next_of("message:new").await.data["id"], sent["id"]);
-    stream.next_comment(PATIENCE).await;
+    assert_eq!(stream.next_of_type("message:new").await.data["id"], sent["id"]);
+    stream.next_comment(TIMEOUT).await;
     drop(stream);
 
-    // Told by the proxy, and not by a heartbeat that cannot be written.
-    let silent = driver.stream("ride", "heartbeat=60").await.expect(200);
-    drop(silent);
-    eventually_within(PATIENCE, Duration::from_millis(100), "the servers hear that the driver has gone", async || {
+    // The proxy closes its connection. No heartbeat is due before that.
+    let idle = driver.stream("ride", "heartbeat=60").await.expect(200);
+    drop(idle);
+    eventually_within(TIMEOUT, Duration::from_millis(100), "the driver is offline", async || {
         let presence = rider.get("messages/rides/ride/presence").await.expect(200).json();
         let driver = presence["participants"].as_array().unwrap().iter().find(|who| who["userId"] == "driver_1");
         (driver.unwrap()["online"] == false).then_some(())
@@ -53,11 +53,11 @@ async fn passes_everything_on(kind: Kind) {
         async move { driver.poll("ride", "after=2&wait=55&types=message:new").await }
     });
     rider.send("ride", "to a poll").await;
-    // One that had waited for its time-out would be answered with no events.
-    let polled = timeout(PATIENCE, polling).await.expect("an answer").unwrap();
+    // A poll that timed out would return no events.
+    let polled = timeout(TIMEOUT, polling).await.expect("a response").unwrap();
     assert_eq!(polled["events"][0]["data"]["content"], "to a poll");
-    // What a proxy would refuse in its own words is refused in ours.
-    // It fits into the sockets' buffers: who is answered before they have sent it all may be cut off before they read that.
+    // Requests that a proxy would reject with its own error are rejected by the server.
+    // The body fits into the socket buffers. Otherwise a client that is still sending might get a reset instead of the response.
     let body = "x".repeat(70_000);
     rider.send_bytes(reqwest::Method::POST, "messages", body).await.problem(413, "body_too_large");
     assert_eq!(reqwest::get(format!("{}/metrics", balancer.base)).await.unwrap().status(), 404);
@@ -65,62 +65,63 @@ async fn passes_everything_on(kind: Kind) {
     let head = database.head("ride").await;
     one.kill().await;
     for number in 0..10 {
-        // At most the one that was on its way is told to come again.
-        let answer = eventually("it is sent", async || {
-            let answer = rider.send_named("ride", "without the first", &number.to_string()).await;
-            (answer.status.is_success()).then_some(answer)
+        // At most one send that was in flight gets a 503.
+        let response = eventually("the message is accepted", async || {
+            let response = rider.send_with_id("ride", "after the first server stopped", &number.to_string()).await;
+            (response.status.is_success()).then_some(response)
         });
-        answer.await;
+        response.await;
     }
     let mut again = driver.stream("ride", &format!("after={head}&types=message:new")).await.expect(200);
     again.next_sync().await;
     for _ in 0..10 {
-        assert_eq!(again.next_of("message:new").await.data["content"], "without the first");
+        assert_eq!(again.next_of_type("message:new").await.data["content"], "after the first server stopped");
     }
 }
 
-/// A stream outlives the proxy's time-out by its heartbeats, and by nothing else.
-async fn is_held_open_by_heartbeats(kind: Kind) {
+/// Checks that a stream outlives the proxy's idle timeout only by its heartbeats.
+async fn check_heartbeats(kind: Kind) {
     let database = Database::create().await;
-    let (one, two) = (Server::with(&database, &[HEARTBEAT]).await, Server::with(&database, &[HEARTBEAT]).await);
-    let Some(balancer) = Balancer::before(kind, &database, [&one, &two], Some(IDLE)).await else { return };
+    let (one, two) =
+        (Server::start_with(&database, &[HEARTBEAT]).await, Server::start_with(&database, &[HEARTBEAT]).await);
+    let Some(balancer) = Balancer::start(kind, &database, [&one, &two], Some(IDLE)).await else { return };
     let (rider, driver) = one.open_ride("ride").await;
     let (rider, driver) = (through(&balancer, &rider), through(&balancer, &driver));
-    let mut beating = driver.stream("ride", "types=message:new").await.expect(200);
-    let mut silent = driver.stream("ride", "heartbeat=60&types=message:new").await.expect(200);
-    beating.next_sync().await;
-    silent.next_sync().await;
-    assert!(silent.try_next().await.is_none(), "it is ended for its silence");
-    // The other one has been open for longer than that.
+    let mut with_heartbeat = driver.stream("ride", "types=message:new").await.expect(200);
+    let mut idle = driver.stream("ride", "heartbeat=60&types=message:new").await.expect(200);
+    with_heartbeat.next_sync().await;
+    idle.next_sync().await;
+    assert!(idle.try_next().await.is_none(), "the proxy closes the idle stream");
+    // The other stream has been open for longer than the timeout.
     for _ in 0..3 {
-        beating.next_comment(PATIENCE).await;
+        with_heartbeat.next_comment(TIMEOUT).await;
     }
     let sent = rider.send("ride", "still there").await;
-    assert_eq!(beating.next_of("message:new").await.data["id"], sent["id"]);
+    assert_eq!(with_heartbeat.next_of_type("message:new").await.data["id"], sent["id"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_nginx_events_come_at_once_and_a_server_that_goes_is_not_missed() {
-    passes_everything_on(Kind::Nginx).await;
+async fn behind_nginx_events_arrive_immediately_and_a_stopped_server_is_replaced() {
+    check_delivery(Kind::Nginx).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_caddy_events_come_at_once_and_a_server_that_goes_is_not_missed() {
-    passes_everything_on(Kind::Caddy).await;
+async fn behind_caddy_events_arrive_immediately_and_a_stopped_server_is_replaced() {
+    check_delivery(Kind::Caddy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_haproxy_events_come_at_once_and_a_server_that_goes_is_not_missed() {
-    passes_everything_on(Kind::HaProxy).await;
+async fn behind_haproxy_events_arrive_immediately_and_a_stopped_server_is_replaced() {
+    check_delivery(Kind::HaProxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn heartbeats_hold_streams_open_behind_every_proxy() {
-    let [nginx, caddy, haproxy] = Kind::ALL.map(is_held_open_by_heartbeats);
+async fn heartbeats_keep_streams_open_behind_every_proxy() {
+    let [nginx, caddy, haproxy] = Kind::ALL.map(check_heartbeats);
     tokio::join!(nginx, caddy, haproxy);
 }
 
-/// The status of a path as it is written.
+/// Returns the status of a path that is sent unchanged.
 async fn status_of(balancer: &Balancer, path: &str) -> u16 {
     let address = balancer.base.trim_start_matches("http://");
     let mut socket = TcpStream::connect(address).await.unwrap();
@@ -137,7 +138,7 @@ async fn no_proxy_passes_metrics_under_any_spelling_or_logs_tickets() {
     let database = Database::create().await;
     let (one, two) = (Server::start(&database).await, Server::start(&database).await);
     for kind in Kind::ALL {
-        let Some(balancer) = Balancer::before(kind, &database, [&one, &two], None).await else { continue };
+        let Some(balancer) = Balancer::start(kind, &database, [&one, &two], None).await else { continue };
         for path in
             ["/metrics", "/metrics/", "//metrics", "/%6detrics", "/./metrics", "/healthz/../metrics", "/metrics?x"]
         {
@@ -145,13 +146,13 @@ async fn no_proxy_passes_metrics_under_any_spelling_or_logs_tickets() {
             assert!(matches!(status, 404 | 400 | 308), "{kind:?}: {path}: {status}");
         }
         assert_eq!(status_of(&balancer, "/api/v1/poll?ticket=ZEBRA.ZEBRA.ZEBRA").await, 401, "{kind:?}");
-        eventually("the request is in the log", async || balancer.log().contains("/api/v1/poll").then_some(())).await;
+        eventually("the request is logged", async || balancer.log().contains("/api/v1/poll").then_some(())).await;
         assert!(!balancer.log().contains("ZEBRA"), "{kind:?}: {}", balancer.log());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn compose_names_settings_and_services_that_there_are() {
+async fn compose_names_only_existing_settings_and_services() {
     let compose: Value = serde_norway::from_str(include_str!("../../compose.yaml")).unwrap();
     let help = ridewire().args(["serve", "--help"]).output().await.unwrap();
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
@@ -159,7 +160,7 @@ async fn compose_names_settings_and_services_that_there_are() {
         serde_json::from_value(compose["x-server"]["environment"].clone()).unwrap();
     assert!(environment.len() >= 2);
     for name in environment.keys() {
-        assert!(help.contains(&format!("[env: {name}")), "{name} is no setting");
+        assert!(help.contains(&format!("[env: {name}")), "{name} is not a setting");
     }
     let services = compose["services"].as_object().unwrap();
     for (name, service) in services {
@@ -175,9 +176,9 @@ async fn compose_names_settings_and_services_that_there_are() {
     let upstreams: Vec<_> = upstreams.into_iter().filter(|name| !name.contains('{')).collect();
     assert_eq!(upstreams, ["one", "two"]);
     for name in upstreams {
-        assert!(services.contains_key(name), "{name} is no service");
+        assert!(services.contains_key(name), "{name} is not a service");
     }
-    // What the image is told in its file is what the program knows.
+    // The settings in the image's file must exist.
     let dockerfile = include_str!("../../Dockerfile");
     for name in ["RIDEWIRE_LISTEN", "RIDEWIRE_LOG_FORMAT"] {
         assert!(dockerfile.contains(&format!("{name}=")) && help.contains(&format!("[env: {name}")), "{name}");
@@ -186,9 +187,9 @@ async fn compose_names_settings_and_services_that_there_are() {
     assert!(dockerfile.contains(&format!("FROM rust:{}-", rust.trim_matches('"'))), "{rust}");
 }
 
-/// What is built into the program has to be where the image is built: copied there, and not kept out before.
+/// Files that are compiled in must be copied into the image build, and must not be excluded by .dockerignore.
 #[test]
-fn the_image_has_what_the_program_is_built_from() {
+fn the_image_build_copies_all_sources() {
     let mut sources = String::new();
     let mut waiting = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     while let Some(directory) = waiting.pop() {
@@ -203,12 +204,12 @@ fn the_image_has_what_the_program_is_built_from() {
     }
     let included = sources.split("include_").skip(1).filter_map(|rest| rest.split('"').nth(1));
     let outside = included.filter_map(|path| path.rsplit_once("../").map(|(_, rest)| rest.split('/').next().unwrap()));
-    // The keys of unit tests are not for the program.
+    // The keys of unit tests are not compiled in.
     let outside: BTreeSet<_> = outside.filter(|name| *name != "tests").collect();
     assert_eq!(outside, BTreeSet::from(["clients", "docs", "openapi.yaml", "sql", "web"]));
     for name in outside {
         let is_copied = include_str!("../../Dockerfile").lines().any(|line| line.starts_with(&format!("COPY {name} ")));
-        let is_let_in = include_str!("../../.dockerignore").lines().any(|line| line == format!("!{name}"));
-        assert!(is_copied && is_let_in, "{name}");
+        let is_included = include_str!("../../.dockerignore").lines().any(|line| line == format!("!{name}"));
+        assert!(is_copied && is_included, "{name}");
     }
 }

@@ -1,31 +1,31 @@
-//! Reactions.
+//! Reactions to messages.
 
 use serde_json::json;
 
 use crate::support::{Database, Server, User};
 
-async fn react(user: &User, message: &serde_json::Value, emoji: &str) -> crate::support::Answer {
+async fn react(user: &User, message: &serde_json::Value, emoji: &str) -> crate::support::Response {
     user.put(&format!("messages/{}/reactions/{emoji}", message["id"].as_str().unwrap()), json!({})).await
 }
 
-async fn take_back(user: &User, message: &serde_json::Value, emoji: &str) -> crate::support::Answer {
+async fn remove_reaction(user: &User, message: &serde_json::Value, emoji: &str) -> crate::support::Response {
     user.delete(&format!("messages/{}/reactions/{emoji}", message["id"].as_str().unwrap())).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reaction_is_told_once_and_kept_with_its_message() {
+async fn a_reaction_creates_one_event_and_is_stored_with_its_message() {
     let database = Database::create().await;
     let (one, two) = (Server::start(&database).await, Server::start(&database).await);
     let (rider, driver) = one.open_ride("ride_1").await;
-    let mut stream = two.live(&rider, "ride_1").await;
+    let mut stream = two.live_stream(&rider, "ride_1").await;
     let sent = rider.send("ride_1", "Hello").await;
-    stream.next_of("message:new").await;
+    stream.next_of_type("message:new").await;
     react(&driver, &sent, "👍").await.expect(204);
     react(&driver, &sent, "👍").await.expect(204);
     react(&rider.on(&two), &sent, "👍").await.expect(204);
     react(&rider, &sent, "❤").await.expect(204);
     for (user, emoji) in [("driver_1", "👍"), ("rider_1", "👍"), ("rider_1", "❤️")] {
-        let data = stream.next_of("message:reaction").await.data;
+        let data = stream.next_of_type("message:reaction").await.data;
         assert_eq!((&data["userId"], &data["emoji"], &data["removed"]), (&json!(user), &json!(emoji), &json!(false)));
         assert_eq!((&data["rideId"], &data["messageId"]), (&json!("ride_1"), &sent["id"]));
     }
@@ -34,34 +34,34 @@ async fn a_reaction_is_told_once_and_kept_with_its_message() {
         json!([{"emoji": "👍", "userIds": ["driver_1", "rider_1"]}, {"emoji": "❤️", "userIds": ["rider_1"]}]);
     assert_eq!(history["messages"][0]["reactions"], expected);
 
-    take_back(&rider, &sent, "👍").await.expect(204);
-    take_back(&rider, &sent, "👍").await.expect(204);
-    let data = stream.next_of("message:reaction").await.data;
+    remove_reaction(&rider, &sent, "👍").await.expect(204);
+    remove_reaction(&rider, &sent, "👍").await.expect(204);
+    let data = stream.next_of_type("message:reaction").await.data;
     assert_eq!((&data["emoji"], &data["removed"]), (&json!("👍"), &json!(true)));
     rider.send("ride_1", "next").await;
-    stream.next_of("message:new").await;
+    stream.next_of_type("message:new").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_reacted_with_or_to_is_refused() {
+async fn invalid_emoji_and_deleted_messages_are_rejected() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let sent = rider.send("ride_1", "Hello").await;
     for wrong in ["a", "%F0%9F%91%8D%F0%9F%91%8D", "1", ":+1:"] {
-        react(&driver, &sent, wrong).await.wrong_field("emoji");
+        react(&driver, &sent, wrong).await.invalid_field("emoji");
     }
     react(&server.rider("stranger"), &sent, "👍").await.problem(404, "message_not_found");
     react(&server.service(), &sent, "👍").await.problem(403, "forbidden");
     let kinds = "😀😁😂🤣😃😄😅😆😉😊😋😎😍😘🥰😗😙😚🙂🤗🤩";
     for (number, kind) in kinds.chars().enumerate() {
-        let answer = react(&driver, &sent, &kind.to_string()).await;
+        let response = react(&driver, &sent, &kind.to_string()).await;
         match number {
-            0..20 => drop(answer.expect(204)),
-            _ => drop(answer.problem(409, "too_many_reactions")),
+            0..20 => drop(response.expect(204)),
+            _ => drop(response.problem(409, "too_many_reactions")),
         }
     }
-    rider.erase(&sent).await.expect(204);
+    rider.delete_message(&sent).await.expect(204);
     react(&driver, &sent, "👍").await.problem(409, "message_deleted");
     let tombstone = driver.get(&format!("messages/{}", sent["id"].as_str().unwrap())).await.expect(200).json();
     assert_eq!(tombstone["reactions"], json!([]));

@@ -1,4 +1,4 @@
-//! Receipts are watermarks.
+//! Receipts: delivered and read watermarks.
 
 use serde_json::{Value, json};
 
@@ -10,25 +10,25 @@ async fn flags(user: &User, message: &Value) -> (bool, bool) {
 }
 
 async fn unread(user: &User, ride: &str) -> i64 {
-    let answer = user.get(&format!("messages/rides/{ride}/unread-count")).await.expect(200).json();
-    assert_eq!(answer["rideId"], ride);
-    answer["unreadCount"].as_i64().unwrap()
+    let response = user.get(&format!("messages/rides/{ride}/unread-count")).await.expect(200).json();
+    assert_eq!(response["rideId"], ride);
+    response["unreadCount"].as_i64().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mark_covers_what_came_before_never_moves_back_and_says_nothing_where_it_stands() {
+async fn a_receipt_covers_earlier_messages_never_moves_back_and_an_unchanged_one_creates_no_event() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
-    let mut stream = server.live(&server.service(), "ride_1").await;
+    let mut stream = server.live_stream(&server.service(), "ride_1").await;
     let mut sent = Vec::new();
     for number in 0..3 {
         sent.push(rider.send("ride_1", &number.to_string()).await);
-        stream.next_of("message:new").await;
+        stream.next_of_type("message:new").await;
     }
     let receipt = driver.mark(&sent[1], "delivered").await.expect(200).json();
     assert_eq!(receipt, json!({ "rideId": "ride_1", "userId": "driver_1", "deliveredSeq": 3, "readSeq": 0 }));
-    let event = stream.next_of("message:delivered").await;
+    let event = stream.next_of_type("message:delivered").await;
     let expected = json!({
         "rideId": "ride_1", "userId": "driver_1", "seq": 3, "messageId": sent[1]["id"], "at": event.data["at"],
     });
@@ -37,33 +37,33 @@ async fn a_mark_covers_what_came_before_never_moves_back_and_says_nothing_where_
     assert_eq!(flags(&rider, &sent[1]).await, (true, false));
     assert_eq!(flags(&rider, &sent[2]).await, (false, false));
 
-    // Reading implies delivered.
+    // Read implies delivered.
     let receipt = driver.mark(&sent[2], "read").await.expect(200).json();
     assert_eq!((&receipt["deliveredSeq"], &receipt["readSeq"]), (&json!(4), &json!(4)));
     let event = stream.find("message:read").await;
     assert_eq!((&event.data["seq"], &event.data["messageId"]), (&json!(4), &sent[2]["id"]));
     assert_eq!(flags(&rider, &sent[2]).await, (true, true));
 
-    // Nothing moves back, and nothing is written where nothing moves.
+    // A watermark never moves back, and an unchanged one creates no event.
     let before = database.contents().await;
     for (message, what) in [(0, "read"), (2, "read"), (0, "delivered"), (2, "delivered")] {
         assert_eq!(driver.mark(&sent[message], what).await.expect(200).json(), receipt);
     }
-    // One's own message is no place for one's mark.
+    // A user's own message is not a valid watermark position.
     let own = rider.mark(&sent[2], "read").await.expect(200).json();
     assert_eq!(own, json!({ "rideId": "ride_1", "userId": "rider_1", "deliveredSeq": 0, "readSeq": 0 }));
     assert_eq!(database.contents().await, before);
 
-    // Past an own message a mark stops at the last of another's.
+    // After an own message, the watermark stays at the last message of another user.
     driver.send("ride_1", "on my way").await;
     let mine = rider.send("ride_1", "good").await;
     let receipt = rider.mark(&mine, "read").await.expect(200).json();
-    let answer_seq = mine["seq"].as_i64().unwrap() - 1;
-    assert_eq!((&receipt["deliveredSeq"], &receipt["readSeq"]), (&json!(answer_seq), &json!(answer_seq)));
+    let reply_seq = mine["seq"].as_i64().unwrap() - 1;
+    assert_eq!((&receipt["deliveredSeq"], &receipt["readSeq"]), (&json!(reply_seq), &json!(reply_seq)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_marks_are_in_the_history_and_in_the_state_of_stream_and_poll() {
+async fn receipts_are_in_the_history_and_in_the_state_of_streams_and_polls() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
@@ -88,7 +88,7 @@ async fn the_marks_are_in_the_history_and_in_the_state_of_stream_and_poll() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn supports_marks_are_its_own_and_deliver_nothing() {
+async fn receipts_of_support_are_its_own_and_mark_nothing_as_delivered() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
@@ -101,14 +101,14 @@ async fn supports_marks_are_its_own_and_deliver_nothing() {
     assert_eq!(unread(&driver, "ride_1").await, 1);
     server.driver("stranger").mark(&sent, "read").await.problem(404, "message_not_found");
     server.driver("stranger").mark(&sent, "delivered").await.problem(404, "message_not_found");
-    // What support says can be delivered and read as anything else.
-    let said = support.send("ride_1", "Can we help?").await;
-    rider.mark(&said, "delivered").await.expect(200);
-    assert_eq!(flags(&support, &said).await, (true, false));
+    // Messages of support can be delivered and read as well.
+    let support_message = support.send("ride_1", "Can we help?").await;
+    rider.mark(&support_message, "delivered").await.expect(200);
+    assert_eq!(flags(&support, &support_message).await, (true, false));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unread_counts_others_undeleted_messages_past_the_mark() {
+async fn the_unread_count_covers_undeleted_messages_of_others_after_the_read_watermark() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
@@ -120,11 +120,11 @@ async fn unread_counts_others_undeleted_messages_past_the_mark() {
     let one = driver.send("ride_1", "one").await;
     driver.send("ride_1", "two").await;
     rider.send("ride_1", "mine").await;
-    let gone = driver.send("ride_1", "three").await;
+    let deleted = driver.send("ride_1", "three").await;
     server.driver("driver_2").send("ride_2", "other").await;
     server.rider("rider_3").send("ride_3", "not yours").await;
     assert_eq!(unread(&rider, "ride_1").await, 3);
-    driver.erase(&gone).await.expect(204);
+    driver.delete_message(&deleted).await.expect(204);
     assert_eq!(unread(&rider, "ride_1").await, 2);
     let expected = json!({
         "total": 3, "rides": [{ "rideId": "ride_1", "unreadCount": 2 }, { "rideId": "ride_2", "unreadCount": 1 }],
@@ -132,10 +132,10 @@ async fn unread_counts_others_undeleted_messages_past_the_mark() {
     assert_eq!(totals(&rider).await, expected);
 
     rider.mark(&one, "delivered").await.expect(200);
-    assert_eq!(unread(&rider, "ride_1").await, 2, "delivered is not read");
+    assert_eq!(unread(&rider, "ride_1").await, 2, "a delivered message is still unread");
     rider.mark(&one, "read").await.expect(200);
     assert_eq!(unread(&rider, "ride_1").await, 1);
-    rider.mark(&gone, "read").await.expect(200);
+    rider.mark(&deleted, "read").await.expect(200);
     assert_eq!(unread(&rider, "ride_1").await, 0);
     assert_eq!(totals(&rider).await["total"], 1);
     let rides = rider.get("rides").await.expect(200).json();
@@ -144,7 +144,7 @@ async fn unread_counts_others_undeleted_messages_past_the_mark() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_marks_of_somebody_who_was_support_and_drives_now_are_those_of_a_driver() {
+async fn receipts_of_a_support_user_who_becomes_the_driver_have_the_driver_role() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
@@ -156,7 +156,7 @@ async fn the_marks_of_somebody_who_was_support_and_drives_now_are_those_of_a_dri
     let joined = rider.history("ride_1", "").await["receipts"].clone();
     let sent = rider.send("ride_1", "Where are you?").await;
     server.driver("agent").mark(&sent, "read").await.expect(200);
-    // As the database has it, and as the writer that has just written it.
+    // Both from the database and from the writer's cache.
     assert_eq!(flags(&rider, &sent).await, (true, true));
     let edited = rider.edit(&sent, "Where are you now?").await.expect(200).json();
     assert_eq!((&edited["isDelivered"], &edited["isRead"]), (&json!(true), &json!(true)));
@@ -164,9 +164,9 @@ async fn the_marks_of_somebody_who_was_support_and_drives_now_are_those_of_a_dri
     assert_eq!(users, ["rider_1", "agent"], "each once");
 }
 
-/// A driver who was on the ride, was replaced, and is back: theirs are the messages of both times, and none between.
+/// A driver who was replaced and assigned again sees the messages of both intervals, and none between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn for_a_driver_who_is_back_the_messages_of_both_times_count_and_none_between() {
+async fn a_returned_driver_counts_the_messages_of_both_intervals_and_none_between() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
@@ -184,7 +184,7 @@ async fn for_a_driver_who_is_back_the_messages_of_both_times_count_and_none_betw
     let receipt = driver.mark(&first, "read").await.expect(200).json();
     assert_eq!(receipt["readSeq"], first["seq"]);
     assert_eq!((unread(&driver, "ride_1").await, totals().await, listed().await), (1, 1, 1));
-    // An own message: the mark stands at the last of another's that is the driver's to see.
+    // An own message: the watermark stays at the last message of another user that the driver can see.
     let own = driver.send("ride_1", "I am back").await;
     let receipt = driver.mark(&own, "read").await.expect(200).json();
     assert_eq!((&receipt["deliveredSeq"], &receipt["readSeq"]), (&second["seq"], &second["seq"]));
@@ -193,7 +193,7 @@ async fn for_a_driver_who_is_back_the_messages_of_both_times_count_and_none_betw
     assert_eq!((unread(&driver, "ride_1").await, totals().await, listed().await), (1, 1, 1));
     assert_eq!(driver.mark(&third, "read").await.expect(200).json()["readSeq"], third["seq"]);
 
-    // Somebody who joins late has nothing to read of what was said before, and nothing to mark.
+    // A participant who joins late has no unread messages from before and cannot mark them.
     service.put_ride("ride_1", "rider_1", Some("driver_3")).await.expect(200);
     let late = server.driver("driver_3");
     assert_eq!(unread(&late, "ride_1").await, 0);

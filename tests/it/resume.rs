@@ -1,4 +1,4 @@
-//! A reader continues where it was, whatever happened in between.
+//! Resuming from a cursor on every transport.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, Server, Stream, User};
 
-/// Writes `upto` events into the log of `ride`, as if they had been sent.
+/// Appends events up to seq `upto` to the log of `ride`.
 async fn fill(database: &Database, ride: &str, upto: i64) {
     let topic = format!("ride/{ride}");
     let mut client = database.client().await;
@@ -21,45 +21,45 @@ async fn fill(database: &Database, ride: &str, upto: i64) {
     transaction.commit().await.unwrap();
 }
 
-/// Takes the oldest events of a ride's log, as retention does.
-async fn forget(database: &Database, ride: &str, upto: i64) {
+/// Deletes the events up to seq `upto`, as retention does.
+async fn expire_events(database: &Database, ride: &str, upto: i64) {
     let topic = format!("ride/{ride}");
     let deleted = "delete from events where topic = $1 and seq <= $2";
     database.client().await.execute(deleted, &[&topic, &upto]).await.unwrap();
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum Transport {
     LastEventId,
     After,
     Poll,
 }
 
-/// Reads `count` events after `cursor`, which must be those.
-async fn resume(reader: &User, way: Way, cursor: i64, count: i64) {
+/// Reads `count` events after `cursor` and checks them.
+async fn resume(reader: &User, transport: Transport, cursor: i64, count: i64) {
     let wanted = cursor + 1..=cursor + count;
-    match way {
-        Way::LastEventId | Way::After => {
+    match transport {
+        Transport::LastEventId | Transport::After => {
             let text = cursor.to_string();
-            let mut stream = match way {
-                // A browser repeats its old URL, which the header overrules.
-                Way::LastEventId => reader.stream_from("ride_1", "after=1", Some(&text)).await,
+            let mut stream = match transport {
+                // A browser repeats its original URL. The header takes precedence.
+                Transport::LastEventId => reader.stream_from("ride_1", "after=1", Some(&text)).await,
                 _ => reader.stream("ride_1", &format!("after={text}")).await,
             };
             let sync = stream.next_sync().await;
             assert_eq!((&sync["cursor"], &sync["resumed"], &sync["gap"]), (&json!(text), &json!(true), &Value::Null));
             for seq in wanted {
-                assert_eq!(stream.next_of("message:new").await.seq(), seq, "{way:?} {cursor}");
+                assert_eq!(stream.next_of_type("message:new").await.seq(), seq, "{transport:?} {cursor}");
             }
         }
-        Way::Poll => {
+        Transport::Poll => {
             let mut after = cursor;
             while after < cursor + count {
                 let poll = reader.poll("ride_1", &format!("after={after}")).await;
                 assert_eq!((&poll["resumed"], &poll["gap"]), (&json!(true), &Value::Null));
                 for event in poll["events"].as_array().unwrap() {
                     after += 1;
-                    assert_eq!(event["id"], after.to_string(), "{way:?} {cursor}");
+                    assert_eq!(event["id"], after.to_string(), "{transport:?} {cursor}");
                 }
                 assert_eq!(poll["cursor"], after.to_string());
             }
@@ -68,7 +68,7 @@ async fn resume(reader: &User, way: Way, cursor: i64, count: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_resumptions_at_any_place_have_no_gap_and_no_repeat() {
+async fn two_hundred_resumptions_at_random_positions_have_no_gap_and_no_repeat() {
     const EVENTS: i64 = 10_000;
     let seed = std::env::var("RIDEWIRE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
@@ -102,12 +102,12 @@ async fn two_hundred_resumptions_at_any_place_have_no_gap_and_no_repeat() {
         tokio::spawn(async move {
             for _ in 0..25 {
                 let head = head.load(Ordering::Relaxed);
-                // Half of them where replay and live meet.
+                // Half of the cursors are near the head, where replay and live events meet.
                 let cursor = if random.bool() { random.i64(1..head) } else { random.i64(head - 30..=head) };
-                // Past the ring and a page of the log.
+                // More events than the ring and a page of the log.
                 let count = (head - cursor + 10).min(random.i64(1..300));
-                let way = random.choice([Way::LastEventId, Way::After, Way::Poll]).unwrap();
-                resume(random.choice(&users).unwrap(), way, cursor, count).await;
+                let transport = random.choice([Transport::LastEventId, Transport::After, Transport::Poll]).unwrap();
+                resume(random.choice(&users).unwrap(), transport, cursor, count).await;
             }
         })
     });
@@ -119,12 +119,12 @@ async fn two_hundred_resumptions_at_any_place_have_no_gap_and_no_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_retention_has_taken_is_told_as_a_gap() {
+async fn events_deleted_by_retention_are_reported_as_a_gap() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     server.open_ride("ride_1").await;
     fill(&database, "ride_1", 30).await;
-    forget(&database, "ride_1", 10).await;
+    expire_events(&database, "ride_1", 10).await;
     let service = server.service();
     for (after, from) in [(0, 1), (3, 4), (9, 10)] {
         let gap = json!({ "from": from, "to": 10 });
@@ -135,7 +135,7 @@ async fn what_retention_has_taken_is_told_as_a_gap() {
 
         let poll = service.poll("ride_1", &format!("after={after}&wait=0")).await;
         assert_eq!((&poll["gap"], &poll["resumed"]), (&gap, &json!(false)));
-        // With what comes after it.
+        // Including the events after it.
         let ids: Vec<_> =
             poll["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap()).collect();
         let rest: Vec<_> = (11..=30).map(|seq: i64| seq.to_string()).collect();
@@ -143,31 +143,31 @@ async fn what_retention_has_taken_is_told_as_a_gap() {
             (ids, &poll["cursor"], &poll["hasMore"]),
             (rest.iter().map(String::as_str).collect(), &json!("30"), &json!(false))
         );
-        // Of the types that are asked for; where there are none, the gap is worth an answer all the same.
+        // The gap is returned immediately, also if no event has a matching type.
         let poll = service.poll("ride_1", &format!("after={after}&wait=55&types=message:deleted")).await;
         assert_eq!((&poll["gap"], &poll["events"], &poll["cursor"]), (&gap, &json!([]), &json!("30")));
     }
-    // The end of the gap is a cursor as any.
+    // The end of the gap is a valid cursor.
     let mut stream = service.stream_from("ride_1", "", Some("10")).await;
     let sync = stream.next_sync().await;
     assert_eq!((&sync["gap"], &sync["resumed"]), (&Value::Null, &json!(true)));
 
-    // All of it is gone.
-    forget(&database, "ride_1", 30).await;
+    // The whole log has expired.
+    expire_events(&database, "ride_1", 30).await;
     let mut stream = service.stream("ride_1", "after=12").await;
     let sync = stream.next_sync().await;
     assert_eq!((&sync["gap"], &sync["cursor"]), (&json!({ "from": 13, "to": 30 }), &json!("30")));
     service.send("ride_1", "the next").await;
-    assert_eq!(stream.next_of("message:new").await.seq(), 31);
+    assert_eq!(stream.next_of_type("message:new").await.seq(), 31);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cursor_past_the_head_begins_now() {
+async fn a_cursor_past_the_head_starts_at_the_head() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     rider.send("ride_1", "Hello").await;
-    // Of the database alone, and where the hub knows the ride as well.
+    // Once with the ride only in the database, and once with its topic in the hub.
     for _ in 0..2 {
         let mut stream = driver.stream_from("ride_1", "", Some("9000")).await.expect(200);
         let sync = stream.next_sync().await;
@@ -182,7 +182,7 @@ async fn a_cursor_past_the_head_begins_now() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_id_of_the_first_sync_resumes_exactly() {
+async fn the_id_of_the_first_sync_is_a_valid_cursor() {
     let database = Database::create().await;
     let (one, two) = (Server::start(&database).await, Server::start(&database).await);
     let (rider, _) = one.open_ride("ride_1").await;
@@ -197,19 +197,19 @@ async fn the_id_of_the_first_sync_resumes_exactly() {
     let mut stream = two.service().stream_from("ride_1", "", Some(&id)).await;
     assert_eq!(stream.next_sync().await["resumed"], true);
     for number in 0..3 {
-        assert_eq!(stream.next_of("message:new").await.data["content"], number.to_string());
+        assert_eq!(stream.next_of_type("message:new").await.data["content"], number.to_string());
     }
 
-    // Ahead of a replay the id is where the replay begins: who is cut off in between has lost nothing.
+    // The id is where the replay begins, so a client that disconnects during the replay loses nothing.
     let mut stream = two.service().stream("ride_1", "after=1").await;
     stream.next_sync().await;
     assert_eq!(stream.last_id, "1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_filtered_stream_moves_its_cursor_past_what_it_holds_back() {
+async fn a_filtered_stream_moves_its_cursor_past_filtered_events() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_HEARTBEAT", "300ms")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_HEARTBEAT", "300ms")]).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let service = server.service();
     let mut stream: Stream = service.stream("ride_1", "types=ride:*").await;
@@ -217,7 +217,7 @@ async fn a_filtered_stream_moves_its_cursor_past_what_it_holds_back() {
     for number in 0..5 {
         rider.send("ride_1", &number.to_string()).await;
     }
-    // A silence between two messages moves it as well, as far as these go.
+    // While the stream is idle, a `stream:sync` moves its cursor past the filtered events.
     let mut last = 1;
     while last < 6 {
         let sync = stream.next_sync().await;
@@ -226,18 +226,18 @@ async fn a_filtered_stream_moves_its_cursor_past_what_it_holds_back() {
         last = cursor;
     }
     driver.set_status("ride_1", "arrived").await.expect(200);
-    assert_eq!(stream.next_of("ride:status").await.seq(), 7);
+    assert_eq!(stream.next_of_type("ride:status").await.seq(), 7);
 
     let mut again = service.stream_from("ride_1", "types=ride:*", Some("6")).await;
     assert_eq!(again.next_sync().await["resumed"], true);
-    assert_eq!(again.next_of("ride:status").await.seq(), 7);
+    assert_eq!(again.next_of_type("ride:status").await.seq(), 7);
     let mut again = service.stream_from("ride_1", "types=ride:*", Some("1")).await;
     assert_eq!(again.next_sync().await["cursor"], "1");
-    assert_eq!(again.next_of("ride:status").await.seq(), 7);
+    assert_eq!(again.next_of_type("ride:status").await.seq(), 7);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn last_event_id_wins_over_after_and_an_empty_one_is_none() {
+async fn last_event_id_takes_precedence_over_after_and_an_empty_one_is_ignored() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;

@@ -1,11 +1,11 @@
-//! A ride's life, as far as messaging knows it.
+//! The lifecycle of a ride.
 
 use serde_json::{Value, json};
 
 use crate::support::{Database, Server, data_types};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_ride_begins_its_log_with_its_people() {
+async fn the_log_of_a_new_ride_begins_with_its_participants() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let service = server.service();
@@ -18,9 +18,9 @@ async fn a_new_ride_begins_its_log_with_its_people() {
     let log = service.poll("ride_1", "after=0").await;
     assert_eq!(data_types(&log["events"]), ["ride:participants"]);
     assert_eq!(log["events"][0]["id"], "1");
-    let people = &log["events"][0]["data"];
-    assert_eq!(people["joined"], json!([{ "userId": "rider_1", "role": "rider" }]));
-    assert_eq!((&people["left"], &people["ride"]["rideId"]), (&json!([]), &json!("ride_1")));
+    let participants = &log["events"][0]["data"];
+    assert_eq!(participants["joined"], json!([{ "userId": "rider_1", "role": "rider" }]));
+    assert_eq!((&participants["left"], &participants["ride"]["rideId"]), (&json!([]), &json!("ride_1")));
 
     let ride = service.put_ride("ride_2", "rider_1", Some("driver_1")).await.expect(201).json();
     assert_eq!(
@@ -33,7 +33,7 @@ async fn a_new_ride_begins_its_log_with_its_people() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_put_again_emits_nothing_and_what_is_left_out_stays() {
+async fn a_repeated_put_creates_no_event_and_omitted_fields_keep_their_value() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let service = server.service();
@@ -43,7 +43,11 @@ async fn what_is_put_again_emits_nothing_and_what_is_left_out_stays() {
     assert_eq!(database.contents().await, before);
 
     let ride = service.put_ride("ride_1", "rider_1", Some("driver_1")).await.expect(200).json();
-    assert_eq!((&ride["status"], &ride["chat"]), (&json!("accepted"), &json!("open")), "a first driver means accepted");
+    assert_eq!(
+        (&ride["status"], &ride["chat"]),
+        (&json!("accepted"), &json!("open")),
+        "the first driver accepts the ride"
+    );
     let log = service.poll("ride_1", "after=1").await;
     assert!(data_types(&log["events"]).contains(&"ride:participants"), "{log}");
     let before = database.contents().await;
@@ -58,13 +62,13 @@ async fn what_is_put_again_emits_nothing_and_what_is_left_out_stays() {
     let replaced = service.put_ride("ride_1", "rider_1", Some("driver_2")).await.expect(200).json();
     assert_eq!((&replaced["status"], &replaced["driverId"]), (&json!("arrived"), &json!("driver_2")));
     let log = service.poll("ride_1", "after=0").await;
-    let people = &log["events"].as_array().unwrap().last().unwrap()["data"];
-    assert_eq!(people["left"], json!([{ "userId": "driver_1", "role": "driver" }]));
-    assert_eq!(people["joined"], json!([{ "userId": "driver_2", "role": "driver" }]));
+    let participants = &log["events"].as_array().unwrap().last().unwrap()["data"];
+    assert_eq!(participants["left"], json!([{ "userId": "driver_1", "role": "driver" }]));
+    assert_eq!(participants["joined"], json!([{ "userId": "driver_2", "role": "driver" }]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_status_goes_one_step_at_a_time_or_out() {
+async fn the_status_advances_one_step_at_a_time_or_is_cancelled() {
     const STEPS: [&str; 6] = ["requested", "accepted", "arrived", "in_progress", "completed", "cancelled"];
     let database = Database::create().await;
     let server = Server::start(&database).await;
@@ -92,11 +96,11 @@ async fn the_status_goes_one_step_at_a_time_or_out() {
     let last = &log["events"][3];
     assert_eq!((&last["type"], &last["data"]["by"]), (&json!("ride:status"), &json!("driver_1")));
     assert_eq!(last["data"]["ride"]["status"], "completed");
-    driver.post_nothing("rides/from_requested/cancel").await.problem(409, "invalid_transition");
+    driver.post_empty("rides/from_requested/cancel").await.problem(409, "invalid_transition");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_drivers_who_accept_at_once_on_two_replicas_one_wins() {
+async fn one_of_two_concurrent_accepts_on_two_replicas_wins() {
     let database = Database::create().await;
     let (one, two) = (Server::start(&database).await, Server::start(&database).await);
     for number in 0..10 {
@@ -104,16 +108,20 @@ async fn of_two_drivers_who_accept_at_once_on_two_replicas_one_wins() {
         one.service().put_ride(&ride, "rider_1", None).await.expect(201);
         let path = format!("rides/{ride}/accept");
         let (first, second) = (one.driver("driver_1"), two.driver("driver_2"));
-        let answers = tokio::join!(first.post_nothing(&path), second.post_nothing(&path));
-        let (winner, won, lost) = match answers.0.status.as_u16() {
+        let answers = tokio::join!(first.post_empty(&path), second.post_empty(&path));
+        let (winner, accepted, rejected) = match answers.0.status.as_u16() {
             200 => (first, answers.0, answers.1),
             _ => (second, answers.1, answers.0),
         };
-        let won = won.expect(200).json();
-        lost.problem(409, "ride_conflict");
-        assert_eq!((&won["driverId"], &won["status"]), (&json!(winner.name), &json!("accepted")));
+        let accepted = accepted.expect(200).json();
+        rejected.problem(409, "ride_conflict");
+        assert_eq!((&accepted["driverId"], &accepted["status"]), (&json!(winner.name), &json!("accepted")));
         let head = database.head(&ride).await;
-        assert_eq!(winner.post_nothing(&path).await.expect(200).json(), won, "one's own again");
+        assert_eq!(
+            winner.post_empty(&path).await.expect(200).json(),
+            accepted,
+            "a repeated accept of the same driver succeeds"
+        );
         assert_eq!(database.head(&ride).await, head);
         let log = two.service().poll(&ride, "after=0").await;
         let accepts: Vec<&Value> =
@@ -124,22 +132,22 @@ async fn of_two_drivers_who_accept_at_once_on_two_replicas_one_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cancelled_ride_says_who_and_why() {
+async fn a_cancelled_ride_has_its_user_and_reason() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
-    let mut stream = server.live(&driver, "ride_1").await;
+    let mut stream = server.live_stream(&driver, "ride_1").await;
     let reason = "Plans changed — sorry 🙏";
     let ride = rider.post("rides/ride_1/cancel", json!({ "reason": reason })).await.expect(200).json();
     assert_eq!(ride["status"], "cancelled");
-    let event = stream.next_of("ride:cancel").await;
+    let event = stream.next_of_type("ride:cancel").await;
     assert_eq!((&event.data["by"], &event.data["reason"]), (&json!("rider_1"), &json!(reason)));
     assert_eq!(event.data["ride"]["status"], "cancelled");
     let head = database.head("ride_1").await;
-    driver.post_nothing("rides/ride_1/cancel").await.expect(200);
-    assert_eq!(database.head("ride_1").await, head, "again is no event");
+    driver.post_empty("rides/ride_1/cancel").await.expect(200);
+    assert_eq!(database.head("ride_1").await, head, "a repetition creates no event");
     driver.set_status("ride_1", "arrived").await.problem(409, "invalid_transition");
-    // The chat stays open for the grace.
+    // The chat stays open during the grace period.
     rider.send("ride_1", "I left my umbrella").await;
 
     for (ride, user) in [("ride_2", driver.clone()), ("ride_3", server.support()), ("ride_4", server.service())] {
@@ -147,13 +155,13 @@ async fn a_cancelled_ride_says_who_and_why() {
         user.post(&format!("rides/{ride}/cancel"), json!({})).await.expect(200);
     }
     server.open_ride("ride_5").await;
-    server.rider("stranger").post_nothing("rides/ride_5/cancel").await.problem(404, "ride_not_found");
+    server.rider("stranger").post_empty("rides/ride_5/cancel").await.problem(404, "ride_not_found");
     let long = json!({ "reason": "x".repeat(10_000) });
-    rider.post("rides/ride_5/cancel", long).await.wrong_field("/reason");
+    rider.post("rides/ride_5/cancel", long).await.invalid_field("/reason");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_list_of_rides_is_newest_first_with_the_last_message_and_the_unread() {
+async fn the_ride_list_is_newest_first_with_last_message_and_unread_count() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let rider = server.rider("rider_1");
@@ -161,7 +169,7 @@ async fn the_list_of_rides_is_newest_first_with_the_last_message_and_the_unread(
         server.service().put_ride(&format!("ride_{number}"), "rider_1", Some("driver_1")).await.expect(201);
     }
     server.service().put_ride("other", "rider_2", Some("driver_2")).await.expect(201);
-    let said = server.driver("driver_1").send("ride_2", "Hello").await;
+    let last_message = server.driver("driver_1").send("ride_2", "Hello").await;
     server.driver("driver_1").set_status("ride_3", "arrived").await.expect(200);
 
     let names = |page: &Value| -> Vec<String> {
@@ -170,7 +178,7 @@ async fn the_list_of_rides_is_newest_first_with_the_last_message_and_the_unread(
     };
     let all = rider.get("rides").await.expect(200).json();
     assert_eq!(names(&all), ["ride_5", "ride_4", "ride_3", "ride_2", "ride_1"]);
-    assert_eq!((&all["rides"][3]["lastMessage"], &all["rides"][3]["unreadCount"]), (&said, &json!(1)));
+    assert_eq!((&all["rides"][3]["lastMessage"], &all["rides"][3]["unreadCount"]), (&last_message, &json!(1)));
     assert_eq!((&all["rides"][0]["lastMessage"], &all["rides"][0]["unreadCount"]), (&Value::Null, &json!(0)));
     assert_eq!(names(&rider.get("rides?limit=2").await.json()), ["ride_5", "ride_4"]);
     assert_eq!(names(&rider.get("rides?limit=2&before=ride_4").await.json()), ["ride_3", "ride_2"]);

@@ -1,4 +1,4 @@
-//! Who may, and from where to where in a ride's log.
+//! Access rights, and the part of a ride's log that each participant can see.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -27,9 +27,9 @@ fn requests_of_ride(ride: &str) -> Vec<(Method, String, Option<Value>)> {
     ]
 }
 
-async fn ask(user: &User, (method, path, body): (Method, String, Option<Value>)) -> crate::support::Answer {
+async fn send_request(user: &User, (method, path, body): (Method, String, Option<Value>)) -> crate::support::Response {
     let request = user.request(method, &path);
-    user.ask(match body {
+    user.execute(match body {
         Some(body) => request.json(&body),
         None => request,
     })
@@ -37,33 +37,33 @@ async fn ask(user: &User, (method, path, body): (Method, String, Option<Value>))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ride_that_is_not_ones_own_looks_as_one_that_is_not_there() {
+async fn a_ride_of_others_is_indistinguishable_from_a_missing_ride() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
     let sent = rider.send("ride_1", "Hello").await;
     let before = database.contents().await;
-    for stranger in [server.rider("rider_2"), server.driver("driver_2"), server.driver("rider_3")] {
+    for outsider in [server.rider("rider_2"), server.driver("driver_2"), server.driver("rider_3")] {
         for (not_mine, not_there) in requests_of_ride("ride_1").into_iter().zip(requests_of_ride("ride_none")) {
-            let there = ask(&stranger, not_mine).await.problem(404, "ride_not_found");
-            let nowhere = ask(&stranger, not_there).await.problem(404, "ride_not_found");
+            let there = send_request(&outsider, not_mine).await.problem(404, "ride_not_found");
+            let nowhere = send_request(&outsider, not_there).await.problem(404, "ride_not_found");
             assert_eq!((&there["detail"], &there["title"]), (&nowhere["detail"], &nowhere["title"]));
         }
         for id in [sent["id"].as_str().unwrap(), "0198c0de-0000-7000-8000-000000000000"] {
             let path = format!("messages/{id}");
-            stranger.get(&path).await.problem(404, "message_not_found");
-            stranger.patch(&path, json!({ "content": "x" })).await.problem(404, "message_not_found");
-            stranger.delete(&path).await.problem(404, "message_not_found");
-            stranger.post_nothing(&format!("{path}/read")).await.problem(404, "message_not_found");
-            stranger.post_nothing(&format!("{path}/delivered")).await.problem(404, "message_not_found");
-            stranger.put(&format!("{path}/reactions/%F0%9F%91%8D"), json!({})).await.problem(404, "message_not_found");
+            outsider.get(&path).await.problem(404, "message_not_found");
+            outsider.patch(&path, json!({ "content": "x" })).await.problem(404, "message_not_found");
+            outsider.delete(&path).await.problem(404, "message_not_found");
+            outsider.post_empty(&format!("{path}/read")).await.problem(404, "message_not_found");
+            outsider.post_empty(&format!("{path}/delivered")).await.problem(404, "message_not_found");
+            outsider.put(&format!("{path}/reactions/%F0%9F%91%8D"), json!({})).await.problem(404, "message_not_found");
         }
     }
     assert_eq!(database.contents().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_role_may_not_is_forbidden() {
+async fn operations_of_other_roles_are_forbidden() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
@@ -75,15 +75,15 @@ async fn what_a_role_may_not_is_forbidden() {
     rider.set_status("ride_1", "arrived").await.problem(403, "forbidden");
     server.support().set_status("ride_1", "arrived").await.problem(403, "forbidden");
     for user in [rider.clone(), server.support(), server.service()] {
-        user.post_nothing("rides/ride_1/accept").await.problem(403, "forbidden");
+        user.post_empty("rides/ride_1/accept").await.problem(403, "forbidden");
     }
-    driver.on(&server).post_nothing("rides/ride_none/accept").await.problem(404, "ride_not_found");
-    server.driver("driver_2").post_nothing("rides/ride_1/accept").await.problem(409, "ride_conflict");
+    driver.on(&server).post_empty("rides/ride_none/accept").await.problem(404, "ride_not_found");
+    server.driver("driver_2").post_empty("rides/ride_1/accept").await.problem(409, "ride_conflict");
     assert_eq!(database.contents().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn support_and_service_read_every_ride_they_name() {
+async fn support_and_service_can_read_every_ride() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
@@ -94,22 +94,25 @@ async fn support_and_service_read_every_ride_they_name() {
         let mut stream = staff.stream("ride_1", "after=0").await.expect(200);
         stream.next_sync().await;
         assert_eq!(stream.find("message:new").await.data, sent);
-        let said = staff.send("ride_1", "From the staff").await;
-        assert_eq!(rider.get(&format!("messages/{}", said["id"].as_str().unwrap())).await.expect(200).json(), said);
-        assert_eq!(staff.get("rides").await.expect(200).json()["rides"][0]["lastMessage"], said);
+        let staff_message = staff.send("ride_1", "From the staff").await;
+        assert_eq!(
+            rider.get(&format!("messages/{}", staff_message["id"].as_str().unwrap())).await.expect(200).json(),
+            staff_message
+        );
+        assert_eq!(staff.get("rides").await.expect(200).json()["rides"][0]["lastMessage"], staff_message);
     }
 }
 
-/// The driver of `ride_1`, replaced.
+/// A replaced driver of `ride_1`.
 struct Replaced {
     servers: [Server; 2],
     database: Database,
     old: User,
     new: User,
     rider: User,
-    /// Of the old driver, one on each server, all at the replacement.
+    /// Streams of the replaced driver, one on each server. All have reached the replacement.
     streams: Vec<Stream>,
-    /// The seq of the `ride:participants` at which they were replaced.
+    /// The seq of the `ride:participants` event that removed the driver.
     at: i64,
 }
 
@@ -121,7 +124,7 @@ async fn replace() -> Replaced {
     let mut streams = Vec::new();
     let mut polls = Vec::new();
     for server in &servers {
-        streams.push(server.live(&old, "ride_1").await);
+        streams.push(server.live_stream(&old, "ride_1").await);
         let user = old.on(server);
         polls.push(tokio::spawn(async move { user.poll("ride_1", "after=2&types=ride:participants&wait=20").await }));
     }
@@ -141,7 +144,7 @@ async fn replace() -> Replaced {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replaced_driver_sees_the_event_that_replaced_them_and_nothing_after() {
+async fn a_replaced_driver_sees_the_replacement_event_and_nothing_after_it() {
     let mut replaced = replace().await;
     for stream in &mut replaced.streams {
         let events = stream.until_end().await;
@@ -154,25 +157,25 @@ async fn a_replaced_driver_sees_the_event_that_replaced_them_and_nothing_after()
     let first = replaced.rider.history("ride_1", "").await["messages"][0].clone();
     for server in &replaced.servers {
         let old = replaced.old.on(server);
-        // Their part of the log is theirs to replay at most; everything else is not there any more.
+        // Only a replay of the driver's part of the log is possible. Everything else returns 404.
         let rest = requests_of_ride("ride_1").into_iter().filter(|(_, path, _)| !path.contains("after=0"));
         for request in rest {
-            ask(&old, request).await.problem(404, "ride_not_found");
+            send_request(&old, request).await.problem(404, "ride_not_found");
         }
         old.get(&format!("messages/{}", first["id"].as_str().unwrap())).await.problem(404, "message_not_found");
         assert_eq!(old.get("rides").await.expect(200).json()["rides"], json!([]));
-        let at_the_end = old.get(&format!("messages/rides/ride_1/poll?after={}&wait=0", replaced.at)).await;
-        at_the_end.problem(404, "ride_not_found");
+        let after_removal = old.get(&format!("messages/rides/ride_1/poll?after={}&wait=0", replaced.at)).await;
+        after_removal.problem(404, "ride_not_found");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replaced_driver_is_shown_the_ride_as_they_left_it() {
+async fn a_replaced_driver_sees_the_ride_as_of_the_replacement() {
     let replaced = replace().await;
     let Replaced { servers, old, new, rider, at, .. } = &replaced;
-    // What the ride has become meanwhile, and who follows it, where the car is, who has read what.
+    // Later changes: the ride, presence, the location and receipts.
     let new = new.on(&servers[0]);
-    let _live = [servers[0].live(&new, "ride_1").await, servers[0].live(rider, "ride_1").await];
+    let _live = [servers[0].live_stream(&new, "ride_1").await, servers[0].live_stream(rider, "ride_1").await];
     new.post("rides/ride_1/location", json!({ "lat": 52.52, "lng": 13.405 })).await.expect(202);
     new.post("messages/rides/ride_1/typing", json!({ "typing": true })).await.expect(202);
     new.set_status("ride_1", "arrived").await.expect(200);
@@ -193,18 +196,18 @@ async fn a_replaced_driver_is_shown_the_ride_as_they_left_it() {
                 (&json!("accepted"), &json!("driver_2"))
             );
             assert_eq!((&state["location"], &state["typing"]), (&Value::Null, &json!([])));
-            let people = state["participants"].as_array().unwrap();
-            let names: Vec<_> = people.iter().map(|person| person["userId"].as_str().unwrap()).collect();
+            let participants = state["participants"].as_array().unwrap();
+            let names: Vec<_> = participants.iter().map(|one| one["userId"].as_str().unwrap()).collect();
             assert_eq!(names, ["rider_1", "driver_2"]);
-            assert!(people.iter().all(|person| person["online"] == false && person["since"].is_null()), "{state}");
-            let marks = state["receipts"].as_array().unwrap();
-            assert!(marks.iter().all(|mark| mark["readSeq"] == 0 && mark["deliveredSeq"] == 0), "{state}");
+            assert!(participants.iter().all(|one| one["online"] == false && one["since"].is_null()), "{state}");
+            let receipts = state["receipts"].as_array().unwrap();
+            assert!(receipts.iter().all(|receipt| receipt["readSeq"] == 0 && receipt["deliveredSeq"] == 0), "{state}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_new_driver_sees_the_log_from_their_own_beginning() {
+async fn a_new_driver_sees_the_log_from_their_from_seq() {
     let replaced = replace().await;
     let Replaced { servers, new, rider, at, .. } = &replaced;
     let history = rider.history("ride_1", "").await;
@@ -215,10 +218,10 @@ async fn the_new_driver_sees_the_log_from_their_own_beginning() {
             let mut stream = new.stream("ride_1", &query).await;
             let sync = stream.next_sync().await;
             assert_eq!((&sync["gap"], &sync["resumed"]), (&Value::Null, &Value::Bool(true)), "{query}: {sync}");
-            let begin = stream.next_of("ride:participants").await;
+            let begin = stream.next_of_type("ride:participants").await;
             assert_eq!(begin.seq(), *at);
             assert_eq!(begin.data["joined"], json!([{ "userId": "driver_2", "role": "driver" }]));
-            assert_eq!(stream.next_of("message:new").await.data, *second);
+            assert_eq!(stream.next_of_type("message:new").await.data, *second);
             let polled = new.poll("ride_1", &query).await;
             assert_eq!((&polled["events"][0]["id"], &polled["gap"]), (&json!(at.to_string()), &Value::Null));
         }
@@ -234,16 +237,16 @@ async fn the_new_driver_sees_the_log_from_their_own_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_happens_to_older_messages_is_not_told_to_a_new_driver() {
+async fn a_new_driver_gets_no_events_about_older_messages() {
     let replaced = replace().await;
     let Replaced { servers, old, new, rider, at, .. } = &replaced;
     let history = rider.history("ride_1", "").await;
     let (first, second) = (&history["messages"][0], &history["messages"][1]);
     let new = new.on(&servers[1]);
-    let mut live = [servers[1].live(&new, "ride_1").await, new.stream_all("", None).await.expect(200)];
+    let mut live = [servers[1].live_stream(&new, "ride_1").await, new.stream_all("", None).await.expect(200)];
     live[1].next_sync().await;
     let support = servers[0].support();
-    // Of the message to the driver before: an edit of its text and one of its metadata, reactions, a mark, its deletion.
+    // Changes to the message to the previous driver: edits of content and metadata, reactions, a receipt, and deletion.
     let path = format!("messages/{}", first["id"].as_str().unwrap());
     rider.edit(first, "still for the first driver").await.expect(200);
     rider.patch(&path, json!({ "metadata": { "secret": 1 } })).await.expect(200);
@@ -252,8 +255,8 @@ async fn what_happens_to_older_messages_is_not_told_to_a_new_driver() {
     rider.delete(&reaction).await.expect(204);
     support.mark(first, "delivered").await.expect(200);
     support.mark(first, "read").await.expect(200);
-    rider.erase(first).await.expect(204);
-    // Of theirs.
+    rider.delete_message(first).await.expect(204);
+    // A change to a message that the driver can see.
     rider.edit(second, "edited for the second").await.expect(200);
     rider
         .put(&format!("messages/{}/reactions/%F0%9F%91%8D", second["id"].as_str().unwrap()), json!({}))
@@ -264,7 +267,7 @@ async fn what_happens_to_older_messages_is_not_told_to_a_new_driver() {
     let theirs = ["message:edited", "message:reaction", "message:read", "message:new"];
     for stream in &mut live {
         for kind in theirs {
-            stream.next_of(kind).await;
+            stream.next_of_type(kind).await;
         }
     }
     for server in servers {
@@ -272,7 +275,7 @@ async fn what_happens_to_older_messages_is_not_told_to_a_new_driver() {
         let polled = new.poll("ride_1", &format!("after={}&wait=0", at + 1)).await;
         let types = data_types(&polled["events"]);
         assert_eq!(types[..theirs.len()], theirs, "{polled}");
-        // Where all that there is is not theirs, the cursor moves past it.
+        // If no event is visible to the driver, the cursor still moves past them.
         let polled = new.poll("ride_1", &format!("after={}&wait=0&types=message:deleted", at + 1)).await;
         assert_eq!(polled["events"], json!([]));
         assert!(polled["cursor"].as_str().unwrap().parse::<i64>().unwrap() >= at + 7, "{polled}");
@@ -280,23 +283,23 @@ async fn what_happens_to_older_messages_is_not_told_to_a_new_driver() {
         assert_eq!(data_types(&all["events"])[..theirs.len() + 1], [&["message:new"], &theirs[..]].concat(), "{all}");
         assert!(!all.to_string().contains(first["id"].as_str().unwrap()), "{all}");
     }
-    // Who was there then has it all; who was put back sees of their first time what they saw then, and what becomes of it.
-    let told = rider.poll("ride_1", "after=0&wait=0").await;
+    // A participant of that time sees all. A driver assigned again sees the earlier interval, and later changes to its messages.
+    let polled = rider.poll("ride_1", "after=0&wait=0").await;
     for kind in ["message:edited", "message:reaction", "message:deleted", "message:read"] {
-        assert!(data_types(&told["events"]).contains(&kind), "{kind}: {told}");
+        assert!(data_types(&polled["events"]).contains(&kind), "{kind}: {polled}");
     }
-    let mark = "putting back";
-    let early = rider.send("ride_1", mark).await;
+    let content = "putting back";
+    let early = rider.send("ride_1", content).await;
     servers[0].service().put_ride("ride_1", "rider_1", Some("driver_1")).await.expect(200);
     rider.edit(&early, "not the first driver's").await.expect(200);
     let last = rider.send("ride_1", "to the first driver again").await;
-    let told = old.on(&servers[0]).poll("ride_1", "after=0&wait=0").await;
-    assert!(!told.to_string().contains("second") && !told.to_string().contains("not the first"), "{told}");
-    assert_eq!(told["events"].as_array().unwrap().last().unwrap()["data"]["id"], last["id"]);
+    let polled = old.on(&servers[0]).poll("ride_1", "after=0&wait=0").await;
+    assert!(!polled.to_string().contains("second") && !polled.to_string().contains("not the first"), "{polled}");
+    assert_eq!(polled["events"].as_array().unwrap().last().unwrap()["data"]["id"], last["id"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replaced_driver_who_returns_after_retention_is_told_their_gap_and_nothing_of_today() {
+async fn a_replaced_driver_who_reconnects_after_retention_gets_a_gap_and_no_current_data() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
@@ -320,18 +323,22 @@ async fn a_replaced_driver_who_returns_after_retention_is_told_their_gap_and_not
         assert_eq!(events[1].data["reason"], "removed");
         let polled = driver.poll("ride_1", &format!("after={after}&wait=0")).await;
         assert_eq!(polled["closed"], true, "{polled}");
-        for told in [&events[0].data, &polled] {
-            assert_eq!((&told["gap"], &told["cursor"], &told["resumed"]), (&gap, &json!("3"), &json!(false)), "{told}");
-            let state = &told["state"];
-            assert_eq!((&state["asOf"], &state["ride"]["status"]), (&json!(3), &json!("accepted")), "{told}");
+        for response in [&events[0].data, &polled] {
+            assert_eq!(
+                (&response["gap"], &response["cursor"], &response["resumed"]),
+                (&gap, &json!("3"), &json!(false)),
+                "{response}"
+            );
+            let state = &response["state"];
+            assert_eq!((&state["asOf"], &state["ride"]["status"]), (&json!(3), &json!("accepted")), "{response}");
             assert_eq!((&state["ride"]["driverId"], &state["ride"]["chat"]), (&json!("driver_2"), &json!("none")));
-            assert!(!told.to_string().contains("completed"), "{told}");
+            assert!(!response.to_string().contains("completed"), "{response}");
         }
     }
-    // By the stream of everything as well.
-    let told = driver.poll_all("after=0&wait=0").await;
-    assert!(!told.to_string().contains("completed"), "{told}");
-    // One who was put back has a gap in each of their times, and none between.
+    // The same on a merged stream.
+    let polled_all = driver.poll_all("after=0&wait=0").await;
+    assert!(!polled_all.to_string().contains("completed"), "{polled_all}");
+    // A driver assigned again has a gap in each interval and none between.
     server.service().put_ride("ride_2", "rider_1", Some("driver_1")).await.expect(201);
     server.service().put_ride("ride_2", "rider_1", Some("driver_2")).await.expect(200);
     rider.send("ride_2", "for the second").await;
@@ -342,8 +349,8 @@ async fn a_replaced_driver_who_returns_after_retention_is_told_their_gap_and_not
     assert_eq!(stream.next_sync().await["gap"], json!({ "from": 1, "to": 2 }));
     assert_eq!(stream.next_sync().await["gap"], json!({ "from": 4, "to": 5 }));
     let last = rider.send("ride_2", "and now").await;
-    assert_eq!(stream.next_of("message:new").await.data["id"], last["id"]);
-    // By polls one gap each, before the events of the answer.
+    assert_eq!(stream.next_of_type("message:new").await.data["id"], last["id"]);
+    // A poll returns one gap per response, before its events.
     let first = driver.poll("ride_2", "after=0&wait=0").await;
     assert_eq!((&first["gap"], &first["cursor"]), (&json!({ "from": 1, "to": 2 }), &json!("2")));
     assert_eq!((&first["events"], &first["hasMore"]), (&json!([]), &json!(true)));

@@ -1,4 +1,4 @@
-//! The statements: each is a file, each file is a statement, and Postgres understands them.
+//! The SQL statements: one per file, each valid on the migrated schema, with plans that scale.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ridewire::store::{Prepared, Store, StoreConfig, sql};
 
-use crate::support::{Database, PATIENCE, eventually};
+use crate::support::{Database, TIMEOUT, eventually};
 
-/// The statements' files below `sql/`, by path, without the migrations.
+/// Returns the statement files below `sql/` without the migrations, by path.
 fn statements() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
     let mut found = BTreeMap::new();
@@ -28,24 +28,24 @@ fn statements() -> BTreeMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_statement_fits_the_migrated_schema() {
+async fn every_statement_can_be_prepared_on_the_migrated_schema() {
     let database = Database::create().await;
     let client = database.client().await;
     for (name, text) in statements() {
         let prepared = client.prepare(&text).await.unwrap_or_else(|error| {
             panic!("sql/{name}: {}", error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string))
         });
-        // Where nothing is prepared, the statement itself has to say what its parameters are.
-        let said = ridewire::store::parameter_types(&text);
-        assert_eq!(said.as_deref(), Some(prepared.params()), "sql/{name}: cast each parameter where it first stands");
+        // Without prepared statements, the text itself must determine the parameter types.
+        let types = ridewire::store::parameter_types(&text);
+        assert_eq!(types.as_deref(), Some(prepared.params()), "sql/{name}: cast each parameter at its first use");
     }
 }
 
-/// Tables that may be read whole: they hold a row a replica, or a secret.
+/// Tables that may be scanned: they have one row per replica, or one secret.
 const SMALL: [&str; 2] = ["replicas", "secrets"];
 
-/// Plans are made once for each connection, often while the tables are empty, and then kept however large these grow. So
-/// none may read more than it looks up, not even when that costs nothing yet.
+/// A plan is made once per connection, often while tables are empty, and cached while they grow. So no plan may scan a whole
+/// table, even if that is cheap at first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_plan_made_on_an_empty_database_reads_a_whole_table_or_index() {
     let database = Database::create().await;
@@ -64,14 +64,14 @@ async fn no_plan_made_on_an_empty_database_reads_a_whole_table_or_index() {
         let nulls = if count == 0 { String::new() } else { format!("({nulls})") };
         let plan = client.query_one(&format!("explain (format json) execute statement {nulls}"), &[]).await.unwrap();
         let plan: serde_json::Value = plan.get(0);
-        readers_of_everything(&plan[0]["Plan"], &leading, &mut |reader| wrong.push(format!("sql/{name}: {reader}")));
+        full_scans(&plan[0]["Plan"], &leading, &mut |reader| wrong.push(format!("sql/{name}: {reader}")));
         client.batch_execute("deallocate statement").await.unwrap();
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The nodes of a plan that look up nothing: scans without a condition on the first column of an index.
-fn readers_of_everything(node: &serde_json::Value, leading: &BTreeMap<String, String>, found: &mut impl FnMut(String)) {
+/// Collects the nodes of a plan that scan without a condition on the first column of an index.
+fn full_scans(node: &serde_json::Value, leading: &BTreeMap<String, String>, found: &mut impl FnMut(String)) {
     let text = |key: &str| node[key].as_str().unwrap_or_default();
     let (kind, relation, index, condition) =
         (text("Node Type"), text("Relation Name"), text("Index Name"), text("Index Cond"));
@@ -89,12 +89,12 @@ fn readers_of_everything(node: &serde_json::Value, leading: &BTreeMap<String, St
         found(format!("{kind} of {relation} {index} (condition: {condition})"));
     }
     for child in node["Plans"].as_array().into_iter().flatten() {
-        readers_of_everything(child, leading, found);
+        full_scans(child, leading, found);
     }
 }
 
-/// How the one connection of a store looks up what was sent before, by the plan that it keeps.
-async fn kept_plan(store: &Store) -> String {
+/// Returns the cached plan of the duplicate lookup on the store's only connection.
+async fn cached_plan(store: &Store) -> String {
     let session = store.session().await.unwrap();
     session.prepare(&[sql::MESSAGES_BY_CLIENT_ID]).await.unwrap();
     let name = "select name from pg_prepared_statements where statement = $1";
@@ -103,27 +103,27 @@ async fn kept_plan(store: &Store) -> String {
     plan.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
 }
 
-/// After `analyze` an empty table is known to be empty, and to read all of it costs nothing. Such plans are not kept.
+/// After `analyze`, the planner sees that a table is empty and prefers a scan. Such plans must not be cached.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_made_when_a_table_was_known_to_be_empty_is_not_kept() {
+async fn a_plan_made_on_an_empty_table_is_not_cached() {
     let database = Database::create().await;
     let client = database.client().await;
-    // It would have the plan made anew within a minute, and hide what is tested.
+    // Autovacuum would trigger a new plan within a minute and hide the effect.
     client.batch_execute("alter table messages set (autovacuum_enabled = off); analyze").await.unwrap();
     let postgres = database.url.parse().unwrap();
-    // Shorter than it is in a server.
-    let plans_age = Duration::from_millis(200);
-    let config = StoreConfig { postgres, connections: 1, patience: PATIENCE, prepared: Prepared::On, plans_age };
+    // Shorter than in production.
+    let plan_ttl = Duration::from_millis(200);
+    let config = StoreConfig { postgres, connections: 1, timeout: TIMEOUT, prepared: Prepared::On, plan_ttl };
     let store = Store::new(config).unwrap();
     let looks_up = |plan: &str| plan.contains("Index Cond: (((");
-    let plan = kept_plan(&store).await;
-    assert!(!looks_up(&plan), "then there is nothing to be seen here: {plan}");
+    let plan = cached_plan(&store).await;
+    assert!(!looks_up(&plan), "the plan must scan for this test to be valid: {plan}");
     let fill =
         "insert into messages (id, ride_id, seq, sender_id, sender_role, client_message_id, content_hash, created_at)
                 select gen_random_uuid(), 'ride', seq, 'rider', 'rider', 'm-' || seq, '', now()
                 from generate_series(1, 1000) as seq";
     client.batch_execute(fill).await.unwrap();
-    eventually("a plan that looks up", async || looks_up(&kept_plan(&store).await).then_some(())).await;
+    eventually("a plan with an index lookup", async || looks_up(&cached_plan(&store).await).then_some(())).await;
 }
 
 #[test]
@@ -141,17 +141,17 @@ fn every_file_has_its_constant_and_every_constant_its_file() {
     assert_eq!(constants, files);
 }
 
-/// What an upsert leaves as it was, because it never changes.
+/// Columns that an upsert does not set because they never change.
 const NEVER_CHANGED: [(&str, &str); 4] =
     [("participants", "role"), ("participants", "joined_at"), ("rides", "rider_id"), ("rides", "created_at")];
 
-/// The names of a list in brackets that follows `before`.
+/// Returns the names in the list in parentheses after `before`.
 fn names<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
     let (_, list) = text.split_once(before).unwrap_or_else(|| panic!("{before} in {text}"));
     list.split_once('(').unwrap().1.split_once(')').unwrap().0.split(',').map(str::trim).collect()
 }
 
-/// A column that is forgotten keeps what it was, while what is known in memory moves on.
+/// A forgotten column would keep its old value in the database while the cache has the new one.
 #[test]
 fn an_upsert_sets_every_column_that_can_change() {
     let mut found = 0;
@@ -167,16 +167,16 @@ fn an_upsert_sets_every_column_that_can_change() {
             .collect();
         let keys = names(&text, "on conflict");
         for column in names(&text, "insert into") {
-            let is_left = keys.contains(&column) || NEVER_CHANGED.contains(&(table, column));
-            assert_ne!(set.contains(column), is_left, "sql/{name}: {column}");
+            let is_unchanged = keys.contains(&column) || NEVER_CHANGED.contains(&(table, column));
+            assert_ne!(set.contains(column), is_unchanged, "sql/{name}: {column}");
         }
     }
     assert!(found > 5, "the upserts");
 }
 
 #[test]
-fn statements_are_kept_in_files_alone_and_in_lower_case() {
-    const WORDS: [&str; 12] = [
+fn statements_are_only_in_files_and_in_lower_case() {
+    const KEYWORDS: [&str; 12] = [
         "SELECT",
         "INSERT",
         "UPDATE",
@@ -193,7 +193,7 @@ fn statements_are_kept_in_files_alone_and_in_lower_case() {
     for (name, text) in statements() {
         let code: String = text.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
         for word in code.split(|c: char| !c.is_ascii_alphanumeric()) {
-            assert!(!WORDS.contains(&word), "sql/{name}: {word}");
+            assert!(!KEYWORDS.contains(&word), "sql/{name}: {word}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Each error that keeps a server from starting, as a person reads it: what is wrong, and what to do.
+//! Every error that prevents the start of a server, as a user reads it: the cause and the remedy.
 //!
-//! Not provoked here, because it takes another machine or a minute: `EmbeddedError::{NoPrograms, NoAccount, Silent, Database}`,
+//! Not tested, because they require another machine or a minute: `EmbeddedError::{NoPrograms, NoAccount, Silent, Database}`,
 //! `AppError::{Metrics, Signals, Task}`, TLS without any cipher suite, and a port below 1024 as another user than root.
 
 use std::ffi::OsString;
@@ -16,39 +16,41 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
-use crate::support::{Database, PATIENCE, SECRET, SecurePostgres, ridewire};
+use crate::support::{Database, SECRET, TIMEOUT, TlsPostgres, ridewire};
 
-/// Starts a server, which must not start, and returns what a person reads.
-async fn refused(what: &str, environment: &[(&str, OsString)]) -> String {
+/// Starts a server that must fail, and returns its error output.
+async fn rejected_start(what: &str, environment: &[(&str, OsString)]) -> String {
     let mut command = ridewire();
     for (name, value) in environment {
-        // Of what is set to nothing here, nothing is set.
+        // Empty settings count as unset.
         if value.is_empty() {
             command.env_remove(name)
         } else {
             command.env(name, value)
         };
     }
-    let output =
-        timeout(PATIENCE, command.output()).await.unwrap_or_else(|_| panic!("{what}: it does not end")).unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && output.stdout.is_empty(), "{what}: {said}");
-    assert!(said.lines().any(|line| line.starts_with("ridewire: ")), "{what}: {said}");
-    assert!(!said.contains(SECRET), "{what}: {said}");
-    said
+    let output = timeout(TIMEOUT, command.output())
+        .await
+        .unwrap_or_else(|_| panic!("{what}: the server does not exit"))
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{what}: {stderr}");
+    assert!(stderr.lines().any(|line| line.starts_with("ridewire: ")), "{what}: {stderr}");
+    assert!(!stderr.contains(SECRET), "{what}: {stderr}");
+    stderr
 }
 
-/// Each row: what is wrong, the setting, its value, and what must be said.
+/// Each row: the label, the setting, its value, and the expected texts.
 type Row<'a> = (&'a str, &'a str, String, &'a [&'a str]);
 
-/// Starts a server for each row, with settings that are right but for the row's.
-async fn all_refused(right: &[(&str, &str)], rows: &[Row<'_>]) {
+/// Starts a server for each row, with valid settings except that of the row.
+async fn assert_rejected(right: &[(&str, &str)], rows: &[Row<'_>]) {
     for (what, name, value, expected) in rows {
         let mut environment: Vec<(&str, OsString)> = right.iter().map(|(name, value)| (*name, value.into())).collect();
         environment.push((name, value.into()));
-        let said = refused(what, &environment).await;
+        let stderr = rejected_start(what, &environment).await;
         for part in *expected {
-            assert!(said.contains(part), "{what}: no {part:?} in: {said}");
+            assert!(stderr.contains(part), "{what}: no {part:?} in: {stderr}");
         }
     }
 }
@@ -64,8 +66,8 @@ fn file(directory: &TempDir, name: &str, text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_value_that_cannot_be_used_is_named_with_the_form_that_is_expected() {
-    // Nothing is started, so there need not be a database.
+async fn an_invalid_value_is_reported_with_the_expected_format() {
+    // These errors occur before the database connection.
     let right = [
         ("DATABASE_URL", "postgres://u@127.0.0.1:1/d"),
         ("RIDEWIRE_JWT_SECRET", SECRET),
@@ -85,7 +87,7 @@ async fn a_value_that_cannot_be_used_is_named_with_the_form_that_is_expected() {
         ("RIDEWIRE_CONSOLE", "perhaps", &["RIDEWIRE_CONSOLE (--console)", "write one of on, off"]),
         ("RIDEWIRE_DEMO", "perhaps", &["RIDEWIRE_DEMO (--demo)", "write one of true, false"]),
         ("RIDEWIRE_MAX_STREAMS", "many", &["RIDEWIRE_MAX_STREAMS (--max-streams)", "write a whole number"]),
-        ("RIDEWIRE_DATABASE_CONNECTIONS", "0", &["RIDEWIRE_DATABASE_CONNECTIONS", "1 at least"]),
+        ("RIDEWIRE_DATABASE_CONNECTIONS", "0", &["RIDEWIRE_DATABASE_CONNECTIONS", "at least 1"]),
         ("RIDEWIRE_MAX_HEAD", "1", &["RIDEWIRE_MAX_HEAD (--max-head)", "from 8192 to 1048576"]),
         ("RIDEWIRE_MEMORY", "1", &["RIDEWIRE_MEMORY (--memory)", "write it as 512MiB"]),
         ("RIDEWIRE_TRACE_RATIO", "2", &["RIDEWIRE_TRACE_RATIO (--trace-ratio)", "from 0 to 1"]),
@@ -108,17 +110,21 @@ async fn a_value_that_cannot_be_used_is_named_with_the_form_that_is_expected() {
         ("RIDEWIRE_LISTEN", "192.0.2.1:8080", &["RIDEWIRE_LISTEN", "choose an address of this machine"]),
         ("RIDEWIRE_ADMIN_LISTEN", "nowhere", &["RIDEWIRE_ADMIN_LISTEN", "as 127.0.0.1:8080"]),
     ];
-    let rows: Vec<Row> = rows.iter().map(|(name, value, said)| (*name, *name, (*value).to_owned(), *said)).collect();
-    all_refused(&right, &rows).await;
+    let rows: Vec<Row> =
+        rows.iter().map(|(name, value, expected)| (*name, *name, (*value).to_owned(), *expected)).collect();
+    assert_rejected(&right, &rows).await;
 
     let not_text = OsString::from_vec(b"\xff".to_vec());
-    let said = refused("not UTF-8", &[("RIDEWIRE_LISTEN", not_text)]).await;
-    assert!(said.contains("RIDEWIRE_LISTEN (--listen)") && said.contains("UTF-8"), "{said}");
+    let stderr = rejected_start("not UTF-8", &[("RIDEWIRE_LISTEN", not_text)]).await;
+    assert!(stderr.contains("RIDEWIRE_LISTEN (--listen)") && stderr.contains("UTF-8"), "{stderr}");
 
     let moderation = [&right[..], &[("RIDEWIRE_MODERATION_URL", "http://127.0.0.1:9/")]].concat();
     let secret = format!("whsec_{}", "MfKQ9r8".repeat(8));
-    all_refused(&moderation, &[("its secret", "RIDEWIRE_MODERATION_SECRET", "x".to_owned(), &["whsec_", "base64"])])
-        .await;
+    assert_rejected(
+        &moderation,
+        &[("its secret", "RIDEWIRE_MODERATION_SECRET", "x".to_owned(), &["whsec_", "base64"])],
+    )
+    .await;
     let moderation = [&moderation[..], &[("RIDEWIRE_MODERATION_SECRET", secret.as_str())]].concat();
     let rows: &[Row] = &[
         (
@@ -134,27 +140,32 @@ async fn a_value_that_cannot_be_used_is_named_with_the_form_that_is_expected() {
             &["RIDEWIRE_MODERATION_TIMEOUT", "write it as 300ms"],
         ),
     ];
-    all_refused(&moderation, rows).await;
+    assert_rejected(&moderation, rows).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_that_is_in_use_is_reported_before_anything_is_made() {
-    let (taken, directory) = (TcpListener::bind("127.0.0.1:0").unwrap(), tempfile::tempdir().unwrap());
-    let (taken_at, data) = (taken.local_addr().unwrap().to_string(), directory.path().join("data"));
+async fn an_address_in_use_is_reported_before_anything_is_created() {
+    let (in_use, directory) = (TcpListener::bind("127.0.0.1:0").unwrap(), tempfile::tempdir().unwrap());
+    let (in_use_address, data) = (in_use.local_addr().unwrap().to_string(), directory.path().join("data"));
     let data_dir = data.display().to_string();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    // With a private Postgres, and a secret that would be made.
+    // With a private Postgres, and a secret that the server would create.
     let rows: &[Row] = &[
-        ("in use", "RIDEWIRE_LISTEN", taken_at.clone(), &["RIDEWIRE_LISTEN", &taken_at, "choose another port"]),
-        ("in use", "RIDEWIRE_ADMIN_LISTEN", taken_at.clone(), &["RIDEWIRE_ADMIN_LISTEN", "choose another port"]),
+        (
+            "in use",
+            "RIDEWIRE_LISTEN",
+            in_use_address.clone(),
+            &["RIDEWIRE_LISTEN", &in_use_address, "choose another port"],
+        ),
+        ("in use", "RIDEWIRE_ADMIN_LISTEN", in_use_address.clone(), &["RIDEWIRE_ADMIN_LISTEN", "choose another port"]),
         ("twice", "RIDEWIRE_ADMIN_LISTEN", free.clone(), &["RIDEWIRE_ADMIN_LISTEN", "RIDEWIRE_LISTEN is the same"]),
     ];
-    all_refused(&[("RIDEWIRE_DATA_DIR", &data_dir), ("RIDEWIRE_LISTEN", &free)], rows).await;
-    assert!(!data.exists(), "something was made");
+    assert_rejected(&[("RIDEWIRE_DATA_DIR", &data_dir), ("RIDEWIRE_LISTEN", &free)], rows).await;
+    assert!(!data.exists(), "something was created");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_and_certificates_that_cannot_be_used_are_reported() {
+async fn unusable_keys_and_certificates_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| file(&directory, name, text);
     let right = [("DATABASE_URL", "postgres://u@127.0.0.1:1/d"), ("RIDEWIRE_LISTEN", "127.0.0.1:0")];
@@ -186,20 +197,21 @@ async fn keys_and_certificates_that_cannot_be_used_are_reported() {
             "no file",
             jwks,
             "/no/jwks.json".to_owned(),
-            &["RIDEWIRE_JWKS", "cannot read /no/jwks.json", "name the https://"],
+            &["RIDEWIRE_JWKS", "cannot read /no/jwks.json", "set it to the https://"],
         ),
         ("no set", jwks, file("a.json", "{}"), &["RIDEWIRE_JWKS", "an object with an array `keys`"]),
         ("no key", jwks, file("b.json", r#"{"keys":[]}"#), &["RIDEWIRE_JWKS", "none of its keys can be used"]),
-        ("insecure", jwks, "http://192.0.2.1/".to_owned(), &["RIDEWIRE_JWKS", "https:// alone"]),
+        ("insecure", jwks, "http://192.0.2.1/".to_owned(), &["RIDEWIRE_JWKS", "use https://"]),
     ];
-    all_refused(&right, rows).await;
+    assert_rejected(&right, rows).await;
 
     let pair = || generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (CertifiedKey { cert, signing_key }, other) = (pair(), pair());
     let (cert, own) = (file("cert.pem", &cert.pem()), file("key.pem", &signing_key.serialize_pem()));
     let (certificate, key) = ("RIDEWIRE_TLS_CERTIFICATE", "RIDEWIRE_TLS_KEY");
     let with_secret = [&right[..], &[(secret, SECRET)]].concat();
-    all_refused(&with_secret, &[("one", certificate, cert.clone(), &["set both RIDEWIRE_TLS_CERTIFICATE and"])]).await;
+    assert_rejected(&with_secret, &[("one", certificate, cert.clone(), &["set both RIDEWIRE_TLS_CERTIFICATE and"])])
+        .await;
     let with_certificate = [&with_secret[..], &[(certificate, cert.as_str())]].concat();
     let rows: &[Row] = &[
         ("no file", key, "/no/key.pem".to_owned(), &["RIDEWIRE_TLS_KEY", "cannot read /no/key.pem", "name a PEM file"]),
@@ -211,10 +223,13 @@ async fn keys_and_certificates_that_cannot_be_used_are_reported() {
             &["RIDEWIRE_TLS_KEY", "the key must be that of"],
         ),
     ];
-    all_refused(&with_certificate, rows).await;
+    assert_rejected(&with_certificate, rows).await;
     let with_key = [&with_secret[..], &[(key, own.as_str())]].concat();
-    all_refused(&with_key, &[("no certificate", certificate, file("w.pem", "hello"), &["RIDEWIRE_TLS_CERTIFICATE"])])
-        .await;
+    assert_rejected(
+        &with_key,
+        &[("no certificate", certificate, file("w.pem", "hello"), &["RIDEWIRE_TLS_CERTIFICATE"])],
+    )
+    .await;
 }
 
 /// The address of another role, database or session of the same Postgres.
@@ -224,13 +239,13 @@ fn address(url: &str, role: &str, parameters: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_cannot_be_used_is_reported() {
-    let (sound, empty, taken) = (Database::create().await, Database::create().await, Database::create().await);
+async fn an_unusable_database_is_reported() {
+    let (valid, empty, foreign) = (Database::create().await, Database::create().await, Database::create().await);
     let (newer, divergent) = (Database::create().await, Database::create().await);
     let clear = "drop schema public cascade; create schema public; grant usage on schema public to public;";
     let admin = empty.client().await;
     admin.batch_execute(clear).await.unwrap();
-    taken.client().await.batch_execute(&format!("{clear} create table topics (name text)")).await.unwrap();
+    foreign.client().await.batch_execute(&format!("{clear} create table topics (name text)")).await.unwrap();
     for role in ["startup_reader", "startup_limited"] {
         admin.batch_execute(&format!("create role {role} login")).await.unwrap();
     }
@@ -241,8 +256,8 @@ async fn a_database_that_cannot_be_used_is_reported() {
     divergent.client().await.batch_execute(other).await.unwrap();
 
     let own = "ridewire";
-    let nowhere = address(&sound.url, own, "_nowhere");
-    let schemaless = address(&sound.url, own, "?options=-csearch_path%3Dnowhere");
+    let nowhere = address(&valid.url, own, "_nowhere");
+    let schemaless = address(&valid.url, own, "?options=-csearch_path%3Dnowhere");
     let read_only = address(&empty.url, own, "?options=-cdefault_transaction_read_only%3Don");
     let reader = address(&empty.url, "startup_reader", "");
     let limited = address(&empty.url, "startup_limited", "");
@@ -253,47 +268,47 @@ async fn a_database_that_cannot_be_used_is_reported() {
         ("no role", url, stranger, &["startup_stranger", "check the user and the password"]),
         ("no schema", url, schemaless, &["DATABASE_URL (", "create the schema that `search_path` names"]),
         ("read-only", url, read_only, &["read-only", "run `ridewire migrate` on the primary"]),
-        ("no rights", url, reader, &["permission denied", "grant the role its rights", "`ridewire check`"]),
+        ("no rights", url, reader, &["permission denied", "grant the role the privileges", "`ridewire check`"]),
         ("no connection", url, limited, &["too many connections", "raise max_connections"]),
-        ("others' tables", url, taken.url.clone(), &["\"topics\" already exists", "of its own"]),
+        ("others' tables", url, foreign.url.clone(), &["\"topics\" already exists", "its own database or schema"]),
         ("newer", url, newer.url.clone(), &["V9999__future", "run the newer version"]),
         ("divergent", url, divergent.url.clone(), &["V1__core", "another content", "run the build"]),
     ];
     let right = [("RIDEWIRE_JWT_SECRET", SECRET), ("RIDEWIRE_LISTEN", "127.0.0.1:0")];
-    all_refused(&right, rows).await;
-    // They are the whole cluster's.
+    assert_rejected(&right, rows).await;
+    // Roles belong to the whole cluster.
     drop(admin.batch_execute("drop role startup_reader, startup_limited").await);
 
-    let secure = SecurePostgres::start().await;
+    let secure = TlsPostgres::start().await;
     let insecure = secure.database("localhost", "sslmode=disable").url.clone();
-    all_refused(&right, &[("no TLS", url, insecure, &["localhost:", "pg_hba.conf", "check the user"])]).await;
+    assert_rejected(&right, &[("no TLS", url, insecure, &["localhost:", "pg_hba.conf", "check the user"])]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_is_away_is_named_once_and_then_every_ten_seconds() {
+async fn an_unreachable_database_is_logged_at_once_and_then_every_ten_seconds() {
     let environment = [
         ("DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/d"),
         ("RIDEWIRE_JWT_SECRET", SECRET),
         ("RIDEWIRE_LISTEN", "127.0.0.1:0"),
     ];
-    let said = refused("away", &environment.map(|(name, value)| (name, value.into()))).await;
-    let waiting: Vec<_> = said.lines().filter(|line| line.contains("database not reachable, retrying")).collect();
-    // At 0, 10 and 20 s of the 30 s that it is waited for; an attempt is made every half a second.
-    assert!((2..=4).contains(&waiting.len()), "{said}");
-    assert!(waiting.iter().all(|line| line.contains("127.0.0.1:1") && line.contains("DATABASE_URL")), "{said}");
-    let last = said.lines().last().unwrap();
-    assert!(last.starts_with("ridewire: DATABASE_URL (127.0.0.1:1): ") && last.contains("refused"), "{said}");
-    assert!(last.contains("check that Postgres runs there") && !said.contains("hunter2"), "{said}");
+    let stderr = rejected_start("away", &environment.map(|(name, value)| (name, value.into()))).await;
+    let waiting: Vec<_> = stderr.lines().filter(|line| line.contains("database not reachable, retrying")).collect();
+    // At 0, 10 and 20 s of the 30 s timeout. An attempt is made every half second.
+    assert!((2..=4).contains(&waiting.len()), "{stderr}");
+    assert!(waiting.iter().all(|line| line.contains("127.0.0.1:1") && line.contains("DATABASE_URL")), "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.starts_with("ridewire: DATABASE_URL (127.0.0.1:1): ") && last.contains("refused"), "{stderr}");
+    assert!(last.contains("check that Postgres runs there") && !stderr.contains("hunter2"), "{stderr}");
 }
 
-/// A directory that the user of a private Postgres can pass.
+/// Creates a directory that the user of a private Postgres can traverse.
 fn passable() -> TempDir {
     let directory = tempfile::Builder::new().prefix("rw-").tempdir_in("/tmp").unwrap();
     fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
     directory
 }
 
-/// Programs that say that they are PostgreSQL, and do this.
+/// Creates fake PostgreSQL programs with these scripts.
 fn programs(directory: &Path, initdb: &str, postgres: &str) -> String {
     let bin = directory.join(format!("bin-{}", fastrand::u32(..)));
     fs::create_dir(&bin).unwrap();
@@ -326,9 +341,9 @@ async fn a_private_postgres_that_cannot_start_is_reported() {
         ("no cluster", data_dir, text("odd"), &["neither a Postgres cluster nor empty", "move it away"]),
         ("no directory", data_dir, text("file"), &["jwt-secret", "set RIDEWIRE_DATA_DIR to another"]),
         ("nowhere", data_dir, "/proc/nowhere".to_owned(), &["/proc/nowhere", "set RIDEWIRE_DATA_DIR to another"]),
-        ("open secret", data_dir, text("open"), &["jwt-secret", "open to other users (chmod 600)"]),
+        ("open secret", data_dir, text("open"), &["jwt-secret", "accessible to other users (its mode is not 600)"]),
     ];
-    all_refused(&here, rows).await;
+    assert_rejected(&here, rows).await;
 
     let new = text("new");
     let here = [("RIDEWIRE_LISTEN", "127.0.0.1:0"), (data_dir, new.as_str())];
@@ -338,12 +353,12 @@ async fn a_private_postgres_that_cannot_start_is_reported() {
     let rows: &[Row] = &[
         ("no programs", bin, "/nowhere".to_owned(), &["RIDEWIRE_PG_BIN names /nowhere", "name their directory"]),
         ("initdb", bin, full, &["initdb failed", "no space left", "DATABASE_URL"]),
-        ("postgres", bin, broken, &["the private Postgres ended", "broken disk", "Mend what"]),
+        ("postgres", bin, broken, &["the private Postgres ended", "broken disk", "Fix what"]),
     ];
-    all_refused(&here, rows).await;
+    assert_rejected(&here, rows).await;
 
     let long = format!("/tmp/{}", "d".repeat(120));
-    let said = refused(
+    let stderr = rejected_start(
         "a long path",
         &[
             ("RIDEWIRE_LISTEN", "127.0.0.1:0".into()),
@@ -352,7 +367,7 @@ async fn a_private_postgres_that_cannot_start_is_reported() {
         ],
     )
     .await;
-    assert!(said.contains("too long for a socket's path") && said.contains("to a shorter one"), "{said}");
+    assert!(stderr.contains("too long for a socket's path") && stderr.contains("to a shorter one"), "{stderr}");
 
     if nix::unistd::geteuid().is_root() {
         let closed = programs(directory.path(), "exit 1", "exit 1");
@@ -362,26 +377,30 @@ async fn a_private_postgres_that_cannot_start_is_reported() {
         fs::create_dir(data("private")).unwrap();
         fs::set_permissions(data("private"), Permissions::from_mode(0o700)).unwrap();
         let right = [("RIDEWIRE_LISTEN", "127.0.0.1:0"), (data_dir, new.as_str())];
-        all_refused(&right, &[("closed programs", bin, closed, &["may not run", "Let that user execute it"])]).await;
+        assert_rejected(&right, &[("closed programs", bin, closed, &["may not run", "Let that user execute it"])])
+            .await;
         let rows: &[Row] = &[
             ("closed", data_dir, text("private/data"), &["may not enter", "a directory which that user can reach"]),
             ("another's", data_dir, text("foreign"), &["belongs to the user 12345", "Run the server as that user"]),
         ];
-        all_refused(&[("RIDEWIRE_LISTEN", "127.0.0.1:0")], rows).await;
+        assert_rejected(&[("RIDEWIRE_LISTEN", "127.0.0.1:0")], rows).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_server_in_a_data_directory_is_told_how_to_join_the_first() {
+async fn a_second_server_in_a_data_directory_is_shown_how_to_share_the_database() {
     let directory = passable();
     let data = directory.path().join("data").display().to_string();
     let here = [("RIDEWIRE_LISTEN", "127.0.0.1:0"), ("RIDEWIRE_DATA_DIR", data.as_str())];
     let mut first = ridewire().envs(here).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(first.stdout.as_mut().unwrap()).lines();
-    timeout(PATIENCE, lines.next_line()).await.expect("it starts").unwrap().expect("it does not end");
-    let said = refused("second", &here.map(|(name, value)| (name, value.into()))).await;
-    assert!(said.contains("another server is running in") && said.contains("set DATABASE_URL=postgresql://"), "{said}");
+    timeout(TIMEOUT, lines.next_line()).await.expect("the server starts").unwrap().expect("the server does not exit");
+    let stderr = rejected_start("second", &here.map(|(name, value)| (name, value.into()))).await;
+    assert!(
+        stderr.contains("another server is running in") && stderr.contains("set DATABASE_URL=postgresql://"),
+        "{stderr}"
+    );
     let pid = nix::unistd::Pid::from_raw(i32::try_from(first.id().unwrap()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    assert!(timeout(PATIENCE, first.wait()).await.expect("it ends").unwrap().success());
+    assert!(timeout(TIMEOUT, first.wait()).await.expect("it ends").unwrap().success());
 }

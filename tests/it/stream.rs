@@ -8,24 +8,24 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::metrics::scrape;
-use crate::support::{Database, PATIENCE, Server, Stream, eventually, within_a_limit};
+use crate::support::{Database, Server, Stream, TIMEOUT, eventually, retry_with_longer_limit};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_reaches_the_streams_of_every_replica() {
     let database = Database::create().await;
     let (one, two) = (Server::start(&database).await, Server::start(&database).await);
     let (rider, driver) = one.open_ride("ride_123").await;
-    let mut streams = [one.live(&driver, "ride_123").await, two.live(&driver, "ride_123").await];
+    let mut streams = [one.live_stream(&driver, "ride_123").await, two.live_stream(&driver, "ride_123").await];
     let sent = rider.send("ride_123", "Hello").await;
     for stream in &mut streams {
-        let event = stream.next_of("message:new").await;
+        let event = stream.next_of_type("message:new").await;
         assert_eq!(event.data, sent);
         assert_eq!(event.seq(), sent["seq"]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_says_at_once_that_it_is_open_where_it_begins_and_how_things_are() {
+async fn a_stream_begins_with_a_comment_its_cursor_and_the_state() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
@@ -38,7 +38,7 @@ async fn a_stream_says_at_once_that_it_is_open_where_it_begins_and_how_things_ar
     assert!(!stream.headers.contains_key("content-encoding"));
     assert!(!stream.headers.contains_key("content-length"));
     let sync = stream.next_sync().await;
-    assert!(stream.comments >= 1, "a comment goes out at once");
+    assert!(stream.comments >= 1, "a comment is sent immediately");
     assert_eq!(stream.retries.len(), 1);
     assert!((100..=60_000).contains(&stream.retries[0]), "{:?}", stream.retries);
     assert_eq!(stream.last_id, "2");
@@ -47,16 +47,16 @@ async fn a_stream_says_at_once_that_it_is_open_where_it_begins_and_how_things_ar
     assert_eq!(state["asOf"], 2);
     assert_eq!(state["ride"], driver.get("rides/ride_1").await.expect(200).json());
     assert_eq!((&state["location"], &state["typing"]), (&Value::Null, &json!([])));
-    let mut people: Vec<_> = state["participants"].as_array().unwrap().iter().map(|one| &one["userId"]).collect();
-    people.sort_by_key(|name| name.to_string());
-    assert_eq!(people, [&json!("driver_1"), &json!("rider_1")]);
+    let mut participants: Vec<_> = state["participants"].as_array().unwrap().iter().map(|one| &one["userId"]).collect();
+    participants.sort_by_key(|name| name.to_string());
+    assert_eq!(participants, [&json!("driver_1"), &json!("rider_1")]);
     for person in state["participants"].as_array().unwrap() {
         assert!(person["online"].is_boolean() && person.get("since").is_some(), "{person}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_time_of_coming_back_differs_from_client_to_client() {
+async fn the_reconnect_delay_has_jitter() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (_, driver) = server.open_ride("ride_1").await;
@@ -70,13 +70,13 @@ async fn the_time_of_coming_back_differs_from_client_to_client() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everyone_sees_what_two_replicas_write_at_once_in_one_order() {
+async fn all_readers_see_concurrent_writes_of_two_replicas_in_one_order() {
     const EACH: i64 = 100;
     let database = Database::create().await;
     let (one, two) = (Server::start(&database).await, Server::start(&database).await);
     let (rider, driver) = one.open_ride("ride_1").await;
     let service = one.service();
-    let mut streams = vec![one.live(&service, "ride_1").await, two.live(&service, "ride_1").await];
+    let mut streams = vec![one.live_stream(&service, "ride_1").await, two.live_stream(&service, "ride_1").await];
     let writers = [rider.on(&one), rider.on(&two), driver.on(&one), driver.on(&two)].map(|user| {
         tokio::spawn(async move {
             for number in 0..EACH {
@@ -90,7 +90,7 @@ async fn everyone_sees_what_two_replicas_write_at_once_in_one_order() {
     for stream in &mut streams {
         let mut events = Vec::new();
         for seq in 2..2 + 4 * EACH {
-            let event = stream.next_of("message:new").await;
+            let event = stream.next_of_type("message:new").await;
             assert_eq!(event.seq(), seq);
             events.push(event.data);
         }
@@ -100,13 +100,13 @@ async fn everyone_sees_what_two_replicas_write_at_once_in_one_order() {
         writer.await.unwrap();
     }
     assert!(seen[0] == seen[1] && seen[1] == seen[2]);
-    // Each sender's own order is kept.
+    // The order of each sender is kept.
     let of_rider = seen[0].iter().filter(|message| message["senderId"] == "rider_1").count() as i64;
     assert_eq!(of_rider, 2 * EACH);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn types_choose_what_is_sent() {
+async fn the_types_parameter_filters_events() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
@@ -127,7 +127,7 @@ async fn types_choose_what_is_sent() {
     }
     let sent = rider.send("ride_1", "Hello").await;
     rider.edit(&sent, "Hello!").await.expect(200);
-    rider.erase(&sent).await.expect(204);
+    rider.delete_message(&sent).await.expect(204);
     driver.set_status("ride_1", "arrived").await.expect(200);
     for (stream, (filter, kinds)) in streams.iter_mut().zip(filters) {
         for kind in &kinds {
@@ -137,53 +137,57 @@ async fn types_choose_what_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silence_is_filled_with_comments() {
+async fn an_idle_stream_gets_heartbeat_comments() {
     let database = Database::create().await;
     let (often, never) = (("RIDEWIRE_HEARTBEAT", "200ms"), ("RIDEWIRE_HEARTBEAT", "1h"));
-    let (one, two) = (Server::with(&database, &[often]).await, Server::with(&database, &[never]).await);
+    let (one, two) = (Server::start_with(&database, &[often]).await, Server::start_with(&database, &[never]).await);
     let (_, driver) = one.open_ride("ride_1").await;
-    one.live(&driver, "ride_1").await.next_comment(PATIENCE).await;
-    // Only what the reader chooses can bring one there.
+    one.live_stream(&driver, "ride_1").await.next_comment(TIMEOUT).await;
+    // Only the filter can cause a `stream:sync` there.
     let mut stream = driver.on(&two).stream("ride_1", "heartbeat=5").await;
     stream.next_sync().await;
-    stream.next_comment(PATIENCE).await;
+    stream.next_comment(TIMEOUT).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_and_polls_end_with_their_token() {
+async fn streams_and_polls_end_when_their_token_expires() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (_, driver) = server.open_ride("ride_1").await;
-    let (mut stream, polling) = within_a_limit("a stream and a poll begin with a brief token", async |ttl| {
-        let brief = driver.clone().for_another(ttl);
-        let mut stream = brief.stream("ride_1", "").await;
-        let is_open = stream.status == 200 && stream.try_next().await.is_some_and(|event| event.kind == "stream:sync");
-        let polling = tokio::spawn(async move { brief.get("messages/rides/ride_1/poll?after=1&wait=55").await });
-        let polls = async || scrape(&server).await.get(r#"ridewire_open{transport="poll"}"#).copied().unwrap_or(0.0);
-        while !polling.is_finished() && polls().await == 0.0 {
-            sleep(Duration::from_millis(10)).await;
-        }
-        (is_open && !polling.is_finished()).then_some((stream, polling))
-    })
-    .await;
+    let (mut stream, polling) =
+        retry_with_longer_limit("a stream and a poll start before the token expires", async |ttl| {
+            let short_lived = driver.clone().with_token_ttl(ttl);
+            let mut stream = short_lived.stream("ride_1", "").await;
+            let is_open =
+                stream.status == 200 && stream.try_next().await.is_some_and(|event| event.kind == "stream:sync");
+            let polling =
+                tokio::spawn(async move { short_lived.get("messages/rides/ride_1/poll?after=1&wait=55").await });
+            let polls =
+                async || scrape(&server).await.get(r#"ridewire_connections{transport="poll"}"#).copied().unwrap_or(0.0);
+            while !polling.is_finished() && polls().await == 0.0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+            (is_open && !polling.is_finished()).then_some((stream, polling))
+        })
+        .await;
     let events = stream.until_end().await;
     assert_eq!(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["auth:expired"]);
-    assert!(events[0].id.is_none(), "it is no place in the log");
+    assert!(events[0].id.is_none(), "a control event has no id");
     assert!(events[0].data["reason"].is_string());
     let polled = polling.await.unwrap().expect(200).json();
     assert_eq!((&polled["events"], &polled["cursor"]), (&json!([]), &json!("1")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_who_does_not_read_delays_nobody_and_misses_nothing() {
+async fn a_slow_reader_delays_no_other_and_misses_nothing() {
     const MESSAGES: i64 = 1_000;
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, _) = server.open_ride("ride_1").await;
     let service = server.service();
-    let mut slow = server.live(&service, "ride_1").await;
-    let mut quick = server.live(&service, "ride_1").await;
-    // Far more than the sockets' buffers take.
+    let mut slow = server.live_stream(&service, "ride_1").await;
+    let mut fast = server.live_stream(&service, "ride_1").await;
+    // Much more than the socket buffers hold.
     let text = "🚕".repeat(3_900);
     let writing = (0..20).map(|_| {
         let (rider, text) = (rider.clone(), text.clone());
@@ -195,21 +199,21 @@ async fn a_reader_who_does_not_read_delays_nobody_and_misses_nothing() {
     });
     let writing: Vec<_> = writing.collect();
     for seq in 2..2 + MESSAGES {
-        assert_eq!(quick.next_of("message:new").await.seq(), seq);
+        assert_eq!(fast.next_of_type("message:new").await.seq(), seq);
     }
     for writer in writing {
         writer.await.unwrap();
     }
     for seq in 2..2 + MESSAGES {
-        let event = slow.next_of("message:new").await;
+        let event = slow.next_of_type("message:new").await;
         assert_eq!(event.seq(), seq);
         assert_eq!(event.data["content"], text);
     }
 }
 
-/// A connection is more than its stream: what came before on it was answered, and what comes after is not.
+/// A connection may carry requests before the stream, but none after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_on_a_connection_that_was_used_before_is_its_last_answer() {
+async fn a_stream_on_a_reused_connection_is_its_last_response() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let (rider, driver) = server.open_ride("ride_1").await;
@@ -218,7 +222,7 @@ async fn a_stream_on_a_connection_that_was_used_before_is_its_last_answer() {
         let token = &driver.token;
         format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n")
     };
-    // Both at once, and more after them, which nobody is to answer.
+    // Two pipelined requests, and a third one that must get no response.
     let stream = request("/api/v1/messages/rides/ride_1/events?types=message:new");
     let pipelined = [request("/api/v1/rides/ride_1"), stream, request("/api/v1/rides")].concat();
     connection.write_all(pipelined.as_bytes()).await.unwrap();
@@ -233,7 +237,7 @@ async fn a_stream_on_a_connection_that_was_used_before_is_its_last_answer() {
                 );
             }
         };
-        timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("no {what}"));
+        timeout(TIMEOUT, reading).await.unwrap_or_else(|_| panic!("no {what}"));
         String::from_utf8_lossy(&read).into_owned()
     };
     // The end of the first chunk.
@@ -247,7 +251,7 @@ async fn a_stream_on_a_connection_that_was_used_before_is_its_last_answer() {
         assert!(head.contains(header), "{header}: {head}");
     }
     assert!(head.contains("connection: close") && head.contains("x-request-id: "), "{head}");
-    // A chunk is as long as it says.
+    // Each chunk has the length that it states.
     let (size, chunk) = body.split_once("\r\n").unwrap();
     let size = usize::from_str_radix(size, 16).unwrap();
     assert!(chunk.starts_with(":\n\n") && chunk.get(size..).is_some_and(|rest| rest.starts_with("\r\n")), "{body:?}");
@@ -260,21 +264,21 @@ async fn a_stream_on_a_connection_that_was_used_before_is_its_last_answer() {
 
 /// Waits until no stream or poll is open.
 async fn none_is_open(server: &Server) {
-    eventually("it is noticed", async || {
+    eventually("the disconnect is detected", async || {
         let metrics = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
-        let is_none = |transport| metrics.contains(&format!("ridewire_open{{transport=\"{transport}\"}} 0\n"));
+        let is_none = |transport| metrics.contains(&format!("ridewire_connections{{transport=\"{transport}\"}} 0\n"));
         (is_none("sse") && is_none("poll")).then_some(())
     })
     .await;
 }
 
-/// Both where the socket was taken over from hyper (a stream of HTTP/1.1) and where hyper has it: a client that closes its
-/// sending side looks like one that has gone.
+/// Checks both implementations: a stream over HTTP/1.1, which takes the socket over from hyper, and a poll, which hyper
+/// handles. A client that half-closes its connection counts as disconnected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_closes_its_sending_side_is_cut_off_at_once() {
+async fn a_client_that_half_closes_its_connection_is_disconnected_immediately() {
     let database = Database::create().await;
-    // No heartbeat may be what finds out.
-    let server = Server::with(&database, &[("RIDEWIRE_HEARTBEAT", "10m")]).await;
+    // No heartbeat is sent meanwhile that would detect it.
+    let server = Server::start_with(&database, &[("RIDEWIRE_HEARTBEAT", "10m")]).await;
     let (_, driver) = server.open_ride("ride_1").await;
     for (path, version, is_stream) in
         [("events", "HTTP/1.1", true), ("events", "HTTP/1.0", true), ("poll?after=1&wait=55", "HTTP/1.1", false)]
@@ -285,30 +289,30 @@ async fn a_client_that_closes_its_sending_side_is_cut_off_at_once() {
         let mut read = Vec::new();
         // The end of the first frame.
         while is_stream && !String::from_utf8_lossy(&read).contains("}\n\n") {
-            assert!(timeout(PATIENCE, connection.read_buf(&mut read)).await.expect("a frame").unwrap() > 0);
+            assert!(timeout(TIMEOUT, connection.read_buf(&mut read)).await.expect("a frame").unwrap() > 0);
         }
         if !is_stream {
             eventually("it waits", async || {
                 let metrics = reqwest::get(format!("{}/metrics", server.base)).await.unwrap().text().await.unwrap();
-                metrics.contains("ridewire_open{transport=\"poll\"} 1\n").then_some(())
+                metrics.contains("ridewire_connections{transport=\"poll\"} 1\n").then_some(())
             })
             .await;
         }
         connection.shutdown().await.unwrap();
         let mut rest = Vec::new();
-        let _ = timeout(PATIENCE, connection.read_to_end(&mut rest)).await.expect("it ends");
+        let _ = timeout(TIMEOUT, connection.read_to_end(&mut rest)).await.expect("it ends");
         let rest = String::from_utf8_lossy(&rest);
-        // Cut short, so that nobody takes it for the end; and the poll is not answered.
+        // The stream is truncated, so it does not look complete. The poll gets no response.
         assert!(!rest.ends_with("0\r\n\r\n") && !rest.contains("HTTP/1.1"), "{path}: {rest}");
         none_is_open(&server).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_ends_says_so_and_one_that_is_cut_does_not() {
+async fn a_stream_that_ends_has_its_final_chunk_and_a_cut_one_does_not() {
     let database = Database::create().await;
     let settings = [("RIDEWIRE_DRAIN_WINDOW", "1s")];
-    let (ending, dying) = (Server::with(&database, &settings).await, Server::start(&database).await);
+    let (ending, killed) = (Server::start_with(&database, &settings).await, Server::start(&database).await);
     let (_, driver) = ending.open_ride("ride_1").await;
     let open = async |server: &Server| {
         let mut connection = TcpStream::connect(server.address()).await.unwrap();
@@ -318,12 +322,12 @@ async fn a_stream_that_ends_says_so_and_one_that_is_cut_does_not() {
         connection.read_exact(&mut begun).await.unwrap();
         connection
     };
-    let (mut ended, mut cut) = (open(&ending).await, open(&dying).await);
+    let (mut ended, mut cut) = (open(&ending).await, open(&killed).await);
     assert!(ending.terminate().await.success());
-    dying.kill().await;
+    killed.kill().await;
     let last = async |connection: &mut TcpStream| {
         let mut rest = Vec::new();
-        let _ = timeout(PATIENCE, connection.read_to_end(&mut rest)).await.expect("it ends");
+        let _ = timeout(TIMEOUT, connection.read_to_end(&mut rest)).await.expect("it ends");
         String::from_utf8(rest).unwrap()
     };
     // RFC 9112, section 7.1: the chunk of length 0.

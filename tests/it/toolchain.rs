@@ -1,4 +1,4 @@
-//! `scripts/rust.sh`, which `make run` begins with: what it reports about the Rust of this machine.
+//! `scripts/rust.sh`, the first step of `make run`: its report about the installed Rust.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 const REQUIRED: &str = env!("CARGO_PKG_RUST_VERSION");
 
-/// A machine with the system's programs, and a home of its own, in which nothing is installed.
+/// A machine with the system's programs and an empty home directory.
 struct Machine(TempDir);
 
 impl Machine {
@@ -28,7 +28,7 @@ impl Machine {
         write_program(&self.path("bin").join(program), script);
     }
 
-    /// Runs the script, without a terminal.
+    /// Runs the script without a terminal.
     fn run(&self, install: &str) -> Output {
         let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
         let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rust.sh"));
@@ -47,7 +47,7 @@ fn is_cargo_of_the_system() -> bool {
 }
 
 #[test]
-fn a_rust_that_is_new_enough_needs_no_words() {
+fn a_current_rust_prints_nothing() {
     let machine = Machine::new();
     machine.install("cargo", &format!("echo 'cargo {REQUIRED}.0 (0123abcde 2026-01-01)'"));
     let output = machine.run("");
@@ -55,7 +55,7 @@ fn a_rust_that_is_new_enough_needs_no_words() {
 }
 
 #[test]
-fn a_rust_that_is_too_old_is_named_beside_the_required_one() {
+fn an_outdated_rust_is_reported_with_the_required_version() {
     let machine = Machine::new();
     machine.install("cargo", "echo 'cargo 1.9.3 (0123abcde 2026-01-01)'");
     let output = machine.run("1");
@@ -73,21 +73,21 @@ fn without_rust_and_without_a_terminal_it_reports_how_to_install_it_and_installs
         return;
     }
     let machine = Machine::new();
-    machine.install("curl", "echo 'asked without being told to' >&2; exit 1");
+    machine.install("curl", "echo 'unexpected download' >&2; exit 1");
     let output = machine.run("");
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
     assert!(error.contains("RIDEWIRE_INSTALL_RUST=1") && error.contains("https://rustup.rs"), "{error}");
-    assert!(!error.contains("asked without"), "{error}");
+    assert!(!error.contains("unexpected download"), "{error}");
 }
 
 #[test]
-fn rust_is_installed_with_rustup_where_that_is_asked_for() {
+fn rust_is_installed_with_rustup_on_request() {
     if is_cargo_of_the_system() {
         return;
     }
     let machine = Machine::new();
-    // Stands for the download of rustup's installer, which puts a cargo into the home.
+    // Replaces the download of rustup's installer, which would install cargo into the home directory.
     let installer = format!(
         "mkdir -p \\$HOME/.cargo/bin\nprintf '#!/bin/sh\\necho cargo {REQUIRED}.1\\n' >\\$HOME/.cargo/bin/cargo\nchmod +x \\$HOME/.cargo/bin/cargo"
     );
@@ -98,5 +98,5 @@ fn rust_is_installed_with_rustup_where_that_is_asked_for() {
     let output = machine.run("1");
     assert!(output.status.success(), "{output:?}");
     assert!(machine.path(".cargo/bin/cargo").exists());
-    assert!(machine.run("").status.success(), "the installed one is found");
+    assert!(machine.run("").status.success(), "the installed Rust is found");
 }

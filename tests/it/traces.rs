@@ -1,4 +1,4 @@
-//! Traces, as a collector gets them.
+//! Traces, as a collector receives them.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::support::{Database, Server, eventually};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
-/// How long spans gather before they are sent, in milliseconds: as OpenTelemetry's own setting says.
-const GATHERING: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "200");
+/// The delay before spans are exported in milliseconds, from OpenTelemetry's own setting.
+const EXPORT_DELAY: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "200");
 
-/// A span as it arrived.
+/// A span as received.
 #[derive(Debug, Clone)]
 struct Span {
     name: String,
@@ -51,7 +51,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A collector that speaks OTLP over HTTP.
+/// An OTLP collector over HTTP.
 struct Collector {
     endpoint: String,
     spans: Arc<Mutex<Vec<Span>>>,
@@ -62,19 +62,19 @@ impl Collector {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let spans = Arc::new(Mutex::new(Vec::new()));
-        let taken = Arc::clone(&spans);
+        let received = Arc::clone(&spans);
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let taken = Arc::clone(&taken);
-                tokio::spawn(async move { take(socket, &taken).await });
+                let received = Arc::clone(&received);
+                tokio::spawn(async move { receive_spans(socket, &received).await });
             }
         });
         Self { endpoint, spans }
     }
 }
 
-/// Takes what a replica sends, one request after the other.
-async fn take(socket: TcpStream, taken: &Mutex<Vec<Span>>) {
+/// Receives the exports of a replica.
+async fn receive_spans(socket: TcpStream, received: &Mutex<Vec<Span>>) {
     let mut socket = BufReader::new(socket);
     loop {
         let (mut line, mut length) = (String::new(), 0);
@@ -94,7 +94,7 @@ async fn take(socket: TcpStream, taken: &Mutex<Vec<Span>>) {
         for resource in sent.resource_spans {
             let replica = text(&resource.resource.unwrap().attributes, "service.instance.id");
             let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            taken.lock().await.extend(spans.map(|span| Span {
+            received.lock().await.extend(spans.map(|span| Span {
                 name: span.name,
                 trace: hex(&span.trace_id),
                 id: hex(&span.span_id),
@@ -109,28 +109,33 @@ async fn take(socket: TcpStream, taken: &Mutex<Vec<Span>>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_is_followed_from_its_request_to_the_reader_on_another_replica() {
+async fn a_trace_covers_a_message_from_its_request_to_a_reader_on_another_replica() {
     let database = Database::create().await;
     let collector = Collector::start().await;
-    let settings = [("RIDEWIRE_OTLP_ENDPOINT", collector.endpoint.as_str()), ("RIDEWIRE_TRACE_RATIO", "0"), GATHERING];
-    let (server, other) = (Server::with(&database, &settings).await, Server::with(&database, &settings).await);
+    let settings =
+        [("RIDEWIRE_OTLP_ENDPOINT", collector.endpoint.as_str()), ("RIDEWIRE_TRACE_RATIO", "0"), EXPORT_DELAY];
+    let (server, other) =
+        (Server::start_with(&database, &settings).await, Server::start_with(&database, &settings).await);
     let (rider, driver) = server.open_ride("ride").await;
-    let mut stream = other.live(&driver, "ride").await;
+    let mut stream = other.live_stream(&driver, "ride").await;
     let polling = tokio::spawn({
         let driver = driver.clone();
         async move { driver.poll("ride", "after=1&wait=55&types=message:new").await }
     });
-    eventually("the poll waits", async || (database.replicas_with("driver_1", "ride").await == 2).then_some(())).await;
+    eventually("the poll waits", async || {
+        (database.replicas_with_presence("driver_1", "ride").await == 2).then_some(())
+    })
+    .await;
     let send = async |content: &str, traceparent: String| {
         let body = json!({ "rideId": "ride", "content": content });
         let request = rider.request(Method::POST, "messages").json(&body).header("traceparent", traceparent);
-        rider.ask(request).await.expect(201).json()
+        rider.execute(request).await.expect(201).json()
     };
-    // The caller's word counts, in both directions.
+    // The caller's sampling decision is respected, in both directions.
     let traced = send("followed", format!("00-{TRACE}-{PARENT}-01")).await;
     send("not followed", format!("00-{}-{PARENT}-00", TRACE.replace('4', "5"))).await;
     for content in ["followed", "not followed"] {
-        assert_eq!(stream.next_of("message:new").await.data["content"], content);
+        assert_eq!(stream.next_of_type("message:new").await.data["content"], content);
     }
     polling.await.unwrap();
 
@@ -154,9 +159,9 @@ async fn a_message_is_followed_from_its_request_to_the_reader_on_another_replica
     let [polled, streamed] = delivered[..] else { panic!("{spans:#?}") };
     assert_eq!((polled.text("ridewire.transport").as_str(), &polled.replica), ("poll", &commit.replica));
     assert_eq!(streamed.text("ridewire.transport"), "sse");
-    assert_ne!(streamed.replica, commit.replica, "it went through the log and NOTIFY");
+    assert_ne!(streamed.replica, commit.replica, "the event went through the log and NOTIFY");
     assert!(delivered.iter().all(|span| span.parent == request.id));
-    // Nobody's words, names or tokens.
+    // Spans contain no message content, names or tokens.
     let all = format!("{spans:?}");
     for secret in ["followed", "rider_1", "driver_1", &rider.token] {
         assert!(!all.contains(secret), "{secret}");
@@ -164,18 +169,18 @@ async fn a_message_is_followed_from_its_request_to_the_reader_on_another_replica
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_that_is_away_costs_a_line_in_the_log() {
+async fn an_unreachable_collector_costs_one_log_line() {
     let database = Database::create().await;
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let endpoint = format!("http://{gone}");
-    let server = Server::with(&database, &[("RIDEWIRE_OTLP_ENDPOINT", &endpoint), GATHERING]).await;
+    let unused_address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let endpoint = format!("http://{unused_address}");
+    let server = Server::start_with(&database, &[("RIDEWIRE_OTLP_ENDPOINT", &endpoint), EXPORT_DELAY]).await;
     let (rider, driver) = server.open_ride("ride").await;
-    let mut stream = server.live(&driver, "ride").await;
+    let mut stream = server.live_stream(&driver, "ride").await;
     for number in 0..20 {
         let sent = rider.send("ride", &number.to_string()).await;
-        assert_eq!(stream.next_of("message:new").await.data["id"], sent["id"]);
+        assert_eq!(stream.next_of_type("message:new").await.data["id"], sent["id"]);
     }
-    eventually("it is said", async || server.log().contains("traces cannot be sent").then_some(())).await;
+    eventually("the failure is logged", async || server.log().contains("trace export failed").then_some(())).await;
     drop(stream);
     assert!(server.terminate().await.success());
 }

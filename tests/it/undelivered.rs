@@ -1,4 +1,4 @@
-//! `message:undelivered` on the feed: a message that a participant has not received in time.
+//! `message:undelivered` on the feed: reports messages that a participant has not received in time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use crate::support::{Database, Server, Stream, User, eventually, lock_topic};
 
 const SETTINGS: [(&str, &str); 1] = [("RIDEWIRE_PUSH_AFTER", "1s")];
 
-/// The feed's `message:undelivered` from now on.
+/// Opens a stream of the feed's `message:undelivered` events.
 async fn pushes(service: &User) -> Stream {
     let mut stream = Stream::open(service.request(Method::GET, "feed?types=message:undelivered")).await.expect(200);
     stream.next_sync().await;
     stream
 }
 
-/// Whom the next one is for, and which message it names.
+/// Returns the recipient and the message of the next event.
 async fn next(pushes: &mut Stream) -> (Value, Value) {
     let event = pushes.next_event().await;
     (event.data["data"]["userId"].clone(), event.data["data"]["messageId"].clone())
 }
 
-/// Causes an event that comes after all that was due before it.
+/// Creates an event that is due after all earlier messages.
 async fn marker(server: &Server, ride: &str) -> (Value, Value) {
     let (rider, _) = server.open_ride(ride).await;
     let message = rider.send(ride, "a marker").await;
@@ -35,7 +35,7 @@ async fn marker(server: &Server, ride: &str) -> (Value, Value) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_is_not_delivered_in_time_is_reported_once_until_the_watermark_moves() {
     let database = Database::create().await;
-    let server = Server::with(&database, &SETTINGS).await;
+    let server = Server::start_with(&database, &SETTINGS).await;
     let service = server.service();
     let (rider, driver) = server.open_ride("ride_1").await;
     let mut pushes = pushes(&service).await;
@@ -49,13 +49,13 @@ async fn a_message_that_is_not_delivered_in_time_is_reported_once_until_the_wate
     assert!(event.data["data"]["at"].as_str().is_some_and(|at| at.len() == "2026-01-01T00:00:00.000Z".len()));
     assert_eq!((&event.data["topic"], &event.data["seq"]), (&json!("ride/ride_1"), &first["seq"]));
 
-    // Not for each of the next messages.
+    // Later messages are not reported.
     let second = rider.send("ride_1", "Hello?").await;
     rider.send("ride_1", "Are you there?").await;
     let expected = marker(&server, "ride_2").await;
     assert_eq!(next(&mut pushes).await, expected);
 
-    // The watermark has moved, and there is still something after it.
+    // The watermark moved, and a later message is still undelivered.
     driver.mark(&first, "delivered").await.expect(200);
     let event = pushes.next_event().await;
     let data = &event.data["data"];
@@ -63,19 +63,19 @@ async fn a_message_that_is_not_delivered_in_time_is_reported_once_until_the_wate
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_delivered_deleted_or_ones_own_is_not_reported() {
+async fn delivered_deleted_and_own_messages_are_not_reported() {
     let database = Database::create().await;
-    let server = Server::with(&database, &SETTINGS).await;
+    let server = Server::start_with(&database, &SETTINGS).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let mut pushes = pushes(&server.service()).await;
     let read = rider.send("ride_1", "One").await;
     driver.mark(&read, "read").await.expect(200);
     let deleted = rider.send("ride_1", "Two").await;
-    rider.erase(&deleted).await.expect(204);
-    // A phone that polls acknowledges by its cursor.
+    rider.delete_message(&deleted).await.expect(204);
+    // A polling client acknowledges by its cursor.
     let polled = rider.send("ride_1", "Three").await;
     driver.poll("ride_1", &format!("after={}&wait=0", polled["seq"])).await;
-    // Whoever has left is not waited for.
+    // A removed participant is not reported.
     server.service().put_ride("ride_3", "rider_1", Some("driver_3")).await.expect(201);
     rider.send("ride_3", "Four").await;
     server.service().put_ride("ride_3", "rider_1", Some("driver_1")).await.expect(200);
@@ -84,56 +84,56 @@ async fn what_is_delivered_deleted_or_ones_own_is_not_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_replica_reports_what_a_killed_one_has_left() {
+async fn another_replica_reports_undelivered_messages_of_a_killed_one() {
     let database = Database::create().await;
-    let victim = Server::with(&database, &[("RIDEWIRE_PUSH_AFTER", "3s")]).await;
-    let rider = victim.open_ride("ride_1").await.0;
+    let killed = Server::start_with(&database, &[("RIDEWIRE_PUSH_AFTER", "3s")]).await;
+    let rider = killed.open_ride("ride_1").await.0;
     let message = rider.send("ride_1", "Hello?").await;
-    victim.kill().await;
-    let server = Server::with(&database, &SETTINGS).await;
+    killed.kill().await;
+    let server = Server::start_with(&database, &SETTINGS).await;
     let service = server.service();
     let mut pushes =
         Stream::open(service.request(Method::GET, "feed?types=message:undelivered&after=0")).await.expect(200);
     pushes.next_sync().await;
     assert_eq!(next(&mut pushes).await, (json!("driver_1"), message["id"].clone()));
-    let other = Server::with(&database, &SETTINGS).await;
+    let other = Server::start_with(&database, &SETTINGS).await;
     let expected = marker(&other, "ride_2").await;
-    assert_eq!(next(&mut pushes).await, expected, "two replicas report it once");
+    assert_eq!(next(&mut pushes).await, expected, "only one of two replicas reports it");
 }
 
-/// A locked head of the feed stands for a search that comes late: however slow the machine is, the phone has been quick enough.
+/// The head of the feed is locked, so the search runs late. On a slow machine, the client is then still fast enough.
 ///
-/// The watermark is the user's, whichever of their devices moves it; an open stream that acknowledges nothing does not count.
+/// A watermark belongs to the user, whichever device moves it. An open stream that acknowledges nothing does not count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_devices_one_that_has_the_message_is_enough_and_one_that_only_listens_is_not() {
+async fn delivery_to_one_device_is_enough_and_an_open_stream_alone_is_not() {
     let database = Database::create().await;
-    let server = Server::with(&database, &SETTINGS).await;
+    let server = Server::start_with(&database, &SETTINGS).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let mut pushes = pushes(&server.service()).await;
-    // The other device is off.
-    let mut phone = server.live(&driver, "ride_1").await;
-    let mut elsewhere = database.client().await;
-    let held = lock_topic(&mut elsewhere, "feed").await;
+    // The other device is offline.
+    let mut phone = server.live_stream(&driver, "ride_1").await;
+    let mut locker = database.client().await;
+    let lock = lock_topic(&mut locker, "feed").await;
     let delivered = rider.send("ride_1", "One").await;
-    phone.next_of("message:new").await;
+    phone.next_of_type("message:new").await;
     driver.mark(&delivered, "delivered").await.expect(200);
-    held.rollback().await.unwrap();
+    lock.rollback().await.unwrap();
     let expected = marker(&server, "ride_2").await;
-    assert_eq!(next(&mut pushes).await, expected, "one device has it");
-    // It is shown on a screen that tells nobody.
+    assert_eq!(next(&mut pushes).await, expected, "a message that one device has is not reported");
+    // This client displays the message without acknowledging it.
     let shown = rider.send("ride_1", "Two").await;
     phone.find("message:new").await;
     assert_eq!(next(&mut pushes).await, (json!("driver_1"), shown["id"].clone()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_phone_that_only_polls_is_not_woken_while_it_polls_and_is_when_it_stops() {
+async fn a_polling_client_is_not_reported_until_it_stops_polling() {
     let database = Database::create().await;
-    let server = Server::with(&database, &SETTINGS).await;
+    let server = Server::start_with(&database, &SETTINGS).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let mut pushes = pushes(&server.service()).await;
-    let mut elsewhere = database.client().await;
-    let held = lock_topic(&mut elsewhere, "feed").await;
+    let mut locker = database.client().await;
+    let lock = lock_topic(&mut locker, "feed").await;
     let mut cursor = database.head("ride_1").await.to_string();
     let mut last = Value::Null;
     for n in 0..5 {
@@ -142,7 +142,7 @@ async fn a_phone_that_only_polls_is_not_woken_while_it_polls_and_is_when_it_stop
         assert_eq!(page["events"].as_array().unwrap().last().unwrap()["data"]["id"], last, "{page}");
         cursor = page["cursor"].as_str().unwrap().to_owned();
     }
-    // The next poll says that the last one has arrived.
+    // The next poll acknowledges the last message.
     driver.poll("ride_1", &format!("after={cursor}&wait=0")).await;
     let head = "select delivered_seq from receipts where user_id = 'driver_1' and ride_id = 'ride_1'";
     let client = database.client().await;
@@ -153,18 +153,23 @@ async fn a_phone_that_only_polls_is_not_woken_while_it_polls_and_is_when_it_stop
         (delivered.first()?.get::<_, String>(0) == last).then_some(())
     })
     .await;
-    held.rollback().await.unwrap();
+    lock.rollback().await.unwrap();
     let missed = rider.send("ride_1", "Are you still there?").await;
-    assert_eq!(next(&mut pushes).await, (json!("driver_1"), missed["id"].clone()), "and none of those before: {last}");
+    assert_eq!(
+        next(&mut pushes).await,
+        (json!("driver_1"), missed["id"].clone()),
+        "no earlier message is reported: {last}"
+    );
 }
 
-/// Receipts arrive about when the messages are due. What was acknowledged before that causes no push, and what nobody has
-/// acknowledged causes one.
+/// Deliveries arrive at about the deadline. A message acknowledged before that is not reported, and one without any
+/// acknowledgement is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_delivery_in_the_last_millisecond_counts_and_what_was_not_delivered_is_reported() {
+async fn a_delivery_just_before_the_deadline_counts_and_a_missing_one_is_reported() {
     const DUE: Duration = Duration::from_secs(1);
     let database = Database::create().await;
-    let (server, other) = (Server::with(&database, &SETTINGS).await, Server::with(&database, &SETTINGS).await);
+    let (server, other) =
+        (Server::start_with(&database, &SETTINGS).await, Server::start_with(&database, &SETTINGS).await);
     let mut pushes = pushes(&server.service()).await;
     let rides: Vec<_> = (0..60).map(|n| format!("ride_{n}")).collect();
     let sent = rides.iter().enumerate().map(async |(n, ride)| {
@@ -191,31 +196,31 @@ async fn a_delivery_in_the_last_millisecond_counts_and_what_was_not_delivered_is
     }
     for (id, delivered) in &sent {
         match delivered {
-            // By then, whoever sends the push has been told nothing.
+            // The acknowledgement was committed before the deadline.
             Some(true) => assert!(!reported.contains(id), "{id} was delivered in time"),
             None => assert!(reported.contains(id), "{id} was not delivered"),
-            // It was delivered before it was looked at, or after.
+            // The acknowledgement was committed before or after the search.
             Some(false) => {}
         }
     }
 }
 
-/// The replica that has stored a message dies before the message has a position in the feed.
+/// The replica that has stored a message is killed before the message has a position in the feed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_whose_relay_dies_before_it_has_relayed_it_is_reported_once() {
+async fn a_message_whose_relay_is_killed_before_it_relays_is_reported_once() {
     let database = Database::create().await;
-    let victim = Server::with(&database, &SETTINGS).await;
-    let (rider, _) = victim.open_ride("ride_1").await;
+    let killed = Server::start_with(&database, &SETTINGS).await;
+    let (rider, _) = killed.open_ride("ride_1").await;
     let client = database.client().await;
     let waiting = async || client.query_one("select count(*) from feed_batches", &[]).await.unwrap().get::<_, i64>(0);
-    eventually("the ride is relayed", async || (waiting().await == 0).then_some(())).await;
-    let mut elsewhere = database.client().await;
-    let held = lock_topic(&mut elsewhere, "feed").await;
+    eventually("the ride's events are relayed", async || (waiting().await == 0).then_some(())).await;
+    let mut locker = database.client().await;
+    let lock = lock_topic(&mut locker, "feed").await;
     let message = rider.send("ride_1", "Hello?").await;
-    victim.kill().await;
-    assert_eq!(waiting().await, 1, "it has no position yet");
-    held.rollback().await.unwrap();
-    let servers = [Server::with(&database, &SETTINGS).await, Server::with(&database, &SETTINGS).await];
+    killed.kill().await;
+    assert_eq!(waiting().await, 1, "the message has no position yet");
+    lock.rollback().await.unwrap();
+    let servers = [Server::start_with(&database, &SETTINGS).await, Server::start_with(&database, &SETTINGS).await];
     let mut pushes = {
         let service = servers[0].service();
         let all = service.request(Method::GET, "feed?types=message:undelivered&after=0");

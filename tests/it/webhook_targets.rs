@@ -1,4 +1,4 @@
-//! Webhooks: who may manage them, what they may be, and where they may lead.
+//! Webhook endpoints: who manages them, their validation, and the addresses that they may have.
 
 use serde_json::{Value, json};
 
@@ -10,11 +10,11 @@ async fn create(service: &User, url: &str) -> String {
 }
 
 async fn test(service: &User, path: &str) -> Value {
-    service.post_nothing(&format!("{path}/test")).await.expect(200).json()
+    service.post_empty(&format!("{path}/test")).await.expect(200).json()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_service_manages_webhooks_and_only_where_there_is_a_feed() {
+async fn only_the_service_manages_webhooks_and_only_if_the_feed_is_enabled() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     for other in [server.rider("rider_1"), server.driver("driver_1"), server.support()] {
@@ -25,20 +25,20 @@ async fn only_the_service_manages_webhooks_and_only_where_there_is_a_feed() {
     }
     let service = server.service();
     for path in ["secret", "test"] {
-        service.post_nothing(&format!("webhooks/wh_1/{path}")).await.problem(404, "webhook_not_found");
+        service.post_empty(&format!("webhooks/wh_1/{path}")).await.problem(404, "webhook_not_found");
     }
     service.get("webhooks/wh_1").await.problem(404, "webhook_not_found");
     service.get("webhooks/wh_1/deliveries").await.problem(404, "webhook_not_found");
     service.patch("webhooks/wh_1", json!({})).await.problem(404, "webhook_not_found");
     service.delete("webhooks/wh_1").await.problem(404, "webhook_not_found");
     service.post("webhooks/wh_1/replay", json!({ "after": "0" })).await.problem(404, "webhook_not_found");
-    let off = Server::with(&database, &[("RIDEWIRE_FEED", "off")]).await;
+    let off = Server::start_with(&database, &[("RIDEWIRE_FEED", "off")]).await;
     off.service().get("webhooks").await.problem(404, "not_found");
     off.service().post("webhooks", json!({ "url": "https://example.com/" })).await.problem(404, "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_is_named_by_its_field() {
+async fn each_invalid_field_of_a_webhook_is_named() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let service = server.service();
@@ -57,21 +57,21 @@ async fn what_is_wrong_is_named_by_its_field() {
         json!("file:///etc/passwd"),
     ];
     for url in urls {
-        service.post("webhooks", json!({ "url": url })).await.wrong_field("/url");
+        service.post("webhooks", json!({ "url": url })).await.invalid_field("/url");
     }
-    service.post("webhooks", json!({})).await.wrong_field("/url");
-    service.post("webhooks", json!({ "url": good, "types": [] })).await.wrong_field("/types");
-    service.post("webhooks", json!({ "url": good, "types": vec!["a"; 51] })).await.wrong_field("/types");
-    service.post("webhooks", json!({ "url": good, "types": ["message:new", "m*x"] })).await.wrong_field("/types/1");
+    service.post("webhooks", json!({})).await.invalid_field("/url");
+    service.post("webhooks", json!({ "url": good, "types": [] })).await.invalid_field("/types");
+    service.post("webhooks", json!({ "url": good, "types": vec!["a"; 51] })).await.invalid_field("/types");
+    service.post("webhooks", json!({ "url": good, "types": ["message:new", "m*x"] })).await.invalid_field("/types/1");
     let long = "x".repeat(501);
-    service.post("webhooks", json!({ "url": good, "description": long })).await.wrong_field("/description");
+    service.post("webhooks", json!({ "url": good, "description": long })).await.invalid_field("/description");
     service.post("webhooks", json!({ "url": good, "secret": "mine" })).await.problem(400, "invalid_request");
     let path = create(&service, good).await;
-    service.patch(&path, json!({ "url": "http://example.com/" })).await.wrong_field("/url");
-    service.patch(&path, json!({ "state": "disabled" })).await.wrong_field("/state");
-    service.patch(&path, json!({ "types": ["%"] })).await.wrong_field("/types/0");
+    service.patch(&path, json!({ "url": "http://example.com/" })).await.invalid_field("/url");
+    service.patch(&path, json!({ "state": "disabled" })).await.invalid_field("/state");
+    service.patch(&path, json!({ "types": ["%"] })).await.invalid_field("/types/0");
     for after in [json!(null), json!("x"), json!(""), json!(-1), json!("-1")] {
-        service.post(&format!("{path}/replay"), json!({ "after": after })).await.wrong_field("/after");
+        service.post(&format!("{path}/replay"), json!({ "after": after })).await.invalid_field("/after");
     }
     let changed =
         json!({ "url": "https://example.org/x", "types": ["ride:*"], "description": "Rides", "state": "paused" });
@@ -85,13 +85,13 @@ async fn what_is_wrong_is_named_by_its_field() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_name_leads_to_an_address_that_is_not_public() {
+async fn no_host_name_reaches_a_non_public_address() {
     let database = Database::create().await;
     let server = Server::start(&database).await;
     let service = server.service();
-    let receiver = Receiver::taking_all().await;
+    let receiver = Receiver::accepting_all().await;
     let port = receiver.base.rsplit(':').next().unwrap();
-    // Names for the resolver, of addresses that are not written as addresses.
+    // Host names that resolve to non-public addresses.
     for name in ["2130706433", "0x7f000001", "0177.0.0.1", "127.1"] {
         let path = create(&service, &format!("https://{name}:{port}/")).await;
         let tested = test(&service, &path).await;
@@ -99,8 +99,8 @@ async fn no_name_leads_to_an_address_that_is_not_public() {
         assert!(tested["error"].as_str().unwrap().contains("not allowed"), "{name}: {tested}");
     }
     assert_eq!(receiver.received("/").len(), 0);
-    // A host that is allowed is so by its name, not by its address.
-    let allowing = Server::with(&database, &[("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "127.0.0.1, receiver.test")]).await;
+    // An allowed host is matched by its name, not by its address.
+    let allowing = Server::start_with(&database, &[("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "127.0.0.1, receiver.test")]).await;
     let service = allowing.service();
     let path = create(&service, &format!("https://2130706433:{port}/")).await;
     assert!(test(&service, &path).await["error"].as_str().unwrap().contains("not allowed"));
@@ -114,10 +114,10 @@ async fn no_name_leads_to_an_address_that_is_not_public() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redirects_are_not_followed() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "127.0.0.1")]).await;
+    let server = Server::start_with(&database, &[("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "127.0.0.1")]).await;
     let service = server.service();
     let receiver = Receiver::start(|request| match request.path.as_str() {
-        "/" => Reply::With(307, "location", "/elsewhere".to_owned()),
+        "/" => Reply::Header(307, "location", "/elsewhere".to_owned()),
         _ => Reply::Status(200),
     })
     .await;
@@ -135,10 +135,10 @@ async fn redirects_are_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn types_are_taken_in_both_notations() {
+async fn event_types_are_accepted_in_both_notations() {
     let database = Database::create().await;
-    let server = Server::with(&database, &[("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "127.0.0.1")]).await;
-    let (service, receiver) = (server.service(), Receiver::taking_all().await);
+    let server = Server::start_with(&database, &[("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "127.0.0.1")]).await;
+    let (service, receiver) = (server.service(), Receiver::accepting_all().await);
     let endpoints =
         [("/colon", "message:new"), ("/dot", "message.new"), ("/prefix", "message.*"), ("/rides", "ride:*")];
     for (path, types) in endpoints {
@@ -148,11 +148,11 @@ async fn types_are_taken_in_both_notations() {
     let (rider, driver) = server.open_ride("ride_1").await;
     let sent = rider.send("ride_1", "Hello").await;
     driver.mark(&sent, "read").await.expect(200);
-    rider.post_nothing("rides/ride_1/cancel").await.expect(200);
-    receiver.until_taken("/rides", 2).await;
+    rider.post_empty("rides/ride_1/cancel").await.expect(200);
+    receiver.until_accepted("/rides", 2).await;
     let types = async |path: &str, count| {
-        let taken = receiver.until_taken(path, count).await;
-        taken.iter().map(|request| request.json()["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        let accepted = receiver.until_accepted(path, count).await;
+        accepted.iter().map(|request| request.json()["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(types("/colon", 1).await, ["message.new"]);
     assert_eq!(types("/dot", 1).await, ["message.new"]);
@@ -161,28 +161,28 @@ async fn types_are_taken_in_both_notations() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endpoint_over_tls_is_believed_by_its_certificate() {
+async fn the_certificate_of_a_tls_endpoint_is_verified() {
     let database = Database::create().await;
     let directory = tempfile::tempdir().unwrap();
     let authority = directory.path().join("authority.pem");
-    let receiver = Receiver::start_secure(&authority, |_| Reply::Status(200)).await;
+    let receiver = Receiver::start_tls(&authority, |_| Reply::Status(200)).await;
     let allowed = ("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "localhost");
-    let server = Server::with(&database, &[allowed, ("SSL_CERT_FILE", authority.to_str().unwrap())]).await;
+    let server = Server::start_with(&database, &[allowed, ("SSL_CERT_FILE", authority.to_str().unwrap())]).await;
     let service = server.service();
     let url = format!("{}/events", receiver.base);
     assert!(url.starts_with("https://"), "{url}");
     let created = service.post("webhooks", json!({ "url": url, "types": ["message:new"] })).await.expect(201).json();
     let rider = server.open_ride("ride_1").await.0;
     rider.send("ride_1", "Hello").await;
-    let taken = receiver.until_taken("/events", 1).await;
-    assert_eq!(taken[0].json()["data"]["data"]["content"], "Hello");
-    assert!(taken[0].is_signed_with(created["secret"].as_str().unwrap()));
+    let accepted = receiver.until_accepted("/events", 1).await;
+    assert_eq!(accepted[0].json()["data"]["data"]["content"], "Hello");
+    assert!(accepted[0].is_signed_with(created["secret"].as_str().unwrap()));
 
-    // By its certificate alone: a server that does not trust it sends nothing.
+    // The certificate is verified: a server that does not trust it sends nothing.
     let other = Database::create().await;
-    let stranger = Server::with(&other, &[allowed]).await;
-    let path = create(&stranger.service(), &format!("{}/stranger", receiver.base)).await;
-    let tested = test(&stranger.service(), &path).await;
+    let untrusting = Server::start_with(&other, &[allowed]).await;
+    let path = create(&untrusting.service(), &format!("{}/untrusting", receiver.base)).await;
+    let tested = test(&untrusting.service(), &path).await;
     assert!(tested["status"].is_null() && tested["error"].as_str().unwrap().contains("certificate"), "{tested}");
-    assert!(receiver.received("/stranger").is_empty());
+    assert!(receiver.received("/untrusting").is_empty());
 }

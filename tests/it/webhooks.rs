@@ -1,4 +1,4 @@
-//! Webhooks: each event at least once, each ride's in order, whatever an endpoint does.
+//! Webhooks: at-least-once delivery in the order of each ride, for every behavior of an endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, Received, Receiver, Reply, Server, User, assert_in_order, eventually};
 
-/// Settings of a server whose retries come soon, and which may reach this machine.
+/// Short retry delays, and endpoints on this machine are allowed.
 const SETTINGS: [(&str, &str); 4] = [
     ("RIDEWIRE_WEBHOOK_ALLOW_HOSTS", "127.0.0.1"),
     ("RIDEWIRE_WEBHOOK_RETRIES", "50ms"),
     ("RIDEWIRE_FALLBACK_POLL", "500ms"),
-    // Only what is in the logs is on the feed.
+    // Then the feed contains only events of logs.
     ("RIDEWIRE_PUSH_AFTER", "0s"),
 ];
 
 async fn server(database: &Database) -> Server {
-    Server::with(database, &SETTINGS).await
+    Server::start_with(database, &SETTINGS).await
 }
 
-/// Creates an endpoint for these types, and returns it.
+/// Creates an endpoint for these types and returns it.
 async fn webhook(service: &User, receiver: &Receiver, path: &str, types: &[&str]) -> Value {
     let url = format!("{}{path}", receiver.base);
     service.post("webhooks", json!({ "url": url, "types": types })).await.expect(201).json()
@@ -40,7 +40,7 @@ async fn deliveries(service: &User, webhook: &Value, query: &str) -> Vec<Value> 
     page["deliveries"].as_array().unwrap().clone()
 }
 
-/// The contents of the messages in deliveries, without repeats of the same event.
+/// Returns the contents of the delivered messages, without repeated deliveries of an event.
 fn contents(received: &[Received]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let is_first = |request: &&Received| seen.insert(request.header("webhook-id").to_owned());
@@ -49,9 +49,9 @@ fn contents(received: &[Received]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_event_arrives_signed_and_as_it_is_in_the_feed() {
+async fn every_delivery_is_signed_and_equals_the_event_in_the_feed() {
     let database = Database::create().await;
-    let (server, receiver) = (server(&database).await, Receiver::taking_all().await);
+    let (server, receiver) = (server(&database).await, Receiver::accepting_all().await);
     let service = server.service();
     server.open_ride("ride_0").await;
     let begin = eventually("the feed", async || {
@@ -67,7 +67,7 @@ async fn every_event_arrives_signed_and_as_it_is_in_the_feed() {
     let secret = created["secret"].as_str().unwrap();
     let mut shown = created.clone();
     shown.as_object_mut().unwrap().remove("secret");
-    assert_eq!(service.get(&path(&created)).await.expect(200).json(), shown, "the secret is shown once");
+    assert_eq!(service.get(&path(&created)).await.expect(200).json(), shown, "the secret is returned only on creation");
     assert_eq!(service.get("webhooks").await.expect(200).json(), json!({ "webhooks": [shown] }));
     assert_eq!((&shown["types"], &shown["state"]), (&json!(["*"]), &json!("active")));
 
@@ -75,18 +75,18 @@ async fn every_event_arrives_signed_and_as_it_is_in_the_feed() {
     let hello = rider.send("ride_1", "Hello").await;
     driver.mark(&hello, "read").await.expect(200);
     service.broadcast(&["rider_1"], json!({ "text": "Rain" })).await.expect(202);
-    let feed = eventually("the whole feed", async || {
+    let feed = eventually("all events are in the feed", async || {
         let query = format!("feed/poll?after={}&wait=0", begin.as_str().unwrap());
         let events = service.get(&query).await.expect(200).json()["events"].as_array().unwrap().clone();
         (events.last().is_some_and(|last| last["type"] == "notice")).then_some(events)
     })
     .await;
-    let taken = receiver.until_taken("/all", feed.len()).await;
-    assert_eq!(taken.len(), feed.len());
-    assert_in_order(&taken);
+    let accepted = receiver.until_accepted("/all", feed.len()).await;
+    assert_eq!(accepted.len(), feed.len());
+    assert_in_order(&accepted);
     for event in &feed {
         let data = &event["data"];
-        let sent = taken.iter().find(|request| request.json()["data"] == *data).unwrap_or_else(|| panic!("{event}"));
+        let sent = accepted.iter().find(|request| request.json()["data"] == *data).unwrap_or_else(|| panic!("{event}"));
         let body = sent.json();
         assert_eq!(body["type"], event["type"].as_str().unwrap().replace(':', "."));
         assert_eq!((&body["timestamp"], body.as_object().unwrap().len()), (&data["at"], 3));
@@ -94,19 +94,19 @@ async fn every_event_arrives_signed_and_as_it_is_in_the_feed() {
         assert!(sent.header("webhook-id").starts_with("evt_"), "{sent:?}");
         assert_eq!(sent.header("content-type"), "application/json");
     }
-    let ids: BTreeSet<_> = taken.iter().map(|request| request.header("webhook-id").to_owned()).collect();
-    assert_eq!(ids.len(), taken.len());
+    let ids: BTreeSet<_> = accepted.iter().map(|request| request.header("webhook-id").to_owned()).collect();
+    assert_eq!(ids.len(), accepted.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ride_keeps_its_order_while_its_deliveries_fail_and_delays_no_other() {
+async fn deliveries_of_a_ride_stay_in_order_during_failures_and_delay_no_other_ride() {
     let database = Database::create().await;
     let server = server(&database).await;
     let is_open = Arc::new(AtomicBool::new(false));
     let receiver = Receiver::start({
         let is_open = Arc::clone(&is_open);
         move |request| {
-            let is_first_ride = request.place().0 == "ride/ride_1";
+            let is_first_ride = request.log_position().0 == "ride/ride_1";
             Reply::Status(if is_first_ride && !is_open.load(Ordering::Relaxed) { 500 } else { 200 })
         }
     })
@@ -119,8 +119,8 @@ async fn a_ride_keeps_its_order_while_its_deliveries_fail_and_delays_no_other() 
         rider.send("ride_1", &format!("one {n}")).await;
         rider.send("ride_2", &format!("two {n}")).await;
     }
-    let taken = receiver.until_taken("/", 5).await;
-    assert_eq!(contents(&taken), ["two 0", "two 1", "two 2", "two 3", "two 4"]);
+    let accepted = receiver.until_accepted("/", 5).await;
+    assert_eq!(contents(&accepted), ["two 0", "two 1", "two 2", "two 3", "two 4"]);
     eventually("several attempts", async || {
         let pending = deliveries(&service, &created, "state=pending").await;
         let oldest = pending.last()?;
@@ -132,33 +132,33 @@ async fn a_ride_keeps_its_order_while_its_deliveries_fail_and_delays_no_other() 
     .await;
     let tried: BTreeSet<_> =
         contents(&receiver.received("/")).into_iter().filter(|text| text.starts_with("one")).collect();
-    assert_eq!(tried, BTreeSet::from(["one 0".to_owned()]), "the next one waits");
+    assert_eq!(tried, BTreeSet::from(["one 0".to_owned()]), "the next event waits");
     is_open.store(true, Ordering::Relaxed);
-    let taken = receiver.until_taken("/", 10).await;
-    assert_eq!(contents(&taken)[5..], ["one 0", "one 1", "one 2", "one 3", "one 4"]);
+    let accepted = receiver.until_accepted("/", 10).await;
+    assert_eq!(contents(&accepted)[5..], ["one 0", "one 1", "one 2", "one 3", "one 4"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endpoint_that_does_not_answer_delays_no_other() {
+async fn an_unresponsive_endpoint_delays_no_other() {
     let database = Database::create().await;
     let server = server(&database).await;
     let receiver =
-        Receiver::start(|request| if request.path == "/dead" { Reply::Nothing } else { Reply::Status(200) }).await;
+        Receiver::start(|request| if request.path == "/dead" { Reply::Never } else { Reply::Status(200) }).await;
     let service = server.service();
     let dead = webhook(&service, &receiver, "/dead", &["message.*"]).await;
     webhook(&service, &receiver, "/alive", &["message.*"]).await;
-    // More rides than an endpoint has attempts at once.
+    // More rides than concurrent attempts per endpoint.
     let rides: Vec<_> = (0..80).map(|n| format!("ride_{n}")).collect();
     for ride in &rides {
         server.open_ride(ride).await.0.send(ride, "Hello").await;
     }
-    receiver.until_taken("/alive", rides.len()).await;
+    receiver.until_accepted("/alive", rides.len()).await;
     assert!(!receiver.received("/dead").is_empty());
     assert_eq!(deliveries(&service, &dead, "state=delivered").await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endpoint_that_answers_410_is_disabled_and_continues_when_it_is_active_again() {
+async fn an_endpoint_that_returns_410_is_disabled_and_continues_when_activated_again() {
     let database = Database::create().await;
     let server = server(&database).await;
     let is_gone = Arc::new(AtomicBool::new(true));
@@ -176,21 +176,21 @@ async fn an_endpoint_that_answers_410_is_disabled_and_continues_when_it_is_activ
     is_gone.store(false, Ordering::Relaxed);
     let active = service.patch(&path(&created), json!({ "state": "active" })).await.expect(200).json();
     assert_eq!(active["state"], "active");
-    assert_eq!(contents(&receiver.until_taken("/", 2).await), ["one", "two"]);
+    assert_eq!(contents(&receiver.until_accepted("/", 2).await), ["one", "two"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_test_that_is_answered_410_disables_as_any_event_does() {
+async fn a_410_response_to_a_test_event_disables_the_endpoint() {
     let database = Database::create().await;
     let server = server(&database).await;
     let receiver = Receiver::start(|_| Reply::Status(410)).await;
     let service = server.service();
     let created = webhook(&service, &receiver, "/", &["message:new"]).await;
-    let tested = service.post_nothing(&format!("{}/test", path(&created))).await.expect(200).json();
+    let tested = service.post_empty(&format!("{}/test", path(&created))).await.expect(200).json();
     assert_eq!(tested["status"], 410);
     assert_eq!(state_of(&service, &created).await, "disabled");
-    // The server's own state is none to choose; the other way is.
-    service.patch(&path(&created), json!({ "state": "disabled" })).await.wrong_field("/state");
+    // Only the server can set this state. Clients can leave it.
+    service.patch(&path(&created), json!({ "state": "disabled" })).await.invalid_field("/state");
     assert_eq!(
         service.patch(&path(&created), json!({ "state": "active" })).await.expect(200).json()["state"],
         "active"
@@ -198,7 +198,7 @@ async fn a_test_that_is_answered_410_disables_as_any_event_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endpoint_is_not_asked_before_its_retry_after() {
+async fn an_endpoint_is_not_retried_before_its_retry_after() {
     let database = Database::create().await;
     let server = server(&database).await;
     let times = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -207,13 +207,13 @@ async fn an_endpoint_is_not_asked_before_its_retry_after() {
         move |_| {
             let mut times = times.lock().unwrap();
             times.push(std::time::Instant::now());
-            if times.len() == 1 { Reply::With(429, "retry-after", "2".to_owned()) } else { Reply::Status(200) }
+            if times.len() == 1 { Reply::Header(429, "retry-after", "2".to_owned()) } else { Reply::Status(200) }
         }
     })
     .await;
     webhook(&server.service(), &receiver, "/", &["message:new"]).await;
     server.open_ride("ride_1").await.0.send("ride_1", "Hello").await;
-    receiver.until_taken("/", 1).await;
+    receiver.until_accepted("/", 1).await;
     let times = times.lock().unwrap();
     assert!(times[1] - times[0] >= std::time::Duration::from_secs(2), "{times:?}");
 }
@@ -221,29 +221,29 @@ async fn an_endpoint_is_not_asked_before_its_retry_after() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_secrets_sign_for_a_day_after_a_rotation() {
     let database = Database::create().await;
-    let (server, receiver) = (server(&database).await, Receiver::taking_all().await);
+    let (server, receiver) = (server(&database).await, Receiver::accepting_all().await);
     let service = server.service();
     let created = webhook(&service, &receiver, "/", &["message:new"]).await;
     let old = created["secret"].as_str().unwrap();
-    let rotated = service.post_nothing(&format!("{}/secret", path(&created))).await.expect(200).json();
+    let rotated = service.post_empty(&format!("{}/secret", path(&created))).await.expect(200).json();
     let new = rotated["secret"].as_str().unwrap();
     assert_ne!(old, new);
     let rider = server.open_ride("ride_1").await.0;
     rider.send("ride_1", "one").await;
-    let taken = receiver.until_taken("/", 1).await;
-    assert!(taken[0].is_signed_with(old) && taken[0].is_signed_with(new));
+    let accepted = receiver.until_accepted("/", 1).await;
+    assert!(accepted[0].is_signed_with(old) && accepted[0].is_signed_with(new));
     let left = "update webhooks set previous_until = previous_until - interval '24 hours'
                 where previous_until between now() + interval '23 hours' and now() + interval '24 hours'";
     assert_eq!(database.client().await.execute(left, &[]).await.unwrap(), 1);
     rider.send("ride_1", "two").await;
-    let taken = receiver.until_taken("/", 2).await;
-    assert!(!taken[1].is_signed_with(old) && taken[1].is_signed_with(new));
+    let accepted = receiver.until_accepted("/", 2).await;
+    assert!(!accepted[1].is_signed_with(old) && accepted[1].is_signed_with(new));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_delivers_again_with_the_same_ids() {
     let database = Database::create().await;
-    let (server, receiver) = (server(&database).await, Receiver::taking_all().await);
+    let (server, receiver) = (server(&database).await, Receiver::accepting_all().await);
     let service = server.service();
     let created = webhook(&service, &receiver, "/", &["message:new"]).await;
     let (one, two) = (server.open_ride("ride_1").await.0, server.open_ride("ride_2").await.0);
@@ -251,47 +251,47 @@ async fn a_replay_delivers_again_with_the_same_ids() {
         one.send("ride_1", &format!("{n}")).await;
         two.send("ride_2", &format!("{n}")).await;
     }
-    receiver.until_taken("/", 6).await;
+    receiver.until_accepted("/", 6).await;
     let delivered = eventually("delivered", async || {
         Some(deliveries(&service, &created, "state=delivered").await).filter(|delivered| delivered.len() == 6)
     })
     .await;
-    // From the second event on: the first one is the last of the list.
+    // From the second event on. The first one is the last in the list.
     let after = &delivered[4]["replayAfter"];
     service.post(&format!("{}/replay", path(&created)), json!({ "after": after })).await.expect(202);
-    let taken = receiver.until_taken("/", 11).await;
+    let accepted = receiver.until_accepted("/", 11).await;
     let of = |request: &Received| (request.header("webhook-id").to_owned(), request.body.clone());
-    let first: BTreeMap<_, _> = taken[..6].iter().map(of).collect();
-    let again: BTreeMap<_, _> = taken[6..].iter().map(of).collect();
+    let first: BTreeMap<_, _> = accepted[..6].iter().map(of).collect();
+    let again: BTreeMap<_, _> = accepted[6..].iter().map(of).collect();
     assert_eq!(again.len(), 5);
     assert!(again.iter().all(|(id, body)| first.get(id) == Some(body)));
     assert!(!again.contains_key(delivered[5]["eventId"].as_str().unwrap()));
-    assert_in_order(&taken[6..]);
+    assert_in_order(&accepted[6..]);
 
     let client = database.client().await;
     client.execute("delete from feed where position <= 3", &[]).await.unwrap();
     for (after, wrong) in [("2", true), ("3", false), ("100000", true)] {
-        let answer = service.post(&format!("{}/replay", path(&created)), json!({ "after": after })).await;
-        if wrong { drop(answer.problem(409, "feed_gap")) } else { drop(answer.expect(202)) }
+        let response = service.post(&format!("{}/replay", path(&created)), json!({ "after": after })).await;
+        if wrong { drop(response.problem(409, "feed_gap")) } else { drop(response.expect(202)) }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deliveries_are_listed_in_pages() {
     let database = Database::create().await;
-    let (server, receiver) = (server(&database).await, Receiver::taking_all().await);
+    let (server, receiver) = (server(&database).await, Receiver::accepting_all().await);
     let service = server.service();
     let created = webhook(&service, &receiver, "/", &["message:new"]).await;
     let rider = server.open_ride("ride_1").await.0;
     for n in 0..5 {
         rider.send("ride_1", &format!("{n}")).await;
     }
-    receiver.until_taken("/", 5).await;
+    receiver.until_accepted("/", 5).await;
     let all = eventually("delivered", async || {
         Some(deliveries(&service, &created, "state=delivered").await).filter(|delivered| delivered.len() == 5)
     })
     .await;
-    let ids: Vec<_> = receiver.taken("/").iter().rev().map(|request| json!(request.header("webhook-id"))).collect();
+    let ids: Vec<_> = receiver.accepted("/").iter().rev().map(|request| json!(request.header("webhook-id"))).collect();
     assert_eq!(all.iter().map(|delivery| delivery["eventId"].clone()).collect::<Vec<_>>(), ids, "newest first");
     assert_eq!((&all[0]["attempts"], &all[0]["status"], &all[0]["error"]), (&json!(1), &json!(204), &Value::Null));
     let list = format!("{}/deliveries", path(&created));
@@ -303,32 +303,32 @@ async fn deliveries_are_listed_in_pages() {
     assert_eq!(deliveries(&service, &created, "state=failed").await, Vec::<Value>::new());
     for (query, field) in [("state=new", "state"), ("before=1", "before"), ("limit=0", "limit"), ("limit=201", "limit")]
     {
-        service.get(&format!("{list}?{query}")).await.wrong_field(field);
+        service.get(&format!("{list}?{query}")).await.invalid_field(field);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_endpoint_continues_where_it_stopped() {
     let database = Database::create().await;
-    let (server, receiver) = (server(&database).await, Receiver::taking_all().await);
+    let (server, receiver) = (server(&database).await, Receiver::accepting_all().await);
     let service = server.service();
     let created = webhook(&service, &receiver, "/", &["message:new"]).await;
     let other = webhook(&service, &receiver, "/other", &["message:new"]).await;
     service.patch(&path(&created), json!({ "state": "paused" })).await.expect(200);
     let rider = server.open_ride("ride_1").await.0;
     rider.send("ride_1", "one").await;
-    receiver.until_taken("/other", 1).await;
+    receiver.until_accepted("/other", 1).await;
     service.delete(&path(&other)).await.expect(204);
     service.get(&path(&other)).await.problem(404, "webhook_not_found");
     rider.send("ride_1", "two").await;
     assert_eq!(receiver.received("/").len(), 0);
     service.patch(&path(&created), json!({ "state": "active", "types": ["message.*"] })).await.expect(200);
-    assert_eq!(contents(&receiver.until_taken("/", 2).await), ["one", "two"]);
-    assert_eq!(receiver.received("/other").len(), 1, "nothing after its deletion");
+    assert_eq!(contents(&receiver.until_accepted("/", 2).await), ["one", "two"]);
+    assert_eq!(receiver.received("/other").len(), 1, "no delivery after the deletion of the endpoint");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_deleted_before_it_is_delivered_is_delivered_as_deleted() {
+async fn a_message_deleted_before_its_delivery_is_delivered_as_deleted() {
     let database = Database::create().await;
     let server = server(&database).await;
     let is_open = Arc::new(AtomicBool::new(false));
@@ -341,22 +341,22 @@ async fn what_is_deleted_before_it_is_delivered_is_delivered_as_deleted() {
     let rider = server.open_ride("ride_1").await.0;
     let secret = rider.send("ride_1", "a secret").await;
     eventually("an attempt", async || (!receiver.received("/").is_empty()).then_some(())).await;
-    rider.erase(&secret).await.expect(204);
+    rider.delete_message(&secret).await.expect(204);
     is_open.store(true, Ordering::Relaxed);
-    let taken = receiver.until_taken("/", 2).await;
+    let accepted = receiver.until_accepted("/", 2).await;
     assert_eq!(
-        (&taken[0].json()["type"], &taken[1].json()["type"]),
+        (&accepted[0].json()["type"], &accepted[1].json()["type"]),
         (&json!("message.new"), &json!("message.deleted"))
     );
-    assert!(!taken.iter().any(|request| request.body.contains("a secret")), "{taken:?}");
-    assert_eq!(taken[0].json()["data"]["data"]["id"], secret["id"]);
+    assert!(!accepted.iter().any(|request| request.body.contains("a secret")), "{accepted:?}");
+    assert_eq!(accepted[0].json()["data"]["data"]["id"], secret["id"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_delivered_fails_and_the_next_one_goes_on() {
+async fn an_undeliverable_event_fails_and_the_next_one_is_delivered() {
     let database = Database::create().await;
     let settings = [SETTINGS.as_slice(), &[("RIDEWIRE_WEBHOOK_GIVE_UP", "1s")]].concat();
-    let server = Server::with(&database, &settings).await;
+    let server = Server::start_with(&database, &settings).await;
     let receiver =
         Receiver::start(|request| Reply::Status(if request.body.contains("poison") { 500 } else { 200 })).await;
     let service = server.service();
@@ -365,7 +365,7 @@ async fn what_cannot_be_delivered_fails_and_the_next_one_goes_on() {
     one.send("ride_1", "poison").await;
     one.send("ride_1", "after it").await;
     let failed = eventually("a dead letter", async || {
-        // Whoever takes something now and then is not disabled.
+        // An endpoint that accepts some deliveries is not disabled.
         two.send("ride_2", "alive").await;
         service.patch(&path(&created), json!({ "state": "active" })).await.expect(200);
         deliveries(&service, &created, "state=failed").await.pop()
@@ -373,15 +373,17 @@ async fn what_cannot_be_delivered_fails_and_the_next_one_goes_on() {
     .await;
     assert_eq!((&failed["status"], &failed["nextAttemptAt"]), (&json!(500), &Value::Null), "{failed}");
     assert!(failed["attempts"].as_i64().unwrap() > 1, "{failed}");
-    eventually("the next one", async || contents(&receiver.taken("/")).contains(&"after it".to_owned()).then_some(()))
-        .await;
+    eventually("the next one", async || {
+        contents(&receiver.accepted("/")).contains(&"after it".to_owned()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_fails_for_too_long_is_disabled() {
     let database = Database::create().await;
     let settings = [SETTINGS.as_slice(), &[("RIDEWIRE_WEBHOOK_GIVE_UP", "1s")]].concat();
-    let server = Server::with(&database, &settings).await;
+    let server = Server::start_with(&database, &settings).await;
     let is_open = Arc::new(AtomicBool::new(false));
     let receiver = Receiver::start({
         let is_open = Arc::clone(&is_open);
@@ -398,14 +400,14 @@ async fn an_endpoint_that_fails_for_too_long_is_disabled() {
     rider.send("ride_1", "three").await;
     service.patch(&path(&created), json!({ "state": "active" })).await.expect(200);
     let contents = eventually("the rest", async || {
-        Some(contents(&receiver.taken("/"))).filter(|contents| contents.contains(&"three".to_owned()))
+        Some(contents(&receiver.accepted("/"))).filter(|contents| contents.contains(&"three".to_owned()))
     })
     .await;
     assert!(contents.ends_with(&["two".to_owned(), "three".to_owned()]), "{contents:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_event_arrives_in_order_though_replicas_are_killed_and_attempts_fail() {
+async fn events_arrive_in_order_although_replicas_are_killed_and_attempts_fail() {
     let database = Database::create().await;
     let survivor = server(&database).await;
     let count = Arc::new(AtomicUsize::new(0));
@@ -413,7 +415,7 @@ async fn each_event_arrives_in_order_though_replicas_are_killed_and_attempts_fai
         let count = Arc::clone(&count);
         move |_| match count.fetch_add(1, Ordering::Relaxed) % 7 {
             2 => Reply::Status(500),
-            4 => Reply::With(429, "retry-after", "0".to_owned()),
+            4 => Reply::Header(429, "retry-after", "0".to_owned()),
             _ => Reply::Status(200),
         }
     })
@@ -422,7 +424,7 @@ async fn each_event_arrives_in_order_though_replicas_are_killed_and_attempts_fai
     let created = webhook(&service, &receiver, "/", &["*"]).await;
     let client = database.client().await;
     for round in 0..3 {
-        let victim = server(&database).await;
+        let killed = server(&database).await;
         let before = receiver.received("/").len();
         let rides: Vec<_> = (0..4).map(|n| format!("ride_{round}_{n}")).collect();
         let sends = rides.iter().map(async |ride| {
@@ -433,9 +435,9 @@ async fn each_event_arrives_in_order_though_replicas_are_killed_and_attempts_fai
         });
         tokio::join!(futures_util::future::join_all(sends), async {
             eventually("deliveries", async || (receiver.received("/").len() > before + 10).then_some(())).await;
-            victim.kill().await;
+            killed.kill().await;
         });
-        // As if the time of the dead replica's leases had passed.
+        // As if the leases of the killed replica had expired.
         let expire = "update webhook_queues set due_at = now() where lease is not null";
         client.execute(expire, &[]).await.unwrap();
     }
@@ -448,20 +450,20 @@ async fn each_event_arrives_in_order_though_replicas_are_killed_and_attempts_fai
     })
     .await;
     assert_eq!(deliveries(&service, &created, "state=pending").await, Vec::<Value>::new());
-    let taken = receiver.taken("/");
-    assert_in_order(&taken);
-    let places: BTreeSet<_> = taken.iter().map(Received::place).collect();
-    assert_eq!(i64::try_from(places.len()).unwrap(), all, "none is lost");
+    let accepted = receiver.accepted("/");
+    assert_in_order(&accepted);
+    let log_positions: BTreeSet<_> = accepted.iter().map(Received::log_position).collect();
+    assert_eq!(i64::try_from(log_positions.len()).unwrap(), all, "no event is lost");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_stops_gives_its_deliveries_back() {
+async fn a_stopping_server_releases_its_deliveries() {
     let database = Database::create().await;
     let server_one = server(&database).await;
     let is_first = Arc::new(AtomicBool::new(true));
     let receiver = Receiver::start({
         let is_first = Arc::clone(&is_first);
-        move |_| if is_first.swap(false, Ordering::Relaxed) { Reply::Nothing } else { Reply::Status(200) }
+        move |_| if is_first.swap(false, Ordering::Relaxed) { Reply::Never } else { Reply::Status(200) }
     })
     .await;
     webhook(&server_one.service(), &receiver, "/", &["message:new"]).await;
@@ -471,6 +473,6 @@ async fn a_server_that_stops_gives_its_deliveries_back() {
     let held = "select from webhook_queues where lease is not null";
     assert!(database.client().await.query(held, &[]).await.unwrap().is_empty());
     let _two = server(&database).await;
-    let taken = receiver.until_taken("/", 1).await;
-    assert_eq!(taken[0].header("webhook-id"), receiver.received("/")[0].header("webhook-id"));
+    let accepted = receiver.until_accepted("/", 1).await;
+    assert_eq!(accepted[0].header("webhook-id"), receiver.received("/")[0].header("webhook-id"));
 }

@@ -1,25 +1,25 @@
-//! Postgres, as far as the batch protocol sees it: the log of each ride with its head, and the rows of rides and messages.
+//! Postgres as the batch protocol uses it: the log of each ride with its head, and the rows of rides and messages.
 
 use std::collections::BTreeSet;
 
-/// A ride, and the topic that holds its log.
+/// A ride and its topic.
 pub(crate) type Ride = u8;
 /// A command of the replica whose protocol is checked.
 pub(crate) type Command = u8;
-/// A position in a log.
+/// A seq in a log.
 pub(crate) type Seq = u8;
 
-/// How many rides there are.
+/// The number of rides.
 pub(crate) const RIDES: Ride = 2;
-/// The most commands of a scenario.
+/// The maximum number of commands in a scenario.
 pub(crate) const COMMANDS: usize = 3;
 
-/// The database: what a transaction sees, and what a failover may lose.
+/// The database, as a transaction sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Database {
     pub(crate) rides: [RideState; RIDES as usize],
-    /// What each command has left behind. The protocol does not read this: it is what the checker compares.
-    pub(crate) traces: [Trace; COMMANDS],
+    /// The effects of each command. The protocol does not read them. The checker compares them.
+    pub(crate) effects: [Effects; COMMANDS],
 }
 
 /// A row of `rides`, and the row of `topics` with its events.
@@ -32,22 +32,22 @@ pub(crate) struct RideState {
 /// A row of `rides`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Row {
-    /// There is no such ride.
+    /// The ride does not exist.
     Absent,
     /// Participants may send.
     Open,
-    /// Nobody may send any more.
+    /// No participant may send any more.
     Closed,
     /// Retention has deleted the log.
     Trimmed,
 }
 
-/// A row of `topics`, and the rows of `events` that belong to it.
+/// A row of `topics` with its rows of `events`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Topic {
     /// `last_seq`.
     pub(crate) head: Seq,
-    /// The event there, which the topic remembers when retention has deleted it.
+    /// The last event. The topic keeps its id after retention has deleted the event.
     pub(crate) last: EventId,
     /// In commit order.
     pub(crate) events: Vec<Event>,
@@ -59,26 +59,25 @@ pub(crate) struct Event {
     pub(crate) seq: Seq,
     pub(crate) kind: Kind,
     pub(crate) id: EventId,
-    /// The message that it is about, if it is one of the writer's.
+    /// The message that it is about, if it is a message of this writer.
     pub(crate) message: Command,
     /// Whether an erasure has replaced its data.
     pub(crate) is_erased: bool,
 }
 
-/// What identifies an event whatever becomes of its data. No two events have the same id, also where a failover has lost
-/// one of them.
+/// The identity of an event, independent of its data. It is unique, even if a failover has lost the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum EventId {
-    /// It is of a run of the writer: the same command gets another id in another run.
+    /// An event of a run of this writer. In another run, the same command gets another id.
     Run { command: Command, run: u8 },
-    /// It is of another replica.
+    /// An event of another replica.
     Other(u8),
 }
 
-/// What an event reports.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    /// The ride exists (`ride:participants`): the first event of its log.
+    /// The ride was created (`ride:participants`): the first event of its log.
     Created,
     /// A message (`message:new`).
     Message,
@@ -92,10 +91,10 @@ pub(crate) enum Kind {
     Reopened,
 }
 
-/// What a command has left behind in the database.
+/// The effects of a command on the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Trace {
-    /// How often it was stored, whatever has become of it since.
+pub(crate) struct Effects {
+    /// How often it was stored, even if its event was deleted since.
     pub(crate) stored: u8,
     /// Whether the row of its message exists and has content.
     pub(crate) has_content: bool,
@@ -107,7 +106,7 @@ pub(crate) struct Trace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Write {
     pub(crate) request: Request,
-    /// One more than the head that the request was applied at.
+    /// One more than the head to which the request was applied.
     pub(crate) seq: Seq,
     /// The event at that head.
     pub(crate) after: EventId,
@@ -115,21 +114,21 @@ pub(crate) struct Write {
     pub(crate) creates_topic: bool,
 }
 
-/// What a client wants.
+/// A request of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Request {
     pub(crate) command: Command,
     pub(crate) ride: Ride,
-    /// The event that it appends.
+    /// The type of the event that it appends.
     pub(crate) kind: Kind,
-    /// The message that is sent, edited or deleted: the command that sends it.
+    /// The message that is sent, edited or deleted, identified by the command that sends it.
     pub(crate) message: Command,
 }
 
-/// What is no message of the writer's.
+/// No message of this writer.
 pub(crate) const NO_MESSAGE: Command = Command::MAX;
 
-/// The id of no event: what a log without events ends with.
+/// The last event of an empty log.
 pub(crate) const NO_EVENT: EventId = EventId::Other(u8::MAX);
 
 impl Database {
@@ -138,7 +137,7 @@ impl Database {
         let mut topic = Topic::new();
         topic.push(Kind::Created, EventId::Other(u8::MAX - 1), NO_MESSAGE);
         let ride = RideState { row: Row::Open, topic: Some(topic) };
-        Self { rides: [ride.clone(), ride], traces: Default::default() }
+        Self { rides: [ride.clone(), ride], effects: Default::default() }
     }
 
     pub(crate) fn ride(&self, ride: Ride) -> &RideState {
@@ -149,16 +148,16 @@ impl Database {
         &mut self.rides[usize::from(ride)]
     }
 
-    pub(crate) fn trace(&self, command: Command) -> &Trace {
-        &self.traces[usize::from(command)]
+    pub(crate) fn effects(&self, command: Command) -> &Effects {
+        &self.effects[usize::from(command)]
     }
 
-    pub(crate) fn trace_mut(&mut self, command: Command) -> &mut Trace {
-        &mut self.traces[usize::from(command)]
+    pub(crate) fn effects_mut(&mut self, command: Command) -> &mut Effects {
+        &mut self.effects[usize::from(command)]
     }
 
-    /// Appends a run's events: to each topic whose head is where the run has read it, and that nobody else has `locked`; to
-    /// no other (`sql/events/append.sql`). Returns the rides of these topics.
+    /// Appends a run's events to each topic whose head is the one that the run has read, and that no other transaction has `locked`
+    /// (`sql/events/append.sql`). Returns the rides of these topics.
     pub(crate) fn append(
         &mut self,
         run: u8,
@@ -186,22 +185,22 @@ impl Database {
         rides
     }
 
-    /// Stores an event of a run, and what it reports.
+    /// Stores an event of a run with its effects.
     pub(crate) fn store(&mut self, run: u8, request: &Request) {
         let id = EventId::Run { command: request.command, run };
         match request.kind {
-            Kind::Message => self.trace_mut(request.message).has_content = true,
+            Kind::Message => self.effects_mut(request.message).has_content = true,
             Kind::Deleted => self.erase(request.ride, request.message),
             Kind::Created | Kind::Edited | Kind::Closed | Kind::Reopened => {}
         }
-        self.trace_mut(request.command).stored += 1;
+        self.effects_mut(request.command).stored += 1;
         self.ride_mut(request.ride).append(request.kind, id, request.message);
     }
 
     /// Erases a message: the content of its row, and the data of its events.
     pub(crate) fn erase(&mut self, ride: Ride, message: Command) {
-        let trace = self.trace_mut(message);
-        (trace.has_content, trace.was_erased) = (false, true);
+        let effects = self.effects_mut(message);
+        (effects.has_content, effects.was_erased) = (false, true);
         for event in self.ride_mut(ride).topic.iter_mut().flat_map(|topic| &mut topic.events) {
             event.is_erased |= event.has_content_of(message);
         }
@@ -242,7 +241,7 @@ impl EventId {
 }
 
 impl Event {
-    /// Whether it is an event of a message that contains what the message says.
+    /// Whether its data contains the content of a message.
     pub(crate) fn has_content_of(&self, message: Command) -> bool {
         self.message == message && matches!(self.kind, Kind::Message | Kind::Edited)
     }

@@ -1,26 +1,26 @@
-//! The batch protocol as a model that is checked exhaustively: every order in which the writer, Postgres, the network, other
-//! replicas, retention and a failover can take their steps.
+//! A model of the batch protocol, checked exhaustively: every order in which the writer, Postgres, the network, other replicas,
+//! retention and a failover can take their steps.
 //!
-//! The model is a specification beside the code (`src/writer/batch.rs`, `src/writer/transaction.rs`, `sql/events/`): what is
-//! changed there has to be changed here. `protocol.rs` has the rules, `writer.rs` what the writer concludes, `database.rs` what
-//! Postgres does, `world.rs` what can happen next, and `properties.rs` the guarantees. The tests below check
-//! - that the guarantees hold, with every rule of the protocol;
-//! - that each rule is needed: without it the checker finds a sequence of steps that breaks a guarantee.
+//! The model is a specification beside the code (`src/writer/batch.rs`, `src/writer/transaction.rs`, `sql/events/`). A change there needs
+//! the same change here. `protocol.rs` contains the rules, `writer.rs` and `in_doubt.rs` the writer, `database.rs` Postgres, `system.rs`
+//! the possible steps, and `properties.rs` the guarantees. The tests check two things:
+//! - The guarantees hold with every rule of the protocol.
+//! - Each rule is needed: without it the checker finds a sequence of steps that violates a guarantee.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a model is no request path: a mistake in it shall end the test"
+    reason = "a test may panic"
 )]
 
 mod counterexamples;
 mod database;
-mod doubt;
+mod in_doubt;
 mod properties;
 mod protocol;
-mod world;
+mod system;
 mod writer;
 
 use stateright::{Checker, Model};
@@ -34,12 +34,12 @@ const FIRST_TRIMMED: [Row; 2] = [Row::Trimmed, Row::Open];
 
 const TWICE_EACH: Budget = Budget { losses: 2, failovers: 1, others: 2, retention: 2 };
 
-/// Checks the guarantees in every state of a scenario, with each standby; and that each of the states `reached` is one.
+/// Checks the guarantees in every state of a scenario, with each standby; and that each state of `reached` can be reached.
 fn check(name: &str, rows: [Row; 2], batches: &[&[Request]], budget: Budget, reached: &[&str]) {
     let mut discovered = Vec::new();
     for standby in [Standby::Synchronous, Standby::SynchronousUnlessCancelled, Standby::Asynchronous] {
         let batches = batches.iter().map(|batch| batch.to_vec()).collect();
-        let scenario = Scenario { rules: Rules::AS_IT_IS, standby, batches, rows, budget };
+        let scenario = Scenario { rules: Rules::CURRENT, standby, batches, rows, budget };
         let checker = scenario.checker().spawn_bfs().join();
         eprintln!(
             "{name}, {standby:?}: {} states, at most {} steps",
@@ -48,7 +48,7 @@ fn check(name: &str, rows: [Row; 2], batches: &[&[Request]], budget: Budget, rea
         );
         for (name, path) in checker.discoveries() {
             let is_example = checker.model().property(name).expectation == stateright::Expectation::Sometimes;
-            assert!(is_example, "not so: {name}\n{:?}", path.into_actions());
+            assert!(is_example, "violated: {name}\n{:?}", path.into_actions());
             discovered.push(name);
         }
         assert!(checker.is_done());
@@ -75,7 +75,7 @@ fn batches_one_after_the_other_keep_the_guarantees() {
 fn a_ride_that_is_created_while_retention_deletes_it_keeps_the_guarantees() {
     let budget = Budget { others: 1, ..TWICE_EACH };
     let reached = [UNKNOWN_STORED, STORED_AGAIN, STORED_LOST];
-    check("a ride created anew", FIRST_TRIMMED, &[&[put(0, 0), send(1, 1)]], budget, &reached);
+    check("a ride that is created again", FIRST_TRIMMED, &[&[put(0, 0), send(1, 1)]], budget, &reached);
 }
 
 #[test]

@@ -1,153 +1,171 @@
-//! Compares what has happened with the guarantees: first the database by itself, and with what was acknowledged.
+//! Compares the results of a run with the guarantees. This module checks the database by itself, and against the acknowledged operations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::Value;
 
-use crate::step::{OLD_RIDE, What};
-use crate::told::{Operation, Told};
-use crate::truth::{Interval, Truth};
+use crate::database_state::{DatabaseState, Interval};
+use crate::record::{Operation, RunRecord};
+use crate::step::{Action, OLD_RIDE};
 
-/// What of the guarantees is broken.
+/// The guarantee that is violated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Fault {
-    /// What was acknowledged is not there.
+pub(crate) enum ViolationKind {
+    /// An acknowledged write is missing.
     Lost,
-    /// A log has holes, or disagrees with its head or its messages.
+    /// A log has holes, or differs from its head or its messages.
     Log,
     StoredTwice,
-    /// What was rejected is there.
+    /// A rejected write is stored.
     Rejected,
-    /// Somebody has written who was not on the ride.
+    /// A user has written without access to the ride.
     Rights,
-    /// Erased content was stored again, or is still somewhere.
+    /// Erased content was stored again, or still exists.
     Erased,
-    /// Participants, or a ride, disagree with the log.
+    /// The participants or the ride's row differ from the log.
     Participants,
-    /// Watermarks disagree with the log.
+    /// The watermarks differ from the log.
     Watermarks,
-    /// The role of a receipt is not the one that its user has.
+    /// The role of a receipt is not the role of its user.
     ReceiptRole,
-    /// Part of a commit was stored without the rest.
+    /// A part of a commit was stored without the rest.
     Partial,
-    /// A reader missed an event, got one twice, or in another order.
+    /// A reader missed an event, or received one twice or out of order.
     Stream,
-    /// A reader got what is not theirs.
+    /// A reader received data that it may not see.
     Leak,
-    /// A value came before the event that it follows.
+    /// A value arrived before the event that it follows.
     EarlyValue,
-    /// The last of a value did not come.
-    LastValue,
-    /// Somebody without a connection stays online.
+    /// The latest value did not arrive.
+    LatestValue,
+    /// A user without a connection stays online.
     Online,
-    /// The feed lacks an event, has one twice, or in another order than its log.
+    /// The feed lacks an event, or has one twice or in another order than its log.
     Feed,
-    /// An operation, or the end of the told, did not come to its end.
+    /// An operation, or the end of the run, did not complete.
     Stuck,
 }
 
-/// A guarantee that is broken, and how.
+/// A violation of a guarantee.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Problem {
-    pub(crate) fault: Fault,
+pub(crate) struct Violation {
+    pub(crate) kind: ViolationKind,
     pub(crate) text: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.fault, self.text)
+        write!(f, "{:?}: {}", self.kind, self.text)
     }
 }
 
-/// Collects problems.
+/// Collects violations.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(pub(crate) Vec<Problem>);
+pub(crate) struct Violations(pub(crate) Vec<Violation>);
 
-impl Problems {
-    pub(crate) fn add(&mut self, fault: Fault, text: impl Into<String>) {
-        self.0.push(Problem { fault, text: text.into() });
+impl Violations {
+    pub(crate) fn add(&mut self, kind: ViolationKind, text: impl Into<String>) {
+        self.0.push(Violation { kind, text: text.into() });
     }
 
-    pub(crate) fn unless(&mut self, is_so: bool, fault: Fault, text: impl FnOnce() -> String) {
-        if !is_so {
-            self.add(fault, text());
+    pub(crate) fn check(&mut self, condition: bool, kind: ViolationKind, text: impl FnOnce() -> String) {
+        if !condition {
+            self.add(kind, text());
         }
     }
 }
 
-/// Compares the database with the guarantees.
-pub(crate) fn check_database(told: &Told, truth: &Truth, problems: &mut Problems) {
-    let old_ride = told.ride(OLD_RIDE);
-    for (ride, (status, driver)) in &truth.rides {
-        if !truth.heads.contains_key(&format!("ride/{ride}")) {
-            problems.add(Fault::Partial, format!("{ride} is there without its topic"));
-        } else if *ride != old_ride || !truth.log(ride).is_empty() {
-            check_log(truth, ride, problems);
-            check_participants(truth, ride, (status, driver.as_deref()), problems);
-            check_receipts(truth, ride, problems);
+/// Checks the database.
+pub(crate) fn check_database(record: &RunRecord, database: &DatabaseState, violations: &mut Violations) {
+    let old_ride = record.ride(OLD_RIDE);
+    for (ride, (status, driver)) in &database.rides {
+        if !database.heads.contains_key(&format!("ride/{ride}")) {
+            violations.add(ViolationKind::Partial, format!("{ride} exists without its topic"));
+        } else if *ride != old_ride || !database.log(ride).is_empty() {
+            check_log(database, ride, violations);
+            check_participants(database, ride, (status, driver.as_deref()), violations);
+            check_receipts(database, ride, violations);
         }
     }
-    for interval in truth.intervals.iter().filter(|interval| !truth.rides.contains_key(&interval.ride)) {
-        problems.add(Fault::Partial, format!("a participant of no ride: {interval:?}"));
+    for interval in database.intervals.iter().filter(|interval| !database.rides.contains_key(&interval.ride)) {
+        violations.add(ViolationKind::Partial, format!("a participant of no ride: {interval:?}"));
     }
-    for (topic, log) in truth.logs.iter().filter(|(topic, _)| topic.starts_with("user/")) {
+    for (topic, log) in database.logs.iter().filter(|(topic, _)| topic.starts_with("user/")) {
         let seqs: Vec<_> = log.iter().map(|event| event.seq).collect();
-        let head = truth.heads.get(topic).copied().unwrap_or_default();
-        problems
-            .unless(seqs == (1..=head).collect::<Vec<_>>(), Fault::Log, || format!("{topic} has {seqs:?} of {head}"));
+        let head = database.heads.get(topic).copied().unwrap_or_default();
+        violations.check(seqs == (1..=head).collect::<Vec<_>>(), ViolationKind::Log, || {
+            format!("{topic} has {seqs:?} of {head}")
+        });
     }
-    check_messages(told, truth, problems);
-    check_feed(truth, problems);
+    check_messages(record, database, violations);
+    check_feed(database, violations);
 }
 
 /// Compares the feed with the logs. A ride that was deleted and created again is on the feed with both of its logs.
-fn check_feed(truth: &Truth, problems: &mut Problems) {
-    for (topic, log) in &truth.logs {
+fn check_feed(database: &DatabaseState, violations: &mut Violations) {
+    for (topic, log) in &database.logs {
         let seqs: Vec<_> = log.iter().map(|event| event.seq).collect();
-        let feed = truth.feed.get(topic).map_or(&[][..], Vec::as_slice);
-        problems.unless(feed.ends_with(&seqs), Fault::Feed, || format!("the feed has {feed:?} of {topic}: {seqs:?}"));
+        let feed = database.feed.get(topic).map_or(&[][..], Vec::as_slice);
+        violations.check(feed.ends_with(&seqs), ViolationKind::Feed, || {
+            format!("the feed has {feed:?} of {topic}: {seqs:?}")
+        });
         let is_first_or_next = |pair: &[i64]| pair[1] == 1 || pair[1] == pair[0] + 1;
-        problems
-            .unless(feed.windows(2).all(is_first_or_next), Fault::Feed, || format!("{topic} on the feed: {feed:?}"));
+        violations.check(feed.windows(2).all(is_first_or_next), ViolationKind::Feed, || {
+            format!("{topic} on the feed: {feed:?}")
+        });
     }
 }
 
-fn check_log(truth: &Truth, ride: &str, problems: &mut Problems) {
-    let log = truth.log(ride);
+fn check_log(database: &DatabaseState, ride: &str, violations: &mut Violations) {
+    let log = database.log(ride);
     let seqs: Vec<_> = log.iter().map(|event| event.seq).collect();
-    let head = truth.heads[&format!("ride/{ride}")];
-    problems.unless(seqs == (1..=head).collect::<Vec<_>>(), Fault::Log, || format!("{ride} has {seqs:?} of {head}"));
+    let head = database.heads[&format!("ride/{ride}")];
+    violations
+        .check(seqs == (1..=head).collect::<Vec<_>>(), ViolationKind::Log, || format!("{ride} has {seqs:?} of {head}"));
     let new: BTreeMap<_, _> = log.iter().filter(|event| event.kind == "message:new").map(|e| (e.seq, e)).collect();
-    let rows: BTreeMap<_, _> = truth.messages.iter().filter(|row| row.ride == ride).map(|row| (row.seq, row)).collect();
+    let rows: BTreeMap<_, _> =
+        database.messages.iter().filter(|row| row.ride == ride).map(|row| (row.seq, row)).collect();
     let (logged, stored): (Vec<_>, Vec<_>) = (new.keys().collect(), rows.keys().collect());
-    problems
-        .unless(logged == stored, Fault::Log, || format!("{ride} has messages at {logged:?}, but rows of {stored:?}"));
+    violations.check(logged == stored, ViolationKind::Log, || {
+        format!("{ride} has messages at {logged:?}, but rows of {stored:?}")
+    });
     for (seq, row) in rows {
         let Some(event) = new.get(&seq) else { continue };
         let is_staff = matches!(event.data["senderRole"].as_str(), Some("support" | "system"));
-        let mut intervals = truth.intervals_of(ride, event.data["senderId"].as_str().unwrap_or_default());
-        problems.unless(is_staff || intervals.any(|own| own.has(seq) && own.until != Some(seq)), Fault::Rights, || {
-            format!("{ride} has a message of somebody who was not on it: {}", event.text)
-        });
-        problems.unless(event.data["id"] == *row.id, Fault::Log, || {
+        let mut intervals = database.intervals_of(ride, event.data["senderId"].as_str().unwrap_or_default());
+        violations.check(
+            is_staff || intervals.any(|own| own.has(seq) && own.until != Some(seq)),
+            ViolationKind::Rights,
+            || format!("{ride} has a message of a user who was not a participant: {}", event.text),
+        );
+        violations.check(event.data["id"] == *row.id, ViolationKind::Log, || {
             format!("{ride} {seq} is another message than its row")
         });
         let is_erased = event.data["content"].is_null() && row.content.is_none();
-        problems.unless(row.is_deleted == is_erased && row.is_deleted == row.content.is_none(), Fault::Erased, || {
-            format!("{ride} {seq}, deleted: {}, has {:?} and in the log {}", row.is_deleted, row.content, event.text)
-        });
+        violations.check(
+            row.is_deleted == is_erased && row.is_deleted == row.content.is_none(),
+            ViolationKind::Erased,
+            || {
+                format!(
+                    "{ride} {seq}, deleted: {}, has {:?} and in the log {}",
+                    row.is_deleted, row.content, event.text
+                )
+            },
+        );
     }
 }
 
-/// The participants that a log tells of.
-fn intervals(truth: &Truth, ride: &str) -> Vec<Interval> {
+/// Returns the participants according to a log.
+fn intervals(database: &DatabaseState, ride: &str) -> Vec<Interval> {
     let mut intervals: Vec<Interval> = Vec::new();
-    for event in truth.log(ride).iter().filter(|event| event.kind == "ride:participants") {
+    for event in database.log(ride).iter().filter(|event| event.kind == "ride:participants") {
         let users = |name: &str| event.data[name].as_array().cloned().unwrap_or_default();
         for left in users("left") {
-            for one in intervals.iter_mut().filter(|one| one.until.is_none() && left["userId"] == *one.user) {
-                one.until = Some(event.seq);
+            for interval in
+                intervals.iter_mut().filter(|interval| interval.until.is_none() && left["userId"] == *interval.user)
+            {
+                interval.until = Some(event.seq);
             }
         }
         intervals.extend(users("joined").iter().map(|joined| Interval {
@@ -161,134 +179,155 @@ fn intervals(truth: &Truth, ride: &str) -> Vec<Interval> {
     intervals
 }
 
-fn check_participants(truth: &Truth, ride: &str, (status, driver): (&str, Option<&str>), problems: &mut Problems) {
+fn check_participants(
+    database: &DatabaseState,
+    ride: &str,
+    (status, driver): (&str, Option<&str>),
+    violations: &mut Violations,
+) {
     let sorted = |mut intervals: Vec<Interval>| {
-        intervals.sort_by(|one, two| (one.from, &one.user).cmp(&(two.from, &two.user)));
+        intervals.sort_by(|a, b| (a.from, &a.user).cmp(&(b.from, &b.user)));
         intervals
     };
-    let logged = sorted(intervals(truth, ride));
-    let stored = sorted(truth.intervals.iter().filter(|one| one.ride == ride).cloned().collect());
-    problems
-        .unless(logged == stored, Fault::Participants, || format!("{ride} has {stored:?}, but in its log {logged:?}"));
-    let last = truth.log(ride).iter().rev().find(|event| event.data["ride"].is_object());
-    let told = last.map(|event| (event.data["ride"]["status"].as_str(), event.data["ride"]["driverId"].as_str()));
-    problems.unless(told == Some((Some(status), driver)), Fault::Participants, || {
-        format!("{ride} is {status} of {driver:?}, but in its log {told:?}")
+    let logged = sorted(intervals(database, ride));
+    let stored = sorted(database.intervals.iter().filter(|interval| interval.ride == ride).cloned().collect());
+    violations.check(logged == stored, ViolationKind::Participants, || {
+        format!("{ride} has {stored:?}, but in its log {logged:?}")
+    });
+    let last = database.log(ride).iter().rev().find(|event| event.data["ride"].is_object());
+    let logged_ride =
+        last.map(|event| (event.data["ride"]["status"].as_str(), event.data["ride"]["driverId"].as_str()));
+    violations.check(logged_ride == Some((Some(status), driver)), ViolationKind::Participants, || {
+        format!("{ride} is {status} of {driver:?}, but in its log {logged_ride:?}")
     });
 }
 
-fn check_receipts(truth: &Truth, ride: &str, problems: &mut Problems) {
-    let mut told: BTreeMap<&str, (i64, i64, i64)> = BTreeMap::new();
-    for event in truth.log(ride) {
+fn check_receipts(database: &DatabaseState, ride: &str, violations: &mut Violations) {
+    let mut logged: BTreeMap<&str, (i64, i64, i64)> = BTreeMap::new();
+    for event in database.log(ride) {
         let is_read = event.kind == "message:read";
         if !is_read && event.kind != "message:delivered" {
             continue;
         }
         let (user, seq) = (event.data["userId"].as_str().unwrap_or_default(), event.data["seq"].as_i64().unwrap_or(0));
-        let (delivered, read, at) = told.entry(user).or_default();
+        let (delivered, read, at) = logged.entry(user).or_default();
         let before = if is_read { *read } else { *delivered };
-        problems.unless(seq > before, Fault::Watermarks, || format!("{ride}: {} goes back from {before}", event.text));
+        violations.check(seq > before, ViolationKind::Watermarks, || {
+            format!("{ride}: {} goes back from {before}", event.text)
+        });
         *delivered = seq.max(*delivered);
         *read = if is_read { seq.max(*read) } else { *read };
         *at = event.seq;
     }
-    let stored: BTreeMap<_, _> = truth.receipts.iter().filter(|one| one.ride == ride).map(|r| (&*r.user, r)).collect();
-    let users: BTreeSet<_> = told.keys().chain(stored.keys()).collect();
+    let stored: BTreeMap<_, _> =
+        database.receipts.iter().filter(|receipt| receipt.ride == ride).map(|r| (&*r.user, r)).collect();
+    let users: BTreeSet<_> = logged.keys().chain(stored.keys()).collect();
     for user in users {
-        let marks = stored.get(user).map_or((0, 0), |receipt| (receipt.delivered, receipt.read));
-        let (delivered, read, at) = told.get(user).copied().unwrap_or_default();
-        problems.unless(marks == (delivered, read), Fault::Watermarks, || {
-            format!("{ride}: {user} has the watermarks {marks:?}, but in the log {:?}", (delivered, read))
+        let watermarks = stored.get(user).map_or((0, 0), |receipt| (receipt.delivered, receipt.read));
+        let (delivered, read, at) = logged.get(user).copied().unwrap_or_default();
+        violations.check(watermarks == (delivered, read), ViolationKind::Watermarks, || {
+            format!("{ride}: {user} has the watermarks {watermarks:?}, but in the log {:?}", (delivered, read))
         });
-        let own = truth.intervals_of(ride, user).find(|own| own.has(at) && own.until != Some(at));
+        let own = database.intervals_of(ride, user).find(|own| own.has(at) && own.until != Some(at));
         let role = own.map_or("support", |own| &own.role);
         if let Some(receipt) = stored.get(user) {
-            problems.unless(receipt.role == role, Fault::ReceiptRole, || {
+            violations.check(receipt.role == role, ViolationKind::ReceiptRole, || {
                 format!("{ride}: {user} has marked {at} as {role}, but has a receipt as {}", receipt.role)
             });
         }
     }
 }
 
-/// Everything that an operation may have put into a message.
-fn contents(told: &Told, op: usize) -> BTreeSet<&str> {
-    let is_edit = |other: &&Operation| matches!(other.what, What::Edit { of } if of == op);
-    let edits = told.operations.values().filter(is_edit).map(|edit| &*edit.content);
-    edits.chain([&*told.operations[&op].content]).collect()
+/// Returns every content that an operation's message may have had.
+fn contents(record: &RunRecord, op: usize) -> BTreeSet<&str> {
+    let is_edit = |other: &&Operation| matches!(other.action, Action::Edit { of } if of == op);
+    let edits = record.operations.values().filter(is_edit).map(|edit| &*edit.content);
+    edits.chain([&*record.operations[&op].content]).collect()
 }
 
-fn check_messages(told: &Told, truth: &Truth, problems: &mut Problems) {
+fn check_messages(record: &RunRecord, database: &DatabaseState, violations: &mut Violations) {
     let mut attributed = BTreeSet::new();
-    for (op, operation) in &told.operations {
-        if !matches!(operation.what, What::Send { .. }) {
+    for (op, operation) in &record.operations {
+        if !matches!(operation.action, Action::Send { .. }) {
             continue;
         }
-        let about: Vec<_> = told.operations.values().filter(|other| other.what.about() == Some(*op)).collect();
-        let contents = contents(told, *op);
-        let answers = about.iter().filter(|other| matches!(other.what, What::Retry { .. })).copied().chain([operation]);
-        let answers: Vec<_> = answers.filter(|one| one.is_acknowledged()).filter_map(Operation::answer).collect();
-        let named = answers.iter().filter_map(|answer| answer.body["id"].as_str().map(str::to_owned));
+        let about: Vec<_> = record.operations.values().filter(|other| other.action.about() == Some(*op)).collect();
+        let contents = contents(record, *op);
+        let responses =
+            about.iter().filter(|other| matches!(other.action, Action::Retry { .. })).copied().chain([operation]);
+        let responses: Vec<_> =
+            responses.filter(|operation| operation.is_acknowledged()).filter_map(Operation::response).collect();
+        let named = responses.iter().filter_map(|response| response.body["id"].as_str().map(str::to_owned));
         let ids: BTreeSet<_> = named.chain(about.iter().filter_map(|other| other.message.clone())).collect();
-        let ride = told.ride(operation.ride);
-        let is_own = |row: &&crate::truth::Message| {
+        let ride = record.ride(operation.ride);
+        let is_own = |row: &&crate::database_state::Message| {
             row.ride == ride
                 && (ids.contains(&row.id) || row.content.as_deref().is_some_and(|text| contents.contains(text)))
         };
-        let rows: Vec<_> = truth.messages.iter().filter(is_own).collect();
+        let rows: Vec<_> = database.messages.iter().filter(is_own).collect();
         attributed.extend(rows.iter().map(|row| &row.id));
         let name = format!("operation {op} on {ride}");
         let is_erased = rows.iter().any(|row| row.is_deleted);
-        let again = if is_erased { Fault::Erased } else { Fault::StoredTwice };
-        problems.unless(rows.len() < 2, again, || format!("{name} is there {} times: {rows:?}", rows.len()));
-        for answer in answers.iter().filter(|_| !operation.is_lost) {
-            let is_there = rows.iter().any(|row| answer.body["id"] == *row.id && answer.body["seq"] == row.seq);
-            problems
-                .unless(is_there, Fault::Lost, || format!("{name} is answered {}, but there is {rows:?}", answer.body));
+        let duplicate = if is_erased { ViolationKind::Erased } else { ViolationKind::StoredTwice };
+        violations.check(rows.len() < 2, duplicate, || format!("{name} is there {} times: {rows:?}", rows.len()));
+        for response in responses.iter().filter(|_| !operation.is_lost) {
+            let is_there = rows.iter().any(|row| response.body["id"] == *row.id && response.body["seq"] == row.seq);
+            violations.check(is_there, ViolationKind::Lost, || {
+                format!("{name} returned {}, but there is {rows:?}", response.body)
+            });
         }
-        // A conflict or a missing right; but not too many requests, which nobody counts here.
+        // A conflict or a missing right. A 429 is not counted.
         let rejected = operation.status().filter(|status| (400..500).contains(status) && *status != 429);
-        problems.unless(rejected.is_none() || rows.is_empty() || !answers.is_empty(), Fault::Rejected, || {
-            format!("{name} is answered {rejected:?}, but there is {rows:?}")
-        });
-        let is_delete = |other: &&&Operation| matches!(other.what, What::Delete { .. }) && other.is_acknowledged();
+        violations.check(
+            rejected.is_none() || rows.is_empty() || !responses.is_empty(),
+            ViolationKind::Rejected,
+            || format!("{name} returned {rejected:?}, but there is {rows:?}"),
+        );
+        let is_delete = |other: &&&Operation| matches!(other.action, Action::Delete { .. }) && other.is_acknowledged();
         if about.iter().any(|other| is_delete(&other)) && !operation.is_lost {
-            problems.unless(is_erased, Fault::Lost, || format!("{name} was deleted, but there is {rows:?}"));
-            let events = truth.log(&ride).iter();
+            violations.check(is_erased, ViolationKind::Lost, || format!("{name} was deleted, but there is {rows:?}"));
+            let events = database.log(&ride).iter();
             for event in events.filter(|event| contents.iter().any(|text| event.data["content"] == **text)) {
-                problems.add(Fault::Erased, format!("{name} was deleted, but the log has {}", event.text));
+                violations.add(ViolationKind::Erased, format!("{name} was deleted, but the log has {}", event.text));
             }
         }
     }
-    for row in truth.messages.iter().filter(|row| !attributed.contains(&row.id)) {
-        problems.add(Fault::StoredTwice, format!("a message that nobody has sent: {row:?}"));
+    for row in database.messages.iter().filter(|row| !attributed.contains(&row.id)) {
+        violations.add(ViolationKind::StoredTwice, format!("a message that no operation has sent: {row:?}"));
     }
-    check_edits(told, truth, problems);
+    check_edits(record, database, violations);
 }
 
-fn check_edits(told: &Told, truth: &Truth, problems: &mut Problems) {
-    for (op, edit) in told.operations.iter().filter(|(_, one)| matches!(one.what, What::Edit { .. })) {
-        let log = truth.log(&told.ride(edit.ride));
+fn check_edits(record: &RunRecord, database: &DatabaseState, violations: &mut Violations) {
+    for (op, edit) in record.operations.iter().filter(|(_, operation)| matches!(operation.action, Action::Edit { .. }))
+    {
+        let log = database.log(&record.ride(edit.ride));
         let count = log.iter().filter(|e| e.kind == "message:edited" && e.data["content"] == *edit.content).count();
-        problems.unless(count < 2, Fault::StoredTwice, || format!("the edit {op} is there {count} times"));
-        let is_erased = truth.messages.iter().any(|row| Some(&row.id) == edit.message.as_ref() && row.is_deleted);
-        problems.unless(count == 1 || !edit.is_acknowledged() || is_erased, Fault::Lost, || {
+        violations.check(count < 2, ViolationKind::StoredTwice, || format!("the edit {op} is there {count} times"));
+        let is_erased = database.messages.iter().any(|row| Some(&row.id) == edit.message.as_ref() && row.is_deleted);
+        violations.check(count == 1 || !edit.is_acknowledged() || is_erased, ViolationKind::Lost, || {
             format!("the edit {op} was acknowledged, but is not in the log")
         });
     }
-    for (op, mark) in told.operations.iter().filter(|(_, one)| matches!(one.what, What::Mark { .. })) {
-        let Some(answer) = mark.answer().filter(|_| mark.is_acknowledged()) else { continue };
-        let said = |name: &str| answer.body[name].as_i64().unwrap_or_default();
-        let is_own =
-            |one: &&crate::truth::Receipt| one.ride == told.ride(mark.ride) && answer.body["userId"] == *one.user;
-        let stored = truth.receipts.iter().find(is_own).map_or((0, 0), |one| (one.delivered, one.read));
-        problems.unless(stored.0 >= said("deliveredSeq") && stored.1 >= said("readSeq"), Fault::Lost, || {
-            format!("the receipt {op} is answered {}, but there is {stored:?}", answer.body)
-        });
+    for (op, update) in
+        record.operations.iter().filter(|(_, operation)| matches!(operation.action, Action::UpdateReceipt { .. }))
+    {
+        let Some(response) = update.response().filter(|_| update.is_acknowledged()) else { continue };
+        let returned = |name: &str| response.body[name].as_i64().unwrap_or_default();
+        let is_own = |receipt: &&crate::database_state::Receipt| {
+            receipt.ride == record.ride(update.ride) && response.body["userId"] == *receipt.user
+        };
+        let stored = database.receipts.iter().find(is_own).map_or((0, 0), |receipt| (receipt.delivered, receipt.read));
+        violations.check(
+            stored.0 >= returned("deliveredSeq") && stored.1 >= returned("readSeq"),
+            ViolationKind::Lost,
+            || format!("the receipt {op} returned {}, but there is {stored:?}", response.body),
+        );
     }
 }
 
-/// Whether what a reader got is what the log has: the same, or the same message, which was erased since.
-pub(crate) fn is_same(kind: &str, data: &Value, logged: &crate::truth::Logged) -> bool {
+/// Whether a received event is the event in the log: the same data, or the same message, which was erased since.
+pub(crate) fn is_same(kind: &str, data: &Value, logged: &crate::database_state::LoggedEvent) -> bool {
     let is_message = matches!(kind, "message:new" | "message:edited");
     let is_erased = is_message && logged.data["content"].is_null() && logged.data["id"] == data["id"];
     kind == logged.kind && (*data == logged.data || is_erased)

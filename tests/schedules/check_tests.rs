@@ -1,28 +1,28 @@
-//! The checker finds what is wrong, and nothing where all is well.
+//! Tests of the checks: they find no violation in a correct run, and the right violation in each corrupted one.
 
 use serde_json::{Value, json};
 
-use crate::check::{Fault, Problems, check_database};
-use crate::reader::{Item, Reading, Segment};
-use crate::step::{What, Who};
-use crate::told::{Answer, Operation, Told};
-use crate::truth::{Interval, Location, Logged, Message, Receipt, Truth};
-use crate::views::check_reader;
+use crate::check::{ViolationKind, Violations, check_database};
+use crate::database_state::{DatabaseState, Interval, Location, LoggedEvent, Message, Receipt};
+use crate::reader::{Item, Segment, Transcript};
+use crate::reader_check::check_reader;
+use crate::record::{Operation, Response, RunRecord};
+use crate::step::{Action, Actor};
 
 const RIDE: &str = "t-ride1";
 
-/// A ride whose driver was replaced: what was asked, what there is, and what three readers got.
-struct World {
-    told: Told,
-    truth: Truth,
-    has_spoiled_feed: bool,
-    rider: Reading,
-    old: Reading,
-    all: Reading,
+/// The record of a ride whose driver was replaced: operations, database, and what three readers received.
+struct CorrectRun {
+    record: RunRecord,
+    database: DatabaseState,
+    has_corrupted_feed: bool,
+    rider: Transcript,
+    first_driver: Transcript,
+    merged: Transcript,
 }
 
-fn logged(seq: i64, kind: &str, data: Value) -> Logged {
-    Logged { seq, kind: kind.to_owned(), text: data.to_string(), data }
+fn logged(seq: i64, kind: &str, data: Value) -> LoggedEvent {
+    LoggedEvent { seq, kind: kind.to_owned(), text: data.to_string(), data }
 }
 
 fn message(seq: i64, sender: &str, content: Option<&str>) -> Value {
@@ -30,7 +30,7 @@ fn message(seq: i64, sender: &str, content: Option<&str>) -> Value {
     json!({"id": format!("m{seq}"), "rideId": RIDE, "seq": seq, "senderId": sender, "senderRole": role, "content": content})
 }
 
-fn people(joined: &[(&str, &str)], left: &[(&str, &str)], driver: &str) -> Value {
+fn participants(joined: &[(&str, &str)], left: &[(&str, &str)], driver: &str) -> Value {
     let list = |of: &[(&str, &str)]| -> Vec<Value> {
         of.iter().map(|(user, role)| json!({"userId": user, "role": role})).collect()
     };
@@ -45,34 +45,34 @@ fn segment(items: Vec<Item>, has_ended: bool) -> Segment {
     Segment { status: Some(200), items, has_ended, ..Segment::default() }
 }
 
-fn operation(what: What, op: usize, answer: Value) -> Operation {
-    let mut operation = Operation::new(what, 1, format!("t-says {op}."), 0);
-    operation.message = answer["id"].as_str().map(str::to_owned);
-    *operation.answer.lock().unwrap() = Some(Answer { status: Some(200), body: answer, at: 1 });
+fn operation(action: Action, op: usize, response: Value) -> Operation {
+    let mut operation = Operation::new(action, 1, format!("t-says {op}."), 0);
+    operation.message = response["id"].as_str().map(str::to_owned);
+    *operation.response.lock().unwrap() = Some(Response { status: Some(200), body: response, at: 1 });
     operation
 }
 
-fn world() -> World {
+fn correct_run() -> CorrectRun {
     let log = vec![
-        logged(1, "ride:participants", people(&[("t-rider", "rider"), ("t-old", "driver")], &[], "t-old")),
+        logged(1, "ride:participants", participants(&[("t-rider", "rider"), ("t-old", "driver")], &[], "t-old")),
         logged(2, "message:new", message(2, "t-rider", Some("t-says 1."))),
         logged(3, "message:new", message(3, "t-old", None)),
         logged(4, "message:deleted", json!({"rideId": RIDE, "messageId": "m3", "seq": 3})),
         logged(5, "message:read", json!({"rideId": RIDE, "userId": "t-old", "seq": 2, "messageId": "m2"})),
-        logged(6, "ride:participants", people(&[("t-new", "driver")], &[("t-old", "driver")], "t-new")),
+        logged(6, "ride:participants", participants(&[("t-new", "driver")], &[("t-old", "driver")], "t-new")),
         logged(7, "message:new", message(7, "t-new", Some("t-says 4."))),
     ];
-    let mut told = Told { prefix: "t-".to_owned(), rides: [1].into(), ..Told::default() };
-    let send = |who| What::Send { who, named: false };
-    told.operations.insert(1, operation(send(Who::Rider), 1, json!({"id": "m2", "seq": 2})));
-    told.operations.insert(2, operation(send(Who::Old), 2, json!({"id": "m3", "seq": 3})));
-    let mut delete = operation(What::Delete { of: 2, by_support: false }, 3, Value::Null);
+    let mut record = RunRecord { prefix: "t-".to_owned(), rides: [1].into(), ..RunRecord::default() };
+    let send = |actor| Action::Send { actor, named: false };
+    record.operations.insert(1, operation(send(Actor::Rider), 1, json!({"id": "m2", "seq": 2})));
+    record.operations.insert(2, operation(send(Actor::FirstDriver), 2, json!({"id": "m3", "seq": 3})));
+    let mut delete = operation(Action::Delete { of: 2, by_support: false }, 3, Value::Null);
     delete.message = Some("m3".to_owned());
-    told.operations.insert(3, delete);
-    told.operations.insert(4, operation(send(Who::New), 4, json!({"id": "m7", "seq": 7})));
-    let mut locate = operation(What::Locate { who: Who::New }, 5, Value::Null);
+    record.operations.insert(3, delete);
+    record.operations.insert(4, operation(send(Actor::SecondDriver), 4, json!({"id": "m7", "seq": 7})));
+    let mut locate = operation(Action::Locate { actor: Actor::SecondDriver }, 5, Value::Null);
     (locate.head_before, locate.head_after) = (6, Some(7));
-    told.operations.insert(5, locate);
+    record.operations.insert(5, locate);
 
     let own =
         [logged(1, "ride:assigned", json!({"ride": {"rideId": RIDE}})), logged(2, "notice", json!({"type": "end"}))];
@@ -91,7 +91,7 @@ fn world() -> World {
         until,
     };
     let location = json!({"rideId": RIDE, "driverId": "t-new", "lat": 10.05});
-    let mut truth = Truth {
+    let mut database = DatabaseState {
         heads: [(format!("ride/{RIDE}"), 7), ("user/t-rider".to_owned(), 2)].into(),
         logs: [(format!("ride/{RIDE}"), log.clone()), ("user/t-rider".to_owned(), own.to_vec())].into(),
         messages: vec![row(2, Some("t-says 1.")), row(3, None), row(7, Some("t-says 4."))],
@@ -109,14 +109,14 @@ fn world() -> World {
         ],
         rides: [(RIDE.to_owned(), ("accepted".to_owned(), Some("t-new".to_owned())))].into(),
         locations: vec![Location { ride: RIDE.to_owned(), driver: "t-new".to_owned(), seq: 6, data: location.clone() }],
-        ..Truth::default()
+        ..DatabaseState::default()
     };
-    truth.take_feed_for_granted();
+    database.derive_feed_from_logs();
 
     let state = json!({"asOf": 1, "location": null});
     let sync = item(Some("1"), "stream:sync", &json!({"cursor": "1", "resumed": false, "gap": null, "state": state}));
     let event = |seq: usize| item(Some(&seq.to_string()), &log[seq - 1].kind, &log[seq - 1].data);
-    // What was deleted since had been delivered before.
+    // The message was delivered before it was deleted.
     let before = item(Some("3"), "message:new", &message(3, "t-old", Some("t-says 2.")));
     let part: Vec<_> = [sync].into_iter().chain([event(2), before]).chain((4..7).map(event)).collect();
     let value = item(None, "ride:location", &location);
@@ -129,131 +129,140 @@ fn world() -> World {
         item(Some("c2"), &log[6].kind, &log[6].data),
         item(Some("c3"), "notice", &own[1].data),
     ];
-    let reading = |who, ride, items, has_ended| Reading { who, ride, segments: vec![segment(items, has_ended)] };
-    World {
-        told,
-        truth,
-        has_spoiled_feed: false,
-        rider: reading(Who::Rider, Some(1), part.iter().cloned().chain(rest).collect(), false),
-        old: reading(Who::Old, Some(1), part.into_iter().chain([closing]).collect(), true),
-        all: reading(Who::Rider, None, everything, false),
+    let transcript =
+        |actor, ride, items, has_ended| Transcript { actor, ride, segments: vec![segment(items, has_ended)] };
+    CorrectRun {
+        record,
+        database,
+        has_corrupted_feed: false,
+        rider: transcript(Actor::Rider, Some(1), part.iter().cloned().chain(rest).collect(), false),
+        first_driver: transcript(Actor::FirstDriver, Some(1), part.into_iter().chain([closing]).collect(), true),
+        merged: transcript(Actor::Rider, None, everything, false),
     }
 }
 
-fn faults(spoil: impl FnOnce(&mut World)) -> Vec<Fault> {
-    let mut world = world();
-    spoil(&mut world);
-    let mut problems = Problems::default();
-    // What is spoiled is on the feed as well, unless that is what is spoiled.
-    if !world.has_spoiled_feed {
-        world.truth.take_feed_for_granted();
+fn kinds(corrupt: impl FnOnce(&mut CorrectRun)) -> Vec<ViolationKind> {
+    let mut run = correct_run();
+    corrupt(&mut run);
+    let mut violations = Violations::default();
+    // The feed follows the corrupted logs, unless the feed itself is corrupted.
+    if !run.has_corrupted_feed {
+        run.database.derive_feed_from_logs();
     }
-    check_database(&world.told, &world.truth, &mut problems);
-    for (number, reading) in [&world.rider, &world.old, &world.all].into_iter().enumerate() {
-        check_reader(&world.told, &world.truth, number, reading, &mut problems);
+    check_database(&run.record, &run.database, &mut violations);
+    for (number, transcript) in [&run.rider, &run.first_driver, &run.merged].into_iter().enumerate() {
+        check_reader(&run.record, &run.database, number, transcript, &mut violations);
     }
-    let mut faults: Vec<_> = problems.0.iter().map(|problem| problem.fault).collect();
-    faults.dedup();
-    faults
+    let mut kinds: Vec<_> = violations.0.iter().map(|violation| violation.kind).collect();
+    kinds.dedup();
+    kinds
 }
 
-fn log(world: &mut World) -> &mut Vec<Logged> {
-    world.truth.logs.get_mut(&format!("ride/{RIDE}")).unwrap()
+fn log(run: &mut CorrectRun) -> &mut Vec<LoggedEvent> {
+    run.database.logs.get_mut(&format!("ride/{RIDE}")).unwrap()
 }
 
-/// A message is there once more.
-fn store_again(world: &mut World, seq: i64, content: &str) {
-    let sender = world.truth.log(RIDE)[usize::try_from(seq).unwrap() - 1].data["senderId"].as_str().unwrap().to_owned();
+/// Stores a message a second time.
+fn store_again(run: &mut CorrectRun, seq: i64, content: &str) {
+    let sender =
+        run.database.log(RIDE)[usize::try_from(seq).unwrap() - 1].data["senderId"].as_str().unwrap().to_owned();
     let data = message(8, &sender, Some(content));
-    world.rider.segments[0].items.push(item(Some("8"), "message:new", &data));
-    world.all.segments[0].items.push(item(Some("c8"), "message:new", &data));
-    log(world).push(logged(8, "message:new", data));
-    world.truth.heads.insert(format!("ride/{RIDE}"), 8);
+    run.rider.segments[0].items.push(item(Some("8"), "message:new", &data));
+    run.merged.segments[0].items.push(item(Some("c8"), "message:new", &data));
+    log(run).push(logged(8, "message:new", data));
+    run.database.heads.insert(format!("ride/{RIDE}"), 8);
     let row =
         Message { id: "m8".into(), ride: RIDE.into(), seq: 8, content: Some(content.to_owned()), is_deleted: false };
-    world.truth.messages.push(row);
+    run.database.messages.push(row);
 }
 
 #[test]
-fn nothing_is_wrong_with_a_good_run() {
-    assert_eq!(faults(|_| {}), []);
+fn a_correct_run_has_no_violations() {
+    assert_eq!(kinds(|_| {}), []);
 }
 
 #[test]
-fn the_checker_finds_what_was_stored_twice_or_after_its_erasure() {
-    assert_eq!(faults(|world| store_again(world, 2, "t-says 1.")), [Fault::StoredTwice]);
-    // The old driver, who is no longer on the ride.
-    assert_eq!(faults(|world| store_again(world, 3, "t-says 2.")), [Fault::Rights, Fault::Erased]);
-    assert_eq!(faults(|world| log(world)[2].data["content"] = json!("t-says 2.")), [Fault::Erased]);
+fn the_checker_finds_messages_that_are_stored_twice_or_after_their_erasure() {
+    assert_eq!(kinds(|run| store_again(run, 2, "t-says 1.")), [ViolationKind::StoredTwice]);
+    // The old driver is no longer on the ride.
+    assert_eq!(kinds(|run| store_again(run, 3, "t-says 2.")), [ViolationKind::Rights, ViolationKind::Erased]);
+    assert_eq!(kinds(|run| log(run)[2].data["content"] = json!("t-says 2.")), [ViolationKind::Erased]);
 }
 
 #[test]
-fn the_checker_finds_what_the_feed_lacks_has_twice_or_in_another_order() {
-    let spoil = |spoil: fn(&mut Vec<i64>)| {
-        faults(|world| {
-            world.has_spoiled_feed = true;
-            spoil(world.truth.feed.get_mut(&format!("ride/{RIDE}")).unwrap());
+fn the_checker_finds_events_that_the_feed_lacks_repeats_or_reorders() {
+    let corrupt = |corrupt: fn(&mut Vec<i64>)| {
+        kinds(|run| {
+            run.has_corrupted_feed = true;
+            corrupt(run.database.feed.get_mut(&format!("ride/{RIDE}")).unwrap());
         })
     };
-    assert_eq!(spoil(|seqs| seqs.truncate(3)), [Fault::Feed]);
-    assert_eq!(spoil(|seqs| seqs.insert(3, 3)), [Fault::Feed]);
-    assert_eq!(spoil(|seqs| seqs.swap(2, 3)), [Fault::Feed]);
-    assert_eq!(spoil(Vec::clear), [Fault::Feed]);
+    assert_eq!(corrupt(|seqs| seqs.truncate(3)), [ViolationKind::Feed]);
+    assert_eq!(corrupt(|seqs| seqs.insert(3, 3)), [ViolationKind::Feed]);
+    assert_eq!(corrupt(|seqs| seqs.swap(2, 3)), [ViolationKind::Feed]);
+    assert_eq!(corrupt(Vec::clear), [ViolationKind::Feed]);
 }
 
 #[test]
-fn the_checker_finds_what_was_acknowledged_and_is_not_there() {
-    let lose = |world: &mut World| {
-        log(world).pop();
-        world.truth.heads.insert(format!("ride/{RIDE}"), 6);
-        world.truth.messages.pop();
-        world.rider.segments[0].items.pop();
-        world.all.segments[0].items.remove(2);
+fn the_checker_finds_acknowledged_messages_that_are_missing() {
+    let lose = |run: &mut CorrectRun| {
+        log(run).pop();
+        run.database.heads.insert(format!("ride/{RIDE}"), 6);
+        run.database.messages.pop();
+        run.rider.segments[0].items.pop();
+        run.merged.segments[0].items.remove(2);
     };
-    assert_eq!(faults(lose), [Fault::Lost]);
-    assert_eq!(faults(|world| drop(log(world).remove(4))).first(), Some(&Fault::Log));
-    assert_eq!(faults(|world| drop(world.truth.messages.pop())), [Fault::Log, Fault::Lost]);
+    assert_eq!(kinds(lose), [ViolationKind::Lost]);
+    assert_eq!(kinds(|run| drop(log(run).remove(4))).first(), Some(&ViolationKind::Log));
+    assert_eq!(kinds(|run| drop(run.database.messages.pop())), [ViolationKind::Log, ViolationKind::Lost]);
 }
 
 #[test]
-fn the_checker_finds_watermarks_participants_and_parts_that_disagree_with_the_log() {
-    assert_eq!(faults(|world| world.truth.receipts[0].read = 0), [Fault::Watermarks]);
-    assert_eq!(faults(|world| world.truth.receipts[0].role = "support".into()), [Fault::ReceiptRole]);
-    assert_eq!(faults(|world| world.truth.rides.get_mut(RIDE).unwrap().0 = "completed".into()), [Fault::Participants]);
-    assert_eq!(faults(|world| world.truth.heads.retain(|topic, _| topic.starts_with("user/"))), [Fault::Partial]);
+fn the_checker_finds_watermarks_participants_and_partial_commits_that_differ_from_the_log() {
+    assert_eq!(kinds(|run| run.database.receipts[0].read = 0), [ViolationKind::Watermarks]);
+    assert_eq!(kinds(|run| run.database.receipts[0].role = "support".into()), [ViolationKind::ReceiptRole]);
+    assert_eq!(
+        kinds(|run| run.database.rides.get_mut(RIDE).unwrap().0 = "completed".into()),
+        [ViolationKind::Participants]
+    );
+    assert_eq!(kinds(|run| run.database.heads.retain(|topic, _| topic.starts_with("user/"))), [ViolationKind::Partial]);
 }
 
 #[test]
-fn the_checker_finds_what_a_reader_missed_got_twice_or_is_not_theirs() {
-    assert_eq!(faults(|world| drop(world.rider.segments[0].items.remove(2))), [Fault::Stream]);
-    assert_eq!(faults(|world| drop(world.rider.segments[0].items.pop())), [Fault::Stream]);
-    assert_eq!(faults(|world| drop(world.all.segments[0].items.remove(2))), [Fault::Stream]);
-    assert_eq!(faults(|world| drop(world.all.segments[0].items.pop())), [Fault::Stream]);
-    let again = |world: &mut World| {
-        let item = world.rider.segments[0].items[3].clone();
-        world.rider.segments[0].items.insert(4, item);
+fn the_checker_finds_events_that_a_reader_missed_received_twice_or_may_not_see() {
+    assert_eq!(kinds(|run| drop(run.rider.segments[0].items.remove(2))), [ViolationKind::Stream]);
+    assert_eq!(kinds(|run| drop(run.rider.segments[0].items.pop())), [ViolationKind::Stream]);
+    assert_eq!(kinds(|run| drop(run.merged.segments[0].items.remove(2))), [ViolationKind::Stream]);
+    assert_eq!(kinds(|run| drop(run.merged.segments[0].items.pop())), [ViolationKind::Stream]);
+    let again = |run: &mut CorrectRun| {
+        let item = run.rider.segments[0].items[3].clone();
+        run.rider.segments[0].items.insert(4, item);
     };
-    assert_eq!(faults(again), [Fault::Stream]);
-    let leak = |world: &mut World| {
-        let item = world.rider.segments[0].items.last().unwrap().clone();
-        world.old.segments[0].items.insert(6, item);
+    assert_eq!(kinds(again), [ViolationKind::Stream]);
+    let leak = |run: &mut CorrectRun| {
+        let item = run.rider.segments[0].items.last().unwrap().clone();
+        run.first_driver.segments[0].items.insert(6, item);
     };
-    assert_eq!(faults(leak), [Fault::Leak]);
-    assert_eq!(faults(|world| drop(world.old.segments[0].items.remove(5))), [Fault::Stream], "it ends too early");
+    assert_eq!(kinds(leak), [ViolationKind::Leak]);
+    assert_eq!(
+        kinds(|run| drop(run.first_driver.segments[0].items.remove(5))),
+        [ViolationKind::Stream],
+        "the stream ends too early"
+    );
 }
 
 #[test]
-fn the_checker_finds_values_that_are_not_theirs_come_early_or_do_not_come() {
-    let value = |world: &World| world.rider.segments[0].items[6].clone();
-    let leak = |world: &mut World| {
-        let value = value(world);
-        world.old.segments[0].items.insert(6, value);
+fn the_checker_finds_values_that_leak_arrive_early_or_are_missing() {
+    let value = |run: &CorrectRun| run.rider.segments[0].items[6].clone();
+    let leak = |run: &mut CorrectRun| {
+        let value = value(run);
+        run.first_driver.segments[0].items.insert(6, value);
     };
-    assert_eq!(faults(leak), [Fault::Leak]);
-    let early = |world: &mut World| {
-        let value = world.rider.segments[0].items.remove(6);
-        world.rider.segments[0].items.insert(5, value);
+    assert_eq!(kinds(leak), [ViolationKind::Leak]);
+    let early = |run: &mut CorrectRun| {
+        let value = run.rider.segments[0].items.remove(6);
+        run.rider.segments[0].items.insert(5, value);
     };
-    assert_eq!(faults(early), [Fault::EarlyValue]);
-    assert_eq!(faults(|world| drop(world.rider.segments[0].items.remove(6))), [Fault::LastValue]);
+    assert_eq!(kinds(early), [ViolationKind::EarlyValue]);
+    assert_eq!(kinds(|run| drop(run.rider.segments[0].items.remove(6))), [ViolationKind::LatestValue]);
 }

@@ -1,89 +1,99 @@
-//! Gates: each holds one message, until it is told what becomes of it.
+//! Gates: each holds one message until a step decides what happens to it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-use crate::label::Point;
+use crate::classify::MessageKind;
 
-/// Which of a message's two ways: to Postgres, or back.
+/// The direction of a message: to Postgres, or back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Side {
+pub(crate) enum Direction {
     Request,
     Response,
 }
 
-/// What becomes of a message.
+/// What happens to a held message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It waits.
-    Hold,
-    /// It goes on.
+pub(crate) enum Decision {
+    /// It is still held.
+    Pending,
+    /// It is forwarded.
     Release,
     /// The connection is cut, and the message is lost.
     Cut,
-    /// The connection is cut for the replica. The message waits, and reaches Postgres when it is released.
-    Late,
+    /// The replica's side of the connection is cut. The message reaches Postgres when it is released.
+    DeliverLate,
 }
 
 /// Holds the nth message of a kind.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    point: Point,
-    side: Side,
-    left: Mutex<usize>,
-    holds: AtomicBool,
-    verdict: watch::Sender<Verdict>,
+    kind: MessageKind,
+    direction: Direction,
+    remaining: Mutex<usize>,
+    holding: AtomicBool,
+    decision: watch::Sender<Decision>,
 }
 
 impl Gate {
-    pub(crate) fn new(point: Point, side: Side, nth: usize) -> Self {
+    pub(crate) fn new(kind: MessageKind, direction: Direction, nth: usize) -> Self {
         Self {
-            point,
-            side,
-            left: Mutex::new(nth),
-            holds: AtomicBool::new(false),
-            verdict: watch::Sender::new(Verdict::Hold),
+            kind,
+            direction,
+            remaining: Mutex::new(nth),
+            holding: AtomicBool::new(false),
+            decision: watch::Sender::new(Decision::Pending),
         }
     }
 
-    /// Whether this message is the one to be held.
-    pub(crate) fn catches(&self, point: Point, side: Side) -> bool {
-        let mut left = self.left.lock().unwrap();
-        if self.point != point || self.side != side || *left == 0 || *self.verdict.borrow() != Verdict::Hold {
+    /// Counts a message, and returns whether the gate holds it.
+    pub(crate) fn catches(&self, kind: MessageKind, direction: Direction) -> bool {
+        let mut remaining = self.remaining.lock().unwrap();
+        if self.kind != kind
+            || self.direction != direction
+            || *remaining == 0
+            || *self.decision.borrow() != Decision::Pending
+        {
             return false;
         }
-        *left -= 1;
-        let catches = *left == 0;
-        self.holds.store(catches, Ordering::SeqCst);
+        *remaining -= 1;
+        let catches = *remaining == 0;
+        self.holding.store(catches, Ordering::SeqCst);
         catches
     }
 
-    /// Whether it holds a message now.
-    pub(crate) fn holds(&self) -> bool {
-        self.holds.load(Ordering::SeqCst)
+    /// Whether the gate holds a message now.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.holding.load(Ordering::SeqCst)
     }
 
-    /// Says what becomes of the message; of one that has not come, it goes on.
-    pub(crate) fn decide(&self, verdict: Verdict) {
-        let verdict = if self.holds() { verdict } else { Verdict::Release };
-        self.verdict.send_replace(verdict);
+    /// Decides what happens to the message. If it has not arrived, it will be forwarded.
+    pub(crate) fn decide(&self, decision: Decision) {
+        let decision = if self.is_holding() { decision } else { Decision::Release };
+        self.decision.send_replace(decision);
     }
 
-    /// Waits for a decision.
-    pub(crate) async fn verdict(&self) -> Verdict {
-        let decided = *self.verdict.subscribe().wait_for(|verdict| *verdict != Verdict::Hold).await.unwrap();
-        if decided != Verdict::Late {
-            self.holds.store(false, Ordering::SeqCst);
+    /// Waits for the decision.
+    pub(crate) async fn decision(&self) -> Decision {
+        let decided = *self.decision.subscribe().wait_for(|decision| *decision != Decision::Pending).await.unwrap();
+        if decided != Decision::DeliverLate {
+            self.holding.store(false, Ordering::SeqCst);
         }
         decided
     }
 
-    /// Waits until a message that was late may go on. `false`: it is lost after all.
-    pub(crate) async fn arrives(&self) -> bool {
-        let decided = self.verdict.subscribe().wait_for(|verdict| *verdict != Verdict::Late).await.map(|v| *v).unwrap();
-        self.holds.store(false, Ordering::SeqCst);
-        decided == Verdict::Release
+    /// Waits until a late message is released. Returns false if it is lost after all.
+    pub(crate) async fn is_delivered_late(&self) -> bool {
+        let decided = self
+            .decision
+            .subscribe()
+            .wait_for(|decision| *decision != Decision::DeliverLate)
+            .await
+            .map(|v| *v)
+            .unwrap();
+        self.holding.store(false, Ordering::SeqCst);
+        decided == Decision::Release
     }
 }

@@ -1,33 +1,33 @@
-//! Schedules from seeds: what may overlap is made to overlap.
+//! Generates schedules from seeds. They make operations overlap that can overlap.
 
-mod scenes;
+mod scenarios;
 
 use fastrand::Rng;
 
-use crate::gate::Side;
-use crate::label::Point;
-use crate::step::{Replica, Schedule, Step, What, Who};
+use crate::classify::MessageKind;
+use crate::gate::Direction;
+use crate::step::{Action, Actor, Replica, Schedule, Step};
 
-/// A schedule in the making.
-struct Maker {
+/// Builds a schedule.
+struct Generator {
     rng: Rng,
     steps: Vec<Step>,
     ops: usize,
     gates: usize,
     readers: usize,
-    /// What has been sent, and where.
+    /// The operations that sent a message, each with its ride.
     sent: Vec<(usize, usize)>,
-    /// Where something was done last.
+    /// The replica of the last operation.
     last: Replica,
-    /// Who drives each ride, if all goes well.
-    drivers: [Who; 5],
+    /// The driver of each ride, if all operations succeed.
+    drivers: [Actor; 5],
     has_ended: [bool; 5],
     has_killed: bool,
 }
 
-/// The schedule of a seed.
+/// Returns the schedule of a seed.
 pub(crate) fn generate(seed: u64) -> Schedule {
-    let mut maker = Maker {
+    let mut generator = Generator {
         rng: Rng::with_seed(seed),
         steps: Vec::new(),
         ops: 0,
@@ -35,33 +35,33 @@ pub(crate) fn generate(seed: u64) -> Schedule {
         readers: 0,
         sent: Vec::new(),
         last: Replica::A,
-        drivers: [Who::Old; 5],
+        drivers: [Actor::FirstDriver; 5],
         has_ended: [false; 5],
         has_killed: false,
     };
-    maker.begin();
-    for _ in 0..maker.rng.usize(2..5) {
-        maker.act(0);
+    generator.begin();
+    for _ in 0..generator.rng.usize(2..5) {
+        generator.add_random(0);
     }
-    // Drawn apart, so that a seed means what it meant before.
-    maker.rng = Rng::with_seed(!seed);
-    if maker.chance(25) {
-        maker.change_window();
+    // A separate generator, so that the rest of a seed's schedule stays the same.
+    generator.rng = Rng::with_seed(!seed);
+    if generator.chance(25) {
+        generator.change_window();
     }
-    Schedule(maker.steps)
+    Schedule(generator.steps)
 }
 
-impl Maker {
-    /// Somewhere among the steps the driver of a ride is removed, or the ride ends and is reopened; beside what goes on there.
+impl Generator {
+    /// Inserts a change of a ride's chat window somewhere: its driver is removed, or it ends and is reopened.
     fn change_window(&mut self) {
-        let place = self.rng.usize(0..=self.steps.len());
-        let rest = self.steps.split_off(place);
+        let index = self.rng.usize(0..=self.steps.len());
+        let rest = self.steps.split_off(index);
         let (ride, at) = (self.ride(), self.replica());
         if self.chance(60) {
-            self.operate(What::Unassign, ride, at);
+            self.run_operation(Action::Unassign, ride, at);
         } else {
-            self.operate(What::Complete, ride, at);
-            self.operate(What::Reopen, ride, at.other());
+            self.run_operation(Action::Complete, ride, at);
+            self.run_operation(Action::Reopen, ride, at.other());
         }
         self.steps.extend(rest);
     }
@@ -74,151 +74,151 @@ impl Maker {
         Replica::BOTH[self.rng.usize(0..2)]
     }
 
-    fn side(&mut self) -> Side {
-        [Side::Request, Side::Response][self.rng.usize(0..2)]
+    fn direction(&mut self) -> Direction {
+        [Direction::Request, Direction::Response][self.rng.usize(0..2)]
     }
 
-    /// Mostly the first, so that what is done meets.
+    /// Returns mostly the first ride, so that operations meet.
     fn ride(&mut self) -> usize {
         [1, 1, 1, 1, 1, 1, 1, 2, 2, 3][self.rng.usize(0..10)]
     }
 
-    /// Readers, and rides that replicas know.
+    /// Opens readers, and sends messages so that replicas have rides in their caches.
     fn begin(&mut self) {
         for _ in 0..self.rng.usize(1..4) {
-            let who = [Who::Old, Who::Old, Who::Rider, Who::Support][self.rng.usize(0..4)];
+            let actor = [Actor::FirstDriver, Actor::FirstDriver, Actor::Rider, Actor::Support][self.rng.usize(0..4)];
             let at = self.replica();
-            self.read(who, at);
+            self.read(actor, at);
         }
         let ride = self.ride();
         self.last = self.replica();
         for _ in 0..self.rng.usize(0..4) {
             let at = if self.chance(60) { self.last } else { self.replica() };
-            let what = self.send(ride);
-            self.operate(what, ride, at);
+            let action = self.send(ride);
+            self.run_operation(action, ride, at);
         }
     }
 
-    fn read(&mut self, who: Who, at: Replica) {
+    fn read(&mut self, actor: Actor, at: Replica) {
         self.readers += 1;
         let ride = self.sent.last().map_or(1, |(_, ride)| *ride);
         let ride = if self.chance(65) { Some(ride) } else { None };
-        self.steps.push(Step::Read { reader: self.readers, who, ride, at });
+        self.steps.push(Step::OpenStream { reader: self.readers, actor, ride, at });
     }
 
-    /// Begins an operation, and says which it is.
-    fn start(&mut self, what: What, ride: usize, at: Replica) -> usize {
+    /// Starts an operation, and returns its number.
+    fn start(&mut self, action: Action, ride: usize, at: Replica) -> usize {
         self.ops += 1;
         let op = self.ops;
         self.last = at;
-        self.steps.push(Step::Start { op, what, ride, at });
-        match what {
-            What::Send { .. } => self.sent.push((op, ride)),
-            What::Assign { driver } => self.drivers[ride] = driver,
-            What::Complete | What::Cancel => self.has_ended[ride] = true,
+        self.steps.push(Step::Start { op, action, ride, at });
+        match action {
+            Action::Send { .. } => self.sent.push((op, ride)),
+            Action::Assign { driver } => self.drivers[ride] = driver,
+            Action::Complete | Action::Cancel => self.has_ended[ride] = true,
             _ => {}
         }
         op
     }
 
-    fn operate(&mut self, what: What, ride: usize, at: Replica) {
-        let op = self.start(what, ride, at);
+    fn run_operation(&mut self, action: Action, ride: usize, at: Replica) {
+        let op = self.start(action, ride, at);
         self.steps.push(Step::Wait { op });
     }
 
-    fn gate(&mut self, at: Replica, point: Point, side: Side, nth: usize) -> usize {
+    fn gate(&mut self, at: Replica, kind: MessageKind, direction: Direction, nth: usize) -> usize {
         self.gates += 1;
-        self.steps.push(Step::Hold { gate: self.gates, at, point, side, nth });
+        self.steps.push(Step::AddGate { gate: self.gates, at, kind, direction, nth });
         self.gates
     }
 
-    fn driver(&self, ride: usize) -> Who {
+    fn driver(&self, ride: usize) -> Actor {
         self.drivers[ride]
     }
 
-    fn send(&mut self, ride: usize) -> What {
-        let who = [Who::Rider, self.driver(ride), Who::Support][self.rng.usize(0..3)];
-        What::Send { who, named: self.chance(30) }
+    fn send(&mut self, ride: usize) -> Action {
+        let actor = [Actor::Rider, self.driver(ride), Actor::Support][self.rng.usize(0..3)];
+        Action::Send { actor, named: self.chance(30) }
     }
 
-    /// Something that is written, on this ride or one that it is about.
-    fn write(&mut self) -> (What, usize) {
+    /// Returns a random write, on a random ride or on the ride of the message that it is about.
+    fn write(&mut self) -> (Action, usize) {
         let ride = self.ride();
         let about = if self.sent.is_empty() { None } else { Some(self.sent[self.rng.usize(0..self.sent.len())]) };
-        // What was sent last is what is still under way.
+        // The message that was sent last is most likely still in flight.
         let about = if self.chance(70) { self.sent.last().copied() } else { about };
         match (self.rng.u32(0..100), about) {
-            (0..26, Some((of, ride))) => (What::Delete { of, by_support: self.chance(40) }, ride),
-            (26..31, Some((of, ride))) => (What::Edit { of }, ride),
-            (31..36, Some((of, ride))) => (What::Retry { of }, ride),
+            (0..26, Some((of, ride))) => (Action::Delete { of, by_support: self.chance(40) }, ride),
+            (26..31, Some((of, ride))) => (Action::Edit { of }, ride),
+            (31..36, Some((of, ride))) => (Action::Retry { of }, ride),
             (36..48, _) => {
-                let who = [Who::Rider, self.driver(ride), Who::Support, Who::Support][self.rng.usize(0..4)];
-                (What::Mark { who, read: self.chance(50) }, ride)
+                let actor = [Actor::Rider, self.driver(ride), Actor::Support, Actor::Support][self.rng.usize(0..4)];
+                (Action::UpdateReceipt { actor, read: self.chance(50) }, ride)
             }
             (48..62, _) if !self.has_ended[ride] => (self.assign(ride), ride),
-            (62..67, _) => (What::Complete, ride),
-            (67..69, _) => (What::Cancel, ride),
+            (62..67, _) => (Action::Complete, ride),
+            (67..69, _) => (Action::Cancel, ride),
             _ => (self.send(ride), ride),
         }
     }
 
-    fn assign(&mut self, ride: usize) -> What {
-        let others = [Who::Old, Who::New, Who::New, Who::Support];
+    fn assign(&mut self, ride: usize) -> Action {
+        let others = [Actor::FirstDriver, Actor::SecondDriver, Actor::SecondDriver, Actor::Support];
         let driver = others[self.rng.usize(0..4)];
-        let driver = if driver == self.driver(ride) { Who::New } else { driver };
-        What::Assign { driver }
+        let driver = if driver == self.driver(ride) { Actor::SecondDriver } else { driver };
+        Action::Assign { driver }
     }
 
-    /// Anything.
-    fn anything(&mut self) -> (What, usize) {
+    /// Returns a random operation.
+    fn random_operation(&mut self) -> (Action, usize) {
         let ride = self.ride();
         match self.rng.u32(0..100) {
-            0..12 => (What::Locate { who: self.driver(ride) }, ride),
+            0..12 => (Action::Locate { actor: self.driver(ride) }, ride),
             12..17 => {
-                let who = [Who::Rider, self.driver(ride)][self.rng.usize(0..2)];
-                (What::Type { who }, ride)
+                let actor = [Actor::Rider, self.driver(ride)][self.rng.usize(0..2)];
+                (Action::Type { actor }, ride)
             }
             17..22 => {
-                let who = Who::READERS[self.rng.usize(0..4)];
-                (if self.chance(50) { What::Poll { who } } else { What::History { who } }, ride)
+                let actor = Actor::READERS[self.rng.usize(0..4)];
+                (if self.chance(50) { Action::Poll { actor } } else { Action::History { actor } }, ride)
             }
             _ => self.write(),
         }
     }
 
-    /// Something happens, alone or beside something else.
-    fn act(&mut self, depth: usize) {
+    /// Adds a random operation or scenario.
+    fn add_random(&mut self, depth: usize) {
         match self.rng.u32(0..100) {
-            0..36 if depth < 2 => self.interrupt(depth),
-            36..52 if depth < 2 => self.slow_down(depth),
+            0..36 if depth < 2 => self.interrupt_operation(depth),
+            36..52 if depth < 2 => self.delay_reads(depth),
             52..56 => {
                 let at = self.replica();
-                self.steps.push(Step::Look { at });
+                self.steps.push(Step::FallbackPoll { at });
             }
             56..60 => {
-                let (who, at) = (Who::READERS[self.rng.usize(0..4)], self.replica());
-                self.read(who, at);
+                let (actor, at) = (Actor::READERS[self.rng.usize(0..4)], self.replica());
+                self.read(actor, at);
             }
             60..62 if self.readers > 0 => {
                 let (reader, at) = (self.rng.usize(1..=self.readers), self.replica());
                 self.steps.push(Step::Resume { reader, at });
             }
-            62..66 if depth == 0 => self.forget(),
-            66..70 if depth == 0 && !self.has_killed => self.kill(),
+            62..66 if depth == 0 => self.recreate_trimmed_ride(),
+            66..70 if depth == 0 && !self.has_killed => self.restart_replica(),
             70..72 if depth == 0 => self.fail_over(),
             80..82 => self.change_role(),
-            82..85 if depth == 0 => self.crowd(depth),
+            82..85 if depth == 0 => self.batch_behind_gates(depth),
             72..80 => {
                 let (ride, at) = (self.ride(), self.replica());
                 if !self.has_ended[ride] {
-                    let what = self.assign(ride);
-                    self.operate(what, ride, at);
-                    self.operate(What::Locate { who: self.driver(ride) }, ride, at);
+                    let action = self.assign(ride);
+                    self.run_operation(action, ride, at);
+                    self.run_operation(Action::Locate { actor: self.driver(ride) }, ride, at);
                 }
             }
             _ => {
-                let ((what, ride), at) = (self.anything(), self.replica());
-                self.operate(what, ride, at);
+                let ((action, ride), at) = (self.random_operation(), self.replica());
+                self.run_operation(action, ride, at);
             }
         }
     }

@@ -1,21 +1,24 @@
-//! Schedules: what two replicas and their Postgres say to each other is held and let go of in an order of our choosing, and
-//! afterwards everything that anybody was told is compared with the guarantees.
+//! Schedule tests: they control the order of the messages between two replicas and their Postgres, and afterwards compare every response
+//! and every event with the guarantees.
 //!
-//! Requests, responses, COMMITs, notifications are never waited for in time, but each for itself: a schedule says which message
-//! waits until when, and which is lost. So races that need a slow disk, a lost packet or a stopped process happen every time.
+//! No test waits for a fixed time until a message arrives. A schedule determines which request, response, COMMIT or notification is held
+//! until when, and which is lost. So races that need a slow disk, a lost packet or a stopped process happen in every run.
 //!
 //! | | |
 //! |---|---|
-//! | [`step`] | a schedule: its steps, and how they are written |
-//! | [`generate`] | a schedule from a seed |
-//! | [`label`], [`gate`], [`proxy`] | each message by what it is about, held or lost |
-//! | [`lane`] | two replicas on a database of their own |
-//! | [`run`], [`reader`] | one run, and its readers |
-//! | [`truth`], [`check`], [`views`], [`fresh`] | what the database has, what everybody was told, and whether that is right |
-//! | [`shrink`] | a smaller schedule that fails as well |
+//! | [`step`] | a schedule: its steps and their text form |
+//! | [`generate`] | generates a schedule from a seed |
+//! | [`classify`], [`gate`], [`proxy`] | classify each message, and hold or lose it |
+//! | [`replica_pair`] | two replicas on a database of their own |
+//! | [`run`], [`requests`], [`failover`], [`reader`] | run a schedule, with its requests, failovers and stream readers |
+//! | [`record`] | the requests and responses of a run |
+//! | [`database_state`] | the contents of the database after a run |
+//! | [`check`], [`reader_check`], [`visible_log`], [`final_reads`] | compare these with the guarantees |
+//! | [`shrink`] | shrinks a failing schedule |
 //!
-//! `RIDEWIRE_SCHEDULE=<seed, or a schedule>` runs that one, `RIDEWIRE_SCHEDULES=<number>` so many, from the seed
-//! `RIDEWIRE_SCHEDULES_FROM`; with `RIDEWIRE_SCHEDULES_SURVEY` all of them, whatever they find, and none is shrunk.
+//! - `RIDEWIRE_SCHEDULE=<seed or schedule>` runs one schedule.
+//! - `RIDEWIRE_SCHEDULES=<number>` runs that many, from the seed `RIDEWIRE_SCHEDULES_FROM`.
+//! - With `RIDEWIRE_SCHEDULES_SURVEY`, all of them run regardless of failures, and none is shrunk.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,29 +26,30 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test fails where it can"
+    reason = "a test may panic"
 )]
 
 #[path = "../support/mod.rs"]
 mod support;
 
-mod ask;
 mod check;
 mod check_tests;
-mod database;
-mod fresh;
+mod classify;
+mod database_state;
+mod failover;
+mod final_reads;
 mod gate;
 mod generate;
-mod label;
-mod lane;
 mod proxy;
 mod reader;
+mod reader_check;
+mod record;
+mod replica_pair;
+mod requests;
 mod run;
 mod shrink;
 mod step;
-mod told;
-mod truth;
-mod views;
+mod visible_log;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -53,77 +57,77 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::check::{Fault, Problem, Problems, check_database};
-use crate::fresh::{check_fresh, check_reads};
-use crate::lane::Lane;
+use crate::check::{Violation, ViolationKind, Violations, check_database};
+use crate::database_state::DatabaseState;
+use crate::final_reads::{check_earlier_reads, check_final_reads};
+use crate::reader_check::{check_reader, is_complete};
+use crate::replica_pair::ReplicaPair;
 use crate::run::Run;
 use crate::step::Schedule;
-use crate::truth::Truth;
-use crate::views::{check_reader, is_complete};
 
-/// How many schedules are run, and how many at a time: they mostly wait.
+/// The number of schedules, and how many run in parallel. They mostly wait.
 const SCHEDULES: u64 = 1_000;
 const SCHEDULES_OF_SOAK: u64 = 100_000;
-const LANES: u64 = 8;
+const PAIRS: u64 = 8;
 
-/// For how long readers may be sent what they have not got yet.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long to wait until readers have received all events.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How many failures are enough.
-const MOST_FAILURES: usize = 5;
+/// The number of failures after which the test stops.
+const MAX_FAILURES: usize = 5;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Runs a schedule, and says what is wrong with what came of it.
-async fn run(lane: &mut Lane, schedule: &Schedule) -> Vec<Problem> {
+/// Runs a schedule, and returns the violations of the guarantees.
+async fn run(replicas: &mut ReplicaPair, schedule: &Schedule) -> Vec<Violation> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let prefix = format!("s{}-", COUNT.fetch_add(1, Ordering::Relaxed));
-    let mut problems = Problems::default();
-    let mut run = Run::new(lane, prefix);
+    let mut violations = Violations::default();
+    let mut run = Run::new(replicas, prefix);
     run.prepare(schedule).await;
     for step in &schedule.0 {
         run.step(step).await;
     }
     if let Err(error) = run.finish().await {
-        problems.add(Fault::Stuck, error);
+        violations.add(ViolationKind::Stuck, error);
     }
-    let mut truth = Truth::read(&run.lane.client, &run.told.prefix).await;
-    let deadline = Instant::now() + PATIENCE;
-    // The database that is no more has given positions to what this one does not have.
+    let mut database = DatabaseState::read(&run.replicas.client, &run.record.prefix).await;
+    let deadline = Instant::now() + TIMEOUT;
+    // The lost database assigned feed positions to events that the current one does not have.
     if run.has_failed_over {
-        truth.take_feed_for_granted();
+        database.derive_feed_from_logs();
     }
-    while !truth.has_whole_feed() && Instant::now() < deadline {
+    while !database.is_feed_complete() && Instant::now() < deadline {
         sleep(Duration::from_millis(2)).await;
-        truth.read_feed(&run.lane.client, &run.told.prefix).await;
+        database.read_feed(&run.replicas.client, &run.record.prefix).await;
     }
-    // What readers had of a database that is no more is not compared with the one that is.
+    // Events that readers received from the lost database cannot be compared with the current one.
     if run.has_failed_over {
         run.readers.clear();
     }
-    while !run.readers.values().all(|reader| is_complete(&run.told, &truth, &reader.reading()))
+    while !run.readers.values().all(|reader| is_complete(&run.record, &database, &reader.transcript()))
         && Instant::now() < deadline
     {
         sleep(Duration::from_millis(2)).await;
     }
-    check_database(&run.told, &truth, &mut problems);
+    check_database(&run.record, &database, &mut violations);
     for (number, reader) in &run.readers {
-        check_reader(&run.told, &truth, *number, &reader.reading(), &mut problems);
+        check_reader(&run.record, &database, *number, &reader.transcript(), &mut violations);
     }
-    check_reads(&run.told, &truth, &mut problems);
-    check_fresh(&mut run, &truth, &mut problems).await;
+    check_earlier_reads(&run.record, &database, &mut violations);
+    check_final_reads(&mut run, &database, &mut violations).await;
     if run.has_killed {
-        check_presence(&run, &mut problems).await;
+        check_presence(&run, &mut violations).await;
     }
-    problems.0.sort();
-    problems.0.dedup();
-    problems.0
+    violations.0.sort();
+    violations.0.dedup();
+    violations.0
 }
 
-/// Nobody is online who is registered nowhere: by no replica that lives, nor for a time that has not passed.
-async fn check_presence(run: &Run<'_>, problems: &mut Problems) {
+/// Checks that every online user has a presence registration that has not expired, or one at a replica whose lease has not expired.
+async fn check_presence(run: &Run<'_>, violations: &mut Violations) {
     let query = "select topic, user_id from presence_states
                  where online and (starts_with(topic, 'ride/' || $1) or starts_with(user_id, $1)) and not exists (
                      select from presence
@@ -131,42 +135,42 @@ async fn check_presence(run: &Run<'_>, problems: &mut Problems) {
                          and (exists (select from replicas where replicas.replica = presence.replica
                                           and replicas.expires_at > clock_timestamp())
                               or (to_jsonb(presence) ->> 'expires_at')::timestamptz > clock_timestamp()))";
-    // Whoever renews its lease next takes them out: twice that.
+    // The next heartbeat of the other replica removes expired registrations. This allows for two.
     let deadline = Instant::now() + Duration::from_secs(12);
     loop {
-        let rows = run.lane.client.query(query, &[&run.told.prefix]).await.unwrap();
+        let rows = run.replicas.client.query(query, &[&run.record.prefix]).await.unwrap();
         let Some(row) = rows.first() else { return };
         if Instant::now() > deadline {
             let (topic, user): (String, String) = (row.get(0), row.get(1));
-            return problems.add(Fault::Online, format!("{user} stays online on {topic}"));
+            return violations.add(ViolationKind::Online, format!("{user} stays online on {topic}"));
         }
         sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// What has failed.
+/// A schedule that has failed.
 struct Failure {
     seed: u64,
     schedule: Schedule,
-    problems: Vec<Problem>,
+    violations: Vec<Violation>,
 }
 
-/// What lanes share.
+/// The state that the workers share.
 #[derive(Default)]
 struct Work {
     next: AtomicU64,
-    is_over: AtomicBool,
+    is_done: AtomicBool,
     failures: Mutex<Vec<Failure>>,
-    /// The first seed that has found each fault, and how many have.
-    found: Mutex<BTreeMap<Fault, (u64, u64)>>,
+    /// For each kind of violation: the first seed that has found it, and the number of schedules.
+    found: Mutex<BTreeMap<ViolationKind, (u64, u64)>>,
 }
 
 impl Work {
-    fn note(&self, seed: u64, problems: &[Problem]) {
+    fn record(&self, seed: u64, violations: &[Violation]) {
         let mut found = self.found.lock().unwrap();
-        let faults: std::collections::BTreeSet<_> = problems.iter().map(|problem| problem.fault).collect();
-        for fault in faults {
-            let (first, count) = found.entry(fault).or_insert((seed, 0));
+        let kinds: std::collections::BTreeSet<_> = violations.iter().map(|violation| violation.kind).collect();
+        for kind in kinds {
+            let (first, count) = found.entry(kind).or_insert((seed, 0));
             *first = seed.min(*first);
             *count += 1;
         }
@@ -174,68 +178,68 @@ impl Work {
 }
 
 async fn work(shared: &Work, last: u64, is_survey: bool) {
-    let most_failures = if is_survey { usize::MAX } else { MOST_FAILURES };
-    let mut lane = Lane::open().await;
-    while !shared.is_over.load(Ordering::Relaxed) {
+    let most_failures = if is_survey { usize::MAX } else { MAX_FAILURES };
+    let mut replicas = ReplicaPair::open().await;
+    while !shared.is_done.load(Ordering::Relaxed) {
         let seed = shared.next.fetch_add(1, Ordering::Relaxed);
         if seed > last {
             break;
         }
         let schedule = generate::generate(seed);
-        let problems = run(&mut lane, &schedule).await;
-        shared.note(seed, &problems);
-        if problems.is_empty() {
+        let violations = run(&mut replicas, &schedule).await;
+        shared.record(seed, &violations);
+        if violations.is_empty() {
             continue;
         }
-        let is_stuck = problems.iter().any(|problem| problem.fault == Fault::Stuck);
+        let is_stuck = violations.iter().any(|violation| violation.kind == ViolationKind::Stuck);
         if is_stuck {
-            lane = Lane::open().await;
+            replicas = ReplicaPair::open().await;
         }
         let enough = shared.failures.lock().unwrap().len() >= most_failures;
-        let (schedule, problems) = match !is_survey && !enough {
-            true => shrink::shrink(&mut lane, schedule, problems, run).await,
-            false => (schedule, problems),
+        let (schedule, violations) = match !is_survey && !enough {
+            true => shrink::shrink(&mut replicas, schedule, violations, run).await,
+            false => (schedule, violations),
         };
         let mut failures = shared.failures.lock().unwrap();
-        failures.push(Failure { seed, schedule, problems });
-        shared.is_over.store(failures.len() >= most_failures, Ordering::Relaxed);
+        failures.push(Failure { seed, schedule, violations });
+        shared.is_done.store(failures.len() >= most_failures, Ordering::Relaxed);
     }
 }
 
-/// Runs something in a thread and a runtime of its own.
-fn in_a_runtime<T>(work: impl Future<Output = T>) -> T {
+/// Runs a future in a runtime of its own.
+fn in_runtime<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 fn print(failure: &Failure) {
     eprintln!("--- schedule {}", failure.seed);
-    failure.problems.iter().for_each(|problem| eprintln!("{problem}"));
+    failure.violations.iter().for_each(|violation| eprintln!("{violation}"));
     eprintln!("RIDEWIRE_SCHEDULE='{}'", failure.schedule);
 }
 
-/// Runs one schedule that the environment names; that of a seed is shrunk where it fails.
-async fn replay(named: &str) -> Vec<Problem> {
-    let seed = named.parse().ok();
+/// Runs the schedule or seed from the environment. A failing schedule from a seed is shrunk.
+async fn replay(text: &str) -> Vec<Violation> {
+    let seed = text.parse().ok();
     let schedule = match seed {
         Some(seed) => generate::generate(seed),
-        None => Schedule::parse(named).unwrap_or_else(|| panic!("no schedule: {named}")),
+        None => Schedule::parse(text).unwrap_or_else(|| panic!("not a schedule: {text}")),
     };
     eprintln!("{schedule}");
-    let mut lane = Lane::open().await;
-    let problems = run(&mut lane, &schedule).await;
-    problems.iter().for_each(|problem| eprintln!("{problem}"));
-    if let Some(seed) = seed.filter(|_| !problems.is_empty()) {
-        let (schedule, problems) = shrink::shrink(&mut lane, schedule, problems.clone(), run).await;
-        print(&Failure { seed, schedule, problems });
+    let mut replicas = ReplicaPair::open().await;
+    let violations = run(&mut replicas, &schedule).await;
+    violations.iter().for_each(|violation| eprintln!("{violation}"));
+    if let Some(seed) = seed.filter(|_| !violations.is_empty()) {
+        let (schedule, violations) = shrink::shrink(&mut replicas, schedule, violations.clone(), run).await;
+        print(&Failure { seed, schedule, violations });
     }
-    problems
+    violations
 }
 
 #[test]
 fn the_guarantees_hold_in_every_schedule() {
-    if let Ok(named) = std::env::var("RIDEWIRE_SCHEDULE") {
-        let problems = in_a_runtime(replay(&named));
-        assert!(problems.is_empty(), "the guarantees are broken");
+    if let Ok(text) = std::env::var("RIDEWIRE_SCHEDULE") {
+        let violations = in_runtime(replay(&text));
+        assert!(violations.is_empty(), "the guarantees are broken");
         return;
     }
     let soak = std::env::var_os("RIDEWIRE_SOAK").is_some();
@@ -244,20 +248,20 @@ fn the_guarantees_hold_in_every_schedule() {
     let is_survey = std::env::var_os("RIDEWIRE_SCHEDULES_SURVEY").is_some();
     let shared = Work { next: AtomicU64::new(first), ..Work::default() };
     std::thread::scope(|scope| {
-        for _ in 0..number("RIDEWIRE_SCHEDULE_LANES").unwrap_or(LANES).min(schedules) {
-            scope.spawn(|| in_a_runtime(work(&shared, first + schedules - 1, is_survey)));
+        for _ in 0..number("RIDEWIRE_SCHEDULE_LANES").unwrap_or(PAIRS).min(schedules) {
+            scope.spawn(|| in_runtime(work(&shared, first + schedules - 1, is_survey)));
         }
     });
     let failures = shared.failures.into_inner().unwrap();
     failures.iter().for_each(print);
-    for (fault, (seed, count)) in shared.found.into_inner().unwrap() {
-        eprintln!("{fault:?}: first found by {seed}, by {count} of {schedules} schedules in all");
+    for (kind, (seed, count)) in shared.found.into_inner().unwrap() {
+        eprintln!("{kind:?}: first found by {seed}, by {count} of {schedules} schedules in all");
     }
     assert!(failures.is_empty(), "the guarantees are broken in {} schedules", failures.len());
 }
 
 #[test]
-fn what_is_printed_of_a_schedule_is_that_schedule() {
+fn a_printed_schedule_parses_to_the_same_schedule() {
     for seed in 0..2_000 {
         let schedule = generate::generate(seed);
         assert_eq!(Schedule::parse(&schedule.to_string()), Some(schedule));

@@ -1,7 +1,7 @@
-//! Between a replica and its Postgres: each message can be held, and let go of or lost, one by one.
+//! The proxy between a replica and its Postgres. It can hold, forward or lose each message.
 //!
-//! A connection's requests keep their order, as do its responses: what follows a message that is held waits as well. Each
-//! connection is one of a replica's pool, or its listener's.
+//! The requests of a connection keep their order, and so do its responses: the messages after a held message wait too. Each connection
+//! belongs to a replica's pool or to its listener.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -18,11 +18,11 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
-use crate::gate::{Gate, Side, Verdict};
-use crate::label::{Labeller, Point, Request};
+use crate::classify::{MessageKind, Request, RequestClassifier};
+use crate::gate::{Decision, Direction, Gate};
 use crate::support::Frames;
 
-/// Counts the notifications of a database that its proxies have seen being sent.
+/// Counts the notifications that the proxies of a database have seen being sent.
 pub(crate) type Sent = Arc<AtomicUsize>;
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Shared {
     socket: PathBuf,
     sent: Sent,
     state: Mutex<State>,
-    /// Raised to cut all connections.
+    /// Incremented to cut all connections.
     cuts: watch::Sender<usize>,
 }
 
@@ -39,34 +39,34 @@ struct State {
     gates: Vec<Arc<Gate>>,
     connections: HashMap<usize, Connection>,
     accepted: usize,
-    /// Counts everything that moves.
-    moves: usize,
+    /// Counts every message and change.
+    activity: usize,
 }
 
 #[derive(Debug, Default)]
 struct Connection {
-    /// Requests that Postgres has and has not answered.
-    asked: VecDeque<Request>,
-    /// Of a listener: how many notifications had been sent when it began, and how many it was sent since.
-    hears: Option<(usize, usize)>,
+    /// The requests to which Postgres has not responded.
+    pending: VecDeque<Request>,
+    /// For a listener: how many notifications had been sent when it began, and how many it has received since.
+    notifications: Option<(usize, usize)>,
     /// Whether its responses are held.
     is_held: bool,
-    /// Whether the replica has gone, and Postgres still is at what it was asked.
-    is_leaving: bool,
+    /// Whether the replica has disconnected while Postgres still processes its requests.
+    is_closing: bool,
 }
 
-/// What moves through a proxy.
+/// The state of a proxy's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Traffic {
-    /// Counts everything that has moved.
-    pub(crate) moves: usize,
-    /// How many connections Postgres owes an answer, or an end.
-    pub(crate) asked: usize,
-    /// Whether a notification was sent that has not come by.
+    /// Counts every message and change.
+    pub(crate) activity: usize,
+    /// The number of connections on which a response or the end is pending.
+    pub(crate) pending: usize,
+    /// Whether a notification was sent that a listener has not received.
     pub(crate) has_hints: bool,
 }
 
-/// The proxy of one replica. It ends with its value.
+/// The proxy of one replica. It stops when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -76,7 +76,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy to the Postgres (on a Unix socket) that `url` names.
+    /// Starts a proxy to the Postgres (on a Unix socket) of `url`.
     pub(crate) async fn start(url: &str, sent: Sent) -> Self {
         let config: Config = url.parse().unwrap();
         let [Host::Unix(directory)] = config.get_hosts() else { panic!("a Unix socket is expected: {url}") };
@@ -93,49 +93,54 @@ impl Proxy {
         Self { address, config, shared, accepting }
     }
 
-    /// The `DATABASE_URL` that leads through here.
+    /// Returns the `DATABASE_URL` through this proxy.
     pub(crate) fn url(&self) -> String {
         let user = self.config.get_user().unwrap_or("postgres");
         let database = self.config.get_dbname().unwrap_or(user);
         format!("postgresql://{user}@{}/{database}?sslmode=disable", self.address)
     }
 
-    /// Puts up a gate.
-    pub(crate) fn hold(&self, point: Point, side: Side, nth: usize) -> Arc<Gate> {
-        let gate = Arc::new(Gate::new(point, side, nth));
+    /// Adds a gate.
+    pub(crate) fn add_gate(&self, kind: MessageKind, direction: Direction, nth: usize) -> Arc<Gate> {
+        let gate = Arc::new(Gate::new(kind, direction, nth));
         self.shared.state().gates.push(Arc::clone(&gate));
         gate
     }
 
-    /// Takes down all gates: what they hold goes on.
+    /// Removes all gates, and forwards the messages that they hold.
     pub(crate) fn release_all(&self) {
-        self.shared.state().gates.drain(..).for_each(|gate| gate.decide(Verdict::Release));
+        self.shared.state().gates.drain(..).for_each(|gate| gate.decide(Decision::Release));
     }
 
-    /// Cuts all connections, with all that they hold.
+    /// Cuts all connections, with all held messages.
     pub(crate) fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// What moves.
+    /// Returns the state of the connections.
     pub(crate) fn traffic(&self) -> Traffic {
         let sent = self.shared.sent.load(Ordering::SeqCst);
         let state = self.shared.state();
-        let asked = |one: &&Connection| (one.is_leaving || !one.asked.is_empty()) && !one.is_held;
-        let misses = |one: &Connection| one.hears.is_some_and(|(base, heard)| base + heard < sent) && !one.is_held;
+        let pending =
+            |connection: &&Connection| (connection.is_closing || !connection.pending.is_empty()) && !connection.is_held;
+        let misses = |connection: &Connection| {
+            connection.notifications.is_some_and(|(base, received)| base + received < sent) && !connection.is_held
+        };
         Traffic {
-            moves: state.moves,
-            asked: state.connections.values().filter(asked).count(),
+            activity: state.activity,
+            pending: state.connections.values().filter(pending).count(),
             has_hints: state.connections.values().any(misses),
         }
     }
 
-    /// Takes what was sent until now for heard: Postgres joins equal notifications of one transaction.
-    pub(crate) fn forgive_hints(&self) {
+    /// Counts all notifications that were sent so far as received, because Postgres merges equal notifications of one transaction.
+    pub(crate) fn ignore_missing_hints(&self) {
         let sent = self.shared.sent.load(Ordering::SeqCst);
         let mut state = self.shared.state();
-        for (base, heard) in state.connections.values_mut().filter_map(|one| one.hears.as_mut()) {
-            *base = sent.saturating_sub(*heard);
+        for (base, received) in
+            state.connections.values_mut().filter_map(|connection| connection.notifications.as_mut())
+        {
+            *base = sent.saturating_sub(*received);
         }
     }
 }
@@ -153,18 +158,18 @@ impl Shared {
         self.state.lock().unwrap()
     }
 
-    /// The gate that catches a message, if one does.
-    fn caught(&self, point: Option<Point>, side: Side) -> Option<Arc<Gate>> {
+    /// Returns the gate that holds a message, if any.
+    fn catch(&self, kind: Option<MessageKind>, direction: Direction) -> Option<Arc<Gate>> {
         let mut state = self.state();
-        state.moves += 1;
-        let point = point?;
-        let caught = state.gates.iter().position(|gate| gate.catches(point, side))?;
+        state.activity += 1;
+        let kind = kind?;
+        let caught = state.gates.iter().position(|gate| gate.catches(kind, direction))?;
         Some(state.gates[caught].clone())
     }
 
     fn update(&self, number: usize, update: impl FnOnce(&mut Connection)) {
         let mut state = self.state();
-        state.moves += 1;
+        state.activity += 1;
         update(state.connections.entry(number).or_default());
     }
 }
@@ -186,7 +191,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 () = link.serve(client) => {}
             }
             let mut state = shared.state();
-            state.moves += 1;
+            state.activity += 1;
             state.connections.remove(&number);
         });
     }
@@ -209,10 +214,10 @@ impl Link<'_> {
         tokio::join!(self.upstream(from_client, to_postgres), self.downstream(from_postgres, to_client));
     }
 
-    /// Postgres gets all that was let through, and then the end.
+    /// Forwards requests to Postgres, and then the end of the connection.
     async fn upstream(&self, mut from: OwnedReadHalf, mut to: UnixWrite) {
         self.forward(&mut from, &mut to).await;
-        self.shared.update(self.number, |one| one.is_leaving = true);
+        self.shared.update(self.number, |connection| connection.is_closing = true);
         drop(from);
         let _ = to.shutdown().await;
     }
@@ -220,7 +225,7 @@ impl Link<'_> {
     async fn forward(&self, from: &mut OwnedReadHalf, to: &mut UnixWrite) {
         let mut cut = self.cut.subscribe();
         let mut frames = Frames::of_client();
-        let mut labeller = Labeller::default();
+        let mut classifier = RequestClassifier::default();
         let (mut request, mut ready) = (Vec::new(), Vec::new());
         loop {
             tokio::select! {
@@ -229,31 +234,31 @@ impl Link<'_> {
             }
             while let Some(frame) = frames.next() {
                 request.extend(&frame);
-                let Some(done) = labeller.take(&frame) else { continue };
-                if let Some(gate) = self.shared.caught(done.point, Side::Request) {
+                let Some(done) = classifier.push(&frame) else { continue };
+                if let Some(gate) = self.shared.catch(done.kind, Direction::Request) {
                     if to.write_all(&std::mem::take(&mut ready)).await.is_err() {
                         return;
                     }
-                    match gate.verdict().await {
-                        Verdict::Release | Verdict::Hold => {}
-                        Verdict::Cut => {
+                    match gate.decision().await {
+                        Decision::Release | Decision::Pending => {}
+                        Decision::Cut => {
                             self.cut.send_replace(true);
                             return;
                         }
-                        Verdict::Late => {
+                        Decision::DeliverLate => {
                             self.cut.send_replace(true);
-                            if gate.arrives().await {
-                                self.shared.update(self.number, |one| one.asked.push_back(done));
+                            if gate.is_delivered_late().await {
+                                self.shared.update(self.number, |connection| connection.pending.push_back(done));
                                 let _ = to.write_all(&request).await;
                             }
                             return;
                         }
                     }
                 }
-                self.shared.update(self.number, |one| one.asked.push_back(done));
+                self.shared.update(self.number, |connection| connection.pending.push_back(done));
                 ready.append(&mut request);
             }
-            // What is no request yet (a Flush, or the end of the connection) goes as it comes.
+            // Frames that do not complete a request (a Flush, or the end of the connection) are forwarded immediately.
             if to.write_all(&std::mem::take(&mut ready)).await.is_err() {
                 return;
             }
@@ -275,17 +280,18 @@ impl Link<'_> {
                 _ = cut.changed(), if !is_cut => continue,
             }
             while let Some(frame) = frames.next() {
-                let kind = frame.first().copied();
+                let tag = frame.first().copied();
                 response.extend(frame);
-                let is_response = kind == Some(b'Z');
-                rows += usize::from(kind == Some(b'D'));
-                // Notifications come between responses.
-                let is_hint = kind == Some(b'A') && response.len() < 8_192 && rows == 0;
+                let is_response = tag == Some(b'Z');
+                rows += usize::from(tag == Some(b'D'));
+                // Notifications arrive between responses.
+                let is_hint = tag == Some(b'A') && response.len() < 8_192 && rows == 0;
                 if !is_response && !is_hint {
                     continue;
                 }
-                let point = if is_response { self.answered(std::mem::take(&mut rows)) } else { self.heard() };
-                if !self.is_let_through(point, to.is_some()).await {
+                let kind =
+                    if is_response { self.response_received(std::mem::take(&mut rows)) } else { self.hint_received() };
+                if !self.may_pass(kind, to.is_some()).await {
                     response.clear();
                     if is_hint {
                         self.lose_hints(&mut frames, &mut from);
@@ -297,20 +303,20 @@ impl Link<'_> {
                 self.write(&mut to, &std::mem::take(&mut response)).await;
             }
         }
-        // The last words of a session that was ended.
+        // The last message of a terminated session.
         self.write(&mut to, &response).await;
         self.cut.send_replace(true);
     }
 
-    async fn is_let_through(&self, point: Option<Point>, has_client: bool) -> bool {
-        let Some(gate) = self.shared.caught(point, Side::Response) else { return true };
-        self.shared.update(self.number, |one| one.is_held = true);
-        let verdict = if has_client { gate.verdict().await } else { Verdict::Release };
-        self.shared.update(self.number, |one| one.is_held = false);
-        verdict == Verdict::Release
+    async fn may_pass(&self, kind: Option<MessageKind>, has_client: bool) -> bool {
+        let Some(gate) = self.shared.catch(kind, Direction::Response) else { return true };
+        self.shared.update(self.number, |connection| connection.is_held = true);
+        let decision = if has_client { gate.decision().await } else { Decision::Release };
+        self.shared.update(self.number, |connection| connection.is_held = false);
+        decision == Decision::Release
     }
 
-    /// The replica may be gone; then Postgres is listened to all the same.
+    /// Writes to the replica. If the replica has gone, the responses of Postgres are still read.
     async fn write(&self, to: &mut Option<OwnedWriteHalf>, bytes: &[u8]) {
         if let Some(client) = to.as_mut()
             && !bytes.is_empty()
@@ -320,28 +326,30 @@ impl Link<'_> {
         }
     }
 
-    /// Notes that a request was answered, and says which.
-    fn answered(&self, rows: usize) -> Option<Point> {
-        let mut point = None;
-        self.shared.update(self.number, |one| {
-            let Some(request) = one.asked.pop_front() else { return };
-            point = request.point;
-            if request.point == Some(Point::Notify) {
+    /// Records that a request has its response, and returns the request's kind.
+    fn response_received(&self, rows: usize) -> Option<MessageKind> {
+        let mut kind = None;
+        self.shared.update(self.number, |connection| {
+            let Some(request) = connection.pending.pop_front() else { return };
+            kind = request.kind;
+            if request.kind == Some(MessageKind::Notify) {
                 self.shared.sent.fetch_add(rows, Ordering::SeqCst);
             }
             if request.listens {
-                one.hears.get_or_insert((self.shared.sent.load(Ordering::SeqCst), 0));
+                connection.notifications.get_or_insert((self.shared.sent.load(Ordering::SeqCst), 0));
             }
         });
-        point
+        kind
     }
 
-    fn heard(&self) -> Option<Point> {
-        self.shared.update(self.number, |one| one.hears.iter_mut().for_each(|(_, heard)| *heard += 1));
-        Some(Point::Hint)
+    fn hint_received(&self) -> Option<MessageKind> {
+        self.shared.update(self.number, |connection| {
+            connection.notifications.iter_mut().for_each(|(_, received)| *received += 1)
+        });
+        Some(MessageKind::Hint)
     }
 
-    /// Loses the notifications that have come while one was held, with it.
+    /// Loses the notifications that arrived while a lost notification was held.
     fn lose_hints(&self, frames: &mut Frames, from: &mut UnixRead) {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(read) = from.try_read(&mut bytes)
@@ -350,7 +358,7 @@ impl Link<'_> {
             frames.push(&bytes[..read]);
         }
         while frames.next().is_some() {
-            self.heard();
+            self.hint_received();
         }
     }
 }

@@ -1,19 +1,19 @@
-//! A reader of an event stream, and all that it was sent.
+//! A reader of an event stream, and everything that it has received.
 
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::step::Who;
+use crate::step::Actor;
 use crate::support::{Item as Parsed, Parser};
 
-/// Something that a stream has sent.
+/// An event on a stream.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
     pub(crate) id: Option<String>,
     pub(crate) kind: String,
-    /// As it came.
+    /// The data as received.
     pub(crate) text: String,
 }
 
@@ -23,27 +23,27 @@ impl Item {
     }
 }
 
-/// How one connection went.
+/// What a reader has received on one connection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Segment {
-    /// The cursor that it began with, where it went on.
+    /// The cursor from which it resumed.
     pub(crate) after: Option<String>,
-    /// `None` until there is an answer.
+    /// `None` until there is a response.
     pub(crate) status: Option<u16>,
     pub(crate) items: Vec<Item>,
-    /// Nothing more comes: it was ended by the server, if that has said so, or cut.
+    /// Whether the connection has ended: closed by the server, or cut.
     pub(crate) has_ended: bool,
-    /// What is wrong with what came.
-    pub(crate) fault: Option<String>,
+    /// Why the stream could not be parsed.
+    pub(crate) error: Option<String>,
 }
 
 impl Segment {
-    /// Whether the stream has begun, or has failed to.
+    /// Whether the stream has begun or has ended.
     pub(crate) fn is_open(&self) -> bool {
         !self.items.is_empty() || self.has_ended
     }
 
-    /// What the server said when it ended the stream.
+    /// Returns the reason that the server sent before it ended the stream.
     pub(crate) fn closing(&self) -> Option<String> {
         let last = self.items.last().filter(|item| item.kind == "stream:closing")?;
         last.data()["reason"].as_str().map(str::to_owned)
@@ -54,19 +54,19 @@ impl Segment {
     }
 }
 
-/// What a reader got, over all its connections.
+/// What a reader has received on all its connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Reading {
-    pub(crate) who: Who,
-    /// `None`: everything of theirs.
+pub(crate) struct Transcript {
+    pub(crate) actor: Actor,
+    /// `None` for the merged stream.
     pub(crate) ride: Option<usize>,
     pub(crate) segments: Vec<Segment>,
 }
 
-/// A reader, over all its connections.
+/// A reader with its connection.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    pub(crate) who: Who,
+    pub(crate) actor: Actor,
     pub(crate) ride: Option<usize>,
     done: Vec<Segment>,
     current: Arc<Mutex<Segment>>,
@@ -74,26 +74,26 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Opens a stream, which goes on where the one before ended. `request` is given what that is.
+    /// Opens a stream, which resumes after the stream `before`. `request` receives the cursor to resume from.
     pub(crate) fn open(
-        (who, ride): (Who, Option<usize>),
+        (actor, ride): (Actor, Option<usize>),
         request: impl FnOnce(Option<&str>) -> reqwest::RequestBuilder,
         before: Option<Self>,
     ) -> Self {
-        // What comes on the connection before from now on is lost on its way.
+        // Events that arrive on the old connection from now on are lost.
         let done = before.map_or_else(Vec::new, |before| before.segments());
         let after = done.iter().rev().find_map(Segment::last_id).map(str::to_owned);
         let request = request(after.as_deref());
         let current = Arc::new(Mutex::new(Segment { after, ..Segment::default() }));
         let task = tokio::spawn(read(request, Arc::clone(&current)));
-        Self { who, ride, done, current, task }
+        Self { actor, ride, done, current, task }
     }
 
     pub(crate) fn is_open(&self) -> bool {
         self.current.lock().unwrap().is_open()
     }
 
-    /// How much has come on the present connection.
+    /// Returns the number of items on the current connection.
     pub(crate) fn count(&self) -> usize {
         self.current.lock().unwrap().items.len()
     }
@@ -104,9 +104,9 @@ impl Reader {
         segments
     }
 
-    /// What came so far.
-    pub(crate) fn reading(&self) -> Reading {
-        Reading { who: self.who, ride: self.ride, segments: self.segments() }
+    /// Returns what was received so far.
+    pub(crate) fn transcript(&self) -> Transcript {
+        Transcript { actor: self.actor, ride: self.ride, segments: self.segments() }
     }
 }
 
@@ -117,14 +117,14 @@ impl Drop for Reader {
 }
 
 async fn read(request: reqwest::RequestBuilder, segment: Arc<Mutex<Segment>>) {
-    let outcome = follow(request, &segment).await;
+    let outcome = receive(request, &segment).await;
     let mut segment = segment.lock().unwrap();
     segment.has_ended = true;
-    segment.fault = outcome.err();
+    segment.error = outcome.err();
 }
 
-async fn follow(request: reqwest::RequestBuilder, segment: &Mutex<Segment>) -> Result<(), String> {
-    // A replica that is killed does not answer.
+async fn receive(request: reqwest::RequestBuilder, segment: &Mutex<Segment>) -> Result<(), String> {
+    // A killed replica sends no response.
     let Ok(mut response) = request.send().await else { return Ok(()) };
     segment.lock().unwrap().status = Some(response.status().as_u16());
     if response.status() != 200 {
@@ -133,7 +133,7 @@ async fn follow(request: reqwest::RequestBuilder, segment: &Mutex<Segment>) -> R
     let mut parser = Parser::default();
     while let Ok(Some(chunk)) = response.chunk().await {
         let parsed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parser.push(&chunk)));
-        for item in parsed.map_err(|_| "a stream that cannot be parsed".to_owned())? {
+        for item in parsed.map_err(|_| "the stream cannot be parsed".to_owned())? {
             if let Parsed::Event { kind, data: text, id, .. } = item {
                 segment.lock().unwrap().items.push(Item { id, kind, text });
             }

@@ -1,29 +1,31 @@
-//! Makes a schedule that fails smaller, as long as it fails in the same way.
+//! Shrinks a failing schedule while it fails in the same way.
 
 use std::collections::BTreeSet;
 
 use tokio::time::{Duration, Instant};
 
-use crate::check::{Fault, Problem};
-use crate::lane::Lane;
+use crate::check::{Violation, ViolationKind};
+use crate::replica_pair::ReplicaPair;
 use crate::step::{Schedule, Step};
 
-/// The most runs, and about the most time, that this takes.
-const MOST_RUNS: usize = 150;
-const MOST_TIME: Duration = Duration::from_secs(180);
+/// The maximum number of runs, and the approximate maximum duration.
+const MAX_RUNS: usize = 150;
+const MAX_TIME: Duration = Duration::from_secs(180);
 
-/// A schedule without what it does not need, and what is wrong with it. `run` runs one.
+/// Returns a smaller schedule with at least one of the same violations, and its violations. `run` runs a schedule.
 pub(crate) async fn shrink(
-    lane: &mut Lane,
+    replicas: &mut ReplicaPair,
     schedule: Schedule,
-    problems: Vec<Problem>,
-    run: impl AsyncFn(&mut Lane, &Schedule) -> Vec<Problem>,
-) -> (Schedule, Vec<Problem>) {
-    let faults = |problems: &[Problem]| problems.iter().map(|problem| problem.fault).collect::<BTreeSet<Fault>>();
-    let (mut best, mut found) = (schedule, problems);
+    violations: Vec<Violation>,
+    run: impl AsyncFn(&mut ReplicaPair, &Schedule) -> Vec<Violation>,
+) -> (Schedule, Vec<Violation>) {
+    let kinds = |violations: &[Violation]| {
+        violations.iter().map(|violation| violation.kind).collect::<BTreeSet<ViolationKind>>()
+    };
+    let (mut best, mut found) = (schedule, violations);
     let mut size = (best.0.len() / 2).max(1);
     let (mut runs, began) = (0, Instant::now());
-    let is_enough = |runs: usize| runs >= MOST_RUNS || began.elapsed() > MOST_TIME;
+    let is_enough = |runs: usize| runs >= MAX_RUNS || began.elapsed() > MAX_TIME;
     loop {
         let mut begin = 0;
         let mut has_shrunk = false;
@@ -34,9 +36,9 @@ pub(crate) async fn shrink(
                 continue;
             }
             runs += 1;
-            let problems = run(lane, &smaller).await;
-            if faults(&problems).intersection(&faults(&found)).next().is_some() {
-                (best, found, has_shrunk) = (smaller, problems, true);
+            let violations = run(replicas, &smaller).await;
+            if kinds(&violations).intersection(&kinds(&found)).next().is_some() {
+                (best, found, has_shrunk) = (smaller, violations, true);
             } else {
                 begin += size;
             }
@@ -48,21 +50,24 @@ pub(crate) async fn shrink(
     }
 }
 
-/// A schedule without some steps, and without those that mean nothing without them.
+/// Returns a schedule without some steps, and without the steps that depend on them.
 fn without(schedule: &Schedule, steps: std::ops::Range<usize>) -> Schedule {
     let kept = schedule.0.iter().enumerate().filter(|(index, _)| !steps.contains(index)).map(|(_, step)| *step);
     let kept: Vec<_> = kept.collect();
-    let has_gate = |wanted: usize| kept.iter().any(|step| matches!(step, Step::Hold { gate, .. } if *gate == wanted));
+    let has_gate =
+        |wanted: usize| kept.iter().any(|step| matches!(step, Step::AddGate { gate, .. } if *gate == wanted));
     let has_op = |wanted: usize| kept.iter().any(|step| matches!(step, Step::Start { op, .. } if *op == wanted));
     let has_reader =
-        |wanted: usize| kept.iter().any(|step| matches!(step, Step::Read { reader, .. } if *reader == wanted));
-    let means = |step: &Step| match *step {
-        Step::Reach { gate } | Step::Release { gate } | Step::Cut { gate } | Step::Late { gate } => has_gate(gate),
-        Step::FailOver { .. } => kept.iter().any(|step| matches!(step, Step::Lag { .. })),
+        |wanted: usize| kept.iter().any(|step| matches!(step, Step::OpenStream { reader, .. } if *reader == wanted));
+    let is_valid = |step: &Step| match *step {
+        Step::Reach { gate } | Step::Release { gate } | Step::Cut { gate } | Step::DeliverLate { gate } => {
+            has_gate(gate)
+        }
+        Step::FailOver { .. } => kept.iter().any(|step| matches!(step, Step::DetachStandby { .. })),
         Step::Wait { op } => has_op(op),
-        Step::Start { what, .. } => what.about().is_none_or(has_op),
+        Step::Start { action, .. } => action.about().is_none_or(has_op),
         Step::Resume { reader, .. } => has_reader(reader),
         _ => true,
     };
-    Schedule(kept.iter().copied().filter(means).collect())
+    Schedule(kept.iter().copied().filter(is_valid).collect())
 }

@@ -1,14 +1,14 @@
-//! A schedule: the steps of one run, and how they are written.
+//! A schedule: the steps of one run and their text form.
 //!
-//! Everything in it is named, nothing is counted from what happens, so that a schedule means the same each time, and still
-//! means something when steps are left out of it.
+//! Every operation, gate and reader has a number in the schedule, and none depends on what happens in a run. So a schedule means the same
+//! in each run, and is still valid when steps are removed from it.
 
 use std::fmt;
 
-use crate::gate::Side;
-use crate::label::Point;
+use crate::classify::MessageKind;
+use crate::gate::Direction;
 
-/// One of the two.
+/// One of the two replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Replica {
     A,
@@ -27,28 +27,28 @@ impl Replica {
     }
 }
 
-/// Somebody. Their names are made unique for each run.
+/// A user. The user ids are unique per run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Who {
+pub(crate) enum Actor {
     Rider,
     /// The first driver.
-    Old,
-    /// Who may replace the first driver.
-    New,
-    /// Support, who may drive as well.
+    FirstDriver,
+    /// The driver who may replace the first one.
+    SecondDriver,
+    /// Support, who may also become a driver.
     Support,
-    /// The platform.
+    /// The platform's backend.
     Service,
 }
 
-impl Who {
-    /// Those who read.
-    pub(crate) const READERS: [Self; 4] = [Self::Rider, Self::Old, Self::New, Self::Support];
+impl Actor {
+    /// The actors that open streams.
+    pub(crate) const READERS: [Self; 4] = [Self::Rider, Self::FirstDriver, Self::SecondDriver, Self::Support];
 
     const ALL: [(Self, &'static str); 5] = [
         (Self::Rider, "rider"),
-        (Self::Old, "old"),
-        (Self::New, "new"),
+        (Self::FirstDriver, "old"),
+        (Self::SecondDriver, "new"),
         (Self::Support, "support"),
         (Self::Service, "service"),
     ];
@@ -58,12 +58,12 @@ impl Who {
     }
 }
 
-/// Something that somebody asks of a replica.
+/// A request to a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum What {
-    /// Sends a message, under a name or without.
+pub(crate) enum Action {
+    /// Sends a message, with or without a `clientMessageId`.
     Send {
-        who: Who,
+        actor: Actor,
         named: bool,
     },
     /// Sends the message of another operation again.
@@ -74,43 +74,43 @@ pub(crate) enum What {
     Edit {
         of: usize,
     },
-    /// Deletes the message of another operation: its sender, or support.
+    /// Deletes the message of another operation, as its sender or as support.
     Delete {
         of: usize,
         by_support: bool,
     },
-    /// Marks the last message of others as delivered, or read.
-    Mark {
-        who: Who,
+    /// Marks the last message of another user as delivered or read.
+    UpdateReceipt {
+        actor: Actor,
         read: bool,
     },
     /// Assigns a driver.
     Assign {
-        driver: Who,
+        driver: Actor,
     },
     /// Removes the driver.
     Unassign,
     Complete,
     Cancel,
-    /// Reopens a ride that has ended.
+    /// Reopens an ended ride.
     Reopen,
-    /// Posts a location, as the ride's driver.
+    /// Updates the location, as the ride's driver.
     Locate {
-        who: Who,
+        actor: Actor,
     },
     Type {
-        who: Who,
+        actor: Actor,
     },
     Poll {
-        who: Who,
+        actor: Actor,
     },
     History {
-        who: Who,
+        actor: Actor,
     },
 }
 
-impl What {
-    /// The operation that this is about another of.
+impl Action {
+    /// Returns the operation whose message this action is about.
     pub(crate) fn about(self) -> Option<usize> {
         match self {
             Self::Retry { of } | Self::Edit { of } | Self::Delete { of, .. } => Some(of),
@@ -122,39 +122,39 @@ impl What {
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
-    /// Opens a reader's stream of a ride, or of everything.
-    Read { reader: usize, who: Who, ride: Option<usize>, at: Replica },
-    /// Cuts a reader's stream, and opens it again where it ended.
+    /// Opens a reader's stream of a ride, or its merged stream.
+    OpenStream { reader: usize, actor: Actor, ride: Option<usize>, at: Replica },
+    /// Closes a reader's stream, and opens it again at its last cursor.
     Resume { reader: usize, at: Replica },
-    /// Begins an operation.
-    Start { op: usize, what: What, ride: usize, at: Replica },
-    /// Waits until an operation has ended, or nothing more can happen.
+    /// Starts an operation.
+    Start { op: usize, action: Action, ride: usize, at: Replica },
+    /// Waits until an operation is done, or nothing moves any more.
     Wait { op: usize },
-    /// Puts up a gate.
-    Hold { gate: usize, at: Replica, point: Point, side: Side, nth: usize },
-    /// Waits until a gate holds its message, or nothing more can happen.
+    /// Adds a gate, which will hold the nth message of a kind.
+    AddGate { gate: usize, at: Replica, kind: MessageKind, direction: Direction, nth: usize },
+    /// Waits until a gate holds its message, or nothing moves any more.
     Reach { gate: usize },
-    /// Lets a message go on.
+    /// Forwards a held message.
     Release { gate: usize },
-    /// Cuts the connection of a message, which is lost.
+    /// Loses a held message, and cuts its connection.
     Cut { gate: usize },
-    /// Cuts the connection of a message for the replica; Postgres gets it when it is released.
-    Late { gate: usize },
-    /// The fallback poll.
-    Look { at: Replica },
-    /// Kills a replica; its lease runs out.
+    /// Cuts the replica's side of a held message's connection. Postgres gets the message when the gate is released.
+    DeliverLate { gate: usize },
+    /// Runs the fallback poll.
+    FallbackPoll { at: Replica },
+    /// Kills a replica, and lets its lease expire.
     Kill { at: Replica },
-    /// Starts it again.
+    /// Starts a killed replica again.
     Restart { at: Replica },
-    /// Takes away what retention no longer keeps.
+    /// Runs retention.
     Retain { at: Replica },
-    /// A standby gets nothing more that is written to a ride.
-    Lag { ride: usize },
+    /// From here on, a standby does not receive the writes to a ride.
+    DetachStandby { ride: usize },
     /// Postgres fails over to that standby.
     FailOver { ride: usize },
 }
 
-/// The ride that retention may take away.
+/// A ride that has expired, so that retention may delete it.
 pub(crate) const OLD_RIDE: usize = 4;
 
 /// The steps of one run.
@@ -178,47 +178,51 @@ impl fmt::Display for Replica {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Read { reader, who, ride, at } => {
+            Self::OpenStream { reader, actor, ride, at } => {
                 let ride = ride.map_or("all".to_owned(), |ride| ride.to_string());
-                write!(f, "read:{reader}:{}:{ride}@{at}", who.name())
+                write!(f, "read:{reader}:{}:{ride}@{at}", actor.name())
             }
             Self::Resume { reader, at } => write!(f, "resume:{reader}@{at}"),
-            Self::Start { op, what, ride, at } => {
+            Self::Start { op, action, ride, at } => {
                 write!(f, "{op}=")?;
-                match what {
-                    What::Send { who, named } => write!(f, "{}:{}", if named { "named" } else { "send" }, who.name()),
-                    What::Retry { of } => write!(f, "retry:{of}"),
-                    What::Edit { of } => write!(f, "edit:{of}"),
-                    What::Delete { of, by_support } => {
+                match action {
+                    Action::Send { actor, named } => {
+                        write!(f, "{}:{}", if named { "named" } else { "send" }, actor.name())
+                    }
+                    Action::Retry { of } => write!(f, "retry:{of}"),
+                    Action::Edit { of } => write!(f, "edit:{of}"),
+                    Action::Delete { of, by_support } => {
                         write!(f, "{}:{of}", if by_support { "remove" } else { "delete" })
                     }
-                    What::Mark { who, read } => write!(f, "{}:{}", if read { "seen" } else { "delivered" }, who.name()),
-                    What::Assign { driver } => write!(f, "assign:{}", driver.name()),
-                    What::Unassign => f.write_str("unassign:service"),
-                    What::Complete => f.write_str("complete:service"),
-                    What::Cancel => f.write_str("cancel:service"),
-                    What::Reopen => f.write_str("reopen:support"),
-                    What::Locate { who } => write!(f, "locate:{}", who.name()),
-                    What::Type { who } => write!(f, "type:{}", who.name()),
-                    What::Poll { who } => write!(f, "poll:{}", who.name()),
-                    What::History { who } => write!(f, "history:{}", who.name()),
+                    Action::UpdateReceipt { actor, read } => {
+                        write!(f, "{}:{}", if read { "seen" } else { "delivered" }, actor.name())
+                    }
+                    Action::Assign { driver } => write!(f, "assign:{}", driver.name()),
+                    Action::Unassign => f.write_str("unassign:service"),
+                    Action::Complete => f.write_str("complete:service"),
+                    Action::Cancel => f.write_str("cancel:service"),
+                    Action::Reopen => f.write_str("reopen:support"),
+                    Action::Locate { actor } => write!(f, "locate:{}", actor.name()),
+                    Action::Type { actor } => write!(f, "type:{}", actor.name()),
+                    Action::Poll { actor } => write!(f, "poll:{}", actor.name()),
+                    Action::History { actor } => write!(f, "history:{}", actor.name()),
                 }?;
                 write!(f, ":{ride}@{at}")
             }
             Self::Wait { op } => write!(f, "wait:{op}"),
-            Self::Hold { gate, at, point, side, nth } => {
-                let side = if side == Side::Request { "request" } else { "response" };
-                write!(f, "hold:{gate}:{}:{side}:{nth}@{at}", name_of(&Point::ALL, point))
+            Self::AddGate { gate, at, kind, direction, nth } => {
+                let direction = if direction == Direction::Request { "request" } else { "response" };
+                write!(f, "hold:{gate}:{}:{direction}:{nth}@{at}", name_of(&MessageKind::ALL, kind))
             }
             Self::Reach { gate } => write!(f, "reach:{gate}"),
             Self::Release { gate } => write!(f, "release:{gate}"),
             Self::Cut { gate } => write!(f, "cut:{gate}"),
-            Self::Late { gate } => write!(f, "late:{gate}"),
-            Self::Look { at } => write!(f, "look@{at}"),
+            Self::DeliverLate { gate } => write!(f, "late:{gate}"),
+            Self::FallbackPoll { at } => write!(f, "look@{at}"),
             Self::Kill { at } => write!(f, "kill@{at}"),
             Self::Restart { at } => write!(f, "start@{at}"),
             Self::Retain { at } => write!(f, "retain@{at}"),
-            Self::Lag { ride } => write!(f, "lag:{ride}"),
+            Self::DetachStandby { ride } => write!(f, "lag:{ride}"),
             Self::FailOver { ride } => write!(f, "failover:{ride}"),
         }
     }
@@ -237,69 +241,69 @@ impl Step {
             Some((rest, at)) => (rest, Some(if at == "a" { Replica::A } else { Replica::B })),
             None => (text, None),
         };
-        if let Some((op, what)) = rest.split_once('=') {
-            return Self::parse_operation(op.parse().ok()?, what, at?);
+        if let Some((op, action)) = rest.split_once('=') {
+            return Self::parse_operation(op.parse().ok()?, action, at?);
         }
         let parts: Vec<_> = rest.split(':').collect();
         let number = |index: usize| parts.get(index).and_then(|part| part.parse::<usize>().ok());
         Some(match parts[0] {
             "read" => {
-                let who = named(&Who::ALL, parts.get(2)?)?;
+                let actor = named(&Actor::ALL, parts.get(2)?)?;
                 let ride = if *parts.get(3)? == "all" { None } else { Some(number(3)?) };
-                Self::Read { reader: number(1)?, who, ride, at: at? }
+                Self::OpenStream { reader: number(1)?, actor, ride, at: at? }
             }
             "resume" => Self::Resume { reader: number(1)?, at: at? },
             "wait" => Self::Wait { op: number(1)? },
             "hold" => {
-                let side = if *parts.get(3)? == "request" { Side::Request } else { Side::Response };
-                let point = named(&Point::ALL, parts.get(2)?)?;
-                Self::Hold { gate: number(1)?, at: at?, point, side, nth: number(4)? }
+                let direction = if *parts.get(3)? == "request" { Direction::Request } else { Direction::Response };
+                let kind = named(&MessageKind::ALL, parts.get(2)?)?;
+                Self::AddGate { gate: number(1)?, at: at?, kind, direction, nth: number(4)? }
             }
             "reach" => Self::Reach { gate: number(1)? },
             "release" => Self::Release { gate: number(1)? },
             "cut" => Self::Cut { gate: number(1)? },
-            "late" => Self::Late { gate: number(1)? },
-            "look" => Self::Look { at: at? },
+            "late" => Self::DeliverLate { gate: number(1)? },
+            "look" => Self::FallbackPoll { at: at? },
             "kill" => Self::Kill { at: at? },
             "start" => Self::Restart { at: at? },
             "retain" => Self::Retain { at: at? },
-            "lag" => Self::Lag { ride: number(1)? },
+            "lag" => Self::DetachStandby { ride: number(1)? },
             "failover" => Self::FailOver { ride: number(1)? },
             _ => return None,
         })
     }
 
-    fn parse_operation(op: usize, what: &str, at: Replica) -> Option<Self> {
-        let parts: Vec<_> = what.split(':').collect();
-        let [kind, about, ride] = parts[..] else { return None };
-        let who = || named(&Who::ALL, about);
+    fn parse_operation(op: usize, action: &str, at: Replica) -> Option<Self> {
+        let parts: Vec<_> = action.split(':').collect();
+        let [name, about, ride] = parts[..] else { return None };
+        let actor = || named(&Actor::ALL, about);
         let of = || about.parse().ok();
-        let what = match kind {
-            "send" => What::Send { who: who()?, named: false },
-            "named" => What::Send { who: who()?, named: true },
-            "retry" => What::Retry { of: of()? },
-            "edit" => What::Edit { of: of()? },
-            "delete" => What::Delete { of: of()?, by_support: false },
-            "remove" => What::Delete { of: of()?, by_support: true },
-            "delivered" => What::Mark { who: who()?, read: false },
-            "seen" => What::Mark { who: who()?, read: true },
-            "assign" => What::Assign { driver: who()? },
-            "unassign" => What::Unassign,
-            "complete" => What::Complete,
-            "cancel" => What::Cancel,
-            "reopen" => What::Reopen,
-            "locate" => What::Locate { who: who()? },
-            "type" => What::Type { who: who()? },
-            "poll" => What::Poll { who: who()? },
-            "history" => What::History { who: who()? },
+        let action = match name {
+            "send" => Action::Send { actor: actor()?, named: false },
+            "named" => Action::Send { actor: actor()?, named: true },
+            "retry" => Action::Retry { of: of()? },
+            "edit" => Action::Edit { of: of()? },
+            "delete" => Action::Delete { of: of()?, by_support: false },
+            "remove" => Action::Delete { of: of()?, by_support: true },
+            "delivered" => Action::UpdateReceipt { actor: actor()?, read: false },
+            "seen" => Action::UpdateReceipt { actor: actor()?, read: true },
+            "assign" => Action::Assign { driver: actor()? },
+            "unassign" => Action::Unassign,
+            "complete" => Action::Complete,
+            "cancel" => Action::Cancel,
+            "reopen" => Action::Reopen,
+            "locate" => Action::Locate { actor: actor()? },
+            "type" => Action::Type { actor: actor()? },
+            "poll" => Action::Poll { actor: actor()? },
+            "history" => Action::History { actor: actor()? },
             _ => return None,
         };
-        Some(Self::Start { op, what, ride: ride.parse().ok()?, at })
+        Some(Self::Start { op, action, ride: ride.parse().ok()?, at })
     }
 }
 
 impl Schedule {
-    /// Reads what was printed.
+    /// Parses the text form of a schedule.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         text.split_whitespace().map(Step::parse).collect::<Option<Vec<_>>>().map(Self)
     }

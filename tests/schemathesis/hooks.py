@@ -1,10 +1,10 @@
-"""What openapi.yaml cannot say: how the parts of a request go together."""
+"""Constraints between parts of a request, which openapi.yaml cannot express."""
 
 import schemathesis
 
 
 def within_64_bits(value):
-    """The same JSON, with integers that 64 bits cannot hold as strings, which is how they are to be sent."""
+    """Returns the JSON value with integers beyond 64 bits as strings, as clients must send them."""
     if isinstance(value, dict):
         return {key: within_64_bits(member) for key, member in value.items()}
     if isinstance(value, list):
@@ -17,12 +17,12 @@ def within_64_bits(value):
 @schemathesis.hook
 def before_call(context, case, kwargs):
     query, headers, body = case.query, case.headers, case.body
-    # A page of history lies before a position or after one.
+    # `before` and `after` exclude each other.
     if query and "before" in query and "after" in query:
         del query["after"]
     if not isinstance(body, dict):
         return
-    # Two names for one message must be the same; not all can stand in a header.
+    # The field and the header must have the same value. Not every value is valid in a header.
     name = body.get("clientMessageId")
     if headers and isinstance(name, str) and 0 < len(name) <= 128:
         for key in [key for key in headers if key.lower() == "idempotency-key"]:
@@ -30,14 +30,14 @@ def before_call(context, case, kwargs):
                 headers[key] = name
             else:
                 del headers[key]
-    # Who rides does not drive.
+    # The rider and the driver must differ.
     if isinstance(body.get("driverId"), str) and body.get("driverId") == body.get("riderId"):
         body["driverId"] = None
-    # A space in Unicode, and none in ECMA-262's `\S`.
+    # U+0085 is white space in Unicode, but `\S` matches it in ECMA-262.
     content = body.get("content")
     if isinstance(content, str) and "\u0085" in content and not content.strip():
         body["content"] = "a word"
-    # A schema of any object cannot bound the numbers within.
+    # The schema allows any object, so it cannot limit the numbers in it.
     for member in ("metadata", "data"):
         if isinstance(body.get(member), dict):
             body[member] = within_64_bits(body[member])

@@ -1,4 +1,4 @@
-//! A proxy before two servers, of each kind with the configuration in `ops` that the documents tell people to use.
+//! A load balancer in front of two servers, with the configuration in `ops` that the documentation recommends.
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use super::cluster::Database;
 use super::eventually;
 use super::server::Server;
 
-/// Which program stands before the servers.
+/// The program that balances the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Nginx,
@@ -23,7 +23,7 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Self; 3] = [Self::Nginx, Self::Caddy, Self::HaProxy];
 
-    /// What Debian's package puts on the disk.
+    /// Returns the path of the program in Debian's package.
     fn program(self) -> &'static str {
         match self {
             Self::Nginx => "/usr/sbin/nginx",
@@ -32,7 +32,7 @@ impl Kind {
         }
     }
 
-    /// The configuration as it is shipped, and how it says at which port it is.
+    /// Returns the configuration as shipped, and its text that sets the port.
     fn shipped(self) -> (&'static str, &'static str) {
         match self {
             Self::Nginx => (include_str!("../../ops/nginx/ridewire.conf"), "listen 80;"),
@@ -41,7 +41,7 @@ impl Kind {
         }
     }
 
-    /// The same at a port of its own.
+    /// Returns the text that sets another port.
     fn at(self, port: u16) -> String {
         match self {
             Self::Nginx => format!("listen 127.0.0.1:{port};"),
@@ -51,7 +51,7 @@ impl Kind {
     }
 }
 
-/// A running one.
+/// A running load balancer.
 #[derive(Debug)]
 pub struct Balancer {
     /// `http://127.0.0.1:…`
@@ -61,57 +61,58 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// Starts one before these. `None`, and a word about it, where there is no such program. What is silent for longer than
-    /// `idle` is ended, where that is given instead of what the configuration says.
-    pub async fn before(kind: Kind, database: &Database, servers: [&Server; 2], idle: Option<&str>) -> Option<Self> {
+    /// Starts a load balancer in front of `servers`. `idle` replaces the idle timeout of the configuration. Prints a message
+    /// and returns `None` where the program is not installed.
+    pub async fn start(kind: Kind, database: &Database, servers: [&Server; 2], idle: Option<&str>) -> Option<Self> {
         let program = kind.program();
         if !Path::new(program).exists() {
-            eprintln!("skipped: there is no {program}; scripts/test-programs.sh installs it");
+            eprintln!("skipped: {program} is not installed; scripts/test-programs.sh installs it");
             return None;
         }
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let directory = database.directory.join(format!("balancer-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&directory).expect("a directory");
-        // Free now; nobody else takes ports so fast.
+        // The port is free now; another process is unlikely to bind it before the load balancer does.
         let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-        let (ours, listens) = kind.shipped();
-        let mut replaced = ours
+        let (shipped, listens) = kind.shipped();
+        let mut replaced = shipped
             .replace("one:8080", servers[0].address())
             .replace("two:8080", servers[1].address())
             .replace(listens, &kind.at(port));
-        assert_eq!(replaced.matches("127.0.0.1:").count(), 3, "the configuration has other names now:\n{ours}");
+        assert_eq!(replaced.matches("127.0.0.1:").count(), 3, "the configuration has other host names now:\n{shipped}");
         if let Some(idle) = idle {
-            assert!(replaced.contains("75s"), "the configuration has another time-out now:\n{ours}");
+            assert!(replaced.contains("75s"), "the configuration has another timeout now:\n{shipped}");
             replaced = replaced.replace("75s", idle);
         }
         let mut command = command(kind, &directory, &replaced);
         let child = command
-            // The guard knows the process by it.
+            // The guard identifies the process by this variable.
             .env("RIDEWIRE_DATA_DIR", &database.directory)
             .stdin(Stdio::null())
             .stdout(fs::File::create(directory.join("output.log")).expect("a log file"))
             .stderr(fs::File::create(directory.join("log")).expect("a log file"))
             .kill_on_drop(true)
             .spawn()
-            .expect("it starts");
-        database.guard.watch(child.id().expect("it runs"));
+            .expect("the load balancer starts");
+        database.guard.watch(child.id().expect("the load balancer runs"));
         let base = format!("http://127.0.0.1:{port}");
-        eventually("the balancer answers", async || {
-            reqwest::get(format!("{base}/readyz")).await.ok().filter(|answer| answer.status() == 200)
+        eventually("the load balancer is ready", async || {
+            reqwest::get(format!("{base}/readyz")).await.ok().filter(|response| response.status() == 200)
         })
         .await;
         Some(Self { base, directory, _child: child })
     }
 
-    /// All that it has logged.
+    /// Returns everything that the load balancer has logged.
     pub fn log(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.directory.join(name)).unwrap_or_default();
         ["log", "output.log", "access.log", "error.log"].map(read).concat()
     }
 }
 
-/// Puts what is around ours into a directory, and says what runs it, in the foreground and as one process.
-fn command(kind: Kind, directory: &Path, ours: &str) -> Command {
+/// Writes the configuration, completed where necessary, to a directory. Returns the command that runs the program in the
+/// foreground as one process.
+fn command(kind: Kind, directory: &Path, configuration: &str) -> Command {
     let path = directory.display();
     let write = |name: &str, text: String| -> PathBuf {
         let file = directory.join(name);
@@ -126,20 +127,20 @@ fn command(kind: Kind, directory: &Path, ours: &str) -> Command {
             let user = if nix::unistd::geteuid().is_root() { "user root;\n" } else { "" };
             let whole = format!(
                 "{user}daemon off;\nmaster_process off;\npid {path}/pid;\nerror_log {path}/error.log;\n\
-                 events {{ worker_connections 1024; }}\nhttp {{\naccess_log off;\n{temporary}{ours}\n}}\n"
+                 events {{ worker_connections 1024; }}\nhttp {{\naccess_log off;\n{temporary}{configuration}\n}}\n"
             );
             let whole = whole.replace("/var/log/nginx", &path.to_string());
             command.arg("-c").arg(write("nginx.conf", whole)).args(["-e", &format!("{path}/error.log")]);
         }
         Kind::Caddy => {
-            let file = write("Caddyfile", format!("{{\n\tadmin off\n}}\n{ours}"));
+            let file = write("Caddyfile", format!("{{\n\tadmin off\n}}\n{configuration}"));
             command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
-            // What it would keep in somebody's home.
+            // Caddy stores its state in these directories instead of the user's home.
             command.env("HOME", directory).env("XDG_DATA_HOME", directory).env("XDG_CONFIG_HOME", directory);
         }
         Kind::HaProxy => {
             let logging = "defaults\n    log stdout format raw local0";
-            command.arg("-db").arg("-f").arg(write("haproxy.cfg", ours.replacen("defaults", logging, 1)));
+            command.arg("-db").arg("-f").arg(write("haproxy.cfg", configuration.replacen("defaults", logging, 1)));
         }
     }
     command

@@ -1,4 +1,4 @@
-/* A clock that is two hours ahead, for one process: loaded before libc (LD_PRELOAD). Time that is measured is left alone. */
+/* Sets the wall clock of one process two hours ahead: loaded before libc (LD_PRELOAD). The monotonic clock is unchanged. */
 #define _GNU_SOURCE
 #include <sys/syscall.h>
 #include <time.h>

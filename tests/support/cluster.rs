@@ -1,4 +1,4 @@
-//! A private Postgres, and databases in it.
+//! Private Postgres clusters and their databases.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -13,24 +13,24 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
-use super::guard::Guard;
+use super::guard::ProcessGuard;
 
 const TEMPLATE: &str = "ridewire_template";
 
-/// A private Postgres that forgets what a crash of the machine would take, and nothing else.
+/// A private Postgres without fsync: it can lose data when the machine crashes, but not when a process does.
 #[derive(Debug)]
 pub struct Cluster {
     directory: PathBuf,
-    guard: Arc<Guard>,
+    guard: Arc<ProcessGuard>,
     url: String,
-    /// Of a test's own cluster; the shared one is run elsewhere.
+    /// The process of a dedicated cluster. The shared cluster's process belongs to its thread.
     postgres: Option<EmbeddedPostgres>,
-    work: Option<mpsc::Sender<Work>>,
+    jobs: Option<mpsc::Sender<DatabaseJob>>,
 }
 
 #[derive(Debug)]
-enum Work {
-    /// Named so, made so.
+enum DatabaseJob {
+    /// The name, the options of `create database`, and the sender of the URL.
     Create(String, String, oneshot::Sender<String>),
     Drop(String),
 }
@@ -38,34 +38,34 @@ enum Work {
 fn directory() -> PathBuf {
     let directory = tempfile::Builder::new()
         .prefix("rw-")
-        // The user that Postgres runs as must be able to pass.
+        // The user that Postgres runs as needs execute permission on the directory.
         .permissions(std::fs::Permissions::from_mode(0o711))
         .tempdir_in("/tmp")
         .expect("a directory below /tmp");
     directory.keep()
 }
 
-async fn start(directory: &Path, guard: &Guard) -> EmbeddedPostgres {
+async fn start(directory: &Path, guard: &ProcessGuard) -> EmbeddedPostgres {
     start_with(directory, guard, Options { durable: false }).await
 }
 
-async fn start_with(directory: &Path, guard: &Guard, options: Options) -> EmbeddedPostgres {
+async fn start_with(directory: &Path, guard: &ProcessGuard, options: Options) -> EmbeddedPostgres {
     let postgres = EmbeddedPostgres::start(directory, options).await.expect("Postgres starts");
     guard.watch(postgres.pid().expect("Postgres runs"));
     postgres
 }
 
 impl Cluster {
-    /// The one that all tests of this process share.
+    /// Returns the cluster that all tests of this process share. The first call starts it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         SHARED.get_or_init(|| {
             let directory = directory();
-            let guard = Arc::new(Guard::of(&directory));
+            let guard = Arc::new(ProcessGuard::of(&directory));
             let (ready, started) = mpsc::channel();
-            let (work, orders) = mpsc::channel();
+            let (jobs, receiver) = mpsc::channel();
             let (path, watched) = (directory.clone(), Arc::clone(&guard));
-            // A thread and a runtime of its own: each test's runtime ends with the test.
+            // A separate thread and runtime, because each test's runtime ends with the test.
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
                 runtime.expect("a runtime").block_on(async {
@@ -74,50 +74,51 @@ impl Cluster {
                     admin.batch_execute(&format!("create database {TEMPLATE}")).await.expect("a template");
                     let template = postgres.url_for(TEMPLATE).parse().expect("a URL");
                     ridewire::store::migrate(&template).await.expect("migrations");
-                    ready.send(postgres.url()).expect("somebody waits");
-                    for order in orders {
-                        carry_out(&admin, &postgres, order).await;
+                    ready.send(postgres.url()).expect("the caller waits");
+                    for job in receiver {
+                        run_job(&admin, &postgres, job).await;
                     }
                 });
             });
             let url = started.recv().expect("Postgres starts");
-            Self { directory, guard, url, postgres: None, work: Some(work) }
+            Self { directory, guard, url, postgres: None, jobs: Some(jobs) }
         })
     }
 
-    /// One for a test alone, to break.
-    pub async fn own() -> Self {
-        Self::own_with(Options { durable: false }).await
+    /// Starts a cluster for one test, which may stop it or damage it.
+    pub async fn dedicated() -> Self {
+        Self::dedicated_with(Options { durable: false }).await
     }
 
-    /// The same with the settings of a private Postgres in production.
+    /// Starts a dedicated cluster with the settings of a private Postgres in production (with fsync).
     pub async fn durable() -> Self {
-        Self::own_with(Options::default()).await
+        Self::dedicated_with(Options::default()).await
     }
 
-    async fn own_with(options: Options) -> Self {
+    async fn dedicated_with(options: Options) -> Self {
         let directory = directory();
-        let guard = Arc::new(Guard::of(&directory));
+        let guard = Arc::new(ProcessGuard::of(&directory));
         let postgres = start_with(&directory, &guard, options).await;
-        Self { directory, guard, url: postgres.url(), postgres: Some(postgres), work: None }
+        Self { directory, guard, url: postgres.url(), postgres: Some(postgres), jobs: None }
     }
 
-    /// The same on a disk of its own, which a test may fill. `None`, and a word about it, where none can be mounted.
-    pub async fn on_a_disk_of(megabytes: usize) -> Option<Self> {
+    /// Starts a dedicated cluster on a small disk (tmpfs), which a test can fill. Prints a message and returns `None` where a
+    /// disk cannot be mounted.
+    pub async fn on_small_disk(megabytes: usize) -> Option<Self> {
         let directory = directory();
-        // It unmounts what it removes.
-        let guard = Arc::new(Guard::of(&directory));
+        // The guard unmounts the disk when it removes the directory.
+        let guard = Arc::new(ProcessGuard::of(&directory));
         let options = format!("size={megabytes}m,mode=711");
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "ridewire"]).arg(&directory).output();
         if !mount.await.is_ok_and(|mount| mount.status.success()) {
-            eprintln!("skipped: there is no disk to fill; to mount one takes root");
+            eprintln!("skipped: mounting a tmpfs needs root");
             return None;
         }
         let postgres = start(&directory, &guard).await;
-        Some(Self { directory, guard, url: postgres.url(), postgres: Some(postgres), work: None })
+        Some(Self { directory, guard, url: postgres.url(), postgres: Some(postgres), jobs: None })
     }
 
-    /// Leaves not a byte on that disk to Postgres, its log, and the servers' logs, until what is returned is dropped.
+    /// Fills the disk to the last byte, until the returned value is dropped. Postgres, its log and the servers' logs are on it.
     pub async fn fill_disk(&self) -> Ballast {
         let ballast = Ballast(self.directory.join("ballast"));
         let path = ballast.0.clone();
@@ -137,12 +138,12 @@ impl Cluster {
         ballast
     }
 
-    /// Where it is, and the logs of its servers.
+    /// Returns the directory of the cluster and of the logs of its servers.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The database of a test's own cluster, which the first server migrates.
+    /// Returns the database of a dedicated cluster. The first server migrates it.
     pub fn database(&self) -> Database {
         Database {
             url: self.url.clone(),
@@ -152,36 +153,36 @@ impl Cluster {
         }
     }
 
-    /// Ends a test's own Postgres as a crash would.
+    /// Stops a dedicated Postgres like a crash (immediate mode).
     pub async fn stop_immediate(&mut self) {
-        let postgres = self.postgres.take().expect("a cluster of one's own that runs");
+        let postgres = self.postgres.take().expect("a running dedicated cluster");
         postgres.stop(StopMode::Immediate).await.expect("Postgres stops");
     }
 
-    /// Starts it again, at the same address.
+    /// Starts a stopped Postgres again, at the same address.
     pub async fn start_again(&mut self) {
         let postgres = start(&self.directory, &self.guard).await;
         assert_eq!(postgres.url(), self.url);
         self.postgres = Some(postgres);
     }
 
-    /// Starts a Postgres again that has ended by itself.
-    pub async fn start_if_ended(&mut self) {
-        let postgres = self.postgres.as_mut().expect("a cluster of one's own");
+    /// Starts Postgres again if its process has exited.
+    pub async fn start_if_exited(&mut self) {
+        let postgres = self.postgres.as_mut().expect("a dedicated cluster");
         if timeout(Duration::from_millis(10), postgres.exited()).await.is_ok() {
             self.postgres = None;
             self.start_again().await;
         }
     }
 
-    /// Both.
+    /// Stops a dedicated Postgres like a crash, then starts it again.
     pub async fn restart_immediate(&mut self) {
         self.stop_immediate().await;
         self.start_again().await;
     }
 }
 
-/// What fills a disk.
+/// A file that fills a disk. Dropping the value removes the file.
 #[derive(Debug)]
 pub struct Ballast(PathBuf);
 
@@ -191,14 +192,14 @@ impl Drop for Ballast {
     }
 }
 
-async fn carry_out(admin: &Client, postgres: &EmbeddedPostgres, order: Work) {
-    match order {
-        Work::Create(name, how, done) => {
-            admin.batch_execute(&format!("create database {name} {how}")).await.expect("a database");
+async fn run_job(admin: &Client, postgres: &EmbeddedPostgres, job: DatabaseJob) {
+    match job {
+        DatabaseJob::Create(name, options, done) => {
+            admin.batch_execute(&format!("create database {name} {options}")).await.expect("a database");
             let _ = done.send(postgres.url_for(&name));
         }
-        // One that stays is removed with the cluster.
-        Work::Drop(name) => drop(admin.batch_execute(&format!("drop database {name} with (force)")).await),
+        // A database that cannot be dropped is removed with the cluster.
+        DatabaseJob::Drop(name) => drop(admin.batch_execute(&format!("drop database {name} with (force)")).await),
     }
 }
 
@@ -208,55 +209,56 @@ async fn connect(url: &str) -> Client {
     client
 }
 
-/// A database.
+/// A database of a cluster.
 #[derive(Debug)]
 pub struct Database {
     pub url: String,
     pub(super) directory: PathBuf,
-    pub(super) guard: Arc<Guard>,
-    dropped: Option<(String, mpsc::Sender<Work>)>,
+    pub(super) guard: Arc<ProcessGuard>,
+    /// The name and the cluster's job queue, where `Drop` drops the database.
+    dropped: Option<(String, mpsc::Sender<DatabaseJob>)>,
 }
 
 impl Database {
-    /// A migrated, empty one in the shared cluster, dropped when this is.
+    /// Creates a migrated, empty database in the shared cluster. Dropping the value drops the database.
     pub async fn create() -> Self {
-        Self::created(format!("template {TEMPLATE}")).await
+        Self::create_with(format!("template {TEMPLATE}")).await
     }
 
-    /// A wholly empty one that sorts as people do, not by bytes. (`PostgreSQL` 15 or newer.)
-    pub async fn sorted_for_people() -> Self {
-        Self::created("template template0 locale_provider icu icu_locale 'en'".to_owned()).await
+    /// Creates an empty database without tables, with an ICU collation instead of byte order (`PostgreSQL` 15 or newer).
+    pub async fn with_icu_collation() -> Self {
+        Self::create_with("template template0 locale_provider icu icu_locale 'en'".to_owned()).await
     }
 
-    async fn created(how: String) -> Self {
+    async fn create_with(options: String) -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let cluster = Cluster::shared();
         let name = format!("test_{}", COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         let (done, url) = oneshot::channel();
-        let work = cluster.work.clone().expect("the shared cluster takes orders");
-        work.send(Work::Create(name.clone(), how, done)).expect("the shared cluster runs");
+        let jobs = cluster.jobs.clone().expect("the shared cluster");
+        jobs.send(DatabaseJob::Create(name.clone(), options, done)).expect("the shared cluster runs");
         let url = url.await.expect("a database");
         let (directory, guard) = (cluster.directory.clone(), Arc::clone(&cluster.guard));
-        Self { url, directory, guard, dropped: Some((name, work)) }
+        Self { url, directory, guard, dropped: Some((name, jobs)) }
     }
 
-    /// A copy as a backup would have it: restored beside this one, which nobody may be using.
-    pub async fn restored(&self) -> Self {
+    /// Creates a copy of this database, as a restored backup. No session may be connected to this database.
+    pub async fn copy(&self) -> Self {
         let (name, _) = self.dropped.as_ref().expect("a database in the shared cluster");
-        Self::created(format!("template {name}")).await
+        Self::create_with(format!("template {name}")).await
     }
 
-    /// The name, in SQL.
+    /// Returns the name of the database.
     pub fn name(&self) -> &str {
         self.dropped.as_ref().map(|(name, _)| name.as_str()).expect("a database in the shared cluster")
     }
 
-    /// What Postgres has logged.
+    /// Returns the log of Postgres.
     pub fn postgres_log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.directory.join("postgres.log")).expect("its log")).into_owned()
     }
 
-    /// Every row of every table, with the table's name, as text.
+    /// Returns every row of every table as `(table, row as text)`.
     pub async fn dump(&self) -> Vec<(String, String)> {
         let client = self.client().await;
         let tables = "select relname::text from pg_class
@@ -270,39 +272,39 @@ impl Database {
         rows
     }
 
-    /// One that is there already.
-    pub(super) fn at(url: String, directory: &Path, guard: &Arc<Guard>) -> Self {
+    /// Wraps a database that exists already.
+    pub(super) fn at(url: String, directory: &Path, guard: &Arc<ProcessGuard>) -> Self {
         Self { url, directory: directory.to_owned(), guard: Arc::clone(guard), dropped: None }
     }
 
-    /// A look into it.
+    /// Opens a connection to the database.
     pub async fn client(&self) -> Client {
         connect(&self.url).await
     }
 
-    /// The last seq of a ride's log.
+    /// Returns the last seq of a ride's log.
     pub async fn head(&self, ride: &str) -> i64 {
         let topic = format!("ride/{ride}");
         let row = self.client().await.query_one("select last_seq from topics where name = $1", &[&topic]).await;
         row.expect("the ride's topic").get(0)
     }
 
-    /// How many replicas have registered that `user` follows a ride.
-    pub async fn replicas_with(&self, user: &str, ride: &str) -> i64 {
+    /// Returns the number of replicas that have registered the presence of `user` on a ride.
+    pub async fn replicas_with_presence(&self, user: &str, ride: &str) -> i64 {
         let query = "select count(*) from presence where topic = 'ride/' || $1 and user_id = $2";
         self.client().await.query_one(query, &[&ride, &user]).await.expect("presence").get(0)
     }
 
-    /// Lets the time pass that the lease of the replica holds on which `user` is, as if it had been gone for that long: the
-    /// next replica that looks finds it expired.
+    /// Expires the lease of the replica that `user` is connected to: the next replica that checks the leases finds it expired.
     pub async fn expire_lease_of(&self, user: &str) {
         let query = "update replicas set expires_at = clock_timestamp()
                      where replica in (select replica from presence where user_id = $1)";
         let expired = self.client().await.execute(query, &[&user]).await.expect("replicas");
-        assert_eq!(expired, 1, "{user} is on one replica");
+        assert_eq!(expired, 1, "{user} is connected to one replica");
     }
 
-    /// All that is in it, to compare: nothing has changed where this is the same. The feed's head follows later, as the relay gets to it.
+    /// Returns the contents of the tables as one text: equal texts mean that nothing has changed. The feed's head is left out,
+    /// because the relay moves it later.
     pub async fn contents(&self) -> String {
         let tables =
             ["topics", "events", "rides", "participants", "receipts", "messages", "ride_locations", "driver_state"];
@@ -317,8 +319,8 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if let Some((name, work)) = self.dropped.take() {
-            let _ = work.send(Work::Drop(name));
+        if let Some((name, jobs)) = self.dropped.take() {
+            let _ = jobs.send(DatabaseJob::Drop(name));
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The frames of Postgres's protocol, as a proxy reads them off a connection.
+//! Splits a connection into the messages of the Postgres protocol, for proxies.
 
 use tokio::io::AsyncReadExt;
 
-/// Messages of the protocol: a type, a length that counts itself, and the rest. A client's first has no type.
+/// A buffer of protocol messages. A message is a type byte, a length that includes itself, and the body. The first message of
+/// a client has no type byte.
 #[derive(Debug)]
 pub struct Frames {
     buffer: Vec<u8>,
@@ -10,28 +11,28 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// What a client sends: its first message has no type.
+    /// Reads the messages of a client: the first one has no type byte.
     pub fn of_client() -> Self {
         Self { buffer: Vec::new(), is_started: false }
     }
 
-    /// What Postgres sends.
+    /// Reads the messages of Postgres.
     pub fn of_postgres() -> Self {
         Self { buffer: Vec::new(), is_started: true }
     }
 
-    /// Reads more. `false`: there is no more.
+    /// Reads more bytes. Returns `false` at the end of the connection.
     pub async fn read(&mut self, from: &mut (impl AsyncReadExt + Unpin)) -> bool {
         matches!(from.read_buf(&mut self.buffer).await, Ok(read) if read > 0)
     }
 
-    /// Takes what was read otherwise.
+    /// Appends bytes that were read elsewhere.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole message, if it has been read.
-    #[allow(clippy::should_implement_trait, reason = "more may come after `None`")]
+    /// Returns the next complete message, or `None` until it is complete.
+    #[allow(clippy::should_implement_trait, reason = "a message may follow after `None`")]
     pub fn next(&mut self) -> Option<Vec<u8>> {
         let kind = usize::from(self.is_started);
         let length = self.buffer.get(kind..kind + 4)?;

@@ -1,5 +1,5 @@
-//! Ends what the tests have started, however the test process ends: statics are not dropped, and a process that
-//! is killed drops nothing.
+//! Stops the processes that the tests have started, however the test process ends. Rust does not drop statics, and a killed
+//! process drops nothing; a separate shell therefore does this.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 
-/// Collects pids until the test process is gone, then ends those that still are what they were: a Postgres with
-/// the directory among its arguments, a server with it in its environment. Then removes the directory, on which a disk
-/// may be mounted.
+/// Collects pids until the test process has ended. Then stops each process that is still the same process: a Postgres with the
+/// directory among its arguments, or a server with the directory in its environment. Then removes the directory, on which a
+/// disk may be mounted.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 while read -r pid; do pids="$pids $pid"; done
@@ -26,15 +26,15 @@ umount -l "$0"
 rm -rf "$0"
 "#;
 
-/// A shell that waits for our end.
+/// A shell that waits for the end of the test process.
 #[derive(Debug)]
-pub struct Guard {
+pub struct ProcessGuard {
     pids: Mutex<Option<ChildStdin>>,
     shell: Child,
 }
 
-impl Guard {
-    /// Guards what is started for `directory`, and the directory itself.
+impl ProcessGuard {
+    /// Starts the shell for the processes of `directory` and the directory itself.
     pub fn of(directory: &Path) -> Self {
         let mut shell = Command::new("sh")
             .arg("-c")
@@ -49,14 +49,14 @@ impl Guard {
         Self { pids: Mutex::new(shell.stdin.take()), shell }
     }
 
-    /// Makes sure that this process does not outlive us.
+    /// Registers a process that must not outlive the test process.
     pub fn watch(&self, pid: u32) {
         let mut pids = self.pids.lock().unwrap();
-        writeln!(pids.as_mut().expect("the guard is there"), "{pid}").expect("the guard listens");
+        writeln!(pids.as_mut().expect("the guard is open"), "{pid}").expect("the guard runs");
     }
 }
 
-impl Drop for Guard {
+impl Drop for ProcessGuard {
     fn drop(&mut self) {
         drop(self.pids.lock().unwrap().take());
         let _ = self.shell.wait();

@@ -1,19 +1,18 @@
-//! What the tests stand on: a real Postgres, real servers as processes of their own, and clients that believe
-//! nothing.
+//! The test harness: a real Postgres, servers as separate processes, and clients that check everything they receive.
 //!
 //! | | |
 //! |---|---|
-//! | [`Cluster`] | a private Postgres: one for the whole test process, or one for a single test |
-//! | [`Database`] | a migrated database of one's own, since NOTIFY is per database |
-//! | [`Standby`] | a standby of it, to be promoted |
-//! | [`SecurePostgres`] | one that is reached over TLS alone |
+//! | [`Cluster`] | a private Postgres: shared by the test process, or dedicated to one test |
+//! | [`Database`] | a migrated database per test, because NOTIFY is per database |
+//! | [`Standby`] | a standby of a dedicated Postgres, which a test can promote |
+//! | [`TlsPostgres`] | a Postgres that accepts connections over TLS only |
 //! | [`Server`] | a running `ridewire`; several on one database are replicas |
-//! | [`User`] | somebody with a token, at one server |
+//! | [`User`] | a client with a token, for one server |
 //! | [`Receiver`] | a receiver of webhooks |
-//! | [`Stream`] | an open event stream, parsed strictly |
+//! | [`Stream`] | an open event stream with a strict parser |
 //!
-//! Nothing sleeps for a while and hopes: everything waits for what it expects, and gives up loudly. No limit of a test
-//! depends on how fast the machine is; `docs/testing.md` says how.
+//! No test sleeps for a fixed time: each test waits for the expected condition and fails after [`TIMEOUT`]. No limit of a test
+//! depends on the speed of the machine; `docs/explanation/testing.md` describes the rules.
 
 #![allow(
     dead_code,
@@ -23,56 +22,56 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "for tests, which end at the first surprise; no test binary uses all of it"
+    reason = "a test ends at the first unexpected value; no test binary uses the whole harness"
 )]
 
-mod answer;
 mod balancer;
-mod bouncer;
 mod certificate;
 mod clock;
 mod cluster;
 mod frames;
 mod guard;
 mod locks;
+mod pgbouncer;
 mod receiver;
-mod secure;
+mod response;
 mod server;
 mod sse;
 mod standby;
 mod stream;
+mod tls_postgres;
 mod user;
 
 use std::time::Duration;
 
-pub use answer::Answer;
 pub use balancer::{Balancer, Kind};
-pub use bouncer::Bouncer;
 pub use certificate::Certificate;
 pub use clock::clock_ahead;
 pub use cluster::{Cluster, Database};
 pub use frames::Frames;
-pub use locks::{hold, lock, lock_topic, until_waiting};
+pub use locks::{block_message_insert, lock_ride, lock_topic, until_waiting_for_locks};
+pub use pgbouncer::PgBouncer;
 pub use receiver::{Received, Receiver, Reply, assert_in_order, tls_for_localhost};
-pub use secure::SecurePostgres;
+pub use response::Response;
 pub use server::{SECRET, Server, ridewire};
 pub use sse::{Item, Parser};
 pub use standby::Standby;
 pub use stream::{Event, Stream};
+pub use tls_postgres::TlsPostgres;
 pub use user::{Role, User, data_types, raw_token};
 
-/// How long a test waits for anything before it gives up. It costs time only where a test fails, so it is far longer than
-/// the busiest machine takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for a condition before it fails. The timeout costs time only when a test fails. It is therefore much
+/// longer than a busy machine needs.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until `check` says `Some`, asking again and again.
+/// Polls `check` until it returns `Some`, and returns the value. Panics after [`TIMEOUT`].
 pub async fn eventually<T>(what: &str, check: impl AsyncFnMut() -> Option<T>) -> T {
-    eventually_within(PATIENCE, Duration::from_millis(10), what, check).await
+    eventually_within(TIMEOUT, Duration::from_millis(10), what, check).await
 }
 
-/// The same for what may take its time, asking after each `pause`: asking is work for the server, too.
+/// Like [`eventually`], with another timeout and `pause` between polls. A longer pause puts less load on the server.
 pub async fn eventually_within<T>(
-    patience: Duration,
+    timeout: Duration,
     pause: Duration,
     what: &str,
     mut check: impl AsyncFnMut() -> Option<T>,
@@ -85,12 +84,12 @@ pub async fn eventually_within<T>(
             tokio::time::sleep(pause).await;
         }
     };
-    tokio::time::timeout(patience, waiting).await.unwrap_or_else(|_| panic!("gave up waiting: {what}"))
+    tokio::time::timeout(timeout, waiting).await.unwrap_or_else(|_| panic!("timed out: {what}"))
 }
 
-/// Does something that must be done before a limit of the product's own clock has passed, such as the end of a token's life:
-/// where the machine was too slow (`None`), once more with a longer limit.
-pub async fn within_a_limit<T>(what: &str, attempt: impl AsyncFn(Duration) -> Option<T>) -> T {
+/// Runs an attempt that must finish before a time limit of the server has passed, such as a token's expiry. An attempt that
+/// was too slow returns `None`; it is repeated with a longer limit.
+pub async fn retry_with_longer_limit<T>(what: &str, attempt: impl AsyncFn(Duration) -> Option<T>) -> T {
     for seconds in [2, 4, 8, 16, 32, 64] {
         if let Some(done) = attempt(Duration::from_secs(seconds)).await {
             return done;

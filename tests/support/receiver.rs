@@ -1,4 +1,4 @@
-//! A receiver of webhooks, which answers as a test says.
+//! A receiver of webhooks with configurable responses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -26,16 +26,16 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use super::eventually;
 
-/// A request to the receiver.
+/// A request that the receiver got.
 #[derive(Debug, Clone)]
 pub struct Received {
-    /// `/…`
+    /// The path, with its slash.
     pub path: String,
     pub headers: hyper::HeaderMap,
     pub body: String,
-    /// The body as it is, where it is no text.
+    /// The body as bytes, where it is not text.
     pub bytes: Vec<u8>,
-    /// What the receiver has answered; `None` where it does not.
+    /// The status of the response; `None` where there is no response.
     pub status: Option<u16>,
     /// When it arrived.
     pub at: Instant,
@@ -50,13 +50,13 @@ impl Received {
         serde_json::from_str(&self.body).unwrap()
     }
 
-    /// The event's topic and its number there.
-    pub fn place(&self) -> (String, i64) {
+    /// Returns the event's topic and its seq there.
+    pub fn log_position(&self) -> (String, i64) {
         let data = &self.json()["data"];
         (data["topic"].as_str().unwrap().to_owned(), data["seq"].as_i64().unwrap())
     }
 
-    /// Whether a signature is one with this secret (Standard Webhooks 1.0).
+    /// Returns whether one of the signatures was made with this secret (Standard Webhooks 1.0).
     pub fn is_signed_with(&self, secret: &str) -> bool {
         let secret = STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
         let mut mac = Hmac::<Sha256>::new_from_slice(&secret).unwrap();
@@ -68,36 +68,36 @@ impl Received {
     }
 }
 
-/// What a receiver answers.
+/// How the receiver responds.
 #[derive(Debug, Clone)]
 pub enum Reply {
-    /// This status.
+    /// With this status.
     Status(u16),
-    /// This status with a header.
-    With(u16, &'static str, String),
-    /// 200 with this body.
+    /// With this status and a header.
+    Header(u16, &'static str, String),
+    /// With 200 and this body.
     Body(String),
-    /// This status, after a while.
+    /// With this status, after a delay.
     Late(Duration, u16),
-    /// The end of the connection.
+    /// Closes the connection.
     Reset,
-    /// Nothing, for ever.
-    Nothing,
+    /// Never responds.
+    Never,
 }
 
-/// Each topic's events are in order, where each first arrived.
+/// Asserts that the first deliveries of each topic's events are in seq order.
 pub fn assert_in_order(received: &[Received]) {
     let (mut last, mut seen) = (BTreeMap::new(), BTreeSet::new());
     for request in received {
         if seen.insert(request.header("webhook-id").to_owned()) {
-            let (topic, seq) = request.place();
+            let (topic, seq) = request.log_position();
             let before = last.insert(topic.clone(), seq).unwrap_or(0);
             assert!(before < seq, "{topic}: {seq} after {before}");
         }
     }
 }
 
-/// TLS with a certificate for `localhost`; `authority` is where the file is written that says whom to trust.
+/// Returns a TLS acceptor with a certificate for `localhost`. Writes the certificate authority's PEM file to `authority`.
 pub fn tls_for_localhost(authority: &Path) -> TlsAcceptor {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(authority, cert.pem()).unwrap();
@@ -111,7 +111,7 @@ pub fn tls_for_localhost(authority: &Path) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// A receiver on this machine.
+/// A receiver on the loopback interface.
 #[derive(Debug)]
 pub struct Receiver {
     /// `http://127.0.0.1:…`, or `https://localhost:…`
@@ -121,27 +121,27 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// One that answers so.
-    pub async fn start(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        Self::serve(answer, None).await
+    /// Starts a receiver; `reply` returns the response to each request.
+    pub async fn start(reply: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::serve(reply, None).await
     }
 
-    /// One that speaks TLS, with a certificate for `localhost`; `authority` is where the file is that says whom to trust.
-    pub async fn start_secure(authority: &Path, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        Self::serve(answer, Some(tls_for_localhost(authority))).await
+    /// Starts a receiver with TLS and a certificate for `localhost`. Writes the authority's PEM file to `authority`.
+    pub async fn start_tls(authority: &Path, reply: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::serve(reply, Some(tls_for_localhost(authority))).await
     }
 
-    async fn serve(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static, tls: Option<TlsAcceptor>) -> Self {
+    async fn serve(reply: impl Fn(&Received) -> Reply + Send + Sync + 'static, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let base = if tls.is_some() { format!("https://localhost:{port}") } else { format!("http://127.0.0.1:{port}") };
         let received = Arc::new(Mutex::new(Vec::new()));
-        let (answer, noted) = (Arc::new(answer), Arc::clone(&received));
+        let (reply, log) = (Arc::new(reply), Arc::clone(&received));
         let serving = tokio::spawn(async move {
             loop {
                 let (connection, _) = listener.accept().await.unwrap();
-                let (answer, noted, tls) = (Arc::clone(&answer), Arc::clone(&noted), tls.clone());
-                let service = service_fn(move |request| respond(request, Arc::clone(&answer), Arc::clone(&noted)));
+                let (reply, log, tls) = (Arc::clone(&reply), Arc::clone(&log), tls.clone());
+                let service = service_fn(move |request| respond(request, Arc::clone(&reply), Arc::clone(&log)));
                 tokio::spawn(async move {
                     let http = http1::Builder::new();
                     match tls {
@@ -158,56 +158,56 @@ impl Receiver {
         Self { base, received, serving }
     }
 
-    /// One that takes everything.
-    pub async fn taking_all() -> Self {
+    /// Starts a receiver that accepts every request.
+    pub async fn accepting_all() -> Self {
         Self::start(|_| Reply::Status(204)).await
     }
 
-    /// How many have arrived, at this path.
+    /// Returns the number of requests at this path.
     pub fn count(&self, path: &str) -> usize {
         self.received.lock().unwrap().iter().filter(|request| request.path == path).count()
     }
 
-    /// What has arrived, at this path.
+    /// Returns the requests at this path.
     pub fn received(&self, path: &str) -> Vec<Received> {
         self.received.lock().unwrap().iter().filter(|request| request.path == path).cloned().collect()
     }
 
-    /// What has arrived at this path and was taken.
-    pub fn taken(&self, path: &str) -> Vec<Received> {
-        let is_taken = |request: &Received| request.status.is_some_and(|status| (200..300).contains(&status));
-        self.received(path).into_iter().filter(is_taken).collect()
+    /// Returns the requests at this path that got a 2xx response.
+    pub fn accepted(&self, path: &str) -> Vec<Received> {
+        let is_accepted = |request: &Received| request.status.is_some_and(|status| (200..300).contains(&status));
+        self.received(path).into_iter().filter(is_accepted).collect()
     }
 
-    /// Waits until so many have arrived and were taken.
-    pub async fn until_taken(&self, path: &str, count: usize) -> Vec<Received> {
-        eventually("deliveries", async || Some(self.taken(path)).filter(|taken| taken.len() >= count)).await
+    /// Waits until at least `count` requests at this path got a 2xx response, and returns them.
+    pub async fn until_accepted(&self, path: &str, count: usize) -> Vec<Received> {
+        eventually("deliveries", async || Some(self.accepted(path)).filter(|accepted| accepted.len() >= count)).await
     }
 }
 
-/// Notes a request, and answers it. An error ends its connection.
+/// Records a request and responds to it. An error closes its connection.
 async fn respond(
     request: Request<Incoming>,
-    answer: Arc<impl Fn(&Received) -> Reply + Send + Sync + 'static>,
-    noted: Arc<Mutex<Vec<Received>>>,
+    reply: Arc<impl Fn(&Received) -> Reply + Send + Sync + 'static>,
+    log: Arc<Mutex<Vec<Received>>>,
 ) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
-    // A replica that is killed ends in the middle of one.
+    // A killed replica closes its connection in the middle of a request.
     let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
     let body = String::from_utf8_lossy(&bytes).into_owned();
     let path = head.uri.path().to_owned();
     let mut request = Received { path, headers: head.headers, body, bytes, status: None, at: Instant::now() };
-    let reply = answer(&request);
+    let reply = reply(&request);
     request.status = match &reply {
-        Reply::Status(status) | Reply::With(status, ..) | Reply::Late(_, status) => Some(*status),
+        Reply::Status(status) | Reply::Header(status, ..) | Reply::Late(_, status) => Some(*status),
         Reply::Body(_) => Some(200),
-        Reply::Reset | Reply::Nothing => None,
+        Reply::Reset | Reply::Never => None,
     };
-    noted.lock().unwrap().push(request);
+    log.lock().unwrap().push(request);
     let mut body = "thanks".to_owned();
     let response = match reply {
         Reply::Status(status) => Response::builder().status(status),
-        Reply::With(status, name, value) => Response::builder().status(status).header(name, value),
+        Reply::Header(status, name, value) => Response::builder().status(status).header(name, value),
         Reply::Late(after, status) => {
             tokio::time::sleep(after).await;
             Response::builder().status(status)
@@ -217,7 +217,7 @@ async fn respond(
             Response::builder().header("content-type", "application/json")
         }
         Reply::Reset => return Err(io::Error::other("reset")),
-        Reply::Nothing => std::future::pending().await,
+        Reply::Never => std::future::pending().await,
     };
     Ok(response.body(Full::new(Bytes::from(body))).unwrap())
 }

@@ -1,18 +1,18 @@
-//! A parser of event streams after the HTML standard, section 9.2.6; strict where that is lenient: what our server
-//! has no reason to send ends the test.
+//! A parser of event streams (HTML standard, section 9.2.6). It is strict where the standard is lenient: input that the server
+//! has no reason to send fails the test.
 
-/// What a stream says.
+/// An item of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// A line that begins with a colon.
+    /// A comment: a line that begins with a colon.
     Comment(String),
     /// `retry:`, in milliseconds.
     Retry(u64),
-    /// An event: its type, its data, the last event id as it is then, and the `id` field if this block had one.
+    /// An event: its type, its data, the last event id after it, and the `id` field if this block had one.
     Event { kind: String, data: String, last_id: String, id: Option<String> },
 }
 
-/// Parses bytes as they come.
+/// An incremental parser.
 #[derive(Debug, Default)]
 pub struct Parser {
     buffer: Vec<u8>,
@@ -23,7 +23,7 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// What these bytes complete.
+    /// Appends bytes and returns the items that they complete.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Item> {
         self.buffer.extend_from_slice(bytes);
         let mut items = Vec::new();
@@ -36,7 +36,7 @@ impl Parser {
         items
     }
 
-    /// What has been received of an event that was not finished.
+    /// Returns whether no incomplete event is buffered.
     pub fn is_between_events(&self) -> bool {
         self.buffer.is_empty() && self.id.is_none() && self.kind.is_none() && self.data.is_none()
     }
@@ -50,12 +50,12 @@ impl Parser {
         }
         let (field, value) = line.split_once(':').unwrap_or_else(|| panic!("a field without a value: {line:?}"));
         let value = value.strip_prefix(' ').unwrap_or(value);
-        let once = |known: &mut Option<String>| {
-            assert!(known.replace(value.to_owned()).is_none(), "twice in one event: {line:?}");
+        let once = |slot: &mut Option<String>| {
+            assert!(slot.replace(value.to_owned()).is_none(), "twice in one event: {line:?}");
         };
         match field {
             "event" => once(&mut self.kind),
-            // More than one line of data would be allowed; ours is one line of JSON.
+            // The standard allows several lines of data; Ridewire sends one line of JSON.
             "data" => once(&mut self.data),
             "id" => {
                 assert!(!value.contains('\0'), "an id with U+0000 is ignored: {line:?}");

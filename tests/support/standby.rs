@@ -1,4 +1,4 @@
-//! A standby of a test's own Postgres, to be promoted.
+//! A synchronous standby of a dedicated Postgres, which a test can promote.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -11,18 +11,18 @@ use tokio_postgres::config::Host;
 
 use super::cluster::{Cluster, Database};
 use super::eventually;
-use super::guard::Guard;
+use super::guard::ProcessGuard;
 
-/// A Postgres that follows another, which commits nothing before this one has it.
+/// A synchronous standby: the primary's commits wait for it.
 #[derive(Debug)]
 pub struct Standby {
     postgres: EmbeddedPostgres,
     directory: PathBuf,
-    guard: Arc<Guard>,
+    guard: Arc<ProcessGuard>,
 }
 
 impl Standby {
-    /// A copy of what `database` is in, which goes along with it from then on.
+    /// Copies the cluster of `database` and starts the copy as its synchronous standby.
     pub async fn of(database: &Database) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("rw-")
@@ -30,8 +30,8 @@ impl Standby {
             .tempdir_in("/tmp")
             .expect("a directory below /tmp")
             .keep();
-        let guard = Arc::new(Guard::of(&directory));
-        let copy = Command::new(beside_postgres(database).await.join("pg_basebackup"))
+        let guard = Arc::new(ProcessGuard::of(&directory));
+        let copy = Command::new(postgres_programs(database).await.join("pg_basebackup"))
             .args(["-d", &database.url, "-R", "-X", "stream", "-c", "fast", "-D"])
             .arg(directory.join("postgres"))
             .output()
@@ -46,15 +46,15 @@ impl Standby {
         primary.batch_execute("select pg_reload_conf()").await.expect("a superuser");
         eventually("commits wait for the standby", async || {
             let state =
-                primary.query_opt("select sync_state from pg_stat_replication", &[]).await.expect("an answer")?;
+                primary.query_opt("select sync_state from pg_stat_replication", &[]).await.expect("a result")?;
             (state.get::<_, Option<&str>>(0) == Some("sync")).then_some(())
         })
         .await;
         Self { postgres, directory, guard }
     }
 
-    /// The database on whichever of the two takes writes.
-    pub fn or(&self, primary: &Database) -> Database {
+    /// Returns the database with a URL that lists both hosts; a connection goes to the one that accepts writes.
+    pub fn with_primary(&self, primary: &Database) -> Database {
         let (mut hosts, mut database) = (Vec::new(), String::new());
         for url in [&primary.url, &self.postgres.url()] {
             let config: tokio_postgres::Config = url.parse().expect("a URL");
@@ -67,21 +67,21 @@ impl Standby {
         Database::at(url, &self.directory, &self.guard)
     }
 
-    /// Makes it the one that takes writes.
+    /// Promotes the standby to primary.
     pub async fn promote(&self) {
         let (client, connection) = tokio_postgres::connect(&self.postgres.url(), NoTls).await.expect("a connection");
         let connection = tokio::spawn(connection);
-        // Nobody is left who would confirm its commits.
+        // No standby is left to confirm its commits.
         client.batch_execute("alter system reset synchronous_standby_names").await.expect("a superuser");
         client.batch_execute("select pg_reload_conf()").await.expect("a superuser");
-        let promoted = client.query_one("select pg_promote(true, 30)", &[]).await.expect("an answer");
+        let promoted = client.query_one("select pg_promote(true, 30)", &[]).await.expect("a result");
         assert!(promoted.get::<_, bool>(0), "it is promoted");
         connection.abort();
     }
 }
 
-/// The directory of the PostgreSQL programs, by one that runs.
-pub(super) async fn beside_postgres(database: &Database) -> PathBuf {
+/// Returns the directory of the PostgreSQL programs of a running server.
+pub(super) async fn postgres_programs(database: &Database) -> PathBuf {
     let row = database.client().await.query_one("select setting from pg_config where name = 'BINDIR'", &[]).await;
     PathBuf::from(row.expect("a superuser").get::<_, &str>(0))
 }

@@ -7,7 +7,7 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::sse::{Item, Parser};
 
 /// An event of a stream.
@@ -15,37 +15,37 @@ use super::sse::{Item, Parser};
 pub struct Event {
     pub kind: String,
     pub data: Value,
-    /// The data as it came.
+    /// The data as received.
     pub text: String,
-    /// The `id` field, if it had one.
+    /// The `id` field, if the event had one.
     pub id: Option<String>,
 }
 
 impl Event {
-    /// The id as a seq.
+    /// Returns the id as a seq.
     #[track_caller]
     pub fn seq(&self) -> i64 {
         self.id.as_ref().and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("no seq: {self:?}"))
     }
 }
 
-/// An open event stream, and all that it has said.
+/// An open event stream and the state of its parser.
 #[derive(Debug)]
 pub struct Stream {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Whether it hands out who comes and goes: most tests are about something else, and the people of a ride come
-    /// and go with their streams.
-    pub hears_presence: bool,
-    /// What an `EventSource` would send as `Last-Event-ID`.
+    /// Whether presence events are returned. They are skipped by default, because participants go online and offline with
+    /// their streams and most tests are about other events.
+    pub includes_presence: bool,
+    /// The `Last-Event-ID` that an `EventSource` would send.
     pub last_id: String,
     pub comments: usize,
     pub retries: Vec<u64>,
-    asked: String,
+    request: String,
     response: reqwest::Response,
     parser: Parser,
     ready: VecDeque<Event>,
-    /// The last few things that were handed out, for failures.
+    /// The last returned events, for failure messages.
     seen: VecDeque<String>,
     has_ended: bool,
 }
@@ -54,21 +54,21 @@ impl Stream {
     pub async fn open(request: reqwest::RequestBuilder) -> Self {
         let (client, request) = request.build_split();
         let request = request.expect("a request");
-        let asked = format!("{} Last-Event-ID: {:?}", request.url(), request.headers().get("last-event-id"));
-        let response = tokio::time::timeout(PATIENCE, client.execute(request)).await;
-        let response = response.unwrap_or_else(|_| panic!("{asked}: no answer")).expect("an answer");
+        let description = format!("{} Last-Event-ID: {:?}", request.url(), request.headers().get("last-event-id"));
+        let response = tokio::time::timeout(TIMEOUT, client.execute(request)).await;
+        let response = response.unwrap_or_else(|_| panic!("{description}: no response")).expect("a response");
         let (status, headers) = (response.status(), response.headers().clone());
         if status == StatusCode::OK {
-            assert_eq!(headers["content-type"], "text/event-stream", "{asked}");
+            assert_eq!(headers["content-type"], "text/event-stream", "{description}");
         }
         Self {
             status,
             headers,
-            hears_presence: false,
+            includes_presence: false,
             last_id: String::new(),
             comments: 0,
             retries: Vec::new(),
-            asked,
+            request: description,
             response,
             parser: Parser::default(),
             ready: VecDeque::new(),
@@ -77,18 +77,18 @@ impl Stream {
         }
     }
 
-    /// This stream, if it has this status.
+    /// Asserts the status and returns the stream.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
-        assert_eq!(self.status.as_u16(), status, "{}", self.asked);
+        assert_eq!(self.status.as_u16(), status, "{}", self.request);
         self
     }
 
-    /// Reads more. `false`: there is no more.
+    /// Reads and parses the next chunk. Returns `false` at the end of the stream.
     async fn read(&mut self, deadline: Instant) -> bool {
         let chunk = timeout_at(deadline, self.response.chunk()).await;
-        let chunk = chunk.unwrap_or_else(|_| panic!("{}: nothing more comes; seen: {:#?}", self.asked, self.seen));
-        // A server that is killed cuts the stream off without an end.
+        let chunk = chunk.unwrap_or_else(|_| panic!("{}: timed out; last events: {:#?}", self.request, self.seen));
+        // A killed server cuts the connection in the middle of the stream.
         let Ok(Some(chunk)) = chunk else {
             self.has_ended = true;
             return false;
@@ -100,7 +100,7 @@ impl Stream {
                 Item::Event { kind, data: text, last_id, id } => {
                     let data = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
                     self.last_id = last_id;
-                    if kind.starts_with("presence:") && !self.hears_presence {
+                    if kind.starts_with("presence:") && !self.includes_presence {
                         continue;
                     }
                     self.ready.push_back(Event { kind, data, text, id });
@@ -110,7 +110,7 @@ impl Stream {
         true
     }
 
-    fn note(&mut self, event: &Event) {
+    fn record(&mut self, event: &Event) {
         self.seen.push_back(format!(
             "{:?} {} {}",
             event.id,
@@ -122,12 +122,12 @@ impl Stream {
         }
     }
 
-    /// The next event, or `None` at the end of the stream.
+    /// Returns the next event, or `None` at the end of the stream.
     pub async fn try_next(&mut self) -> Option<Event> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(event) = self.ready.pop_front() {
-                self.note(&event);
+                self.record(&event);
                 return Some(event);
             }
             if self.has_ended || !self.read(deadline).await {
@@ -136,27 +136,27 @@ impl Stream {
         }
     }
 
-    /// The next event.
+    /// Returns the next event.
     pub async fn next_event(&mut self) -> Event {
         let next = self.try_next().await;
-        next.unwrap_or_else(|| panic!("{}: the stream has ended; seen: {:#?}", self.asked, self.seen))
+        next.unwrap_or_else(|| panic!("{}: the stream has ended; last events: {:#?}", self.request, self.seen))
     }
 
-    /// The next event, which must be of this type.
-    pub async fn next_of(&mut self, kind: &str) -> Event {
+    /// Returns the next event, which must be of this type.
+    pub async fn next_of_type(&mut self, kind: &str) -> Event {
         let event = self.next_event().await;
-        assert_eq!(event.kind, kind, "{}: {event:?}; seen: {:#?}", self.asked, self.seen);
+        assert_eq!(event.kind, kind, "{}: {event:?}; last events: {:#?}", self.request, self.seen);
         event
     }
 
-    /// The next event, which must be a `stream:sync`: its data.
+    /// Returns the data of the next event, which must be a `stream:sync`.
     pub async fn next_sync(&mut self) -> Value {
-        let event = self.next_of("stream:sync").await;
+        let event = self.next_of_type("stream:sync").await;
         assert_eq!(event.data["cursor"], event.id.as_deref().unwrap_or("no id"), "{event:?}");
         event.data
     }
 
-    /// Skips everything before the next event of this type.
+    /// Skips events up to the next one of this type and returns it.
     pub async fn find(&mut self, kind: &str) -> Event {
         loop {
             let event = self.next_event().await;
@@ -166,22 +166,27 @@ impl Stream {
         }
     }
 
-    /// The next comment, which must come before any event.
-    pub async fn next_comment(&mut self, patience: std::time::Duration) {
-        let (before, deadline) = (self.comments, Instant::now() + patience);
+    /// Waits for the next comment, which must arrive before any event.
+    pub async fn next_comment(&mut self, timeout: std::time::Duration) {
+        let (before, deadline) = (self.comments, Instant::now() + timeout);
         while self.comments == before {
-            assert!(self.ready.is_empty(), "{}: {:?}", self.asked, self.ready);
-            assert!(self.read(deadline).await, "{}: the stream has ended", self.asked);
+            assert!(self.ready.is_empty(), "{}: {:?}", self.request, self.ready);
+            assert!(self.read(deadline).await, "{}: the stream has ended", self.request);
         }
     }
 
-    /// All events up to the end of the stream, which must come, and not in the middle of one.
+    /// Returns all events up to the end of the stream. The stream must end, and not in the middle of an event.
     pub async fn until_end(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(event) = self.try_next().await {
             events.push(event);
         }
-        assert!(self.parser.is_between_events(), "{}: cut off: {:?}", self.asked, self.parser);
+        assert!(
+            self.parser.is_between_events(),
+            "{}: ended in the middle of an event: {:?}",
+            self.request,
+            self.parser
+        );
         events
     }
 }

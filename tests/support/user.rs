@@ -1,4 +1,4 @@
-//! Somebody with a token, at one server.
+//! An HTTP client with a user's token, for one server.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ pub use ridewire::domain::Role;
 use ridewire::domain::UserId;
 use serde_json::{Value, json};
 
-use super::{Answer, PATIENCE, SECRET, Server, Stream};
+use super::{Response, SECRET, Server, Stream, TIMEOUT};
 
-/// Somebody who asks a server.
+/// A client that sends requests as one user.
 #[derive(Debug, Clone)]
 pub struct User {
     pub name: String,
@@ -25,86 +25,86 @@ pub struct User {
 impl User {
     pub(super) fn new(http: reqwest::Client, base: &str, name: &str, role: Role) -> Self {
         let user = Self { name: name.to_owned(), role, token: String::new(), base: base.to_owned(), http };
-        user.for_another(Duration::from_secs(3_600))
+        user.with_token_ttl(Duration::from_secs(3_600))
     }
 
-    /// The same with a token that is good for so long.
-    pub fn for_another(mut self, ttl: Duration) -> Self {
+    /// Returns the client with a new token that expires after `ttl`.
+    pub fn with_token_ttl(mut self, ttl: Duration) -> Self {
         let signer = Signer::new(SECRET.as_bytes()).unwrap();
         self.token = signer.sign(&UserId::parse(&self.name).unwrap(), self.role, ttl).unwrap();
         self
     }
 
-    /// The same with connections of their own, which end with this.
-    pub fn apart(self) -> Self {
+    /// Returns the client with a separate connection pool, which is closed with the client.
+    pub fn with_own_connections(self) -> Self {
         Self { http: reqwest::Client::new(), ..self }
     }
 
-    /// The same with this token, whatever it is.
+    /// Returns the client with this token, which need not be valid.
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = token.into();
         self
     }
 
-    /// The same at another server.
+    /// Returns the client for another server.
     pub fn on(&self, server: &Server) -> Self {
         Self { base: server.base.clone(), ..self.clone() }
     }
 
-    /// A request of one's own making, below `/api/v1`.
+    /// Builds a request with a path below `/api/v1`.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let path = path.trim_start_matches('/');
         let request = self.http.request(method, format!("{}/api/v1/{path}", self.base));
         if self.token.is_empty() { request } else { request.bearer_auth(&self.token) }
     }
 
-    /// Sends a request, and reads the answer to its end.
-    pub async fn ask(&self, request: reqwest::RequestBuilder) -> Answer {
+    /// Sends a request and reads the response to its end.
+    pub async fn execute(&self, request: reqwest::RequestBuilder) -> Response {
         let (client, request) = request.build_split();
         let request = request.expect("a request");
-        let asked = format!("{} {} as {} ({})", request.method(), request.url(), self.name, self.role.as_str());
-        let answered = async {
-            let response = client.execute(request).await.unwrap_or_else(|error| panic!("{asked}: {error:?}"));
-            Answer::of(asked.clone(), response).await
+        let description = format!("{} {} as {} ({})", request.method(), request.url(), self.name, self.role.as_str());
+        let response = async {
+            let response = client.execute(request).await.unwrap_or_else(|error| panic!("{description}: {error:?}"));
+            Response::of(description.clone(), response).await
         };
         // The longest poll waits 55 s.
-        tokio::time::timeout(PATIENCE + Duration::from_secs(55), answered)
+        tokio::time::timeout(TIMEOUT + Duration::from_secs(55), response)
             .await
-            .unwrap_or_else(|_| panic!("{asked}: no answer"))
+            .unwrap_or_else(|_| panic!("{description}: no response"))
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
-        self.ask(self.request(Method::GET, path)).await
+    pub async fn get(&self, path: &str) -> Response {
+        self.execute(self.request(Method::GET, path)).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
-        self.ask(self.request(Method::DELETE, path)).await
+    pub async fn delete(&self, path: &str) -> Response {
+        self.execute(self.request(Method::DELETE, path)).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
-        self.ask(self.request(Method::POST, path).json(&body)).await
+    pub async fn post(&self, path: &str, body: Value) -> Response {
+        self.execute(self.request(Method::POST, path).json(&body)).await
     }
 
-    /// Without a body.
-    pub async fn post_nothing(&self, path: &str) -> Answer {
-        self.ask(self.request(Method::POST, path)).await
+    /// `POST` without a body.
+    pub async fn post_empty(&self, path: &str) -> Response {
+        self.execute(self.request(Method::POST, path)).await
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> Answer {
-        self.ask(self.request(Method::PUT, path).json(&body)).await
+    pub async fn put(&self, path: &str, body: Value) -> Response {
+        self.execute(self.request(Method::PUT, path).json(&body)).await
     }
 
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
-        self.ask(self.request(Method::PATCH, path).json(&body)).await
+    pub async fn patch(&self, path: &str, body: Value) -> Response {
+        self.execute(self.request(Method::PATCH, path).json(&body)).await
     }
 
-    /// Any bytes as a body.
-    pub async fn send_bytes(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Answer {
-        self.ask(self.request(method, path).header("content-type", "application/json").body(body)).await
+    /// Sends any bytes as the body.
+    pub async fn send_bytes(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Response {
+        self.execute(self.request(method, path).header("content-type", "application/json").body(body)).await
     }
 
     /// `PUT /rides/{ride}`
-    pub async fn put_ride(&self, ride: &str, rider: &str, driver: Option<&str>) -> Answer {
+    pub async fn put_ride(&self, ride: &str, rider: &str, driver: Option<&str>) -> Response {
         let body = match driver {
             Some(driver) => json!({ "riderId": rider, "driverId": driver }),
             None => json!({ "riderId": rider }),
@@ -113,32 +113,32 @@ impl User {
     }
 
     /// `POST /rides/{ride}/status`
-    pub async fn set_status(&self, ride: &str, status: &str) -> Answer {
+    pub async fn set_status(&self, ride: &str, status: &str) -> Response {
         self.post(&format!("rides/{ride}/status"), json!({ "status": status })).await
     }
 
-    /// Sends a message, which must succeed.
+    /// Sends a message, which must be created, and returns it.
     pub async fn send(&self, ride: &str, content: &str) -> Value {
         self.post("messages", json!({ "rideId": ride, "content": content })).await.expect(201).json()
     }
 
-    /// Sends a message under a name, whatever comes of it.
-    pub async fn send_named(&self, ride: &str, content: &str, name: &str) -> Answer {
-        self.post("messages", json!({ "rideId": ride, "content": content, "clientMessageId": name })).await
+    /// Sends a message with a `clientMessageId` and returns the response, whatever its status.
+    pub async fn send_with_id(&self, ride: &str, content: &str, client_id: &str) -> Response {
+        self.post("messages", json!({ "rideId": ride, "content": content, "clientMessageId": client_id })).await
     }
 
-    /// Edits, reads, deletes: something of a message.
-    pub async fn mark(&self, message: &Value, what: &str) -> Answer {
-        self.post_nothing(&format!("messages/{}/{what}", message["id"].as_str().unwrap())).await
+    /// `POST /messages/{id}/read` or `/delivered`
+    pub async fn mark(&self, message: &Value, watermark: &str) -> Response {
+        self.post_empty(&format!("messages/{}/{watermark}", message["id"].as_str().unwrap())).await
     }
 
     /// `PATCH /messages/{id}`
-    pub async fn edit(&self, message: &Value, content: &str) -> Answer {
+    pub async fn edit(&self, message: &Value, content: &str) -> Response {
         self.patch(&path_of(message), json!({ "content": content })).await
     }
 
     /// `DELETE /messages/{id}`
-    pub async fn erase(&self, message: &Value) -> Answer {
+    pub async fn delete_message(&self, message: &Value) -> Response {
         self.delete(&path_of(message)).await
     }
 
@@ -147,7 +147,7 @@ impl User {
         self.get(&format!("messages/rides/{ride}{query}")).await.expect(200).json()
     }
 
-    /// One poll, which must succeed; `query` without its question mark.
+    /// Polls a ride once, which must succeed; `query` without its question mark.
     pub async fn poll(&self, ride: &str, query: &str) -> Value {
         self.get(&format!("messages/rides/{ride}/poll?{query}")).await.expect(200).json()
     }
@@ -157,17 +157,17 @@ impl User {
         self.stream_from(ride, query, None).await
     }
 
-    /// Opens a stream as an `EventSource` that reconnects would.
+    /// Opens a stream of a ride like an `EventSource` that reconnects.
     pub async fn stream_from(&self, ride: &str, query: &str, last_event_id: Option<&str>) -> Stream {
         self.open(&format!("messages/rides/{ride}/events?{query}"), last_event_id).await
     }
 
-    /// One poll of everything that is the user's, which must succeed.
+    /// Polls all the user's events once, which must succeed.
     pub async fn poll_all(&self, query: &str) -> Value {
         self.get(&format!("poll?{query}")).await.expect(200).json()
     }
 
-    /// Opens the stream of everything that is the user's.
+    /// Opens the stream of all the user's events.
     pub async fn stream_all(&self, query: &str, last_event_id: Option<&str>) -> Stream {
         self.open(&format!("events?{query}"), last_event_id).await
     }
@@ -181,7 +181,7 @@ impl User {
     }
 
     /// `POST /broadcasts`
-    pub async fn broadcast(&self, users: &[&str], data: Value) -> Answer {
+    pub async fn broadcast(&self, users: &[&str], data: Value) -> Response {
         self.post("broadcasts", json!({ "userIds": users, "type": "test", "data": data })).await
     }
 }
@@ -190,12 +190,12 @@ fn path_of(message: &Value) -> String {
     format!("messages/{}", message["id"].as_str().expect("a message's id"))
 }
 
-/// The types of events, for comparing.
+/// Returns the types of events.
 pub fn data_types(events: &Value) -> Vec<&str> {
     events.as_array().expect("events").iter().map(|event| event["type"].as_str().expect("a type")).collect()
 }
 
-/// A token of any header and claims, signed with `secret`, or not at all.
+/// Encodes a token with any header and claims, signed with `secret` or unsigned.
 pub fn raw_token(header: &Value, claims: &Value, secret: Option<&str>) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", part(header), part(claims));

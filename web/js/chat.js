@@ -1,19 +1,19 @@
 import { bubble } from './bubble.js';
-import { h, say } from './dom.js';
+import { createElement, setText } from './dom.js';
 import { icon } from './icons.js';
 
-/** How near to the end of the list counts as being there, in pixels. */
-const NEAR = 24;
+/** The distance from the end of the list at which it counts as scrolled to the end, in pixels. */
+const END_TOLERANCE = 24;
 
-/** The messages of a conversation. What has not changed is not touched, so a screen reader says what is new alone. */
+/** The list of a conversation's messages. Unchanged messages are not updated, so a screen reader announces only new ones. */
 export class Chat {
   #me;
   #actions;
   #rows = new Map();
-  #list = h('ol', { class: 'chat__list' });
+  #list = createElement('ol', { class: 'chat__list' });
   #earlier;
-  #empty = h('p', { class: 'chat__empty' }, 'No messages yet');
-  #typing = h('p', { class: 'chat__typing', role: 'status' });
+  #empty = createElement('p', { class: 'chat__empty' }, 'No messages yet');
+  #typing = createElement('p', { class: 'chat__typing', role: 'status' });
   #down;
   #isAtEnd = true;
   #firstId;
@@ -22,21 +22,21 @@ export class Chat {
   constructor({ me, actions, onEarlier, onScroll }) {
     this.#me = me;
     this.#actions = actions;
-    this.#earlier = h('button', { class: 'button chat__earlier', onclick: onEarlier }, 'Earlier messages');
-    this.log = h('div', { class: 'chat__log', role: 'log', 'aria-label': 'Messages', 'aria-relevant': 'additions', tabindex: '0' },
+    this.#earlier = createElement('button', { class: 'button chat__earlier', onclick: onEarlier }, 'Earlier messages');
+    this.log = createElement('div', { class: 'chat__log', role: 'log', 'aria-label': 'Messages', 'aria-relevant': 'additions', tabindex: '0' },
       this.#earlier, this.#empty, this.#list);
     this.log.addEventListener('scroll', () => {
-      this.#isAtEnd = this.#distance < NEAR;
+      this.#isAtEnd = this.#distance < END_TOLERANCE;
       onScroll();
     }, { passive: true });
     const end = () => this.#toEnd();
-    this.#down = h('button', { class: 'chat__down', hidden: true, onclick: end }, icon('down'), h('span'));
-    this.element = h('div', { class: 'chat' }, this.log, this.#down, this.#typing);
-    // A list that gets lower, as when a keyboard opens, shows its end as before.
+    this.#down = createElement('button', { class: 'chat__down', hidden: true, onclick: end }, icon('down'), createElement('span'));
+    this.element = createElement('div', { class: 'chat' }, this.log, this.#down, this.#typing);
+    // When the list shrinks, for example because an on-screen keyboard opens, it stays scrolled to its end.
     new ResizeObserver(() => this.#isAtEnd && this.#toEnd()).observe(this.log);
   }
 
-  /** Whether the newest message can be seen. */
+  /** Whether the newest message is visible. */
   get isAtEnd() {
     return this.#isAtEnd;
   }
@@ -50,15 +50,15 @@ export class Chat {
     this.#isAtEnd = true;
   }
 
-  /** Only one list on the page speaks: that of the phone in hand. */
-  set isSpeaking(isSpeaking) {
-    this.log.setAttribute('aria-live', isSpeaking ? 'polite' : 'off');
+  /** Whether screen readers announce new messages. True for only one list on the page: that of the active phone. */
+  set isLive(isLive) {
+    this.log.setAttribute('aria-live', isLive ? 'polite' : 'off');
   }
 
-  /** Shows nothing of a ride, and says why. */
-  clear(why) {
+  /** Removes all messages and shows a reason. */
+  clear(reason) {
     this.update({ messages: [], typing: [], hasMore: false }, 0);
-    say(this.#empty, why);
+    setText(this.#empty, reason);
     this.#toEnd();
   }
 
@@ -69,14 +69,14 @@ export class Chat {
     this.#show(messages);
     this.#earlier.hidden = !hasMore;
     this.#empty.hidden = messages.length > 0;
-    say(this.#empty, 'No messages yet');
+    setText(this.#empty, 'No messages yet');
     const others = typing.filter((user) => user !== this.#me);
-    say(this.#typing, others.length === 0 ? '' : `${others.join(' and ')} ${others.length > 1 ? 'are' : 'is'} typing`);
+    setText(this.#typing, others.length === 0 ? '' : `${others.join(' and ')} ${others.length > 1 ? 'are' : 'is'} typing`);
     this.#typing.classList.toggle('is-on', others.length > 0);
     this.#down.hidden = this.#isAtEnd;
-    say(this.#down.lastChild, unread > 0 ? `${unread.toLocaleString('en')} new` : 'Newest');
+    setText(this.#down.lastChild, unread > 0 ? `${unread.toLocaleString('en')} new` : 'Newest');
     if (this.#isAtEnd) this.#toEnd();
-    // What was in view stays there when older ones come above it.
+    // When older messages are inserted above, the visible messages stay where they are.
     else if (isOlder) this.log.scrollTop = this.log.scrollHeight - this.log.clientHeight - before;
   }
 
@@ -87,8 +87,8 @@ export class Chat {
       const key = `${message.senderId ?? this.#me} ${message.clientMessageId ?? message.id}`;
       keys.add(key);
       const row = this.#row(key, message);
-      const place = previous ? previous.nextSibling : this.#list.firstChild;
-      if (row !== place) this.#list.insertBefore(row, place);
+      const next = previous ? previous.nextSibling : this.#list.firstChild;
+      if (row !== next) this.#list.insertBefore(row, next);
       row.classList.toggle('is-next', previous?.dataset.from === row.dataset.from);
       previous = row;
     }
@@ -100,21 +100,21 @@ export class Chat {
   }
 
   #row(key, message) {
-    const known = this.#rows.get(key);
-    if (known?.message === message) return known.element;
-    const fresh = bubble(message, { me: this.#me, actions: this.#actions });
-    fresh.dataset.from = message.senderId ?? this.#me;
-    if (!known) {
-      this.#rows.set(key, { message, element: fresh });
-      return fresh;
+    const existing = this.#rows.get(key);
+    if (existing?.message === message) return existing.element;
+    const created = bubble(message, { me: this.#me, actions: this.#actions });
+    created.dataset.from = message.senderId ?? this.#me;
+    if (!existing) {
+      this.#rows.set(key, { message, element: created });
+      return created;
     }
-    // In place, and with the focus where it was.
-    const focus = known.element.contains(document.activeElement) && document.activeElement.dataset.focus;
-    known.element.className = fresh.className;
-    known.element.replaceChildren(...fresh.childNodes);
-    known.message = message;
-    // What had it may be gone, as with a message that is deleted.
-    if (focus) ([...known.element.querySelectorAll('[data-focus]')].find(({ dataset }) => dataset.focus === focus) ?? this.log).focus();
-    return known.element;
+    // The element is updated in place, and keeps the focus.
+    const focus = existing.element.contains(document.activeElement) && document.activeElement.dataset.focus;
+    existing.element.className = created.className;
+    existing.element.replaceChildren(...created.childNodes);
+    existing.message = message;
+    // The focused element may no longer exist, for example after a deletion.
+    if (focus) ([...existing.element.querySelectorAll('[data-focus]')].find(({ dataset }) => dataset.focus === focus) ?? this.log).focus();
+    return existing.element;
   }
 }

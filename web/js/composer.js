@@ -1,52 +1,52 @@
-import { h, say } from './dom.js';
+import { createElement, setText } from './dom.js';
 import { icon } from './icons.js';
 
-/** While somebody types it is said again this often; the server forgets it after six seconds. */
-const AGAIN = 3_000;
+/** How often the typing indicator is renewed, in milliseconds. The server ends it after six seconds. */
+const TYPING_INTERVAL = 3_000;
 
-/** The longest message, in characters (Unicode scalar values), and from when on they are counted for the writer. */
-const LONGEST = 4_000;
-const COUNTED = 3_800;
+/** The maximum length of a message, and the length from which on it is shown, in characters (Unicode scalar values). */
+const MAX_LENGTH = 4_000;
+const SHOW_LENGTH_FROM = 3_800;
 
 const PLACEHOLDERS = { open: 'Message', none: 'No chat yet', readOnly: 'The chat has ended' };
 
-/** Where a message is written, or one that was sent is changed. */
+/** The form for writing and editing messages. */
 export class Composer {
   #input;
   #editing;
   #cancel;
   #send;
-  #room;
+  #length;
   #isOpen = false;
   #on;
-  #saidAt = 0;
-  #stop;
+  #typingSentAt = 0;
+  #typingTimer;
 
   /** @param {{label: string, onSend: (text: string) => void, onEdit: (message: object, text: string) => void, onTyping: (typing: boolean) => void}} on */
   constructor({ label, ...on }) {
     this.#on = on;
     const onkeydown = (event) => this.#key(event);
-    const oninput = () => this.#typed();
-    this.#input = h('textarea', { class: 'composer__input', rows: '1', dir: 'auto', placeholder: 'Message',
+    const oninput = () => this.#onInput();
+    this.#input = createElement('textarea', { class: 'composer__input', rows: '1', dir: 'auto', placeholder: 'Message',
       'aria-label': label, onkeydown, oninput });
-    this.#cancel = h('button', { type: 'button', class: 'button button--bare', hidden: true, 'aria-label': 'Cancel the edit', onclick: () => this.#end() }, icon('close'));
-    this.#send = h('button', { class: 'composer__send', 'aria-label': 'Send' }, icon('send'));
+    this.#cancel = createElement('button', { type: 'button', class: 'button button--bare', hidden: true, 'aria-label': 'Cancel the edit', onclick: () => this.#end() }, icon('close'));
+    this.#send = createElement('button', { class: 'composer__send', 'aria-label': 'Send' }, icon('send'));
     const onsubmit = (event) => {
       event.preventDefault();
       this.#submit();
     };
-    this.#room = h('p', { class: 'composer__room', role: 'status', hidden: true });
-    this.element = h('form', { class: 'composer', onsubmit }, this.#cancel, this.#input, this.#send, this.#room);
+    this.#length = createElement('p', { class: 'composer__length', role: 'status', hidden: true });
+    this.element = createElement('form', { class: 'composer', onsubmit }, this.#cancel, this.#input, this.#send, this.#length);
     this.chat = undefined;
   }
 
-  /** Forgets what is being written: it was for another ride. */
+  /** Discards the draft, because the phone opens another ride. */
   clear() {
     this.#end();
     this.chat = undefined;
   }
 
-  /** Changes a message instead of writing a new one. */
+  /** Starts editing a message. */
   edit(message) {
     this.#editing = message;
     this.#input.value = message.content;
@@ -56,7 +56,7 @@ export class Composer {
     this.#input.focus();
   }
 
-  /** How the ride's chat is: `none`, `open` or `readOnly`; undefined where there is no ride. */
+  /** The state of the ride's chat: `none`, `open` or `readOnly`; undefined without a ride. */
   set chat(chat) {
     this.#isOpen = chat === 'open';
     this.#input.disabled = !this.#isOpen;
@@ -64,18 +64,18 @@ export class Composer {
     this.#measure();
   }
 
-  /** A text that the server would reject cannot be sent, and none is cut off unnoticed. */
+  /** Shows the length of a long text. Disables the button where the server would reject the text; the text is never cut off. */
   #measure() {
     const length = [...this.#input.value.trim()].length;
-    this.#room.hidden = length < COUNTED;
-    say(this.#room, length < COUNTED ? '' : `${length.toLocaleString('en')} of ${LONGEST.toLocaleString('en')} characters`);
-    this.#room.classList.toggle('is-over', length > LONGEST);
-    this.#send.disabled = !this.#isOpen || length > LONGEST;
+    this.#length.hidden = length < SHOW_LENGTH_FROM;
+    setText(this.#length, length < SHOW_LENGTH_FROM ? '' : `${length.toLocaleString('en')} of ${MAX_LENGTH.toLocaleString('en')} characters`);
+    this.#length.classList.toggle('is-over', length > MAX_LENGTH);
+    this.#send.disabled = !this.#isOpen || length > MAX_LENGTH;
   }
 
   #key(event) {
     if (event.key === 'Escape' && this.#editing) this.#end();
-    // Not while an input method composes.
+    // Ignores Enter while an input method composes.
     if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     this.#submit();
@@ -94,25 +94,25 @@ export class Composer {
     this.#input.value = '';
     this.#cancel.hidden = true;
     this.#send.setAttribute('aria-label', 'Send');
-    clearTimeout(this.#stop);
-    this.#saidAt = 0;
+    clearTimeout(this.#typingTimer);
+    this.#typingSentAt = 0;
     this.#grow();
   }
 
-  #typed() {
+  #onInput() {
     this.#grow();
     if (this.#editing) return;
-    clearTimeout(this.#stop);
+    clearTimeout(this.#typingTimer);
     const isTyping = this.#input.value !== '';
-    if (!isTyping || Date.now() - this.#saidAt > AGAIN) {
-      this.#saidAt = isTyping ? Date.now() : 0;
+    if (!isTyping || Date.now() - this.#typingSentAt > TYPING_INTERVAL) {
+      this.#typingSentAt = isTyping ? Date.now() : 0;
       this.#on.onTyping(isTyping);
     }
-    if (isTyping) this.#stop = setTimeout(() => this.#rest(), AGAIN);
+    if (isTyping) this.#typingTimer = setTimeout(() => this.#stopTyping(), TYPING_INTERVAL);
   }
 
-  #rest() {
-    this.#saidAt = 0;
+  #stopTyping() {
+    this.#typingSentAt = 0;
     this.#on.onTyping(false);
   }
 

@@ -1,19 +1,16 @@
-/** How long after an event its delivery is looked for, for how long again and again, and how often without an event. */
-const SOON = 400;
-const EXPECTED = 4_000;
-const SELDOM = 15_000;
+/** How often the page asks for deliveries after an event, for how long, and how often without an event, in milliseconds. */
+const ACTIVE_INTERVAL = 400;
+const ACTIVE_PERIOD = 4_000;
+const IDLE_INTERVAL = 15_000;
 
-/**
- * What the receiver of the server's demo has received. Deliveries follow the events of the feed, so they are asked for when there
- * was one.
- */
+/** Loads the deliveries of the demo's webhook receiver. A delivery follows each event of the feed, so events trigger the load. */
 export class Deliveries {
-  /** `{webhook, url, total, rejected}`; undefined where there is no receiver. */
+  /** `{webhook, url, total, rejected}`; undefined without a receiver. */
   receiver;
   #last = 0;
-  /** What servers before this one have received. */
+  /** The number of deliveries that the server received before its restart. */
   #before = 0;
-  #expectedUntil = 0;
+  #activeUntil = 0;
   #wake = () => {};
   #onDeliveries;
 
@@ -22,32 +19,32 @@ export class Deliveries {
     this.#onDeliveries = onDeliveries;
   }
 
-  /** There is an event that is to be delivered. */
+  /** Loads deliveries more often, because an event is about to be delivered. */
   expect() {
-    this.#expectedUntil = Date.now() + EXPECTED;
+    this.#activeUntil = Date.now() + ACTIVE_PERIOD;
     this.#wake();
   }
 
   async run() {
     while (await this.#load()) {
-      const isExpected = Date.now() < this.#expectedUntil;
+      const isActive = Date.now() < this.#activeUntil;
       await new Promise((resolve) => {
-        const timer = setTimeout(resolve, isExpected ? SOON : SELDOM);
+        const timer = setTimeout(resolve, isActive ? ACTIVE_INTERVAL : IDLE_INTERVAL);
         this.#wake = () => {
           clearTimeout(timer);
-          setTimeout(resolve, SOON);
+          setTimeout(resolve, ACTIVE_INTERVAL);
         };
       });
     }
   }
 
-  /** Whether there is a receiver, as far as is known. */
+  /** Loads new deliveries. Returns false if there is no receiver. */
   async #load() {
     try {
       const response = await fetch(`/console/deliveries?after=${this.#last}`, { cache: 'no-store' });
       if (response.status === 204 || response.status === 404) return false;
       const { deliveries, ...receiver } = await response.json();
-      // The server was started anew: it has another webhook, and counts from 1 again.
+      // The server was restarted: it has another webhook and counts from 1 again.
       if (this.receiver && this.receiver.webhook !== receiver.webhook) {
         [this.#before, this.#last, this.receiver] = [this.#before + this.#last, 0, undefined];
         return true;
@@ -56,7 +53,7 @@ export class Deliveries {
       this.#last = receiver.total;
       this.#onDeliveries(deliveries);
     } catch {
-      // The server is away; the next time it may be there.
+      // The server is unavailable; the next attempt may succeed.
     }
     return true;
   }

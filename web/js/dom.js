@@ -1,18 +1,19 @@
-/** Elements, briefly. Text is always text: nothing here parses HTML. */
+/** Functions that create elements and format values. Strings become text nodes: no function parses HTML. */
 
 const SVG = 'http://www.w3.org/2000/svg';
 
 /**
+ * Creates an HTML element.
  * @param {string} tag
- * @param {Record<string, unknown>} [props] `onclick` and the like are listeners; `false`, null and undefined are left out
+ * @param {Record<string, unknown>} [props] attributes; names with `on` are event listeners; `false`, null and undefined are omitted
  * @param {...(Node | string | null | false)} children
  */
-export function h(tag, props = {}, ...children) {
+export function createElement(tag, props = {}, ...children) {
   return fill(document.createElement(tag), props, children);
 }
 
-/** The same for SVG. */
-export function svg(tag, props = {}, ...children) {
+/** Creates an SVG element, with the same parameters. */
+export function createSvgElement(tag, props = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), props, children);
 }
 
@@ -26,29 +27,29 @@ function fill(element, props, children) {
   return element;
 }
 
-/** Text for those who listen. */
-export const spoken = (text) => h('span', { class: 'spoken' }, text);
+/** Creates text that only screen readers present. */
+export const screenReaderText = (text) => createElement('span', { class: 'visually-hidden' }, text);
 
-/** Sets text only where it differs, so that what is live does not say it again. */
-export function say(element, text) {
+/** Sets an element's text only if it differs, so that a screen reader does not announce a live region again. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** A count and what is counted: `1 event`, `1,204 events`. */
-export const counted = (count, word) => `${count.toLocaleString('en')} ${word}${count === 1 ? '' : 's'}`;
+/** Formats a count with its noun: `1 event`, `1,204 events`. */
+export const formatCount = (count, word) => `${count.toLocaleString('en')} ${word}${count === 1 ? '' : 's'}`;
 
-/** The first characters of a text, and a sign where there are more. A character is never cut in two. */
-export function shortened(text, most) {
+/** Returns at most `max` characters of a text, with an ellipsis if there are more. Never splits a surrogate pair. */
+export function truncate(text, max) {
   const characters = [...text];
-  return characters.length > most ? `${characters.slice(0, most).join('')}…` : text;
+  return characters.length > max ? `${characters.slice(0, max).join('')}…` : text;
 }
 
-/** A time as a log shows it: to the millisecond. */
-export function clock(at) {
+/** Formats a time for a log, with milliseconds. */
+export function formatTimestamp(at) {
   const date = new Date(at);
   return `${date.toLocaleTimeString([], { hour12: false })}.${String(date.getMilliseconds()).padStart(3, '0')}`;
 }
 
-export const duration = (ms) => (ms < 1_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`);
+export const formatDuration = (ms) => (ms < 1_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`);
 
-export const time = (at) => new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hour12: false });
+export const formatTime = (at) => new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hour12: false });

@@ -1,4 +1,4 @@
-import { svg } from './dom.js';
+import { createSvgElement } from './dom.js';
 
 const PATHS = {
   sending: 'M8 4.5V8l2.2 1.6M8 2.2a5.8 5.8 0 1 0 0 11.6A5.8 5.8 0 0 0 8 2.2Z',
@@ -15,9 +15,9 @@ const PATHS = {
   down: 'M8 3v10m-4-4 4 4 4-4',
 };
 
-/** A drawing beside or instead of words; the words are for who uses it to add. */
+/** Creates an icon. It has no text alternative; the caller adds one where it is needed. */
 export function icon(name) {
-  const path = svg('path', {
+  const path = createSvgElement('path', {
     d: PATHS[name],
     fill: 'none',
     stroke: 'currentColor',
@@ -25,5 +25,5 @@ export function icon(name) {
     'stroke-linecap': 'round',
     'stroke-linejoin': 'round',
   });
-  return svg('svg', { viewBox: '0 0 16 16', class: 'icon', 'aria-hidden': 'true', focusable: 'false' }, path);
+  return createSvgElement('svg', { viewBox: '0 0 16 16', class: 'icon', 'aria-hidden': 'true', focusable: 'false' }, path);
 }

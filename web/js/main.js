@@ -1,5 +1,5 @@
-import { h, say } from './dom.js';
-import { Line } from './line.js';
+import { createElement, setText } from './dom.js';
+import { Connection } from './connection.js';
 import { loadTown } from './map.js';
 import { Outage } from './outage.js';
 import { Phone } from './phone.js';
@@ -7,84 +7,84 @@ import { Platform } from './platform.js';
 import { notifyButton } from './push.js';
 import { demo, openSession } from './session.js';
 import { statusName } from './steps.js';
-import { Rides } from './support.js';
-import { Tabs, sayUnread } from './tabs.js';
+import { RideList } from './ride-list.js';
+import { Tabs, showUnread } from './tabs.js';
 import { WireView } from './wire-view.js';
 import { Wire } from './wire.js';
 
-/** How often it is asked whether the next ride is being driven, once one is over. */
-const NEXT_RIDE = 3_000;
+/** How often the page asks for the demo's next ride after a ride has ended. */
+const NEXT_RIDE_INTERVAL = 3_000;
 
 const stage = document.getElementById('stage');
-let lines = [];
+let connections = [];
 let platform;
-const outage = new Outage(document.getElementById('outage'), () => lines.some((line) => line.isInTrouble) || Boolean(platform?.isInTrouble));
-const town = await outage.persist(loadTown);
-const session = await outage.persist(() => openSession(stage));
+const outage = new Outage(document.getElementById('outage'), () => connections.some((connection) => connection.isDisconnected) || Boolean(platform?.isDisconnected));
+const town = await outage.retry(loadTown);
+const session = await outage.retry(() => openSession(stage));
 const wire = new Wire();
-lines = session.roles.map((role) => new Line(role, session, wire));
-const support = lines.find(({ role }) => role === 'support');
-const [rider, driver] = ['rider', 'driver'].map((role) => lines.find((line) => line.role === role));
-const rides = support && new Rides((rideId) => support.open(rideId));
+connections = session.roles.map((role) => new Connection(role, session, wire));
+const support = connections.find(({ role }) => role === 'support');
+const [rider, driver] = ['rider', 'driver'].map((role) => connections.find((connection) => connection.role === role));
+const rides = support && new RideList((rideId) => support.open(rideId));
 let tabs;
-const phones = lines.map((line) => new Phone(line, { town, rides: line === support ? rides : undefined, onUnread: count }));
+const phones = connections.map((connection) => new Phone(connection, { town, rides: connection === support ? rides : undefined, onUnread: count }));
 const view = new WireView(wire, session.roles);
-platform = session.hasPlatform ? new Platform(session, () => outage.suspect()) : undefined;
+platform = session.hasPlatform ? new Platform(session, () => outage.check()) : undefined;
 
-const panels = phones.map(({ line, title, element }) => ({ name: line.role, title, element }));
+const panels = phones.map(({ connection, title, element }) => ({ name: connection.role, title, element }));
 if (platform) panels.push({ name: 'platform', title: 'Platform', element: platform.element });
 panels.push({ name: 'wire', title: 'Wire', element: view.element });
 stage.dataset.columns = panels.length - 1;
 stage.replaceChildren(...panels.map(({ element }) => element));
 tabs = new Tabs(document.getElementById('tabs'), panels, (name) => {
-  for (const phone of phones) phone.isShown = name === undefined || name === phone.line.role;
-  if (name) hold(phones.find(({ line }) => line.role === name));
+  for (const phone of phones) phone.isShown = name === undefined || name === phone.connection.role;
+  if (name) activate(phones.find(({ connection }) => connection.role === name));
 });
 
-/** The phone in hand is the one that screen readers hear. */
-function hold(phone) {
-  for (const each of phones) each.isInHand = each === phone;
+/** Makes a phone the active one. Screen readers announce only its messages. */
+function activate(phone) {
+  for (const each of phones) each.isActive = each === phone;
 }
-hold(phones[0]);
-for (const phone of phones) phone.element.addEventListener('focusin', () => hold(phone));
-for (const line of lines) line.subscribe(() => line.isInTrouble && outage.suspect());
+activate(phones[0]);
+for (const phone of phones) phone.element.addEventListener('focusin', () => activate(phone));
+for (const connection of connections) connection.subscribe(() => connection.isDisconnected && outage.check());
 
 function count() {
-  for (const { line, unread } of phones) tabs?.count(line.role, unread);
-  sayUnread(phones.reduce((sum, { unread }) => sum + unread, 0));
+  for (const { connection, unread } of phones) tabs?.count(connection.role, unread);
+  showUnread(phones.reduce((sum, { unread }) => sum + unread, 0));
 }
 
-/** Whether the page goes from one driven ride to the next. */
-let follows = session.isDemo && !new URLSearchParams(location.search).has('ride');
+/** Whether the page opens the demo's next ride when a ride has ended. */
+let followsDemo = session.isDemo && !new URLSearchParams(location.search).has('ride');
 document.getElementById('actions').append(...notifyButton([rider, driver].filter(Boolean)));
-const driven = h('button', { class: 'button', onclick: () => once(driven, followDriven) }, 'Driven ride');
-const fresh = h('button', { class: 'button', onclick: () => once(fresh, newRide) }, 'New ride');
-if (session.isDemo) document.getElementById('actions').append(driven, fresh);
+const demoButton = createElement('button', { class: 'button', onclick: () => once(demoButton, openDemoRide) }, 'Demo ride');
+const newButton = createElement('button', { class: 'button', onclick: () => once(newButton, newRide) }, 'New ride');
+if (session.isDemo) document.getElementById('actions').append(demoButton, newButton);
 
-/** Does what a button is for, until it is done, and not twice at a time. */
+/** Carries out the action of a button, and disables the button until it has succeeded. */
 async function once(button, act) {
   button.disabled = true;
   try {
-    await outage.persist(act);
+    await outage.retry(act);
   } finally {
     button.disabled = false;
   }
 }
 
 function openAll(rideId, isChosen) {
-  follows = !isChosen;
+  followsDemo = !isChosen;
   history.replaceState(null, '', isChosen ? `?ride=${encodeURIComponent(rideId)}` : location.pathname);
-  driven.hidden = !isChosen;
-  // Until a ride is accepted, it is not there for its driver, who leaves the one before.
-  for (const line of lines) if (line !== driver || !rider) line.open(rideId);
+  demoButton.hidden = !isChosen;
+  // A driver cannot see a ride before it is accepted, so the driver's phone only leaves the previous ride.
+  for (const connection of connections) if (connection !== driver || !rider) connection.open(rideId);
   if (rider && driver && driver.rideId !== rideId) driver.leave();
 }
 
-async function followDriven() {
+async function openDemoRide() {
   openAll((await demo()).ride, false);
 }
 
-/** A ride of the same two people that nobody else moves. */
+/** Creates a ride of the same users, which the demo does not drive. */
 async function newRide() {
   const { tokens } = await demo();
   const rideId = `ride_${Date.now().toString(36)}`;
@@ -95,16 +95,16 @@ async function newRide() {
 }
 
 let shown = '';
-lines[0].subscribe(() => {
-  const { conversation, rideId } = lines[0];
+connections[0].subscribe(() => {
+  const { conversation, rideId } = connections[0];
   const status = conversation?.ride?.status;
   const text = `${rideId} · ${status ? statusName(status) : conversation?.error ? 'Not found' : 'Opening'}`;
   if (text === shown) return;
   shown = text;
-  say(document.getElementById('ride'), text);
+  setText(document.getElementById('ride'), text);
   if (status) listRides();
-  if (driver && driver !== lines[0] && driver.rideId !== rideId && conversation?.ride?.driverId === driver.userId) driver.open(rideId);
-  if (['completed', 'cancelled'].includes(status) && follows) awaitNext(rideId);
+  if (driver && driver !== connections[0] && driver.rideId !== rideId && conversation?.ride?.driverId === driver.userId) driver.open(rideId);
+  if (['completed', 'cancelled'].includes(status) && followsDemo) awaitNextRide(rideId);
 });
 support?.subscribe(() => support.rideId !== listed && listRides());
 
@@ -115,11 +115,11 @@ function listRides() {
   rides.update(support.client, listed);
 }
 
-async function awaitNext(over) {
-  while (follows && lines[0].rideId === over) {
-    await new Promise((resolve) => setTimeout(resolve, NEXT_RIDE));
+async function awaitNextRide(endedId) {
+  while (followsDemo && connections[0].rideId === endedId) {
+    await new Promise((resolve) => setTimeout(resolve, NEXT_RIDE_INTERVAL));
     const next = await demo().catch(() => undefined);
-    if (next && next.ride !== over && follows) openAll(next.ride, false);
+    if (next && next.ride !== endedId && followsDemo) openAll(next.ride, false);
   }
 }
 

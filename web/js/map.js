@@ -1,20 +1,20 @@
-import { h, svg } from './dom.js';
+import { createElement, createSvgElement } from './dom.js';
 
 const WIDTH = 400;
 const HEIGHT = 210;
 
-/** How many times as wide as the screen the town is, where it is not higher yet. */
+/** The minimum width of the map, relative to the element's width. */
 const ZOOM = 1.3;
 
 let town;
 
-/** The town that the demo is driven in: made up, and drawn here, so that no map has to come from elsewhere. */
+/** Loads the demo's fictional town. The page draws it itself, so no map service is needed. */
 export async function loadTown() {
   town ??= await (await fetch('/console/route.json')).json();
   return town;
 }
 
-/** Where the driver is. */
+/** The map with the driver's location. */
 export class RideMap {
   #town;
   #drawing;
@@ -28,16 +28,16 @@ export class RideMap {
   constructor(town) {
     this.#town = town;
     const line = (points) => points.map((point) => this.#at(...point).join()).join(' ');
-    const street = ({ points, width }) => svg('polyline', { points: line(points), class: `map__street map__street--${width}` });
-    this.#way = { approach: svg('polyline', { points: line(town.approach), class: 'map__way' }),
-      trip: svg('polyline', { points: line(town.trip), class: 'map__way' }) };
-    this.#body = svg('g', { class: 'map__heading' },
-      svg('path', { d: 'M0-9 6.5 7 0 3.6-6.5 7Z', class: 'map__arrow' }));
-    this.#car = svg('g', { class: 'map__car', visibility: 'hidden' }, svg('circle', { r: 13, class: 'map__halo' }), this.#body);
-    this.element = h('div', { class: 'map', role: 'img', 'aria-label': 'Map' });
-    this.#drawing = svg('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, 'aria-hidden': 'true' },
-      town.parks.map((points) => svg('polygon', { points: line(points), class: 'map__park' })),
-      svg('polyline', { points: line(town.river), class: 'map__river' }),
+    const street = ({ points, width }) => createSvgElement('polyline', { points: line(points), class: `map__street map__street--${width}` });
+    this.#way = { approach: createSvgElement('polyline', { points: line(town.approach), class: 'map__way' }),
+      trip: createSvgElement('polyline', { points: line(town.trip), class: 'map__way' }) };
+    this.#body = createSvgElement('g', { class: 'map__heading' },
+      createSvgElement('path', { d: 'M0-9 6.5 7 0 3.6-6.5 7Z', class: 'map__arrow' }));
+    this.#car = createSvgElement('g', { class: 'map__car', visibility: 'hidden' }, createSvgElement('circle', { r: 13, class: 'map__halo' }), this.#body);
+    this.element = createElement('div', { class: 'map', role: 'img', 'aria-label': 'Map' });
+    this.#drawing = createSvgElement('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, 'aria-hidden': 'true' },
+      town.parks.map((points) => createSvgElement('polygon', { points: line(points), class: 'map__park' })),
+      createSvgElement('polyline', { points: line(town.river), class: 'map__river' }),
       town.streets.map(street),
       this.#way.trip,
       this.#way.approach,
@@ -53,7 +53,7 @@ export class RideMap {
     this.#way.approach.classList.toggle('is-now', status === 'requested' || status === 'accepted');
     this.#way.trip.classList.toggle('is-now', status === 'arrived' || status === 'in_progress');
     this.#car.setAttribute('visibility', location ? 'visible' : 'hidden');
-    this.element.setAttribute('aria-label', this.#words(status, location));
+    this.element.setAttribute('aria-label', this.#label(status, location));
     const { lat, lng } = location ?? {};
     const [x, y] = location ? this.#at(lat, lng) : this.#at(...this.#town.trip[0]);
     this.#centre = [x, y];
@@ -61,14 +61,14 @@ export class RideMap {
     this.#follow();
     this.#isPlaced = Boolean(location);
     if (!location) return;
-    // The short way round, so that it does not spin from 359° to 1°.
+    // Turns in the shorter direction, so that the arrow does not spin from 359° to 1°.
     const turn = ((location.heading ?? this.#angle) - this.#angle) % 360;
     this.#angle += turn > 180 ? turn - 360 : turn < -180 ? turn + 360 : turn;
     this.#car.style.transform = `translate(${x}px, ${y}px)`;
     this.#body.style.transform = `rotate(${this.#angle}deg)`;
   }
 
-  /** Has the car in the middle, as far as the town goes. */
+  /** Centres the map on the car, within the bounds of the town. */
   #follow() {
     const { clientWidth: width, clientHeight: height } = this.element;
     const scale = Math.max((width * ZOOM) / WIDTH, height / HEIGHT);
@@ -77,19 +77,19 @@ export class RideMap {
     this.#drawing.style.transform = `translate(${shift(this.#centre[0], width, WIDTH)}px, ${shift(this.#centre[1], height, HEIGHT)}px)`;
   }
 
-  #words(status, location) {
-    if (!location) return 'Map: it is not known where the driver is';
+  #label(status, location) {
+    if (!location) return 'Map: the driver’s location is unknown';
     const goal = status === 'in_progress' || status === 'completed' ? this.#town.destination : this.#town.pickup;
     const compass = ['north', 'north-east', 'east', 'south-east', 'south', 'south-west', 'west', 'north-west'];
-    const towards = compass[Math.round((location.heading ?? 0) / 45) % 8];
-    return `Map: the driver is heading ${towards}, on the way to ${goal}`;
+    const direction = compass[Math.round((location.heading ?? 0) / 45) % 8];
+    return `Map: the driver is heading ${direction}, on the way to ${goal}`;
   }
 
   #pin(point, label, name) {
     const [x, y] = this.#at(...point);
-    return svg('g', { class: name, transform: `translate(${x} ${y})` },
-      svg('circle', { r: 5.5 }),
-      svg('text', { x: 0, y: -11, 'text-anchor': 'middle' }, label));
+    return createSvgElement('g', { class: name, transform: `translate(${x} ${y})` },
+      createSvgElement('circle', { r: 5.5 }),
+      createSvgElement('text', { x: 0, y: -11, 'text-anchor': 'middle' }, label));
   }
 
   #at(lat, lng) {

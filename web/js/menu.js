@@ -1,11 +1,11 @@
-import { h } from './dom.js';
+import { createElement } from './dom.js';
 
 const EMOJI = [['👍', 'thumbs up'], ['❤️', 'heart'], ['😂', 'laughing'], ['😮', 'surprised'], ['🙏', 'thanks']];
 
-/** What can be done with a message: one menu for a phone, opened beside the message. */
+/** The menu with the actions of a message. Each phone has one menu, which opens beside the message. */
 export class MessageMenu {
   #message;
-  /** The message's, which stays while what is in it may be drawn anew. */
+  /** The message's list item. It stays the same when its content is updated. */
   #row;
   #hadFocus = false;
   #me;
@@ -16,11 +16,11 @@ export class MessageMenu {
     this.#me = me;
     this.#actions = actions;
     this.canDelete = canDelete;
-    this.element = h('div', { class: 'menu', role: 'menu', popover: 'auto', 'aria-label': 'Message', onkeydown: (event) => this.#key(event) });
+    this.element = createElement('div', { class: 'menu', role: 'menu', popover: 'auto', 'aria-label': 'Message', onkeydown: (event) => this.#key(event) });
     this.element.addEventListener('beforetoggle', () => {
       this.#hadFocus = this.element.contains(document.activeElement);
     });
-    this.element.addEventListener('toggle', ({ newState }) => newState === 'closed' && this.#giveFocusBack());
+    this.element.addEventListener('toggle', ({ newState }) => newState === 'closed' && this.#restoreFocus());
   }
 
   open(message, opener) {
@@ -28,17 +28,17 @@ export class MessageMenu {
     this.#row = opener.closest('li');
     const isMine = message.senderId === this.#me;
     this.element.replaceChildren(...[
-      h('div', { class: 'menu__emoji', role: 'group', 'aria-label': 'React' }, EMOJI.map((emoji) => this.#emoji(...emoji))),
+      createElement('div', { class: 'menu__emoji', role: 'group', 'aria-label': 'React' }, EMOJI.map((emoji) => this.#emoji(...emoji))),
       isMine && this.#item('Edit', () => this.#actions.edit(this.#message)),
-      (isMine || this.canDelete) && this.#item('Delete', () => this.#actions.remove(this.#message.id), 'is-grave'),
+      (isMine || this.canDelete) && this.#item('Delete', () => this.#actions.remove(this.#message.id), 'is-danger'),
     ].filter(Boolean));
     this.element.showPopover();
     this.#place(opener.getBoundingClientRect());
     this.#items[0].focus();
   }
 
-  /** To the message's button, or, where it has none any more, to the list; not from where it has gone meanwhile. */
-  #giveFocusBack() {
+  /** Moves the focus to the message's button, or to the list if the button is gone. Does nothing if the focus has moved elsewhere. */
+  #restoreFocus() {
     if (!this.#hadFocus || document.activeElement !== document.body) return;
     (this.#row.querySelector('[data-focus="more"]') ?? this.#row.closest('[role="log"]'))?.focus();
   }
@@ -51,12 +51,12 @@ export class MessageMenu {
     const has = this.#message.reactions.some((reaction) => reaction.emoji === emoji && reaction.userIds.includes(this.#me));
     const act = () => this.#choose(() => this.#actions.react(this.#message.id, emoji, !has));
     const props = { role: 'menuitemcheckbox', 'aria-checked': String(has), 'aria-label': name, tabindex: '-1' };
-    return h('button', { ...props, onclick: act }, emoji);
+    return createElement('button', { ...props, onclick: act }, emoji);
   }
 
   #item(label, act, name = '') {
     const onclick = () => this.#choose(act);
-    return h('button', { role: 'menuitem', class: `menu__item ${name}`, tabindex: '-1', onclick }, label);
+    return createElement('button', { role: 'menuitem', class: `menu__item ${name}`, tabindex: '-1', onclick }, label);
   }
 
   #choose(act) {

@@ -1,67 +1,67 @@
-import { say } from './dom.js';
+import { setText } from './dom.js';
 
-/** How often the server is asked while it does not answer, and how long it may take. */
-const AGAIN = 2_000;
-const PATIENCE = 5_000;
+/** The interval and the timeout of checks while the server does not respond, in milliseconds. */
+const INTERVAL = 2_000;
+const TIMEOUT = 5_000;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Says when the server is down, and when it is there again. */
+/** Shows a banner while the server is unavailable. */
 export class Outage {
   #banner;
-  #isInTrouble;
-  #isAsking = false;
+  #isDisconnected;
+  #isChecking = false;
 
   /**
    * @param {HTMLElement} banner
-   * @param {() => boolean} isInTrouble whether something of the page lacks its connection
+   * @param {() => boolean} isDisconnected whether any connection of the page is lost
    */
-  constructor(banner, isInTrouble) {
+  constructor(banner, isDisconnected) {
     this.#banner = banner;
-    this.#isInTrouble = isInTrouble;
+    this.#isDisconnected = isDisconnected;
   }
 
-  /** There is a reason to ask whether the server answers: it is asked until it does, and nothing lacks its connection. */
-  async suspect() {
-    if (this.#isAsking) return;
-    this.#isAsking = true;
+  /** Checks the server until it responds and no connection is lost. */
+  async check() {
+    if (this.#isChecking) return;
+    this.#isChecking = true;
     let problem;
     for (;;) {
       const before = problem;
-      problem = await ask();
+      problem = await checkServer();
       this.#banner.hidden = !problem;
-      say(this.#banner, problem ? `${problem} Trying again…` : '');
-      // What browsers say when the network is back: clients wait no longer.
+      setText(this.#banner, problem ? `${problem} Trying again…` : '');
+      // Browsers dispatch this event when the network is back. It makes the clients reconnect without further delay.
       if (before && !problem) dispatchEvent(new Event('online'));
-      if (!problem && !this.#isInTrouble()) break;
-      await pause(AGAIN);
+      if (!problem && !this.#isDisconnected()) break;
+      await pause(INTERVAL);
     }
-    this.#isAsking = false;
+    this.#isChecking = false;
   }
 
-  /** Repeats what a server that is down keeps from being done. */
-  async persist(act) {
+  /** Repeats an action until the server is available. */
+  async retry(action) {
     for (;;) {
       try {
-        return await act();
+        return await action();
       } catch (error) {
-        // What `fetch` throws where there is no answer.
+        // `fetch` throws a `TypeError` if there is no response.
         if (!(error instanceof TypeError)) throw error;
-        this.suspect();
-        await pause(AGAIN);
+        this.check();
+        await pause(INTERVAL);
       }
     }
   }
 }
 
-/** What is wrong with the server, if anything is. */
-async function ask() {
+/** Returns the server's problem, or undefined. */
+async function checkServer() {
   try {
-    const response = await fetch('/readyz', { cache: 'no-store', signal: AbortSignal.timeout(PATIENCE) });
+    const response = await fetch('/readyz', { cache: 'no-store', signal: AbortSignal.timeout(TIMEOUT) });
     if (response.status !== 503) return undefined;
     const { database } = await response.json();
-    return database ? 'The server is not ready.' : 'The server’s database does not answer.';
+    return database ? 'The server is not ready.' : 'The server’s database does not respond.';
   } catch {
-    return navigator.onLine ? 'The server does not answer.' : 'This browser is offline.';
+    return navigator.onLine ? 'The server does not respond.' : 'This browser is offline.';
   }
 }

@@ -1,89 +1,90 @@
-import { h, say, spoken } from './dom.js';
+import { createElement, screenReaderText, setText } from './dom.js';
 import { icon } from './icons.js';
 
 const WORKER = '/console/service-worker.js';
 const scope = ({ role }) => `/console/${role}/`;
 
-/** Whether this browser has Web Push: it has on https, and on this machine. */
+/** Returns whether the browser supports Web Push here: only on https and on localhost. */
 const hasPush = () => 'serviceWorker' in navigator && 'PushManager' in globalThis && 'Notification' in globalThis;
 
 /**
- * A button by which the browser notifies of messages that come while the page is closed, and what hinders it; nothing where it cannot.
- * @param {import('./line.js').Line[]} lines those of people who are on rides
+ * Creates the button that turns on notifications of messages while the page is closed, and the element for its errors. Returns an
+ * empty list where the browser has no Web Push.
+ * @param {import('./connection.js').Connection[]} connections the connections of riders and drivers
  * @returns {HTMLElement[]}
  */
-export function notifyButton(lines) {
+export function notifyButton(connections) {
   if (!hasPush()) return [];
-  const problem = h('p', { role: 'alert', hidden: true });
-  const button = h('button', {
+  const problem = createElement('p', { role: 'alert', hidden: true });
+  const button = createElement('button', {
     class: 'button button--icon',
     'aria-pressed': 'false',
     title: 'Notify me when this page is closed',
     onclick: () => toggle(),
-  }, icon('bell'), h('span', { class: 'button__text' }, 'Notify me', spoken(' when this page is closed')));
+  }, icon('bell'), createElement('span', { class: 'button__text' }, 'Notify me', screenReaderText(' when this page is closed')));
   const show = (isOn) => button.setAttribute('aria-pressed', String(isOn));
   const isOn = () => button.getAttribute('aria-pressed') === 'true';
 
   async function toggle() {
     button.disabled = problem.hidden = true;
     try {
-      if (isOn()) for (const line of lines) await unsubscribe(line);
-      else await subscribeAll(lines);
+      if (isOn()) for (const connection of connections) await unsubscribe(connection);
+      else await subscribeAll(connections);
       show(!isOn());
     } catch (error) {
       problem.hidden = false;
-      say(problem, error.detail ?? error.message);
+      setText(problem, error.detail ?? error.message);
     } finally {
       button.disabled = false;
     }
   }
 
-  for (const line of lines) whenOpen(line, () => resume(line).then((isSubscribed) => isSubscribed && show(true), () => {}));
+  for (const connection of connections) whenOpen(connection, () => resume(connection).then((isSubscribed) => isSubscribed && show(true), () => {}));
   return [button, problem];
 }
 
-async function subscribeAll(lines) {
+async function subscribeAll(connections) {
   if ((await Notification.requestPermission()) !== 'granted') throw new Error('The browser blocks notifications of this site');
-  for (const line of lines) await subscribe(line);
+  for (const connection of connections) await subscribe(connection);
 }
 
-async function subscribe(line) {
-  const registration = await navigator.serviceWorker.register(WORKER, { scope: scope(line) });
+async function subscribe(connection) {
+  const registration = await navigator.serviceWorker.register(WORKER, { scope: scope(connection) });
   await active(registration);
-  const options = { userVisibleOnly: true, applicationServerKey: await line.client.pushKey() };
-  // One that was made with another server's key cannot be used.
+  const options = { userVisibleOnly: true, applicationServerKey: await connection.client.pushKey() };
+  // A subscription with another server's key cannot be used, so it is replaced.
   const subscription = await registration.pushManager.subscribe(options).catch(async (error) => {
     if (error.name !== 'InvalidStateError') throw error;
     await (await registration.pushManager.getSubscription())?.unsubscribe();
     return registration.pushManager.subscribe(options);
   });
-  await line.client.subscribePush(subscription);
+  await connection.client.subscribePush(subscription);
 }
 
-async function unsubscribe(line) {
-  const subscription = await known(line);
+async function unsubscribe(connection) {
+  const subscription = await existing(connection);
   if (!subscription) return;
-  await line.client.unsubscribePush(subscription.endpoint);
+  await connection.client.unsubscribePush(subscription.endpoint);
   await subscription.unsubscribe();
 }
 
-/** Registers a subscription of an earlier visit again, and clears what was notified: the page shows it now. */
-async function resume(line) {
-  const subscription = Notification.permission === 'granted' && (await known(line));
+/** Registers a subscription of an earlier visit again, and closes its notifications, because the page shows the messages now. */
+async function resume(connection) {
+  const subscription = Notification.permission === 'granted' && (await existing(connection));
   if (!subscription) return false;
-  await line.client.subscribePush(subscription);
-  const registration = await navigator.serviceWorker.getRegistration(scope(line));
+  await connection.client.subscribePush(subscription);
+  const registration = await navigator.serviceWorker.getRegistration(scope(connection));
   for (const notification of await registration.getNotifications()) notification.close();
   return true;
 }
 
-/** The subscription that there is. */
-async function known(line) {
-  const registration = await navigator.serviceWorker.getRegistration(scope(line));
+/** Returns the existing subscription, if any. */
+async function existing(connection) {
+  const registration = await navigator.serviceWorker.getRegistration(scope(connection));
   return registration?.pushManager.getSubscription();
 }
 
-/** Waits until the worker of a registration can be sent pushes. The page is in no worker's scope, so there is no `ready`. */
+/** Waits until the service worker of a registration is active. The page is outside of its scope, so `ready` cannot be used. */
 async function active(registration) {
   const worker = registration.installing ?? registration.waiting;
   if (registration.active || !worker) return;
@@ -92,11 +93,11 @@ async function active(registration) {
   });
 }
 
-/** Calls once when a line has its client. */
-function whenOpen(line, call) {
+/** Calls a function once, when a connection has a client. */
+function whenOpen(connection, call) {
   let isCalled = false;
-  line.subscribe(() => {
-    if (isCalled || !line.client) return;
+  connection.subscribe(() => {
+    if (isCalled || !connection.client) return;
     isCalled = true;
     call();
   });

@@ -1,25 +1,25 @@
-import { h } from './dom.js';
+import { createElement } from './dom.js';
 
 export const ROLES = ['rider', 'driver', 'support'];
 
 /**
- * Whose phones these are: the people of the server's demo, or those whose tokens are pasted.
+ * The users of the phones: those of the server's demo, or those whose tokens the user has pasted.
  * @typedef {object} Session
  * @property {boolean} isDemo
  * @property {string} ride
- * @property {string[]} roles those that there are tokens for
- * @property {boolean} hasPlatform whether there is a token of the platform
+ * @property {string[]} roles the roles that have a token
+ * @property {boolean} hasPlatform whether there is a token with the role `service`
  * @property {(role: string) => string | Promise<string>} token
  * @property {(role: string) => string} user
  */
 
 /** @returns {Promise<Session>} */
 export async function openSession(stage) {
-  const given = await demo();
-  return given ? demoSession(given) : paste(stage);
+  const session = await demo();
+  return session ? demoSession(session) : paste(stage);
 }
 
-/** What the server's demo gives; undefined where it is none. */
+/** Returns the ride and tokens of the server's demo; undefined if the server has no demo. */
 export async function demo() {
   for (;;) {
     const response = await fetch('/console/session', { cache: 'no-store' });
@@ -37,7 +37,7 @@ function demoSession({ ride, tokens }) {
     roles: ROLES,
     hasPlatform: Boolean(tokens.service),
     user: (role) => subject(tokens[role]),
-    /** The one that came with the page; when that counts no more, another. */
+    /** Returns the token that was loaded first; after that, a new one. */
     async token(role) {
       const token = first[role] ?? (await demo())?.tokens[role];
       delete first[role];
@@ -46,43 +46,43 @@ function demoSession({ ride, tokens }) {
   };
 }
 
-/** Asks for tokens. They are kept by the page alone, so they are gone with it. */
+/** Asks the user for tokens. They are kept only in the page's memory. */
 function paste(stage) {
   return new Promise((resolve) => {
     const field = (name, label, required) =>
-      h('label', { class: 'field' }, label, h('input', { name, required, autocomplete: 'off', spellcheck: 'false' }));
-    const problem = h('p', { class: 'paste__problem', role: 'alert' });
+      createElement('label', { class: 'field' }, label, createElement('input', { name, required, autocomplete: 'off', spellcheck: 'false' }));
+    const problem = createElement('p', { class: 'paste__error', role: 'alert' });
     const onsubmit = (event) => {
       event.preventDefault();
-      const { ride, ...given } = Object.fromEntries(new FormData(event.target));
-      const roles = ROLES.filter((role) => given[role].trim());
-      const pasted = [...roles, ...(given.service.trim() ? ['service'] : [])];
-      if (roles.length === 0 || !pasted.every((role) => subject(given[role]))) {
-        problem.textContent = 'Paste at least one token of a person: three parts with dots between them.';
+      const { ride, ...tokens } = Object.fromEntries(new FormData(event.target));
+      const roles = ROLES.filter((role) => tokens[role].trim());
+      const pasted = [...roles, ...(tokens.service.trim() ? ['service'] : [])];
+      if (roles.length === 0 || !pasted.every((role) => subject(tokens[role]))) {
+        problem.textContent = 'Paste at least one token of a rider, driver or support user: three parts separated by dots.';
         return;
       }
       form.remove();
-      const token = (role) => given[role].trim();
+      const token = (role) => tokens[role].trim();
       const hasPlatform = pasted.includes('service');
-      resolve({ isDemo: false, ride: ride.trim(), roles, hasPlatform, token, user: (role) => subject(given[role]) });
+      resolve({ isDemo: false, ride: ride.trim(), roles, hasPlatform, token, user: (role) => subject(tokens[role]) });
     };
-    const form = h('form', { class: 'paste', onsubmit },
-      h('h2', {}, 'Whose phones?'),
-      h('p', {}, 'Paste tokens of the people of a ride. They stay in this page, and are gone when it is closed.'),
+    const form = createElement('form', { class: 'paste', onsubmit },
+      createElement('h2', {}, 'Tokens'),
+      createElement('p', {}, 'Paste tokens of a ride’s participants. They are kept only in this page, until it is closed.'),
       field('ride', 'Ride', true),
       field('rider', 'Rider’s token'),
       field('driver', 'Driver’s token'),
       field('support', 'Support’s token'),
       field('service', 'Platform’s token'),
       problem,
-      h('button', { class: 'button button--main' }, 'Connect'));
+      createElement('button', { class: 'button button--main' }, 'Connect'));
     form.elements.ride.value = new URLSearchParams(location.search).get('ride') ?? '';
     stage.replaceChildren(form);
     form.elements.ride.focus();
   });
 }
 
-/** Whose token it is. */
+/** Returns the user of a token. */
 function subject(token) {
   try {
     const [, claims] = token.trim().split('.');

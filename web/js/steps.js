@@ -1,4 +1,4 @@
-import { h, say } from './dom.js';
+import { createElement, setText } from './dom.js';
 
 const STEPS = [
   ['requested', 'Requested'],
@@ -8,7 +8,7 @@ const STEPS = [
   ['completed', 'Completed'],
 ];
 
-/** What the driver does next, by the ride's status. */
+/** The driver's next step, by the ride's status. */
 const NEXT = {
   accepted: ['arrived', 'I have arrived'],
   arrived: ['in_progress', 'Start the ride'],
@@ -17,31 +17,31 @@ const NEXT = {
 
 export const statusName = (status) => STEPS.find(([step]) => step === status)?.[1] ?? 'Cancelled';
 
-/** The ride's status as steps; and, for its driver, the next one to take. What calls it off stands beside that. */
+/** The ride's status as a list of steps, the driver's button for the next step, and the button that cancels the ride. */
 export class Steps {
-  #steps = STEPS.map(([, label]) => h('li', { class: 'steps__step' }, h('span', {}, label)));
+  #steps = STEPS.map(([, label]) => createElement('li', { class: 'steps__step' }, createElement('span', {}, label)));
   #next;
 
   /** @param {((status: string) => void) | undefined} onStep @param {HTMLElement} cancel */
   constructor(onStep, cancel) {
-    this.#next = onStep && h('button', { class: 'button steps__next', hidden: true, onclick: () => onStep(this.#next.value) });
-    this.list = h('ol', { class: 'steps__list', 'aria-label': 'Status of the ride' }, this.#steps);
-    this.element = h('div', { class: 'steps' }, this.list);
-    this.actions = h('div', { class: 'steps__actions' }, this.#next, cancel);
+    this.#next = onStep && createElement('button', { class: 'button steps__next', hidden: true, onclick: () => onStep(this.#next.value) });
+    this.list = createElement('ol', { class: 'steps__list', 'aria-label': 'Status of the ride' }, this.#steps);
+    this.element = createElement('div', { class: 'steps' }, this.list);
+    this.actions = createElement('div', { class: 'steps__actions' }, this.#next, cancel);
   }
 
   update(status) {
     const at = STEPS.findIndex(([step]) => step === status);
     this.element.classList.toggle('steps--cancelled', status === 'cancelled');
-    this.#steps.forEach((step, place) => {
-      step.classList.toggle('is-done', place < at || status === 'completed');
-      if (place === at) step.setAttribute('aria-current', 'step');
+    this.#steps.forEach((step, index) => {
+      step.classList.toggle('is-done', index < at || status === 'completed');
+      if (index === at) step.setAttribute('aria-current', 'step');
       else step.removeAttribute('aria-current');
     });
     if (!this.#next) return;
     const [next, label] = NEXT[status] ?? [];
     this.#next.hidden = !next;
     this.#next.value = next ?? '';
-    say(this.#next, label ?? '');
+    setText(this.#next, label ?? '');
   }
 }

@@ -1,6 +1,6 @@
-import { h, say, spoken } from './dom.js';
+import { createElement, screenReaderText, setText } from './dom.js';
 
-/** Where there is no room for all panels, one at a time (the tabs pattern of ARIA). */
+/** Shows one panel at a time on a narrow screen (the tabs pattern of ARIA). */
 export class Tabs {
   #tabs;
   #panels;
@@ -11,7 +11,7 @@ export class Tabs {
   /**
    * @param {HTMLElement} list
    * @param {{name: string, title: string, element: HTMLElement}[]} panels
-   * @param {(name: string | undefined) => void} onSelect undefined: all are shown
+   * @param {(name: string | undefined) => void} onSelect called with the shown panel, or undefined if all are shown
    */
   constructor(list, panels, onSelect) {
     this.#panels = panels;
@@ -19,7 +19,7 @@ export class Tabs {
     this.#selected = panels[0].name;
     this.#tabs = panels.map(({ name, title, element }) => {
       const props = { class: 'tabs__tab', role: 'tab', id: `tab-${name}`, 'aria-controls': element.id, 'data-role': name };
-      return h('button', { ...props, onclick: () => this.select(name) }, title, h('span', { class: 'badge', hidden: true }));
+      return createElement('button', { ...props, onclick: () => this.select(name) }, title, createElement('span', { class: 'badge', hidden: true }));
     });
     list.replaceChildren(...this.#tabs);
     list.addEventListener('keydown', (event) => this.#key(event));
@@ -32,13 +32,13 @@ export class Tabs {
     this.#show();
   }
 
-  /** Says on a tab how much is unread there. */
+  /** Shows the number of unread messages on a tab. */
   count(name, unread) {
     const badge = this.#tabs[this.#panels.findIndex((panel) => panel.name === name)]?.lastChild;
     if (!badge || badge.dataset.count === String(unread)) return;
     badge.dataset.count = unread;
     badge.hidden = unread === 0;
-    badge.replaceChildren(unread.toLocaleString('en'), spoken(' unread'));
+    badge.replaceChildren(unread.toLocaleString('en'), screenReaderText(' unread'));
   }
 
   #key({ key }) {
@@ -53,10 +53,10 @@ export class Tabs {
 
   #show() {
     const isNarrow = this.#narrow.matches;
-    this.#panels.forEach(({ name, element }, place) => {
+    this.#panels.forEach(({ name, element }, index) => {
       const isSelected = name === this.#selected;
-      this.#tabs[place].setAttribute('aria-selected', String(isSelected));
-      this.#tabs[place].tabIndex = isSelected ? 0 : -1;
+      this.#tabs[index].setAttribute('aria-selected', String(isSelected));
+      this.#tabs[index].tabIndex = isSelected ? 0 : -1;
       element.hidden = isNarrow && !isSelected;
       if (isNarrow) element.setAttribute('role', 'tabpanel');
       else element.removeAttribute('role');
@@ -65,4 +65,5 @@ export class Tabs {
   }
 }
 
-export const sayUnread = (unread) => say(document.querySelector('title'), unread > 0 ? `(${unread.toLocaleString('en')}) Ridewire` : 'Ridewire');
+/** Shows the number of unread messages in the page's title. */
+export const showUnread = (unread) => setText(document.querySelector('title'), unread > 0 ? `(${unread.toLocaleString('en')}) Ridewire` : 'Ridewire');

@@ -1,31 +1,31 @@
-/** What goes over the wire, of all phones: the last of it, in order. */
+/** The log of the network traffic of all phones: the latest entries, in order. */
 
-/** How many rows are kept, and how many events of one row. */
-const LONGEST = 300;
-const LONGEST_RUN = 20;
-/** An event that is older than this when it comes was replayed: how long it took says nothing of the wire. */
-const REPLAYED = 30_000;
+/** The maximum number of entries, and of events in one entry. */
+const MAX_ENTRIES = 300;
+const MAX_EVENTS = 20;
+/** An event that is older than this on arrival was replayed, so its age is not a latency. In milliseconds. */
+const MAX_LATENCY = 30_000;
 
 /**
  * @typedef {object} Entry
  * @property {number} at
  * @property {string} phone
- * @property {'frame' | 'request' | 'line'} kind
+ * @property {'frame' | 'request' | 'connection'} kind
  * @property {'sse' | 'poll' | 'rest'} via
- * @property {string} type the event's, or what was done
+ * @property {string} type the event's type, the request, or what happened to the connection
  * @property {string} [id]
  * @property {string} text
  * @property {number} [bytes]
- * @property {number} [ms] an event's latency, or how long a request took
- * @property {unknown} [json] all of it; of several events the last ones, newest first
- * @property {number} [count] how many events the row stands for
- * @property {boolean} [isGone] it was taken away, so that a log that is paused shows it no longer
+ * @property {number} [ms] the latency of an event, or the duration of a request
+ * @property {unknown} [json] the complete data; for several events the latest ones, newest first
+ * @property {number} [count] the number of events in the entry
+ * @property {boolean} [isGone] whether the entry was removed, so that a paused log does not show it any more
  */
 
 export class Wire {
   /** @type {Entry[]} */
   entries = [];
-  /** How many rows of each phone are kept no longer. */
+  /** The number of dropped entries of each phone. */
   #dropped = new Map();
   #phones = new Map();
   #listeners = new Set();
@@ -33,14 +33,14 @@ export class Wire {
   /** @param {Omit<Entry, 'at'>} entry */
   add(entry) {
     this.entries.push({ at: Date.now(), ...entry });
-    while (this.entries.length > LONGEST) {
+    while (this.entries.length > MAX_ENTRIES) {
       const { phone } = this.entries.shift();
       this.#dropped.set(phone, (this.#dropped.get(phone) ?? 0) + 1);
     }
-    this.#tell();
+    this.#notify();
   }
 
-  /** How many rows there have been since the start, or since they were cleared. */
+  /** The number of entries since the start, or since the log was cleared. */
   get total() {
     return [...this.#dropped.values()].reduce((sum, count) => sum + count, this.entries.length);
   }
@@ -49,18 +49,18 @@ export class Wire {
   frame(phone, via, { type, id, data }, bytes) {
     const at = data?.editedAt ?? data?.at ?? data?.createdAt ?? data?.ride?.updatedAt;
     const age = at ? Math.max(0, Date.now() - Date.parse(at)) : undefined;
-    const ms = age < REPLAYED ? age : undefined;
-    const known = this.phone(phone);
-    if (ms !== undefined && type !== 'stream:sync') known.latencies = [...known.latencies, ms].slice(-30);
-    if (type === 'stream:sync') known.cursor = data.cursor;
-    else if (id !== undefined) known.cursor = id;
-    const entry = { phone, kind: 'frame', via, type, id, text: brief(type, data), bytes, ms, json: { type, id, data } };
+    const ms = age < MAX_LATENCY ? age : undefined;
+    const stats = this.phone(phone);
+    if (ms !== undefined && type !== 'stream:sync') stats.latencies = [...stats.latencies, ms].slice(-30);
+    if (type === 'stream:sync') stats.cursor = data.cursor;
+    else if (id !== undefined) stats.cursor = id;
+    const entry = { phone, kind: 'frame', via, type, id, text: summarize(type, data), bytes, ms, json: { type, id, data } };
     const run = type === 'ride:location' ? this.#run(phone) : undefined;
     if (run) this.#join(run, entry);
     else this.add(entry);
   }
 
-  /** The row of locations that the next one of this phone belongs to: nothing but locations has come since. */
+  /** Returns the entry to which the next location of this phone is added: only locations have followed it. */
   #run(phone) {
     for (const entry of this.entries.toReversed()) {
       if (entry.type !== 'ride:location') return undefined;
@@ -75,12 +75,12 @@ export class Wire {
       at: Date.now(),
       count: (run.count ?? 1) + 1,
       bytes: run.bytes + bytes,
-      json: [json, ...all].slice(0, LONGEST_RUN),
+      json: [json, ...all].slice(0, MAX_EVENTS),
     });
-    this.#tell();
+    this.#notify();
   }
 
-  /** What is known of a phone's connection. */
+  /** Returns the statistics of a phone's connection. */
   phone(name) {
     if (!this.#phones.has(name)) {
       this.#phones.set(name, { state: 'connecting', via: '', cursor: '', connects: 0, latencies: [], curl: '' });
@@ -90,36 +90,36 @@ export class Wire {
 
   update(name, what) {
     Object.assign(this.phone(name), what);
-    this.#tell();
+    this.#notify();
   }
 
-  /** Takes away what there is of a phone: it turns to another ride. */
-  forget(name) {
+  /** Removes everything of a phone, because it opens another ride. */
+  removePhone(name) {
     for (const entry of this.entries) entry.isGone ||= entry.phone === name;
     this.entries = this.entries.filter(({ isGone }) => !isGone);
     this.#dropped.delete(name);
     this.#phones.delete(name);
-    this.#tell();
+    this.#notify();
   }
 
   clear() {
     for (const entry of this.entries) entry.isGone = true;
     this.entries = [];
     this.#dropped.clear();
-    this.#tell();
+    this.#notify();
   }
 
   subscribe(listener) {
     this.#listeners.add(listener);
   }
 
-  #tell() {
+  #notify() {
     for (const listener of this.#listeners) listener();
   }
 }
 
-/** An event's data in a line. */
-export function brief(type, data) {
+/** Summarizes an event's data in one line. */
+export function summarize(type, data) {
   if (type === 'stream:sync') return `resumed ${data.resumed}${data.gap ? `, gap ${data.gap.from}–${data.gap.to}` : ''}`;
   if (type === 'message:new' || type === 'message:edited') return `${data.senderId}: ${data.content ?? 'deleted'}`;
   if (type === 'message:reaction') return `${data.userId} ${data.removed ? '−' : '+'}${data.emoji ?? 'all'}`;

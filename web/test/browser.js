@@ -8,25 +8,25 @@ const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.
 const ARGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync'];
 
-/** A Chromium that was installed by the system. */
+/** Launches the Chromium that is installed on the system. */
 export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ARGS });
 
 export const WIDE = { width: 1440, height: 900 };
 export const NARROW = { width: 390, height: 844 };
 
-/** A page that notes what goes wrong in it. */
+/** Opens a page and collects its errors. */
 export async function open(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: WIDE, ...options });
   const page = await context.newPage();
-  const troubles = [];
-  page.on('pageerror', (error) => troubles.push(error.stack));
-  page.on('console', (message) => message.type() === 'error' && troubles.push(`${message.text()} ${message.location().url}`));
+  const errors = [];
+  page.on('pageerror', (error) => errors.push(error.stack));
+  page.on('console', (message) => message.type() === 'error' && errors.push(`${message.text()} ${message.location().url}`));
   page.setDefaultTimeout(60_000);
   await page.goto(url);
-  return { page, troubles };
+  return { page, errors };
 }
 
-/** What axe finds wrong with a page as it is. */
+/** Returns the accessibility violations that axe finds in the page. */
 export async function violations(page) {
   await page.evaluate(AXE);
   const { violations } = await page.evaluate(() => globalThis.axe.run());

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 
 import { NARROW, WIDE, launch, open, violations } from './browser.js';
 import { newRide } from './demo.js';
-import { everyFeature, phone } from './phone.js';
+import { testEveryFeature, phone } from './phone.js';
 import { startServer } from './server.js';
 
 let server;
@@ -22,38 +22,38 @@ after(async () => {
 
 const onNewRide = (options) => newRide(browser, server.url, options);
 
-test('the first look moves: the driven ride goes on by itself', async () => {
-  const { page, troubles } = await open(browser, server.url);
+test('the console of a demo shows a ride in progress', async () => {
+  const { page, errors } = await open(browser, server.url);
   const rider = phone(page, 'Rider');
   await rider.panel.locator('[aria-current="step"]', { hasText: 'Accepted' }).waitFor();
   const car = rider.panel.locator('.map__car');
-  const place = () => car.evaluate((element) => element.style.transform);
+  const transform = () => car.evaluate((element) => element.style.transform);
   await page.waitForFunction(() => document.querySelector('.map__car').style.transform !== '');
-  const before = await place();
+  const before = await transform();
   await page.waitForFunction((before) => document.querySelector('.map__car').style.transform !== before, before);
   await rider.sees('Hi Lena, Amir here. Grey estate, HB 204.');
   await page.locator('.wire__row', { hasText: 'ride:location' }).first().waitFor();
   assert.match(await page.locator('.stat').first().textContent(), /SSE live · cursor \d+/);
-  assert.deepEqual(troubles, []);
+  assert.deepEqual(errors, []);
   await page.context().close();
 });
 
 test('two phones and support chat with every feature', async () => {
-  const { page, troubles, rider, driver, support } = await onNewRide();
-  await everyFeature({ rider, driver, support });
-  assert.deepEqual(troubles, []);
+  const { page, errors, rider, driver, support } = await onNewRide();
+  await testEveryFeature({ rider, driver, support });
+  assert.deepEqual(errors, []);
   await page.context().close();
 });
 
-test('a ride is cancelled after a question, where it still can be', async () => {
-  const { page, troubles, rider, driver, support } = await onNewRide();
+test('a ride is cancelled after a confirmation, where its status allows that', async () => {
+  const { page, errors, rider, driver, support } = await onNewRide();
   const cancel = (of) => of.panel.getByRole('button', { name: 'Cancel ride' });
   const question = rider.panel.getByRole('dialog', { name: 'Cancel this ride?' });
   await cancel(rider).click();
   await question.waitFor();
   await page.keyboard.press('Escape');
   await question.waitFor({ state: 'hidden' });
-  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Cancel ride', 'the focus is where it was');
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Cancel ride', 'the focus is restored');
   await cancel(rider).press('Enter');
   await question.getByRole('button', { name: 'Keep the ride' }).click();
   await question.waitFor({ state: 'hidden' });
@@ -62,23 +62,23 @@ test('a ride is cancelled after a question, where it still can be', async () => 
   await cancel(rider).click();
   await question.getByRole('textbox', { name: 'Reason' }).fill('The train is late');
   assert.deepEqual(await violations(page), []);
-  const told = page.waitForRequest((request) => request.url().endsWith('/cancel'));
+  const cancellation = page.waitForRequest((request) => request.url().endsWith('/cancel'));
   await question.getByRole('button', { name: 'Cancel the ride' }).click();
-  assert.deepEqual((await told).postDataJSON(), { reason: 'The train is late' });
+  assert.deepEqual((await cancellation).postDataJSON(), { reason: 'The train is late' });
   await page.locator('.top__ride', { hasText: 'Cancelled' }).waitFor();
   for (const phone of [rider, driver, support]) {
     await phone.panel.locator('.steps--cancelled').waitFor();
     await cancel(phone).waitFor({ state: 'hidden' });
   }
-  // What is over can be talked about for a while.
+  // The chat of an ended ride stays open for the grace period.
   await driver.send('No problem');
   await rider.sees('No problem');
-  assert.deepEqual(troubles, []);
+  assert.deepEqual(errors, []);
   await page.context().close();
 });
 
-test('nothing is lost or repeated by a reload, a time offline, and other transports', async () => {
-  const { page, troubles, rider, driver } = await onNewRide();
+test('no message is lost or repeated after a reload, a network loss, and changes of the transport', async () => {
+  const { page, errors, rider, driver } = await onNewRide();
   const sent = [];
   const send = async (text) => {
     sent.push(text);
@@ -112,18 +112,18 @@ test('nothing is lost or repeated by a reload, a time offline, and other transpo
   await rider.state('Polling');
   await send('five');
   await rider.sees('five');
-  assert.ok(await page.locator('.wire__row[data-role="rider"]', { hasText: 'poll answered' }).count());
+  assert.ok(await page.locator('.wire__row[data-role="rider"]', { hasText: 'poll response' }).count());
   await rider.via('SSE');
   await rider.state('Live');
   await send('six');
   await rider.sees('six');
 
   for (const each of [rider, driver]) assert.deepEqual(await each.texts(), sent);
-  assert.deepEqual(troubles, []);
+  assert.deepEqual(errors, []);
   await page.context().close();
 });
 
-test('a phone goes on at another replica', async () => {
+test('a phone continues on another replica', async () => {
   const replica = await server.replica();
   try {
     const { page, rider, driver } = await onNewRide();
@@ -143,7 +143,7 @@ test('a phone goes on at another replica', async () => {
   }
 });
 
-test('without a demo it asks for tokens, and shows the phones of those that it is given', async () => {
+test('without a demo, the page asks for tokens and shows a phone for each', async () => {
   const plain = await startServer({ args: ['serve'], env: { RIDEWIRE_CONSOLE: 'on' } });
   try {
     const [platform, driver, support] = await Promise.all(
@@ -152,12 +152,12 @@ test('without a demo it asks for tokens, and shows the phones of those that it i
     const headers = { authorization: `Bearer ${platform}` };
     const body = JSON.stringify({ riderId: 'ada', driverId: 'noor' });
     await fetch(`${plain.url}/api/v1/rides/ride_7`, { method: 'PUT', headers, body });
-    const { page, troubles } = await open(browser, plain.url);
+    const { page, errors } = await open(browser, plain.url);
     const field = (name) => page.getByRole('textbox', { name, exact: true });
     await field('Ride').fill('ride_7');
     await field('Driver’s token').fill('no token');
     await page.getByRole('button', { name: 'Connect' }).click();
-    await page.getByRole('alert').filter({ hasText: 'Paste at least one token of a person' }).waitFor();
+    await page.getByRole('alert').filter({ hasText: 'Paste at least one token of a rider' }).waitFor();
     assert.deepEqual(await violations(page), []);
     await field('Driver’s token').fill(driver);
     await field('Support’s token').fill(support);
@@ -167,14 +167,14 @@ test('without a demo it asks for tokens, and shows the phones of those that it i
     await phone(page, 'Support').sees('Hello');
     assert.equal(await page.locator('#panel-rider').count(), 0);
     await page.getByRole('button', { name: 'Copy driver’s connection as a curl command' }).waitFor();
-    assert.deepEqual(troubles, []);
+    assert.deepEqual(errors, []);
     await page.context().close();
   } finally {
     await plain.stop();
   }
 });
 
-test('it is worked by keyboard alone', async () => {
+test('the console can be used with the keyboard only', async () => {
   const { page, rider, driver } = await onNewRide({ viewport: NARROW });
   const { keyboard } = page;
   const focused = () => page.evaluate(() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent);
@@ -200,7 +200,7 @@ test('it is worked by keyboard alone', async () => {
   await keyboard.press('ArrowRight');
   await keyboard.press('Enter');
   await rider.message('By keys').getByRole('button', { name: '❤️ from you' }).waitFor();
-  // The focus comes back, though the tick was drawn anew meanwhile.
+  // The focus is restored, although the message was updated meanwhile.
   const isBack = (label) => page.waitForFunction((label) => document.activeElement.getAttribute('aria-label')?.startsWith(label), label);
   await isBack('Actions for');
   await keyboard.press('Enter');
@@ -222,7 +222,7 @@ test('it is worked by keyboard alone', async () => {
   await page.context().close();
 });
 
-test('axe finds nothing, in light and dark, wide and narrow, and from right to left', async () => {
+test('there are no accessibility violations, in light and dark, wide and narrow, and from right to left', async () => {
   const { page, rider, driver } = await onNewRide();
   await rider.send('Hello');
   await driver.sees('Hello');
@@ -243,11 +243,11 @@ test('axe finds nothing, in light and dark, wide and narrow, and from right to l
     document.documentElement.dir = 'rtl';
   });
   const isWide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-  assert.equal(isWide, false, 'nothing sticks out from right to left');
+  assert.equal(isWide, false, 'no overflow from right to left');
   await page.context().close();
 });
 
-test('pictures for the documentation', { skip: !process.env.RIDEWIRE_SCREENSHOTS && 'RIDEWIRE_SCREENSHOTS=1 takes them' }, async () => {
+test('screenshots for the documentation', { skip: !process.env.RIDEWIRE_SCREENSHOTS && 'RIDEWIRE_SCREENSHOTS=1 takes them' }, async () => {
   const fresh = await startServer();
   try {
     const { page } = await open(browser, fresh.url);

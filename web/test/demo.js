@@ -1,18 +1,18 @@
 import { open } from './browser.js';
 import { phone } from './phone.js';
 
-/** The console of a demo on a ride that nobody drives, with the phones of its people. */
+/** Opens the console of a demo with a new ride, which the demo does not drive, and its phones. */
 export async function newRide(browser, url, options) {
   const opened = await open(browser, url, options);
-  const phones = await anotherRide(opened.page);
+  const phones = await createRide(opened.page);
   return { ...opened, ...phones };
 }
 
-/** The same in a page that is open already. */
-export async function anotherRide(page) {
+/** Creates a new ride in a page that is already open. */
+export async function createRide(page) {
   const before = new URL(page.url()).searchParams.get('ride');
   await page.getByRole('button', { name: 'New ride' }).click();
-  // The page's address names the ride that was chosen; until it is open, the page may still show the one before.
+  // The page's URL has the new ride's id. Until the ride is loaded, the page may still show the previous one.
   const opened = await page.waitForFunction((before) => {
     const rideId = new URLSearchParams(location.search).get('ride');
     return rideId !== before && document.getElementById('ride').textContent === `${rideId} · Accepted` && rideId;
@@ -23,11 +23,11 @@ export async function anotherRide(page) {
   return { rideId, rider, driver, support };
 }
 
-/** The tokens that the demo gives its page. */
+/** Returns the tokens of the demo. */
 export const tokens = (page) => page.evaluate(async () => (await (await fetch('/console/session')).json()).tokens);
 
-/** A request to the API of a page's server, beside the page. */
-export async function ask(page, token, method, path, body) {
+/** Sends a request to the API of a page's server, independently of the page. */
+export async function request(page, token, method, path, body) {
   const url = new URL(`/api/v1/${path}`, page.url());
   const response = await fetch(url, { method, headers: { authorization: `Bearer ${token}` }, body: body && JSON.stringify(body) });
   const text = await response.text();

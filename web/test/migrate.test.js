@@ -18,16 +18,16 @@ after(async () => {
   await server?.stop();
 });
 
-/** The blocks of JavaScript on the page about moving from WebSocket, but for the one that shows how it was. */
+/** Returns the JavaScript blocks of the page about the migration from WebSocket, except for the old code. */
 async function blocks() {
-  const text = await readFile(new URL('../../docs/migrate-from-websocket.md', import.meta.url), 'utf8');
+  const text = await readFile(new URL('../../docs/how-to/migrate-from-websocket.md', import.meta.url), 'utf8');
   const found = text.split('```js\n').slice(1).map((rest) => rest.split('```')[0]);
   return found.filter((block) => !block.includes('new WebSocket'));
 }
 
-/** Runs a block as it stands, with what an app has around it, and returns what it handled of a message that was sent then. */
+/** Runs a block unchanged with the surrounding code of an app. Returns the event that it handled for a message that is then sent. */
 async function handled(page, block) {
-  // A script that is evaluated has no imports of its own.
+  // An evaluated script cannot have static imports.
   const body = block.replace(/import (\{[^}]+\}) from 'ridewire';/, "const $1 = await import('/client/index.js');");
   return page.evaluate(`(async () => {
     const { tokens } = await (await fetch('/console/session')).json();
@@ -42,22 +42,22 @@ async function handled(page, block) {
     let handle;
     const seen = new Promise((resolve) => { handle = ({ type, data }) => data.rideId === ride && resolve([type, data.content]); });
     ${body}
-    // A stream that begins now hears what is said once it has begun.
-    const again = setInterval(() => call('POST', '/api/v1/messages', tokens.rider, { rideId: ride, content: 'Hello!' }), 200);
+    // A new stream receives only messages that are sent after it has started, so the message is repeated.
+    const timer = setInterval(() => call('POST', '/api/v1/messages', tokens.rider, { rideId: ride, content: 'Hello!' }), 200);
     try {
       return await seen;
     } finally {
-      clearInterval(again);
+      clearInterval(timer);
     }
   })()`);
 }
 
-test('what the page about WebSocket tells to paste hears what is said', async () => {
-  const { page, troubles } = await open(browser, `${server.url}/docs`);
+test('the code on the page about the migration from WebSocket receives messages', async () => {
+  const { page, errors } = await open(browser, `${server.url}/docs`);
   await page.locator('.operation').first().waitFor();
   const all = await blocks();
   assert.equal(all.length, 2);
   for (const block of all) assert.deepEqual(await handled(page, block), ['message:new', 'Hello!'], block);
-  assert.deepEqual(troubles, []);
+  assert.deepEqual(errors, []);
   await page.context().close();
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 
-/** What a person does with a phone, and sees on it. */
+/** The elements and actions of a phone. */
 export function phone(page, name) {
   const panel = page.locator(`#panel-${name.toLowerCase()}`);
   const message = (text) => panel.getByRole('listitem').filter({ has: page.getByText(text, { exact: true }) });
@@ -32,10 +32,10 @@ export function phone(page, name) {
 }
 
 /**
- * Writes, types, reads, reacts, edits, deletes and drives, each seen by the others.
- * @param {Record<'rider' | 'driver' | 'support', ReturnType<typeof phone>>} people in one window, or in one each
+ * Tests typing, sending, reading, reacting, editing, deleting and status changes. Each is seen on the other phones.
+ * @param {Record<'rider' | 'driver' | 'support', ReturnType<typeof phone>>} phones in one window or in several
  */
-export async function everyFeature({ rider, driver, support }) {
+export async function testEveryFeature({ rider, driver, support }) {
   const page = driver.panel.page();
   await rider.input.pressSequentially('At the ga');
   await driver.panel.locator('.chat__typing', { hasText: 'lena is typing' }).waitFor();
@@ -45,13 +45,13 @@ export async function everyFeature({ rider, driver, support }) {
   await rider.ticks('At the gate', 'Read');
   assert.equal(await driver.panel.locator('.chat__typing').textContent(), '');
 
-  // Put away, it is reached and does not read.
-  await driver.panel.getByRole('button', { name: 'Put the phone away' }).press('Enter');
+  // Messages on a locked phone are delivered, but not read.
+  await driver.panel.getByRole('button', { name: 'Lock the phone' }).press('Enter');
   await rider.send('Are you there?');
   await rider.ticks('Are you there?', 'Delivered');
   await driver.panel.locator('.badge', { hasText: '1 unread' }).waitFor();
   assert.equal(await page.title(), '(1) Ridewire');
-  await driver.panel.getByRole('button', { name: 'Put the phone away' }).press('Enter');
+  await driver.panel.getByRole('button', { name: 'Lock the phone' }).press('Enter');
   await rider.ticks('Are you there?', 'Read');
   await page.waitForFunction(() => document.title === 'Ridewire');
 

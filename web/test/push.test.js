@@ -1,4 +1,4 @@
-/** Web Push in the console: subscribed by its button, sent by the server, and shown by the service worker while the page is closed. */
+/** Web Push in the console: the subscription, the pushes of the server, and the notifications while the page is closed. */
 import assert from 'node:assert/strict';
 import { createECDH, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 
 import { WIDE, launch, violations } from './browser.js';
-import { anotherRide } from './demo.js';
+import { createRide } from './demo.js';
 import { startServer } from './server.js';
 
 const ece = createRequire(import.meta.url)('http_ece');
@@ -36,7 +36,7 @@ after(async () => {
   await server?.stop();
 });
 
-/** The keys of a browser, with a subscription at the push service of this test. */
+/** Creates a subscription at the push service of this test, with the keys of a browser. */
 function subscriptionOf(role) {
   const keys = createECDH('prime256v1');
   keys.generateKeys();
@@ -48,7 +48,7 @@ function subscriptionOf(role) {
   };
 }
 
-/** Replaces what needs a push service of the browser's maker: to subscribe. All else is the browser's own. */
+/** Replaces the part that needs the push service of the browser's vendor: the subscription. */
 function fakePushManager(subscriptions) {
   Object.defineProperty(ServiceWorkerRegistration.prototype, 'pushManager', {
     get() {
@@ -68,28 +68,28 @@ function fakePushManager(subscriptions) {
   });
 }
 
-async function until(what, holds) {
+async function until(expected, condition) {
   const deadline = Date.now() + 60_000;
   for (;;) {
-    const found = await holds();
+    const found = await condition();
     if (found) return found;
-    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}`);
+    if (Date.now() > deadline) throw new Error(`timed out while waiting for ${expected}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
 
-test('a phone is notified while its page is closed, and not any more once it does not want to be', async () => {
+test('a phone gets notifications while its page is closed, until it unsubscribes', async () => {
   const subscriptions = { rider: subscriptionOf('rider'), driver: subscriptionOf('driver') };
   const context = await browser.newContext({ viewport: WIDE, permissions: ['notifications'] });
   await context.addInitScript(fakePushManager, { rider: subscriptions.rider.json, driver: subscriptions.driver.json });
   const page = await context.newPage();
-  const troubles = [];
-  page.on('pageerror', (error) => troubles.push(error.stack));
-  page.on('console', (message) => message.type() === 'error' && troubles.push(message.text()));
+  const errors = [];
+  page.on('pageerror', (error) => errors.push(error.stack));
+  page.on('console', (message) => message.type() === 'error' && errors.push(message.text()));
   await page.goto(server.url);
   const button = page.getByRole('button', { name: 'Notify me when this page is closed' });
   await button.waitFor();
-  const { rideId } = await anotherRide(page);
+  const { rideId } = await createRide(page);
 
   await button.click();
   await page.locator('[aria-pressed="true"]', { hasText: 'Notify me' }).waitFor();
@@ -103,10 +103,10 @@ test('a phone is notified while its page is closed, and not any more once it doe
   };
   const { publicKey } = await api('GET', 'push-key', lena);
   assert.equal(await page.evaluate(() => localStorage.getItem('rider')), publicKey);
-  assert.deepEqual(troubles, []);
+  assert.deepEqual(errors, []);
   await page.close();
 
-  // The page is closed: what is written now reaches nobody.
+  // The page is closed, so the message is not delivered.
   const { id } = await api('POST', 'messages', amir, { rideId, content: 'I am here' });
   const isOfRide = ({ role, body }) => role === 'rider' && JSON.parse(subscriptions.rider.read(body)).rideId === rideId;
   const { body } = await until('the push', () => pushes.find(isOfRide));
@@ -128,11 +128,11 @@ test('a phone is notified while its page is closed, and not any more once it doe
   });
   await deliver(data);
   assert.deepEqual(await until('a notification', async () => (await shown()).length && shown()), [{ title: 'Rider', body: 'A new message', tag: rideId }]);
-  // The next one of the ride replaces it.
+  // The next notification of the ride replaces it.
   await deliver(JSON.stringify({ ...JSON.parse(data), unreadCount: 3 }));
   await until('the next one', async () => (await shown())[0]?.body === '3 unread messages');
   assert.equal((await shown()).length, 1);
-  // One that cannot be read is shown all the same: browsers want that.
+  // An unreadable push is shown, too, because browsers require that.
   await deliver('nonsense');
   await until('one more', async () => (await shown()).length === 2);
 
@@ -157,7 +157,7 @@ test('a phone is notified while its page is closed, and not any more once it doe
   }, rideId);
   assert.equal(opened, `/?ride=${rideId}`);
 
-  // When the page is open again, it shows what was notified.
+  // When the page is open again, its notifications are closed.
   await other.goto(`${server.url}/?ride=${rideId}`);
   await other.locator('[aria-pressed="true"]', { hasText: 'Notify me' }).waitFor();
   await until('no notifications', async () => (await shown()).length === 0);
@@ -170,7 +170,7 @@ test('a phone is notified while its page is closed, and not any more once it doe
   await context.close();
 });
 
-test('where notifications are blocked, the button says so', async () => {
+test('the button reports that notifications are blocked', async () => {
   const context = await browser.newContext({ viewport: WIDE });
   await context.addInitScript(() => {
     Notification.requestPermission = async () => 'denied';

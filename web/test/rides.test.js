@@ -1,10 +1,10 @@
-/** Turning from ride to ride, what is unread, and a server that is down. */
+/** Changing the ride, unread counts, and an unavailable server. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { closeProxies, startProxy } from '../../clients/js/test/proxy.js';
 import { NARROW, launch, open, violations } from './browser.js';
-import { anotherRide, ask, newRide, tokens } from './demo.js';
+import { createRide, newRide, request, tokens } from './demo.js';
 import { phone } from './phone.js';
 import { startServer } from './server.js';
 
@@ -22,41 +22,41 @@ after(async () => {
   await server?.stop();
 });
 
-/** What a browser says itself of answers that are errors, or missing, is no error of the page's. */
-const ofThePage = (troubles) => troubles.filter((trouble) => !trouble.startsWith('Failed to load resource'));
+/** Removes the messages that the browser itself logs about failed requests. */
+const pageErrors = (errors) => errors.filter((error) => !error.startsWith('Failed to load resource'));
 
-test('opening an unknown ride removes everything of the ride before', async () => {
-  const { page, troubles, rideId, rider, support } = await newRide(browser, server.url);
+test('opening an unknown ride removes everything of the previous ride', async () => {
+  const { page, errors, rideId, rider, support } = await newRide(browser, server.url);
   await rider.send('Where are you?');
   await support.sees('Where are you?');
   await support.input.fill('A draft');
   const desk = support.panel;
   await desk.getByRole('textbox', { name: 'Ride’s id' }).fill('ride_unknown');
   await desk.getByRole('button', { name: 'Open', exact: true }).click();
-  await desk.getByText('There is no ride ride_unknown, or it is not sam’s.').waitFor();
+  await desk.getByText('Ride ride_unknown does not exist, or sam has no access to it.').waitFor();
   assert.equal(await desk.locator('.message').count(), 0);
   assert.deepEqual((await desk.locator('.bar').innerText()).split(/\n+/), ['?', 'ride_unknown', 'Closed']);
   assert.equal(await desk.locator('[aria-current="step"]').count(), 0);
   assert.equal(await desk.getByRole('button', { name: 'Cancel ride' }).isVisible(), false);
   assert.deepEqual([await support.input.inputValue(), await support.input.isDisabled()], ['', true]);
-  // The log has nothing of it either, and the other phones go on.
+  // The wire log has nothing of the previous ride either, and the other phones stay on it.
   await page.waitForFunction(() => [...document.querySelectorAll('.wire__row[data-role="support"]')].every(({ textContent }) => !textContent.includes('message:new')));
   await rider.send('On the old ride');
   await rider.ticks('On the old ride', 'Read');
 
-  // The whole page, too.
+  // The same applies to the whole page.
   await page.goto(`${server.url}/?ride=ride_unknown`);
   await page.locator('.top__ride', { hasText: 'ride_unknown · Not found' }).waitFor();
   assert.doesNotMatch(await page.locator('.chat').allInnerTexts().then(String), /Where are you/);
   await page.goto(`${server.url}/?ride=${rideId}`);
   await rider.sees('Where are you?');
-  const { rider: fresh, driver: theirs } = await anotherRide(page);
+  const { rider: fresh, driver: theirs } = await createRide(page);
   for (const each of [fresh, theirs]) assert.deepEqual(await each.texts(), []);
-  assert.deepEqual(ofThePage(troubles), []);
+  assert.deepEqual(pageErrors(errors), []);
   await page.context().close();
 });
 
-test('a driver whose ride has not been accepted yet has nothing of the ride before', async () => {
+test('a driver whose ride is not accepted yet sees nothing of the previous ride', async () => {
   const { page, rider, driver } = await newRide(browser, server.url);
   await rider.send('Where are you?');
   await driver.sees('Where are you?');
@@ -73,40 +73,40 @@ test('a driver whose ride has not been accepted yet has nothing of the ride befo
   assert.equal(await driver.panel.locator('.map__car').getAttribute('visibility'), 'hidden');
   const [rideId] = (await page.locator('.top__ride').textContent()).split(' · ');
   await page.unroute('**/api/v1/rides/ride_*');
-  await ask(page, service, 'PUT', `rides/${rideId}`, { driverId: 'amir' });
+  await request(page, service, 'PUT', `rides/${rideId}`, { driverId: 'amir' });
   await driver.state('Live');
   await page.context().close();
 });
 
-test('what is unread is counted, also where it goes back further than what is loaded', async () => {
+test('unread messages are counted, including those that are not loaded', async () => {
   const { page, rideId, driver } = await newRide(browser, server.url);
   const { service, rider: token } = await tokens(page);
   const other = `${rideId}_many`;
-  await ask(page, service, 'PUT', `rides/${other}`, { riderId: 'lena', driverId: 'amir' });
-  for (let number = 1; number <= 63; number += 1) await ask(page, token, 'POST', 'messages', { rideId: other, content: `message ${number}` });
+  await request(page, service, 'PUT', `rides/${other}`, { riderId: 'lena', driverId: 'amir' });
+  for (let number = 1; number <= 63; number += 1) await request(page, token, 'POST', 'messages', { rideId: other, content: `message ${number}` });
   await page.setViewportSize(NARROW);
   await page.goto(`${server.url}/?ride=${other}`);
-  // Amir's phone is behind a tab, so he has read nothing; his phone has loaded fifty of them.
+  // The driver's phone is in a hidden tab, so it has read nothing. It has loaded fifty messages.
   const tab = page.getByRole('tab', { name: /^Driver/ });
   await tab.filter({ hasText: '63 unread' }).waitFor();
-  await ask(page, token, 'POST', 'messages', { rideId: other, content: 'One more' });
+  await request(page, token, 'POST', 'messages', { rideId: other, content: 'One more' });
   await tab.filter({ hasText: '64 unread' }).waitFor();
   await tab.click();
   await driver.sees('One more');
   await page.waitForFunction(() => document.querySelector('#tab-driver').textContent === 'Driver0 unread' || document.querySelector('#tab-driver .badge').hidden);
-  // Nothing is left of that on another ride.
+  // The count of the previous ride is removed.
   await page.getByRole('tab', { name: /^Rider/ }).click();
-  const { rider } = await anotherRide(page);
+  const { rider } = await createRide(page);
   assert.equal(await page.locator('#tab-driver .badge').isVisible(), false);
   await rider.send('Hello');
   await tab.filter({ hasText: '1 unread' }).waitFor();
   await page.context().close();
 });
 
-test('support lists the newest rides of all, and more when asked', async () => {
+test('support lists the newest of all rides, and more on request', async () => {
   const { page, rideId } = await newRide(browser, server.url);
   const { service } = await tokens(page);
-  for (let number = 1; number <= 12; number += 1) await ask(page, service, 'PUT', `rides/${rideId}_${number}`, { riderId: `rider_${number}` });
+  for (let number = 1; number <= 12; number += 1) await request(page, service, 'PUT', `rides/${rideId}_${number}`, { riderId: `rider_${number}` });
   await page.goto(`${server.url}/?ride=${rideId}_12`);
   const list = page.getByRole('list', { name: 'Rides' });
   await list.getByRole('button').nth(7).waitFor();
@@ -118,7 +118,7 @@ test('support lists the newest rides of all, and more when asked', async () => {
   await page.context().close();
 });
 
-test('a message that is too long is not sent, and its length is said', async () => {
+test('a message that is too long is not sent, and its length is shown', async () => {
   const { page, rider, driver } = await newRide(browser, server.url);
   const text = '🚕'.repeat(3_000);
   await rider.send(text);
@@ -133,17 +133,17 @@ test('a message that is too long is not sent, and its length is said', async () 
   await page.context().close();
 });
 
-test('a server that is down is reported, and the page goes on when it is back', async () => {
+test('an unavailable server is reported, and the page recovers when it is back', async () => {
   let isDown = false;
-  const proxy = await startProxy(server.url, { refuse: (_, res) => isDown && Boolean(res.destroy()) });
-  const { page, troubles, rider, driver } = await newRide(browser, proxy.url);
+  const proxy = await startProxy(server.url, { intercept: (_, res) => isDown && Boolean(res.destroy()) });
+  const { page, errors, rider, driver } = await newRide(browser, proxy.url);
   const banner = page.getByRole('alert').filter({ hasText: 'Trying again…' });
   await rider.send('before');
   await driver.sees('before');
   assert.equal(await banner.isVisible(), false);
   isDown = true;
   proxy.cut();
-  await banner.filter({ hasText: 'The server does not answer.' }).waitFor();
+  await banner.filter({ hasText: 'The server does not respond.' }).waitFor();
   assert.deepEqual(await violations(page), []);
   await rider.send('meanwhile');
   await rider.ticks('meanwhile', 'Sending');
@@ -154,22 +154,22 @@ test('a server that is down is reported, and the page goes on when it is back', 
   await driver.send('after');
   await rider.sees('after');
 
-  // A phone whose network was cut here is no sign that the server is down.
+  // The offline switch of a phone does not report the server as unavailable.
   await rider.toggleOnline();
   await rider.state('Offline');
   await driver.send('still there');
   await driver.ticks('still there', 'Sent');
   assert.equal(await banner.isVisible(), false);
-  assert.deepEqual(ofThePage(troubles), []);
+  assert.deepEqual(pageErrors(errors), []);
   await page.context().close();
 });
 
-test('a server that answers but is not ready is reported as such', async () => {
+test('a server that responds but is not ready is reported', async () => {
   const { page, rider } = await newRide(browser, server.url);
   await page.route('**/readyz', (route) => route.fulfill({ status: 503, json: { status: 'unavailable', database: false } }));
   await page.context().setOffline(true);
   await rider.state('Offline');
-  await page.getByRole('alert').filter({ hasText: 'The server’s database does not answer. Trying again…' }).waitFor();
+  await page.getByRole('alert').filter({ hasText: 'The server’s database does not respond. Trying again…' }).waitFor();
   await page.unroute('**/readyz');
   await page.context().setOffline(false);
   await rider.state('Live');
@@ -177,13 +177,13 @@ test('a server that answers but is not ready is reported as such', async () => {
   await page.context().close();
 });
 
-test('a page that is opened while the server goes down begins when it is back', async () => {
+test('a page that is opened while the server becomes unavailable starts when it is back', async () => {
   let isDown = true;
-  const proxy = await startProxy(server.url, { refuse: (req, res) => isDown && req.url === '/console/session' && Boolean(res.destroy()) });
+  const proxy = await startProxy(server.url, { intercept: (req, res) => isDown && req.url === '/console/session' && Boolean(res.destroy()) });
   const { page } = await open(browser, proxy.url);
-  // It asks again and again, and whether there is a server at all.
-  const asked = (request) => proxy.requests.filter((made) => made === request).length;
-  while (asked('GET /readyz') < 1 || asked('GET /console/session') < 2) await page.waitForTimeout(50);
+  // The page retries its request, and checks the server's readiness.
+  const count = (line) => proxy.requests.filter((made) => made === line).length;
+  while (count('GET /readyz') < 1 || count('GET /console/session') < 2) await page.waitForTimeout(50);
   isDown = false;
   await phone(page, 'Rider').state('Live');
   await page.context().close();

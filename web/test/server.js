@@ -7,28 +7,28 @@ import { promisify } from 'node:util';
 
 const BINARY = process.env.RIDEWIRE_BIN ?? fileURLToPath(new URL('../../target/release/ridewire', import.meta.url));
 
-// A test file that hangs is sent SIGTERM; servers are ended on exit, which a signal alone is not.
+// A test file that hangs gets SIGTERM. Child servers are stopped on exit, which a signal alone does not trigger.
 for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => process.exit(1));
 
-/** A Postgres that is there is waited for, however busy the machine is. */
+/** Long timeouts, so that a busy machine does not fail the tests. */
 const SETTINGS = { RIDEWIRE_DRAIN_WINDOW: '1s', RIDEWIRE_DATABASE_TIMEOUT: '60s' };
 
-/** A server, of the demo where nothing else is said, with a private Postgres. */
+/** Starts a server with a private Postgres, by default with the demo. */
 export async function startServer({ args = ['serve', '--demo'], env = {} } = {}) {
   const directory = await mkdtemp('/tmp/ridewire-console-');
-  // As root, Postgres runs as somebody else, who has to get there.
+  // As root, Postgres runs as another user, who needs access to the directory.
   await chmod(directory, 0o755);
   const dataDir = `${directory}/data`;
   const server = await start(args, { RIDEWIRE_DATA_DIR: dataDir, ...env });
   return {
     ...server,
-    /** A token as a login would give it. */
+    /** Issues a token. */
     async token(sub, role) {
       const settings = { env: { PATH: process.env.PATH, RIDEWIRE_DATA_DIR: dataDir } };
       const { stdout } = await promisify(execFile)(BINARY, ['token', '--sub', sub, '--role', role], settings);
       return stdout.trim();
     },
-    /** Another replica on the same database, that scripts of the first one's pages may use. */
+    /** Starts another replica on the same database, with CORS for the pages of the first replica. */
     async replica() {
       const [url, secret] = await Promise.all([readFile(`${dataDir}/lock`, 'utf8'), readFile(`${dataDir}/jwt-secret`, 'utf8')]);
       return start(['serve'], { DATABASE_URL: url.trim(), RIDEWIRE_JWT_SECRET: secret, RIDEWIRE_CORS_ORIGINS: server.url });

@@ -1,4 +1,4 @@
-/** Two windows of real browsers on one ride, whatever happens between them and the server. */
+/** Several browser windows on one ride, with failures between them and the server. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
@@ -6,9 +6,9 @@ import { hasNginx, startNginx } from '../../clients/js/test/nginx.js';
 import { closeProxies, cutEvery, startProxy } from '../../clients/js/test/proxy.js';
 import { newRide, startServer, token } from '../../clients/js/test/server.js';
 import { launch, open } from './browser.js';
-import { everyFeature, phone } from './phone.js';
+import { testEveryFeature, phone } from './phone.js';
 
-const PEOPLE = [['rider', 'lena'], ['driver', 'amir'], ['support', 'sam']];
+const USERS = [['rider', 'lena'], ['driver', 'amir'], ['support', 'sam']];
 
 let server;
 let browser;
@@ -24,44 +24,44 @@ after(async () => {
   await server?.stop();
 });
 
-const aRide = () => newRide(server, { riderId: 'lena', driverId: 'amir' });
+const createRide = () => newRide(server, { riderId: 'lena', driverId: 'amir' });
 
-/** A window with the phones of all three, whose tokens hold for so long and are given anew, as a demo's are. */
+/** Opens a window with the phones of all three users. Their tokens have this lifetime and are renewed, as in a demo. */
 async function windowOfAll(url, rideId, { ttl = 3_600, context } = {}) {
   const opened = context ? { page: await context.newPage() } : await open(browser, 'about:blank');
   const { page } = opened;
-  const session = () => ({ ride: rideId, tokens: Object.fromEntries(PEOPLE.map(([role, user]) => [role, token(user, role, ttl)])) });
+  const session = () => ({ ride: rideId, tokens: Object.fromEntries(USERS.map(([role, user]) => [role, token(user, role, ttl)])) });
   await page.route('**/console/session', (route) => route.fulfill({ json: session() }));
   await page.goto(`${url}/?ride=${rideId}`);
   return { ...opened, rider: phone(page, 'Rider'), driver: phone(page, 'Driver'), support: phone(page, 'Support') };
 }
 
-/** A window with the phone of one of them, who has pasted a token. */
+/** Opens a window with the phone of one user, with a pasted token. */
 async function windowOf(role, user, rideId) {
   const opened = await open(browser, `${server.url}/?ride=${rideId}`);
   const name = `${role.charAt(0).toUpperCase()}${role.slice(1)}`;
   await opened.page.getByRole('textbox', { name: `${name}’s token` }).fill(token(user, role));
   await opened.page.getByRole('button', { name: 'Connect' }).click();
-  const held = phone(opened.page, name);
-  await held.state('Live');
-  return { ...opened, phone: held };
+  const userPhone = phone(opened.page, name);
+  await userPhone.state('Live');
+  return { ...opened, phone: userPhone };
 }
 
-/** What a browser says itself of a server that is away is no error of the page's. */
-const ofThePage = (troubles) => troubles.filter((trouble) => !trouble.startsWith('Failed to load resource'));
+/** Removes the messages that the browser itself logs about an unavailable server. */
+const pageErrors = (errors) => errors.filter((error) => !error.startsWith('Failed to load resource'));
 
-test('two windows, and support’s, chat with every feature', async () => {
-  const { rideId } = await aRide();
-  const [rider, driver, support] = await Promise.all(PEOPLE.map(([role, user]) => windowOf(role, user, rideId)));
-  await everyFeature({ rider: rider.phone, driver: driver.phone, support: support.phone });
-  for (const { page, troubles } of [rider, driver, support]) {
-    assert.deepEqual(troubles, []);
+test('a rider, a driver and support chat in three windows with every feature', async () => {
+  const { rideId } = await createRide();
+  const [rider, driver, support] = await Promise.all(USERS.map(([role, user]) => windowOf(role, user, rideId)));
+  await testEveryFeature({ rider: rider.phone, driver: driver.phone, support: support.phone });
+  for (const { page, errors } of [rider, driver, support]) {
+    assert.deepEqual(errors, []);
     await page.context().close();
   }
 });
 
-test('a reload, a killed replica, ended tickets and ten seconds offline lose nothing and repeat nothing', async () => {
-  const { rideId } = await aRide();
+test('a reload, a killed replica, expired tickets and ten seconds offline lose and repeat no message', async () => {
+  const { rideId } = await createRide();
   const replica = await server.replica({ RIDEWIRE_CONSOLE: 'on' });
   const proxy = await startProxy(replica.url);
   const [one, two] = [await windowOfAll(proxy.url, rideId, { ttl: 5 }), await windowOfAll(proxy.url, rideId)];
@@ -69,38 +69,38 @@ test('a reload, a killed replica, ended tickets and ten seconds offline lose not
   const { driver } = two;
   for (const each of [rider, driver]) await each.state('Live');
   const sent = { lena: [], amir: [] };
-  const say = async (user, phone, text) => {
+  const send = async (user, phone, text) => {
     sent[user].push(text);
     await phone.send(text);
   };
   let isTalking = true;
   const talk = (async () => {
     for (let number = 1; isTalking; number += 1) {
-      await say('amir', driver, `amir ${number}`);
+      await send('amir', driver, `amir ${number}`);
       await two.page.waitForTimeout(400);
     }
   })();
 
-  await say('lena', rider, 'before the reload');
+  await send('lena', rider, 'before the reload');
   await rider.ticks('before the reload', 'Read');
   await one.page.reload();
-  await say('lena', rider, 'after the reload');
+  await send('lena', rider, 'after the reload');
   await driver.sees('after the reload');
 
   await replica.kill();
-  await say('lena', rider, 'while there is no server');
+  await send('lena', rider, 'while there is no server');
   await one.page.waitForTimeout(1_000);
   proxy.target = server.url;
   await driver.sees('while there is no server');
 
   const ends = one.page.locator('.wire__row[data-role="rider"]', { hasText: 'auth:expired' });
   await ends.first().waitFor();
-  await say('lena', rider, 'with another ticket');
+  await send('lena', rider, 'with another ticket');
   await driver.sees('with another ticket');
 
   await one.page.context().setOffline(true);
   await rider.state('Offline');
-  await say('lena', rider, 'from the tunnel');
+  await send('lena', rider, 'from the tunnel');
   await one.page.waitForTimeout(10_000);
   assert.equal(await driver.message('from the tunnel').count(), 0);
   await one.page.context().setOffline(false);
@@ -108,25 +108,25 @@ test('a reload, a killed replica, ended tickets and ten seconds offline lose not
 
   isTalking = false;
   await talk;
-  await say('amir', driver, 'the end');
+  await send('amir', driver, 'the end');
   await rider.sees('the end');
   await driver.sees('the end');
   const texts = await rider.texts();
   assert.deepEqual(await driver.texts(), texts);
   for (const all of Object.values(sent)) assert.deepEqual(texts.filter((text) => all.includes(text)), all);
   assert.equal(texts.length, sent.lena.length + sent.amir.length);
-  for (const { page, troubles } of [one, two]) {
-    assert.deepEqual(ofThePage(troubles), []);
+  for (const { page, errors } of [one, two]) {
+    assert.deepEqual(pageErrors(errors), []);
     await page.context().close();
   }
 });
 
-test('windows side by side of one browser share its connections: all can write, and hear', async () => {
-  const { rideId } = await aRide();
+test('several windows of a browser share its connections, and all can send and receive', async () => {
+  const { rideId } = await createRide();
   const one = await windowOfAll(server.url, rideId);
   for (const each of [one.rider, one.driver, one.support]) await each.state('Live');
   const context = one.page.context();
-  // One more is live, the others ask every other second; with all six connections in use nothing would be sent.
+  // One more phone is live; the others poll every two seconds. If all six connections were in use, nothing could be sent.
   const two = await windowOfAll(server.url, rideId, { context });
   const three = await windowOfAll(server.url, rideId, { context });
   for (const each of [two.support, three.rider, three.driver, three.support]) await each.panel.locator('.state', { hasText: /Live|Polling/ }).waitFor();
@@ -143,7 +143,7 @@ test('windows side by side of one browser share its connections: all can write, 
     for (const text of ['from the third', 'from the first', 'from the second']) await Promise.all([rider.sees(text), driver.sees(text)]);
   }
 
-  // Who is not looked at leaves the place to who is.
+  // A hidden window releases its connections to visible windows.
   await one.page.evaluate(() => {
     Object.defineProperty(document, 'visibilityState', { value: 'hidden' });
     document.dispatchEvent(new Event('visibilitychange'));
@@ -153,16 +153,16 @@ test('windows side by side of one browser share its connections: all can write, 
   await two.rider.send('seen in the background');
   await one.driver.sees('seen in the background');
 
-  // Who has gone leaves it to those that are there.
+  // A closed window releases its connections to the others.
   await two.page.close();
   for (const each of [three.rider, three.driver, three.support]) await each.state('Live');
-  assert.deepEqual(one.troubles, []);
+  assert.deepEqual(one.errors, []);
   await context.close();
 });
 
-test('through a proxy that cuts every three seconds, and through nginx that buffers', async (t) => {
-  const { rideId } = await aRide();
-  const proxy = await startProxy(server.url, { treat: cutEvery(3_000) });
+test('messages arrive through a proxy that disconnects every three seconds, and through nginx with buffering', async (t) => {
+  const { rideId } = await createRide();
+  const proxy = await startProxy(server.url, { forwardResponse: cutEvery(3_000) });
   const nginx = hasNginx ? await startNginx(server.url) : t.diagnostic('nginx is not installed');
   const one = await windowOfAll(proxy.url, rideId);
   const two = await windowOfAll(nginx?.url ?? proxy.url, rideId);
@@ -185,8 +185,8 @@ test('through a proxy that cuts every three seconds, and through nginx that buff
       await two.driver.via('SSE');
       await two.driver.state('Live');
     }
-    for (const { page, troubles } of [one, two]) {
-      assert.deepEqual(ofThePage(troubles ?? []), []);
+    for (const { page, errors } of [one, two]) {
+      assert.deepEqual(pageErrors(errors ?? []), []);
       await page.context().close();
     }
   } finally {

@@ -1,9 +1,9 @@
-/** The log of the wire, and how much fits beside it. */
+/** The wire log, and the layout of the panels. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { WIDE, launch, open, violations } from './browser.js';
-import { ask, newRide, tokens } from './demo.js';
+import { newRide, request, tokens } from './demo.js';
 import { phone } from './phone.js';
 import { startServer } from './server.js';
 
@@ -22,11 +22,11 @@ after(async () => {
 
 const onNewRide = (options) => newRide(browser, server.url, options);
 
-/** The rows of a phone with this text. */
+/** Returns the rows of a phone with this text. */
 const rows = (page, role, type) => page.locator(`.wire__row[data-role="${role}"]`, { hasText: type });
 
 test('a row of the wire expands to its complete JSON', async () => {
-  const { page, troubles, rideId, rider, driver } = await onNewRide();
+  const { page, errors, rideId, rider, driver } = await onNewRide();
   const long = `It is a long way ${'and a longer one '.repeat(20)}to the gate`;
   await rider.send(long);
   await driver.sees(long);
@@ -41,7 +41,7 @@ test('a row of the wire expands to its complete JSON', async () => {
   await row.click();
   await detail.waitFor({ state: 'detached' });
 
-  // By keys: one stop for all rows, and the arrows between them.
+  // With the keyboard: the rows are one tab stop, and the arrow keys move between them.
   await row.getByRole('button').focus();
   await page.keyboard.press('ArrowUp');
   await page.keyboard.press('ArrowDown');
@@ -49,31 +49,31 @@ test('a row of the wire expands to its complete JSON', async () => {
   await detail.waitFor();
   await page.keyboard.press('Enter');
   await detail.waitFor({ state: 'detached' });
-  assert.equal(await page.locator('.wire__what[tabindex="0"]').count(), 1);
+  assert.equal(await page.locator('.wire__type[tabindex="0"]').count(), 1);
 
-  // A request has what was sent and answered; a ticket opens streams, so it is not shown.
+  // A request has its body and its response. A ticket is a credential, so it is not shown.
   await page.getByRole('button', { name: 'Requests', exact: true }).click();
   const sent = rows(page, 'rider', /POST \/messages201/);
   await sent.click();
-  const request = JSON.parse(await detail.textContent());
-  assert.deepEqual([request.body.content, request.status, request.answer.content], [long, 201, long]);
+  const shown = JSON.parse(await detail.textContent());
+  assert.deepEqual([shown.body.content, shown.status, shown.response.content], [long, 201, long]);
   await sent.click();
   await rows(page, 'rider', 'POST /stream-tickets').first().click();
-  assert.equal(JSON.parse(await detail.textContent()).answer.ticket, '…');
-  assert.deepEqual(troubles, []);
+  assert.equal(JSON.parse(await detail.textContent()).response.ticket, '…');
+  assert.deepEqual(errors, []);
   await page.context().close();
 });
 
-test('locations that follow each other are one row with their number, which expands to them', async () => {
-  const { page, troubles, rideId, rider, driver } = await onNewRide();
+test('consecutive locations are one row with their count, which expands to all of them', async () => {
+  const { page, errors, rideId, rider, driver } = await onNewRide();
   const { driver: token } = await tokens(page);
-  const locate = (lat) => ask(page, token, 'POST', `rides/${rideId}/location`, { lat, lng: 13.4 });
+  const locate = (lat) => request(page, token, 'POST', `rides/${rideId}/location`, { lat, lng: 13.4 });
   const row = rows(page, 'rider', 'ride:location');
   await locate(52);
   await row.waitFor();
   for (let number = 2; number <= 30; number += 1) {
     await locate(52 + number / 100);
-    // Each is seen, so none is left out for a newer one.
+    // Waits for each location, so that none is replaced by a newer one before it is sent.
     await row.filter({ hasText: (52 + number / 100).toFixed(5) }).waitFor();
   }
   assert.match(await row.textContent(), /ride:location × 30/);
@@ -90,19 +90,19 @@ test('locations that follow each other are one row with their number, which expa
   await locate(53);
   await row.nth(1).filter({ hasText: '53.00000' }).waitFor();
   assert.deepEqual([await row.count(), (await row.nth(1).textContent()).includes('×')], [2, false]);
-  assert.deepEqual(troubles, []);
+  assert.deepEqual(errors, []);
   await page.context().close();
 });
 
-test('the wire counts its rows, those that are hidden or no longer kept as well', async () => {
-  const { page, troubles, rider, driver } = await onNewRide();
+test('the wire log also counts rows that are hidden or dropped', async () => {
+  const { page, errors, rider, driver } = await onNewRide();
   await rider.send('one');
   await driver.sees('one');
   const count = page.locator('.wire__count');
   await page.getByRole('button', { name: 'Clear' }).click();
   await count.filter({ hasText: '0 rows' }).waitFor();
   const { rows, total } = await page.evaluate(async () => {
-    // As a phone's tap reports requests, which are not shown at first.
+    // Requests are hidden by default.
     const { Wire } = await import('/console/js/wire.js');
     const wire = new Wire();
     for (let number = 0; number < 310; number += 1) wire.add({ phone: 'rider', kind: 'request', via: 'rest', type: 'GET /', text: '200' });
@@ -116,24 +116,24 @@ test('the wire counts its rows, those that are hidden or no longer kept as well'
   await page.getByRole('button', { name: 'Requests', exact: true }).click();
   await count.filter({ hasText: /^\d+ rows$/ }).waitFor();
   assert.ok(all > shown && (await page.locator('.wire__row').count()) >= all);
-  // To choose another transport is no reconnect.
+  // A change of transport does not count as a reconnect.
   await rider.via('SSE');
   await rider.state('Live');
   assert.doesNotMatch(await page.locator('.stat[data-role="rider"]').textContent(), /reconnect/);
-  // One event is one event.
+  // The singular is used for one event.
   await rider.via('Poll');
   await rider.state('Polling');
   await driver.send('three');
   await page.locator('.wire__row[data-role="rider"]', { hasText: /1 event, cursor/ }).first().waitFor();
-  assert.deepEqual(troubles, []);
+  assert.deepEqual(errors, []);
   await page.context().close();
 });
 
-test('ids are shown as they are', async () => {
+test('ids are shown unchanged and completely', async () => {
   const { page, driver } = await onNewRide();
   const { service } = await tokens(page);
   const rideId = `Ride-${'x'.repeat(48)}.${Date.now()}`.slice(0, 64);
-  await ask(page, service, 'PUT', `rides/${rideId}`, { riderId: 'lena', driverId: 'amir' });
+  await request(page, service, 'PUT', `rides/${rideId}`, { riderId: 'lena', driverId: 'amir' });
   await page.goto(`${server.url}/?ride=${rideId}`);
   for (const name of ['Rider', 'Driver', 'Support']) await phone(page, name).state('Live');
   await page.locator('.top__ride', { hasText: `${rideId} · Accepted` }).waitFor();
@@ -141,17 +141,17 @@ test('ids are shown as they are', async () => {
   await phone(page, 'Rider').sees('Hello');
   const texts = (selector) => page.locator(selector).allTextContents();
   assert.deepEqual(await texts('.phone__user'), ['lena', 'amir', 'sam', 'demo']);
-  assert.deepEqual(await texts('.bar__who'), ['amir', 'lena', 'lena, amir']);
-  assert.equal((await texts('#panel-rider .message__who'))[0], 'amir');
+  assert.deepEqual(await texts('.bar__participants'), ['amir', 'lena', 'lena, amir']);
+  assert.equal((await texts('#panel-rider .message__sender'))[0], 'amir');
   await page.locator('.rides__ride[aria-current]', { hasText: rideId }).waitFor();
-  // None is cut off either.
-  const cut = await page.evaluate(() => [...document.querySelectorAll('.top__ride, .bar__who, .rides__ride b, .phone__user')]
+  // No id is cut off.
+  const cut = await page.evaluate(() => [...document.querySelectorAll('.top__ride, .bar__participants, .rides__ride b, .phone__user')]
     .filter(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth + 1).map(({ textContent }) => textContent));
   assert.deepEqual(cut, []);
   await page.context().close();
 });
 
-/** How many messages of a phone are in view as a whole. */
+/** Returns the number of messages that are completely visible on a phone. */
 const inView = (panel) => panel.locator('.chat__log').evaluate((log) => {
   const { top, bottom } = log.getBoundingClientRect();
   return [...log.querySelectorAll('.message')].filter((message) => {
@@ -160,18 +160,18 @@ const inView = (panel) => panel.locator('.chat__log').evaluate((log) => {
   }).length;
 });
 
-/** Messages as people write them: some take a line, some two. */
-const SPOKEN = ['Hi! I am at Mill Gate, by the flower stand.', 'I know it. There is a tram ahead of me, two minutes.', 'No hurry', 'I am here, on the side of the bakery.',
+/** Messages of typical length: some take one line, some two. */
+const MESSAGES = ['Hi! I am at Mill Gate, by the flower stand.', 'I know it. There is a tram ahead of me, two minutes.', 'No hurry', 'I am here, on the side of the bakery.',
   'I can see you', 'Could we avoid the market? It is closed to cars today.', 'Yes', 'Thank you, that was quick!', 'Thanks for riding', 'Bye', 'Bye!', 'Take care'];
 
 test('at 1440×900 two more messages fit than before there was a fourth panel', async () => {
   const { page, rider, driver } = await onNewRide({ viewport: WIDE });
-  for (const [number, text] of SPOKEN.entries()) {
+  for (const [number, text] of MESSAGES.entries()) {
     const [from, to] = number % 2 ? [driver, rider] : [rider, driver];
     await from.send(text);
     await to.sees(text);
   }
-  // It was BEFORE with three panels, of the same messages.
+  // With three panels, BEFORE of the same messages were visible.
   for (const each of [rider, driver]) assert.ok((await inView(each.panel)) >= BEFORE + 2, `${await inView(each.panel)} messages`);
   for (const name of ['rider', 'driver', 'support', 'platform', 'wire']) {
     const box = await page.locator(`#panel-${name}`).boundingBox();
@@ -183,7 +183,7 @@ test('at 1440×900 two more messages fit than before there was a fourth panel', 
 const BEFORE = 2;
 
 test('at 1024 pixels there are two columns', async () => {
-  const { page, troubles } = await open(browser, server.url, { viewport: { width: 1024, height: 768 } });
+  const { page, errors } = await open(browser, server.url, { viewport: { width: 1024, height: 768 } });
   for (const name of ['Rider', 'Support']) await phone(page, name).state('Live');
   const boxes = await Promise.all(['rider', 'driver', 'support', 'platform', 'wire'].map((name) => page.locator(`#panel-${name}`).boundingBox()));
   const [rider, driver, support, platform, wire] = boxes;
@@ -193,6 +193,6 @@ test('at 1024 pixels there are two columns', async () => {
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false);
   assert.equal(await page.getByRole('tab').count(), 0);
   assert.deepEqual(await violations(page), []);
-  assert.deepEqual(troubles, []);
+  assert.deepEqual(errors, []);
   await page.context().close();
 });

@@ -1,4 +1,4 @@
-// Postgres: a pool for requests, and one connection that listens.
+// Postgres access: a pool for requests, and one connection for LISTEN.
 import pg from "pg";
 
 const connectionString = process.env.DATABASE_URL;
@@ -10,9 +10,9 @@ const MESSAGE = `json_build_object(
     'content', content, 'metadata', metadata, 'clientMessageId', client_message_id, 'createdAt', created_at,
     'editedAt', edited_at, 'deletedAt', deleted_at)::text as message`;
 
-// One round trip, one transaction: the ride's row is locked by its counter, so numbers are in commit order. A repeat
-// is looked for first, so that it takes no number; two at the same moment meet in the unique key. A notification has
-// room for less than 8,000 bytes: a longer message is read by those who hear of it.
+// One round trip, one transaction. The update of the counter locks the ride's row, so seqs are in commit order. Duplicates are
+// checked first, so that they take no seq; concurrent ones conflict in the unique index. A notification holds less than
+// 8,000 bytes: a listener loads a longer message from the table.
 const SEND = `
   with ride as (
     update express.rides set last_seq = last_seq + 1
@@ -24,16 +24,16 @@ const SEND = `
     select $1, last_seq, $2, $3, $4, $5, $6 from ride
     on conflict (ride_id, sender_id, client_message_id) do nothing
     returning *
-  ), told as (
+  ), notified as (
     select ride_id, seq, ${MESSAGE} from new
   )
   select message, pg_notify('messages', ride_id || ' ' || seq || ' ' ||
     case when octet_length(message) < 7000 then message else '' end)
-  from told`;
+  from notified`;
 
 const VIEW = `select seq, ${MESSAGE} from express.messages where ride_id = $1`;
 
-// The names have each connection prepare a statement once.
+// With a name, each connection prepares the statement once.
 export async function send(ride, user, role, { content, metadata, clientMessageId }) {
   const values = [ride, user, role, content, metadata ?? null, clientMessageId ?? null];
   const { rows } = await pool.query({ name: "send", text: SEND, values });
@@ -62,19 +62,19 @@ async function one(ride, seq) {
   return rows[0].message;
 }
 
-/** Calls `tell(ride, seq, message)` for each message that is committed, wherever it was sent. */
-export async function listen(tell) {
+/** Calls `onMessage(ride, seq, message)` for each committed message of any replica. */
+export async function listen(onMessage) {
   const client = new pg.Client({ connectionString });
   client.on("error", (error) => {
     console.error(error);
     process.exit(1);
   });
-  // One after the other, also where a long message has to be read.
+  // In order, also if a long message has to be loaded.
   let last = Promise.resolve();
   client.on("notification", ({ payload }) => {
     const [ride, seq] = payload.split(" ", 2);
     const message = payload.slice(ride.length + seq.length + 2);
-    last = last.then(async () => tell(ride, seq, message || (await one(ride, seq))));
+    last = last.then(async () => onMessage(ride, seq, message || (await one(ride, seq))));
   });
   await client.connect();
   await client.query("listen messages");

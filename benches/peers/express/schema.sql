@@ -1,4 +1,4 @@
--- The tables of the Express server: one row a ride, one a message.
+-- The tables of the Express server: rides and messages.
 drop schema if exists express cascade;
 create schema express;
 

@@ -1,6 +1,6 @@
-// What a team would write in an afternoon, well: messages of rides on Express, Postgres and better-sse. It has the
-// benchmark's part of Ridewire's interface: sending, idempotent by clientMessageId, and a ride's stream, which a
-// client resumes by its Last-Event-ID. Every replica would hear every message by LISTEN.
+// A typical messaging server on Express, Postgres and better-sse. It implements the part of Ridewire's API that the benchmark
+// uses: idempotent sends by clientMessageId, and a ride's stream, which a client resumes with Last-Event-ID. Every replica would
+// receive every message over LISTEN.
 import { createChannel, createSession } from "better-sse";
 import express from "express";
 import jwt from "jsonwebtoken";
@@ -8,10 +8,10 @@ import { after, isOnRide, listen, send, sentBefore } from "./database.js";
 
 const secret = process.env.RIDEWIRE_JWT_SECRET;
 
-// A message is encoded once, in Postgres; a session writes it as it is.
+// Postgres encodes a message once. A session writes it unchanged.
 const SESSION = { serializer: (message) => message, keepAlive: 15_000 };
 
-/** A better-sse channel for each ride that somebody follows. */
+/** A better-sse channel for each ride with open streams. */
 const channels = new Map();
 
 function channelOf(ride) {
@@ -26,7 +26,7 @@ function channelOf(ride) {
 
 await listen((ride, seq, message) => {
   const filter = ({ state }) => {
-    // Who is still being told what was missed gets it after that.
+    // A session that is still replaying gets this message afterwards.
     state.pending?.push({ seq, message });
     return !state.pending;
   };
@@ -57,8 +57,8 @@ app.post("/api/v1/messages", express.json({ limit: "64kb" }), async (req, res) =
   }
   const message = await send(rideId, req.user, req.role, req.body);
   if (message) return res.status(201).type("json").send(message);
-  const before = await sentBefore(rideId, req.user, clientMessageId);
-  if (before) return res.status(200).type("json").send(before);
+  const duplicate = await sentBefore(rideId, req.user, clientMessageId);
+  if (duplicate) return res.status(200).type("json").send(duplicate);
   res.status(404).json({ code: "ride_not_found" });
 });
 
@@ -66,7 +66,7 @@ app.get("/api/v1/messages/rides/:ride/events", async (req, res) => {
   const { ride } = req.params;
   if (!(await isOnRide(ride, req.user))) return res.status(404).json({ code: "ride_not_found" });
   const session = await createSession(req, res, SESSION);
-  // Registered before the log is read, so nothing falls between the two.
+  // Register before reading the log, so that no message is missed in between.
   const resumes = /^\d{1,18}$/.test(session.lastId);
   session.state.pending = resumes ? [] : null;
   channelOf(ride).register(session);
@@ -85,6 +85,6 @@ app.get("/api/v1/messages/rides/:ride/events", async (req, res) => {
 const server = app.listen({ host: "127.0.0.1", port: 0, backlog: 4_096 }, () => {
   console.log(`listening on http://127.0.0.1:${server.address().port}`);
 });
-// Clients keep their connections as long as the run lasts.
+// Clients keep their connections open during the whole run.
 server.keepAliveTimeout = 600_000;
 process.on("SIGTERM", () => process.exit(0));

@@ -1,4 +1,4 @@
--- The log of the last :kept crowds, but for the rides that retention has come to.
+-- The logs of the last :kept cohorts, except those that retention has deleted.
 insert into events (topic, seq, type, data, created_at)
 select 'ride/' || ride_id,
        3 * message - 1 + what,
@@ -13,12 +13,12 @@ select 'ride/' || ride_id,
                || ',"messageId":"' || name || '","at":"2026-11-23T02:44:18.868Z"}'
        end,
        at
-from generate_series(:crowds - :kept, :crowds - 1) as crowd_number,
-     crowd,
+from generate_series(:cohorts - :kept, :cohorts - 1) as cohort_number,
+     cohort,
      generate_series(0, 2) as what,
-     lateral (select 'ride_' || lpad((crowd_number * 500 + number)::text, 7, '0') as ride_id,
-                     left(md5((crowd_number * 10000 + place)::text), 28) || '0000' as name,
-                     now() - (:crowds - crowd_number - place / 10000.0) * (interval '365 days' / :crowds) as at) as made
+     lateral (select 'ride_' || lpad((cohort_number * 500 + number)::text, 7, '0') as ride_id,
+                     left(md5((cohort_number * 10000 + place)::text), 28) || '0000' as name,
+                     now() - (:cohorts - cohort_number - place / 10000.0) * (interval '365 days' / :cohorts) as at) as made
 where number >= 50;
 
 insert into events (topic, seq, type, data, created_at)

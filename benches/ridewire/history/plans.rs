@@ -1,5 +1,7 @@
-//! How Postgres carries out the statements on a short and on a long log: prepared as the server prepares them, with its
-//! settings, run once to have their pages at hand, then looked at with `explain (analyze, buffers)`, and rolled back.
+//! The plans of all statements on a small and on a large log.
+//!
+//! Each statement is prepared with the server's settings, run to warm up the cache, measured with
+//! `explain (analyze, buffers)`, and rolled back.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,57 +11,57 @@ use ridewire::store::SETTINGS;
 use serde_json::Value;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::calls::{Call, Sample};
+use super::arguments::{Call, Sample};
 use super::fill::size;
-use crate::platform::Platform;
 use crate::report;
 use crate::table::Table;
+use crate::testbed::Testbed;
 
-/// What a statement that does not name one of these need not be looked at for.
+/// Only statements that name one of these tables are measured.
 const TABLES: [&str; 7] = ["messages", "events", "topics", "rides", "participants", "receipts", "ride_snapshots"];
 
-/// More pages than this on the long log, as a multiple of those on the short one, is not flat: a level more in each index
-/// that is descended.
-const FLAT: f64 = 2.0;
+/// The highest ratio of pages on the large log to pages on the small one that counts as constant. It allows one more level
+/// in each index.
+const MAX_GROWTH: f64 = 2.0;
 
 /// The plans of all statements.
 #[derive(Debug)]
 pub(super) struct Plans {
     sizes: [usize; 2],
-    looked: Vec<(String, &'static str, Look, Look)>,
+    plans: Vec<(String, &'static str, PlanStats, PlanStats)>,
 }
 
-/// One plan as it was carried out.
+/// The statistics of one executed plan.
 #[derive(Debug, Default)]
-struct Look {
+struct PlanStats {
     buffers: u64,
     millis: f64,
-    /// The indexes, and tables read without one.
-    ways: BTreeSet<String>,
+    /// The indexes, and the tables that are read without one.
+    access_paths: BTreeSet<String>,
 }
 
-pub(super) async fn table(small: &Platform, large: &Platform, sizes: [usize; 2]) -> anyhow::Result<Plans> {
+pub(super) async fn table(small: &Testbed, large: &Testbed, sizes: [usize; 2]) -> anyhow::Result<Plans> {
     let (few, many) = (small.connect().await?, large.connect().await?);
     let samples = (Sample::of(&few, sizes[0]).await?, Sample::of(&many, sizes[1]).await?);
     few.batch_execute(SETTINGS).await?;
     many.batch_execute(SETTINGS).await?;
-    let mut looked = Vec::new();
+    let mut plans = Vec::new();
     for (name, statement) in statements()? {
         let (Some(one), Some(other)) = (samples.0.call(&name), samples.1.call(&name)) else {
             let words: BTreeSet<&str> = statement.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
             let idle = !TABLES.iter().any(|table| words.contains(table));
-            // Presence looks a log's end up by its name, and is not about the log.
-            ensure!(idle || name.starts_with("presence/") || name.starts_with("topics/"), "how is {name} called?");
+            // Presence reads the head of a log by its name, which does not depend on the size of the log.
+            ensure!(idle || name.starts_with("presence/") || name.starts_with("topics/"), "no arguments for {name}");
             continue;
         };
-        let short = look(&few, &statement, &one).await.with_context(|| name.clone())?;
-        let long = look(&many, &statement, &other).await.with_context(|| name.clone())?;
-        looked.push((name, one.what, short, long));
+        let short = explain(&few, &statement, &one).await.with_context(|| name.clone())?;
+        let long = explain(&many, &statement, &other).await.with_context(|| name.clone())?;
+        plans.push((name, one.what, short, long));
     }
-    Ok(Plans { sizes, looked })
+    Ok(Plans { sizes, plans })
 }
 
-/// The files below `sql/` without the migrations, by name, and their text without comments.
+/// Returns the files below `sql/` without the migrations, by name, and their text without comments.
 fn statements() -> anyhow::Result<Vec<(String, String)>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
     let mut found = Vec::new();
@@ -80,10 +82,10 @@ fn statements() -> anyhow::Result<Vec<(String, String)>> {
     Ok(found)
 }
 
-async fn look(client: &Client, statement: &str, called: &Call) -> anyhow::Result<Look> {
-    client.batch_execute(&format!("prepare looked_at as {statement}")).await?;
-    let call = format!("execute looked_at ({})", called.arguments.join(", "));
-    let mut look = Look::default();
+async fn explain(client: &Client, statement: &str, called: &Call) -> anyhow::Result<PlanStats> {
+    client.batch_execute(&format!("prepare measured as {statement}")).await?;
+    let call = format!("execute measured ({})", called.arguments.join(", "));
+    let mut explain = PlanStats::default();
     for _ in 0..3 {
         client.batch_execute(&format!("begin; {}", called.before.as_deref().unwrap_or_default())).await?;
         let answer = client.simple_query(&format!("explain (analyze, buffers, format json) {call}")).await?;
@@ -94,23 +96,23 @@ async fn look(client: &Client, statement: &str, called: &Call) -> anyhow::Result
         });
         let plan: Value = serde_json::from_str(row.context("no plan")?)?;
         let plan = plan.get(0).context("no plan")?;
-        look = Look { millis: plan["Execution Time"].as_f64().context("no time")?, ..Look::default() };
-        look.buffers = pages(&plan["Plan"]);
-        read(&plan["Plan"], &mut look);
+        explain = PlanStats { millis: plan["Execution Time"].as_f64().context("no time")?, ..PlanStats::default() };
+        explain.buffers = pages(&plan["Plan"]);
+        collect_access_paths(&plan["Plan"], &mut explain);
     }
-    client.batch_execute("deallocate looked_at").await?;
-    Ok(look)
+    client.batch_execute("deallocate measured").await?;
+    Ok(explain)
 }
 
-/// The pages that a plan touched: a node counts those below it, but not those of parts that write beside it.
+/// Returns the pages of a plan. A node includes its children, but not the data-modifying parts of a `with` query.
 fn pages(plan: &Value) -> u64 {
     let below = plan["Plans"].as_array().into_iter().flatten();
-    own_pages(plan) + below.map(written_beside).sum::<u64>()
+    own_pages(plan) + below.map(pages_of_modifying_nodes).sum::<u64>()
 }
 
-fn written_beside(node: &Value) -> u64 {
+fn pages_of_modifying_nodes(node: &Value) -> u64 {
     let own = if node["Node Type"] == "ModifyTable" { own_pages(node) } else { 0 };
-    own + node["Plans"].as_array().into_iter().flatten().map(written_beside).sum::<u64>()
+    own + node["Plans"].as_array().into_iter().flatten().map(pages_of_modifying_nodes).sum::<u64>()
 }
 
 fn own_pages(node: &Value) -> u64 {
@@ -118,40 +120,41 @@ fn own_pages(node: &Value) -> u64 {
     count("Shared Hit Blocks") + count("Shared Read Blocks")
 }
 
-/// How a plan went to its tables.
-fn read(node: &Value, look: &mut Look) {
+/// Collects how a plan accesses its tables.
+fn collect_access_paths(node: &Value, explain: &mut PlanStats) {
     let count = |key: &str| node[key].as_u64().unwrap_or(0);
     let text = |key: &str| node[key].as_str().unwrap_or_default();
     let ran = count("Actual Loops") > 0;
     match text("Node Type") {
-        "Seq Scan" if ran => drop(look.ways.insert(format!("**all of {}**", text("Relation Name")))),
+        "Seq Scan" if ran => drop(explain.access_paths.insert(format!("**all of {}**", text("Relation Name")))),
         kind @ ("Index Scan" | "Index Only Scan" | "Bitmap Index Scan") if ran => {
             let only = if kind == "Index Only Scan" { " (only)" } else { "" };
-            look.ways.insert(format!("{}{only}", text("Index Name")));
+            explain.access_paths.insert(format!("{}{only}", text("Index Name")));
         }
         _ => {}
     }
-    node["Plans"].as_array().into_iter().flatten().for_each(|child| read(child, look));
+    node["Plans"].as_array().into_iter().flatten().for_each(|child| collect_access_paths(child, explain));
 }
 
 impl Plans {
-    fn is_flat(&self, short: &Look, long: &Look) -> bool {
-        long.buffers as f64 <= FLAT * short.buffers.max(4) as f64
+    fn is_constant(&self, short: &PlanStats, long: &PlanStats) -> bool {
+        long.buffers as f64 <= MAX_GROWTH * short.buffers.max(4) as f64
     }
 
-    /// Of all statements, in a line for docs/performance.md.
+    /// Returns a summary of all plans for docs/reference/performance.md.
     pub(super) fn summary(&self) -> Table {
         let (few, many) = (size(self.sizes[0]), size(self.sizes[1]));
         let mut table =
-            Table::new("Plans, as the log grows", &["statements that look at rides or logs", "number", "wanted"]);
+            Table::new("Plans, as the log grows", &["statements that read rides or logs", "number", "target"]);
         let grown: Vec<_> = self
-            .looked
+            .plans
             .iter()
-            .filter(|(.., short, long)| !self.is_flat(short, long))
+            .filter(|(.., short, long)| !self.is_constant(short, long))
             .map(|(name, ..)| &**name)
             .collect();
-        let whole = self.looked.iter().filter(|(.., long)| long.ways.iter().any(|way| way.starts_with('*'))).count();
-        table.row(["in all; each is in [plans.md](plans.md)".to_owned(), self.looked.len().to_string()]);
+        let whole =
+            self.plans.iter().filter(|(.., long)| long.access_paths.iter().any(|way| way.starts_with('*'))).count();
+        table.row(["total; details are in [plans.md](plans.md)".to_owned(), self.plans.len().to_string()]);
         table.row(["that read a whole table".to_owned(), whole.to_string(), "0".to_owned()]);
         let which = if grown.is_empty() { String::new() } else { format!(": {}", grown.join(", ")) };
         table.row([
@@ -162,23 +165,23 @@ impl Plans {
         table
     }
 
-    /// Replaces the figures in docs/plans.md.
+    /// Replaces the figures in docs/reference/plans.md.
     pub(super) fn write(&self) -> anyhow::Result<()> {
         let (few, many) = (size(self.sizes[0]), size(self.sizes[1]));
         let mut lines = vec![
             format!("| `sql/…` | called for | pages at {few} | pages at {many} | ms | by |"),
             "|---|---|---:|---:|---:|---|".to_owned(),
         ];
-        for (name, what, short, long) in &self.looked {
-            let ways: Vec<&str> = long.ways.iter().map(String::as_str).collect();
+        for (name, what, short, long) in &self.plans {
+            let access_paths: Vec<&str> = long.access_paths.iter().map(String::as_str).collect();
             lines.push(format!(
                 "| `{name}` | {what} | {} | {} | {:.2} | {} |",
                 short.buffers,
                 long.buffers,
                 long.millis,
-                ways.join(", ")
+                access_paths.join(", ")
             ));
         }
-        report::replace("plans.md", &(lines.join("\n") + "\n"))
+        report::replace("reference/plans.md", &(lines.join("\n") + "\n"))
     }
 }

@@ -1,11 +1,11 @@
-/** Growing pauses, jittered so that those who were cut off together do not come back together. */
+/** Growing delays with jitter, so that clients that were cut off together do not reconnect together. */
 export class Backoff {
   #failures = 0;
 
   /**
-   * @param {number} first in milliseconds
-   * @param {number} longest in milliseconds
-   * @param {() => number} random from 0 to 1
+   * @param {number} first the first ceiling, in milliseconds
+   * @param {number} longest the largest ceiling, in milliseconds
+   * @param {() => number} random returns a number from 0 to 1
    */
   constructor(first, longest, random) {
     this.first = first;
@@ -13,14 +13,14 @@ export class Backoff {
     this.random = random;
   }
 
-  /** The next pause: from half of its ceiling up, since one of nothing would be no pause. */
+  /** Returns the next delay: at least half of its ceiling, so that it is never close to zero. */
   next() {
     const ceiling = Math.min(this.longest, this.first * 2 ** this.#failures);
     this.#failures += 1;
     return ceiling * (0.5 + this.random() / 2);
   }
 
-  /** Whether there has been no pause since the start, or the last success. */
+  /** Whether there has been no delay since the start or the last success. */
   get isFresh() {
     return this.#failures === 0;
   }
@@ -31,7 +31,7 @@ export class Backoff {
 }
 
 /**
- * Waits, or rejects with the signal's reason.
+ * Waits. Rejects with the signal's reason if it is aborted.
  * @param {number} ms
  * @param {AbortSignal} [signal]
  */

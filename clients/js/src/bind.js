@@ -1,6 +1,6 @@
 /**
- * Binds an object's methods to it, those of its subclass too, so that each works where it is passed on by itself:
- * `useSyncExternalStore(conversation.subscribe, …)`, `const { send } = client`. For constructors.
+ * Binds an object's methods, including those of its class's ancestors, so that each method also works on its own:
+ * `useSyncExternalStore(conversation.subscribe, …)`, `const { send } = client`. To be called by constructors.
  *
  * @param {object} object
  */
@@ -8,7 +8,7 @@ export function bindMethods(object) {
   let prototype = Object.getPrototypeOf(object);
   for (; prototype !== Object.prototype; prototype = Object.getPrototypeOf(prototype)) {
     for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(prototype))) {
-      // What a subclass has overridden is there already.
+      // The method of a subclass is bound already.
       if (typeof value !== 'function' || name === 'constructor' || Object.hasOwn(object, name)) continue;
       Object.defineProperty(object, name, { value: value.bind(object), writable: true, configurable: true });
     }

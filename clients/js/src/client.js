@@ -9,14 +9,14 @@ import { Subscription } from './subscription.js';
 import { TIMING } from './timing.js';
 
 /**
- * A client of one server, on behalf of one user.
+ * Creates a client of one server for one user.
  *
  * @param {object} options
- * @param {string} [options.baseUrl] where the server is; in a browser, by default, where the page is from
- * @param {() => string | Promise<string>} options.token asked for a new one when there is none, or none that counts any more
+ * @param {string} [options.baseUrl] the server's URL; by default, in a browser, the page's origin
+ * @param {() => string | Promise<string>} options.token called when there is no token, or when the server no longer accepts it
  * @param {'auto' | 'stream' | 'poll'} [options.transport]
  * @param {typeof fetch} [options.fetch]
- * @param {typeof EventSource | null} [options.EventSource] null: streams are read through `fetch`, as where there is none
+ * @param {typeof EventSource | null} [options.EventSource] null: streams are read with `fetch`, as on platforms without it
  * @param {object} [options.timing] overrides of `timing.js`
  * @param {() => number} [options.random]
  */
@@ -35,8 +35,8 @@ export function connect(options) {
   return new Client(new Http({ baseUrl, token, fetch, timing }), { transport, EventSource, timing, random });
 }
 
-const FOLLOWING = ['after', 'types'];
-const SENDING = ['metadata', 'clientMessageId', 'signal', 'timeout'];
+const SUBSCRIPTION_OPTIONS = ['after', 'types'];
+const SEND_OPTIONS = ['metadata', 'clientMessageId', 'signal', 'timeout'];
 
 class Client {
   #http;
@@ -48,35 +48,35 @@ class Client {
     bindMethods(this);
   }
 
-  /** Follows one ride, from now on or after a cursor. */
+  /** Subscribes to a ride's events, from now on or after a cursor. */
   ride(rideId, options) {
-    const { after, types } = checkOptions('ride', options, FOLLOWING);
+    const { after, types } = checkOptions('ride', options, SUBSCRIPTION_OPTIONS);
     return new Subscription(this.#http, this.#options, { ride: rideId, after, types });
   }
 
-  /** Follows everything of one's own. */
+  /** Subscribes to all the user's events. */
   all(options) {
-    const { after, types } = checkOptions('all', options, FOLLOWING);
+    const { after, types } = checkOptions('all', options, SUBSCRIPTION_OPTIONS);
     return new Subscription(this.#http, this.#options, { after, types });
   }
 
-  /** The messages of a ride and all that belongs to them, kept up to date. */
+  /** The messages of a ride and its state, kept up to date. */
   conversation(rideId) {
     return new Conversation(this, rideId);
   }
 
-  /** Any request below `/api/v1`. */
+  /** Sends any request below `/api/v1`. */
   async request(method, path, options) {
     const { query, body, signal } = checkOptions('request', options, ['query', 'body', 'signal']);
     return this.#http.request(method, path, { query, body, signal });
   }
 
   /**
-   * Sends a message: the same one, however often it has to be repeated, until it is known to be committed. Gives up
-   * after `timeout` milliseconds, or with `signal`; it may have been committed then all the same.
+   * Sends a message. Repeats the request with the same `clientMessageId` until the message is committed. Rejects after `timeout`
+   * milliseconds, or when `signal` is aborted; the message may have been committed even then.
    */
   async send(rideId, content, options) {
-    const { metadata, clientMessageId = newId(), signal, timeout } = checkOptions('send', options, SENDING);
+    const { metadata, clientMessageId = newId(), signal, timeout } = checkOptions('send', options, SEND_OPTIONS);
     const { timing, random } = this.#options;
     const deadline = Date.now() + (timeout ?? timing.send);
     const backoff = new Backoff(timing.backoff / 2, timing.longestBackoff, random);
@@ -86,9 +86,9 @@ class Client {
         return await this.request('POST', '/messages', { body, signal });
       } catch (error) {
         if (!(error instanceof RidewireError) || !error.isTransient) throw error;
-        const pause = Math.max(error.retryAfter ?? 0, backoff.next());
-        if (Date.now() + pause > deadline) throw error;
-        await sleep(pause, signal);
+        const delay = Math.max(error.retryAfter ?? 0, backoff.next());
+        if (Date.now() + delay > deadline) throw error;
+        await sleep(delay, signal);
       }
     }
   }
@@ -136,7 +136,7 @@ class Client {
     return this.request('GET', messages(rideId), { query });
   }
 
-  /** Unread messages of one ride, or of all. */
+  /** Returns the unread count of one ride, or of all rides. */
   unread(rideId) {
     return this.request('GET', `${rideId === undefined ? '/messages' : messages(rideId)}/unread-count`);
   }
@@ -160,7 +160,7 @@ class Client {
   }
 
   /**
-   * Opens a ride that has ended again; for support and service.
+   * Reopens an ended ride. For support and service.
    * @param {string} rideId
    * @param {string} until
    * @param {string} [reason]
@@ -169,13 +169,13 @@ class Client {
     return this.request('POST', `${ride(rideId)}/reopen`, { body: { until, reason } });
   }
 
-  /** The key with which a browser subscribes to Web Push: its `applicationServerKey`. */
+  /** Returns the `applicationServerKey` with which a browser subscribes to Web Push. */
   async pushKey() {
     const { publicKey } = await this.request('GET', '/push-key');
     return publicKey;
   }
 
-  /** Has a browser's subscription told of messages that are not delivered. */
+  /** Registers a browser's subscription for notifications of undelivered messages. */
   subscribePush(subscription) {
     return this.request('PUT', '/push-subscriptions', { body: subscription });
   }
@@ -184,9 +184,9 @@ class Client {
     return this.request('DELETE', '/push-subscriptions', { body: { endpoint } });
   }
 
-  /** Tells where the driver is. */
-  location(rideId, position) {
-    return this.request('POST', `${ride(rideId)}/location`, { body: position });
+  /** Updates the driver's location. */
+  location(rideId, location) {
+    return this.request('POST', `${ride(rideId)}/location`, { body: location });
   }
 }
 

@@ -3,54 +3,54 @@ import { bindMethods } from './bind.js';
 import { Emitter } from './emitter.js';
 import { RidewireError } from './error.js';
 import { newId } from './id.js';
-import { EMPTY, begin, insert, withEvent, withPage, withSync, withoutMessages } from './log.js';
+import { EMPTY, fromHistory, insert, withEvent, withPage, withSync, withoutMessages } from './reducer.js';
 import { checkOptions } from './options.js';
 import { TIMING } from './timing.js';
 
-/** The server ends typing after 6 seconds; here it ends a little later, in case that is not heard. */
-const TYPING = 7_000;
+/** The server ends typing after 6 seconds. The client ends it a little later, in case that update is lost. */
+const TYPING_TTL = 7_000;
 
 /**
- * A ride's conversation as it is shown: history, what happens, and what one has sent oneself, at once.
+ * The view model of a ride's conversation: history, live events, and the user's own messages as soon as they are sent.
  *
- * A message that is being sent is known by its `clientMessageId`. It gives way to the message of the log, whether that
- * comes as the answer or as an event, so it is never shown twice.
+ * A message that is being sent is identified by its `clientMessageId`. The committed message replaces it, whether that arrives
+ * as the response or as an event, so no message is shown twice.
  */
 export class Conversation {
   #client;
   #rideId;
   #state = EMPTY;
   #pending = new Map();
-  #shown;
+  #messages;
   #emitter = new Emitter();
-  #isTold = true;
+  #isNotified = true;
   #subscription;
   #closing = new AbortController();
   #error = null;
-  #typists = new Map();
-  /** Sends one after the other, so that they are committed in the order they were written in. */
-  #sends = Promise.resolve();
-  /** Pages on their way, each with the events since it was asked for. */
-  #pages = new Set();
+  #typingTimers = new Map();
+  /** Sends messages one after the other, so that they are committed in the order in which they were written. */
+  #sendQueue = Promise.resolve();
+  /** Pages that are being loaded, each with the events since its request. */
+  #loadingPages = new Set();
 
   constructor(client, rideId) {
     this.#client = client;
     this.#rideId = rideId;
     bindMethods(this);
-    this.#begin();
+    this.#load();
   }
 
-  /** Ordered by `seq`; behind them those that are `sending` or have `failed`. A new array whenever something changes. */
+  /** Ordered by `seq`, followed by those that are `sending` or `failed`. A new array whenever something changes. */
   get messages() {
-    this.#shown ??= [...this.#state.messages, ...this.#pending.values()];
-    return this.#shown;
+    this.#messages ??= [...this.#state.messages, ...this.#pending.values()];
+    return this.#messages;
   }
 
   get ride() {
     return this.#state.ride;
   }
 
-  /** The people on the ride: who is `online`, and since when. */
+  /** The participants, with `online` and `since`. */
   get participants() {
     return this.#state.participants;
   }
@@ -59,12 +59,12 @@ export class Conversation {
     return this.#state.receipts;
   }
 
-  /** Where the driver is. */
+  /** The driver's location. */
   get location() {
     return this.#state.location;
   }
 
-  /** The ids of those who are typing. */
+  /** The ids of the users who are typing. */
   get typing() {
     return this.#state.typing;
   }
@@ -74,28 +74,28 @@ export class Conversation {
     return this.#state.hasMore;
   }
 
-  /** That of the subscription. */
+  /** The state of the subscription. */
   get state() {
     if (this.#closing.signal.aborted || this.#error) return 'closed';
     return this.#subscription?.state ?? 'connecting';
   }
 
-  /** What has ended it, if it was an error. */
+  /** The error that has ended the conversation, if any. */
   get error() {
     return this.#error;
   }
 
   /**
-   * Tells of changes, once for all those of the same moment.
+   * Calls `listener` after changes, once for all changes of the same microtask.
    * @param {() => void} listener
-   * @returns {() => void} takes it off again
+   * @returns {() => void} removes the listener
    */
   subscribe(listener) {
     return this.#emitter.on('change', listener);
   }
 
   /**
-   * Shows a message at once and sends it.
+   * Shows a message immediately and sends it.
    * @param {string} content
    * @param {{metadata?: object}} [options]
    * @returns {string} its `clientMessageId`
@@ -108,13 +108,13 @@ export class Conversation {
     return clientMessageId;
   }
 
-  /** Sends a message again that has failed: the same one, should it have arrived after all. */
+  /** Sends a failed message again with the same `clientMessageId`, so it is created only once. */
   retry(clientMessageId) {
     const message = this.#pending.get(clientMessageId);
     if (message?.status === 'failed') this.#send(message);
   }
 
-  /** Takes a message away that has failed. */
+  /** Removes a failed message. */
   discard(clientMessageId) {
     if (this.#pending.get(clientMessageId)?.status !== 'failed') return;
     this.#pending.delete(clientMessageId);
@@ -124,33 +124,33 @@ export class Conversation {
   /** Loads the page before the oldest message. */
   async loadMore() {
     const [oldest] = this.#state.messages;
-    if (oldest && this.#state.hasMore && this.#pages.size === 0) await this.#loadPage({ before: oldest.seq });
+    if (oldest && this.#state.hasMore && this.#loadingPages.size === 0) await this.#loadPage({ before: oldest.seq });
   }
 
-  /** Ends it. Messages that are being sent are sent all the same. */
+  /** Ends the conversation. Messages that are being sent are still sent. */
   close() {
     this.#closing.abort();
     this.#subscription?.close();
-    this.#forgetTypists(this.#typists.keys());
+    this.#clearTypingTimers(this.#typingTimers.keys());
     this.#changed();
   }
 
-  async #begin() {
+  async #load() {
     try {
-      const page = await this.#patiently(() => this.#client.history(this.#rideId));
+      const page = await this.#withRetry(() => this.#client.history(this.#rideId));
       if (this.#closing.signal.aborted) return;
-      this.#set(begin(page));
-      this.#follow(page.cursor);
+      this.#set(fromHistory(page));
+      this.#subscribe(page.cursor);
     } catch (error) {
       this.#fail(error);
     }
   }
 
-  #follow(cursor) {
+  #subscribe(cursor) {
     const subscription = this.#client.ride(this.#rideId, { after: cursor });
     this.#subscription = subscription;
-    subscription.on('sync', (sync) => this.#sync(sync));
-    subscription.on('*', (event) => this.#take(event));
+    subscription.on('sync', (sync) => this.#applySync(sync));
+    subscription.on('*', (event) => this.#apply(event));
     subscription.on('status', () => this.#changed());
     subscription.on('error', (error) => this.#fail(error));
   }
@@ -161,30 +161,30 @@ export class Conversation {
     this.#changed();
   }
 
-  #sync({ resumed, state }) {
-    this.#forgetTypists(this.#typists.keys());
+  #applySync({ resumed, state }) {
+    this.#clearTypingTimers(this.#typingTimers.keys());
     if (resumed) return this.#set(withSync(this.#state, state));
-    // A gap, or another log: what is shown cannot be gone on from, nor can pages that are on their way.
-    this.#pages.clear();
+    // After a gap, or with another log, the shown messages and the pages that are being loaded cannot be continued.
+    this.#loadingPages.clear();
     this.#set(withSync(withoutMessages(this.#state), state));
     return this.#loadPage({}).catch((error) => this.#fail(error));
   }
 
-  #take(event) {
-    for (const { events } of this.#pages) events.push(event);
-    if (event.type === 'typing:indicator') this.#forgetTypists([event.data.userId]);
+  #apply(event) {
+    for (const { events } of this.#loadingPages) events.push(event);
+    if (event.type === 'typing:indicator') this.#clearTypingTimers([event.data.userId]);
     if (event.type === 'message:new') this.#pending.delete(event.data.clientMessageId);
     this.#set(withEvent(this.#state, event));
   }
 
   async #loadPage(query) {
     const loading = { events: [] };
-    this.#pages.add(loading);
+    this.#loadingPages.add(loading);
     try {
-      const page = await this.#patiently(() => this.#client.history(this.#rideId, query));
-      if (this.#pages.has(loading)) this.#set(withPage(this.#state, page, loading.events));
+      const page = await this.#withRetry(() => this.#client.history(this.#rideId, query));
+      if (this.#loadingPages.has(loading)) this.#set(withPage(this.#state, page, loading.events));
     } finally {
-      this.#pages.delete(loading);
+      this.#loadingPages.delete(loading);
     }
   }
 
@@ -192,13 +192,13 @@ export class Conversation {
     const { clientMessageId, content, metadata } = message;
     this.#pending.set(clientMessageId, { ...message, status: 'sending', error: undefined });
     this.#changed();
-    this.#sends = this.#sends.then(async () => {
+    this.#sendQueue = this.#sendQueue.then(async () => {
       try {
         const sent = await this.#client.send(this.#rideId, content, { metadata, clientMessageId });
         this.#pending.delete(clientMessageId);
         this.#set({ ...this.#state, messages: insert(this.#state.messages, sent) });
       } catch (error) {
-        // Unless an event has shown meanwhile that it did arrive.
+        // If an event has arrived meanwhile, the message was committed.
         if (!this.#pending.has(clientMessageId)) return;
         this.#pending.set(clientMessageId, { ...message, status: 'failed', error });
         this.#changed();
@@ -206,8 +206,8 @@ export class Conversation {
     });
   }
 
-  /** Repeats a read for as long as it may be answered later. */
-  async #patiently(read) {
+  /** Repeats a read while it may succeed later. */
+  async #withRetry(read) {
     const backoff = new Backoff(TIMING.backoff, TIMING.longestBackoff, Math.random);
     for (;;) {
       try {
@@ -221,30 +221,30 @@ export class Conversation {
 
   #set(state) {
     this.#state = state;
-    const isNew = (userId) => !this.#typists.has(userId) && !this.#closing.signal.aborted;
-    for (const userId of state.typing.filter(isNew)) this.#endTyping(userId);
+    const isNew = (userId) => !this.#typingTimers.has(userId) && !this.#closing.signal.aborted;
+    for (const userId of state.typing.filter(isNew)) this.#startTypingTimer(userId);
     this.#changed();
   }
 
-  #endTyping(userId) {
+  #startTypingTimer(userId) {
     const end = { type: 'typing:indicator', data: { userId, typing: false } };
-    this.#typists.set(userId, setTimeout(() => this.#take(end), TYPING));
+    this.#typingTimers.set(userId, setTimeout(() => this.#apply(end), TYPING_TTL));
   }
 
-  /** What was just heard of somebody's typing counts from now. */
-  #forgetTypists(userIds) {
+  /** Stops the timers of users whose typing state has just been received. */
+  #clearTypingTimers(userIds) {
     for (const userId of userIds) {
-      clearTimeout(this.#typists.get(userId));
-      this.#typists.delete(userId);
+      clearTimeout(this.#typingTimers.get(userId));
+      this.#typingTimers.delete(userId);
     }
   }
 
   #changed() {
-    this.#shown = undefined;
-    if (!this.#isTold) return;
-    this.#isTold = false;
+    this.#messages = undefined;
+    if (!this.#isNotified) return;
+    this.#isNotified = false;
     queueMicrotask(() => {
-      this.#isTold = true;
+      this.#isNotified = true;
       this.#emitter.emit('change');
     });
   }

@@ -1,9 +1,9 @@
 /**
- * Where a follower is: what makes sure that nothing is handed over twice.
+ * The position of a subscription. It ensures that no event is delivered twice.
  *
- * On a ride it is a number, so what has been taken before is known by it, wherever it comes from. On the stream of
- * everything it is opaque: it can only be replaced by the next one. There, what is handed over once follows from
- * every connection beginning at the last cursor taken, when the one before has ended.
+ * On a ride it is a number, so an event that was delivered before is recognized, whichever connection it comes from. On the
+ * merged stream it is opaque and can only be replaced by the next one. There, the guarantee has another reason: each
+ * connection starts at the last delivered cursor, after the previous connection has ended.
  */
 export class Cursor {
   /**
@@ -16,9 +16,9 @@ export class Cursor {
   }
 
   /**
-   * Moves on to an event.
+   * Moves to an event.
    * @param {string} id
-   * @returns {boolean} false where it has been taken before
+   * @returns {boolean} false if the event was delivered before
    */
   take(id) {
     if (this.#isBehind(id)) return false;
@@ -26,12 +26,12 @@ export class Cursor {
     return true;
   }
 
-  /** Moves on without an event: over a gap, or past what a filter has held back. */
+  /** Moves without an event: past a gap, or past events that the filter excludes. */
   advance(position) {
     if (!this.#isBehind(position)) this.position = position;
   }
 
-  /** Begins anew: the server knows no such position, so its log is another than the one that was followed. */
+  /** Restarts at another position: the server does not have the old one, so its log was replaced. */
   restart(position) {
     this.position = position;
   }

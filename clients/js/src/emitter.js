@@ -1,11 +1,11 @@
 import { bindMethods } from './bind.js';
 
 /**
- * Listeners by type, `*` for all of the server's events, and asynchronous iteration over those.
+ * Listeners per type, `*` for all of the server's events, and asynchronous iteration over the server's events.
  */
 export class Emitter {
   #listeners = new Map();
-  /** How it ended, for those who begin to iterate after that. */
+  /** How the subscription ended, for iterations that start after the end. */
   #end;
 
   constructor() {
@@ -15,7 +15,7 @@ export class Emitter {
   /**
    * @param {string} type
    * @param {(event: any) => void} listener
-   * @returns {() => void} takes the listener off again
+   * @returns {() => void} removes the listener
    */
   on(type, listener) {
     if (!this.#listeners.has(type)) this.#listeners.set(type, new Set());
@@ -27,7 +27,7 @@ export class Emitter {
     this.#listeners.get(type)?.delete(listener);
   }
 
-  /** Tells the listeners of a type. One that throws is reported as an `EventTarget` would, and hinders nobody else. */
+  /** Calls the listeners of a type. An error in one does not affect the others: it is thrown asynchronously, as by an `EventTarget`. */
   emit(type, event) {
     if (type === 'closed') this.#end ??= {};
     if (type === 'error') this.#end ??= { error: event };
@@ -42,11 +42,11 @@ export class Emitter {
     }
   }
 
-  /** The server's events, from now on, until the end; throws where that is an error. */
+  /** Iterates over the server's events from the first `next()` on, until the end. Throws if the subscription ends with an error. */
   async *[Symbol.asyncIterator]() {
     const events = [];
     let wake = () => {};
-    const offs = [
+    const removeListeners = [
       this.on('*', (event) => {
         events.push(event);
         wake();
@@ -64,7 +64,7 @@ export class Emitter {
         });
       }
     } finally {
-      for (const off of offs) off();
+      for (const removeListener of removeListeners) removeListener();
     }
   }
 }

@@ -1,19 +1,19 @@
 /**
- * What a browser knows of its network and of who is looking. Elsewhere, all is always well.
+ * The browser's network and visibility state. On other platforms, the network is always online and the page visible.
  *
- * A hidden page keeps its stream, as long as no other wants its place: a tab in the background is where a new message wants
- * to be noticed.
+ * A hidden page keeps its stream as long as no visible page needs its connection slot, because a tab in the background must
+ * still notice new messages.
  */
 export class Environment {
   #callbacks;
 
-  /** @param {{onOffline: () => void, onWake: () => void}} callbacks `onWake`: a good moment to look again */
+  /** @param {{onOffline: () => void, onWake: () => void}} callbacks `onWake`: the network is back, or the page became visible */
   constructor(callbacks) {
     this.#callbacks = callbacks;
     this.#each('addEventListener');
   }
 
-  /** False only where it is certain that there is no network. */
+  /** False only if the platform is certain that there is no network. */
   get isOnline() {
     return globalThis.navigator?.onLine !== false;
   }

@@ -1,4 +1,4 @@
-/** What the server refused (RFC 9457), or what kept a request from being answered: `status` is 0 then. */
+/** A problem that the server returned (RFC 9457), or a failed request; then `status` is 0. */
 export class RidewireError extends Error {
   /**
    * @param {{status: number, code: string, detail?: string, errors?: object[], requestId?: string, retryAfter?: number, cause?: unknown}} problem
@@ -15,14 +15,14 @@ export class RidewireError extends Error {
     this.retryAfter = retryAfter;
   }
 
-  /** Whether the same request may be answered later. A status of 4xx that says nothing of time is meant to last. */
+  /** Whether the same request may succeed later. All other 4xx statuses are permanent. */
   get isTransient() {
     return this.status < 400 || this.status >= 500 || [408, 425, 429].includes(this.status);
   }
 }
 
 /**
- * The error that an answer carries. A proxy's has no problem in it: its status has to do.
+ * Returns the error of a response. The response of a proxy has no problem document, so only its status is used.
  * @param {Response} response
  */
 export async function errorOf(response) {
@@ -37,7 +37,7 @@ export async function errorOf(response) {
   });
 }
 
-/** Seconds, or a date (RFC 9110, section 10.2.3). */
+/** Parses `Retry-After`: seconds or a date (RFC 9110, section 10.2.3). */
 function retryAfter(value) {
   if (!value) return undefined;
   const wait = /^\d+$/.test(value.trim()) ? Number(value) * 1_000 : Date.parse(value) - Date.now();

@@ -1,4 +1,4 @@
-/** The events that an `EventSource` has to be told of one by one. */
+/** The event types for which an `EventSource` needs a listener each. */
 export const TYPES = Object.freeze([
   'message:new',
   'message:edited',
@@ -24,7 +24,7 @@ export const TYPES = Object.freeze([
   'auth:expired',
 ]);
 
-const WITHOUT_ID = new Set([
+const TYPES_WITHOUT_ID = new Set([
   'typing:indicator',
   'presence:online',
   'presence:offline',
@@ -34,10 +34,10 @@ const WITHOUT_ID = new Set([
   'auth:expired',
 ]);
 
-/** Logged on the user's own topic: where a ride's stream tells `ride:closed`, it is from elsewhere and has no id. */
-const OF_THE_USER = new Set(['ride:assigned', 'ride:closed', 'notice']);
+/** Events of the user topic. On a ride's stream, `ride:closed` is not from the ride's log and has no id. */
+const USER_TOPIC_TYPES = new Set(['ride:assigned', 'ride:closed', 'notice']);
 
-/** Whether an event is in the log that is followed, and so has an id. */
+/** Whether an event is in the log that is read, and therefore has an id. */
 export function isDurable(type, isOneRide) {
-  return !WITHOUT_ID.has(type) && !(isOneRide && OF_THE_USER.has(type));
+  return !TYPES_WITHOUT_ID.has(type) && !(isOneRide && USER_TOPIC_TYPES.has(type));
 }

@@ -1,33 +1,33 @@
 import { RidewireError, errorOf } from './error.js';
 
-/** Requests with a token, which is asked for when there is none or the server refuses the one that there is. */
+/** Sends requests with a token. Requests a token from the application when there is none, or when the server rejects it. */
 export class Http {
   #token;
-  #asked;
+  #tokenPromise;
   #renewal;
 
   /** @param {{baseUrl: string, token: () => string | Promise<string>, fetch: typeof fetch, timing: object}} options */
   constructor({ baseUrl, token, fetch, timing }) {
     this.base = `${baseUrl.replace(/\/+$/, '')}/api/v1`;
-    this.askToken = token;
-    // Not as a method of this object: the platform's own accepts no other `this`.
+    this.tokenFromApplication = token;
+    // A plain function: the browser's `fetch` throws if it is called as a method of another object.
     this.fetch = (...request) => fetch(...request);
     this.timing = timing;
   }
 
   url(path, query = {}) {
-    const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
-    return given.length > 0 ? `${this.base}${path}?${new URLSearchParams(given)}` : this.base + path;
+    const present = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
+    return present.length > 0 ? `${this.base}${path}?${new URLSearchParams(present)}` : this.base + path;
   }
 
   /**
    * @param {string} method
    * @param {string} path below `/api/v1`
    * @param {{query?: object, body?: object, signal?: AbortSignal, timeout?: number}} [options]
-   * @returns {Promise<any>} the answer's JSON; undefined where it has none
+   * @returns {Promise<any>} the response's JSON, or undefined if it has no body
    */
   async request(method, path, { query, body, signal, timeout = this.timing.request } = {}) {
-    const limit = limited(signal, timeout);
+    const limit = signalWithTimeout(signal, timeout);
     try {
       const url = this.url(path, query);
       const init = { method, signal: limit.signal };
@@ -46,7 +46,7 @@ export class Http {
   }
 
   /**
-   * The answer to a request, once its head is there. A token that is refused is replaced once.
+   * Returns a response as soon as its status and headers have arrived. A rejected token is replaced once.
    * @param {string} url
    * @param {RequestInit} init
    * @returns {Promise<Response>}
@@ -59,60 +59,60 @@ export class Http {
       if (response.ok) return response;
       const error = await errorOf(response);
       if (response.status !== 401) throw error;
-      this.forget(token);
+      this.discard(token);
       if (!isFirst) throw error;
     }
   }
 
-  /** The token that is in use. */
+  /** The current token, or undefined. */
   get token() {
     return this.#token;
   }
 
-  /** Asks for another token while the one in use still counts: that is kept until there is one. */
+  /** Requests a new token while the current one is still valid. The current one is used until the new one arrives. */
   renew() {
-    this.#renewal ??= this.#replace();
+    this.#renewal ??= this.#replaceToken();
     return this.#renewal;
   }
 
-  async #replace() {
+  async #replaceToken() {
     try {
-      this.#token = await this.askToken();
-      this.#asked = Promise.resolve(this.#token);
+      this.#token = await this.tokenFromApplication();
+      this.#tokenPromise = Promise.resolve(this.#token);
     } finally {
       this.#renewal = undefined;
     }
   }
 
-  /** Forgets the token, so that the next request asks for another; not where another has replaced it already. */
-  forget(refused) {
-    if (refused === this.#token) this.#token = this.#asked = undefined;
+  /** Discards a token, so that the next request uses a new one. Does nothing if it was replaced already. */
+  discard(rejected) {
+    if (rejected === this.#token) this.#token = this.#tokenPromise = undefined;
   }
 
-  /** The token; those who need one at the same time ask once. */
+  /** Returns the token. Concurrent callers share one request for it. */
   #currentToken() {
-    this.#asked ??= this.#ask();
-    return this.#asked;
+    this.#tokenPromise ??= this.#requestToken();
+    return this.#tokenPromise;
   }
 
-  async #ask() {
+  async #requestToken() {
     try {
-      this.#token = await this.askToken();
+      this.#token = await this.tokenFromApplication();
       return this.#token;
     } catch (cause) {
-      this.#asked = undefined;
-      throw new RidewireError({ status: 0, code: 'no_token', detail: 'the application gave no token', cause });
+      this.#tokenPromise = undefined;
+      throw new RidewireError({ status: 0, code: 'no_token', detail: 'the application returned no token', cause });
     }
   }
 }
 
-/** A signal that ends with the caller's, or after a time; `done` lets go of both. */
-function limited(signal, timeout) {
+/** A signal that is aborted with the caller's, or after a timeout. `done` clears the timer and removes the listener. */
+function signalWithTimeout(signal, timeout) {
   const controller = new AbortController();
   const stop = () => controller.abort(signal.reason);
-  const detail = `no answer in ${timeout} ms`;
-  const late = () => controller.abort(new RidewireError({ status: 0, code: 'timeout', detail }));
-  const timer = setTimeout(late, timeout);
+  const detail = `no response within ${timeout} ms`;
+  const expire = () => controller.abort(new RidewireError({ status: 0, code: 'timeout', detail }));
+  const timer = setTimeout(expire, timeout);
   if (signal?.aborted) stop();
   else signal?.addEventListener('abort', stop, { once: true });
   const done = () => {
@@ -122,7 +122,7 @@ function limited(signal, timeout) {
   return { signal: controller.signal, done };
 }
 
-/** Whatever kept an answer away, as one kind of error; but who gave up themselves gets their own reason back. */
+/** Converts a failure into a `RidewireError`. If the caller aborted the request, it returns the caller's reason. */
 export function asRidewireError(error, signal) {
   if (signal?.aborted) return signal.reason;
   if (error instanceof RidewireError) return error;

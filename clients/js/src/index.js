@@ -1,11 +1,11 @@
 /**
- * Ridewire's client, for browsers and Node 20 or newer. The way of one event:
+ * The JavaScript client of Ridewire, for browsers and Node 20 or newer. The path of an event:
  *
  *     fetch-stream.js ─┐ frames
- *     event-source.js ─┴► stream.js ─┐ one connection: its beginning, its silences, its end
- *     http.js (one long poll) ───────┴► subscription.js: which transport, from where, when again
- *                                         └► cursor.js: in order, once ─► emitter.js ─► the application
- *                                                                          └► conversation.js, log.js
+ *     event-source.js ─┴► stream.js ─┐ one connection: start, detection of silence, end
+ *     http.js (one long poll) ───────┴► subscription.js: choice of transport, start position, reconnects
+ *                                         └► cursor.js: order, no repeats ─► emitter.js ─► the application
+ *     emitter.js ─► conversation.js (uses reducer.js) ─► the application
  */
 export { connect } from './client.js';
 export { RidewireError } from './error.js';

@@ -1,7 +1,7 @@
 /**
- * Rejects options that do not exist, by name: a misspelt one would otherwise have no effect, and nobody would notice.
+ * Rejects unknown options by name. Otherwise a misspelt option would silently have no effect.
  *
- * @param {string} method whose options they are
+ * @param {string} method the method's name
  * @param {object | undefined} options
  * @param {readonly string[]} known
  * @returns {object} the options
@@ -20,10 +20,10 @@ export function checkOptions(method, options, known) {
 const TRANSPORTS = ['auto', 'stream', 'poll'];
 
 /**
- * Checks what `connect` is given, so that a mistake is found there and not in the first request.
+ * Checks the options of `connect`, so that a mistake is reported there and not by the first request.
  *
  * @param {object | undefined} options
- * @param {readonly string[]} timing the names of what `timing` can override
+ * @param {readonly string[]} timing the names that `timing` can override
  */
 export function checkConnection(options, timing) {
   const known = ['baseUrl', 'token', 'transport', 'fetch', 'EventSource', 'timing', 'random'];

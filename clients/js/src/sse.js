@@ -1,10 +1,10 @@
 /**
  * An incremental parser of event streams (HTML standard, section 9.2.6).
  *
- * Unlike an `EventSource` it tells which frames have an id of their own: those of the log.
+ * Unlike an `EventSource`, it reports which frames have an id of their own: those of the log.
  */
 export class SseParser {
-  /** `stream: true` keeps the bytes of a character that a chunk has cut. It takes a BOM away, as the standard has it. */
+  /** `stream: true` keeps the bytes of a character that is split between chunks. It removes a BOM, as the standard requires. */
   #decoder = new TextDecoder('utf-8');
   #line = '';
   #endedInCr = false;
@@ -23,16 +23,16 @@ export class SseParser {
   push(chunk) {
     let text = this.#decoder.decode(chunk, { stream: true });
     if (text === '') return;
-    // The LF of a CRLF that a chunk has cut ends no second line.
+    // The LF of a CRLF that is split between chunks ends no second line.
     if (this.#endedInCr && text.startsWith('\n')) text = text.slice(1);
     this.#endedInCr = text.endsWith('\r');
     const lines = text.split(/\r\n|\r|\n/);
     lines[0] = this.#line + lines[0];
     this.#line = lines.pop();
-    for (const line of lines) this.#take(line);
+    for (const line of lines) this.#processLine(line);
   }
 
-  #take(line) {
+  #processLine(line) {
     if (line === '') return this.#dispatch();
     const colon = line.indexOf(':');
     if (colon === 0) return;

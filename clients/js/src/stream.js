@@ -1,31 +1,31 @@
 import { RidewireError } from './error.js';
 
 /**
- * What a connection tells of itself.
+ * The callbacks of a connection.
  * @typedef {object} Receiver
- * @property {AbortSignal} signal aborted when it is no longer wanted
- * @property {() => void} heard something came, if only a comment
- * @property {(frame: {type: string, id?: string, data: string}) => void} frame
- * @property {(ms: number) => void} retry the server's hint when to come back
+ * @property {AbortSignal} signal aborted when the connection is no longer needed
+ * @property {() => void} onActivity bytes have arrived, possibly only a comment
+ * @property {(frame: {type: string, id?: string, data: string}) => void} onFrame
+ * @property {(ms: number) => void} onRetry the server's reconnect delay
  */
 
 /**
- * How a stream ended: `over` for good; `expired`, its token; `cut`; `silent`; `unsynced`, without a word;
- * `refused`, nobody knows why; `left`, by the caller.
+ * Why a stream has ended: `closed` (no events remain), `expired` (its token), `disconnected`, `silent`, `unsynced` (no
+ * `stream:sync` arrived in time), `rejected` (for an unknown reason), `cancelled` (by the caller).
  * @typedef {{why: string, reason?: string, retry?: number, wasSynced: boolean}} End
  */
 
-/** Those of the server's reasons for closing after which there is nothing to come back to. */
-const FINAL = ['ride_over', 'removed'];
+/** The server's reasons for closing after which the client does not reconnect. */
+const FINAL_REASONS = ['ride_over', 'removed'];
 
 /**
- * One connection to an event stream, from its opening to its end. Frames are handed over from the first `stream:sync`
- * on, and none after the end, however late they come.
+ * One connection to an event stream, from its opening to its end. It delivers frames from the first `stream:sync` on, and none
+ * after the end, however late they arrive.
  */
 export class Stream {
   #controller = new AbortController();
-  #quietTimer;
-  #heardAt = Date.now();
+  #silenceTimer;
+  #activeAt = Date.now();
   #retry;
   #resolve;
   #reject;
@@ -33,37 +33,37 @@ export class Stream {
 
   /**
    * @param {object} options
-   * @param {(receiver: Receiver) => Promise<'end' | 'nothing' | 'refused'>} options.carry
+   * @param {(receiver: Receiver) => Promise<'end' | 'nothing' | 'rejected'>} options.connect reads the stream
    * @param {object} options.timing
    * @param {(frame: object, isFirst: boolean) => void} options.onSync
    * @param {(frame: object) => void} options.onEvent
-   * @param {(stream: Stream) => void} options.onQuiet it has been silent for longer than a live one would be
+   * @param {(stream: Stream) => void} options.onSilent it has been silent for longer than the heartbeat allows
    */
-  constructor({ carry, timing, onSync, onEvent, onQuiet }) {
-    Object.assign(this, { timing, onSync, onEvent, onQuiet });
+  constructor({ connect, timing, onSync, onEvent, onSilent }) {
+    Object.assign(this, { timing, onSync, onEvent, onSilent });
     /** @type {Promise<End>} */
     this.ended = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    this.#quietTimer = setTimeout(() => this.end('unsynced'), timing.sync);
+    this.#silenceTimer = setTimeout(() => this.end('unsynced'), timing.sync);
     const { signal } = this;
     const receiver = {
       signal,
-      heard: () => this.#heard(),
-      frame: (frame) => signal.aborted || this.#take(frame),
-      retry: (ms) => {
+      onActivity: () => this.#onActivity(),
+      onFrame: (frame) => signal.aborted || this.#onFrame(frame),
+      onRetry: (ms) => {
         this.#retry = ms;
       },
     };
-    const ends = { end: 'cut', nothing: 'over', refused: 'refused' };
-    carry(receiver).then(
-      (how) => this.end(ends[how], how === 'nothing' ? 'ride_over' : undefined),
-      (error) => this.#failed(error),
+    const reasons = { end: 'disconnected', nothing: 'closed', rejected: 'rejected' };
+    connect(receiver).then(
+      (how) => this.end(reasons[how], how === 'nothing' ? 'ride_over' : undefined),
+      (error) => this.#onError(error),
     );
   }
 
-  /** Aborted when it ends. */
+  /** Aborted when the stream ends. */
   get signal() {
     return this.#controller.signal;
   }
@@ -72,56 +72,56 @@ export class Stream {
     return !this.signal.aborted;
   }
 
-  /** For how long nothing has come. */
+  /** Milliseconds since the last activity. */
   get silence() {
-    return Date.now() - this.#heardAt;
+    return Date.now() - this.#activeAt;
   }
 
-  /** Ends the connection, and says why. */
+  /** Ends the connection for a reason. */
   end(why, reason) {
     this.#finish(() => this.#resolve({ why, reason, retry: this.#retry, wasSynced: this.#wasSynced }));
   }
 
   #finish(settle) {
     if (!this.isOpen) return;
-    clearTimeout(this.#quietTimer);
+    clearTimeout(this.#silenceTimer);
     this.#controller.abort();
     settle();
   }
 
-  #failed(error) {
+  #onError(error) {
     if (error instanceof RidewireError && !error.isTransient) return this.#finish(() => this.#reject(error));
     this.#retry = error.retryAfter ?? this.#retry;
-    return this.end('cut');
+    return this.end('disconnected');
   }
 
-  #heard() {
-    this.#heardAt = Date.now();
-    // Before the first sync no sign of life counts: a proxy may send some of its own.
-    if (this.#wasSynced && this.isOpen) this.#watch();
+  #onActivity() {
+    this.#activeAt = Date.now();
+    // Before the first sync no activity counts: a proxy may send bytes of its own.
+    if (this.#wasSynced && this.isOpen) this.#restartSilenceTimer();
   }
 
-  #watch() {
-    clearTimeout(this.#quietTimer);
-    this.#quietTimer = setTimeout(() => {
-      this.#watch();
-      this.onQuiet(this);
+  #restartSilenceTimer() {
+    clearTimeout(this.#silenceTimer);
+    this.#silenceTimer = setTimeout(() => {
+      this.#restartSilenceTimer();
+      this.onSilent(this);
     }, this.timing.silence);
   }
 
-  #take({ type, id, data }) {
-    const frame = { type, id, data: parsed(data) };
-    // Whatever has mangled it may have mangled more.
-    if (frame.data === undefined) return this.end('cut');
+  #onFrame({ type, id, data }) {
+    const frame = { type, id, data: tryParse(data) };
+    // If this frame is corrupted, others may be too.
+    if (frame.data === undefined) return this.end('disconnected');
     if (type === 'stream:sync') {
       const isFirst = !this.#wasSynced;
       this.#wasSynced = true;
-      if (isFirst) this.#watch();
+      if (isFirst) this.#restartSilenceTimer();
       this.onSync(frame.data, isFirst);
     } else if (type === 'auth:expired') {
       this.end('expired');
     } else if (type === 'stream:closing') {
-      this.end(FINAL.includes(frame.data.reason) ? 'over' : 'cut', frame.data.reason);
+      this.end(FINAL_REASONS.includes(frame.data.reason) ? 'closed' : 'disconnected', frame.data.reason);
     } else if (this.#wasSynced) {
       this.onEvent(frame);
     }
@@ -129,7 +129,7 @@ export class Stream {
   }
 }
 
-function parsed(json) {
+function tryParse(json) {
   try {
     return JSON.parse(json);
   } catch {

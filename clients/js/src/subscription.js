@@ -1,4 +1,5 @@
 import { Backoff, sleep } from './backoff.js';
+import { connectionSlots } from './connection-slots.js';
 import { Cursor } from './cursor.js';
 import { Emitter } from './emitter.js';
 import { Environment } from './environment.js';
@@ -6,18 +7,17 @@ import { RidewireError } from './error.js';
 import { eventSourceStream } from './event-source.js';
 import { fetchStream } from './fetch-stream.js';
 import { asRidewireError } from './http.js';
-import { placesAt } from './places.js';
 import { Stream } from './stream.js';
 import { Tickets } from './tickets.js';
 
-/** After how many streams in a row that were never synced a poll is tried instead. */
-const PATIENCE = 2;
+/** How many streams in a row may end without a sync before a poll is tried instead. */
+const MAX_UNSYNCED = 2;
 
 /**
- * Follows a ride, or everything of one's own, until it is closed.
+ * A subscription to a ride, or to all the user's events, until it is closed.
  *
- * One loop, one connection at a time: the next one is opened at the last cursor taken when the one before has ended,
- * whatever either of them is. That is all there is to changing between transports.
+ * It is a loop with one connection at a time. The next connection starts at the last delivered cursor, when the previous one
+ * has ended. This also covers every change of the transport.
  */
 export class Subscription extends Emitter {
   #http;
@@ -27,22 +27,22 @@ export class Subscription extends Emitter {
   #types;
   #cursor;
   #state = 'connecting';
-  #isOver = false;
-  #wasThere = false;
-  /** Ends what is going on now: a connection, or the pause before the next. */
-  #turn = new AbortController();
+  #isClosed = false;
+  #hadAccess = false;
+  /** Aborts the current step: a connection, or the delay before the next one. */
+  #step = new AbortController();
   #stream;
-  /** What the stream was opened with. */
+  /** The token with which the stream was opened. */
   #token;
-  /** Whether polls stand in for the stream, and until when. */
-  #polls;
-  #streamAt;
-  /** How many streams in a row ended before their first sync. */
-  #unsynced = 0;
+  /** Whether polls replace the stream, and until when. */
+  #isPolling;
+  #nextStreamAt;
+  /** How many streams in a row have ended before their first sync. */
+  #unsyncedStreams = 0;
   #backoff;
-  #trials;
+  #streamBackoff;
   #environment;
-  #places;
+  #slots;
   #tickets;
 
   /**
@@ -59,20 +59,20 @@ export class Subscription extends Emitter {
     this.#path = ride === undefined ? '' : `/messages/rides/${encodeURIComponent(ride)}`;
     this.#types = types;
     this.#cursor = new Cursor(ride !== undefined, after === undefined ? undefined : String(after));
-    this.#polls = transport === 'poll';
-    this.#streamAt = this.#polls ? Infinity : 0;
+    this.#isPolling = transport === 'poll';
+    this.#nextStreamAt = this.#isPolling ? Infinity : 0;
     this.#backoff = new Backoff(timing.backoff, timing.longestBackoff, random);
-    this.#trials = new Backoff(timing.trial, timing.longestTrial, random);
-    this.#places = placesAt(http.base);
+    this.#streamBackoff = new Backoff(timing.trial, timing.longestTrial, random);
+    this.#slots = connectionSlots(http.base);
     this.#tickets = new Tickets(http, ride, timing);
     this.#environment = new Environment({
-      onOffline: () => this.#turn.abort('offline'),
+      onOffline: () => this.#step.abort('offline'),
       onWake: () => this.#wake(),
     });
     this.#run();
   }
 
-  /** The position after the last event that was handed over. */
+  /** The cursor after the last delivered event. */
   get cursor() {
     return this.#cursor.position;
   }
@@ -82,205 +82,205 @@ export class Subscription extends Emitter {
     return this.#state;
   }
 
-  /** Ends it. Nothing is handed over after that. */
+  /** Closes the subscription. No event is delivered after that. */
   close() {
     this.#finish('closed');
   }
 
   #finish(reason, error) {
-    if (this.#isOver) return;
-    this.#isOver = true;
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     this.#environment.close();
-    this.#turn.abort('closed');
-    this.#become('closed');
+    this.#step.abort('closed');
+    this.#setState('closed');
     if (error) this.emit('error', error);
     this.emit('closed', { reason });
   }
 
-  #become(state) {
+  #setState(state) {
     if (state === this.#state) return;
     this.#state = state;
     this.emit('status', { state });
   }
 
-  /** A good moment: ends a pause or a poll that may be dead, and asks whether the stream still lives. */
+  /** The network is back, or the page became visible: ends a delay or a poll that may be dead, and checks a silent stream. */
   #wake() {
     this.#backoff.reset();
-    if (!this.#stream) this.#turn.abort('awake');
+    if (!this.#stream) this.#step.abort('wake');
     else if (this.#stream.silence > this.#options.timing.heartbeat * 1_000) this.#check(this.#stream);
   }
 
   async #run() {
-    // Who subscribes is given the time to listen first.
+    // Lets the caller add listeners first.
     await null;
-    while (!this.#isOver) {
-      this.#turn = new AbortController();
-      let leave;
+    while (!this.#isClosed) {
+      this.#step = new AbortController();
+      let releaseSlot;
       try {
-        await this.#online();
-        leave = await this.#places.take(() => this.#turn.abort('wanted'));
-        this.#turn.signal.throwIfAborted();
-        if (!leave) await this.#look();
-        else if (this.#polls && Date.now() < this.#streamAt) await this.#poll(this.#wait);
-        else await this.#follow();
+        await this.#waitForNetwork();
+        releaseSlot = await this.#slots.acquire(() => this.#step.abort('slot requested'));
+        this.#step.signal.throwIfAborted();
+        if (!releaseSlot) await this.#pollWithoutSlot();
+        else if (this.#isPolling && Date.now() < this.#nextStreamAt) await this.#poll(this.#pollWait);
+        else await this.#runStream();
       } catch (thrown) {
-        const error = asRidewireError(thrown, this.#turn.signal);
-        // What was interrupted begins again, unless it is over.
+        const error = asRidewireError(thrown, this.#step.signal);
+        // An interrupted step starts again, unless the subscription is closed.
         if (!(error instanceof RidewireError)) continue;
-        if (error.isTransient) await this.#pause(error.retryAfter).catch(() => {});
-        // It was there for us before: this is how a poll, or a stream that comes back too late, is told.
-        else if (error.status === 404 && this.#wasThere) this.#finish('removed');
+        if (error.isTransient) await this.#waitToReconnect(error.retryAfter).catch(() => {});
+        // The user had access before. This is how a poll, or a stream that reconnects too late, learns of the removal.
+        else if (error.status === 404 && this.#hadAccess) this.#finish('removed');
         else this.#finish('error', error);
       } finally {
-        leave?.();
+        releaseSlot?.();
       }
     }
   }
 
-  /** Waits for the network; not for ever, since platforms have been wrong about it. */
-  async #online() {
+  /** Waits for the network, but not forever, because platforms have reported it wrongly. */
+  async #waitForNetwork() {
     if (this.#environment.isOnline) return;
-    this.#become('offline');
-    await sleep(this.#options.timing.longestBackoff, this.#turn.signal);
+    this.#setState('offline');
+    await sleep(this.#options.timing.longestBackoff, this.#step.signal);
   }
 
-  /** A pause before coming back: as long as the server asks for, and longer the more often it was in vain. */
-  async #pause(hint = 0) {
-    this.#become(this.#backoff.isFresh ? 'connecting' : 'offline');
-    await sleep(Math.max(hint, this.#backoff.next()), this.#turn.signal);
+  /** Waits before reconnecting: as long as the server requests, and longer after each failure. */
+  async #waitToReconnect(hint = 0) {
+    this.#setState(this.#backoff.isFresh ? 'connecting' : 'offline');
+    await sleep(Math.max(hint, this.#backoff.next()), this.#step.signal);
   }
 
-  /** A stream, as long as it lasts, and what follows from its end. */
-  async #follow() {
+  /** Reads a stream until it ends, and handles its end. */
+  async #runStream() {
     const { why, reason, retry, wasSynced } = await this.#open();
-    if (why === 'left') return;
-    if (why === 'over') return this.#finish(reason);
-    // Not one that another subscription has been given meanwhile.
-    if (why === 'expired') this.#http.forget(this.#token);
-    this.#unsynced = wasSynced ? 0 : this.#unsynced + 1;
-    // It was well until now, so the next one can be had at once.
-    if (wasSynced && (why === 'expired' || why === 'silent')) return this.#become('connecting');
-    if (this.#polls) return this.#tryLater();
-    // A stream without a word sits in the buffer of a proxy, if a poll gets through.
-    const isInVain = this.#options.transport === 'auto' && (why === 'unsynced' || this.#unsynced >= PATIENCE);
-    if (isInVain || why === 'refused') await this.#poll(0, false);
-    if (isInVain) this.#tryLater();
-    else await this.#pause(retry);
+    if (why === 'cancelled') return;
+    if (why === 'closed') return this.#finish(reason);
+    // Another subscription may have replaced the token already.
+    if (why === 'expired') this.#http.discard(this.#token);
+    this.#unsyncedStreams = wasSynced ? 0 : this.#unsyncedStreams + 1;
+    // The stream has worked until now, so the next one is opened immediately.
+    if (wasSynced && (why === 'expired' || why === 'silent')) return this.#setState('connecting');
+    if (this.#isPolling) return this.#postponeStream();
+    // If a poll gets through, a proxy is buffering the stream.
+    const isBuffered = this.#options.transport === 'auto' && (why === 'unsynced' || this.#unsyncedStreams >= MAX_UNSYNCED);
+    if (isBuffered || why === 'rejected') await this.#poll(0, false);
+    if (isBuffered) this.#postponeStream();
+    else await this.#waitToReconnect(retry);
   }
 
-  #tryLater() {
-    this.#polls = true;
-    this.#streamAt = Date.now() + this.#trials.next();
+  #postponeStream() {
+    this.#isPolling = true;
+    this.#nextStreamAt = Date.now() + this.#streamBackoff.next();
   }
 
   async #open() {
     const { timing, EventSource } = this.#options;
-    const { signal } = this.#turn;
+    const { signal } = this.#step;
     const stream = new Stream({
       timing,
-      carry: (receiver) => this.#carry(receiver),
-      onSync: (data, isFirst) => this.#synced(data, isFirst),
-      onEvent: (event) => this.#hand(event),
-      // Where comments are not seen, silence says nothing.
-      onQuiet: () => (EventSource ? this.#check(stream) : stream.end('silent')),
+      connect: (receiver) => this.#connect(receiver),
+      onSync: (data, isFirst) => this.#onSync(data, isFirst),
+      onEvent: (event) => this.#deliver(event),
+      // Without comments, silence proves nothing.
+      onSilent: () => (EventSource ? this.#check(stream) : stream.end('silent')),
     });
-    const leave = () => stream.end('left');
-    signal.addEventListener('abort', leave, { once: true });
+    const cancel = () => stream.end('cancelled');
+    signal.addEventListener('abort', cancel, { once: true });
     this.#stream = stream;
     try {
       return await stream.ended;
     } finally {
       this.#stream = undefined;
-      signal.removeEventListener('abort', leave);
+      signal.removeEventListener('abort', cancel);
     }
   }
 
   /** @param {import('./stream.js').Receiver} receiver */
-  async #carry(receiver) {
+  async #connect(receiver) {
     const { timing, EventSource } = this.#options;
     const query = { after: this.cursor, types: this.#types.join() || undefined, heartbeat: timing.heartbeat };
     const path = `${this.#path}/events`;
     if (!EventSource) return fetchStream(this.#http, this.#http.url(path, query), receiver);
     const ticket = await this.#tickets.take(receiver.signal, () => this.#stream?.end('expired'));
-    const how = { EventSource, types: this.#types, isOneRide: this.#ride !== undefined };
-    return eventSourceStream(how, this.#http.url(path, { ...query, ticket }), receiver);
+    const options = { EventSource, types: this.#types, isOneRide: this.#ride !== undefined };
+    return eventSourceStream(options, this.#http.url(path, { ...query, ticket }), receiver);
   }
 
-  #synced(data, isFirst) {
+  #onSync(data, isFirst) {
     if (isFirst) {
       this.#token = this.#http.token;
-      this.#polls = false;
-      this.#trials.reset();
+      this.#isPolling = false;
+      this.#streamBackoff.reset();
       this.#backoff.reset();
-      this.#become('live');
+      this.#setState('live');
     }
-    // Neither honoured nor a gap: the log does not reach so far, it is another one.
+    // Neither resumed nor a gap: the cursor is past the end of the log, so the log was replaced.
     if (isFirst && !data.resumed && !data.gap) this.#cursor.restart(data.cursor);
     else this.#cursor.advance(data.cursor);
-    this.#tell(data);
+    this.#emitSync(data);
   }
 
-  /** Asks whether a silent stream has missed something. If so, another one goes on from the same cursor. */
+  /** Checks whether a silent stream has missed an event. If so, another stream starts at the same cursor. */
   async #check(stream) {
-    const asked = this.cursor;
+    const from = this.cursor;
     try {
-      const answer = await this.#ask(0, stream.signal);
-      // It has moved meanwhile, so it lives.
-      if (!stream.isOpen || this.cursor !== asked) return;
-      if (answer.events.length > 0 || answer.gap || answer.closed) stream.end('silent');
-      else this.#tell(answer);
+      const response = await this.#requestPoll(0, stream.signal);
+      // The stream has moved meanwhile, so it is alive.
+      if (!stream.isOpen || this.cursor !== from) return;
+      if (response.events.length > 0 || response.gap || response.closed) stream.end('silent');
+      else this.#emitSync(response);
     } catch (error) {
       if (error.status === 0) stream.end('silent');
     }
   }
 
-  /** Instead of waiting, where there is no place for that. */
-  async #look() {
+  /** Polls without waiting, because there is no free connection slot. */
+  async #pollWithoutSlot() {
     const { look, hiddenLook } = this.#options.timing;
     await this.#poll(0);
-    await sleep(this.#environment.isHidden ? hiddenLook : look, this.#turn.signal);
+    await sleep(this.#environment.isHidden ? hiddenLook : look, this.#step.signal);
   }
 
-  /** For how long a poll waits that stands in for the stream. The first one is answered at once, with how things are. */
-  get #wait() {
-    const untilTrial = Math.ceil((this.#streamAt - Date.now()) / 1_000);
+  /** How long a poll waits that replaces the stream. The first one returns immediately, with the current state. */
+  get #pollWait() {
+    const untilTrial = Math.ceil((this.#nextStreamAt - Date.now()) / 1_000);
     return this.#state === 'polling' ? Math.min(this.#options.timing.wait, untilTrial) : 0;
   }
 
-  /** One long poll: it stands in for the stream, or is to tell whether polls get through. */
-  async #poll(wait, standsIn = true) {
-    const asked = this.cursor;
-    const answer = await this.#ask(wait, this.#turn.signal);
-    if (this.#turn.signal.aborted) return;
-    if (standsIn) {
+  /** Sends one long poll. It replaces the stream, or only tests whether polls get through. */
+  async #poll(wait, isReplacement = true) {
+    const from = this.cursor;
+    const response = await this.#requestPoll(wait, this.#step.signal);
+    if (this.#step.signal.aborted) return;
+    if (isReplacement) {
       this.#backoff.reset();
-      this.#become('polling');
+      this.#setState('polling');
     }
-    if (asked !== undefined && !answer.resumed && !answer.gap) this.#cursor.restart(undefined);
-    // The events of an answer with a gap come after the gap.
-    if (answer.gap) this.#tell(answer);
-    for (const event of answer.events) this.#hand(event);
-    if (this.#isOver) return;
-    this.#cursor.advance(answer.cursor);
-    if (!answer.gap) this.#tell(answer);
-    if (answer.closed) this.#finish(answer.state.ride.chat === 'readOnly' ? 'ride_over' : 'removed');
+    if (from !== undefined && !response.resumed && !response.gap) this.#cursor.restart(undefined);
+    // The events of a response with a gap come after the gap.
+    if (response.gap) this.#emitSync(response);
+    for (const event of response.events) this.#deliver(event);
+    if (this.#isClosed) return;
+    this.#cursor.advance(response.cursor);
+    if (!response.gap) this.#emitSync(response);
+    if (response.closed) this.#finish(response.state.ride.chat === 'readOnly' ? 'ride_over' : 'removed');
   }
 
-  #ask(wait, signal) {
+  #requestPoll(wait, signal) {
     const query = { after: this.cursor, types: this.#types.join() || undefined, wait };
     const timeout = this.#options.timing.request + wait * 1_000;
     return this.#http.request('GET', `${this.#path}/poll`, { query, timeout, signal });
   }
 
-  #tell({ cursor, resumed, gap, state, omitted }) {
-    this.#wasThere = true;
-    if (!this.#isOver) this.emit('sync', { cursor, resumed, gap, state, ...(omitted && { omitted }) });
-    if (!this.#isOver && gap) this.emit('gap', gap);
+  #emitSync({ cursor, resumed, gap, state, omitted }) {
+    this.#hadAccess = true;
+    if (!this.#isClosed) this.emit('sync', { cursor, resumed, gap, state, ...(omitted && { omitted }) });
+    if (!this.#isClosed && gap) this.emit('gap', gap);
   }
 
-  #hand(event) {
-    if (this.#isOver || (event.id !== undefined && !this.#cursor.take(event.id))) return;
+  #deliver(event) {
+    if (this.#isClosed || (event.id !== undefined && !this.#cursor.take(event.id))) return;
     this.emit(event.type, event);
-    if (!this.#isOver) this.emit('*', event);
+    if (!this.#isClosed) this.emit('*', event);
   }
 }

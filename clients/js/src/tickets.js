@@ -1,53 +1,53 @@
-/** The longest that a timer can wait. */
-const LONGEST = 2 ** 31 - 1;
+/** The longest delay of a timer, in milliseconds. */
+const MAX_DELAY = 2 ** 31 - 1;
 
 /**
- * The tickets that a subscription opens its streams with. A while before one ends, the next is asked for: who gives tokens
- * may be away just then, and until the end there is time to go on without.
+ * The tickets with which a subscription opens its streams. The next ticket is requested some time before the current one
+ * expires. So the stream can continue even if the application cannot provide a token at that moment.
  */
 export class Tickets {
   #http;
   #rideId;
-  #early;
+  #renewal;
   #next;
 
   /** @param {import('./http.js').Http} http @param {string | undefined} rideId @param {{renewal: number}} timing */
   constructor(http, rideId, { renewal }) {
     this.#http = http;
     this.#rideId = rideId;
-    this.#early = renewal;
+    this.#renewal = renewal;
   }
 
   /**
-   * @param {AbortSignal} signal of the stream that it is for
-   * @param {() => void} onNext there is another one now, which holds for longer
+   * @param {AbortSignal} signal the signal of the stream that uses the ticket
+   * @param {() => void} onNext called when there is another ticket that expires later
    * @returns {Promise<string>}
    */
   async take(signal, onNext) {
-    const { ticket, expiresAt } = this.#next ?? (await this.#ask(signal));
+    const { ticket, expiresAt } = this.#next ?? (await this.#requestTicket(signal));
     this.#next = undefined;
     const left = Date.parse(expiresAt) - Date.now();
-    // Whose clock is wrong, or whose tokens are short, waits for the end.
-    if (left > 2 * this.#early && left < LONGEST) {
-      const timer = setTimeout(() => this.#renew(expiresAt, signal, onNext), left - this.#early);
+    // With a wrong clock or a short-lived token, the ticket is used until it expires.
+    if (left > 2 * this.#renewal && left < MAX_DELAY) {
+      const timer = setTimeout(() => this.#prepareNext(expiresAt, signal, onNext), left - this.#renewal);
       signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
     }
     return ticket;
   }
 
-  #ask(signal) {
+  #requestTicket(signal) {
     return this.#http.request('POST', '/stream-tickets', { body: { rideId: this.#rideId }, signal });
   }
 
-  async #renew(expiresAt, signal, onNext) {
+  async #prepareNext(expiresAt, signal, onNext) {
     try {
       await this.#http.renew();
-      const next = await this.#ask(signal);
+      const next = await this.#requestTicket(signal);
       if (signal.aborted || Date.parse(next.expiresAt) <= Date.parse(expiresAt)) return;
       this.#next = next;
       onNext();
     } catch {
-      // Not now, then at its end.
+      // The ticket is replaced when it expires instead.
     }
   }
 }

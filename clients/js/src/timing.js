@@ -1,26 +1,26 @@
-/** How long things may take, in milliseconds where no other unit is given. */
+/** Timeouts and intervals, in milliseconds unless stated otherwise. */
 export const TIMING = Object.freeze({
-  /** For a request that is answered at once. */
+  /** The timeout of a request that returns immediately. */
   request: 10_000,
-  /** For a stream to say its first `stream:sync`, before it is suspected of sitting in a proxy's buffer. */
+  /** How long a stream may take until its first `stream:sync`. After that, a buffering proxy is suspected. */
   sync: 5_000,
-  /** After how many seconds of silence the server is asked to send a comment. */
+  /** After how many seconds of silence the server sends a comment. */
   heartbeat: 15,
-  /** After how much silence a stream is taken for dead: two and a half heartbeats. */
+  /** After how much silence a stream counts as dead: two and a half heartbeats. */
   silence: 37_500,
   /** How many seconds a poll waits for an event. */
   wait: 25,
-  /** Until a stream is tried again where there are polls instead; it doubles each time, up to the longest. */
+  /** The delay until a stream is tried again while polls replace it. It doubles each time, up to the longest. */
   trial: 30_000,
   longestTrial: 600_000,
-  /** How often it is looked for events where there is no place to wait for them, and where nobody looks at the page either. */
+  /** How often to poll without a connection slot, on a visible and on a hidden page. */
   look: 2_000,
   hiddenLook: 10_000,
-  /** How long before a ticket's end the next one is asked for. */
+  /** How long before a ticket expires the next one is requested. */
   renewal: 30_000,
-  /** The first pause before coming back, and the longest. */
+  /** The first delay before reconnecting, and the longest. */
   backoff: 1_000,
   longestBackoff: 30_000,
-  /** For how long a send is repeated. */
+  /** How long a send is repeated. */
   send: 30_000,
 });

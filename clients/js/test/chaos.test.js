@@ -1,25 +1,25 @@
-/** All troubles at once, in any order: what a single one does not show. */
+/** Many faults at once, in random order. */
 import { after, before, test } from 'node:test';
 
 import { sleep } from '../src/backoff.js';
 import { EventSource } from './event-source.js';
-import { Follower } from './follower.js';
+import { EventCollector } from './event-collector.js';
 import { buffer, closeProxies, cutAfter, pass, stallAfter, startProxy } from './proxy.js';
 import { newRide, startServer, token } from './server.js';
 
-const LASTS = 4_000;
+const DURATION = 4_000;
 
 let server;
 before(async () => {
   server = await startServer();
 });
 after(async () => {
-  Follower.closeAll();
+  EventCollector.closeAll();
   closeProxies();
   await server.stop();
 });
 
-/** Numbers that look random, and are the same for the same seed (mulberry32). */
+/** Returns a pseudorandom number generator: the same numbers for the same seed (mulberry32). */
 function seeded(seed) {
   let state = seed;
   return () => {
@@ -30,7 +30,7 @@ function seeded(seed) {
   };
 }
 
-test('logs are followed in order and once through one trouble after the other', async (t) => {
+test('logs are delivered in order and once through many faults', async (t) => {
   const seed = Number(process.env.RIDEWIRE_SEED ?? Date.now() % 1_000_000);
   t.diagnostic(`RIDEWIRE_SEED=${seed}`);
   const random = seeded(seed);
@@ -38,48 +38,48 @@ test('logs are followed in order and once through one trouble after the other', 
   const timing = { sync: 400, trial: 200, longestTrial: 500, silence: 600, heartbeat: 5, backoff: 20, longestBackoff: 200, wait: 1 };
 
   const rides = [await newRide(server), await newRide(server)];
-  const followers = [];
-  for (const way of [null, EventSource]) {
+  const collectors = [];
+  for (const implementation of [null, EventSource]) {
     for (const isOneRide of [true, false]) {
       const proxy = await startProxy(server.url);
-      // Tokens end as well, all the time.
-      const driver = rides[0].driver({ EventSource: way, timing, token: () => token('driver_1', 'driver', 3 + upTo(3)) }, proxy.url);
+      // Tokens expire all the time, too.
+      const driver = rides[0].driver({ EventSource: implementation, timing, token: () => token('driver_1', 'driver', 3 + upTo(3)) }, proxy.url);
       const subscription = isOneRide ? driver.ride(rides[0].rideId, { after: 0 }) : driver.all({ after: 0 });
-      followers.push({ proxy, rides: isOneRide ? rides.slice(0, 1) : rides, follower: new Follower(subscription) });
+      collectors.push({ proxy, rides: isOneRide ? rides.slice(0, 1) : rides, collector: new EventCollector(subscription) });
     }
   }
 
-  // Both ways belong to it, and chance need not bring a follower to polls, nor back to a stream: that is seen to here.
-  const haveAll = (state) => Promise.all(followers.map(({ follower }) => follower.became(state)));
-  for (const { proxy } of followers) proxy.treat = buffer;
+  // Random faults need not switch a subscription to polls, nor back to a stream. So this test forces both.
+  const haveAll = (state) => Promise.all(collectors.map(({ collector }) => collector.became(state)));
+  for (const { proxy } of collectors) proxy.forwardResponse = buffer;
   await haveAll('polling');
 
-  const ends = Date.now() + LASTS;
-  const refuse = (_, res) => res.writeHead([429, 502, 503][upTo(3)], { 'retry-after': '0' }).end();
-  const trouble = async () => {
+  const ends = Date.now() + DURATION;
+  const intercept = (_, res) => res.writeHead([429, 502, 503][upTo(3)], { 'retry-after': '0' }).end();
+  const injectFaults = async () => {
     while (Date.now() < ends) {
-      for (const { proxy } of followers) {
-        proxy.treat = [pass, pass, buffer, cutAfter(1 + upTo(8)), stallAfter(1 + upTo(20))][upTo(5)];
-        proxy.refuse = random() < 0.2 ? refuse : undefined;
+      for (const { proxy } of collectors) {
+        proxy.forwardResponse = [pass, pass, buffer, cutAfter(1 + upTo(8)), stallAfter(1 + upTo(20))][upTo(5)];
+        proxy.intercept = random() < 0.2 ? intercept : undefined;
         if (random() < 0.5) proxy.cut();
       }
       await sleep(250);
     }
-    for (const { proxy } of followers) Object.assign(proxy, { treat: pass, refuse: undefined });
+    for (const { proxy } of collectors) Object.assign(proxy, { forwardResponse: pass, intercept: undefined });
   };
-  const talk = async ({ rider, rideId }) => {
+  const sendMessages = async ({ rider, rideId }) => {
     for (let number = 1; Date.now() < ends; number += 1) {
       const { id } = await rider.send(rideId, `${number}`);
       if (number % 5 === 0) await rider.edit(id, { content: `edited ${number}` });
     }
     await rider.send(rideId, 'the end');
   };
-  await Promise.all([trouble(), ...rides.map(talk)]);
+  await Promise.all([injectFaults(), ...rides.map(sendMessages)]);
 
-  for (const { follower, rides: followed } of followers) {
-    const theEnd = () => follower.contents.filter((content) => content === 'the end').length === followed.length;
-    await follower.until('the end', theEnd);
-    for (const { rideId, service } of followed) await follower.hasTheLogOf(service, rideId);
+  for (const { collector, rides: followed } of collectors) {
+    const hasEnded = () => collector.contents.filter((content) => content === 'the end').length === followed.length;
+    await collector.until('the end', hasEnded);
+    for (const { rideId, service } of followed) await collector.assertHasLog(service, rideId);
   }
   await haveAll('live');
 });

@@ -10,8 +10,8 @@ import { newRide, startServer } from './server.js';
 const EMPTY_PAGE = { messages: [], cursor: '1', participants: [], receipts: [], hasMore: false };
 const unavailable = new RidewireError({ status: 503, code: 'unavailable' });
 
-/** A conversation whose server is the test. */
-class Scene {
+/** A conversation with a simulated server. */
+class Fixture {
   sends = [];
   #sent = () => {};
   pages = [EMPTY_PAGE];
@@ -41,11 +41,11 @@ class Scene {
     return { id: `m${seq}`, seq, senderId: 'me', content, clientMessageId, reactions: [], deletedAt: null };
   }
 
-  say(sent, seq) {
+  deliver(sent, seq) {
     this.events.emit('*', { type: 'message:new', id: `${seq}`, data: this.message(sent, seq) });
   }
 
-  /** Waits until so many were sent. */
+  /** Waits until `count` messages were sent. */
   async sent(count) {
     while (this.sends.length < count) {
       await new Promise((resolve) => {
@@ -54,7 +54,7 @@ class Scene {
     }
   }
 
-  /** Waits for a change after which something holds. */
+  /** Waits for a change after which a condition holds. */
   until(holds) {
     return until(this.conversation, holds);
   }
@@ -63,44 +63,44 @@ class Scene {
 function until(conversation, holds) {
   return new Promise((resolve, reject) => {
     const seen = () => JSON.stringify([conversation.messages, conversation.state, conversation.error], null, 1);
-    const timer = setTimeout(() => reject(new Error(`waited in vain, there is ${seen()}`)), 60_000);
-    const look = () => {
+    const timer = setTimeout(() => reject(new Error(`timed out with ${seen()}`)), 60_000);
+    const check = () => {
       if (!holds(conversation)) return;
       clearTimeout(timer);
       off();
       resolve();
     };
-    const off = conversation.subscribe(look);
-    look();
+    const off = conversation.subscribe(check);
+    check();
   });
 }
 
-async function scene() {
-  const one = new Scene();
+async function fixture() {
+  const one = new Fixture();
   await until(one.conversation, ({ state }) => state === 'live');
   return one;
 }
 
-describe('a message of one\'s own', () => {
-  test('is shown at once and once, when the answer comes first', async () => {
-    const it = await scene();
+describe('an own message', () => {
+  test('is shown immediately and once, if the response arrives first', async () => {
+    const it = await fixture();
     const clientMessageId = it.conversation.send('hello');
     assert.deepEqual(it.shown, ['- hello sending']);
     await it.sent(1);
     assert.equal(it.sends[0].clientMessageId, clientMessageId);
     it.sends[0].resolve(it.message(it.sends[0], 3));
     await it.until(() => it.shown[0] === '3 hello sent');
-    it.say(it.sends[0], 3);
+    it.deliver(it.sends[0], 3);
     assert.deepEqual(it.shown, ['3 hello sent']);
   });
 
-  test('is shown once when the event comes first, and behind what others said before', async () => {
-    const it = await scene();
+  test('is shown once, in order, if the event arrives first', async () => {
+    const it = await fixture();
     it.conversation.send('hello');
-    it.say({ content: 'first' }, 2);
+    it.deliver({ content: 'first' }, 2);
     assert.deepEqual(it.shown, ['2 first sent', '- hello sending']);
     await it.sent(1);
-    it.say(it.sends[0], 3);
+    it.deliver(it.sends[0], 3);
     assert.deepEqual(it.shown, ['2 first sent', '3 hello sent']);
     it.sends[0].resolve(it.message(it.sends[0], 3));
     it.conversation.send('again');
@@ -108,8 +108,8 @@ describe('a message of one\'s own', () => {
     assert.deepEqual(it.shown, ['2 first sent', '3 hello sent', '- again sending']);
   });
 
-  test('that has failed is sent again as the same one', async () => {
-    const it = await scene();
+  test('that has failed is sent again with the same clientMessageId', async () => {
+    const it = await fixture();
     const clientMessageId = it.conversation.send('hello');
     await it.sent(1);
     it.sends[0].reject(unavailable);
@@ -121,20 +121,20 @@ describe('a message of one\'s own', () => {
     assert.equal(it.sends[1].clientMessageId, clientMessageId);
   });
 
-  test('that has failed and arrived after all is not shown as failed', async () => {
-    const it = await scene();
+  test('that was committed after a failure is not shown as failed', async () => {
+    const it = await fixture();
     const clientMessageId = it.conversation.send('hello');
     await it.sent(1);
     it.sends[0].reject(unavailable);
     await it.until(() => it.shown[0] === '- hello failed');
-    it.say(it.sends[0], 3);
+    it.deliver(it.sends[0], 3);
     assert.deepEqual(it.shown, ['3 hello sent']);
     it.conversation.retry(clientMessageId);
     assert.deepEqual(it.shown, ['3 hello sent']);
   });
 
-  test('that has failed can be taken away, one that is being sent cannot', async () => {
-    const it = await scene();
+  test('can be discarded after a failure, but not while it is being sent', async () => {
+    const it = await fixture();
     const clientMessageId = it.conversation.send('hello');
     it.conversation.discard(clientMessageId);
     assert.equal(it.shown.length, 1);
@@ -145,8 +145,8 @@ describe('a message of one\'s own', () => {
     assert.deepEqual(it.shown, []);
   });
 
-  test('is sent after the one before', async () => {
-    const it = await scene();
+  test('is sent after the previous one', async () => {
+    const it = await fixture();
     it.conversation.send('one');
     it.conversation.send('two');
     await it.sent(1);
@@ -160,60 +160,60 @@ describe('a message of one\'s own', () => {
 });
 
 describe('a conversation', () => {
-  test('that has a gap is read anew, with what happens meanwhile', async () => {
-    const it = await scene();
-    it.say({ content: 'old' }, 2);
-    it.noPage = () => new Promise((resolve) => Object.assign(it, { answer: resolve }));
+  test('is reloaded after a gap, with the events that arrive meanwhile', async () => {
+    const it = await fixture();
+    it.deliver({ content: 'old' }, 2);
+    it.noPage = () => new Promise((resolve) => Object.assign(it, { respond: resolve }));
     const state = { asOf: 9, ride: null, participants: [], receipts: [], location: null, typing: [] };
     it.events.emit('sync', { cursor: '9', resumed: false, gap: { from: 3, to: 9 }, state });
     assert.deepEqual(it.shown, []);
     it.events.emit('*', { type: 'message:deleted', id: '11', data: { messageId: 'm9', at: 'now' } });
-    it.answer({ messages: [it.message({ content: 'nine' }, 9)], cursor: '10', hasMore: true });
+    it.respond({ messages: [it.message({ content: 'nine' }, 9)], cursor: '10', hasMore: true });
     await it.until(({ messages }) => messages.length === 1);
     assert.deepEqual(it.shown, ['9 null sent']);
     assert.equal(it.conversation.hasMore, true);
   });
 
-  test('that has a gap is not given a page that was asked for before', async () => {
-    const answers = [];
-    const it = new Scene(() => new Promise((resolve) => answers.push(resolve)));
+  test('ignores a page that was requested before a gap', async () => {
+    const responses = [];
+    const it = new Fixture(() => new Promise((resolve) => responses.push(resolve)));
     const page = (seq, hasMore) => ({ ...EMPTY_PAGE, messages: [it.message({ content: `${seq}` }, seq)], hasMore });
-    answers.shift()(page(5, true));
+    responses.shift()(page(5, true));
     await it.until(({ messages }) => messages.length === 1);
     const loading = it.conversation.loadMore();
     const state = { asOf: 9, ride: null, participants: [], receipts: [], location: null, typing: [] };
     it.events.emit('sync', { cursor: '9', resumed: false, gap: { from: 6, to: 9 }, state });
-    answers[1](page(9, true));
-    answers[0](page(4, false));
+    responses[1](page(9, true));
+    responses[0](page(4, false));
     await loading;
     assert.deepEqual([it.shown, it.conversation.hasMore], [['9 9 sent'], true]);
   });
 
-  test('that cannot be read says why', async () => {
-    const it = new Scene(() => Promise.reject(new RidewireError({ status: 404, code: 'ride_not_found' })));
+  test('that cannot be read has an error', async () => {
+    const it = new Fixture(() => Promise.reject(new RidewireError({ status: 404, code: 'ride_not_found' })));
     await it.until(({ state }) => state === 'closed');
     assert.equal(it.conversation.error.code, 'ride_not_found');
   });
 
-  test('tells its listeners once of all that happens at once', async () => {
-    const it = await scene();
-    let told = 0;
+  test('notifies its listeners once for simultaneous changes', async () => {
+    const it = await fixture();
+    let notified = 0;
     const off = it.conversation.subscribe(() => {
-      told += 1;
+      notified += 1;
     });
-    for (let seq = 2; seq < 100; seq += 1) it.say({ content: 'x' }, seq);
-    await it.until(() => told > 0);
-    assert.equal(told, 1);
+    for (let seq = 2; seq < 100; seq += 1) it.deliver({ content: 'x' }, seq);
+    await it.until(() => notified > 0);
+    assert.equal(notified, 1);
     off();
     const { messages } = it.conversation;
-    assert.equal(it.conversation.messages, messages, 'the same for as long as nothing changes');
-    it.say({ content: 'x' }, 100);
+    assert.equal(it.conversation.messages, messages, 'the same array as long as nothing changes');
+    it.deliver({ content: 'x' }, 100);
     assert.notEqual(it.conversation.messages, messages);
-    assert.equal(told, 1);
+    assert.equal(notified, 1);
   });
 });
 
-describe('two people', () => {
+describe('two participants', () => {
   let server;
   before(async () => {
     server = await startServer();
@@ -224,8 +224,8 @@ describe('two people', () => {
     await server.stop();
   });
 
-  for (const [way, options] of Object.entries({ fetch: {}, EventSource: { EventSource }, poll: { transport: 'poll' } })) {
-    test(`talk, edit, react, read, and see each other (${way})`, async () => {
+  for (const [reader, options] of Object.entries({ fetch: {}, EventSource: { EventSource }, poll: { transport: 'poll' } })) {
+    test(`send, edit, react, read, and see presence (${reader})`, async () => {
       const { rideId, rider, driver: asDriver } = await newRide(server);
       const driver = asDriver(options);
       for (let number = 1; number <= 60; number += 1) await rider.send(rideId, `${number}`);

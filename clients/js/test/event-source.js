@@ -1,12 +1,12 @@
 import { SseParser } from '../src/sse.js';
 
 /**
- * An `EventSource` as the HTML standard has it (section 9.2), for a platform without one: it comes back by itself when
- * its stream ends, and is closed for good by an answer that is no stream.
+ * An `EventSource` after the HTML standard (section 9.2), for a platform without one. It reconnects when its stream ends, and
+ * closes permanently after a response that is no stream.
  */
 export class EventSource extends EventTarget {
-  /** All that were made, for tests to look at. */
-  static made = [];
+  /** All instances, for tests. */
+  static instances = [];
 
   readyState = 0;
   #controller = new AbortController();
@@ -16,7 +16,7 @@ export class EventSource extends EventTarget {
   constructor(url) {
     super();
     this.url = url;
-    EventSource.made.push(this);
+    EventSource.instances.push(this);
     this.#connect();
   }
 
@@ -30,7 +30,7 @@ export class EventSource extends EventTarget {
       try {
         await this.#read();
       } catch {
-        // A network error, from which it comes back.
+        // After a network error, it reconnects.
       }
       if (this.readyState === 2) return;
       this.readyState = 0;

@@ -10,11 +10,11 @@ before(async () => {
 });
 after(() => server?.stop());
 
-/** What the classes use among themselves, which is in no type of `index.d.ts`. */
+/** Members that the classes use internally, and that `index.d.ts` does not declare. */
 const INTERNAL = ['emit'];
 
-/** An object's methods, each to be called without the object; and which of them were not called yet. */
-function loose(object) {
+/** Returns an object's methods, detached from it, and the names of those that were not called yet. */
+function detached(object) {
   const names = Object.getOwnPropertyNames(object).filter((name) => typeof object[name] === 'function' && !INTERNAL.includes(name));
   const unused = new Set(names);
   const call = (name) => (...values) => {
@@ -25,10 +25,10 @@ function loose(object) {
   return { unused, ...Object.fromEntries(names.map((name) => [name, call(name)])) };
 }
 
-test('every method of a client works where it is not called on the client', async () => {
+test('every method of a client works on its own', async () => {
   const { rideId, rider, driver, service } = await newRide(server);
-  const { unused, ...client } = loose(rider);
-  const asDriver = loose(driver());
+  const { unused, ...client } = detached(rider);
+  const asDriver = detached(driver());
 
   await client.request('GET', `/rides/${rideId}`);
   const sent = await client.send(rideId, 'Hello', { metadata: { gate: 1 } });
@@ -61,17 +61,17 @@ test('every method of a client works where it is not called on the client', asyn
   assert.equal((await asDriver.status(rideId, 'arrived')).status, 'arrived');
   assert.equal((await client.cancel(rideId, 'The train is late')).status, 'cancelled');
   const until = new Date(Date.now() + 3_600_000).toISOString();
-  assert.equal((await loose(service).reopen(rideId, until, 'An umbrella')).chat, 'open');
+  assert.equal((await detached(service).reopen(rideId, until, 'An umbrella')).chat, 'open');
 
   const offered = `offered_${Date.now()}`;
-  await loose(service).request('PUT', `/rides/${offered}`, { body: { riderId: 'rider_1' } });
+  await detached(service).request('PUT', `/rides/${offered}`, { body: { riderId: 'rider_1' } });
   assert.equal((await asDriver.accept(offered)).driverId, 'driver_1');
   assert.deepEqual([...unused].filter((name) => !['accept', 'status', 'location', 'reopen'].includes(name)), []);
 });
 
-test('every method of a subscription works where it is not called on the subscription', async () => {
+test('every method of a subscription works on its own', async () => {
   const { rideId, rider } = await newRide(server);
-  const { unused, on, off, close } = loose(rider.ride(rideId, { after: 0 }));
+  const { unused, on, off, close } = detached(rider.ride(rideId, { after: 0 }));
   const seen = [];
   const listener = ({ data }) => seen.push(data.content);
   on('message:new', listener);
@@ -87,23 +87,23 @@ test('every method of a subscription works where it is not called on the subscri
   assert.deepEqual([seen, [...unused]], [['one'], []]);
 });
 
-/** What React does with a store: a snapshot must be the same until `subscribe` has reported a change. */
+/** Simulates React's use of a store: a snapshot must be the same until `subscribe` has reported a change. */
 function useSyncExternalStore(subscribe, getSnapshot) {
   const snapshots = [getSnapshot()];
   const unsubscribe = subscribe(() => {
     const snapshot = getSnapshot();
-    assert.equal(snapshot, getSnapshot(), 'a snapshot that is new each time is drawn for ever');
+    assert.equal(snapshot, getSnapshot(), 'a snapshot that is new each time renders forever');
     snapshots.push(snapshot);
   });
   return { snapshots, unsubscribe };
 }
 
-test('every method of a conversation works where it is not called on the conversation, as in useSyncExternalStore', async () => {
+test('every method of a conversation works on its own, as in useSyncExternalStore', async () => {
   const { rideId, rider, driver } = await newRide(server);
   const { send } = driver();
   for (let number = 1; number <= 51; number += 1) await send(rideId, String(number));
   const conversation = rider.conversation(rideId);
-  const { unused, ...methods } = loose(conversation);
+  const { unused, ...methods } = detached(conversation);
   const { snapshots, unsubscribe } = useSyncExternalStore(methods.subscribe, () => conversation.messages);
   const until = async (holds) => {
     while (!holds(snapshots.at(-1))) await new Promise((resolve) => setTimeout(resolve, 20));
@@ -113,7 +113,7 @@ test('every method of a conversation works where it is not called on the convers
   await until((messages) => messages.length === 51);
   methods.send('I see you', { metadata: { gate: 1 } });
   await until((messages) => messages.some(({ content, seq }) => content === 'I see you' && seq));
-  // A content that the server refuses.
+  // A content that the server rejects.
   const failed = methods.send('x'.repeat(4_001));
   await until((messages) => messages.at(-1).status === 'failed');
   const before = snapshots.length;
@@ -127,7 +127,7 @@ test('every method of a conversation works where it is not called on the convers
   assert.deepEqual([...unused], []);
 });
 
-test('an option that does not exist is rejected by its name', async () => {
+test('an unknown option is rejected by name', async () => {
   const token = () => 'token';
   const named = (name) => ({ name: 'TypeError', message: new RegExp(`unknown option "${name}"; known: `) });
   const client = connect({ baseUrl: server.url, token });
@@ -145,7 +145,7 @@ test('an option that does not exist is rejected by its name', async () => {
   assert.throws(() => connect({ token, one: 1, two: 2 }), /unknown options "one", "two"; known: baseUrl, token/);
 });
 
-test('an option that is wrong is rejected by its name', async () => {
+test('an invalid option is rejected by name', async () => {
   const token = () => 'token';
   assert.throws(() => connect(), /the option "token" must be a function/);
   assert.throws(() => connect({ token: 'eyJ…' }), /the option "token" must be a function/);
@@ -154,7 +154,7 @@ test('an option that is wrong is rejected by its name', async () => {
   await assert.rejects(connect({ token }).history('ride_1', null), /history: the options must be an object/);
 });
 
-test('a fetch of the platform’s own is not called as a method of something else', async () => {
+test('the platform’s fetch is not called as a method of another object', async () => {
   let receiver = 'not called';
   async function fetch() {
     receiver = this;

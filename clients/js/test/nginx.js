@@ -5,7 +5,7 @@ import net from 'node:net';
 
 import { sleep } from '../src/backoff.js';
 
-/** Whether there is an nginx to put in between. */
+/** Whether nginx is installed. */
 export const hasNginx = (() => {
   try {
     execFileSync('nginx', ['-v'], { stdio: 'ignore' });
@@ -16,12 +16,12 @@ export const hasNginx = (() => {
 })();
 
 /**
- * An nginx that keeps what it is given until a buffer of it is full, as it does where nothing is set: it asks in HTTP/1.0 then.
- * It heeds no header against that.
+ * Starts an nginx that buffers responses, as its default configuration does. It then sends HTTP/1.0 requests, and ignores
+ * `X-Accel-Buffering`.
  */
 export async function startNginx(target) {
   const directory = await mkdtemp('/tmp/ridewire-nginx-');
-  // As root, its workers are somebody else, who have to get there.
+  // When nginx runs as root, its workers run as another user, who needs access to the directory.
   await chmod(directory, 0o755);
   const port = await freePort();
   const configure = (buffering) => writeFile(`${directory}/nginx.conf`, configuration(directory, port, target, buffering));
@@ -33,7 +33,7 @@ export async function startNginx(target) {
   while (!(await isOpen(port))) await sleep(20);
   return {
     url: `http://127.0.0.1:${port}`,
-    /** From the next connection on. */
+    /** Applies to new connections. */
     async setBuffering(isOn) {
       await configure(isOn ? 'on' : 'off');
       child.kill('SIGHUP');

@@ -8,18 +8,18 @@ export function closeProxies() {
 }
 
 /**
- * A proxy that does to each answer what `treat` says: a function of the request, the response, and the upstream's
- * response, which pipes or does not. `refuse` may answer before the upstream is asked.
+ * Starts a proxy. `forwardResponse` is called with the request, the response, and the upstream's response. `intercept` may
+ * respond before the upstream receives the request.
  */
-export async function startProxy(target, treatments = {}) {
-  const proxy = { ...treatments, requests: [] };
+export async function startProxy(target, handlers = {}) {
+  const proxy = { ...handlers, requests: [] };
   const server = http.createServer((req, res) => {
     proxy.requests.push(`${req.method} ${req.url.split('?')[0]}`);
-    if (proxy.refuse?.(req, res)) return;
+    if (proxy.intercept?.(req, res)) return;
     const options = { method: req.method, path: req.url, headers: req.headers };
-    const upstream = http.request(proxy.target, options, (answer) => {
-      (proxy.treat ?? pass)(req, res, answer);
-      answer.on('error', () => res.destroy());
+    const upstream = http.request(proxy.target, options, (upstreamResponse) => {
+      (proxy.forwardResponse ?? pass)(req, res, upstreamResponse);
+      upstreamResponse.on('error', () => res.destroy());
     });
     upstream.on('error', () => res.destroy());
     res.on('close', () => upstream.destroy());
@@ -38,35 +38,35 @@ export async function startProxy(target, treatments = {}) {
   return proxy;
 }
 
-export function isStream(answer) {
-  return answer.headers['content-type'] === 'text/event-stream';
+export function isStream(upstreamResponse) {
+  return upstreamResponse.headers['content-type'] === 'text/event-stream';
 }
 
-export function pass(req, res, answer) {
-  res.writeHead(answer.statusCode, answer.headers);
+export function pass(req, res, upstreamResponse) {
+  res.writeHead(upstreamResponse.statusCode, upstreamResponse.headers);
   res.flushHeaders();
-  answer.pipe(res);
-  answer.on('aborted', () => res.destroy());
+  upstreamResponse.pipe(res);
+  upstreamResponse.on('aborted', () => res.destroy());
 }
 
-/** Keeps an answer until its end, as a proxy does that has not heard of streams. */
-export function buffer(req, res, answer) {
+/** Buffers a response until its end, as a proxy without support for streams does. */
+export function buffer(req, res, upstreamResponse) {
   const chunks = [];
-  answer.on('data', (chunk) => chunks.push(chunk));
-  answer.on('end', () => {
-    res.writeHead(answer.statusCode, answer.headers);
+  upstreamResponse.on('data', (chunk) => chunks.push(chunk));
+  upstreamResponse.on('end', () => {
+    res.writeHead(upstreamResponse.statusCode, upstreamResponse.headers);
     res.end(Buffer.concat(chunks));
   });
 }
 
-/** Lets a stream pass for a while, then no more, without closing it. */
+/** Forwards some frames of a stream, then stalls it without closing it. */
 export function stallAfter(frames) {
-  return (req, res, answer) => {
-    if (!isStream(answer)) return pass(req, res, answer);
-    res.writeHead(answer.statusCode, answer.headers);
+  return (req, res, upstreamResponse) => {
+    if (!isStream(upstreamResponse)) return pass(req, res, upstreamResponse);
+    res.writeHead(upstreamResponse.statusCode, upstreamResponse.headers);
     res.flushHeaders();
     let seen = 0;
-    answer.on('data', (chunk) => {
+    upstreamResponse.on('data', (chunk) => {
       seen += chunk.toString().split('\n\n').length - 1;
       if (seen <= frames) res.write(chunk);
     });
@@ -74,13 +74,13 @@ export function stallAfter(frames) {
   };
 }
 
-/** Cuts a stream after so many chunks, in the middle of the last. */
+/** Cuts a stream after `count` chunks, in the middle of the next one. */
 export function cutAfter(count) {
-  return (req, res, answer) => {
-    if (!isStream(answer)) return pass(req, res, answer);
-    res.writeHead(answer.statusCode, answer.headers);
+  return (req, res, upstreamResponse) => {
+    if (!isStream(upstreamResponse)) return pass(req, res, upstreamResponse);
+    res.writeHead(upstreamResponse.statusCode, upstreamResponse.headers);
     let seen = 0;
-    answer.on('data', (chunk) => {
+    upstreamResponse.on('data', (chunk) => {
       seen += 1;
       if (seen <= count) res.write(chunk);
       if (seen === count + 1) res.write(chunk.subarray(0, chunk.length / 2), () => res.destroy());
@@ -89,27 +89,27 @@ export function cutAfter(count) {
   };
 }
 
-/** Cuts each stream when it is so old, in milliseconds. */
+/** Cuts each stream after `age` milliseconds. */
 export function cutEvery(age) {
-  return (req, res, answer) => {
-    pass(req, res, answer);
-    if (isStream(answer)) setTimeout(() => res.destroy(), age).unref();
+  return (req, res, upstreamResponse) => {
+    pass(req, res, upstreamResponse);
+    if (isStream(upstreamResponse)) setTimeout(() => res.destroy(), age).unref();
   };
 }
 
-/** Says the last few frames of a stream again, behind each chunk and at the beginning of the next stream. */
+/** Repeats the last `count` frames of a stream after each chunk and at the start of the next stream. */
 export function replay(count) {
   let last = [];
-  return (req, res, answer) => {
-    if (!isStream(answer)) return pass(req, res, answer);
-    res.writeHead(answer.statusCode, answer.headers);
-    const again = () => last.forEach((frame) => res.write(frame));
-    again();
-    answer.on('data', (chunk) => {
+  return (req, res, upstreamResponse) => {
+    if (!isStream(upstreamResponse)) return pass(req, res, upstreamResponse);
+    res.writeHead(upstreamResponse.statusCode, upstreamResponse.headers);
+    const repeat = () => last.forEach((frame) => res.write(frame));
+    repeat();
+    upstreamResponse.on('data', (chunk) => {
       res.write(chunk);
       const frames = chunk.toString().split(/(?<=\n\n)/);
       last = [...last, ...frames.filter((frame) => frame.startsWith('id: '))].slice(-count);
-      again();
+      repeat();
     });
     return undefined;
   };

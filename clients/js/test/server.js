@@ -10,10 +10,10 @@ import { connect } from '../src/index.js';
 export const SECRET = 'a secret of the tests, of 32 bytes or more';
 const BINARY = process.env.RIDEWIRE_BIN ?? fileURLToPath(new URL('../../../target/release/ridewire', import.meta.url));
 
-// A test file that hangs is sent SIGTERM; servers are ended on exit, which a signal alone is not.
+// The runner sends SIGTERM to a test file that hangs. Servers are stopped on exit, which a signal alone does not trigger.
 for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => process.exit(1));
 
-/** A token as a login would give it; its times in seconds from now. */
+/** Creates a token as a login would. `ttl` is in seconds. */
 export function token(sub, role, ttl = 3_600) {
   const now = Math.floor(Date.now() / 1_000);
   const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
@@ -21,10 +21,10 @@ export function token(sub, role, ttl = 3_600) {
   return `${text}.${createHmac('sha256', SECRET).update(text).digest('base64url')}`;
 }
 
-/** A server with a private Postgres. Its replicas end with it. */
+/** Starts a server with a private Postgres. Its replicas stop with it. */
 export async function startServer(env = {}) {
   const directory = await mkdtemp('/tmp/ridewire-js-');
-  // As root, Postgres runs as somebody else, who has to get there.
+  // When the server runs as root, Postgres runs as another user, who needs access to the directory.
   await chmod(directory, 0o711);
   const dataDir = `${directory}/data`;
   const server = await start({ RIDEWIRE_DATA_DIR: dataDir, ...env });
@@ -53,7 +53,7 @@ async function start(env) {
       RIDEWIRE_JWT_SECRET: SECRET,
       RIDEWIRE_LOG: 'error',
       RIDEWIRE_DRAIN_WINDOW: '1s',
-      // A Postgres that is there is waited for, however busy the machine is.
+      // A long timeout, because the machine may be busy.
       RIDEWIRE_DATABASE_TIMEOUT: '60s',
       ...env,
     },
@@ -76,23 +76,23 @@ async function start(env) {
   return { url, stop: () => end('SIGTERM'), kill: () => end('SIGKILL') };
 }
 
-/** A slow machine is waited for: what a client takes for lost is another test's business. */
-const PATIENT = { request: 60_000, send: 120_000 };
+/** Long timeouts for slow machines. Other tests cover lost requests. */
+const LONG_TIMEOUTS = { request: 60_000, send: 120_000 };
 
-/** A ride of its own for each test, with clients for its people. */
+/** Creates a new ride, with clients for its participants. */
 let rides = 0;
 export async function newRide(server, { riderId = 'rider_1', driverId = 'driver_1' } = {}) {
   rides += 1;
   const rideId = `ride_${rides}`;
   const at = (url, sub, role, { timing, ...options } = {}) =>
-    connect({ baseUrl: url, token: () => token(sub, role), timing: { ...PATIENT, ...timing }, ...options });
+    connect({ baseUrl: url, token: () => token(sub, role), timing: { ...LONG_TIMEOUTS, ...timing }, ...options });
   const service = at(server.url, 'platform', 'service');
   await service.request('PUT', `/rides/${rideId}`, { body: { riderId, driverId } });
   return {
     rideId,
     service,
     rider: at(server.url, riderId, 'rider'),
-    /** The driver, through whatever is in between. */
+    /** The driver's client, optionally through a proxy. */
     driver: (options = {}, url = server.url) => at(url, 'driver_1', 'driver', options),
   };
 }

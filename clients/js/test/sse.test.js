@@ -22,11 +22,11 @@ const FRAMES = [
   { type: 'message', id: '8', data: '' },
 ];
 
-test('a stream is read as the standard has it', () => {
+test('a stream is parsed as the standard requires', () => {
   assert.deepEqual(parse([bytes(TEXT)]), { frames: FRAMES, retries: [1500] });
 });
 
-test('it does not matter where it is cut, not even within a character or a CRLF', () => {
+test('a stream may be split anywhere, also within a character or a CRLF', () => {
   const whole = bytes(TEXT);
   for (let at = 0; at <= whole.length; at += 1) {
     assert.deepEqual(parse([whole.subarray(0, at), whole.subarray(at)]).frames, FRAMES, `cut at ${at}`);
@@ -34,6 +34,6 @@ test('it does not matter where it is cut, not even within a character or a CRLF'
   assert.deepEqual(parse(Array.from(whole, (byte) => Uint8Array.of(byte))).frames, FRAMES);
 });
 
-test('an id with a NUL in it is none', () => {
+test('an id that contains NUL is ignored', () => {
   assert.equal(parse([bytes('id: a\0b\ndata: x\n\n')]).frames[0].id, undefined);
 });

@@ -1,6 +1,6 @@
 /**
- * Receives `message.undelivered` from Ridewire, and pushes it to phones: by FCM (Android) and by APNs (iOS). Node 20 or newer, no
- * packages. Started with its settings in the environment: see docs/how-to/push.md.
+ * Receives `message.undelivered` from Ridewire, and pushes it to phones with FCM (Android) and APNs (iOS). Needs Node 20 or newer
+ * and no packages. docs/how-to/push.md describes its environment variables.
  */
 import { createHmac, sign, timingSafeEqual } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
@@ -20,21 +20,21 @@ const {
   APNS_URL = 'https://api.push.apple.com',
 } = process.env;
 
-/** How long a push is of use, in seconds. */
+/** The time to live of a push, in seconds. */
 const TTL = 24 * 3_600;
-/** How much the clocks of Ridewire and of this machine may differ, in seconds. */
+/** The maximum difference between the clocks of Ridewire and this machine, in seconds. */
 const TOLERANCE = 300;
 const seconds = () => Math.floor(Date.now() / 1_000);
 
-/** A failure that may pass: Ridewire sends the event again, after `retryAfter` seconds if given. */
-class Later extends Error {
+/** A temporary failure: Ridewire sends the event again, after `retryAfter` seconds if given. */
+class RetryableError extends Error {
   constructor(message, retryAfter) {
     super(message);
     this.retryAfter = retryAfter;
   }
 }
 
-/** The tokens of each user's devices: `{"driver_1": [{"platform": "fcm", "token": "…"}]}`. Yours are in a table, by user. */
+/** The tokens of each user's devices: `{"driver_1": [{"platform": "fcm", "token": "…"}]}`. Replace it with a database table. */
 class Devices {
   #users;
   #saved = Promise.resolve();
@@ -62,18 +62,18 @@ class Devices {
   }
 }
 
-/** Whether a request is signed by Ridewire, and not an old one repeated (Standard Webhooks 1.0). */
+/** Returns whether Ridewire signed a request within the last minutes (Standard Webhooks 1.0). */
 function isSigned(headers, body) {
   const { 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': signatures = '' } = headers;
   if (!(Math.abs(seconds() - Number(timestamp)) <= TOLERANCE)) return false;
   const secret = Buffer.from(RIDEWIRE_WEBHOOK_SECRET.replace(/^whsec_/, ''), 'base64');
   const expected = Buffer.from(`v1,${createHmac('sha256', secret).update(`${id}.${timestamp}.`).update(body).digest('base64')}`);
-  // There are two while the secret is being replaced.
+  // There are two signatures while the secret is rotated.
   return signatures.split(' ').map((text) => Buffer.from(text))
     .some((given) => given.length === expected.length && timingSafeEqual(given, expected));
 }
 
-/** A JSON Web Token. */
+/** Returns a signed JSON Web Token. */
 function jwt(header, claims, key) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const signed = `${part({ typ: 'JWT', ...header })}.${part(claims)}`;
@@ -101,7 +101,7 @@ class Fcm {
         // Reaches a phone in Doze.
         priority: 'HIGH',
         ttl: `${left}s`,
-        // Of the pushes that wait for a phone, and of the notifications on it, the last one of each ride stays.
+        // Only the last waiting push and the last notification of each ride remain.
         collapse_key: rideId,
         notification: { tag: rideId, notification_count: unreadCount },
       },
@@ -118,13 +118,13 @@ class Fcm {
     if (codes.includes('UNREGISTERED')) return false;
     if (response.status === 401) this.#access = undefined;
     if (response.status === 401 || response.status === 429 || response.status >= 500) {
-      throw new Later(`FCM: ${response.status}`, response.headers.get('retry-after'));
+      throw new RetryableError(`FCM: ${response.status}`, response.headers.get('retry-after'));
     }
-    console.error(`FCM will not take a push: ${response.status} ${error.message}`);
+    console.error(`FCM rejected a push: ${response.status} ${error.message}`);
     return true;
   }
 
-  /** An access token of the service account, for as long as it lasts. */
+  /** Returns an access token of the service account, cached until it expires. */
   async #token() {
     if (this.#access?.until > seconds()) return this.#access.token;
     const { client_email: iss, private_key: key, token_uri: aud } = this.#account;
@@ -132,9 +132,9 @@ class Fcm {
     const assertion = jwt({ alg: 'RS256' }, { iss, scope, aud, iat: seconds(), exp: seconds() + 3_600 }, key);
     const body = new URLSearchParams({ grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer', assertion });
     const response = await fetch(aud, { method: 'POST', body, signal: AbortSignal.timeout(10_000) });
-    if (!response.ok) throw new Later(`Google's token server: ${response.status}`);
-    const { access_token: token, expires_in: lasts } = await response.json();
-    this.#access = { token, until: seconds() + lasts - 60 };
+    if (!response.ok) throw new RetryableError(`Google's token server: ${response.status}`);
+    const { access_token: token, expires_in: lifetime } = await response.json();
+    this.#access = { token, until: seconds() + lifetime - 60 };
     return token;
   }
 }
@@ -160,18 +160,18 @@ class Apns {
       'apns-push-type': 'alert',
       'apns-priority': '10',
       'apns-expiration': String(seconds() + left),
-      // The next push of the ride replaces this one: at most 64 bytes, as a ride's id has.
+      // The next push of the ride replaces this one. At most 64 bytes, which a ride's id never exceeds.
       'apns-collapse-id': rideId,
     }, JSON.stringify({ aps, rideId, messageId }));
     if (status === 200) return true;
     if (status === 410 || reason === 'BadDeviceToken') return false;
     if (reason === 'ExpiredProviderToken') this.#provider = undefined;
-    if (reason === 'ExpiredProviderToken' || status === 429 || status >= 500) throw new Later(`APNs: ${status} ${reason}`, retryAfter);
-    console.error(`APNs will not take a push: ${status} ${reason}`);
+    if (reason === 'ExpiredProviderToken' || status === 429 || status >= 500) throw new RetryableError(`APNs: ${status} ${reason}`, retryAfter);
+    console.error(`APNs rejected a push: ${status} ${reason}`);
     return true;
   }
 
-  /** Signs for the team: anew before an hour has passed, and not more often than every 20 minutes. */
+  /** Returns a provider token. APNs requires a new one within an hour, and at most one every 20 minutes. */
   #token() {
     if (!(this.#provider?.until > seconds())) {
       const token = jwt({ alg: 'ES256', kid: APNS_KEY_ID }, { iss: APNS_TEAM_ID, iat: seconds() }, this.#key);
@@ -182,7 +182,7 @@ class Apns {
 
   #request(path, headers, body) {
     return new Promise((resolve, reject) => {
-      const failed = (error) => reject(new Later(`APNs: ${error.message}`));
+      const failed = (error) => reject(new RetryableError(`APNs: ${error.message}`));
       if (!this.#session || this.#session.closed || this.#session.destroyed) {
         const session = connect(APNS_URL);
         session.on('error', failed).on('goaway', () => session.close());
@@ -191,7 +191,7 @@ class Apns {
       const stream = this.#session.request({ ':method': 'POST', ':path': path, ...headers });
       let head;
       let text = '';
-      stream.setTimeout(10_000, () => stream.destroy(new Error('no answer')));
+      stream.setTimeout(10_000, () => stream.destroy(new Error('no response')));
       stream.on('response', (given) => {
         head = given;
       });
@@ -213,8 +213,8 @@ const devices = await Devices.load();
 const services = { fcm: FCM_ACCOUNT && (await Fcm.load()), apns: APNS_KEY && (await Apns.load()) };
 
 /**
- * The devices that have an event already, by its id: the same at each attempt. Yours are in a table, with a unique key; what is
- * forgotten here costs a repeated push, which replaces itself.
+ * The devices that have received an event, by its id, which is the same at each attempt. Replace it with a table with a unique key.
+ * A lost entry costs a repeated push, which replaces the earlier one.
  */
 const pushed = new Map();
 
@@ -224,7 +224,7 @@ function pushedOf(id) {
   return pushed.get(id);
 }
 
-/** Pushes an event to the devices of its user that do not have it. Fails where it has to be sent again. */
+/** Pushes an event to the devices of its user that have not received it. Throws if the event must be sent again. */
 async function push(id, { rideId, userId, messageId, unreadCount, at }) {
   const left = Math.floor(Date.parse(at) / 1_000) + TTL - seconds();
   if (left <= 0) return;

@@ -1,15 +1,14 @@
-//! What a poll has acknowledged itself: the deliveries that its own cursor stands for. An event that says no more than that
-//! is nothing to wake its caller for.
+//! The deliveries that a poll's own cursor has acknowledged. An event that only reports such a delivery does not end the poll's wait.
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::reader::{Cursor, Handed};
+use super::reader::{Cursor, EventWithCursor};
 use crate::domain::{Caller, EventType, RideId, RideSnapshot, Seq, UserId};
-use crate::http::pages::PAGE_BYTES;
+use crate::http::page_size::PAGE_BYTES;
 
-/// What a poll has acknowledged, ride by ride.
+/// The deliveries that a poll has acknowledged, per ride.
 pub(super) struct Acknowledged {
     by: UserId,
     rides: HashMap<RideId, Delivered>,
@@ -17,7 +16,7 @@ pub(super) struct Acknowledged {
 
 struct Delivered {
     up_to: Seq,
-    /// Where the log ended before: what it had then, an earlier request has acknowledged.
+    /// The log's head before the acknowledgement. Events up to there were caused by an earlier request.
     head: Seq,
 }
 
@@ -30,18 +29,18 @@ struct Data<'a> {
 }
 
 impl Acknowledged {
-    /// Nothing yet, by this caller.
+    /// Creates an empty set for this caller.
     pub(super) fn by(caller: &Caller) -> Self {
         Self { by: caller.user.clone(), rides: HashMap::new() }
     }
 
-    /// Notes what a cursor has acknowledged on a ride, as it was before.
+    /// Notes that a cursor has acknowledged delivery on a ride up to `up_to`. `snapshot` is the ride before that.
     pub(super) fn note(&mut self, snapshot: &RideSnapshot, up_to: Seq) {
         self.rides.insert(snapshot.ride.id.clone(), Delivered { up_to, head: snapshot.head });
     }
 
-    /// Whether an event says this and nothing else.
-    pub(super) fn is_all_of(&self, Handed { event, .. }: &Handed) -> bool {
+    /// Returns whether an event reports only such a delivery.
+    pub(super) fn covers(&self, EventWithCursor { event, .. }: &EventWithCursor) -> bool {
         if event.kind != EventType::MessageDelivered || self.rides.is_empty() {
             return false;
         }
@@ -52,53 +51,53 @@ impl Acknowledged {
     }
 }
 
-/// Events for an answer, and whether any of them is worth one.
+/// The events of a poll's response, and whether one of them ends the wait.
 #[derive(Default)]
 pub(super) struct Page {
-    pub(super) events: Vec<Handed>,
-    /// Where the reader was before the first of them.
-    before: Option<Cursor>,
-    wakes: bool,
+    pub(super) events: Vec<EventWithCursor>,
+    /// The reader's cursor before the first event.
+    start: Option<Cursor>,
+    ends_wait: bool,
     bytes: usize,
 }
 
 impl Page {
-    /// Whether the poll is to be answered.
-    pub(super) fn wakes(&self) -> bool {
-        self.wakes
+    /// Returns whether the poll must respond now.
+    pub(super) fn ends_wait(&self) -> bool {
+        self.ends_wait
     }
 
-    /// Notes where the reader is, while there is nothing.
-    pub(super) fn begin(&mut self, cursor: impl FnOnce() -> Cursor) {
+    /// Notes the reader's cursor, as long as there are no events.
+    pub(super) fn note_cursor(&mut self, cursor: impl FnOnce() -> Cursor) {
         if self.events.is_empty() {
-            self.before = Some(cursor());
+            self.start = Some(cursor());
         }
     }
 
-    /// Takes an event that the poll asks for, or notes that one was passed.
-    pub(super) fn take(&mut self, handed: Handed, passes: bool, acknowledged: &Acknowledged) {
+    /// Adds an event if it passes the filter. Otherwise it only moves the cursor.
+    pub(super) fn push(&mut self, event: EventWithCursor, passes: bool, acknowledged: &Acknowledged) {
         if passes {
-            self.wakes |= !acknowledged.is_all_of(&handed);
-            self.bytes += handed.bytes();
-            self.events.push(handed);
+            self.ends_wait |= !acknowledged.covers(&event);
+            self.bytes += event.bytes();
+            self.events.push(event);
         } else if self.events.is_empty() {
-            self.before = Some(handed.cursor);
+            self.start = Some(event.cursor);
         }
     }
 
-    /// Whether it has as many bytes as a response holds.
+    /// Returns whether the page has as many bytes as a response may have.
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= PAGE_BYTES
     }
 
-    /// Leaves events that a response does not hold to the next poll: where that begins, if there are any.
-    pub(super) fn cut(&mut self) -> Option<Cursor> {
+    /// Removes events that exceed the size of a response. Returns the cursor from which the next poll continues, if it has removed any.
+    pub(super) fn truncate(&mut self) -> Option<Cursor> {
         let mut bytes = 0;
-        let over = self.events.iter().position(|handed| {
-            bytes += handed.bytes();
+        let over = self.events.iter().position(|event| {
+            bytes += event.bytes();
             bytes > PAGE_BYTES
         });
-        // At least one, however large.
+        // At least one event, however large.
         let kept = over?.max(1);
         if kept == self.events.len() {
             return None;
@@ -107,12 +106,12 @@ impl Page {
         self.events.last().map(|last| last.cursor.clone())
     }
 
-    /// Leaves events that are worth no answer to the next poll: where that begins, if there are any.
-    pub(super) fn leave(&mut self) -> Option<Cursor> {
-        if self.wakes || self.events.is_empty() {
+    /// Removes events that do not end the wait. Returns the cursor from which the next poll continues, if it has removed any.
+    pub(super) fn defer(&mut self) -> Option<Cursor> {
+        if self.ends_wait || self.events.is_empty() {
             return None;
         }
         self.events.clear();
-        self.before.take()
+        self.start.take()
     }
 }

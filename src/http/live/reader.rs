@@ -1,107 +1,109 @@
-//! What streams and polls read from: one ride, everything of the caller's, or the feed.
+//! The sources of streams and polls: one ride, all the caller's events, or the feed.
 
 use std::fmt;
 
 use bytes::Bytes;
+use serde::Deserialize;
 
-use super::handed::ride_of;
 use super::state::{GapView, State};
 use crate::domain::{RideId, RideRole, Seq};
 use crate::http::context::Api;
 use crate::http::metrics::Transport;
-use crate::realtime::{Closed, Event, FeedReader, Follow, Gap, Merged, MergedNext, Next, Value};
+use crate::realtime::{
+    CloseReason, Event, FeedReader, Gap, MergedItem, MergedReader, RideItem, RideReader, StateFrame,
+};
 use crate::store::StoreError;
 
-/// A follower, of whatever it may be.
+/// A reader of events, of any source.
 pub(super) trait Reader: Send + 'static {
-    /// The least limit of events that it can keep to.
-    const LEAST: usize;
+    /// The smallest limit of events that the reader can respect.
+    const MIN_LIMIT: usize;
 
-    /// Waits for what comes next, at most `limit` events. Dropping the future loses nothing.
-    fn next(&mut self, limit: usize) -> impl Future<Output = Turn> + Send;
+    /// Waits for the next item: at most `limit` events. Cancel-safe: if the future is dropped, no event is lost.
+    fn next(&mut self, limit: usize) -> impl Future<Output = StreamItem> + Send;
 
-    /// Up to where events were handed out.
+    /// Returns the cursor after the delivered events.
     fn cursor(&self) -> Cursor;
 
-    /// Whether there is something to hand out now.
+    /// Returns whether an item can be delivered without waiting.
     fn is_behind(&self) -> bool;
 
-    /// Whether what is followed goes on: a ride that has not ended.
-    fn is_going_on(&self) -> bool;
+    /// Returns whether the source is ongoing: for a ride, whether it has not ended.
+    fn source_is_ongoing(&self) -> bool;
 
-    /// The ride that a message of it is on, where whoever follows is a participant there.
+    /// Returns the ride of a message, if the caller is a participant of that ride.
     fn ride_as_participant(&self, message: &Event) -> Option<RideId>;
 
-    /// What is followed, as it is now. (`&mut`, since a merged follower cannot be shared between threads.)
+    /// Loads the current state of the source. (`&mut`, because a merged reader cannot be shared between threads.)
     fn state(&mut self) -> impl Future<Output = Result<State, StoreError>> + Send;
 }
 
-/// What comes next for a reader.
-pub(super) enum Turn {
-    Events(Vec<Handed>),
-    Values(Vec<Value>),
+/// The next item of a reader.
+pub(super) enum StreamItem {
+    Events(Vec<EventWithCursor>),
+    Updates(Vec<StateFrame>),
     Gap(GapView, Cursor),
-    /// Other rides are left out than before.
-    Omitted,
-    Closed(Closed),
+    /// The set of rides that the merged stream omits has changed; a new sync lists it.
+    OmittedRidesChanged,
+    Closed(CloseReason),
 }
 
-/// A position: what a client gives to continue.
+/// A cursor, with which a client resumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cursor {
-    /// On a ride, or on the feed.
+    /// A cursor of a ride or of the feed.
     Seq(Seq),
-    /// On many topics.
-    Places(String),
+    /// A cursor of a merged stream.
+    Merged(String),
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Seq(seq) => seq.fmt(f),
-            Self::Places(places) => f.write_str(places),
+            Self::Merged(cursor) => f.write_str(cursor),
         }
     }
 }
 
-/// An event, and the position after it.
-pub(super) struct Handed {
+/// An event, and the cursor after it.
+pub(super) struct EventWithCursor {
     pub(super) event: Event,
     pub(super) cursor: Cursor,
 }
 
-impl Handed {
-    /// About how much of a response it takes.
+impl EventWithCursor {
+    /// Returns about how many bytes of a response the event takes.
     pub(super) fn bytes(&self) -> usize {
         let cursor = match &self.cursor {
             Cursor::Seq(_) => 0,
-            Cursor::Places(places) => places.len(),
+            Cursor::Merged(cursor) => cursor.len(),
         };
         self.event.size() + cursor
     }
 
-    /// The event as a frame. On a ride it is the one that all readers share.
+    /// Returns the event as an SSE frame. On a ride, all readers share the frame.
     pub(super) fn frame(&self) -> Bytes {
         match &self.cursor {
             Cursor::Seq(_) => self.event.frame().clone(),
-            Cursor::Places(places) => self.event.frame_as(places),
+            Cursor::Merged(cursor) => self.event.frame_as(cursor),
         }
     }
 }
 
-/// Records that these are handed out now.
-pub(super) fn trace(events: &[Handed], api: &Api, transport: Transport) {
-    for Handed { event, .. } in events {
+/// Records a trace span for each sampled event that is now delivered.
+pub(super) fn record_spans(events: &[EventWithCursor], api: &Api, transport: Transport) {
+    for EventWithCursor { event, .. } in events {
         if let Some(trace) = &event.trace {
-            api.traces.delivered(**trace, event.seq, transport.as_str(), event.arrived);
+            api.traces.delivered(**trace, event.seq, transport.as_str(), event.received_at);
         }
     }
 }
 
-impl Reader for Follow {
-    const LEAST: usize = 1;
+impl Reader for RideReader {
+    const MIN_LIMIT: usize = 1;
 
-    async fn next(&mut self, limit: usize) -> Turn {
+    async fn next(&mut self, limit: usize) -> StreamItem {
         Self::next(self, limit).await.into()
     }
 
@@ -113,8 +115,8 @@ impl Reader for Follow {
         Self::is_behind(self)
     }
 
-    fn is_going_on(&self) -> bool {
-        Self::is_going_on(self)
+    fn source_is_ongoing(&self) -> bool {
+        Self::is_ongoing(self)
     }
 
     fn ride_as_participant(&self, _: &Event) -> Option<RideId> {
@@ -126,22 +128,22 @@ impl Reader for Follow {
     }
 }
 
-impl From<Next> for Turn {
-    fn from(next: Next) -> Self {
-        let handed = |event: Event| Handed { cursor: Cursor::Seq(event.seq), event };
-        match next {
-            Next::Events(events) => Self::Events(events.into_iter().map(handed).collect()),
-            Next::Values(values) => Self::Values(values),
-            Next::Gap(gap) => Self::Gap(gap.into(), Cursor::Seq(gap.to)),
-            Next::Closed(closed) => Self::Closed(closed),
+impl From<RideItem> for StreamItem {
+    fn from(item: RideItem) -> Self {
+        let with_cursor = |event: Event| EventWithCursor { cursor: Cursor::Seq(event.seq), event };
+        match item {
+            RideItem::Events(events) => Self::Events(events.into_iter().map(with_cursor).collect()),
+            RideItem::Updates(updates) => Self::Updates(updates),
+            RideItem::Gap(gap) => Self::Gap(gap.into(), Cursor::Seq(gap.to)),
+            RideItem::Closed(closed) => Self::Closed(closed),
         }
     }
 }
 
 impl Reader for FeedReader {
-    const LEAST: usize = 1;
+    const MIN_LIMIT: usize = 1;
 
-    async fn next(&mut self, limit: usize) -> Turn {
+    async fn next(&mut self, limit: usize) -> StreamItem {
         Self::next(self, limit).await.into()
     }
 
@@ -153,7 +155,7 @@ impl Reader for FeedReader {
         Self::is_behind(self)
     }
 
-    fn is_going_on(&self) -> bool {
+    fn source_is_ongoing(&self) -> bool {
         true
     }
 
@@ -166,37 +168,37 @@ impl Reader for FeedReader {
     }
 }
 
-impl Reader for Merged {
-    /// What comes next was asked for before the limit was known.
-    const LEAST: usize = Self::PAGE;
+impl Reader for MergedReader {
+    /// The next item is requested before the limit is known.
+    const MIN_LIMIT: usize = Self::PAGE;
 
-    async fn next(&mut self, _: usize) -> Turn {
+    async fn next(&mut self, _: usize) -> StreamItem {
         match Self::next(self).await {
-            MergedNext::Events(events) => {
-                let handed = events.into_iter();
-                let handed = handed.map(|one| Handed { event: one.event, cursor: Cursor::Places(one.cursor) });
-                Turn::Events(handed.collect())
+            MergedItem::Events(events) => {
+                let events = events.into_iter();
+                let events = events.map(|one| EventWithCursor { event: one.event, cursor: Cursor::Merged(one.cursor) });
+                StreamItem::Events(events.collect())
             }
-            MergedNext::Values(values) => Turn::Values(values),
-            MergedNext::Gap(topic, gap) => {
-                let cursor = Cursor::Places(Self::cursor(self));
-                Turn::Gap(GapView::of(&topic, gap), cursor)
+            MergedItem::Updates(updates) => StreamItem::Updates(updates),
+            MergedItem::Gap(topic, gap) => {
+                let cursor = Cursor::Merged(Self::cursor(self));
+                StreamItem::Gap(GapView::of(&topic, gap), cursor)
             }
-            MergedNext::Omitted => Turn::Omitted,
-            MergedNext::Reset => Turn::Closed(Closed::Reset),
+            MergedItem::OmittedRidesChanged => StreamItem::OmittedRidesChanged,
+            MergedItem::Reset => StreamItem::Closed(CloseReason::Reset),
         }
     }
 
     fn cursor(&self) -> Cursor {
-        Cursor::Places(Self::cursor(self))
+        Cursor::Merged(Self::cursor(self))
     }
 
     fn is_behind(&self) -> bool {
         Self::is_behind(self)
     }
 
-    fn is_going_on(&self) -> bool {
-        Self::is_going_on(self)
+    fn source_is_ongoing(&self) -> bool {
+        Self::is_ongoing(self)
     }
 
     fn ride_as_participant(&self, message: &Event) -> Option<RideId> {
@@ -208,6 +210,18 @@ impl Reader for Merged {
         let (rides, drivers) = (self.snapshots().await?, self.drivers().await?);
         Ok(State::All { rides, drivers, omitted: self.omitted().to_vec() })
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageData<'a> {
+    ride_id: &'a str,
+}
+
+/// Returns the ride that the data of a `message:new` names.
+fn ride_of(data: &str) -> Option<RideId> {
+    let MessageData { ride_id } = serde_json::from_str(data).ok()?;
+    RideId::parse(ride_id).ok()
 }
 
 impl From<Gap> for GapView {

@@ -1,4 +1,4 @@
-//! What a stream or poll is asked to do.
+//! The parameters of streams and polls, and the opening of a ride.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,34 +9,34 @@ use salvo::http::header::HeaderName;
 use crate::domain::{Caller, Error, EventType, Filter, RideId, RideSnapshot, Seq};
 use crate::http::context::Api;
 use crate::http::params::query;
-use crate::realtime::{Attend, Follow, OpenError, Opened, Places};
+use crate::realtime::{MergedCursor, OpenError, RideReader, RideStart, TrackPresence};
 use crate::writer::CloseRide;
 
-/// Where a browser's stream was cut.
+/// The last id that a browser received before it reconnected.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Begins to follow a ride. One whose chat window has passed for everyone is closed first, if nobody has done that yet: whether
-/// anything more will come is decided by that alone.
-pub(super) async fn follow_ride(
+/// Opens a ride. If the chat window has passed for everyone and the ride is not closed yet, it is closed first, because only the closing
+/// determines whether more events will follow.
+pub(super) async fn open_ride(
     api: &Api,
     caller: &Caller,
     ride: RideId,
     cursor: Option<Seq>,
-) -> Result<(Follow, Opened), OpenError> {
-    let reader = Arc::new(api.reader(caller));
-    let (follow, opened) = Follow::open(Arc::clone(&reader), ride.clone(), cursor).await?;
-    if !opened.is_to_be_closed {
-        return Ok((follow, opened));
+) -> Result<(RideReader, RideStart), OpenError> {
+    let context = Arc::new(api.read_context(caller));
+    let (reader, opened) = RideReader::open(Arc::clone(&context), ride.clone(), cursor).await?;
+    if !opened.is_due_to_close {
+        return Ok((reader, opened));
     }
     match api.writer.submit(CloseRide { ride: ride.clone() }).await {
-        Ok(()) => Follow::open(reader, ride, cursor).await,
-        // Then somebody else will; until then it is followed as any.
-        Err(_) => Ok((follow, opened)),
+        Ok(()) => RideReader::open(context, ride, cursor).await,
+        // Another replica will close it. Until then, the ride is read as any other.
+        Err(_) => Ok((reader, opened)),
     }
 }
 
-/// Takes a cursor for what it says: that others' messages up to there have reached the caller. Not where the caller
-/// does not take messages, and not where the cursor is from another life of the log. Returns up to where, if at all.
+/// Acknowledges delivery of others' messages up to the cursor. It does nothing if the filter excludes messages, or if the cursor is from a
+/// time before the database was restored. Returns the acknowledged position, if any.
 pub(super) fn acknowledge(
     api: &Api,
     caller: &Caller,
@@ -49,25 +49,25 @@ pub(super) fn acknowledge(
     Some(up_to)
 }
 
-/// What a reader of everything attends: each ride that they are on, and for `grace` after.
-pub(super) fn merged_attend(api: &Arc<Api>, grace: Duration) -> Attend {
+/// Returns a function that tracks the caller's presence on each ride of a merged stream, until `grace` after the stream's end.
+pub(super) fn track_merged_presence(api: &Arc<Api>, grace: Duration) -> TrackPresence {
     let api = Arc::clone(api);
-    Box::new(move |follow| api.attend(follow, grace))
+    Box::new(move |reader| api.track_presence(reader, grace))
 }
 
-/// The `types` parameter.
+/// Parses the `types` parameter.
 pub(super) fn filter(req: &Request) -> Filter {
     query(req, "types").map(Filter::parse).unwrap_or_default()
 }
 
-/// A position on everything of the caller's, if one was given.
-pub(super) fn places(name: &str, text: Option<&str>, caller: &Caller) -> Result<Option<Places>, Error> {
-    let parse = |text| Places::parse(text, &caller.user).map_err(|detail| Error::invalid(name, detail));
+/// Parses a cursor of a merged stream, if one was given.
+pub(super) fn merged_cursor(name: &str, text: Option<&str>, caller: &Caller) -> Result<Option<MergedCursor>, Error> {
+    let parse = |text| MergedCursor::parse(text, &caller.user).map_err(|detail| Error::invalid(name, detail));
     text.map(parse).transpose()
 }
 
-/// The last id that a browser has received, as `parse` reads it. It takes precedence over `?after=`, since a browser that
-/// reconnects repeats its old URL. An empty one is none (HTML standard, section 9.2.4).
+/// Parses the last id that a browser has received, with `parse`. It takes precedence over `?after=`, because a browser that reconnects
+/// repeats its old URL. An empty id counts as absent (HTML standard, section 9.2.4).
 ///
 /// Polyfills that cannot set headers send `?lastEventId=`; the header takes precedence. Both must be well-formed.
 pub(super) fn last_event_id<T>(

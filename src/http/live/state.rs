@@ -1,27 +1,27 @@
-//! Rides as streams and polls show them.
+//! The state of rides, as streams and polls send it.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{Caller, RideId, RideRole, RideSnapshot, RideView, Seq, Signal, Time, Topic, UserId};
+use crate::domain::{Caller, RideId, RideRole, RideSnapshot, RideView, Seq, StateUpdate, Time, Topic, UserId};
 use crate::http::context::Api;
 use crate::realtime::{Gap, Hub};
 
-/// `state`: the ride, read in one snapshot with the head `asOf`.
+/// `state`: the ride, read in one snapshot with the log's head `asOf`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct StateView<'a> {
     as_of: Seq,
     ride: RideView<'a>,
     participants: Vec<ParticipantView<'a>>,
-    receipts: Vec<MarkView<'a>>,
+    receipts: Vec<WatermarksView<'a>>,
     location: Option<&'a RawValue>,
     typing: Vec<UserId>,
 }
 
-/// Somebody on the ride.
+/// A participant of the ride.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct ParticipantView<'a> {
@@ -31,83 +31,87 @@ pub(in crate::http) struct ParticipantView<'a> {
     since: Option<Time>,
 }
 
-/// A user's marks.
+/// A user's watermarks.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::http) struct MarkView<'a> {
+pub(in crate::http) struct WatermarksView<'a> {
     user_id: &'a UserId,
     delivered_seq: Seq,
     read_seq: Seq,
 }
 
-/// Those who are on the ride.
+/// Returns the current participants of a ride.
 pub(in crate::http) fn participants(snapshot: &RideSnapshot) -> Vec<ParticipantView<'_>> {
     snapshot
-        .present()
-        .map(|person| ParticipantView {
-            user_id: &person.user,
-            role: person.role,
-            online: person.presence.is_some_and(|presence| presence.online),
-            since: person.presence.map(|presence| presence.since),
+        .current_participants()
+        .map(|participant| ParticipantView {
+            user_id: &participant.user,
+            role: participant.role,
+            online: participant.presence.is_some_and(|presence| presence.online),
+            since: participant.presence.map(|presence| presence.since),
         })
         .collect()
 }
 
-/// The marks of those who are on the ride, zeros included, and of support where it has any. Those of somebody who
-/// has left say nothing to those who are there now.
-pub(in crate::http) fn marks(snapshot: &RideSnapshot) -> Vec<MarkView<'_>> {
+/// Returns the watermarks of the current participants, zeros included, and of support users that have any. The watermarks of a participant
+/// who has left are not shown.
+pub(in crate::http) fn receipts(snapshot: &RideSnapshot) -> Vec<WatermarksView<'_>> {
     let of = |user: &UserId| snapshot.receipts.0.iter().find(|receipt| receipt.user == *user);
-    let mark = |user| {
-        let known = of(user);
-        MarkView {
+    let watermarks = |user| {
+        let receipt = of(user);
+        WatermarksView {
             user_id: user,
-            delivered_seq: known.map_or(0, |receipt| receipt.delivered_seq),
-            read_seq: known.map_or(0, |receipt| receipt.read_seq),
+            delivered_seq: receipt.map_or(0, |receipt| receipt.delivered_seq),
+            read_seq: receipt.map_or(0, |receipt| receipt.read_seq),
         }
     };
-    // One who was support and is on the ride now is there already.
-    let is_present = |user: &UserId| snapshot.present().any(|person| person.user == *user);
+    // A support user who is now a participant is in the list already.
+    let is_participant = |user: &UserId| snapshot.current_participants().any(|participant| participant.user == *user);
     let support = snapshot.receipts.0.iter().filter(|receipt| receipt.role == RideRole::Support);
-    // Of one who has nothing that the reader may see, there is nothing to show.
-    let support = support.filter(|receipt| !is_present(&receipt.user) && receipt.delivered_seq > 0);
-    snapshot.present().map(|person| mark(&person.user)).chain(support.map(|receipt| mark(&receipt.user))).collect()
+    // A support user whose watermark the reader may not see is left out.
+    let support = support.filter(|receipt| !is_participant(&receipt.user) && receipt.delivered_seq > 0);
+    snapshot
+        .current_participants()
+        .map(|participant| watermarks(&participant.user))
+        .chain(support.map(|receipt| watermarks(&receipt.user)))
+        .collect()
 }
 
 impl<'a> StateView<'a> {
-    /// A ride as `caller` sees it. Values are shown where they were true in the caller's part of the log, up to `asOf`.
+    /// Returns a ride as `caller` may see it. Latest-only values are included if they were true within the caller's access, up to `asOf`.
     pub(in crate::http) fn of(snapshot: &'a RideSnapshot, caller: &Caller, hub: &Hub) -> Self {
         let access = snapshot.access(caller);
         let is_visible = |seq| seq <= snapshot.head && access.is_some_and(|access| access.covers(seq));
-        // Whoever was taken off the ride types no more; nor does anybody, to a reader who was.
-        let is_there = access.is_some_and(|access| access.until_seq.is_none());
+        // A user who was removed from the ride does not type any more. A reader who was removed does not see typing at all.
+        let is_on_ride = access.is_some_and(|access| access.until_seq.is_none());
         let has_left = |user: &UserId| {
-            let mut times = snapshot.participants.iter().filter(|person| person.user == *user).peekable();
-            times.peek().is_some() && times.all(|person| person.until_seq.is_some())
+            let mut times = snapshot.participants.iter().filter(|participant| participant.user == *user).peekable();
+            times.peek().is_some() && times.all(|participant| participant.until_seq.is_some())
         };
-        let mut typing = hub.typists(&Topic::ride(&snapshot.ride.id), |seq| is_there && is_visible(seq));
+        let mut typing = hub.typing_users(&Topic::ride(&snapshot.ride.id), |seq| is_on_ride && is_visible(seq));
         typing.retain(|user| !has_left(user));
         Self {
             as_of: snapshot.head,
             ride: snapshot.view(caller),
             participants: participants(snapshot),
-            receipts: marks(snapshot),
+            receipts: receipts(snapshot),
             location: snapshot.location.as_ref().filter(|last| is_visible(last.seq)).map(|last| &*last.data),
             typing,
         }
     }
 }
 
-/// What a stream or poll follows, as it was at one moment.
+/// The state of a stream's or poll's source at one moment.
 pub(super) enum State {
     /// A ride.
     Ride(Box<RideSnapshot>),
-    /// All rides of the caller, and to those who see them the drivers who take rides; and which rides are left out.
-    All { rides: Vec<RideSnapshot>, drivers: Option<Vec<Signal>>, omitted: Vec<RideId> },
+    /// All rides of the caller, the available drivers for support and service, and the omitted rides.
+    All { rides: Vec<RideSnapshot>, drivers: Option<Vec<StateUpdate>>, omitted: Vec<RideId> },
     /// The feed, which has no state.
     Feed,
 }
 
-/// The same as it is sent.
+/// The state as it is sent.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum AnyStateView<'a> {
@@ -121,7 +125,7 @@ pub(super) enum AnyStateView<'a> {
 }
 
 impl State {
-    /// The rides that are left out, where it is all that are followed.
+    /// Returns the omitted rides of a merged stream.
     pub(super) fn omitted(&self) -> Option<&[RideId]> {
         match self {
             Self::Ride(_) | Self::Feed => None,
@@ -129,7 +133,7 @@ impl State {
         }
     }
 
-    /// This as the caller sees it.
+    /// Returns the state as the caller may see it.
     pub(super) fn view(&self, api: &Api, caller: &Caller) -> AnyStateView<'_> {
         let view = |snapshot| StateView::of(snapshot, caller, &api.hub);
         match self {
@@ -151,7 +155,7 @@ impl AnyStateView<'_> {
     }
 }
 
-/// Events that a log no longer has. Which log, is said where there are many.
+/// Events that a log no longer has. `topic` names the log on a merged stream.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct GapView {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,7 +165,7 @@ pub(super) struct GapView {
 }
 
 impl GapView {
-    /// A gap in one of many logs.
+    /// A gap in one log of a merged stream.
     pub(super) fn of(topic: &Topic, gap: Gap) -> Self {
         Self { topic: Some(topic.to_string()), from: gap.from, to: gap.to }
     }

@@ -1,35 +1,11 @@
-//! How far behind things are, and how old what must not become old. They are read when Prometheus asks for them.
+//! Gauges of lag, age and expiry. Each scrape sets them.
 //!
-//! What this server does not have (an issuer's keys, a certificate, a feed) has no sample.
+//! A server without the measured thing (an issuer's keys, a certificate, a feed) exports no sample for it.
 
-use std::fmt;
-use std::sync::OnceLock;
-use std::time::Duration;
+use prometheus::{Gauge, GaugeVec, Opts, Registry};
 
-use prometheus::{Gauge, GaugeVec, Histogram, Opts, Registry};
-use tokio::time::timeout;
-
-use crate::http::context::Api;
+use super::ScrapedValues;
 use crate::store::Retention;
-
-/// How long Postgres may take to answer: a scrape does not wait as long as a request may.
-const TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What is watched besides the [`Api`].
-pub struct Watched {
-    /// How long a connection was waited for.
-    pub pool_wait: Histogram,
-    /// How long things are kept.
-    pub retention: Retention,
-    /// When the certificate expires, in seconds of the Unix clock, where there is one.
-    pub certificate_expiry: Box<dyn Fn() -> Option<u64> + Send + Sync>,
-}
-
-impl fmt::Debug for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").field("retention", &self.retention).finish_non_exhaustive()
-    }
-}
 
 /// The gauges.
 #[derive(Debug)]
@@ -38,11 +14,10 @@ pub(super) struct Lags {
     certificate: GaugeVec,
     relay: GaugeVec,
     retention: GaugeVec,
-    watched: OnceLock<Watched>,
 }
 
 impl Lags {
-    /// Adds them to a registry.
+    /// Adds the gauges to a registry.
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             let gauges = GaugeVec::new(Opts::new(name, help), labels)?;
@@ -50,56 +25,45 @@ impl Lags {
             Ok::<_, prometheus::Error>(gauges)
         };
         Ok(Self {
-            jwks: gauges("ridewire_jwks_age_seconds", "Time since the issuer's set of keys was last read.", &[])?,
+            jwks: gauges(
+                "ridewire_jwks_age_seconds",
+                "Time since the issuer's key set (JWKS) was last read successfully, or since the start if it never was, in seconds.",
+                &[],
+            )?,
             certificate: gauges(
                 "ridewire_tls_certificate_expiry_timestamp_seconds",
-                "When the certificate, or one of its chain, expires, since unix epoch in seconds.",
+                "Expiry of the server's certificate, or of the first to expire in its chain, in Unix seconds.",
                 &[],
             )?,
             relay: gauges(
                 "ridewire_feed_relay_lag_seconds",
-                "Age of the oldest committed event that has no position in the feed yet.",
+                "Age of the oldest committed event that has no position in the feed yet, in seconds.",
                 &[],
             )?,
             retention: gauges(
                 "ridewire_retention_lag_seconds",
-                "How long the oldest data is overdue that retention is to delete, by kind.",
+                "How long the oldest expired data is overdue for deletion, by kind of data, in seconds.",
                 &["data"],
             )?,
-            watched: OnceLock::new(),
         })
     }
 
-    /// Watches this from now on.
-    pub(super) fn watch(&self, watched: Watched) {
-        // Once, at the start.
-        drop(self.watched.set(watched));
-    }
-
-    /// Reads all of them; where Postgres does not answer, what it knows is not a number.
-    pub(super) async fn read(&self, api: &Api, has_database: bool) {
+    /// Sets the gauges.
+    pub(super) fn update(&self, values: &ScrapedValues) {
         let only = |gauges: &GaugeVec| -> Gauge { gauges.with_label_values::<&str>(&[]) };
-        if let Some(jwks) = &api.jwks {
-            only(&self.jwks).set(jwks.age().as_secs_f64());
+        if let Some(age) = values.jwks_age {
+            only(&self.jwks).set(age.as_secs_f64());
         }
-        let Some(watched) = self.watched.get() else { return };
-        if let Some(expiry) = (watched.certificate_expiry)() {
+        if let Some(expiry) = values.certificate_expiry {
             only(&self.certificate).set(expiry as f64);
         }
-        if api.relay.is_some() {
-            let lag = async { timeout(TIMEOUT, api.store.relay_lag()).await.ok()?.ok() };
-            let lag = if has_database { lag.await } else { None };
-            only(&self.relay).set(seconds(lag));
+        if let Some(lag) = values.relay_lag {
+            only(&self.relay).set(lag);
         }
-        let lags = async { timeout(TIMEOUT, api.store.retention_lag(watched.retention)).await.ok()?.ok() };
-        let lags = if has_database { lags.await } else { None };
-        for (place, data) in Retention::KINDS.into_iter().enumerate() {
-            let lag = lags.and_then(|lags| lags.get(place).copied());
-            self.retention.with_label_values(&[data]).set(seconds(lag));
+        if let Some(lags) = values.retention_lags {
+            for (data, lag) in Retention::KINDS.into_iter().zip(lags) {
+                self.retention.with_label_values(&[data]).set(lag);
+            }
         }
     }
-}
-
-fn seconds(duration: Option<Duration>) -> f64 {
-    duration.map_or(f64::NAN, |duration| duration.as_secs_f64())
 }

@@ -1,7 +1,7 @@
-//! Metrics of the server's process, under the names that Prometheus' client libraries share.
+//! Metrics of the server's process, under the names that the Prometheus client libraries share.
 //!
-//! CPU time and the limit of open files come from the operating system's calls. Memory, threads and open files are read from
-//! `/proc/self` (proc(5)), so they stay 0 where there is none. All are read when Prometheus asks for them.
+//! CPU time comes from getrusage(2), the limit of open files from getrlimit(2). Memory, threads and open files come from
+//! `/proc/self` (proc(5)); on systems without it they stay 0. Each scrape reads them.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use prometheus::{Counter, IntGauge, Registry};
 
-/// The metrics, and how much CPU time has been counted.
+/// The metrics of the process.
 #[derive(Debug)]
 pub(super) struct ProcessMetrics {
     cpu: Counter,
@@ -22,7 +22,7 @@ pub(super) struct ProcessMetrics {
 }
 
 impl ProcessMetrics {
-    /// Adds them to a registry. The process is taken to start now.
+    /// Adds the metrics to a registry, with the current time as the start of the process.
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
@@ -44,12 +44,12 @@ impl ProcessMetrics {
         })
     }
 
-    /// Reads them.
+    /// Reads the current values.
     pub(super) fn update(&self) {
         if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
             let seconds = |time: TimeVal| time.num_microseconds() as f64 / 1e6;
             let total = seconds(usage.user_time()) + seconds(usage.system_time());
-            // Two scrapes at once may come here in either order; a counter never goes back.
+            // Two concurrent scrapes may get here in either order. A counter must not decrease.
             self.cpu.inc_by((total - self.cpu.get()).max(0.0));
         }
         if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
@@ -71,7 +71,7 @@ impl ProcessMetrics {
     }
 }
 
-/// The number in a line such as `VmRSS:     5120 kB`.
+/// Parses the number in a line such as `VmRSS:     5120 kB`.
 fn number(status: &str, field: &str) -> Option<i64> {
     let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     value.split_whitespace().next()?.parse().ok()
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_of_the_status_is_found_by_its_whole_name() {
+    fn finds_a_status_field_by_its_whole_name() {
         let status = "Name:\tridewire\nVmSizeOf:\t1 kB\nVmSize:\t  8192 kB\nThreads:\t3\n";
         assert_eq!(number(status, "VmSize"), Some(8192));
         assert_eq!(number(status, "Threads"), Some(3));
@@ -91,7 +91,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn cpu_time_memory_and_files_of_this_process_are_read() {
+    fn reads_cpu_time_memory_and_open_files_of_this_process() {
         let metrics = ProcessMetrics::register(&Registry::new()).unwrap();
         metrics.update();
         let first = metrics.cpu.get();

@@ -1,12 +1,12 @@
-//! Schemas without `allOf` around a single schema.
+//! Replaces an `allOf` of one schema and annotations by a single schema.
 //!
-//! The framework writes a member that has a description as `allOf: [{$ref}, {description}]`. Since OpenAPI 3.1 a schema can have both
-//! beside each other, with the same meaning (JSON Schema 2020-12, section 8.2.3.1). Generators of clients have no name for a schema in
-//! an `allOf`, and leave out the type that has such a member.
+//! The framework writes a member with a description as `allOf: [{$ref}, {description}]`. Since OpenAPI 3.1, `$ref` and
+//! `description` can be siblings with the same meaning (JSON Schema 2020-12, section 8.2.3.1). Client generators have no name
+//! for a schema in an `allOf`, and omit the type that has such a member.
 
 use serde_norway::{Mapping, Value};
 
-/// What does not depend on the keywords beside it, so it can stand beside any of them.
+/// Keywords that do not depend on their siblings, so they can be merged into any schema.
 const ANNOTATIONS: [&str; 13] = [
     "title",
     "description",
@@ -41,7 +41,7 @@ pub(super) fn merge_all_of(document: &mut Value) {
     }
 }
 
-/// The schemas as one, where only one of them is more than annotations, and no keyword is there twice.
+/// Merges the schemas into one. Returns `None` where more than one is more than annotations, or a keyword occurs twice.
 fn merged(schemas: &Value) -> Option<Mapping> {
     let schemas = schemas.as_sequence()?.iter().map(Value::as_mapping).collect::<Option<Vec<_>>>()?;
     let is_annotation = |name: &Value| name.as_str().is_some_and(|name| ANNOTATIONS.contains(&name));
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_and_its_description_stand_beside_each_other() {
+    fn a_reference_and_its_description_become_siblings() {
         let text = merged_text("a: {allOf: [{$ref: '#/x'}, {description: words}]}");
         assert_eq!(text, "a:\n  $ref: '#/x'\n  description: words\n");
         let text = merged_text("- allOf:\n  - oneOf: [{type: 'null'}, {allOf: [{$ref: '#/x'}]}]\n  - minimum: 1");
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_more_together_stays() {
+    fn an_all_of_with_several_constraints_is_kept() {
         for document in [
             "allOf:\n- $ref: '#/x'\n- $ref: '#/y'\n",
             "allOf:\n- $ref: '#/x'\n- properties: {}\n",

@@ -1,129 +1,129 @@
-//! The shapes of what streams and polls say.
+//! The schemas of streams and polls.
 
 use std::collections::BTreeMap;
 
 use salvo::oapi::ToSchema;
 use serde_json::Value;
 
-use super::{Driver, Location, Mark, Participant, Person, Ride};
+use super::{Driver, Location, Participant, Ride, UserId, Watermarks};
 use crate::realtime::Gap;
 
-/// A ride as a stream's `stream:sync` and a poll's answer show it, read in one snapshot with the log's head.
+/// The state of a ride in `stream:sync` and in a poll's response, read in one snapshot with the log's head.
 #[derive(ToSchema)]
 #[salvo(schema(name = "State", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct State {
-    /// The head of the log at that moment: events up to here do not change this any more.
+    /// The log's head in the snapshot. Events up to this seq do not change the state any more.
     #[salvo(schema(minimum = 0, example = 4))]
     as_of: i64,
     ride: Ride,
     participants: Vec<Participant>,
-    receipts: Vec<Mark>,
-    /// The last position of the driver.
+    receipts: Vec<Watermarks>,
+    /// The latest location of the driver.
     #[salvo(schema(required = true))]
     location: Option<Location>,
-    /// Who is typing.
-    typing: Vec<Person>,
+    /// The users who are typing.
+    typing: Vec<UserId>,
 }
 
-/// The first event of a stream, and one that comes again where the position has to be told.
+/// The first event of a stream. It is sent again where the cursor changes without an event.
 #[derive(ToSchema)]
 #[salvo(schema(name = "StreamSync", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct StreamSync {
-    /// The position that what follows comes after.
+    /// The log position that the next events follow.
     cursor: String,
-    /// Whether a cursor was given, and honoured without a gap.
+    /// Whether the client gave a cursor and the stream continues from it without a gap.
     resumed: bool,
-    /// What the log no longer has.
+    /// The events that the log no longer has.
     #[salvo(schema(required = true))]
     gap: Option<Gap>,
     state: State,
 }
 
-/// Everything of the caller's, as a stream's `stream:sync` and a poll's answer show it.
+/// The state of all the caller's rides in `stream:sync` and in a poll's response.
 #[derive(ToSchema)]
 #[salvo(schema(name = "StateAll", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct StateAll {
-    /// The rides by their ids, each read in one snapshot with the head of its log.
+    /// The rides by id, each read in one snapshot with the head of its log.
     rides: BTreeMap<String, State>,
-    /// To support and service: drivers who take rides, at most 1000.
+    /// For support and service: the available drivers, at most 1000.
     #[salvo(schema(required = false))]
     drivers: Vec<Driver>,
 }
 
-/// What one of many logs no longer has.
+/// The events that one of several logs no longer has.
 #[derive(ToSchema)]
 #[salvo(schema(name = "GapOf"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct GapOf {
-    /// Which log.
+    /// The topic of the log.
     #[salvo(schema(example = "ride/ride_123"))]
     topic: String,
-    /// The first.
+    /// The first missing seq.
     #[salvo(schema(minimum = 1))]
     from: i64,
-    /// The last.
+    /// The last missing seq.
     #[salvo(schema(minimum = 1))]
     to: i64,
 }
 
-/// An event in a poll's answer.
+/// An event in a poll's response.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Event", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct Event {
-    /// Its position in the log.
+    /// The event's position in the log.
     #[salvo(schema(example = "4"))]
     id: String,
     #[salvo(schema(rename = "type", example = "message:new"))]
     r#type: String,
-    /// See the events.
+    /// The data of the event, as documented for its type.
     data: BTreeMap<String, Value>,
 }
 
-/// A poll's answer.
+/// The response of a ride's poll.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Poll", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct Poll {
     events: Vec<Event>,
-    /// What to give as `after` next time.
+    /// The value of `after` for the next request.
     #[salvo(schema(example = "4"))]
     cursor: String,
-    /// Whether a cursor was given, and honoured without a gap.
+    /// Whether the client gave a cursor and the response continues from it without a gap.
     resumed: bool,
-    /// What the log no longer has after the given position; `events` come after it.
+    /// The events after the given cursor that the log no longer has. `events` come after the gap.
     #[salvo(schema(required = true))]
     gap: Option<Gap>,
     state: State,
-    /// Whether there is more to be had at once.
+    /// Whether more events are available immediately.
     has_more: bool,
-    /// The ride is over for good, or the caller is no longer on it; nothing more will come.
+    /// True where the ride is closed, or the caller's access has ended. No more events follow.
     #[salvo(schema(required = false))]
     closed: bool,
 }
 
-/// The answer of a poll of everything.
+/// The response of the poll of all the caller's events.
 #[derive(ToSchema)]
 #[salvo(schema(name = "PollAll", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct PollAll {
     events: Vec<Event>,
-    /// What to give as `after` next time.
+    /// The value of `after` for the next request.
     #[salvo(schema(max_length = 4096))]
     cursor: String,
-    /// Whether a cursor was given, and honoured without a gap.
+    /// Whether the client gave a cursor and the response continues from it without a gap.
     resumed: bool,
-    /// What a log no longer has after the given position; `events` come after it. Where several lack something, the next answers
-    /// say so.
+    /// The events after the given cursor that a log no longer has. `events` come after the gap. Gaps in other logs follow in the
+    /// next responses.
     #[salvo(schema(required = true))]
     gap: Option<GapOf>,
     state: StateAll,
-    /// Whether there is more to be had at once.
+    /// Whether more events are available immediately.
     has_more: bool,
-    /// Rides that are left out because there are more than 64; they come in when there is room.
+    /// Rides that are left out because the caller has more than 64. They are included when there is room.
     omitted: Vec<String>,
 }
 
@@ -132,7 +132,7 @@ pub(in crate::http) struct PollAll {
 #[salvo(schema(name = "FeedEvent", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct FeedEvent {
-    /// Its position in the feed.
+    /// The event's position in the feed.
     #[salvo(schema(example = "4711"))]
     id: String,
     #[salvo(schema(rename = "type", example = "message:new"))]
@@ -140,18 +140,18 @@ pub(in crate::http) struct FeedEvent {
     data: FeedData,
 }
 
-/// Where an event of the feed comes from, and the event.
+/// The source of an event of the feed, and the event's data.
 #[derive(ToSchema)]
 #[salvo(schema(name = "FeedData", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct FeedData {
-    /// The log: of a ride or of a user.
+    /// The topic of the event: of a ride or of a user.
     #[salvo(schema(example = "ride/ride_123"))]
     topic: String,
-    /// Its position in that log. Of `message:undelivered` and `message:flagged`: the message's.
+    /// The event's position in the topic's log. For `message:undelivered` and `message:flagged`: the seq of the message.
     #[salvo(schema(minimum = 1, example = 4))]
     seq: i64,
-    /// When it was committed.
+    /// When the event was committed.
     #[salvo(schema(format = DateTime))]
     at: String,
     /// The data of the event, as on the ride.
@@ -164,10 +164,10 @@ pub(in crate::http) struct FeedData {
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct FeedPage {
     events: Vec<FeedEvent>,
-    /// What to give as `after` next time. Opaque.
+    /// The value of `after` for the next request. Opaque.
     #[salvo(schema(example = "4711"))]
     cursor: String,
-    /// Whether a cursor was given and the page continues from it without a gap.
+    /// Whether the client gave a cursor and the page continues from it without a gap.
     resumed: bool,
     /// The positions that the feed no longer has.
     #[salvo(schema(required = true))]
@@ -175,6 +175,6 @@ pub(in crate::http) struct FeedPage {
     /// Always null: the feed has no state.
     #[salvo(schema(required = true))]
     state: Option<String>,
-    /// Whether more follows.
+    /// Whether more events are available immediately.
     has_more: bool,
 }

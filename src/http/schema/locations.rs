@@ -1,14 +1,14 @@
-//! Numbers of a location that may be unknown: −1, as phones with iOS report it, or null.
+//! The schemas of a location's numbers that may be unknown: −1, as iOS reports it, or null.
 
 use salvo::oapi::schema::{AnyOf, BasicType, Object};
 use salvo::oapi::{Components, RefOr, Schema, ToSchema};
 use serde_json::json;
 
-/// From 0 on, and −1.
-fn or_unknown(most: Option<f64>) -> RefOr<Schema> {
+/// Returns the schema of a number from 0 to `maximum`, or −1.
+fn or_unknown(maximum: Option<f64>) -> RefOr<Schema> {
     let number = || Object::new().schema_type(BasicType::Number);
-    let known = match most {
-        Some(most) => number().minimum(0.0).maximum(most),
+    let known = match maximum {
+        Some(maximum) => number().minimum(0.0).maximum(maximum),
         None => number().minimum(0.0),
     };
     AnyOf::new().item(known).item(number().enum_values([json!(-1)])).into()
@@ -23,7 +23,7 @@ impl ToSchema for NewHeading {
     }
 }
 
-/// Metres a second.
+/// Metres per second.
 pub(in crate::http) struct NewSpeed;
 
 impl ToSchema for NewSpeed {

@@ -1,8 +1,8 @@
-//! What `/readyz` says.
+//! The schemas of `/readyz`.
 
 use salvo::oapi::ToSchema;
 
-/// Whether this server can do its work.
+/// The state of a server that is ready.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Ready", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
@@ -10,45 +10,47 @@ pub(in crate::http) struct Ready {
     /// `ok`.
     #[salvo(schema(example = "ok"))]
     status: String,
-    /// Whether Postgres answers.
+    /// Whether Postgres responds.
     database: bool,
-    /// Whether Postgres can be written to: it does not only read, and its schema is there.
+    /// Whether Postgres accepts writes: it is not read-only, and the schema exists.
     writable: bool,
-    /// Whether there is a key to verify tokens with.
+    /// Whether a key to verify tokens is loaded.
     keys: bool,
-    /// How hints of other replicas arrive: `listening`, `connecting`, `deaf`, `off`.
+    /// The state of the connection that receives notifications from other replicas: `listening`, `connecting`, `deaf`
+    /// (connected, but no notifications arrive) or `off`.
     #[salvo(schema(example = "listening"))]
     listen: String,
 }
 
-/// Why a server is not ready: a problem (RFC 9457), and what was looked at.
+/// Why a server is not ready: a problem (RFC 9457) with the result of each check.
 #[derive(ToSchema)]
 #[salvo(schema(name = "NotReady", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct NotReady {
-    /// The URL of the page that explains the code.
+    /// The URL of the documentation of the code.
     #[salvo(schema(rename = "type", example = "https://chat.example.com/docs/errors/not_ready"))]
     r#type: String,
-    /// The kind of problem in words.
+    /// A summary of the kind of error.
     title: String,
     /// 503.
     #[salvo(schema(example = 503))]
     status: u16,
-    /// Why the server is not ready.
-    #[salvo(schema(example = "Postgres does not answer"))]
+    /// The first failed check.
+    #[salvo(schema(example = "Postgres does not respond"))]
     detail: String,
-    /// A stable name for the kind of problem, for programs.
+    /// The stable code of the kind of error, for programs.
     #[salvo(schema(example = "not_ready"))]
     code: String,
     /// The request's id, as in the `X-Request-Id` header and in the server's log.
     request_id: String,
-    /// Whether Postgres answers.
+    /// Whether Postgres responds.
     database: bool,
-    /// Whether Postgres can be written to: it does not only read, and its schema is there.
+    /// Whether Postgres accepts writes: it is not read-only, and the schema exists.
     writable: bool,
-    /// Whether there is a key to verify tokens with.
+    /// Whether a key to verify tokens is loaded.
     keys: bool,
-    /// How hints of other replicas arrive: `listening`, `connecting`, `deaf`, `off`.
+    /// The state of the connection that receives notifications from other replicas: `listening`, `connecting`, `deaf`
+    /// (connected, but no notifications arrive) or `off`.
     #[salvo(schema(example = "listening"))]
     listen: String,
 }

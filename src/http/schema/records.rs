@@ -1,10 +1,10 @@
-//! The shapes of a message's trace and of the audit log.
+//! The schemas of a message's trace and of the audit log.
 
 use salvo::oapi::ToSchema;
 
-use super::{DateTime, Id, Person, Uuid};
+use super::{DateTime, RideId, UserId, Uuid};
 
-/// What has become of a message.
+/// The path of a message to its recipients.
 #[derive(ToSchema)]
 #[salvo(schema(name = "MessageTrace", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
@@ -13,35 +13,35 @@ pub(in crate::http) struct MessageTrace {
     #[salvo(schema(minimum = 1, example = 4))]
     seq: i64,
     committed_at: DateTime,
-    /// Null where it is not on the feed: not yet, no longer, or because the feed is off.
+    /// When the message reached the feed. Null where it is not there yet, has expired, or the feed is off.
     #[salvo(schema(required = true))]
     feed_at: Option<DateTime>,
-    /// Those who may see the message, its sender among them.
+    /// The participants who may see the message, including its sender.
     participants: Vec<TracedParticipant>,
-    /// The webhooks that its `message:new` is, or was, to be sent to.
+    /// The webhooks to which the message's `message:new` was sent or will be sent.
     webhooks: Vec<TracedWebhook>,
 }
 
-/// What has become of a message for one participant.
+/// The path of a message to one participant.
 #[derive(ToSchema)]
 #[salvo(schema(name = "TracedParticipant", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 struct TracedParticipant {
-    user_id: Person,
-    /// When their delivered watermark reached it; null for the sender.
+    user_id: UserId,
+    /// When the participant's delivered watermark reached the message; null for the sender.
     #[salvo(schema(required = true))]
     delivered_at: Option<DateTime>,
-    /// When their read watermark reached it; null for the sender.
+    /// When the participant's read watermark reached the message; null for the sender.
     #[salvo(schema(required = true))]
     read_at: Option<DateTime>,
-    /// When it was handed to connections of theirs, oldest first.
+    /// When the message was handed to the participant's connections, oldest first.
     handed: Vec<HandedOver>,
-    /// When `message:undelivered` named it for them.
+    /// When `message:undelivered` was sent about the message for the participant.
     #[salvo(schema(required = true))]
     undelivered_at: Option<DateTime>,
 }
 
-/// A message that was handed to a connection.
+/// A handover of a message to a connection.
 #[derive(ToSchema)]
 #[salvo(schema(name = "HandedOver"))]
 #[allow(dead_code, reason = "only its shape is used")]
@@ -50,12 +50,12 @@ struct HandedOver {
     /// `sse` or `poll`.
     #[salvo(schema(example = "sse"))]
     transport: String,
-    /// The id of the server process, as its log has it at the start.
+    /// The id of the replica. Each server process logs its id at the start.
     #[salvo(schema(example = "9f86d081884c7d65"))]
     replica: String,
 }
 
-/// A message's event at a webhook.
+/// The delivery of a message's event to a webhook.
 #[derive(ToSchema)]
 #[salvo(schema(name = "TracedWebhook", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
@@ -65,7 +65,7 @@ struct TracedWebhook {
     /// `pending`, `delivered` or `failed`.
     #[salvo(schema(example = "delivered"))]
     state: String,
-    /// How many attempts there were.
+    /// The number of attempts.
     #[salvo(schema(minimum = 0, example = 1))]
     attempts: i64,
 }
@@ -76,38 +76,38 @@ struct TracedWebhook {
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct AuditPage {
     entries: Vec<AuditEntry>,
-    /// Whether there are older ones.
+    /// Whether there are older entries.
     has_more: bool,
 }
 
-/// What a support or service user has viewed or done: one request.
+/// A request of a support or service user.
 #[derive(ToSchema)]
 #[salvo(schema(name = "AuditEntry", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 struct AuditEntry {
-    /// A UUID of version 7.
+    /// A UUIDv7.
     id: Uuid,
     at: DateTime,
-    user_id: Person,
+    user_id: UserId,
     /// `support` or `service`.
     #[salvo(schema(example = "support"))]
     role: String,
-    /// The operation, by its `operationId` in this document.
+    /// The `operationId` of the operation.
     #[salvo(schema(example = "getHistory"))]
     action: String,
-    /// The ride that was named, or that the message is on.
+    /// The ride that the request named, or the ride of a sent message.
     #[salvo(schema(required = true))]
-    ride_id: Option<Id>,
-    /// The message that was named or sent.
+    ride_id: Option<RideId>,
+    /// The message that the request named or sent.
     #[salvo(schema(required = true))]
     message_id: Option<Uuid>,
-    /// The user who was named; null in the entry of an erasure, and once the user is erased.
+    /// The user that the request named. Null in the entry of an erasure, and after the user is erased.
     #[salvo(schema(required = true))]
-    subject_id: Option<Person>,
-    /// The webhook that was named.
+    subject_id: Option<UserId>,
+    /// The webhook that the request named.
     #[salvo(schema(required = true))]
     webhook_id: Option<String>,
-    /// Of the response; null where the client had gone before it.
+    /// The status of the response; null where the client disconnected before it.
     #[salvo(schema(required = true, example = 200))]
     status: Option<i64>,
     /// The `X-Request-Id` of the response.

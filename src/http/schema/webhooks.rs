@@ -1,10 +1,10 @@
-//! The shapes of webhooks.
+//! The schemas of webhooks.
 
 use salvo::oapi::ToSchema;
 
 use super::DateTime;
 
-/// An endpoint for which events are delivered.
+/// An endpoint to which events are delivered.
 #[derive(ToSchema)]
 #[salvo(schema(name = "Webhook", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
@@ -13,7 +13,7 @@ pub(in crate::http) struct Webhook {
     id: String,
     #[salvo(schema(example = "https://platform.example/ridewire"))]
     url: String,
-    /// As they were given; `*` is all.
+    /// The types of events that are sent, as they were given; `*` is all.
     #[salvo(schema(example = json!(["message.*", "ride:status"])))]
     types: Vec<String>,
     #[salvo(schema(required = true))]
@@ -33,7 +33,7 @@ pub(in crate::http) struct CreatedWebhook {
     id: String,
     #[salvo(schema(example = "https://platform.example/ridewire"))]
     url: String,
-    /// As they were given; `*` is all.
+    /// The types of events that are sent, as they were given; `*` is all.
     #[salvo(schema(example = json!(["message.*", "ride:status"])))]
     types: Vec<String>,
     #[salvo(schema(required = true))]
@@ -41,7 +41,7 @@ pub(in crate::http) struct CreatedWebhook {
     #[salvo(schema(example = "active"))]
     state: String,
     created_at: DateTime,
-    /// What verifies the signatures.
+    /// The secret that verifies the signatures.
     #[salvo(schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))]
     secret: String,
 }
@@ -63,12 +63,12 @@ pub(in crate::http) struct WebhookSecret {
     secret: String,
 }
 
-/// What has come of a test.
+/// The result of a test.
 #[derive(ToSchema)]
 #[salvo(schema(name = "TestedWebhook", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct TestedWebhook {
-    /// Of the response; null where there was none.
+    /// The status of the response; null where there was none.
     #[salvo(schema(required = true, example = 200))]
     status: Option<i64>,
     #[salvo(schema(minimum = 0, example = 45))]
@@ -78,12 +78,12 @@ pub(in crate::http) struct TestedWebhook {
     error: Option<String>,
 }
 
-/// An event that was, or is to be, sent to an endpoint.
+/// The delivery of an event to an endpoint.
 #[derive(ToSchema)]
 #[salvo(schema(name = "WebhookDelivery", rename_all = "camelCase"))]
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct WebhookDelivery {
-    /// `webhook-id`.
+    /// The value of the `webhook-id` header.
     #[salvo(schema(example = "evt_0000000000001267a94a8fe5ccb19ba6"))]
     event_id: String,
     #[salvo(schema(rename = "type", example = "message.new"))]
@@ -92,19 +92,19 @@ pub(in crate::http) struct WebhookDelivery {
     at: DateTime,
     #[salvo(schema(minimum = 0))]
     attempts: i64,
-    /// Of the last response; null where there was none.
+    /// The status of the last response; null where there was none.
     #[salvo(schema(required = true, example = 200))]
     status: Option<i64>,
     /// How long the last attempt took.
     #[salvo(schema(required = true, example = 45))]
     duration_ms: Option<i64>,
-    /// Why the last attempt has failed.
+    /// Why the last attempt failed.
     #[salvo(schema(required = true))]
     error: Option<String>,
-    /// When the event is sent again, after an attempt that has failed.
+    /// When the event is sent again after a failed attempt.
     #[salvo(schema(required = true))]
     next_attempt_at: Option<DateTime>,
-    /// The cursor of the feed after which a replay begins with this event.
+    /// The feed cursor from which a replay begins with this event.
     #[salvo(schema(example = "4710"))]
     replay_after: String,
 }
@@ -115,6 +115,6 @@ pub(in crate::http) struct WebhookDelivery {
 #[allow(dead_code, reason = "only its shape is used")]
 pub(in crate::http) struct WebhookDeliveries {
     deliveries: Vec<WebhookDelivery>,
-    /// Whether there are older ones.
+    /// Whether there are older deliveries.
     has_more: bool,
 }

@@ -1,4 +1,4 @@
-//! The bodies of webhooks' requests and responses.
+//! The bodies of the requests and responses of `/webhooks`.
 
 use salvo::oapi::ToSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,7 +12,7 @@ use crate::store::Webhook;
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[salvo(schema(name = "NewWebhook"))]
 pub(in crate::http) struct NewBody {
-    /// Where events are sent: an `https` URL, whose host has a public address.
+    /// The URL to which events are sent: `https`, with a host that has a public address.
     #[salvo(schema(
         required = true,
         nullable = false,
@@ -20,7 +20,7 @@ pub(in crate::http) struct NewBody {
         example = "https://platform.example/ridewire"
     ))]
     pub(super) url: Option<String>,
-    /// Only these types of events, in either notation; `*` at the end matches a prefix. All, where not given.
+    /// The types of events to send, in either notation. `*` at the end matches a prefix. Default: all types.
     #[salvo(schema(min_items = 1, max_items = 50, example = json!(["message.*", "ride:status"])))]
     pub(super) types: Option<Vec<String>>,
     /// At most 500 characters.
@@ -28,19 +28,19 @@ pub(in crate::http) struct NewBody {
     pub(super) description: Option<String>,
 }
 
-/// What changes of an endpoint.
+/// An update of an endpoint.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[salvo(schema(name = "WebhookUpdate"))]
 pub(in crate::http) struct UpdateBody {
-    /// Where events are sent from the next attempt on.
+    /// The URL to which events are sent from the next attempt on.
     #[salvo(schema(max_length = 2048, example = "https://platform.example/ridewire"))]
     pub(super) url: Option<String>,
-    /// For events from now on.
+    /// The types of events to send. Applies to later events.
     #[salvo(schema(min_items = 1, max_items = 50, example = json!(["message.*", "ride:status"])))]
     pub(super) types: Option<Vec<String>>,
     /// At most 500 characters; null removes it.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "deserialize_some")]
     #[salvo(schema(value_type = Option<String>, max_length = 500, example = "Trip service"))]
     pub(super) description: Option<Option<String>>,
     /// `active` or `paused`.
@@ -48,7 +48,7 @@ pub(in crate::http) struct UpdateBody {
     pub(super) state: Option<String>,
 }
 
-/// Where a replay begins.
+/// The start of a replay.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[salvo(schema(name = "WebhookReplay"))]
@@ -58,8 +58,8 @@ pub(in crate::http) struct ReplayBody {
     pub(super) after: Option<Value>,
 }
 
-/// A member that was given, be it null.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+/// Distinguishes a field that is `null` (`Some(None)`) from an absent field (`None`).
+fn deserialize_some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 

@@ -1,4 +1,4 @@
-//! Where following everything begins: at a cursor, or now.
+//! Opening a merged stream: at a cursor, or now.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -6,132 +6,132 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 
-use super::turns::{Found, Turn, find, own_turn, watched_turn};
-use super::{Attend, MOST_NAMED, MOST_RIDES, Merged};
-use crate::domain::{RideSnapshot, Seq, Signal, Topic};
-use crate::realtime::{Gap, OpenError, Places, Reader, Step, Subscription};
+use super::sources::{InitialRide, SourceItem, next_of_drivers, next_of_user_topic, open_initial};
+use super::{MAX_NAMED_RIDES, MAX_RIDES, MergedReader, TrackPresence};
+use crate::domain::{RideSnapshot, Seq, StateUpdate, Topic};
+use crate::realtime::{Gap, MergedCursor, OpenError, ReadContext, Subscription, TopicItem};
 use crate::store::StoreError;
 
-/// The most drivers that are shown at once; all are at `/drivers/available`.
-const MOST_DRIVERS: i64 = 1_000;
+/// The largest number of drivers in the initial state. All of them are at `/drivers/available`.
+const MAX_DRIVERS: i64 = 1_000;
 
-/// Where following everything begins.
+/// Where a merged stream starts.
 #[derive(Debug)]
-pub struct MergedOpened {
-    /// Whether a cursor was given and honoured without a gap.
+pub struct MergedStart {
+    /// Whether the client gave a cursor and the reader continues from it without a gap.
     pub resumed: bool,
-    /// The first thing that retention has taken; others follow.
+    /// The first gap. Further gaps follow as items.
     pub gap: Option<(Topic, Gap)>,
-    /// The rides, and on each the place that the cursor gave, where it was honoured.
+    /// The rides. For each, the position that the cursor gave, if the ride was resumed from it.
     pub rides: Vec<(RideSnapshot, Option<Seq>)>,
-    /// The drivers who take rides, for those who see them.
-    pub drivers: Option<Vec<Signal>>,
+    /// The available drivers, for support and service.
+    pub drivers: Option<Vec<StateUpdate>>,
 }
 
-impl Merged {
-    /// Begins to follow everything of the reader's after `cursor`; from now on where none is given.
+impl MergedReader {
+    /// Opens all of the user's topics after `cursor`. Without a cursor, the stream starts now.
     pub async fn open(
-        reader: Reader,
-        cursor: Option<Places>,
-        attend: Attend,
-    ) -> Result<(Self, MergedOpened), OpenError> {
-        let reader = Arc::new(reader);
-        let own_topic = Topic::user(&reader.caller.user);
-        let mut own = Subscription::register(&reader.hub, Arc::clone(&reader.store), &own_topic);
-        let mut going_on = reader.store.going_on(&reader.caller.user, MOST_NAMED).await?;
+        context: ReadContext,
+        cursor: Option<MergedCursor>,
+        track_presence: TrackPresence,
+    ) -> Result<(Self, MergedStart), OpenError> {
+        let context = Arc::new(context);
+        let user_topic_name = Topic::user(&context.caller.user);
+        let mut user_topic = Subscription::register(&context.hub, Arc::clone(&context.store), &user_topic_name);
+        let mut open_rides = context.store.open_rides(&context.caller.user, MAX_NAMED_RIDES).await?;
         let was_given = cursor.is_some();
-        // One past the end is from another life of this database: it begins now.
-        let given = cursor.filter(|places| places.own <= going_on.head);
-        let mut places = given.clone().unwrap_or_else(|| {
-            let mut places = Places::beginning(&reader.caller.user);
-            places.own = going_on.head;
-            places
+        // A cursor past the end is from a time before the database was restored. The stream starts now.
+        let given = cursor.filter(|cursor| cursor.user_seq <= open_rides.head);
+        let mut cursor = given.clone().unwrap_or_else(|| {
+            let mut cursor = MergedCursor::beginning(&context.caller.user);
+            cursor.user_seq = open_rides.head;
+            cursor
         });
-        // What lies before the log's beginning was never the reader's, or was erased: no gap.
-        places.own = places.own.max(going_on.begins_after);
-        own.start(places.own, going_on.head, &[], true);
-        let former = places.others(going_on.rides.iter().map(|one| &one.ride));
-        let left_out = going_on.rides.split_off(going_on.rides.len().min(MOST_RIDES));
+        // Events before the beginning of the log never belonged to this user, or were erased: not a gap.
+        cursor.user_seq = cursor.user_seq.max(open_rides.begins_after);
+        user_topic.start(cursor.user_seq, open_rides.head, &[], true);
+        let former_rides = cursor.others(open_rides.rides.iter().map(|one| &one.ride));
+        let omitted = open_rides.rides.split_off(open_rides.rides.len().min(MAX_RIDES));
         if given.is_none() {
-            // They begin now too, for when there is room.
-            left_out.iter().for_each(|one| places.advance(&one.ride, one.head));
+            // Omitted rides start now too, for the time when there is room.
+            omitted.iter().for_each(|one| cursor.advance(&one.ride, one.head));
         }
         let mut merged = Self {
-            reader: Arc::clone(&reader),
-            attend,
-            turns: FuturesUnordered::new(),
+            context: Arc::clone(&context),
+            track_presence,
+            sources: FuturesUnordered::new(),
             rides: HashMap::new(),
             generations: 0,
-            held: VecDeque::new(),
-            own: None,
-            taken_up_for: 0,
-            replayed_at: going_on.head,
-            later: BTreeMap::new(),
-            former,
-            places,
+            queued: VecDeque::new(),
+            user_topic: None,
+            reopened_for: 0,
+            replay_end: open_rides.head,
+            deferred: BTreeMap::new(),
+            former_rides,
+            cursor,
             gaps: VecDeque::new(),
-            omitted: left_out.iter().map(|one| one.ride.clone()).collect(),
-            omitted_told: left_out.into_iter().map(|one| one.ride).collect(),
-            wants_look: false,
-            looks: false,
+            omitted: omitted.iter().map(|one| one.ride.clone()).collect(),
+            reported_omitted: omitted.into_iter().map(|one| one.ride).collect(),
+            needs_refresh: false,
+            is_refreshing: false,
         };
-        merged.spare_places();
-        let finding = going_on.rides.into_iter().map(|one| find(&reader, one.ride, given.as_ref()));
+        merged.limit_cursor();
+        let opening = open_rides.rides.into_iter().map(|one| open_initial(&context, one.ride, given.as_ref()));
         let mut rides = Vec::new();
         let mut resumed = given.is_some() || !was_given;
-        for found in join_all(finding).await {
-            match found? {
-                Found::Followed(opened, place) => {
-                    let (follow, opened) = *opened;
-                    merged.follow(follow, &opened);
-                    resumed &= place.is_none() || opened.resumed;
-                    rides.push((opened.snapshot, place.filter(|_| opened.resumed)));
+        for initial in join_all(opening).await {
+            match initial? {
+                InitialRide::Opened(opened, seq) => {
+                    let (ride_reader, opened) = *opened;
+                    merged.add_ride(ride_reader, &opened);
+                    resumed &= seq.is_none() || opened.resumed;
+                    rides.push((opened.snapshot, seq.filter(|_| opened.resumed)));
                 }
-                Found::New(snapshot) => {
-                    if let Some(access) = snapshot.access(&reader.caller) {
-                        merged.later.insert(snapshot.ride.id.clone(), access.from_seq - 1);
+                InitialRide::New(snapshot) => {
+                    if let Some(access) = snapshot.access(&context.caller) {
+                        merged.deferred.insert(snapshot.ride.id.clone(), access.from_seq - 1);
                         rides.push((*snapshot, None));
                     }
                 }
-                Found::Gone => {}
+                InitialRide::Gone => {}
             }
         }
-        // Whether the own log still has what comes next is known from the log alone.
-        let turn: BoxFuture<'static, Turn> = match own.is_behind() {
-            false => Box::pin(own_turn(own)),
-            true => match own.next(Self::PAGE).await? {
-                Step::Gap(gap) => {
-                    merged.gaps.push_front((own_topic, gap));
-                    Box::pin(own_turn(own))
+        // Only the log itself shows whether the user topic still has the next event.
+        let source: BoxFuture<'static, SourceItem> = match user_topic.is_behind() {
+            false => Box::pin(next_of_user_topic(user_topic)),
+            true => match user_topic.next(Self::PAGE).await? {
+                TopicItem::Gap(gap) => {
+                    merged.gaps.push_front((user_topic_name, gap));
+                    Box::pin(next_of_user_topic(user_topic))
                 }
-                step => Box::pin(std::future::ready(Turn::Own(own, step))),
+                item => Box::pin(std::future::ready(SourceItem::UserTopic(user_topic, item))),
             },
         };
-        merged.turns.push(turn);
-        let drivers = merged.watch_drivers().await?;
+        merged.sources.push(source);
+        let drivers = merged.open_drivers().await?;
         let gap = merged.next_gap();
-        let opened = MergedOpened { resumed: was_given && resumed && gap.is_none(), gap, rides, drivers };
+        let opened = MergedStart { resumed: was_given && resumed && gap.is_none(), gap, rides, drivers };
         Ok((merged, opened))
     }
 
-    /// Support and service see the drivers as well: those who take rides now, and what changes.
-    async fn watch_drivers(&mut self) -> Result<Option<Vec<Signal>>, StoreError> {
-        let Reader { hub, store, caller, .. } = &*self.reader;
+    /// Reads the drivers' topic, for support and service. Returns the drivers that are available now.
+    async fn open_drivers(&mut self) -> Result<Option<Vec<StateUpdate>>, StoreError> {
+        let ReadContext { hub, store, caller, .. } = &*self.context;
         if !caller.role.is_staff() {
             return Ok(None);
         }
-        let mut watched = Subscription::register(hub, Arc::clone(store), &Topic::drivers());
+        let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::drivers());
         let drivers = self.drivers().await?;
-        watched.start(0, 0, drivers.as_deref().unwrap_or_default(), true);
-        self.turns.push(Box::pin(watched_turn(watched)));
+        subscription.start(0, 0, drivers.as_deref().unwrap_or_default(), true);
+        self.sources.push(Box::pin(next_of_drivers(subscription)));
         Ok(drivers)
     }
 
-    /// The drivers who take rides now, for those who see them.
-    pub async fn drivers(&mut self) -> Result<Option<Vec<Signal>>, StoreError> {
-        let Reader { store, caller, .. } = &*self.reader;
+    /// Loads the available drivers, for support and service.
+    pub async fn drivers(&mut self) -> Result<Option<Vec<StateUpdate>>, StoreError> {
+        let ReadContext { store, caller, .. } = &*self.context;
         match caller.role.is_staff() {
-            true => store.available_drivers(None, MOST_DRIVERS).await.map(Some),
+            true => store.available_drivers(None, MAX_DRIVERS).await.map(Some),
             false => Ok(None),
         }
     }

@@ -1,106 +1,105 @@
-//! Which rides are followed where the reader has more than [`MOST_RIDES`]: those that have not ended first, then the newest.
+//! The choice of rides for a user with more than [`MAX_RIDES`]: rides that have not ended first, then the newest.
 //!
-//! One that begins takes the place of one that has ended, else of the oldest; one that ends makes room for one that has not. So
-//! the same rides are followed as by a reader who comes now. Which have ended, and which are older, the database says: it is
-//! looked at when that may have changed, and only by readers with so many rides.
+//! A new ride displaces a ride that has ended, otherwise the oldest. A ride that ends makes room for one that has not. So the same rides
+//! are read as by a reader that opens now. The database decides which rides have ended and which are older. It is asked when that may have
+//! changed, and only for users with that many rides.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::turns::look_turn;
-use super::{MOST_RIDES, Merged};
+use super::sources::load_open_rides;
+use super::{MAX_RIDES, MergedReader};
 use crate::domain::RideId;
-use crate::realtime::places::MOST_PLACES;
-use crate::store::{GoingOn, RideGoingOn};
+use crate::realtime::merged_cursor::MAX_CURSOR_RIDES;
+use crate::store::{OpenRide, OpenRides};
 
-impl Merged {
-    /// The rides that are left out, the first to come in first.
+impl MergedReader {
+    /// Returns the omitted rides, in the order in which they will be read.
     pub fn omitted(&self) -> &[RideId] {
         &self.omitted
     }
 
-    /// Whether another ride can be followed. Those have their places that are to be followed when the own topic has said so.
+    /// Returns whether another ride can be read. Deferred rides keep their places.
     pub(super) fn has_room(&self) -> bool {
-        self.rides.len() + self.later.len() < MOST_RIDES
+        self.rides.len() + self.deferred.len() < MAX_RIDES
     }
 
-    /// Leaves a ride out that has just begun, until it is known whether another gives up its place.
-    pub(super) fn leave_out(&mut self, ride: RideId) {
-        // What the own topic says of the past is about a ride that has closed since, or was left out from the beginning.
-        if self.places.own > self.replayed_at && !self.omitted.contains(&ride) {
+    /// Omits a new ride until it is known whether it displaces another one.
+    pub(super) fn omit(&mut self, ride: RideId) {
+        // During the replay, the user topic reports rides that have closed since, or that were omitted from the beginning.
+        if self.cursor.user_seq > self.replay_end && !self.omitted.contains(&ride) {
             self.omitted.insert(0, ride);
-            self.spare_places();
+            self.limit_cursor();
         }
-        self.want_look();
+        self.request_refresh();
     }
 
-    /// Notes that a ride may have to give up its place, or may have given it up, where any is left out.
-    pub(super) fn want_look(&mut self) {
-        self.wants_look |= !self.omitted.is_empty();
+    /// Requests a refresh of the rides to read, if any ride is omitted.
+    pub(super) fn request_refresh(&mut self) {
+        self.needs_refresh |= !self.omitted.is_empty();
     }
 
-    /// Looks which rides are the reader's now, where that is wanted.
-    pub(super) fn look_for_room(&mut self) {
-        if self.wants_look && !self.looks && self.has_replayed() {
-            (self.wants_look, self.looks) = (false, true);
-            self.turns.push(Box::pin(look_turn(Arc::clone(&self.reader))));
+    /// Starts to load the user's current rides, if a refresh was requested.
+    pub(super) fn start_refresh(&mut self) {
+        if self.needs_refresh && !self.is_refreshing && self.has_replayed() {
+            (self.needs_refresh, self.is_refreshing) = (false, true);
+            self.sources.push(Box::pin(load_open_rides(Arc::clone(&self.context))));
         }
     }
 
-    /// Follows the best of the reader's rides, as a reader who comes now does: takes up those that were left out, in the places
-    /// of those that have ended, then of the oldest. `going_on` are the rides, the best first.
-    pub(super) fn make_room(&mut self, going_on: GoingOn) {
-        self.looks = false;
-        // The own topic has been handed out further than the database had it then: what it has told since, of a ride that began
-        // above all, is not known there. So it is looked at again; what it does not know would be left out of `omitted` for good.
-        if self.places.own > going_on.head {
-            self.want_look();
+    /// Chooses the rides to read, as a reader that opens now would. Omitted rides take the places of rides that have ended, then of the
+    /// oldest ones. `open_rides` has the user's rides in order of preference.
+    pub(super) fn apply_refresh(&mut self, open_rides: OpenRides) {
+        self.is_refreshing = false;
+        // The user topic was delivered further than the loaded rides reflect. They lack what it has reported since, above all a new
+        // ride. So they are loaded again; otherwise that ride would be missing from `omitted` for good.
+        if self.cursor.user_seq > open_rides.head {
+            self.request_refresh();
             return;
         }
-        // Those keep their places that are to be followed when the own topic has said so, and those that are closed, until they
-        // have been handed out.
-        let known: BTreeSet<_> = going_on.rides.iter().map(|one| &one.ride).collect();
-        let closed = self.rides.keys().filter(|ride| !known.contains(ride)).count();
-        let room = MOST_RIDES.saturating_sub(self.later.len() + closed);
-        let rides: Vec<_> = going_on.rides.iter().filter(|one| !self.later.contains_key(&one.ride)).collect();
-        let is_met = |one: &RideGoingOn| self.rides.contains_key(&one.ride) || self.omitted.contains(&one.ride);
-        let met: Vec<_> = rides.iter().copied().filter(|one| is_met(one)).collect();
+        // Two groups of rides keep their places: deferred rides, and closed rides until they are delivered.
+        let open: BTreeSet<_> = open_rides.rides.iter().map(|one| &one.ride).collect();
+        let closed = self.rides.keys().filter(|ride| !open.contains(ride)).count();
+        let room = MAX_RIDES.saturating_sub(self.deferred.len() + closed);
+        let rides: Vec<_> = open_rides.rides.iter().filter(|one| !self.deferred.contains_key(&one.ride)).collect();
+        let is_seen = |one: &OpenRide| self.rides.contains_key(&one.ride) || self.omitted.contains(&one.ride);
+        let seen: Vec<_> = rides.iter().copied().filter(|one| is_seen(one)).collect();
         for one in rides.iter().skip(room) {
-            // What was read of it and not handed out is read again.
+            // Events that were read and not delivered are read again.
             self.rides.remove(&one.ride);
         }
         for one in rides.iter().take(room) {
-            // Of one that came just now the own topic has yet to say so; its place is free then.
+            // The user topic has yet to report a ride that was assigned just now. Its place is free then.
             if self.omitted.contains(&one.ride) && !self.rides.contains_key(&one.ride) {
-                let after = self.places.of(&one.ride).unwrap_or(one.from_seq - 1);
-                self.begin(one.ride.clone(), one.from_seq, after);
+                let after = self.cursor.of(&one.ride).unwrap_or(one.from_seq - 1);
+                self.start_ride(one.ride.clone(), one.from_seq, after);
             }
         }
-        let omitted = met.into_iter().map(|one| &one.ride).filter(|ride| !self.rides.contains_key(*ride));
+        let omitted = seen.into_iter().map(|one| &one.ride).filter(|ride| !self.rides.contains_key(*ride));
         self.omitted = omitted.cloned().collect();
-        self.spare_places();
+        self.limit_cursor();
     }
 
-    /// Keeps the cursor short: of the rides that are left out those that come in last begin anew when they do.
-    pub(super) fn spare_places(&mut self) {
+    /// Limits the size of the cursor. The omitted rides that will be read last lose their positions first, and later start again.
+    pub(super) fn limit_cursor(&mut self) {
         for ride in self.omitted.iter().rev() {
-            if self.places.count() <= MOST_PLACES {
+            if self.cursor.count() <= MAX_CURSOR_RIDES {
                 break;
             }
-            self.places.forget(ride);
+            self.cursor.remove(ride);
         }
     }
 
-    /// Whether other rides are left out than the reader was told; they are taken for told.
-    pub(super) fn has_to_tell_omitted(&mut self) -> bool {
-        // While it is looked for room, one that has just begun is not left out for good.
-        let is_settled = !self.wants_look && !self.looks;
-        if !is_settled || self.omitted.iter().eq(&self.omitted_told) {
+    /// Returns whether the omitted rides have changed since the last report, and notes them as reported.
+    pub(super) fn report_omitted(&mut self) -> bool {
+        // During a refresh, a new ride may be omitted only temporarily.
+        let is_final = !self.needs_refresh && !self.is_refreshing;
+        if !is_final || self.omitted.iter().eq(&self.reported_omitted) {
             return false;
         }
         let omitted: BTreeSet<_> = self.omitted.iter().cloned().collect();
-        let is_news = omitted != self.omitted_told;
-        self.omitted_told = omitted;
-        is_news
+        let has_changed = omitted != self.reported_omitted;
+        self.reported_omitted = omitted;
+        has_changed
     }
 }

@@ -1,12 +1,13 @@
-//! Settings within an address, which is a URL or a list of `key=value`.
+//! Extracts settings from an address, which is a URL or a list of `key=value` pairs.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
 use percent_encoding::percent_decode_str;
 
-/// Takes the settings of these names out of an address; of several by one name the last.
-pub(super) fn take<const N: usize>(text: &str, names: [&str; N]) -> (String, [Option<String>; N]) {
+/// Removes the settings with these names from an address. Returns the rest and the values. If a name occurs twice, the
+/// last value is returned.
+pub(super) fn extract<const N: usize>(text: &str, names: [&str; N]) -> (String, [Option<String>; N]) {
     let mut taken = [const { None }; N];
     let mut keep = |name: &str, value: &str| match names.iter().position(|one| *one == name) {
         Some(at) => {
@@ -31,7 +32,7 @@ pub(super) fn take<const N: usize>(text: &str, names: [&str; N]) -> (String, [Op
     (rest, taken)
 }
 
-/// `key = value` and `key = 'a value'`, in which a backslash makes the next character mean itself.
+/// Parses `key = value` and `key = 'a value'` pairs. A backslash escapes the next character.
 fn pairs(text: &str) -> Vec<(String, String)> {
     let mut chars = text.chars().peekable();
     let mut pairs = Vec::new();
@@ -45,7 +46,7 @@ fn pairs(text: &str) -> Vec<(String, String)> {
         if name.is_empty() && chars.peek().is_none() {
             return pairs;
         }
-        // Without one it is nothing that could be parsed, which its name then says.
+        // A pair without `=` is kept under its name, and the parser of the address then reports that name.
         chars.next_if_eq(&'=');
         skip_spaces(&mut chars);
         pairs.push((name, value(&mut chars)));
@@ -74,18 +75,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_taken_out_of_both_kinds_of_address() {
+    fn settings_are_extracted_from_both_kinds_of_address() {
         let (rest, taken) =
-            take("postgres://u:p%3D@h/d?sslmode=require&port=1&sslrootcert=%2Fa%20b", ["sslmode", "sslrootcert"]);
+            extract("postgres://u:p%3D@h/d?sslmode=require&port=1&sslrootcert=%2Fa%20b", ["sslmode", "sslrootcert"]);
         assert_eq!(rest, "postgres://u:p%3D@h/d?port=1");
         assert_eq!(taken, [Some("require".to_owned()), Some("/a b".to_owned())]);
-        assert_eq!(take("postgres://h/d?sslmode=require", ["sslmode"]).0, "postgres://h/d");
-        assert_eq!(take("postgres://h/d", ["sslmode"]), ("postgres://h/d".to_owned(), [None]));
+        assert_eq!(extract("postgres://h/d?sslmode=require", ["sslmode"]).0, "postgres://h/d");
+        assert_eq!(extract("postgres://h/d", ["sslmode"]), ("postgres://h/d".to_owned(), [None]));
 
-        let (rest, taken) = take(r"host=h  password = 'it\'s = \\' sslmode=require user=u", ["sslmode"]);
+        let (rest, taken) = extract(r"host=h  password = 'it\'s = \\' sslmode=require user=u", ["sslmode"]);
         assert_eq!(rest, r"host='h' password='it\'s = \\' user='u'");
         assert_eq!(taken, [Some("require".to_owned())]);
         assert_eq!(rest.parse::<tokio_postgres::Config>().unwrap().get_password(), Some(br"it's = \".as_slice()));
-        assert!(take("nonsense", ["sslmode"]).0.parse::<tokio_postgres::Config>().is_err());
+        assert!(extract("nonsense", ["sslmode"]).0.parse::<tokio_postgres::Config>().is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! One connection, as it is used.
+//! A connection in use.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,31 +12,32 @@ use super::timeouts::Timeouts;
 use super::{LOCAL_SETTINGS, Params, Pool, Prepared};
 use crate::store::{StoreError, parameter_types};
 
-/// A parameter, and what it is.
+/// A parameter with its type.
 type Typed<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// A connection out of the pool. It goes back when it is dropped; where a transaction begun on it was not ended it is closed,
-/// as when the session is [abandoned](Session::abandon).
+/// A connection from the pool. Dropping it returns it. If its transaction is still open, or if the session is
+/// [abandoned](Session::abandon), the connection is closed instead.
 ///
-/// Through a pooler no second statement is sent outside of a transaction while one is under way, nor is a connection given
-/// back with one: a pooler that takes the first answer for the end gives its own connection to the next client, who then
-/// gets the second (`PgBouncer` 1.18 does, where ours is closed at that moment). And as no setting outlives a transaction
-/// there, a statement that stands alone gets a transaction too.
+/// Behind a pooler, two rules hold. Outside of a transaction, no second statement is sent while one is in flight, and
+/// no connection is returned with a statement in flight. A pooler that takes the first response for the end gives its
+/// own connection to the next client, who then receives the second response. (`PgBouncer` 1.18 does so if our
+/// connection is closed at that moment.) And because no setting outlives a transaction there, a single statement runs
+/// in a transaction too.
 ///
-/// A network may forget a connection and tell neither side. So no statement is waited for without end; and where
-/// one connection is lost, by an error or by silence, those that wait in the pool are tried before they are used again.
+/// A network may drop a connection without notifying either side. So each statement has a timeout. When one connection
+/// is lost, by an error or a timeout, the idle ones in the pool are probed before they are used again.
 #[derive(Debug)]
 pub struct Session {
-    /// `None` once it was let go of.
+    /// `None` after it was closed or returned.
     object: Option<Object>,
     pool: Pool,
     timeouts: Timeouts,
     is_lost: AtomicBool,
     is_in_transaction: AtomicBool,
-    /// Whether what was sent may commit what must not be lost.
+    /// Whether a statement that was sent may commit data that must not be lost.
     commits: AtomicBool,
-    /// Statements whose answers have not come; those that nobody waits for any more included.
-    under_way: AtomicUsize,
+    /// The number of statements in flight, including those whose caller was cancelled.
+    in_flight: AtomicUsize,
 }
 
 impl Session {
@@ -51,7 +52,7 @@ impl Session {
             is_lost: AtomicBool::new(false),
             is_in_transaction: AtomicBool::new(false),
             commits: AtomicBool::new(false),
-            under_way: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
         })
     }
 
@@ -60,34 +61,35 @@ impl Session {
         self
     }
 
-    /// Does something with the connection, for as long as a request may wait.
+    /// Runs `work` on the connection, with the timeout of a request.
     async fn within<T>(
         &self,
         work: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
         let Some(object) = &self.object else { return Err(StoreError::Stopping) };
-        self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
         let done = match timeout(self.timeouts.response, work(object)).await {
             Ok(done) => {
-                self.under_way.fetch_sub(1, Ordering::Relaxed);
+                self.in_flight.fetch_sub(1, Ordering::Relaxed);
                 done.map_err(StoreError::from)
             }
             Err(_) => Err(StoreError::Timeout),
         };
         if done.as_ref().is_err_and(StoreError::is_connection_lost) {
             self.is_lost.store(true, Ordering::Relaxed);
-            self.pool.suspicion.raise();
+            self.pool.health.record_loss();
         }
         done
     }
 
-    /// Whether a statement may be sent after a COMMIT whose answer has not come: the connection is Postgres's own.
-    pub fn may_run_ahead(&self) -> bool {
+    /// Returns whether a statement may be sent after a COMMIT before its response: only on a direct connection to
+    /// Postgres.
+    pub fn may_pipeline(&self) -> bool {
         self.pool.prepared == Prepared::On
     }
 
-    /// Prepares statements that this connection has not seen. Statements that shall leave in one write (polled
-    /// together) must all be prepared before, or they may leave in another order.
+    /// Prepares the statements that this connection has not prepared yet. Statements that must be sent in one write
+    /// (polled together) must all be prepared before, or they may be sent in another order.
     pub async fn prepare(&self, statements: &[&str]) -> Result<(), StoreError> {
         if self.pool.prepared == Prepared::Off {
             return Ok(());
@@ -117,7 +119,7 @@ impl Session {
         .await
     }
 
-    /// Runs a statement that returns none.
+    /// Runs a statement that returns no rows. Returns how many rows it affected.
     pub async fn execute(&self, statement: &str, params: Params<'_>) -> Result<u64, StoreError> {
         self.in_transaction(async {
             let typed = self.typed(statement, params)?;
@@ -133,8 +135,8 @@ impl Session {
         .await
     }
 
-    /// Sends a statement that was prepared before, when this is first polled. Its answer need not be waited for: this may be
-    /// dropped then, and whoever uses the connection next has the wait. Not through a pooler.
+    /// Sends a prepared statement at the first poll. The response may be ignored by dropping the future; the next user
+    /// of the connection then waits for it. Not for use behind a pooler.
     pub async fn send(&self, statement: &str, params: Params<'_>) {
         if let Some(object) = &self.object
             && let Ok(prepared) = object.prepare_cached(statement).await
@@ -143,24 +145,25 @@ impl Session {
         }
     }
 
-    /// Runs one statement; where the settings are those of a transaction, in one, all in one write.
+    /// Runs one statement. Behind a pooler, it is wrapped in a transaction and sent in one write, because settings last
+    /// only for a transaction.
     async fn in_transaction<T>(&self, statement: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         if self.pool.prepared == Prepared::On || self.is_in_transaction.load(Ordering::Relaxed) {
             return statement.await;
         }
-        // Most only read: whoever must not lose what it commits says so.
+        // Most statements only read. A caller that commits data calls [`Self::may_commit`] first.
         let end = async {
             self.is_in_transaction.store(false, Ordering::Relaxed);
             self.within(async |object| object.batch_execute("commit").await).await
         };
         let (begun, done, ended) = tokio::join!(biased; self.begin(""), statement, end);
-        // The first that failed is the cause.
+        // The first error is the cause.
         begun?;
         let done = done?;
         ended.map(|()| done)
     }
 
-    /// The parameters with their types, where they have to be said.
+    /// Returns the parameters with their types, if the statement is not prepared.
     fn typed<'a>(&self, statement: &str, params: Params<'a>) -> Result<Option<Vec<Typed<'a>>>, StoreError> {
         if self.pool.prepared == Prepared::On {
             return Ok(None);
@@ -169,7 +172,7 @@ impl Session {
         Ok(Some(params.iter().copied().zip(types).collect()))
     }
 
-    /// Begins a transaction, in which no commit answers before it is durable; with further settings of its own.
+    /// Begins a transaction whose commit is durable when Postgres responds, with `settings` in addition.
     pub async fn begin(&self, settings: &str) -> Result<(), StoreError> {
         let timeouts = self.timeouts.settings("set local");
         let local = match self.pool.prepared {
@@ -193,20 +196,23 @@ impl Session {
         self.within(async |object| object.batch_execute(statements).await).await
     }
 
-    /// What is sent from here on may commit what must not be lost: it is not cancelled if it is abandoned. A COMMIT that is
-    /// cancelled while it waits for a synchronous standby is done without it, and shows itself to those who look for it.
+    /// Declares that statements from now on may commit data that must not be lost, so they are not cancelled when the
+    /// session is dropped. A COMMIT that is cancelled while it waits for a synchronous standby completes locally and
+    /// becomes visible.
     pub fn may_commit(&self) {
         self.commits.store(true, Ordering::Relaxed);
     }
 
-    /// Closes the connection rather than giving it back: its state is unknown. What it still works on is cancelled.
+    /// Closes the connection instead of returning it, because its state is unknown. Its statement in flight is
+    /// cancelled.
     pub fn abandon(mut self) {
         self.close();
     }
 
-    /// Gives the connection back after an error of a statement in a transaction, where Postgres itself has said so and so the
-    /// state is known. The transaction is rolled back; one whose COMMIT was sent was so already.
-    pub async fn give_up(self, error: &StoreError) {
+    /// Returns the connection to the pool after an error in a transaction that Postgres itself reported, so that the
+    /// state is known. The transaction is rolled back; after COMMIT Postgres has done so already. If the connection was
+    /// lost, it is closed.
+    pub async fn release_after_error(self, error: &StoreError) {
         let is_open = self.is_in_transaction.load(Ordering::Relaxed);
         if error.is_connection_lost() || is_open && self.batch_execute("rollback").await.is_err() {
             self.abandon();
@@ -219,7 +225,7 @@ impl Session {
 
     fn close(&mut self) {
         let Some(object) = self.object.take() else { return };
-        if self.under_way.load(Ordering::Relaxed) > 0 && self.may_cancel() {
+        if self.in_flight.load(Ordering::Relaxed) > 0 && self.may_cancel() {
             self.pool.cancel(object);
         } else {
             drop(Object::take(object));
@@ -231,12 +237,12 @@ impl Drop for Session {
     fn drop(&mut self) {
         if self.is_lost.load(Ordering::Relaxed) || self.is_in_transaction.load(Ordering::Relaxed) {
             self.close();
-        } else if self.under_way.load(Ordering::Relaxed) > 0 {
-            // Whoever waited for it has gone.
+        } else if self.in_flight.load(Ordering::Relaxed) > 0 {
+            // The caller of the statement was cancelled.
             match self.pool.prepared {
                 Prepared::On => {
                     let may_cancel = self.may_cancel();
-                    self.object.take().map(|object| self.pool.settle(object, may_cancel)).unwrap_or_default();
+                    self.object.take().map(|object| self.pool.return_when_idle(object, may_cancel)).unwrap_or_default();
                 }
                 Prepared::Off => self.close(),
             }

@@ -1,46 +1,47 @@
-//! How long statements may take: as Postgres is told, and as we wait.
+//! Timeouts of statements, in Postgres and in this process.
 //!
-//! Postgres ends a statement before we give up on it. So it never works on what nobody waits for, the connection's state is
-//! known and it stays in the pool; and where nothing is heard in time for all that, something is wrong with the connection.
+//! Postgres aborts a statement before this process stops waiting for it. So Postgres never works on a statement without
+//! a caller, and the connection's state stays known. If there is still no response in time, the connection itself is at
+//! fault.
 
 use std::time::Duration;
 
-/// The two, of one session.
+/// The timeouts of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timeouts {
-    /// How long we wait for a statement's response.
+    /// How long this process waits for a statement's response.
     pub(super) response: Duration,
-    /// How long Postgres works on a statement (`statement_timeout`). It does not end a COMMIT, which is not a statement then:
-    /// the time ends before the commit begins, so a commit that waits for a synchronous standby goes on.
+    /// `statement_timeout`. It does not apply to COMMIT, for which the timer is not running, so a commit that waits for
+    /// a synchronous standby continues.
     statement: Duration,
-    /// How long a statement waits for each lock (`lock_timeout`).
+    /// `lock_timeout`: how long a statement waits for each lock.
     lock: Duration,
 }
 
 impl Timeouts {
-    /// Where responses are waited for so long.
+    /// Derives the timeouts from the response timeout.
     pub(super) fn of(response: Duration) -> Self {
         Self { response, statement: response * 3 / 4, lock: response / 2 }
     }
 
-    /// The same, where the statements themselves may take longer. Locks are waited for no longer than by others.
+    /// Returns timeouts for statements that may take longer. The lock timeout stays the same.
     pub(super) fn for_long_statements(self, response: Duration) -> Self {
         Self { lock: self.lock, ..Self::of(response) }
     }
 
-    /// How long to wait for the response to a statement that does nothing.
+    /// Returns the timeout of a probe, which is a statement without work.
     pub(super) fn probe(self) -> Duration {
         self.response / 4
     }
 
-    /// As settings: `set` for a session's, `set local` for a transaction's.
+    /// Formats them as settings: `set` for a session, `set local` for a transaction.
     pub(super) fn settings(self, set: &str) -> String {
         let [statement, lock] = [self.statement, self.lock].map(milliseconds);
         format!("{set} statement_timeout = {statement}; {set} lock_timeout = {lock};")
     }
 }
 
-/// As Postgres takes it; 0 would be no limit.
+/// Converts into Postgres' unit; at least 1, because 0 means no limit.
 fn milliseconds(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX).max(1)
 }
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn postgres_gives_up_before_we_do_and_on_locks_before_that() {
+    fn statement_timeout_is_shorter_than_the_response_timeout_and_lock_timeout_shorter_still() {
         let timeouts = Timeouts::of(Duration::from_secs(2));
         assert_eq!(timeouts.settings("set"), "set statement_timeout = 1500; set lock_timeout = 1000;");
         let long = timeouts.for_long_statements(Duration::from_secs(20));
@@ -58,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_none() {
+    fn a_timeout_is_never_zero() {
         let settings = |response| Timeouts::of(response).settings("set");
         assert_eq!(settings(Duration::ZERO), "set statement_timeout = 1; set lock_timeout = 1;");
         assert!(settings(Duration::from_secs(u64::from(u32::MAX))).contains("statement_timeout = 2147483647;"));

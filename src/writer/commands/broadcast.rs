@@ -4,22 +4,22 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::domain::{Caller, Error, EventType, Metadata, Result, Role, Time, UserId};
-use crate::writer::{Command, Ledger, Needs};
+use crate::writer::{BatchState, Command, ReadSet};
 
-/// Puts a notice on the topic of each of these users, who need not be known.
+/// Appends a notice to the topic of each of these users, who need not exist yet.
 #[derive(Debug)]
 pub struct Broadcast {
-    /// Who: the service.
+    /// The service.
     pub caller: Caller,
-    /// To whom; each once.
+    /// The recipients, without repeats.
     pub users: Vec<UserId>,
-    /// What kind of notice it is, in the platform's words.
+    /// The notice's type, which the platform defines.
     pub kind: Option<String>,
-    /// What it says.
+    /// The notice's data.
     pub data: Metadata,
 }
 
-/// `notice`.
+/// The data of `notice`.
 #[derive(Serialize)]
 struct Notice<'a> {
     r#type: Option<&'a str>,
@@ -31,14 +31,14 @@ struct Notice<'a> {
 impl Command for Broadcast {
     type Output = ();
 
-    fn needs(&self, _: &mut Needs) {}
+    fn read_set(&self, _: &mut ReadSet) {}
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<()> {
+    fn apply(&self, state: &mut BatchState) -> Result<()> {
         if self.caller.role != Role::Service {
-            return Err(Error::Forbidden("only the service may broadcast"));
+            return Err(Error::Forbidden("only the `service` role can broadcast"));
         }
-        let (at, by) = (ledger.now(), &self.caller.user);
+        let (at, by) = (state.now(), &self.caller.user);
         let notice = Notice { r#type: self.kind.as_deref(), data: self.data.as_raw(), by, at };
-        self.users.iter().try_for_each(|user| ledger.tell(user, EventType::Notice, &notice))
+        self.users.iter().try_for_each(|user| state.append_user_event(user, EventType::Notice, &notice))
     }
 }

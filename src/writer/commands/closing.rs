@@ -1,4 +1,4 @@
-//! What a user is told of the rides that become theirs and cease to be; the closing of a ride, and its reopening.
+//! The closing and reopening of a ride; and the events on a user's topic when a ride becomes theirs or ceases to be.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::domain::{
     Caller, ClosedReason, Error, EventType, Result, Ride, RideClosed, RideId, RideSnapshot, RideView, Seq, Time, UserId,
 };
-use crate::writer::{Command, Ledger, Needs};
+use crate::writer::{BatchState, Command, ReadSet};
 
-/// `ride:assigned`.
+/// The data of `ride:assigned`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Assigned<'a> {
@@ -17,65 +17,70 @@ struct Assigned<'a> {
     from_seq: Seq,
 }
 
-/// Tells somebody that a ride is theirs now, from `from_seq` on.
-pub(super) fn tell_assigned(ledger: &mut Ledger, user: &UserId, ride: &Ride, from_seq: Seq) -> Result<()> {
-    let view = ride.view(ride.chat(ledger.now()));
-    ledger.tell(user, EventType::RideAssigned, &Assigned { ride: view, from_seq })
+/// Notifies a user that a ride is theirs from `from_seq` on.
+pub(super) fn append_assigned(state: &mut BatchState, user: &UserId, ride: &Ride, from_seq: Seq) -> Result<()> {
+    let view = ride.view(ride.chat(state.now()));
+    state.append_user_event(user, EventType::RideAssigned, &Assigned { ride: view, from_seq })
 }
 
-/// Tells somebody that a ride is no longer theirs: of its log they have what goes up to `last_seq`.
-pub(super) fn tell_removed(ledger: &mut Ledger, user: &UserId, ride: &RideId, last_seq: Seq) -> Result<()> {
-    ledger.tell(user, EventType::RideClosed, &RideClosed { ride_id: ride, last_seq, reason: ClosedReason::Removed })
+/// Notifies a user that a ride is no longer theirs. They can read its log up to `last_seq`.
+pub(super) fn append_removed(state: &mut BatchState, user: &UserId, ride: &RideId, last_seq: Seq) -> Result<()> {
+    state.append_user_event(
+        user,
+        EventType::RideClosed,
+        &RideClosed { ride_id: ride, last_seq, reason: ClosedReason::Removed },
+    )
 }
 
-/// Closes a ride and tells its people, once the chat window has passed for everyone.
+/// Closes a ride after its chat window has passed for everyone, and notifies its participants.
 #[derive(Debug)]
 pub struct CloseRide {
-    /// Which.
+    /// The ride.
     pub ride: RideId,
 }
 
 impl Command for CloseRide {
     type Output = ();
 
-    fn needs(&self, needs: &mut Needs) {
-        needs.ride(&self.ride);
+    fn read_set(&self, read_set: &mut ReadSet) {
+        read_set.add_ride(&self.ride);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<()> {
-        let snapshot = ledger.ride(&self.ride)?;
-        // Every replica finds the same rides to close: whoever comes second finds it done.
-        if !snapshot.is_to_be_closed() {
+    fn apply(&self, state: &mut BatchState) -> Result<()> {
+        let snapshot = state.ride(&self.ride)?;
+        // Every replica finds the same rides to close. The first one closes the ride.
+        if !snapshot.is_due_to_close() {
             return Ok(());
         }
         let mut ride = snapshot.ride.clone();
         let last_seq = snapshot.head;
-        let people: Vec<UserId> = snapshot.present().map(|person| person.user.clone()).collect();
-        ride.closed_at = Some(ledger.now());
+        let participants: Vec<UserId> =
+            snapshot.current_participants().map(|participant| participant.user.clone()).collect();
+        ride.closed_at = Some(state.now());
         ride.closed_seq = Some(last_seq);
-        ledger.change_ride(ride)?;
+        state.change_ride(ride)?;
         let closed = RideClosed { ride_id: &self.ride, last_seq, reason: ClosedReason::RideOver };
-        people.iter().try_for_each(|user| ledger.tell(user, EventType::RideClosed, &closed))
+        participants.iter().try_for_each(|user| state.append_user_event(user, EventType::RideClosed, &closed))
     }
 }
 
-/// The longest time for which a ride is opened again.
+/// The longest time for which a ride can be reopened.
 const LONGEST_REOPENING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Opens the chat of a ride that has ended again, until a time.
+/// Reopens the chat of an ended ride until a given time.
 #[derive(Debug)]
 pub struct ReopenRide {
-    /// Who: support, service.
+    /// Support or the service.
     pub caller: Caller,
-    /// Which.
+    /// The ride.
     pub ride: RideId,
-    /// Until when.
+    /// When the chat closes again.
     pub until: Time,
-    /// Why, in their words.
+    /// The reason, for the participants.
     pub reason: Option<String>,
 }
 
-/// `ride:reopened`. On a user's topic it says from where on the ride is followed again.
+/// The data of `ride:reopened`. On a user's topic, `from_seq` is where the user's access to the ride's log begins again.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Reopened<'a> {
@@ -91,15 +96,15 @@ struct Reopened<'a> {
 impl Command for ReopenRide {
     type Output = RideSnapshot;
 
-    fn needs(&self, needs: &mut Needs) {
-        needs.ride(&self.ride);
+    fn read_set(&self, read_set: &mut ReadSet) {
+        read_set.add_ride(&self.ride);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<RideSnapshot> {
+    fn apply(&self, state: &mut BatchState) -> Result<RideSnapshot> {
         if !self.caller.role.is_staff() {
-            return Err(Error::Forbidden("only support and the service may reopen a ride"));
+            return Err(Error::Forbidden("only the `support` and `service` roles can reopen a ride"));
         }
-        let (now, snapshot) = (ledger.now(), ledger.ride(&self.ride)?);
+        let (now, snapshot) = (state.now(), state.ride(&self.ride)?);
         if self.until <= now || self.until > now.plus(LONGEST_REOPENING) {
             return Err(Error::invalid("/until", "must be in the future, at most 30 days ahead"));
         }
@@ -109,20 +114,21 @@ impl Command for ReopenRide {
         let before = snapshot.ride.clone();
         let mut ride = before.clone();
         ride.reopen(self.until, now);
-        // The same again changes nothing.
-        if before.has_opened && before.closed_at.is_none() && before.closes == ride.closes {
-            return ledger.answer(&self.ride);
+        // A repeated request changes nothing.
+        if before.has_opened && before.closed_at.is_none() && before.closing_times == ride.closing_times {
+            return state.ride_snapshot(&self.ride);
         }
-        let people: Vec<UserId> = snapshot.present().map(|person| person.user.clone()).collect();
-        ledger.change_ride(ride.clone())?;
+        let participants: Vec<UserId> =
+            snapshot.current_participants().map(|participant| participant.user.clone()).collect();
+        state.change_ride(ride.clone())?;
         let view = || ride.view(ride.chat(now));
         let (by, until, reason) = (&self.caller.user, self.until, self.reason.as_deref());
-        let told = Reopened { ride: view(), by, until, reason, from_seq: None };
-        let seq = ledger.append(&self.ride, EventType::RideReopened, None, |_| told)?;
-        // What was written to the log while the ride was closed (deletions, receipts) belongs to those who follow it again.
+        let event = Reopened { ride: view(), by, until, reason, from_seq: None };
+        let seq = state.append_ride_event(&self.ride, EventType::RideReopened, None, |_| event)?;
+        // Events that were appended while the ride was closed (deletions, receipts) belong to the participants again.
         let last = before.closed_at.and(before.closed_seq).unwrap_or(seq - 1);
-        let told = Reopened { ride: view(), by, until, reason, from_seq: Some(last + 1) };
-        people.iter().try_for_each(|user| ledger.tell(user, EventType::RideReopened, &told))?;
-        ledger.answer(&self.ride)
+        let event = Reopened { ride: view(), by, until, reason, from_seq: Some(last + 1) };
+        participants.iter().try_for_each(|user| state.append_user_event(user, EventType::RideReopened, &event))?;
+        state.ride_snapshot(&self.ride)
     }
 }

@@ -6,58 +6,59 @@ use crate::domain::{
     Caller, ClientMessageId, Content, ContentHash, Error, EventType, Message, MessageId, Metadata, Reactions, Receipts,
     Result, Review, RideId, RideRole, Seq, Time, UserId,
 };
-use crate::writer::{Command, Ledger, Needs};
+use crate::writer::{BatchState, Command, ReadSet};
 
-/// Says something on a ride.
+/// Sends a message to a ride.
 #[derive(Debug)]
 pub struct SendMessage {
-    /// Who.
+    /// The sender.
     pub caller: Caller,
-    /// Where.
+    /// The ride.
     pub ride: RideId,
-    /// What.
+    /// The message's content.
     pub content: Content,
-    /// What the app attaches.
+    /// Data that the app attaches to the message.
     pub metadata: Option<Metadata>,
-    /// The sender's name for it: the same name is the same message.
+    /// The idempotency key. A second send with the same key returns the same message.
     pub client_message_id: Option<ClientMessageId>,
-    /// Of the content and metadata.
+    /// The hash of the content and metadata.
     pub content_hash: ContentHash,
-    /// What moderation says of it.
+    /// The result of moderation.
     pub review: Review,
 }
 
-/// A message as its sender is answered.
+/// The response to the sender of a message.
 #[derive(Debug, Clone)]
 pub struct Sent {
-    /// Its identifier.
+    /// The message's id.
     pub id: MessageId,
-    /// Its number on the ride.
+    /// The seq of its `message:new` event.
     pub seq: Seq,
     /// The message as JSON.
     pub json: String,
-    /// Whether it is new, rather than a repeat of one already sent.
+    /// Whether the message is new, rather than a repeat of an earlier send.
     pub created: bool,
 }
 
 impl Command for SendMessage {
     type Output = Sent;
 
-    fn needs(&self, needs: &mut Needs) {
-        needs.chat(&self.ride);
-        if let Some(name) = &self.client_message_id {
-            needs.sent.push((self.ride.clone(), self.caller.user.clone(), name.clone()));
+    fn read_set(&self, read_set: &mut ReadSet) {
+        read_set.add_chat(&self.ride);
+        if let Some(client_id) = &self.client_message_id {
+            read_set.client_message_ids.push((self.ride.clone(), self.caller.user.clone(), client_id.clone()));
         }
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<Sent> {
-        let snapshot = ledger.ride(&self.ride)?;
-        let access = snapshot.admit(&self.caller)?;
-        // Before the chat's state: a retry of what was acknowledged is answered alike after the chat has closed.
-        if let Some(name) = &self.client_message_id
-            && let Some(sent) = ledger.sent(&self.ride, &self.caller.user, name)
+    fn apply(&self, state: &mut BatchState) -> Result<Sent> {
+        let snapshot = state.ride(&self.ride)?;
+        let access = snapshot.require_access(&self.caller)?;
+        // Duplicates are checked before the chat's state: the retry of an acknowledged send gets the same response after the chat has
+        // closed.
+        if let Some(client_id) = &self.client_message_id
+            && let Some(sent) = state.message_by_client_id(&self.ride, &self.caller.user, client_id)
         {
-            // With a message's content its hash was erased: of a deleted one the name decides alone.
+            // A deletion erases the hash together with the content. For a deleted message, only the `clientMessageId` is compared.
             if sent.deleted_at.is_none() && !self.is_repeat_of(sent) {
                 return Err(Error::IdempotencyConflict);
             }
@@ -71,9 +72,9 @@ impl Command for SendMessage {
         snapshot.require_open_chat(access.role)?;
         let (replacement, labels) = match &self.review {
             Review::NotNeeded => (None, None),
-            Review::Missing => return Err(Error::Unavailable),
+            Review::NotChecked => return Err(Error::Unavailable),
             Review::Passed { replacement, labels } => (replacement.clone(), labels.clone()),
-            Review::Refused(error) => return Err(error.clone()),
+            Review::Rejected(error) => return Err(error.clone()),
         };
         let message = Message {
             id: MessageId::new(),
@@ -84,65 +85,69 @@ impl Command for SendMessage {
             content: Some(replacement.unwrap_or_else(|| self.content.clone())),
             metadata: self.metadata.clone(),
             client_message_id: self.client_message_id.clone(),
-            // Of what was sent, also where something else is stored: a retry sends it again.
+            // The hash covers the sent content, even if moderation replaces it, because a retry sends the same content again.
             content_hash: self.content_hash,
             labels,
             reactions: Reactions::default(),
-            created_at: ledger.now(),
+            created_at: state.now(),
             edited_at: None,
             deleted_at: None,
         };
-        // Nobody can have received it yet.
-        let nobody = Receipts::default();
-        ledger.append(&self.ride, EventType::MessageNew, None, |_| message.view(&nobody))?;
-        // The sender is answered what everybody is told: encoded once. But for staff, who see labels.
-        let is_seen = message.labels.is_some() && self.caller.role.is_staff();
-        let json = if is_seen { message.to_json_for(&self.caller, &nobody) } else { ledger.last_data()?.to_owned() };
+        // No participant can have received the message yet.
+        let no_receipts = Receipts::default();
+        state.append_ride_event(&self.ride, EventType::MessageNew, None, |_| message.view(&no_receipts))?;
+        // The response contains the same bytes as the event, which are encoded once. Staff get their own encoding, because they see labels.
+        let sees_labels = message.labels.is_some() && self.caller.role.is_staff();
+        let json = if sees_labels {
+            message.to_json_for(&self.caller, &no_receipts)
+        } else {
+            state.last_event_data()?.to_owned()
+        };
         let sent = Sent { id: message.id, seq: message.seq, json, created: true };
-        ledger.add_message(message);
-        ledger.flag_message(sent.id);
+        state.add_message(message);
+        state.flag_message(sent.id);
         Ok(sent)
     }
 }
 
 impl SendMessage {
-    /// Whether the message was first sent with the same. Its hash may have been stored by a version that had no key for it.
+    /// Whether the message was first sent with the same content and metadata. An older version may have stored a hash without a key.
     fn is_repeat_of(&self, sent: &Message) -> bool {
         sent.content_hash == self.content_hash
             || sent.content_hash == ContentHash::without_key(&self.content, self.metadata.as_ref())
     }
 }
 
-/// Changes what a message says.
+/// Changes the content or metadata of a message.
 #[derive(Debug)]
 pub struct EditMessage {
-    /// Who: only its sender may.
+    /// The editor. Only the sender may edit a message.
     pub caller: Caller,
-    /// The ride it is on.
+    /// The ride of the message.
     pub ride: RideId,
-    /// Which.
+    /// The message.
     pub message: MessageId,
-    /// The new text; `None` leaves it.
+    /// The new content. `None` keeps the old one.
     pub content: Option<Content>,
-    /// The new metadata; `None` leaves it, `Some(None)` takes it away.
+    /// The new metadata. `None` keeps the old one, `Some(None)` removes it.
     pub metadata: Option<Option<Metadata>>,
-    /// What moderation says of it.
+    /// The result of moderation.
     pub review: Review,
-    /// The message that the edit was checked on.
+    /// The message as it was when moderation checked the edit.
     pub reviewed: Option<Message>,
 }
 
-/// What became of an edit.
+/// The result of an edit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edited {
-    /// It is stored, or changes nothing: the message as JSON.
+    /// The edit is stored, or changes nothing. Contains the message as JSON.
     Stored(String),
-    /// It was not checked, or on another content than the message has now. Nothing is stored: it has to be checked again.
+    /// Nothing is stored: the edit was not checked, or the message has changed since the check. The edit must be checked again.
     Outdated,
 }
 
 impl EditMessage {
-    /// The content and metadata that a message has after this edit, if any of that is new.
+    /// Returns the content and metadata of a message after this edit, or `None` if the edit changes nothing.
     pub fn change(&self, message: &Message) -> Option<(Option<Content>, Option<Metadata>)> {
         let content = self.content.clone().or_else(|| message.content.clone());
         let metadata = self.metadata.clone().unwrap_or_else(|| message.metadata.clone());
@@ -154,21 +159,21 @@ impl EditMessage {
 impl Command for EditMessage {
     type Output = Edited;
 
-    fn needs(&self, needs: &mut Needs) {
-        needs.ride(&self.ride);
-        needs.messages.push(self.message);
+    fn read_set(&self, read_set: &mut ReadSet) {
+        read_set.add_ride(&self.ride);
+        read_set.messages.push(self.message);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<Edited> {
-        let snapshot = ledger.ride(&self.ride)?;
-        let mut message = visible_message(ledger, &self.ride, &self.caller, self.message)?.clone();
+    fn apply(&self, state: &mut BatchState) -> Result<Edited> {
+        let snapshot = state.ride(&self.ride)?;
+        let mut message = visible_message(state, &self.ride, &self.caller, self.message)?.clone();
         if message.sender != self.caller.user {
-            return Err(Error::Forbidden("only its sender can edit a message"));
+            return Err(Error::Forbidden("only the sender can edit a message"));
         }
         if message.deleted_at.is_some() {
             return Err(Error::MessageDeleted);
         }
-        snapshot.require_open_chat(snapshot.admit(&self.caller)?.role)?;
+        snapshot.require_open_chat(snapshot.require_access(&self.caller)?.role)?;
         let receipts = snapshot.receipts.clone();
         let Some((content, metadata)) = self.change(&message) else {
             return Ok(Edited::Stored(message.to_json_for(&self.caller, &receipts)));
@@ -177,9 +182,9 @@ impl Command for EditMessage {
         (message.content, message.metadata) = (content, metadata);
         match &self.review {
             Review::NotNeeded => {}
-            Review::Missing => return Ok(Edited::Outdated),
+            Review::NotChecked => return Ok(Edited::Outdated),
             Review::Passed { replacement, labels } => {
-                // What was checked is the whole message. Where it has changed since, that is not what would be stored.
+                // Moderation checks the whole message. If the message has changed since, the result does not apply to what would be stored.
                 let is_same = |seen: &Message| seen.content == before.content && seen.metadata == before.metadata;
                 if !self.reviewed.as_ref().is_some_and(is_same) {
                     return Ok(Edited::Outdated);
@@ -187,30 +192,30 @@ impl Command for EditMessage {
                 message.content = replacement.clone().or(message.content);
                 message.labels.clone_from(labels);
             }
-            Review::Refused(error) => return Err(error.clone()),
+            Review::Rejected(error) => return Err(error.clone()),
         }
-        // A replacement may be what the message said before.
+        // A replacement by moderation may equal the old content.
         if (&message.content, &message.metadata) == (&before.content, &before.metadata) {
             return Ok(Edited::Stored(before.to_json_for(&self.caller, &receipts)));
         }
-        message.edited_at = Some(ledger.now());
-        ledger.append(&self.ride, EventType::MessageEdited, Some(message.id), |_| message.view(&receipts))?;
-        ledger.change_message(message.clone());
+        message.edited_at = Some(state.now());
+        state.append_ride_event(&self.ride, EventType::MessageEdited, Some(message.id), |_| message.view(&receipts))?;
+        state.change_message(message.clone());
         if matches!(self.review, Review::Passed { labels: Some(_), .. }) {
-            ledger.flag_message(message.id);
+            state.flag_message(message.id);
         }
         Ok(Edited::Stored(message.to_json_for(&self.caller, &receipts)))
     }
 }
 
-/// Erases a message, everywhere.
+/// Deletes a message, and erases its content everywhere.
 #[derive(Debug)]
 pub struct DeleteMessage {
-    /// Who: its sender, or support.
+    /// The message's sender, or support.
     pub caller: Caller,
-    /// The ride it is on.
+    /// The ride of the message.
     pub ride: RideId,
-    /// Which.
+    /// The message.
     pub message: MessageId,
 }
 
@@ -227,63 +232,65 @@ struct MessageDeleted<'a> {
 impl Command for DeleteMessage {
     type Output = ();
 
-    fn needs(&self, needs: &mut Needs) {
-        needs.ride(&self.ride);
-        needs.messages.push(self.message);
+    fn read_set(&self, read_set: &mut ReadSet) {
+        read_set.add_ride(&self.ride);
+        read_set.messages.push(self.message);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<()> {
-        let role = ledger.ride(&self.ride)?.admit(&self.caller)?.role;
-        let message = visible_message(ledger, &self.ride, &self.caller, self.message)?.clone();
+    fn apply(&self, state: &mut BatchState) -> Result<()> {
+        let role = state.ride(&self.ride)?.require_access(&self.caller)?.role;
+        let message = visible_message(state, &self.ride, &self.caller, self.message)?.clone();
         if message.sender != self.caller.user && role != RideRole::Support {
-            return Err(Error::Forbidden("only its sender, or support, can delete a message"));
+            return Err(Error::Forbidden("only the sender or support can delete a message"));
         }
-        // Whether the chat is open does not matter: what somebody said stays theirs to take back.
-        erase(ledger, message, &self.caller.user)
+        // A sender may delete their messages even if the chat is not open.
+        erase(state, message, &self.caller.user)
     }
 }
 
-/// Leaves a message's tombstone in its place.
-fn erase(ledger: &mut Ledger, mut message: Message, by: &UserId) -> Result<()> {
+/// Replaces a message by its tombstone.
+fn erase(state: &mut BatchState, mut message: Message, by: &UserId) -> Result<()> {
     if message.deleted_at.is_some() {
         return Ok(());
     }
-    message.erase(ledger.now());
-    replace_by_tombstone(ledger, message, by)
+    message.erase(state.now());
+    replace_by_tombstone(state, message, by)
 }
 
-/// The same for a sender who is erased: nor does their own name for the message stay. One that they had deleted themselves is deleted
-/// once more: so each replica drops from memory what it has of the log before.
-pub(super) fn erase_of_sender(ledger: &mut Ledger, mut message: Message, by: &UserId) -> Result<()> {
+/// Replaces a message of an erased sender by its tombstone, without its `clientMessageId`.
+///
+/// A message that its sender had deleted gets another `message:deleted` event. It makes each replica drop the log before it from
+/// memory.
+pub(super) fn erase_of_sender(state: &mut BatchState, mut message: Message, by: &UserId) -> Result<()> {
     if message.deleted_at.is_some() && message.client_message_id.is_none() {
         return Ok(());
     }
     message.client_message_id = None;
     if message.deleted_at.is_none() {
-        message.erase(ledger.now());
+        message.erase(state.now());
     }
-    replace_by_tombstone(ledger, message, by)
+    replace_by_tombstone(state, message, by)
 }
 
-fn replace_by_tombstone(ledger: &mut Ledger, message: Message, by: &UserId) -> Result<()> {
-    let at = ledger.now();
+fn replace_by_tombstone(state: &mut BatchState, message: Message, by: &UserId) -> Result<()> {
+    let at = state.now();
     let (ride, message_id, seq) = (message.ride.clone(), message.id, message.seq);
     let deleted = MessageDeleted { ride_id: &ride, message_id, seq, by, at };
-    ledger.append(&ride, EventType::MessageDeleted, None, |_| deleted)?;
-    ledger.change_message(message);
+    state.append_ride_event(&ride, EventType::MessageDeleted, None, |_| deleted)?;
+    state.change_message(message);
     Ok(())
 }
 
-/// A message that lies in the part of the log that is the caller's.
+/// Returns a message, if it is in a part of the log that the caller may see.
 pub(super) fn visible_message<'a>(
-    ledger: &'a Ledger,
+    state: &'a BatchState,
     ride: &RideId,
     caller: &Caller,
     message: MessageId,
 ) -> Result<&'a Message> {
-    let snapshot = ledger.ride(ride)?;
-    snapshot.admit(caller).map_err(|_| Error::MessageNotFound)?;
-    let message = ledger.message(message)?;
-    let visible = message.ride == *ride && snapshot.parts(caller).contains(message.seq);
-    visible.then_some(message).ok_or(Error::MessageNotFound)
+    let snapshot = state.ride(ride)?;
+    snapshot.require_access(caller).map_err(|_| Error::MessageNotFound)?;
+    let message = state.message(message)?;
+    let is_visible = message.ride == *ride && snapshot.access_intervals(caller).contains(message.seq);
+    is_visible.then_some(message).ok_or(Error::MessageNotFound)
 }

@@ -1,33 +1,33 @@
-//! Reacting to a message, and taking that back.
+//! Adding and removing reactions.
 
 use serde::Serialize;
 
 use super::messages::visible_message;
 use crate::domain::{Caller, Emoji, Error, EventType, MessageId, Result, RideId, RideRole, Time, UserId};
-use crate::writer::{Command, Ledger, Needs};
+use crate::writer::{BatchState, Command, ReadSet};
 
-/// Puts an emoji to a message, or takes it away.
+/// Adds an emoji to a message, or removes it.
 #[derive(Debug)]
 pub struct React {
-    /// Who.
+    /// The user who reacts.
     pub caller: Caller,
-    /// The ride the message is on.
+    /// The ride of the message.
     pub ride: RideId,
-    /// Which message.
+    /// The message.
     pub message: MessageId,
-    /// With what.
+    /// The emoji.
     pub emoji: Emoji,
-    /// Whether it is taken away.
+    /// Whether the emoji is removed.
     pub removed: bool,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Reacted<'a> {
+pub(super) struct ReactionChanged<'a> {
     pub(super) ride_id: &'a RideId,
     pub(super) message_id: MessageId,
     pub(super) user_id: &'a UserId,
-    /// Of a user who was erased it is null: all of theirs are gone.
+    /// Null if the user was erased. Then all reactions of the user are removed.
     pub(super) emoji: Option<&'static str>,
     pub(super) removed: bool,
     pub(super) at: Time,
@@ -36,32 +36,32 @@ pub(super) struct Reacted<'a> {
 impl Command for React {
     type Output = ();
 
-    fn needs(&self, needs: &mut Needs) {
-        needs.ride(&self.ride);
-        needs.messages.push(self.message);
+    fn read_set(&self, read_set: &mut ReadSet) {
+        read_set.add_ride(&self.ride);
+        read_set.messages.push(self.message);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<()> {
-        let mut message = visible_message(ledger, &self.ride, &self.caller, self.message)?.clone();
-        let snapshot = ledger.ride(&self.ride)?;
-        let role = snapshot.admit(&self.caller)?.role;
+    fn apply(&self, state: &mut BatchState) -> Result<()> {
+        let mut message = visible_message(state, &self.ride, &self.caller, self.message)?.clone();
+        let snapshot = state.ride(&self.ride)?;
+        let role = snapshot.require_access(&self.caller)?.role;
         if role == RideRole::System {
-            return Err(Error::Forbidden("the platform itself does not react"));
+            return Err(Error::Forbidden("the `service` role cannot react"));
         }
         if message.deleted_at.is_some() {
             return Err(Error::MessageDeleted);
         }
         snapshot.require_open_chat(role)?;
         let user = &self.caller.user;
-        let moved = match self.removed {
+        let is_changed = match self.removed {
             true => message.reactions.remove(self.emoji, user),
             false => message.reactions.add(self.emoji, user)?,
         };
-        if !moved {
+        if !is_changed {
             return Ok(());
         }
-        let at = ledger.now();
-        ledger.append(&self.ride, EventType::MessageReaction, None, |_| Reacted {
+        let at = state.now();
+        state.append_ride_event(&self.ride, EventType::MessageReaction, None, |_| ReactionChanged {
             ride_id: &self.ride,
             message_id: self.message,
             user_id: user,
@@ -69,7 +69,7 @@ impl Command for React {
             removed: self.removed,
             at,
         })?;
-        ledger.change_message(message);
+        state.change_message(message);
         Ok(())
     }
 }

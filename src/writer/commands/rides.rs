@@ -1,31 +1,31 @@
-//! A ride's beginning, its people and its steps, as far as messaging has to know them.
+//! Creating and updating rides: their participants and status, as far as messaging needs them.
 
 use serde::Serialize;
 
-use super::closing::{tell_assigned, tell_removed};
+use super::closing::{append_assigned, append_removed};
 use crate::domain::{
     Caller, ChatPolicy, Error, EventType, Result, Ride, RideId, RideRole, RideSnapshot, RideView, Role, Status, UserId,
 };
-use crate::writer::{Command, Ledger, Needs};
+use crate::writer::{BatchState, Command, ReadSet};
 
-/// What the platform says of a ride: makes it known, or brings it up to date.
+/// Creates or updates a ride.
 #[derive(Debug)]
 pub struct PutRide {
-    /// Who: service.
+    /// The service.
     pub caller: Caller,
-    /// Which.
+    /// The ride.
     pub ride: RideId,
-    /// Who booked it; `None` leaves that as it is.
+    /// The rider. `None` keeps the current one.
     pub rider: Option<UserId>,
-    /// Who drives it; `None` leaves that as it is, `Some(None)` removes the driver.
+    /// The driver. `None` keeps the current one, `Some(None)` removes the driver.
     pub driver: Option<Option<UserId>>,
-    /// How far it is; `None` leaves that as it is, but a first driver means accepted.
+    /// The status. `None` keeps the current one, but a first driver makes the ride accepted.
     pub status: Option<Status>,
-    /// When its chat opens and closes; `None` leaves that as it is, `Some(None)` is the default.
+    /// When the chat opens and closes. `None` keeps the current policy, `Some(None)` restores the default.
     pub chat_policy: Option<Option<ChatPolicy>>,
 }
 
-/// `ride:accept`, `ride:cancel`, `ride:status`.
+/// The data of `ride:accept`, `ride:cancel` and `ride:status`.
 #[derive(Serialize)]
 struct Changed<'a> {
     ride: RideView<'a>,
@@ -34,60 +34,58 @@ struct Changed<'a> {
     reason: Option<&'a str>,
 }
 
-/// `ride:participants`.
+/// The data of `ride:participants`.
 #[derive(Serialize)]
 struct ParticipantsChanged<'a> {
     ride: RideView<'a>,
-    joined: Vec<Person<'a>>,
-    left: Vec<Person<'a>>,
+    joined: Vec<ParticipantEntry<'a>>,
+    left: Vec<ParticipantEntry<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Person<'a> {
+struct ParticipantEntry<'a> {
     user_id: &'a UserId,
     role: RideRole,
 }
 
-type People = Vec<(UserId, RideRole)>;
+type ParticipantList = Vec<(UserId, RideRole)>;
 
 impl Command for PutRide {
     /// The ride, and whether it is new.
     type Output = (RideSnapshot, bool);
 
-    fn needs(&self, needs: &mut Needs) {
-        needs.ride(&self.ride);
-        needs.new_rides.insert(self.ride.clone());
+    fn read_set(&self, read_set: &mut ReadSet) {
+        read_set.add_ride(&self.ride);
+        read_set.new_rides.insert(self.ride.clone());
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<(RideSnapshot, bool)> {
+    fn apply(&self, state: &mut BatchState) -> Result<(RideSnapshot, bool)> {
         if self.caller.role != Role::Service {
-            return Err(Error::Forbidden("only the service may say what a ride is"));
+            return Err(Error::Forbidden("only the `service` role can create or update rides"));
         }
-        let before = ledger.find_ride(&self.ride).map(|snapshot| snapshot.ride.clone());
+        let before = state.find_ride(&self.ride).map(|snapshot| snapshot.ride.clone());
         let is_new = before.is_none();
         match before {
-            None => self.create(ledger)?,
-            Some(ride) => self.update(ledger, ride)?,
+            None => self.create(state)?,
+            Some(ride) => self.update(state, ride)?,
         }
-        Ok((ledger.answer(&self.ride)?, is_new))
+        Ok((state.ride_snapshot(&self.ride)?, is_new))
     }
 }
 
 impl PutRide {
-    /// A ride has two people.
+    /// Rejects a driver who is the rider.
     fn check_driver(&self, rider: &UserId) -> Result<()> {
         match &self.driver {
-            Some(Some(driver)) if driver == rider => {
-                Err(Error::invalid("/driverId", "must be somebody else than the rider"))
-            }
+            Some(Some(driver)) if driver == rider => Err(Error::invalid("/driverId", "must not be the rider")),
             _ => Ok(()),
         }
     }
 
-    fn create(&self, ledger: &mut Ledger) -> Result<()> {
-        let now = ledger.now();
-        let rider = self.rider.clone().ok_or_else(|| Error::invalid("/riderId", "is required of a new ride"))?;
+    fn create(&self, state: &mut BatchState) -> Result<()> {
+        let now = state.now();
+        let rider = self.rider.clone().ok_or_else(|| Error::invalid("/riderId", "is required for a new ride"))?;
         let driver = self.driver.clone().flatten();
         self.check_driver(&rider)?;
         let by_driver = if driver.is_some() { Status::Accepted } else { Status::Requested };
@@ -99,29 +97,29 @@ impl PutRide {
             chat_policy: self.chat_policy.flatten(),
             has_opened: false,
             ended_at: None,
-            closes: None,
+            closing_times: None,
             closed_at: None,
             closed_seq: None,
             created_at: now,
             updated_at: now,
         };
-        // A ride of which the chat opens from the beginning has been requested, whatever it is by now.
-        ride.enter(Status::Requested, now, ledger.chat_grace());
-        ride.enter(self.status.unwrap_or(by_driver), now, ledger.chat_grace());
+        // If the chat policy opens the chat from the beginning, the ride counts as requested first, whatever its status is now.
+        ride.enter(Status::Requested, now, state.chat_grace());
+        ride.enter(self.status.unwrap_or(by_driver), now, state.chat_grace());
         let mut joined = vec![(ride.rider.clone(), RideRole::Rider)];
         joined.extend(ride.driver.clone().map(|driver| (driver, RideRole::Driver)));
-        ledger.open_ride(ride.clone());
-        move_people(ledger, &ride, &joined, &Vec::new())
+        state.create_ride(ride.clone());
+        change_participants(state, &ride, &joined, &Vec::new())
     }
 
-    /// The changes are made to the ride first, so that each event says what has become of it; then come the events: of a
-    /// driver who leaves or joins, and of what else has changed.
-    fn update(&self, ledger: &mut Ledger, before: Ride) -> Result<()> {
+    /// Changes the ride first, so that each event contains its new state. Then come the events: of a driver who leaves or joins, and of
+    /// any other change.
+    fn update(&self, state: &mut BatchState, before: Ride) -> Result<()> {
         self.check_driver(&before.rider)?;
         if self.rider.as_ref().is_some_and(|rider| before.rider != *rider) {
-            return Err(Error::RideConflict("the rider of a ride does not change"));
+            return Err(Error::RideConflict("the rider of a ride cannot be changed"));
         }
-        let (now, grace) = (ledger.now(), ledger.chat_grace());
+        let (now, grace) = (state.now(), state.chat_grace());
         let mut ride = before.clone();
         let driver = self.driver.clone().filter(|driver| before.driver != *driver);
         let policy = self.chat_policy.filter(|policy| before.chat_policy != *policy);
@@ -130,7 +128,7 @@ impl PutRide {
         }
         match &driver {
             Some(Some(_)) if before.status.is_ended() => {
-                return Err(Error::RideConflict("a ride that is over gets no other driver"));
+                return Err(Error::RideConflict("the driver of an ended ride cannot be changed"));
             }
             Some(Some(driver)) => {
                 ride.driver = Some(driver.clone());
@@ -142,7 +140,7 @@ impl PutRide {
         let is_first_driver = before.driver.is_none() && ride.driver.is_some();
         let accepts = is_first_driver && before.status == Status::Requested;
         let status = match driver {
-            // Without a driver it is requested again, unless it ends.
+            // Without a driver, the ride is requested again, unless it ends.
             Some(None) if !before.status.is_ended() => {
                 self.status.filter(|status| ![before.status, Status::Requested].contains(status))
             }
@@ -154,151 +152,168 @@ impl PutRide {
         if let Some(next) = status.or(accepts.then_some(Status::Accepted)) {
             ride.skip_to(next, now, grace)?;
         }
-        ledger.change_ride(ride.clone())?;
+        state.change_ride(ride.clone())?;
         if driver.is_some() {
             let of = |ride: &Ride| ride.driver.clone().map(|driver| (driver, RideRole::Driver)).into_iter().collect();
-            move_people(ledger, &ride, &of(&ride), &of(&before))?;
+            change_participants(state, &ride, &of(&ride), &of(&before))?;
         }
         if ride.status != before.status || policy.is_some() {
             let event = match ride.status {
                 Status::Accepted if accepts => EventType::RideAccept,
-                // What has changed is its policy alone.
+                // Only the chat policy has changed.
                 status if status == before.status => EventType::RideStatus,
-                status => step_event(status),
+                status => status_event(status),
             };
-            announce(ledger, &ride, event, &self.caller, None)?;
+            append_change(state, &ride, event, &self.caller, None)?;
         }
         Ok(())
     }
 }
 
-/// Takes a ride as its driver.
+/// Accepts a ride as its driver.
 #[derive(Debug)]
 pub struct AcceptRide {
-    /// Who: a driver.
+    /// The driver.
     pub caller: Caller,
-    /// Which.
+    /// The ride.
     pub ride: RideId,
 }
 
 impl Command for AcceptRide {
     type Output = RideSnapshot;
 
-    fn needs(&self, needs: &mut Needs) {
-        needs.ride(&self.ride);
+    fn read_set(&self, read_set: &mut ReadSet) {
+        read_set.add_ride(&self.ride);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<RideSnapshot> {
+    fn apply(&self, state: &mut BatchState) -> Result<RideSnapshot> {
         if self.caller.role != Role::Driver {
             return Err(Error::Forbidden("only a driver can accept a ride"));
         }
-        let before = ledger.ride(&self.ride)?.ride.clone();
+        let before = state.ride(&self.ride)?.ride.clone();
         if before.rider == self.caller.user {
-            return Err(Error::Forbidden("a ride's rider cannot drive it"));
+            return Err(Error::Forbidden("the rider of a ride cannot accept it"));
         }
-        let mine = before.driver.as_ref() == Some(&self.caller.user);
+        let is_own = before.driver.as_ref() == Some(&self.caller.user);
         match before.status {
-            Status::Requested if mine || before.driver.is_none() => {}
-            status if mine && !status.is_ended() => return ledger.answer(&self.ride),
-            status if status.is_ended() => return Err(Error::RideConflict("the ride is over")),
+            Status::Requested if is_own || before.driver.is_none() => {}
+            status if is_own && !status.is_ended() => return state.ride_snapshot(&self.ride),
+            status if status.is_ended() => return Err(Error::RideConflict("the ride has ended")),
             _ => return Err(Error::RideConflict("another driver has the ride")),
         }
-        let now = ledger.now();
+        let now = state.now();
         let mut ride = before.clone();
-        ride.advance(Status::Accepted, now, ledger.chat_grace())?;
+        ride.advance(Status::Accepted, now, state.chat_grace())?;
         ride.driver = Some(self.caller.user.clone());
-        ledger.change_ride(ride.clone())?;
-        if !mine {
-            move_people(ledger, &ride, &vec![(self.caller.user.clone(), RideRole::Driver)], &Vec::new())?;
+        state.change_ride(ride.clone())?;
+        if !is_own {
+            change_participants(state, &ride, &vec![(self.caller.user.clone(), RideRole::Driver)], &Vec::new())?;
         }
-        announce(ledger, &ride, EventType::RideAccept, &self.caller, None)?;
-        ledger.answer(&self.ride)
+        append_change(state, &ride, EventType::RideAccept, &self.caller, None)?;
+        state.ride_snapshot(&self.ride)
     }
 }
 
-/// Calls a ride off.
+/// Cancels a ride.
 #[derive(Debug)]
 pub struct CancelRide {
-    /// Who: anybody on it, support, service.
+    /// A participant of the ride, support or the service.
     pub caller: Caller,
-    /// Which.
+    /// The ride.
     pub ride: RideId,
-    /// Why, in their words.
+    /// The reason, for the participants.
     pub reason: Option<String>,
 }
 
 impl Command for CancelRide {
     type Output = RideSnapshot;
 
-    fn needs(&self, needs: &mut Needs) {
-        needs.ride(&self.ride);
+    fn read_set(&self, read_set: &mut ReadSet) {
+        read_set.add_ride(&self.ride);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<RideSnapshot> {
-        let snapshot = ledger.ride(&self.ride)?;
-        snapshot.admit(&self.caller)?;
-        step(ledger, snapshot.ride.clone(), Status::Cancelled, &self.caller, self.reason.as_deref())
+    fn apply(&self, state: &mut BatchState) -> Result<RideSnapshot> {
+        let snapshot = state.ride(&self.ride)?;
+        snapshot.require_access(&self.caller)?;
+        set_status(state, snapshot.ride.clone(), Status::Cancelled, &self.caller, self.reason.as_deref())
     }
 }
 
-/// Takes a ride a step on.
+/// Sets a ride's status.
 #[derive(Debug)]
 pub struct SetStatus {
-    /// Who: its driver, or service.
+    /// The ride's driver, or the service.
     pub caller: Caller,
-    /// Which.
+    /// The ride.
     pub ride: RideId,
-    /// Where to.
+    /// The new status.
     pub status: Status,
 }
 
 impl Command for SetStatus {
     type Output = RideSnapshot;
 
-    fn needs(&self, needs: &mut Needs) {
-        needs.ride(&self.ride);
+    fn read_set(&self, read_set: &mut ReadSet) {
+        read_set.add_ride(&self.ride);
     }
 
-    fn judge(&self, ledger: &mut Ledger) -> Result<RideSnapshot> {
-        let snapshot = ledger.ride(&self.ride)?;
-        let role = snapshot.admit(&self.caller)?.role;
+    fn apply(&self, state: &mut BatchState) -> Result<RideSnapshot> {
+        let snapshot = state.ride(&self.ride)?;
+        let role = snapshot.require_access(&self.caller)?.role;
         if !matches!(role, RideRole::Driver | RideRole::System) {
-            return Err(Error::Forbidden("only the ride's driver, or the service, may set its status"));
+            return Err(Error::Forbidden("only the ride's driver or the service can set its status"));
         }
-        step(ledger, snapshot.ride.clone(), self.status, &self.caller, None)
+        set_status(state, snapshot.ride.clone(), self.status, &self.caller, None)
     }
 }
 
-fn step(ledger: &mut Ledger, mut ride: Ride, to: Status, by: &Caller, reason: Option<&str>) -> Result<RideSnapshot> {
-    if ride.advance(to, ledger.now(), ledger.chat_grace())? {
-        ledger.change_ride(ride.clone())?;
-        announce(ledger, &ride, step_event(to), by, reason)?;
+fn set_status(
+    state: &mut BatchState,
+    mut ride: Ride,
+    to: Status,
+    by: &Caller,
+    reason: Option<&str>,
+) -> Result<RideSnapshot> {
+    if ride.advance(to, state.now(), state.chat_grace())? {
+        state.change_ride(ride.clone())?;
+        append_change(state, &ride, status_event(to), by, reason)?;
     }
-    ledger.answer(&ride.id)
+    state.ride_snapshot(&ride.id)
 }
 
-fn step_event(status: Status) -> EventType {
+fn status_event(status: Status) -> EventType {
     if status == Status::Cancelled { EventType::RideCancel } else { EventType::RideStatus }
 }
 
-fn announce(ledger: &mut Ledger, ride: &Ride, event: EventType, by: &Caller, reason: Option<&str>) -> Result<()> {
-    let ride_view = ride.view(ride.chat(ledger.now()));
+fn append_change(
+    state: &mut BatchState,
+    ride: &Ride,
+    event: EventType,
+    by: &Caller,
+    reason: Option<&str>,
+) -> Result<()> {
+    let ride_view = ride.view(ride.chat(state.now()));
     let data = Changed { ride: ride_view, by: &by.user, reason };
-    ledger.append(&ride.id, event, None, |_| data).map(drop)
+    state.append_ride_event(&ride.id, event, None, |_| data).map(drop)
 }
 
-/// Appends the event at which rights begin and end, and lets them.
-fn move_people(ledger: &mut Ledger, ride: &Ride, joined: &People, left: &People) -> Result<()> {
-    let ride_view = ride.view(ride.chat(ledger.now()));
-    let data = ParticipantsChanged { ride: ride_view, joined: people(joined), left: people(left) };
-    let seq = ledger.append(&ride.id, EventType::RideParticipants, None, |_| data)?;
+/// Appends the event at which access begins and ends, and changes the participants.
+fn change_participants(
+    state: &mut BatchState,
+    ride: &Ride,
+    joined: &ParticipantList,
+    left: &ParticipantList,
+) -> Result<()> {
+    let ride_view = ride.view(ride.chat(state.now()));
+    let data = ParticipantsChanged { ride: ride_view, joined: entries(joined), left: entries(left) };
+    let seq = state.append_ride_event(&ride.id, EventType::RideParticipants, None, |_| data)?;
     let left: Vec<UserId> = left.iter().map(|(user, _)| user.clone()).collect();
-    left.iter().try_for_each(|user| tell_removed(ledger, user, &ride.id, seq))?;
-    joined.iter().try_for_each(|(user, _)| tell_assigned(ledger, user, ride, seq))?;
-    ledger.change_participants(&ride.id, seq, joined, &left);
+    left.iter().try_for_each(|user| append_removed(state, user, &ride.id, seq))?;
+    joined.iter().try_for_each(|(user, _)| append_assigned(state, user, ride, seq))?;
+    state.change_participants(&ride.id, seq, joined, &left);
     Ok(())
 }
 
-fn people(list: &People) -> Vec<Person<'_>> {
-    list.iter().map(|(user_id, role)| Person { user_id, role: *role }).collect()
+fn entries(list: &ParticipantList) -> Vec<ParticipantEntry<'_>> {
+    list.iter().map(|(user_id, role)| ParticipantEntry { user_id, role: *role }).collect()
 }

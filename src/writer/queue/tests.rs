@@ -1,273 +1,273 @@
-//! Who leaves when.
+//! The order in which commands start.
 
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
 use crate::domain::Result;
-use crate::writer::{Command, Ledger, command};
+use crate::writer::{BatchState, Command, command};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Wants a ride, or none.
-struct Wish(Option<&'static str>);
+/// A command about a ride, or about none.
+struct TestCommand(Option<&'static str>);
 
-impl Command for Wish {
+impl Command for TestCommand {
     type Output = ();
 
-    fn needs(&self, needs: &mut Needs) {
+    fn read_set(&self, read_set: &mut ReadSet) {
         if let Some(ride) = self.0 {
-            needs.chat(&RideId::parse(ride).unwrap());
+            read_set.add_chat(&RideId::parse(ride).unwrap());
         }
     }
 
-    fn judge(&self, _: &mut Ledger) -> Result<()> {
+    fn apply(&self, _: &mut BatchState) -> Result<()> {
         Ok(())
     }
 }
 
-/// Answers are kept, so that it can be told whose jobs left.
-struct Scene {
+/// A queue, and the response receivers of its commands. They identify the commands of a batch.
+struct Fixture {
     queue: Queue,
-    answers: Vec<(&'static str, Receiver<Result<()>>)>,
+    responses: Vec<(&'static str, Receiver<Result<()>>)>,
     now: Instant,
 }
 
-impl Scene {
-    fn set() -> Self {
-        Self { queue: Queue::new(TIMEOUT), answers: Vec::new(), now: Instant::now() }
+impl Fixture {
+    fn new() -> Self {
+        Self { queue: Queue::new(TIMEOUT), responses: Vec::new(), now: Instant::now() }
     }
 
-    fn wish(&mut self, name: &'static str, ride: impl Into<Option<&'static str>>) {
-        let (job, answer) = command::job(Wish(ride.into()), None);
-        self.answers.push((name, answer));
-        self.queue.push(job);
+    fn push(&mut self, name: &'static str, ride: impl Into<Option<&'static str>>) {
+        let (command, response) = command::pending(TestCommand(ride.into()), None);
+        self.responses.push((name, response));
+        self.queue.push(command);
     }
 
-    /// What became of those that were answered, by their names.
-    fn answered(&mut self) -> Vec<(&'static str, Result<()>)> {
-        let mut answered = Vec::new();
-        self.answers.retain_mut(|(name, answer)| match answer.try_recv() {
-            Ok(answer) => {
-                answered.push((*name, answer));
+    /// Returns the responses since the last call, with the names of their commands.
+    fn responded(&mut self) -> Vec<(&'static str, Result<()>)> {
+        let mut responded = Vec::new();
+        self.responses.retain_mut(|(name, response)| match response.try_recv() {
+            Ok(response) => {
+                responded.push((*name, response));
                 false
             }
             Err(error) => error == TryRecvError::Empty,
         });
-        answered
+        responded
     }
 
-    /// Carries a batch out, and says whose it was, in their order.
-    fn carry_out(&mut self, batch: Option<Batch>) -> Vec<&'static str> {
+    /// Completes a batch, and returns the names of its commands, in their order.
+    fn complete(&mut self, batch: Option<Batch>) -> Vec<&'static str> {
         let Some(batch) = batch else { return Vec::new() };
         let mut names = Vec::new();
-        for queued in batch.jobs {
-            queued.job.fail(Error::Internal);
-            names.extend(self.answered().into_iter().map(|(name, _)| name));
+        for queued in batch.commands {
+            queued.command.fail(Error::Internal);
+            names.extend(self.responded().into_iter().map(|(name, _)| name));
         }
-        self.queue.landed(&batch.rides, Vec::new(), self.now);
+        self.queue.complete(&batch.rides, Vec::new(), self.now);
         names
     }
 
-    /// Leaves out of a batch what is about a ride, or about none, and carries out the rest.
-    fn leave_out(&mut self, batch: Option<Batch>, ride: Option<&str>) -> Vec<&'static str> {
+    /// Defers the commands of a batch that are about `ride`, and completes the rest.
+    fn defer(&mut self, batch: Option<Batch>, ride: Option<&str>) -> Vec<&'static str> {
         let mut batch = batch.expect("a batch");
-        let left_out = batch.jobs.extract_if(.., |queued| queued.ride().map(RideId::as_str) == ride).collect();
-        self.queue.landed(&batch.rides, left_out, self.now);
+        let deferred = batch.commands.extract_if(.., |queued| queued.ride().map(RideId::as_str) == ride).collect();
+        self.queue.complete(&batch.rides, deferred, self.now);
         batch.rides.clear();
-        self.carry_out(Some(batch))
+        self.complete(Some(batch))
     }
 
-    /// What is released, and has to be at once.
+    /// Makes the deferred commands ready that are due, and returns the next batch.
     fn released(&mut self) -> Option<Batch> {
-        self.queue.release(self.now);
+        self.queue.make_due_ready(self.now);
         self.queue.batch(1)
     }
 
-    fn next_due(&mut self) {
-        self.now = self.queue.next_due(true).expect("something is locked");
+    fn advance_to_next_due(&mut self) {
+        self.now = self.queue.next_due(true).expect("something is deferred");
     }
 }
 
 #[test]
-fn whoever_wants_a_ride_that_is_taken_waits_and_others_go_past() {
-    let mut scene = Scene::set();
-    scene.wish("first", "a");
-    let first = scene.queue.batch(1);
-    scene.wish("second", "a");
-    scene.wish("other", "b");
-    scene.wish("nobody's", None);
-    let others = scene.queue.batch(1);
-    assert_eq!(scene.carry_out(others), ["other", "nobody's"]);
-    assert!(scene.queue.batch(1).is_none());
-    assert_eq!(scene.carry_out(first), ["first"]);
-    let second = scene.queue.batch(1);
-    assert_eq!(scene.carry_out(second), ["second"]);
-    assert!(scene.queue.is_idle() && scene.queue.taken.is_empty() && scene.queue.parked == 0);
+fn a_command_of_a_busy_ride_is_parked_and_others_pass_it() {
+    let mut fixture = Fixture::new();
+    fixture.push("first", "a");
+    let first = fixture.queue.batch(1);
+    fixture.push("second", "a");
+    fixture.push("other", "b");
+    fixture.push("rideless", None);
+    let others = fixture.queue.batch(1);
+    assert_eq!(fixture.complete(others), ["other", "rideless"]);
+    assert!(fixture.queue.batch(1).is_none());
+    assert_eq!(fixture.complete(first), ["first"]);
+    let second = fixture.queue.batch(1);
+    assert_eq!(fixture.complete(second), ["second"]);
+    assert!(fixture.queue.is_idle() && fixture.queue.busy.is_empty() && fixture.queue.parked == 0);
 }
 
 #[test]
-fn a_batch_may_wait_until_it_is_large_enough() {
-    let mut scene = Scene::set();
-    scene.wish("one", "a");
-    assert!(scene.queue.batch(2).is_none());
-    scene.wish("two", "b");
-    let batch = scene.queue.batch(2);
-    assert_eq!(scene.carry_out(batch), ["one", "two"]);
+fn a_batch_waits_for_its_minimum_size() {
+    let mut fixture = Fixture::new();
+    fixture.push("one", "a");
+    assert!(fixture.queue.batch(2).is_none());
+    fixture.push("two", "b");
+    let batch = fixture.queue.batch(2);
+    assert_eq!(fixture.complete(batch), ["one", "two"]);
 }
 
 #[test]
-fn those_that_are_too_many_for_a_batch_keep_their_order() {
-    let mut scene = Scene::set();
-    for _ in 0..LARGEST_BATCH {
-        scene.wish("one of many", "a");
+fn commands_beyond_the_batch_size_keep_their_order() {
+    let mut fixture = Fixture::new();
+    for _ in 0..MAX_BATCH_SIZE {
+        fixture.push("one of many", "a");
     }
-    assert_eq!(scene.queue.room(), 0);
-    // As when a ride's parked commands come to be ready.
-    scene.wish("one more", "a");
-    scene.wish("other", "b");
-    let many = scene.queue.batch(1);
-    let other = scene.queue.batch(1);
-    assert_eq!(scene.carry_out(other), ["other"]);
-    scene.wish("the last", "a");
-    assert_eq!(scene.carry_out(many).len(), LARGEST_BATCH);
-    let rest = scene.queue.batch(1);
-    assert_eq!(scene.carry_out(rest), ["one more", "the last"]);
+    assert_eq!(fixture.queue.free_capacity(), 0);
+    // This is also the case when a ride's parked commands become ready.
+    fixture.push("one more", "a");
+    fixture.push("other", "b");
+    let many = fixture.queue.batch(1);
+    let other = fixture.queue.batch(1);
+    assert_eq!(fixture.complete(other), ["other"]);
+    fixture.push("the last", "a");
+    assert_eq!(fixture.complete(many).len(), MAX_BATCH_SIZE);
+    let rest = fixture.queue.batch(1);
+    assert_eq!(fixture.complete(rest), ["one more", "the last"]);
 }
 
 #[test]
-fn however_many_wait_for_a_ride_others_have_room_and_more_than_so_many_are_refused() {
-    let mut scene = Scene::set();
-    scene.wish("first", "a");
-    let first = scene.queue.batch(1);
-    for _ in 0..MOST_OF_RIDE {
-        scene.wish("one of many", "a");
+fn parked_commands_take_no_room_from_other_rides_and_are_limited() {
+    let mut fixture = Fixture::new();
+    fixture.push("first", "a");
+    let first = fixture.queue.batch(1);
+    for _ in 0..MAX_PARKED_PER_RIDE {
+        fixture.push("one of many", "a");
     }
-    assert_eq!(scene.queue.room(), LARGEST_BATCH);
-    scene.wish("too many", "a");
-    assert_eq!(scene.answered(), [("too many", Err(Error::TooManyWaiting))]);
-    scene.wish("other", "b");
-    let other = scene.queue.batch(1);
-    assert_eq!(scene.carry_out(other), ["other"]);
-    scene.carry_out(first);
-    let mut carried_out = 0;
-    while let Some(batch) = scene.queue.batch(1) {
-        carried_out += scene.carry_out(Some(batch)).len();
+    assert_eq!(fixture.queue.free_capacity(), MAX_BATCH_SIZE);
+    fixture.push("too many", "a");
+    assert_eq!(fixture.responded(), [("too many", Err(Error::TooManyQueuedWrites))]);
+    fixture.push("other", "b");
+    let other = fixture.queue.batch(1);
+    assert_eq!(fixture.complete(other), ["other"]);
+    fixture.complete(first);
+    let mut completed = 0;
+    while let Some(batch) = fixture.queue.batch(1) {
+        completed += fixture.complete(Some(batch)).len();
     }
-    assert_eq!((carried_out, scene.queue.parked), (MOST_OF_RIDE, 0));
+    assert_eq!((completed, fixture.queue.parked), (MAX_PARKED_PER_RIDE, 0));
 }
 
 #[test]
-fn fewer_may_wait_for_a_ride_that_is_locked() {
-    let mut scene = Scene::set();
-    scene.wish("first", "a");
-    for _ in 0..=TRIES {
-        let batch = scene.queue.waiting_batch(scene.now).or_else(|| scene.released());
-        for _ in 0..MOST_OF_LOCKED + 1 {
-            scene.wish("one of many", "a");
+fn fewer_commands_may_be_parked_behind_a_locked_ride() {
+    let mut fixture = Fixture::new();
+    fixture.push("first", "a");
+    for _ in 0..=ATTEMPT_CYCLE {
+        let batch = fixture.queue.waiting_batch(fixture.now).or_else(|| fixture.released());
+        for _ in 0..MAX_PARKED_PER_LOCKED_RIDE + 1 {
+            fixture.push("one of many", "a");
         }
-        scene.leave_out(batch, Some("a"));
-        scene.now += PAUSES.1;
+        fixture.defer(batch, Some("a"));
+        fixture.now += BACKOFF.1;
     }
-    assert!(scene.queue.parked <= MOST_OF_LOCKED, "{}", scene.queue.parked);
-    let refused = scene.answered();
-    assert!(!refused.is_empty() && refused.iter().all(|(_, answer)| *answer == Err(Error::TooManyWaiting)));
+    assert!(fixture.queue.parked <= MAX_PARKED_PER_LOCKED_RIDE, "{}", fixture.queue.parked);
+    let rejected = fixture.responded();
+    assert!(!rejected.is_empty() && rejected.iter().all(|(_, response)| *response == Err(Error::TooManyQueuedWrites)));
 }
 
 #[test]
-fn what_was_left_out_is_tried_before_what_came_after_it() {
-    let mut scene = Scene::set();
-    scene.wish("a1", "a");
-    scene.wish("b1", "b");
-    scene.wish("a2", "a");
-    let batch = scene.queue.batch(1);
-    scene.wish("a3", "a");
-    assert_eq!(scene.leave_out(batch, Some("a")), ["b1"]);
-    scene.wish("a4", "a");
-    let again = scene.queue.batch(1);
-    assert_eq!(scene.carry_out(again), ["a1", "a2", "a3", "a4"]);
+fn deferred_commands_start_before_later_ones_of_their_ride() {
+    let mut fixture = Fixture::new();
+    fixture.push("a1", "a");
+    fixture.push("b1", "b");
+    fixture.push("a2", "a");
+    let batch = fixture.queue.batch(1);
+    fixture.push("a3", "a");
+    assert_eq!(fixture.defer(batch, Some("a")), ["b1"]);
+    fixture.push("a4", "a");
+    let again = fixture.queue.batch(1);
+    assert_eq!(fixture.complete(again), ["a1", "a2", "a3", "a4"]);
 }
 
 #[test]
-fn what_is_left_out_again_and_again_waits_for_its_lock_alone_and_then_pauses() {
-    let mut scene = Scene::set();
-    scene.wish("a1", "a");
-    for _ in 0..WAITING_TRY {
-        let batch = scene.queue.batch(1);
-        scene.leave_out(batch, Some("a"));
+fn repeatedly_deferred_commands_wait_for_their_lock_alone_and_then_pause() {
+    let mut fixture = Fixture::new();
+    fixture.push("a1", "a");
+    for _ in 0..WAITING_ATTEMPT {
+        let batch = fixture.queue.batch(1);
+        fixture.defer(batch, Some("a"));
     }
-    scene.wish("a2", "a");
-    scene.wish("b1", "b");
-    let others = scene.released();
-    assert_eq!(scene.carry_out(others), ["b1"]);
-    assert_eq!(scene.queue.next_due(false), None, "it is not for batches that do not wait");
-    scene.next_due();
-    let waiting = scene.queue.waiting_batch(scene.now).unwrap();
-    assert!(waiting.waits && waiting.jobs.len() == 2 && waiting.rides.len() == 1);
-    scene.wish("a3", "a");
-    scene.leave_out(Some(waiting), Some("a"));
-    for _ in WAITING_TRY + 1..WAITING_TRY + TRIES {
-        assert!(scene.released().is_none(), "there is a pause");
-        scene.next_due();
-        assert!(scene.queue.waiting_batch(scene.now).is_none());
-        let batch = scene.released();
-        scene.leave_out(batch, Some("a"));
+    fixture.push("a2", "a");
+    fixture.push("b1", "b");
+    let others = fixture.released();
+    assert_eq!(fixture.complete(others), ["b1"]);
+    assert_eq!(fixture.queue.next_due(false), None, "it is due only for a batch that waits for locks");
+    fixture.advance_to_next_due();
+    let waiting = fixture.queue.waiting_batch(fixture.now).unwrap();
+    assert!(waiting.waits && waiting.commands.len() == 2 && waiting.rides.len() == 1);
+    fixture.push("a3", "a");
+    fixture.defer(Some(waiting), Some("a"));
+    for _ in WAITING_ATTEMPT + 1..WAITING_ATTEMPT + ATTEMPT_CYCLE {
+        assert!(fixture.released().is_none(), "there is a pause");
+        fixture.advance_to_next_due();
+        assert!(fixture.queue.waiting_batch(fixture.now).is_none());
+        let batch = fixture.released();
+        fixture.defer(batch, Some("a"));
     }
-    scene.next_due();
-    let waiting = scene.queue.waiting_batch(scene.now);
-    assert_eq!(scene.carry_out(waiting), ["a1", "a2", "a3"]);
-    assert!(scene.queue.is_idle() && scene.queue.taken.is_empty() && scene.queue.parked == 0);
+    fixture.advance_to_next_due();
+    let waiting = fixture.queue.waiting_batch(fixture.now);
+    assert_eq!(fixture.complete(waiting), ["a1", "a2", "a3"]);
+    assert!(fixture.queue.is_idle() && fixture.queue.busy.is_empty() && fixture.queue.parked == 0);
 }
 
 #[test]
-fn a_ride_that_is_locked_for_long_lets_those_wait_that_are_not() {
-    let mut scene = Scene::set();
+fn rides_with_fewer_attempts_wait_for_their_lock_first() {
+    let mut fixture = Fixture::new();
     for (name, ride) in [("stuck", "a"), ("fresh", "b")] {
-        scene.wish(name, ride);
-        for _ in 0..WAITING_TRY {
-            let batch = scene.queue.batch(1);
-            scene.leave_out(batch, Some(ride));
+        fixture.push(name, ride);
+        for _ in 0..WAITING_ATTEMPT {
+            let batch = fixture.queue.batch(1);
+            fixture.defer(batch, Some(ride));
         }
         if name == "stuck" {
-            for _ in 0..TRIES {
-                scene.next_due();
-                let batch = scene.queue.waiting_batch(scene.now).or_else(|| scene.released());
-                scene.leave_out(batch, Some(ride));
+            for _ in 0..ATTEMPT_CYCLE {
+                fixture.advance_to_next_due();
+                let batch = fixture.queue.waiting_batch(fixture.now).or_else(|| fixture.released());
+                fixture.defer(batch, Some(ride));
             }
         }
     }
-    scene.now += PAUSES.1;
-    let first = scene.queue.waiting_batch(scene.now);
-    assert_eq!(scene.carry_out(first), ["fresh"]);
-    let second = scene.queue.waiting_batch(scene.now);
-    assert_eq!(scene.carry_out(second), ["stuck"]);
+    fixture.now += BACKOFF.1;
+    let first = fixture.queue.waiting_batch(fixture.now);
+    assert_eq!(fixture.complete(first), ["fresh"]);
+    let second = fixture.queue.waiting_batch(fixture.now);
+    assert_eq!(fixture.complete(second), ["stuck"]);
 }
 
 #[test]
-fn what_has_waited_for_as_long_as_its_caller_is_given_up() {
-    let mut scene = Scene::set();
-    scene.wish("a1", "a");
-    let batch = scene.queue.batch(1);
-    scene.wish("a2", "a");
-    scene.now += 2 * TIMEOUT;
-    scene.leave_out(batch, Some("a"));
-    assert_eq!(scene.answered(), [("a1", Err(Error::Unavailable)), ("a2", Err(Error::Unavailable))]);
-    assert!(scene.queue.is_idle() && scene.queue.taken.is_empty() && scene.queue.parked == 0);
+fn expired_commands_are_given_up() {
+    let mut fixture = Fixture::new();
+    fixture.push("a1", "a");
+    let batch = fixture.queue.batch(1);
+    fixture.push("a2", "a");
+    fixture.now += 2 * TIMEOUT;
+    fixture.defer(batch, Some("a"));
+    assert_eq!(fixture.responded(), [("a1", Err(Error::Unavailable)), ("a2", Err(Error::Unavailable))]);
+    assert!(fixture.queue.is_idle() && fixture.queue.busy.is_empty() && fixture.queue.parked == 0);
 }
 
 #[test]
-fn a_command_about_no_ride_that_is_left_out_waits_alone() {
-    let mut scene = Scene::set();
-    scene.wish("one", None);
-    scene.wish("two", None);
-    for _ in 0..WAITING_TRY {
-        let batch = scene.queue.batch(1);
-        scene.leave_out(batch, None);
+fn deferred_commands_without_a_ride_wait_alone() {
+    let mut fixture = Fixture::new();
+    fixture.push("one", None);
+    fixture.push("two", None);
+    for _ in 0..WAITING_ATTEMPT {
+        let batch = fixture.queue.batch(1);
+        fixture.defer(batch, None);
     }
-    let waiting = scene.queue.waiting_batch(scene.now);
-    assert_eq!(waiting.as_ref().map(|batch| batch.jobs.len()), Some(1));
-    scene.carry_out(waiting);
-    let waiting = scene.queue.waiting_batch(scene.now);
-    scene.carry_out(waiting);
-    assert!(scene.queue.is_idle());
+    let waiting = fixture.queue.waiting_batch(fixture.now);
+    assert_eq!(waiting.as_ref().map(|batch| batch.commands.len()), Some(1));
+    fixture.complete(waiting);
+    let waiting = fixture.queue.waiting_batch(fixture.now);
+    fixture.complete(waiting);
+    assert!(fixture.queue.is_idle());
 }

@@ -1,4 +1,4 @@
-//! The last flight: what a ledger says, as set-based statements, and COMMIT.
+//! The last round trip: the changes of a batch as set-based statements, and COMMIT.
 
 use std::collections::HashSet;
 
@@ -6,281 +6,242 @@ use futures_util::future::poll_immediate;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::columns::{
+    ChangedMessageRow, ChangedMessageRows, Columns, EventRow, EventRows, FlagRow, FlagRows, MessageRow, MessageRows,
+    Param, ParticipantRow, ParticipantRows, ReceiptRow, ReceiptRows, RideRow, RideRows, TombstoneRow, TombstoneRows,
+    TopicEndRow, TopicEndRows, execute,
+};
 use crate::domain::{
-    ClientMessageId, Content, Labels, Message, Metadata, Participant, Ride, RideSnapshot, Seq, Topic, UserId,
+    ClientMessageId, Content, Labels, Message, Metadata, NewEvent, Participant, Ride, RideSnapshot, Seq, Time, Topic,
+    UserId,
 };
 use crate::store::{Session, StoreError, sql};
-use crate::writer::Ledger;
+use crate::writer::BatchState;
 
-/// What any flight may be of, and what else where a transaction has begun.
-const OF_ANY: [&str; 2] = [sql::EVENTS_APPEND, sql::TOPICS_NOTIFY_COMMITTED];
-const OF_BEGUN: [&str; 5] =
+/// The statements of any commit, and the additional statements after the locking path.
+const COMMIT_STATEMENTS: [&str; 2] = [sql::EVENTS_APPEND, sql::TOPICS_NOTIFY_COMMITTED];
+const LOCKING_STATEMENTS: [&str; 5] =
     [sql::RIDES_PUT, sql::PARTICIPANTS_PUT, sql::RECEIPTS_PUT, sql::MESSAGES_UPDATE, sql::EVENTS_ERASE];
-/// And where something is flagged, or deleted that may have been.
-const OF_FLAGS: [&str; 2] = [sql::FLAGS_PUT, sql::FLAGS_ERASE];
-/// And where a user's reactions are erased.
-const OF_REACTIONS: [&str; 1] = [sql::EVENTS_ERASE_REACTIONS];
+/// The additional statements if a message is flagged, or a message is deleted that may have been flagged.
+const FLAG_STATEMENTS: [&str; 2] = [sql::FLAGS_PUT, sql::FLAGS_ERASE];
+/// The additional statements if a user's reactions are erased.
+const REACTION_STATEMENTS: [&str; 1] = [sql::EVENTS_ERASE_REACTIONS];
 
-/// Stores everything and commits; begins first, where nothing has. Says of which topics, unless of all, which it is under
-/// locks. An error says nothing about the commit when the connection was lost, and that it did not happen otherwise.
+/// Stores the changes and commits. Begins the transaction first, unless it has begun.
 ///
-/// `hints` are told right after the commit, and only if it happens. Nobody waits for that, so there may be none where the
-/// connection is not ours; one that is lost costs the other replicas the wait for their next look.
+/// Returns the topics that were stored, or `None` if it was all of them, as always on the locking path. If the connection was lost, an
+/// error does not say whether the commit happened. After any other error it did not happen.
+///
+/// `hints` are sent to the other replicas right after the commit, and only if it happens. This function does not wait for them, so
+/// there must be none if a pooler may give the connection to another client. A lost hint costs the other replicas the time until
+/// their next poll.
 pub(super) async fn store_and_commit(
     session: &Session,
     has_begun: bool,
-    ledger: &Ledger,
+    state: &BatchState,
     has_feed: bool,
     hints: &[String],
 ) -> Result<Option<HashSet<Topic>>, StoreError> {
-    session.prepare(&OF_ANY).await?;
-    let has_flags = !ledger.changes.flags.is_empty();
+    session.prepare(&COMMIT_STATEMENTS).await?;
+    let has_flags = !state.changes.flags.is_empty();
     if has_begun || has_flags {
-        session.prepare(&OF_BEGUN).await?;
+        session.prepare(&LOCKING_STATEMENTS).await?;
     }
-    if has_flags || !ledger.changes.erased_messages.is_empty() {
-        session.prepare(&OF_FLAGS).await?;
+    if has_flags || !state.changes.erased_messages.is_empty() {
+        session.prepare(&FLAG_STATEMENTS).await?;
     }
-    if !ledger.changes.erased_reactions.is_empty() {
-        session.prepare(&OF_REACTIONS).await?;
+    if !state.changes.erased_reactions.is_empty() {
+        session.prepare(&REACTION_STATEMENTS).await?;
     }
-    let first = ledger.changes.events.first().map(|event| (event.topic.as_str(), event.seq));
+    let first = state.changes.events.first().map(|event| (event.topic.as_str(), event.seq));
     let (topic, seq) = first.ok_or(StoreError::Corrupt("a batch without an event"))?;
     session.may_commit();
-    let now = ledger.now().timestamp();
-    let of_first: [&(dyn ToSql + Sync); 4] = [&hints, &topic, &seq, &now];
-    // Where nothing has begun there is nothing to store but by one statement, which is a transaction of its own; its answer
-    // is complete after its commit. Through a pooler it needs a BEGIN for the transaction's settings.
-    let is_whole = !has_begun && !has_flags && session.may_run_ahead();
-    // An erasure finds the events and the flags of its own batch as well.
+    let now = state.now().timestamp();
+    let notify_params: [&(dyn ToSql + Sync); 4] = [&hints, &topic, &seq, &now];
+    // An optimistic batch is stored by one statement, which is a transaction of its own. Its response is complete after its commit.
+    // Through a pooler it needs a BEGIN for the transaction's settings.
+    let is_single_statement = !has_begun && !has_flags && session.may_pipeline();
+    // The erasing statements also find the events and the flags of their own batch.
     let (begun, appended, rides, participants, receipts, updated, flagged, erased, unreacted, unflagged, committed, ()) = tokio::join!(
         biased;
-        async { if has_begun || is_whole { Ok(()) } else { session.begin("").await } },
-        append(session, has_begun, ledger, has_feed),
-        put_rides(session, ledger),
-        put_participants(session, ledger),
-        put_receipts(session, ledger),
-        update_messages(session, ledger),
-        put_flags(session, ledger, has_feed),
-        erase_events(session, ledger),
-        erase_reactions(session, ledger),
-        erase_flags(session, ledger),
-        async { if is_whole { Ok(()) } else { session.batch_execute("commit").await } },
+        async { if has_begun || is_single_statement { Ok(()) } else { session.begin("").await } },
+        append(session, has_begun, state, has_feed),
+        put_rides(session, state),
+        put_participants(session, state),
+        put_receipts(session, state),
+        update_messages(session, state),
+        put_flags(session, state, has_feed),
+        erase_events(session, state),
+        erase_reactions(session, state),
+        erase_flags(session, state),
+        async { if is_single_statement { Ok(()) } else { session.batch_execute("commit").await } },
         async {
             if !hints.is_empty() {
-                // Sent when it is first polled.
-                poll_immediate(session.send(sql::TOPICS_NOTIFY_COMMITTED, &of_first)).await;
+                // The first poll sends it.
+                poll_immediate(session.send(sql::TOPICS_NOTIFY_COMMITTED, &notify_params)).await;
             }
         },
     );
-    // The first that failed is the cause; those after it only say that the transaction is aborted.
+    // The first failure is the cause. The failures after it only report that the transaction is aborted.
     begun?;
-    let only = appended?;
+    let stored_topics = appended?;
     for stored in [rides, participants, receipts, updated, flagged, erased, unreacted, unflagged] {
         stored?;
     }
     committed?;
-    Ok(only)
+    Ok(stored_topics)
 }
 
-/// Appends the events and the messages that some of them are. Says of which topics, unless of all; under locks it is all, or an
-/// error that takes the whole transaction along.
+/// Appends the events, and inserts their messages. Returns the topics that were stored, or `None` if it was all of them. With
+/// `is_locked`, a conflict is an error that aborts the transaction.
 async fn append(
     session: &Session,
     is_locked: bool,
-    ledger: &Ledger,
+    state: &BatchState,
     has_feed: bool,
 ) -> Result<Option<HashSet<Topic>>, StoreError> {
-    let events = &ledger.changes.events;
-    let topics: Vec<_> = events.iter().map(|event| event.topic.as_str()).collect();
-    let seqs: Vec<_> = events.iter().map(|event| event.seq).collect();
-    let types: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
-    let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
-    let edited: Vec<_> = events.iter().map(|event| event.message.map(|id| id.0)).collect();
-    let traces: Vec<_> = events.iter().map(|event| event.trace.map(|trace| trace.to_string())).collect();
-    let now = ledger.now().timestamp();
-    let ends = ledger.ends();
-    let ended: Vec<_> = ends.keys().map(|topic| topic.as_str()).collect();
-    let judged_at: Vec<_> = ends.values().map(|(first, _)| first - 1).collect();
-    let judged_batches: Vec<_> = ends.keys().map(|topic| ledger.judged_at(topic)).collect();
-    let heads: Vec<_> = ends.values().map(|(_, last)| *last).collect();
-    let messages: Vec<&Message> = ledger.new_messages().collect();
-    let ids: Vec<_> = messages.iter().map(|message| message.id.0).collect();
-    let rides: Vec<_> = messages.iter().map(|message| message.ride.as_str()).collect();
-    let places: Vec<_> = messages.iter().map(|message| message.seq).collect();
-    let senders: Vec<_> = messages.iter().map(|message| message.sender.as_str()).collect();
-    let roles: Vec<_> = messages.iter().map(|message| message.sender_role.as_str()).collect();
-    let (contents, metadata) = words(&messages);
-    let names = names(&messages);
-    let hashes: Vec<_> = messages.iter().map(|message| message.content_hash.as_bytes()).collect();
-    let batch = ledger.batch();
-    let params: [&(dyn ToSql + Sync); 23] = [
-        &topics,
-        &seqs,
-        &types,
-        &data,
-        &edited,
-        &traces,
-        &now,
-        &ended,
-        &judged_at,
-        &judged_batches,
-        &heads,
-        &ids,
-        &rides,
-        &places,
-        &senders,
-        &roles,
-        &contents,
-        &metadata,
-        &names,
-        &hashes,
-        &batch,
-        &is_locked,
-        &has_feed,
-    ];
+    let events: EventRows<'_> = state.changes.events.iter().map(event_row).collect();
+    let ends = state.event_ranges().into_iter().map(|(topic, (first, last))| TopicEndRow {
+        topic: topic.as_str(),
+        expected_seq: first - 1,
+        expected_batch: state.expected_batch(topic),
+        last_seq: last,
+    });
+    let ends: TopicEndRows<'_> = ends.collect();
+    let messages: MessageRows<'_> = state.new_messages().map(message_row).collect();
+    let (now, batch) = (state.now().timestamp(), state.batch());
+    let created: Vec<Param<'_>> = vec![&now];
+    let options: Vec<Param<'_>> = vec![&batch, &is_locked, &has_feed];
+    let params = [events.params(), created, ends.params(), messages.params(), options].concat();
     let rows = session.query(sql::EVENTS_APPEND, &params).await?;
-    let only: Option<Vec<&str>> = rows.first().ok_or(StoreError::Corrupt("no answer"))?.try_get("only")?;
+    let only: Option<Vec<&str>> = rows.first().ok_or(StoreError::Corrupt("no row"))?.try_get("stored_topics")?;
     Ok(only.map(|topics| topics.into_iter().map(Topic::from_stored).collect()))
 }
 
-async fn put_rides(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
-    let rides: Vec<_> = ledger.changed_rides().map(|snapshot| &snapshot.ride).collect();
-    let ids: Vec<_> = rides.iter().map(|ride| ride.id.as_str()).collect();
-    let statuses: Vec<_> = rides.iter().map(|ride| ride.status.as_str()).collect();
-    let riders: Vec<_> = rides.iter().map(|ride| ride.rider.as_str()).collect();
-    let drivers: Vec<_> = rides.iter().map(|ride| ride.driver.as_ref().map(UserId::as_str)).collect();
-    let opened: Vec<_> = rides.iter().map(|ride| ride.has_opened).collect();
-    let ended: Vec<_> = rides.iter().map(|ride| ride.ended_at.map(|at| at.timestamp())).collect();
-    let closed: Vec<_> = rides.iter().map(|ride| ride.closed_at.map(|at| at.timestamp())).collect();
-    let created: Vec<_> = rides.iter().map(|ride| ride.created_at.timestamp()).collect();
-    let updated: Vec<_> = rides.iter().map(|ride| ride.updated_at.timestamp()).collect();
-    let policies = || rides.iter().map(|ride| ride.chat_policy);
-    let opens_at: Vec<_> = policies().map(|policy| policy.map(|policy| policy.opens_at.as_str())).collect();
-    let rider_grace: Vec<_> =
-        policies().map(|policy| policy.map(|policy| i64::from(policy.grace_seconds.rider))).collect();
-    let driver_grace: Vec<_> =
-        policies().map(|policy| policy.map(|policy| i64::from(policy.grace_seconds.driver))).collect();
-    let rider_closes: Vec<_> = rides.iter().map(|ride| ride.closes.map(|closes| closes.rider.timestamp())).collect();
-    let driver_closes: Vec<_> = rides.iter().map(|ride| ride.closes.map(|closes| closes.driver.timestamp())).collect();
-    let closed_seqs: Vec<_> = rides.iter().map(|ride| ride.closed_seq).collect();
-    if rides.is_empty() {
-        return Ok(0);
+fn event_row(event: &NewEvent) -> EventRow<'_> {
+    EventRow {
+        topic: event.topic.as_str(),
+        seq: event.seq,
+        event_type: event.kind.as_str(),
+        data: event.data.as_str(),
+        message_id: event.message.map(|id| id.0),
+        trace: event.trace.map(|trace| trace.to_string()),
     }
-    let params: [&(dyn ToSql + Sync); 15] = [
-        &ids,
-        &statuses,
-        &riders,
-        &drivers,
-        &opened,
-        &ended,
-        &closed,
-        &created,
-        &updated,
-        &opens_at,
-        &rider_grace,
-        &driver_grace,
-        &rider_closes,
-        &driver_closes,
-        &closed_seqs,
-    ];
-    session.execute(sql::RIDES_PUT, &params).await
 }
 
-async fn put_participants(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
-    let ends = ledger.ends();
-    // Those who had left before have nothing new.
-    let is_new = |(ride, person): &(&Ride, &Participant)| {
-        let began = ends.get(&Topic::ride(&ride.id)).map_or(Seq::MAX, |(first, _)| *first);
-        person.until_seq.is_none_or(|until| until >= began)
-    };
-    let people: Vec<_> = ledger.changed_rides().flat_map(participants_of).filter(is_new).collect();
-    let rides: Vec<_> = people.iter().map(|(ride, _)| ride.id.as_str()).collect();
-    let users: Vec<_> = people.iter().map(|(_, person)| person.user.as_str()).collect();
-    let roles: Vec<_> = people.iter().map(|(_, person)| person.role.as_str()).collect();
-    let from: Vec<_> = people.iter().map(|(_, person)| person.from_seq).collect();
-    let until: Vec<_> = people.iter().map(|(_, person)| person.until_seq).collect();
-    let over: Vec<_> = people.iter().map(|(ride, _)| ride.closed_at.is_some()).collect();
-    let joined = vec![ledger.now().timestamp(); people.len()];
-    let left = || people.iter().map(|(_, person)| person.left_as);
-    let left_status: Vec<_> = left().map(|left| left.map(|left| left.status.as_str())).collect();
-    let left_updated: Vec<_> = left().map(|left| left.map(|left| left.updated_at.timestamp())).collect();
-    if people.is_empty() {
-        return Ok(0);
+fn message_row(message: &Message) -> MessageRow<'_> {
+    MessageRow {
+        id: message.id.0,
+        ride_id: message.ride.as_str(),
+        seq: message.seq,
+        sender_id: message.sender.as_str(),
+        sender_role: message.sender_role.as_str(),
+        content: message.content.as_ref().map(Content::as_str),
+        metadata: message.metadata.as_ref().map(Metadata::as_json),
+        client_message_id: message.client_message_id.as_ref().map(ClientMessageId::as_str),
+        content_hash: message.content_hash.as_bytes(),
     }
-    let params: [&(dyn ToSql + Sync); 9] =
-        [&rides, &users, &roles, &from, &until, &joined, &over, &left_status, &left_updated];
-    session.execute(sql::PARTICIPANTS_PUT, &params).await
+}
+
+async fn put_rides(session: &Session, state: &BatchState) -> Result<u64, StoreError> {
+    let rides = state.changed_rides().map(|snapshot| &snapshot.ride).map(|ride| RideRow {
+        ride_id: ride.id.as_str(),
+        status: ride.status.as_str(),
+        rider_id: ride.rider.as_str(),
+        driver_id: ride.driver.as_ref().map(UserId::as_str),
+        accepted: ride.has_opened,
+        ended_at: ride.ended_at.map(Time::timestamp),
+        closed_at: ride.closed_at.map(Time::timestamp),
+        created_at: ride.created_at.timestamp(),
+        updated_at: ride.updated_at.timestamp(),
+        chat_opens_at: ride.chat_policy.map(|policy| policy.opens_at.as_str()),
+        rider_grace_seconds: ride.chat_policy.map(|policy| i64::from(policy.grace_seconds.rider)),
+        driver_grace_seconds: ride.chat_policy.map(|policy| i64::from(policy.grace_seconds.driver)),
+        rider_closes_at: ride.closing_times.map(|closes| closes.rider.timestamp()),
+        driver_closes_at: ride.closing_times.map(|closes| closes.driver.timestamp()),
+        closed_seq: ride.closed_seq,
+    });
+    execute(session, sql::RIDES_PUT, &rides.collect::<RideRows<'_>>(), &[]).await
+}
+
+async fn put_participants(session: &Session, state: &BatchState) -> Result<u64, StoreError> {
+    let ranges = state.event_ranges();
+    let joined_at = state.now().timestamp();
+    // Participants who had left before have not changed.
+    let is_new = |(ride, participant): &(&Ride, &Participant)| {
+        let first_seq = ranges.get(&Topic::ride(&ride.id)).map_or(Seq::MAX, |(first, _)| *first);
+        participant.until_seq.is_none_or(|until| until >= first_seq)
+    };
+    let participants = state.changed_rides().flat_map(participants_of).filter(is_new);
+    let participants = participants.map(|(ride, participant)| ParticipantRow {
+        ride_id: ride.id.as_str(),
+        user_id: participant.user.as_str(),
+        role: participant.role.as_str(),
+        from_seq: participant.from_seq,
+        until_seq: participant.until_seq,
+        joined_at,
+        is_over: ride.closed_at.is_some(),
+        left_status: participant.ride_at_leave.as_ref().map(|left| left.status.as_str()),
+        left_updated_at: participant.ride_at_leave.map(|left| left.updated_at.timestamp()),
+    });
+    execute(session, sql::PARTICIPANTS_PUT, &participants.collect::<ParticipantRows<'_>>(), &[]).await
 }
 
 fn participants_of(snapshot: &RideSnapshot) -> impl Iterator<Item = (&Ride, &Participant)> {
-    snapshot.participants.iter().map(|person| (&snapshot.ride, person))
+    snapshot.participants.iter().map(|participant| (&snapshot.ride, participant))
 }
 
-async fn put_receipts(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
-    let receipts = &ledger.changes.receipts;
-    let rides: Vec<_> = receipts.keys().map(|(ride, _)| ride.as_str()).collect();
-    let users: Vec<_> = receipts.keys().map(|(_, user)| user.as_str()).collect();
-    let roles: Vec<_> = receipts.values().map(|receipt| receipt.role.as_str()).collect();
-    let delivered: Vec<_> = receipts.values().map(|receipt| receipt.delivered_seq).collect();
-    let read: Vec<_> = receipts.values().map(|receipt| receipt.read_seq).collect();
-    if receipts.is_empty() {
+async fn put_receipts(session: &Session, state: &BatchState) -> Result<u64, StoreError> {
+    let receipts = state.changes.receipts.iter().map(|((ride, user), receipt)| ReceiptRow {
+        ride_id: ride.as_str(),
+        user_id: user.as_str(),
+        role: receipt.role.as_str(),
+        delivered_seq: receipt.delivered_seq,
+        read_seq: receipt.read_seq,
+    });
+    execute(session, sql::RECEIPTS_PUT, &receipts.collect::<ReceiptRows<'_>>(), &[]).await
+}
+
+async fn update_messages(session: &Session, state: &BatchState) -> Result<u64, StoreError> {
+    let messages = state.changed_messages().map(|message| ChangedMessageRow {
+        id: message.id.0,
+        content: message.content.as_ref().map(Content::as_str),
+        metadata: message.metadata.as_ref().map(Metadata::as_json),
+        edited_at: message.edited_at.map(Time::timestamp),
+        deleted_at: message.deleted_at.map(Time::timestamp),
+        reactions: message.reactions.to_stored(),
+        labels: message.labels.as_ref().map(Labels::to_stored),
+        client_message_id: message.client_message_id.as_ref().map(ClientMessageId::as_str),
+    });
+    execute(session, sql::MESSAGES_UPDATE, &messages.collect::<ChangedMessageRows<'_>>(), &[]).await
+}
+
+/// Stores the flags of messages for the feed. Those of topics that were not stored are left out.
+async fn put_flags(session: &Session, state: &BatchState, has_feed: bool) -> Result<u64, StoreError> {
+    if !has_feed {
         return Ok(0);
     }
-    session.execute(sql::RECEIPTS_PUT, &[&rides, &users, &roles, &delivered, &read]).await
+    let flags = state.changes.flags.iter().map(|flag| FlagRow {
+        id: Uuid::now_v7(),
+        message_id: flag.message.0,
+        topic: flag.topic.as_str(),
+        seq: flag.seq,
+        labels: flag.labels.to_stored(),
+    });
+    let (batch, now) = (state.batch(), state.now().timestamp());
+    execute(session, sql::FLAGS_PUT, &flags.collect::<FlagRows<'_>>(), &[&batch, &now]).await
 }
 
-async fn update_messages(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
-    let messages: Vec<&Message> = ledger.changed_messages().collect();
-    let ids: Vec<_> = messages.iter().map(|message| message.id.0).collect();
-    let (contents, metadata) = words(&messages);
-    let edited: Vec<_> = messages.iter().map(|message| message.edited_at.map(|at| at.timestamp())).collect();
-    let reactions: Vec<_> = messages.iter().map(|message| message.reactions.to_stored()).collect();
-    let deleted: Vec<_> = messages.iter().map(|message| message.deleted_at.map(|at| at.timestamp())).collect();
-    let labels: Vec<_> = messages.iter().map(|message| message.labels.as_ref().map(Labels::to_stored)).collect();
-    if messages.is_empty() {
-        return Ok(0);
-    }
-    let names = names(&messages);
-    let params: [&(dyn ToSql + Sync); 8] = [&ids, &contents, &metadata, &edited, &deleted, &reactions, &labels, &names];
-    session.execute(sql::MESSAGES_UPDATE, &params).await
-}
-
-/// Keeps what was flagged of the topics that are stored, for the feed.
-async fn put_flags(session: &Session, ledger: &Ledger, has_feed: bool) -> Result<u64, StoreError> {
-    let flags = &ledger.changes.flags;
-    if flags.is_empty() || !has_feed {
-        return Ok(0);
-    }
-    let ids: Vec<_> = flags.iter().map(|_| Uuid::now_v7()).collect();
-    let messages: Vec<_> = flags.iter().map(|flag| flag.message.0).collect();
-    let topics: Vec<_> = flags.iter().map(|flag| flag.topic.as_str()).collect();
-    let seqs: Vec<_> = flags.iter().map(|flag| flag.seq).collect();
-    let labels: Vec<_> = flags.iter().map(|flag| flag.labels.to_stored()).collect();
-    let (batch, now) = (ledger.batch(), ledger.now().timestamp());
-    session.execute(sql::FLAGS_PUT, &[&ids, &messages, &topics, &seqs, &labels, &batch, &now]).await
-}
-
-async fn erase_flags(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
-    let ids: Vec<_> = ledger.changes.erased_messages.iter().map(|id| id.0).collect();
+async fn erase_flags(session: &Session, state: &BatchState) -> Result<u64, StoreError> {
+    let ids: Vec<_> = state.changes.erased_messages.iter().map(|id| id.0).collect();
     if ids.is_empty() {
         return Ok(0);
     }
     session.execute(sql::FLAGS_ERASE, &[&ids]).await
 }
 
-fn words<'a>(messages: &[&'a Message]) -> (Vec<Option<&'a str>>, Vec<Option<&'a str>>) {
-    let contents = messages.iter().map(|message| message.content.as_ref().map(Content::as_str));
-    let metadata = messages.iter().map(|message| message.metadata.as_ref().map(Metadata::as_json));
-    (contents.collect(), metadata.collect())
-}
-
-fn names<'a>(messages: &[&'a Message]) -> Vec<Option<&'a str>> {
-    messages.iter().map(|message| message.client_message_id.as_ref().map(ClientMessageId::as_str)).collect()
-}
-
-async fn erase_reactions(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
-    let erased = &ledger.changes.erased_reactions;
+async fn erase_reactions(session: &Session, state: &BatchState) -> Result<u64, StoreError> {
+    let erased = &state.changes.erased_reactions;
     if erased.is_empty() {
         return Ok(0);
     }
@@ -289,15 +250,14 @@ async fn erase_reactions(session: &Session, ledger: &Ledger) -> Result<u64, Stor
     session.execute(sql::EVENTS_ERASE_REACTIONS, &[&messages, &users]).await
 }
 
-async fn erase_events(session: &Session, ledger: &Ledger) -> Result<u64, StoreError> {
-    let tombstones: Vec<_> = ledger.tombstones().collect();
+async fn erase_events(session: &Session, state: &BatchState) -> Result<u64, StoreError> {
+    let tombstones: Vec<_> = state.tombstones().collect();
     let topics: Vec<_> = tombstones.iter().map(|(message, _)| Topic::ride(&message.ride)).collect();
-    let topics: Vec<_> = topics.iter().map(Topic::as_str).collect();
-    let seqs: Vec<_> = tombstones.iter().map(|(message, _)| message.seq).collect();
-    let ids: Vec<_> = tombstones.iter().map(|(message, _)| message.id.0).collect();
-    let data: Vec<_> = tombstones.iter().map(|(_, data)| data.as_str()).collect();
-    if tombstones.is_empty() {
-        return Ok(0);
-    }
-    session.execute(sql::EVENTS_ERASE, &[&topics, &seqs, &ids, &data]).await
+    let tombstones = tombstones.into_iter().zip(&topics).map(|((message, tombstone), topic)| TombstoneRow {
+        topic: topic.as_str(),
+        seq: message.seq,
+        message_id: message.id.0,
+        tombstone,
+    });
+    execute(session, sql::EVENTS_ERASE, &tombstones.collect::<TombstoneRows<'_>>(), &[]).await
 }

@@ -1,7 +1,7 @@
-//! What breaks, at random: the replicas, and independently of them what they stand on.
+//! Random faults of the replicas and, independently, of the infrastructure below them.
 //!
-//! Each fault is over after seconds, and what it broke is well again before the next one of its kind of victims; so
-//! at most one replica is gone at a time, while the other may well have lost its database.
+//! Each fault lasts seconds. It is repaired before the next fault of the same group (replicas or infrastructure). So at most
+//! one replica is down at a time, while the other one may have no database.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,29 +15,29 @@ use tokio_postgres::NoTls;
 
 use super::Clients;
 use crate::proxy::Proxy;
-use crate::support::{Bouncer, Cluster, Database, Server, eventually_within};
+use crate::support::{Cluster, Database, PgBouncer, Server, eventually_within};
 
-/// How long everything may take to be well again after a fault: Postgres may have a log to replay.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long recovery from a fault may take. Postgres may have to replay its WAL.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// When enough has broken.
+/// When the fault injection ends.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Enough {
-    /// After so many faults, of so many kinds.
+pub(super) enum StopCondition {
+    /// After this many faults of this many kinds.
     Faults(usize, usize),
-    /// After so long.
+    /// After this time.
     Time(Duration),
 }
 
-/// What has broken so far.
+/// The faults that were injected so far.
 #[derive(Debug)]
-struct Struck {
+struct FaultLog {
     began: Instant,
-    enough: Enough,
+    stop_condition: StopCondition,
     faults: std::sync::Mutex<Vec<Fault>>,
 }
 
-impl Struck {
+impl FaultLog {
     fn add(&self, fault: Fault) {
         self.faults.lock().unwrap().push(fault);
     }
@@ -50,13 +50,13 @@ impl Struck {
         counts
     }
 
-    fn is_enough(&self) -> bool {
-        match self.enough {
-            Enough::Faults(faults, kinds) => {
+    fn is_reached(&self) -> bool {
+        match self.stop_condition {
+            StopCondition::Faults(faults, kinds) => {
                 let counts = self.counts();
                 counts.values().sum::<usize>() >= faults && counts.len() >= kinds
             }
-            Enough::Time(time) => self.began.elapsed() > time,
+            StopCondition::Time(time) => self.began.elapsed() > time,
         }
     }
 }
@@ -74,31 +74,31 @@ pub(super) enum Fault {
     DiskFull,
 }
 
-/// What befalls replicas.
+/// The faults of replicas.
 pub(super) const REPLICA_KINDS: [Fault; 2] = [Fault::ReplicaKilled, Fault::ReplicaStopped];
 
-/// Deals faults at random, each of its kinds once before one comes again.
+/// Picks faults in random order. Each kind is picked once before any kind repeats.
 #[derive(Debug)]
-struct Deck {
+struct FaultPicker {
     kinds: Vec<Fault>,
-    left: Vec<Fault>,
+    remaining: Vec<Fault>,
     rng: Rng,
 }
 
-impl Deck {
+impl FaultPicker {
     fn new(kinds: Vec<Fault>, rng: Rng) -> Self {
-        Self { kinds, left: Vec::new(), rng }
+        Self { kinds, remaining: Vec::new(), rng }
     }
 
-    fn deal(&mut self) -> Fault {
-        if self.left.is_empty() {
-            self.left.clone_from(&self.kinds);
-            self.rng.shuffle(&mut self.left);
+    fn pick(&mut self) -> Fault {
+        if self.remaining.is_empty() {
+            self.remaining.clone_from(&self.kinds);
+            self.rng.shuffle(&mut self.remaining);
         }
-        self.left.pop().expect("there are kinds")
+        self.remaining.pop().expect("there is at least one kind")
     }
 
-    fn one_of_two(&mut self) -> usize {
+    fn replica_index(&mut self) -> usize {
         self.rng.usize(..2)
     }
 
@@ -107,26 +107,26 @@ impl Deck {
     }
 }
 
-/// What the replicas stand on.
+/// The infrastructure of the replicas.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(super) struct Infrastructure {
     cluster: Cluster,
     has_small_disk: bool,
     database: Database,
-    /// Between each replica and Postgres: for LISTEN, and behind its pooler.
+    /// One between each replica and Postgres: for LISTEN, and behind the replica's pooler.
     proxies: [Proxy; 2],
-    /// All statements go through there: one beside each replica, or one for both, which crosses one network.
-    bouncers: Vec<Bouncer>,
+    /// All statements go through a pooler: one for each replica, or one for both.
+    bouncers: Vec<PgBouncer>,
 }
 
-impl Ground {
-    /// With a disk of so many megabytes, and so many poolers: one or two.
-    pub(super) async fn lay(disk: usize, poolers: usize) -> Self {
-        let small = Cluster::on_a_disk_of(disk).await;
+impl Infrastructure {
+    /// Starts Postgres on a disk of `disk` megabytes, with one or two poolers.
+    pub(super) async fn start(disk: usize, poolers: usize) -> Self {
+        let small = Cluster::on_small_disk(disk).await;
         let has_small_disk = small.is_some();
         let cluster = match small {
             Some(cluster) => cluster,
-            None => Cluster::own().await,
+            None => Cluster::dedicated().await,
         };
         let database = cluster.database();
         let client = database.client().await;
@@ -134,20 +134,20 @@ impl Ground {
             client.batch_execute(&format!("alter system set {setting}")).await.unwrap();
         }
         client.batch_execute("select pg_reload_conf()").await.unwrap();
-        // A pooler of transactions is no place for a lock of a session.
+        // A transaction pooler does not support the session lock of the migration.
         ridewire::store::migrate(&database.url.parse().unwrap()).await.unwrap();
         let proxies = [Proxy::start(&database.url).await, Proxy::start(&database.url).await];
         let mut bouncers = Vec::new();
         for proxy in &proxies[..poolers] {
             let mut behind = cluster.database();
             behind.url = proxy.url();
-            bouncers.extend(Bouncer::start(&behind).await);
+            bouncers.extend(PgBouncer::start(&behind).await);
         }
         Self { cluster, has_small_disk, database, proxies, bouncers }
     }
 
-    /// Where a replica is to be started.
-    pub(super) fn replica(&self, number: usize) -> Replica {
+    /// Returns the configuration of a replica.
+    pub(super) fn replica(&self, number: usize) -> ReplicaConfig {
         let direct = self.proxies[number].url();
         let mut settings = vec![("RIDEWIRE_LISTEN_DATABASE_URL", direct.clone())];
         if let Some(bouncer) = self.bouncers.iter().cycle().nth(number) {
@@ -156,10 +156,10 @@ impl Ground {
         } else {
             settings.push(("DATABASE_URL", direct));
         }
-        Replica { database: self.cluster.database(), settings }
+        ReplicaConfig { database: self.cluster.database(), settings }
     }
 
-    /// What can break here.
+    /// Returns the faults that this infrastructure supports.
     pub(super) fn kinds(&self) -> Vec<Fault> {
         let mut kinds = vec![
             Fault::PostgresRestarted,
@@ -173,23 +173,23 @@ impl Ground {
         kinds
     }
 
-    /// Breaks things until it is enough.
-    async fn break_until(&mut self, struck: &Struck, calm: &Mutex<()>, rng: Rng) {
-        let mut deck = Deck::new(self.kinds(), rng);
+    /// Injects faults until the stop condition is reached.
+    async fn inject_until(&mut self, injected: &FaultLog, recovery: &Mutex<()>, rng: Rng) {
+        let mut picker = FaultPicker::new(self.kinds(), rng);
         loop {
-            sleep(deck.milliseconds(500..3_000)).await;
-            if struck.is_enough() {
+            sleep(picker.milliseconds(500..3_000)).await;
+            if injected.is_reached() {
                 return;
             }
-            let fault = deck.deal();
-            let _calm = calm.lock().await;
-            self.strike(fault, deck.one_of_two(), deck.milliseconds(500..4_000)).await;
+            let fault = picker.pick();
+            let _recovery = recovery.lock().await;
+            self.inject(fault, picker.replica_index(), picker.milliseconds(500..4_000)).await;
             self.recover().await;
-            struck.add(fault);
+            injected.add(fault);
         }
     }
 
-    async fn strike(&mut self, fault: Fault, number: usize, a_while: Duration) {
+    async fn inject(&mut self, fault: Fault, number: usize, duration: Duration) {
         match fault {
             Fault::PostgresRestarted => self.cluster.restart_immediate().await,
             Fault::BackendsTerminated => {
@@ -200,12 +200,12 @@ impl Ground {
             Fault::NetworkCut => self.proxies[number].cut(),
             Fault::NetworkAway => {
                 self.proxies[number].close();
-                sleep(a_while).await;
+                sleep(duration).await;
                 self.proxies[number].open();
             }
             Fault::NetworkStalled => {
                 self.proxies[number].stall();
-                sleep(a_while).await;
+                sleep(duration).await;
                 self.proxies[number].open();
             }
             Fault::PoolerRestarted => {
@@ -214,25 +214,25 @@ impl Ground {
             }
             Fault::DiskFull => {
                 let _ballast = self.cluster.fill_disk().await;
-                sleep(a_while).await;
+                sleep(duration).await;
             }
-            Fault::ReplicaKilled | Fault::ReplicaStopped => unreachable!("not of the ground"),
+            Fault::ReplicaKilled | Fault::ReplicaStopped => unreachable!("not an infrastructure fault"),
         }
     }
 
-    /// Waits until all is well: Postgres, and the way of each replica to it.
+    /// Waits until Postgres and every connection path to it work again.
     async fn recover(&mut self) {
         let mut urls: Vec<_> = self.proxies.iter().map(Proxy::url).collect();
         urls.extend(self.bouncers.iter().map(|bouncer| bouncer.url.clone()));
-        eventually_within(PATIENCE, Duration::from_millis(50), "Postgres is back", async || {
-            // A Postgres that could not write its log to a full disk may have given up.
-            self.cluster.start_if_ended().await;
+        eventually_within(TIMEOUT, Duration::from_millis(50), "Postgres is back", async || {
+            // Postgres may have exited because it could not write its WAL to the full disk.
+            self.cluster.start_if_exited().await;
             for url in &urls {
                 let (client, connection) = tokio_postgres::connect(url, NoTls).await.ok()?;
                 let connection = tokio::spawn(connection);
-                let answer = client.simple_query("select 1").await;
+                let response = client.simple_query("select 1").await;
                 connection.abort();
-                answer.ok()?;
+                response.ok()?;
             }
             Some(())
         })
@@ -240,70 +240,70 @@ impl Ground {
     }
 }
 
-/// A replica's place.
+/// The configuration of a replica.
 #[derive(Debug)]
-pub(super) struct Replica {
+pub(super) struct ReplicaConfig {
     database: Database,
     settings: Vec<(&'static str, String)>,
 }
 
-impl Replica {
+impl ReplicaConfig {
     pub(super) async fn start(&self) -> Server {
         let settings: Vec<_> = self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        Server::with(&self.database, &settings).await
+        Server::start_with(&self.database, &settings).await
     }
 }
 
-/// Kills and stops replicas until it is enough.
-async fn break_replicas_until(
-    struck: &Struck,
-    places: &[Replica; 2],
+/// Kills and suspends replicas until the stop condition is reached.
+async fn inject_replica_faults_until(
+    injected: &FaultLog,
+    configurations: &[ReplicaConfig; 2],
     servers: &mut [Server; 2],
     clients: &Clients,
-    calm: &Mutex<()>,
+    recovery: &Mutex<()>,
     rng: Rng,
 ) {
-    let mut deck = Deck::new(REPLICA_KINDS.to_vec(), rng);
+    let mut picker = FaultPicker::new(REPLICA_KINDS.to_vec(), rng);
     loop {
-        sleep(deck.milliseconds(1_000..4_000)).await;
+        sleep(picker.milliseconds(1_000..4_000)).await;
         for server in &mut *servers {
-            assert!(server.is_running(), "a replica has ended by itself");
+            assert!(server.is_running(), "a replica has exited by itself");
         }
-        if struck.is_enough() {
+        if injected.is_reached() {
             return;
         }
-        let (fault, number) = (deck.deal(), deck.one_of_two());
+        let (fault, number) = (picker.pick(), picker.replica_index());
         if fault == Fault::ReplicaKilled {
             servers[number].signal(Signal::SIGKILL);
-            sleep(deck.milliseconds(0..2_000)).await;
-            // One that starts while there is no Postgres ends, and is started again by whoever runs it.
-            let _calm = calm.lock().await;
-            servers[number] = places[number].start().await;
-            clients.tell_address(number, &servers[number]).await;
+            sleep(picker.milliseconds(0..2_000)).await;
+            // A replica that starts without Postgres exits, and would have to be started again.
+            let _recovery = recovery.lock().await;
+            servers[number] = configurations[number].start().await;
+            clients.set_address(number, &servers[number]).await;
         } else {
             servers[number].signal(Signal::SIGSTOP);
-            sleep(deck.milliseconds(1_000..5_000)).await;
+            sleep(picker.milliseconds(1_000..5_000)).await;
             servers[number].signal(Signal::SIGCONT);
         }
-        struck.add(fault);
+        injected.add(fault);
     }
 }
 
-/// Strikes until it is enough; in the end all is well. How often each fault has struck.
-pub(super) async fn strike(
-    enough: Enough,
-    ground: &mut Ground,
-    places: &[Replica; 2],
+/// Injects faults until the stop condition is reached, and repairs all of them. Returns how often each was injected.
+pub(super) async fn inject(
+    stop_condition: StopCondition,
+    infrastructure: &mut Infrastructure,
+    configurations: &[ReplicaConfig; 2],
     servers: &mut [Server; 2],
     clients: &Clients,
     seed: u64,
 ) -> BTreeMap<Fault, usize> {
-    let (mut rng, calm) = (Rng::with_seed(seed), Mutex::new(()));
+    let (mut rng, recovery) = (Rng::with_seed(seed), Mutex::new(()));
     let other = rng.fork();
-    let struck = Struck { began: Instant::now(), enough, faults: std::sync::Mutex::default() };
+    let injected = FaultLog { began: Instant::now(), stop_condition, faults: std::sync::Mutex::default() };
     tokio::join!(
-        break_replicas_until(&struck, places, servers, clients, &calm, rng),
-        ground.break_until(&struck, &calm, other)
+        inject_replica_faults_until(&injected, configurations, servers, clients, &recovery, rng),
+        infrastructure.inject_until(&injected, &recovery, other)
     );
-    struck.counts()
+    injected.counts()
 }

@@ -1,7 +1,7 @@
-//! What clients write down: a file a process, a line an entry, `[milliseconds, {"entry": …}]`.
+//! The journal of a client process: one entry a line, as `[milliseconds, {"entry": …}]`.
 //!
-//! An entry is in the file before its client does anything else, so a journal never knows less than its client did.
-//! The checker reads these files and nothing else.
+//! A client writes an entry before it does anything else, so a journal is never behind its client. The checker reads
+//! these files and nothing else.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,20 +11,20 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-/// How a client follows.
+/// How a client receives events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Transport {
-    /// SSE of a ride.
+    /// The SSE stream of a ride.
     Stream,
-    /// Long poll of a ride.
+    /// The long poll of a ride.
     Poll,
-    /// SSE of everything that is the user's.
+    /// The merged SSE stream of a user.
     MergedStream,
-    /// Long poll of the same.
+    /// The merged long poll of a user.
     MergedPoll,
-    /// Asks for others' rides, in vain.
-    Pry,
+    /// Requests rides of other groups, which must be denied.
+    Probe,
 }
 
 impl Transport {
@@ -33,27 +33,27 @@ impl Transport {
     }
 }
 
-/// A client, before anything else of it.
+/// The first entry of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Begun {
+pub(super) struct ClientStart {
     pub(super) client: String,
     pub(super) user: String,
     pub(super) transport: Transport,
-    /// What it may see.
+    /// The rides that the client may see.
     pub(super) rides: Vec<String>,
 }
 
-/// A stream or poll is asked for.
+/// A stream or poll request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Opened {
+pub(super) struct ConnectionOpened {
     pub(super) client: String,
     pub(super) connection: usize,
-    /// The cursor that was given; `None` is the beginning.
+    /// The cursor of the request; `None` is the beginning.
     pub(super) from: Option<String>,
     pub(super) replica: String,
 }
 
-/// An event as it came. A poll's answer is its events and then one more, `poll:answer`, with the answer's cursor as id.
+/// An event as received. The events of a poll are followed by one `poll:response`, which has the response's cursor as id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Frame {
     pub(super) client: String,
@@ -63,9 +63,9 @@ pub(super) struct Frame {
     pub(super) data: String,
 }
 
-/// A message that is about to be sent for the first time.
+/// A message that the client is about to send for the first time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sending {
+pub(super) struct SendStarted {
     pub(super) ride: String,
     pub(super) user: String,
     /// The `clientMessageId`.
@@ -73,13 +73,13 @@ pub(super) struct Sending {
     pub(super) content: String,
 }
 
-/// A 2xx to it.
+/// A 2xx response to a send.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sent {
+pub(super) struct Acknowledged {
     pub(super) ride: String,
     pub(super) user: String,
     pub(super) name: String,
-    /// How often it had been sent before.
+    /// How many times the message had been sent before.
     pub(super) attempt: usize,
     pub(super) status: u16,
     pub(super) id: String,
@@ -89,30 +89,30 @@ pub(super) struct Sent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "camelCase")]
 pub(super) enum Entry {
-    Begun(Begun),
-    Opened(Opened),
+    ClientStart(ClientStart),
+    ConnectionOpened(ConnectionOpened),
     Frame(Frame),
-    /// A stream or poll has ended: for who reads the journal.
+    /// A stream or poll has ended. The checker ignores this; it helps a human reader.
     Closed {
         client: String,
         connection: usize,
         why: String,
     },
-    Sending(Sending),
-    Sent(Sent),
-    /// A stranger was told that there is nothing.
+    SendStarted(SendStarted),
+    Acknowledged(Acknowledged),
+    /// A probe got a 404.
     Denied {
         client: String,
         path: String,
     },
-    /// An answer that nothing excuses.
-    Wrong {
+    /// A response that no fault explains.
+    Violation {
         client: String,
         what: String,
     },
 }
 
-/// A process' journal.
+/// The journal of a process.
 #[derive(Debug)]
 pub(super) struct Journal(Mutex<File>);
 
@@ -129,7 +129,7 @@ impl Journal {
     }
 }
 
-/// All entries of a journal, in their order.
+/// Reads all entries of a journal in their order.
 pub(super) fn read(path: &Path) -> Vec<Entry> {
     let text = std::fs::read_to_string(path).unwrap();
     text.lines().map(|line| serde_json::from_str::<(u64, Entry)>(line).unwrap().1).collect()

@@ -1,22 +1,23 @@
-//! What is in the memory of a server process.
+//! Searches the memory of a server process.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use memchr::memmem;
 
-/// Freed memory is overwritten at once (glibc's `M_PERTURB`), without the caches of threads that would put that off. So what is found
-/// is in memory that is in use: in what the server keeps, in a buffer of an open connection, or on a stack.
+/// glibc settings that overwrite memory when it is freed (`M_PERTURB`), without thread caches that would delay that.
+///
+/// So a match is in memory that is in use: in the server's state, in the buffer of an open connection, or on a stack.
 pub(super) const OVERWRITE_FREED: (&str, &str) =
     ("GLIBC_TUNABLES", "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0");
 
-/// How much is shown around what is found.
-const AROUND: usize = 60;
+/// The number of bytes shown around a match.
+const CONTEXT: usize = 60;
 
-/// How much is read at once.
-const PART: usize = 16 << 20;
+/// The size of one read.
+const CHUNK: usize = 16 << 20;
 
-/// Whether the memory of a process of ours can be read, and is overwritten when it is freed.
+/// Returns whether a server's memory can be read and is overwritten when freed.
 pub(super) fn can_be_searched(pid: u32) -> bool {
     if !cfg!(target_env = "gnu") {
         eprintln!("the memory is not searched: only glibc overwrites what is freed");
@@ -31,7 +32,7 @@ pub(super) fn can_be_searched(pid: u32) -> bool {
     }
 }
 
-/// Where any of the words is in the writable memory of a process, each with what stands around it.
+/// Finds the words in the writable memory of a process. Returns each match with the bytes around it.
 pub(super) fn search(pid: u32, words: &[&str]) -> Vec<String> {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
     let longest = words.iter().map(|word| word.len()).max().unwrap();
@@ -48,20 +49,20 @@ pub(super) fn search(pid: u32, words: &[&str]) -> Vec<String> {
         let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
         let mut at = from;
         while at < to {
-            let mut part = vec![0; PART.min(usize::try_from(to - at).unwrap())];
-            // A region may have gone since, and pages may be reserved and not readable.
-            let Ok(read) = memory.read_at(&mut part, at) else { break };
-            part.truncate(read);
+            let mut chunk = vec![0; CHUNK.min(usize::try_from(to - at).unwrap())];
+            // A region may have been unmapped since, and reserved pages may not be readable.
+            let Ok(read) = memory.read_at(&mut chunk, at) else { break };
+            chunk.truncate(read);
             for (word, finder) in &finders {
-                for place in finder.find_iter(&part) {
-                    let around = &part[place.saturating_sub(AROUND)..(place + AROUND).min(read)];
-                    found.push(format!("{word} in {name} at {:x}: {}", at + place as u64, around.escape_ascii()));
+                for offset in finder.find_iter(&chunk) {
+                    let context = &chunk[offset.saturating_sub(CONTEXT)..(offset + CONTEXT).min(read)];
+                    found.push(format!("{word} in {name} at {:x}: {}", at + offset as u64, context.escape_ascii()));
                 }
             }
             if read < longest {
                 break;
             }
-            // A word may lie across two parts.
+            // A word may cross the boundary of two reads.
             let next = at + read as u64;
             at = if next < to { next - longest as u64 + 1 } else { next };
         }

@@ -1,4 +1,4 @@
-//! Clients that write and read bytes themselves, over TLS: what a library would not let them do.
+//! Clients that write and read raw bytes over TLS, for traffic that an HTTP library does not produce.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,11 +16,11 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::support::{PATIENCE, Server};
+use crate::support::{Server, TIMEOUT};
 
 pub(super) type Connection = TlsStream<TcpStream>;
 
-/// A server, and those who ask it.
+/// A server and the tokens of its clients.
 #[derive(Clone)]
 pub(super) struct Target {
     address: String,
@@ -28,7 +28,7 @@ pub(super) struct Target {
     pub(super) rider: String,
     pub(super) driver: String,
     pub(super) service: String,
-    /// What times are counted from.
+    /// The origin of the timestamps in messages.
     pub(super) began: Instant,
 }
 
@@ -46,7 +46,7 @@ impl Target {
         }
     }
 
-    /// A connection with a small buffer, for this protocol where one is named.
+    /// Opens a connection with a small receive buffer, and with this ALPN protocol if one is given.
     pub(super) async fn connect(&self, protocol: Option<&str>) -> io::Result<Connection> {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let config = config.with_safe_default_protocol_versions().unwrap();
@@ -58,7 +58,7 @@ impl Target {
         socket.set_nodelay(true)?;
         let name = ServerName::try_from("localhost").unwrap();
         let connecting = TlsConnector::from(Arc::new(config)).connect(name, socket);
-        timeout(PATIENCE, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        timeout(TIMEOUT, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     pub(super) async fn write(&self, connection: &mut Connection, bytes: impl AsRef<[u8]>) -> io::Result<()> {
@@ -66,25 +66,25 @@ impl Target {
         connection.flush().await
     }
 
-    /// Sends a request, and reads its response to the end: its status.
+    /// Sends a request and reads its whole response. Returns the status.
     pub(super) async fn exchange(&self, connection: &mut Connection, request: &str) -> io::Result<u16> {
         self.write(connection, request).await?;
         Ok(response(connection).await?.0)
     }
 
-    /// The same on a connection of its own, with the body.
-    pub(super) async fn ask(&self, request: &str) -> (u16, String) {
+    /// Sends a request on a new connection. Returns the status and the body.
+    pub(super) async fn execute(&self, request: &str) -> (u16, String) {
         let asking = async {
             let mut connection = self.connect(None).await?;
             self.write(&mut connection, request).await?;
             response(&mut connection).await
         };
-        timeout(PATIENCE, asking).await.expect("a response").unwrap()
+        timeout(TIMEOUT, asking).await.expect("a response").unwrap()
     }
 
-    /// All samples of `/metrics`.
+    /// Returns all samples of `/metrics`.
     pub(super) async fn metrics(&self) -> BTreeMap<String, f64> {
-        let (status, text) = self.ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let (status, text) = self.execute("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert_eq!(status, 200);
         let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
         samples.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
@@ -114,12 +114,12 @@ async fn response(connection: &mut Connection) -> io::Result<(u16, String)> {
     }
 }
 
-/// Reads the frames of an event stream while `goes_on` says so.
-pub(super) async fn frames(connection: &mut Connection, rest: &mut Vec<u8>, mut goes_on: impl FnMut(&str) -> bool) {
+/// Reads the frames of an event stream while `goes_on` returns true.
+pub(super) async fn frames(connection: &mut Connection, rest: &mut Vec<u8>, mut continues: impl FnMut(&str) -> bool) {
     loop {
         while let Some(end) = rest.windows(2).position(|window| window == b"\n\n") {
             let frame: Vec<u8> = rest.drain(..end + 2).collect();
-            if !goes_on(&String::from_utf8_lossy(&frame)) {
+            if !continues(&String::from_utf8_lossy(&frame)) {
                 return;
             }
         }
@@ -140,7 +140,7 @@ pub(super) fn post(path: &str, token: &str, body: &str) -> String {
     )
 }
 
-/// Header fields of a `GET` of HTTP/2: literals without indexing (RFC 7541, section 6.2.2).
+/// Encodes the header fields of an HTTP/2 `GET` as literals without indexing (RFC 7541, section 6.2.2).
 pub(super) fn header_block(path: &str, token: &str) -> Vec<u8> {
     let fields = [
         (":method", "GET"),
@@ -153,7 +153,7 @@ pub(super) fn header_block(path: &str, token: &str) -> Vec<u8> {
     for (name, value) in fields {
         block.push(0);
         for text in [name, value] {
-            // An integer with a prefix of 7 bits (section 5.1).
+            // An integer with a 7-bit prefix (section 5.1).
             let mut length = text.len();
             if length < 127 {
                 block.push(u8::try_from(length).unwrap());
@@ -172,7 +172,7 @@ pub(super) fn header_block(path: &str, token: &str) -> Vec<u8> {
     block
 }
 
-/// A connection's beginning with windows of 0, and so many requests at once (RFC 9113, sections 3.4, 4.1, 6.2 and 6.5).
+/// Returns the start of a connection with windows of 0 and this many requests (RFC 9113, sections 3.4, 4.1, 6.2 and 6.5).
 pub(super) fn http2(block: &[u8], requests: u32) -> Vec<u8> {
     let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();

@@ -1,16 +1,18 @@
-//! What each reader should find, computed from the logs alone.
+//! Computes from the logs alone what each reader must receive.
 //!
-//! The rules, of which this file has nothing else: a participant has the intervals that `ride:participants` events begin (`joined`)
-//! and end (`left`), both ends included; staff has everything. An event is a reader's if its seq lies in one of the intervals, and
-//! so does the seq of the message that it concerns. What is shown of a ride as it is now is for those who are on it.
+//! The rules:
+//! - A participant has the intervals that `ride:participants` events begin (`joined`) and end (`left`), both included.
+//! - Staff (support and service) have one interval without end.
+//! - A reader may see an event if its seq, and the seq of the message that the event is about, lie in the reader's intervals.
+//! - The current state of a ride is visible to its current participants and to staff.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::ways::Way;
-use super::world::{DRIVERS, RIDE, Reader, World, lat};
-use super::{Place, Shown, place};
+use super::fixture::{DRIVERS, Fixture, RIDE, Reader, latitude};
+use super::read_paths::ReadPath;
+use super::{Output, Scope, scope};
 use crate::support::Role;
 
 /// An event of a log.
@@ -21,7 +23,7 @@ pub(crate) struct Logged {
     pub(crate) data: Value,
 }
 
-/// A message as the log's events make it.
+/// A message as the events of the log define it.
 #[derive(Debug, Clone)]
 struct Message {
     id: String,
@@ -33,17 +35,17 @@ struct Message {
     is_flagged: bool,
 }
 
-/// The logs.
+/// The logs and the messages that they define.
 pub(crate) struct Oracle {
     ride: Vec<Logged>,
     users: BTreeMap<String, Vec<Logged>>,
     messages: Vec<Message>,
-    said: BTreeMap<String, String>,
-    /// After which positions each reader's streams of the ride began.
-    began: Vec<(&'static str, i64)>,
+    contents: BTreeMap<String, String>,
+    /// The `after` cursors of each reader's live streams of the ride.
+    stream_starts: Vec<(&'static str, i64)>,
 }
 
-/// What names an event wherever it is found: of a message, which a deletion changes in the log, its id.
+/// Returns a key that identifies an event on each read path. A deletion changes a message's events, so their key has the id.
 pub(crate) fn key(kind: &str, data: &Value) -> String {
     match kind {
         "message:new" => format!("{kind} {}", data["id"]),
@@ -58,8 +60,8 @@ fn text(value: &Value) -> String {
 }
 
 impl Oracle {
-    pub(crate) async fn of(world: &World) -> Self {
-        let client = world.database.client().await;
+    pub(crate) async fn of(fixture: &Fixture) -> Self {
+        let client = fixture.database.client().await;
         let query = "select topic, seq, type, data::text from events order by topic, seq";
         let (mut ride, mut users) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
         for row in client.query(query, &[]).await.unwrap() {
@@ -71,16 +73,16 @@ impl Oracle {
                 other => panic!("{other:?}"),
             }
         }
-        let said = world.said.clone();
-        let messages = messages(&ride, &said);
-        let began = world.live_ride.iter().map(|(label, after, _)| (*label, *after)).collect();
-        Self { ride, users, messages, said, began }
+        let contents = fixture.contents.clone();
+        let messages = messages(&ride, &contents);
+        let stream_starts = fixture.live_ride.iter().map(|(label, after, _)| (*label, *after)).collect();
+        Self { ride, users, messages, contents, stream_starts }
     }
 
     fn intervals(&self, user: &str) -> Vec<(i64, Option<i64>)> {
         let mut intervals: Vec<(i64, Option<i64>)> = Vec::new();
         for event in self.ride.iter().filter(|event| event.kind == "ride:participants") {
-            let names = |list: &str| event.data[list].as_array().unwrap().iter().any(|one| one["userId"] == user);
+            let names = |list: &str| event.data[list].as_array().unwrap().iter().any(|entry| entry["userId"] == user);
             if names("left") {
                 intervals.last_mut().unwrap().1 = Some(event.seq);
             }
@@ -91,36 +93,36 @@ impl Oracle {
         intervals
     }
 
-    fn parts(&self, reader: &Reader) -> Vec<(i64, Option<i64>)> {
+    fn reader_intervals(&self, reader: &Reader) -> Vec<(i64, Option<i64>)> {
         if reader.is_staff() { vec![(1, None)] } else { self.intervals(&reader.user.name) }
     }
 
-    /// Whether the reader is on the ride now, or staff.
-    fn is_admitted(&self, reader: &Reader) -> bool {
-        self.parts(reader).last().is_some_and(|(_, until)| until.is_none())
+    /// Returns whether the reader is a current participant or staff.
+    fn has_access(&self, reader: &Reader) -> bool {
+        self.reader_intervals(reader).last().is_some_and(|(_, until)| until.is_none())
     }
 
-    /// Whether the reader was on the ride, and is no longer.
-    pub(crate) fn has_left(&self, reader: &Reader) -> bool {
-        self.was_there(reader) && !self.is_admitted(reader)
+    /// Returns whether the reader was a participant and is no longer.
+    pub(crate) fn has_lost_access(&self, reader: &Reader) -> bool {
+        self.had_access(reader) && !self.has_access(reader)
     }
 
-    /// All messages, whoever may see them.
+    /// Returns the ids of all messages.
     pub(crate) fn message_ids(&self) -> impl Iterator<Item = &str> {
         self.messages.iter().map(|message| message.id.as_str())
     }
 
-    /// Whether the reader was on the ride at all.
-    fn was_there(&self, reader: &Reader) -> bool {
-        !self.parts(reader).is_empty()
+    /// Returns whether the reader has ever been a participant, or is staff.
+    fn had_access(&self, reader: &Reader) -> bool {
+        !self.reader_intervals(reader).is_empty()
     }
 
-    fn has(&self, reader: &Reader, seq: i64) -> bool {
-        self.parts(reader).iter().any(|(from, until)| *from <= seq && until.is_none_or(|until| seq <= until))
+    fn can_see_seq(&self, reader: &Reader, seq: i64) -> bool {
+        self.reader_intervals(reader).iter().any(|(from, until)| *from <= seq && until.is_none_or(|until| seq <= until))
     }
 
-    /// The seq of the message that an event concerns.
-    fn about(&self, event: &Logged) -> Option<i64> {
+    /// Returns the seq of the message that an event is about.
+    fn target_seq(&self, event: &Logged) -> Option<i64> {
         let id = match event.kind.as_str() {
             "message:edited" => &event.data["id"],
             "message:deleted" | "message:reaction" | "message:read" | "message:delivered" => &event.data["messageId"],
@@ -129,11 +131,11 @@ impl Oracle {
         Some(self.messages.iter().find(|message| message.id == text(id)).expect("a message").seq)
     }
 
-    fn sees(&self, reader: &Reader, event: &Logged) -> bool {
-        self.has(reader, event.seq) && self.about(event).is_none_or(|seq| self.has(reader, seq))
+    fn can_see(&self, reader: &Reader, event: &Logged) -> bool {
+        self.can_see_seq(reader, event.seq) && self.target_seq(event).is_none_or(|seq| self.can_see_seq(reader, seq))
     }
 
-    fn present(&self, at: i64) -> BTreeSet<String> {
+    fn participants_at(&self, at: i64) -> BTreeSet<String> {
         let mut present = BTreeSet::new();
         for event in self.ride.iter().filter(|event| event.kind == "ride:participants" && event.seq <= at) {
             for left in event.data["left"].as_array().unwrap() {
@@ -148,17 +150,19 @@ impl Oracle {
         self.ride.last().unwrap().seq
     }
 
-    /// The driver's time that is now.
-    fn time(&self) -> usize {
+    /// Returns the index of the current driver assignment.
+    fn current_assignment(&self) -> usize {
         let begun = self.ride.iter().filter(|event| event.kind == "ride:participants");
-        begun.filter(|event| event.data["joined"].as_array().unwrap().iter().any(|one| one["role"] == "driver")).count()
+        begun
+            .filter(|event| event.data["joined"].as_array().unwrap().iter().any(|entry| entry["role"] == "driver"))
+            .count()
             - 1
     }
 
-    /// The interval of each time of a driver.
-    fn times(&self) -> Vec<(i64, i64)> {
+    /// Returns the interval of each driver assignment.
+    fn assignments(&self) -> Vec<(i64, i64)> {
         let mut of: BTreeMap<&str, usize> = BTreeMap::new();
-        let all = DRIVERS.iter().take(self.time() + 1).map(|driver| {
+        let all = DRIVERS.iter().take(self.current_assignment() + 1).map(|driver| {
             let number = of.entry(*driver).or_default();
             let (from, until) = self.intervals(driver)[*number];
             *number += 1;
@@ -167,45 +171,47 @@ impl Oracle {
         all.collect()
     }
 
-    /// Each type that can happen again and again does in each time, and events about messages concern those of each time before.
-    pub(crate) fn has_everything(&self) {
-        let times = self.times();
-        let is_in = |seq: i64, time: usize| times[time].0 <= seq && seq <= times[time].1;
+    /// Asserts that each repeatable type occurs in each assignment, and that each assignment has events about all earlier messages.
+    pub(crate) fn assert_complete(&self) {
+        let assignments = self.assignments();
+        let is_in = |seq: i64, assignment: usize| assignments[assignment].0 <= seq && seq <= assignments[assignment].1;
         for kind in ridewire::domain::EventType::ALL {
             let kind = kind.as_str();
-            let is_there = |time| self.ride.iter().any(|event| event.kind == kind && is_in(event.seq, time));
-            if place(kind) == Place::RideOften {
-                assert!((0..times.len()).all(is_there), "no {kind} in some time");
+            let occurs = |assignment| self.ride.iter().any(|event| event.kind == kind && is_in(event.seq, assignment));
+            if scope(kind) == Scope::RideEachAssignment {
+                assert!((0..assignments.len()).all(occurs), "no {kind} in an assignment");
             }
             let is_final = self.ride.iter().any(|event| event.kind == "ride:cancel");
             let of_users = self.users.values().flatten().any(|event| event.kind == kind);
-            match place(kind) {
-                Place::Ride if is_final => assert!(self.ride.iter().any(|event| event.kind == kind), "no {kind}"),
-                Place::Both if is_final => assert!(of_users && self.ride.iter().any(|event| event.kind == kind)),
-                Place::User => assert!(of_users, "no {kind}"),
+            match scope(kind) {
+                Scope::Ride if is_final => assert!(self.ride.iter().any(|event| event.kind == kind), "no {kind}"),
+                Scope::RideAndUser if is_final => assert!(of_users && self.ride.iter().any(|event| event.kind == kind)),
+                Scope::User => assert!(of_users, "no {kind}"),
                 _ => {}
             }
         }
         for kind in ["message:edited", "message:deleted", "message:reaction", "message:read", "message:delivered"] {
-            for time in 0..times.len() {
-                for before in 0..=time {
-                    let concerns = |event: &Logged| is_in(self.about(event).unwrap(), before);
-                    let found =
-                        self.ride.iter().any(|event| event.kind == kind && is_in(event.seq, time) && concerns(event));
-                    assert!(found, "no {kind} in time {time} about a message of time {before}");
+            for assignment in 0..assignments.len() {
+                for before in 0..=assignment {
+                    let concerns = |event: &Logged| is_in(self.target_seq(event).unwrap(), before);
+                    let found = self
+                        .ride
+                        .iter()
+                        .any(|event| event.kind == kind && is_in(event.seq, assignment) && concerns(event));
+                    assert!(found, "no {kind} in assignment {assignment} about a message of assignment {before}");
                 }
             }
         }
     }
 
-    /// What a watermark says to a reader: the last message of somebody else than its owner, up to it, that the reader may see.
-    fn shown_mark(&self, reader: &Reader, owner: &str, mark: i64) -> i64 {
-        let others = self.messages.iter().filter(|message| message.seq <= mark && message.sender != owner);
-        others.map(|message| message.seq).filter(|seq| self.has(reader, *seq)).max().unwrap_or(0)
+    /// Returns the watermark as a reader sees it: the last visible message up to it that its owner has not sent.
+    fn visible_watermark(&self, reader: &Reader, owner: &str, watermark: i64) -> i64 {
+        let others = self.messages.iter().filter(|message| message.seq <= watermark && message.sender != owner);
+        others.map(|message| message.seq).filter(|seq| self.can_see_seq(reader, *seq)).max().unwrap_or(0)
     }
 
-    /// How far somebody has received and read.
-    fn marks(&self, owner: &str) -> (i64, i64) {
+    /// Returns a user's delivered and read watermarks.
+    fn watermarks(&self, owner: &str) -> (i64, i64) {
         let last = |kinds: &[&str]| {
             let of =
                 self.ride.iter().filter(|event| kinds.contains(&event.kind.as_str()) && event.data["userId"] == owner);
@@ -214,57 +220,58 @@ impl Oracle {
         (last(&["message:delivered", "message:read"]), last(&["message:read"]))
     }
 
-    /// Watermarks as a reader is shown them: of those who are there; and of support, where the reader may see any of it.
-    fn receipts(&self, reader: &Reader) -> Vec<(String, i64, i64)> {
+    /// Returns the watermarks that a reader sees: those of current participants, and support's where it is not 0 for the reader.
+    fn visible_receipts(&self, reader: &Reader) -> Vec<(String, i64, i64)> {
         let owners =
             self.ride.iter().filter(|event| ["message:read", "message:delivered"].contains(&event.kind.as_str()));
         let support = owners.map(|event| text(&event.data["userId"])).filter(|owner| owner.starts_with("support"));
-        let there = self.present(self.head());
+        let participants = self.participants_at(self.head());
         let shown = |owner: String| {
-            let (delivered, read) = self.marks(&owner);
-            let shown = |mark| self.shown_mark(reader, &owner, mark);
-            (owner.clone(), shown(delivered), shown(read))
+            let (delivered, read) = self.watermarks(&owner);
+            let visible = |watermark| self.visible_watermark(reader, &owner, watermark);
+            (owner.clone(), visible(delivered), visible(read))
         };
-        let is_shown = |mark: &(String, i64, i64)| there.contains(&mark.0) || mark.1 > 0;
-        let all: BTreeSet<_> = there.iter().cloned().chain(support).map(shown).filter(is_shown).collect();
+        let is_visible = |receipt: &(String, i64, i64)| participants.contains(&receipt.0) || receipt.1 > 0;
+        let all: BTreeSet<_> = participants.iter().cloned().chain(support).map(shown).filter(is_visible).collect();
         all.into_iter().collect()
     }
 
-    /// The ride as the last event up to a position has it: status, driver, and the policy's grace.
+    /// Returns the ride's view at a log position.
     fn ride_at(&self, at: i64) -> Value {
         let last = self.ride.iter().rfind(|event| event.seq <= at && event.data["ride"].is_object()).unwrap();
         ride_view(&last.data["ride"])
     }
 
-    /// Words of events of a type that this way must not show to this reader.
-    pub(crate) fn forbidden_words(&self, kind: &str, way: Way, reader: &Reader) -> Vec<String> {
-        let follows = way.has_ride_of(reader);
-        let all = way == Way::Feed && reader.user.role == Role::Service;
-        let is_now = way.is_of_now();
+    /// Returns the texts of events of a type that this read path must not return to this reader.
+    pub(crate) fn forbidden_words(&self, kind: &str, via: ReadPath, reader: &Reader) -> Vec<String> {
+        let includes_ride = via.includes_ride_for(reader);
+        let all = via == ReadPath::Feed && reader.user.role == Role::Service;
+        let is_current = via.shows_current_messages();
         let mut words = Vec::new();
-        // Where a ride is shown as it is now, all of a message that the reader may see is shown as it is now.
+        // A path of current messages returns the current state of every message that the reader may see.
         let allowed = |event: &Logged| {
-            let of_now = is_now && self.about(event).is_some_and(|seq| self.has(reader, seq));
-            all || follows && (self.sees(reader, event) || of_now)
+            let is_current_message =
+                is_current && self.target_seq(event).is_some_and(|seq| self.can_see_seq(reader, seq));
+            all || includes_ride && (self.can_see(reader, event) || is_current_message)
         };
         for event in self.ride.iter().filter(|event| event.kind == kind) {
             match kind {
                 "message:new" => {
-                    let message = self.messages.iter().find(|one| one.seq == event.seq).unwrap();
-                    let is_erased = message.is_deleted && !way.is_live();
+                    let message = self.messages.iter().find(|message| message.seq == event.seq).unwrap();
+                    let is_erased = message.is_deleted && !via.is_live();
                     if is_erased || !allowed(event) {
-                        words.push(self.said[&message.id].clone());
+                        words.push(self.contents[&message.id].clone());
                     }
                 }
                 "message:edited" if !allowed(event) => words.push(text(&event.data["content"])),
                 "message:reaction" if !allowed(event) => words.push(text(&event.data["emoji"])),
                 "message:read" | "message:delivered" => {
                     let owner = text(&event.data["userId"]);
-                    // The state and the history show watermarks.
-                    let is_shown = (way.is_live() || self.is_admitted(reader))
-                        && follows
-                        && self.receipts(reader).iter().any(|(name, ..)| *name == owner);
-                    if owner.starts_with("support_") && !allowed(event) && !is_shown {
+                    // `state` and the history contain watermarks.
+                    let is_visible = (via.is_live() || self.has_access(reader))
+                        && includes_ride
+                        && self.visible_receipts(reader).iter().any(|(name, ..)| *name == owner);
+                    if owner.starts_with("support_") && !allowed(event) && !is_visible {
                         words.push(format!("\"{owner}\""));
                     }
                 }
@@ -275,115 +282,127 @@ impl Oracle {
         match kind {
             "notice" => {
                 for (user, log) in &self.users {
-                    let is_own = *user == reader.user.name && way.is_merged();
+                    let is_own = *user == reader.user.name && via.is_merged();
                     let notices = log.iter().filter(|event| event.kind == "notice" && !is_own && !all);
                     words.extend(notices.map(|event| text(&event.data["data"]["word"])));
                 }
             }
             "ride:location" => {
-                for (time, (from, _)) in self.times().iter().enumerate() {
-                    let was_there = way.is_live() && self.has(reader, *from) && self.is_in_time(reader, time);
-                    let is_there = time == self.time() && self.is_admitted(reader);
-                    if !(follows && (was_there || is_there)) {
-                        words.push(lat(time).to_string());
+                for (assignment, (from, _)) in self.assignments().iter().enumerate() {
+                    let was_assigned =
+                        via.is_live() && self.can_see_seq(reader, *from) && self.is_assigned(reader, assignment);
+                    let is_current = assignment == self.current_assignment() && self.has_access(reader);
+                    if !(includes_ride && (was_assigned || is_current)) {
+                        words.push(latitude(assignment).to_string());
                     }
                 }
             }
-            "message:flagged" if !(all || reader.is_staff() && is_now) => words.push("oddity_label".to_owned()),
+            "message:flagged" if !(all || reader.is_staff() && is_current) => words.push("oddity_label".to_owned()),
             _ => {}
         }
         words
     }
 
-    /// What this way should show to this reader.
-    pub(crate) fn expected(&self, way: Way, reader: &Reader) -> Shown {
-        let admitted = self.is_admitted(reader);
-        let refused = |status| Shown::refused(status, String::new());
-        match way {
-            Way::Feed if reader.user.role != Role::Service => refused(403),
-            Way::Stream | Way::Poll | Way::TicketForAll | Way::StreamState | Way::PollState
-                if !self.was_there(reader) =>
+    /// Returns what this read path must return to this reader.
+    pub(crate) fn expected(&self, via: ReadPath, reader: &Reader) -> Output {
+        let has_access = self.has_access(reader);
+        let rejected = |status| Output::rejected(status, String::new());
+        match via {
+            ReadPath::Feed if reader.user.role != Role::Service => rejected(403),
+            ReadPath::Stream
+            | ReadPath::Poll
+            | ReadPath::TicketForAll
+            | ReadPath::StreamState
+            | ReadPath::PollState
+                if !self.had_access(reader) =>
             {
-                refused(404)
+                rejected(404)
             }
-            Way::TicketForRide | Way::History | Way::Unread | Way::Ride | Way::Presence | Way::Location
-                if !admitted =>
+            ReadPath::TicketForRide
+            | ReadPath::History
+            | ReadPath::Unread
+            | ReadPath::Ride
+            | ReadPath::Presence
+            | ReadPath::Location
+                if !has_access =>
             {
-                refused(404)
+                rejected(404)
             }
-            Way::Stream | Way::Poll | Way::TicketForRide | Way::TicketForAll => {
-                Shown { events: self.of_ride(reader, |_| true), ..Shown::default() }
+            ReadPath::Stream | ReadPath::Poll | ReadPath::TicketForRide | ReadPath::TicketForAll => {
+                Output { events: self.of_ride(reader, |_| true), ..Output::default() }
             }
-            Way::MergedStream | Way::MergedPoll | Way::TicketMerged => {
-                Shown { events: self.merged(reader), ..Shown::default() }
+            ReadPath::MergedStream | ReadPath::MergedPoll | ReadPath::TicketMerged => {
+                Output { events: self.merged(reader), ..Output::default() }
             }
-            Way::LiveMerged => Shown { events: self.merged(reader), views: self.live(way, reader), ..Shown::default() },
-            Way::LiveStream => {
+            ReadPath::LiveMerged => {
+                Output { events: self.merged(reader), views: self.live(via, reader), ..Output::default() }
+            }
+            ReadPath::LiveStream => {
                 let mut events = Vec::new();
-                for (_, after) in self.began.iter().filter(|(label, _)| *label == reader.label) {
-                    let parts = self.parts(reader);
+                for (_, after) in self.stream_starts.iter().filter(|(label, _)| *label == reader.label) {
+                    let parts = self.reader_intervals(reader);
                     let of = parts
                         .iter()
                         .find(|(from, until)| from - 1 <= *after && until.is_none_or(|until| *after < until));
                     let until = of.and_then(|(_, until)| *until).unwrap_or(i64::MAX);
                     events.extend(self.of_ride(reader, |event| event.seq > *after && event.seq <= until));
                 }
-                Shown { events, views: self.live(way, reader), ..Shown::default() }
+                Output { events, views: self.live(via, reader), ..Output::default() }
             }
-            Way::Feed => Shown {
+            ReadPath::Feed => Output {
                 events: self.feed(),
                 views: BTreeMap::from([("message:undelivered", json!(true))]),
-                ..Shown::default()
+                ..Output::default()
             },
-            Way::StreamState | Way::PollState => Shown { views: self.state(reader), ..Shown::default() },
-            Way::MergedState => {
-                let mut views = if way.has_ride_of(reader) && self.was_there(reader) {
+            ReadPath::StreamState | ReadPath::PollState => Output { views: self.state(reader), ..Output::default() },
+            ReadPath::MergedState => {
+                let mut views = if via.includes_ride_for(reader) && self.had_access(reader) {
                     self.state(reader)
                 } else {
                     BTreeMap::new()
                 };
-                let drivers = if reader.is_staff() { json!(["driver_never"]) } else { Value::Null };
+                let drivers = if reader.is_staff() { json!(["driver_unassigned"]) } else { Value::Null };
                 views.insert("driver:availability", drivers);
-                Shown { views, ..Shown::default() }
+                Output { views, ..Output::default() }
             }
-            Way::History => {
-                let mut views = self.shown_messages(reader);
-                views.extend(self.shown_receipts(reader));
-                views.insert("ride:participants", json!(self.present(self.head())));
-                Shown { views, ..Shown::default() }
+            ReadPath::History => {
+                let mut views = self.message_views(reader);
+                views.extend(self.receipt_views(reader));
+                views.insert("ride:participants", json!(self.participants_at(self.head())));
+                Output { views, ..Output::default() }
             }
-            Way::Message => Shown { views: self.shown_messages(reader), ..Shown::default() },
-            Way::Unread => Shown { views: counts(self.unread(reader)), ..Shown::default() },
-            Way::UnreadAll => {
-                let count = if admitted && !reader.is_staff() { self.unread(reader) } else { 0 };
-                Shown { views: counts(count), ..Shown::default() }
+            ReadPath::Message => Output { views: self.message_views(reader), ..Output::default() },
+            ReadPath::Unread => Output { views: counts(self.unread(reader)), ..Output::default() },
+            ReadPath::UnreadAll => {
+                let count = if has_access && !reader.is_staff() { self.unread(reader) } else { 0 };
+                Output { views: counts(count), ..Output::default() }
             }
-            Way::List if !admitted => Shown::default(),
-            Way::List => {
-                let last = self.messages.iter().rfind(|message| self.has(reader, message.seq)).unwrap();
+            ReadPath::List if !has_access => Output::default(),
+            ReadPath::List => {
+                let last = self.messages.iter().rfind(|message| self.can_see_seq(reader, message.seq)).unwrap();
                 let mut views = counts(self.unread(reader));
                 views.insert("message:edited", last.content.clone());
                 views.insert("message:reaction", json!(last.id));
                 views.insert("ride:status", self.ride_at(self.head()));
-                Shown { views, ..Shown::default() }
+                Output { views, ..Output::default() }
             }
-            Way::Ride => {
+            ReadPath::Ride => {
                 let views = BTreeMap::from([("ride:status", self.ride_at(self.head()))]);
-                Shown { views, ..Shown::default() }
+                Output { views, ..Output::default() }
             }
-            Way::Presence => {
-                let views = BTreeMap::from([("ride:participants", json!(self.present(self.head())))]);
-                Shown { views, ..Shown::default() }
+            ReadPath::Presence => {
+                let views = BTreeMap::from([("ride:participants", json!(self.participants_at(self.head())))]);
+                Output { views, ..Output::default() }
             }
-            Way::Location => {
-                let views = BTreeMap::from([("ride:location", json!(lat(self.time())))]);
-                Shown { views, ..Shown::default() }
+            ReadPath::Location => {
+                let views = BTreeMap::from([("ride:location", json!(latitude(self.current_assignment())))]);
+                Output { views, ..Output::default() }
             }
         }
     }
 
-    fn of_ride(&self, reader: &Reader, is_meant: impl Fn(&Logged) -> bool) -> Vec<(String, String)> {
-        let seen = self.ride.iter().filter(|event| self.sees(reader, event) && is_meant(event));
+    fn of_ride(&self, reader: &Reader, includes: impl Fn(&Logged) -> bool) -> Vec<(String, String)> {
+        let seen = self.ride.iter().filter(|event| self.can_see(reader, event) && includes(event));
         seen.map(|event| (event.kind.clone(), key(&event.kind, &event.data))).collect()
     }
 
@@ -406,23 +425,27 @@ impl Oracle {
         all.chain(flagged).collect()
     }
 
-    /// What was told beside the logs, to those who were there.
-    fn live(&self, way: Way, reader: &Reader) -> BTreeMap<&'static str, Value> {
+    /// Returns the latest-only and ephemeral events that a live stream gets while its reader has access.
+    fn live(&self, via: ReadPath, reader: &Reader) -> BTreeMap<&'static str, Value> {
         let name = reader.user.name.as_str();
         let (mut typed, mut lats, mut online) = (BTreeMap::<&str, usize>::new(), Vec::new(), BTreeSet::new());
-        for (time, (from, _)) in self.times().iter().enumerate() {
-            if !way.has_ride_of(reader) || !self.has(reader, *from) || !self.is_in_time(reader, time) {
+        for (assignment, (from, _)) in self.assignments().iter().enumerate() {
+            if !via.includes_ride_for(reader)
+                || !self.can_see_seq(reader, *from)
+                || !self.is_assigned(reader, assignment)
+            {
                 continue;
             }
-            lats.push(lat(time));
-            for typist in ["rider_1", DRIVERS[time]].into_iter().filter(|typist| *typist != name) {
+            lats.push(latitude(assignment));
+            for typist in ["rider_1", DRIVERS[assignment]].into_iter().filter(|typist| *typist != name) {
                 *typed.entry(typist).or_default() += 1;
             }
-            if DRIVERS[time] != name {
-                online.insert(DRIVERS[time]);
+            if DRIVERS[assignment] != name {
+                online.insert(DRIVERS[assignment]);
             }
         }
-        let drivers = if way == Way::LiveMerged && reader.is_staff() { json!(["driver_never"]) } else { json!([]) };
+        let drivers =
+            if via == ReadPath::LiveMerged && reader.is_staff() { json!(["driver_unassigned"]) } else { json!([]) };
         BTreeMap::from([
             ("typing:indicator", json!(typed)),
             ("ride:location", json!(lats)),
@@ -432,37 +455,40 @@ impl Oracle {
         ])
     }
 
-    /// Whether a time is one of the reader's, not only begun by the event that ends theirs.
-    fn is_in_time(&self, reader: &Reader, time: usize) -> bool {
-        reader.is_staff() || reader.user.name == "rider_1" || DRIVERS[time] == reader.user.name
+    /// Returns whether the reader has access during an assignment. The event that begins it may end the reader's interval.
+    fn is_assigned(&self, reader: &Reader, assignment: usize) -> bool {
+        reader.is_staff() || reader.user.name == "rider_1" || DRIVERS[assignment] == reader.user.name
     }
 
     fn state(&self, reader: &Reader) -> BTreeMap<&'static str, Value> {
-        let left = self.parts(reader).last().and_then(|(_, until)| *until);
+        let left = self.reader_intervals(reader).last().and_then(|(_, until)| *until);
         let at = left.unwrap_or(self.head());
-        let there = self.present(at);
-        let mut views = self.shown_receipts(reader);
+        let participants = self.participants_at(at);
+        let mut views = self.receipt_views(reader);
         if left.is_some() {
-            let none: Vec<_> = there.iter().map(|name| json!([name, 0])).collect();
+            let none: Vec<_> = participants.iter().map(|name| json!([name, 0])).collect();
             views = BTreeMap::from([("message:read", json!(none)), ("message:delivered", json!(none))]);
         }
-        views.insert("ride:participants", json!(there));
+        views.insert("ride:participants", json!(participants));
         views.insert("ride:status", self.ride_at(at));
-        views.insert("ride:location", if left.is_some() { Value::Null } else { json!(lat(self.time())) });
-        views.insert("typing:indicator", json!("nobody who is not there"));
+        views.insert(
+            "ride:location",
+            if left.is_some() { Value::Null } else { json!(latitude(self.current_assignment())) },
+        );
+        views.insert("typing:indicator", json!("participants only"));
         views
     }
 
-    fn shown_receipts(&self, reader: &Reader) -> BTreeMap<&'static str, Value> {
-        let receipts = self.receipts(reader);
+    fn receipt_views(&self, reader: &Reader) -> BTreeMap<&'static str, Value> {
+        let receipts = self.visible_receipts(reader);
         let delivered: Vec<_> = receipts.iter().map(|(name, delivered, _)| json!([name, delivered])).collect();
         let read: Vec<_> = receipts.iter().map(|(name, _, read)| json!([name, read])).collect();
         BTreeMap::from([("message:read", json!(read)), ("message:delivered", json!(delivered))])
     }
 
-    fn shown_messages(&self, reader: &Reader) -> BTreeMap<&'static str, Value> {
-        let is_admitted = self.is_admitted(reader);
-        let seen = self.messages.iter().filter(|message| is_admitted && self.has(reader, message.seq));
+    fn message_views(&self, reader: &Reader) -> BTreeMap<&'static str, Value> {
+        let has_access = self.has_access(reader);
+        let seen = self.messages.iter().filter(|message| has_access && self.can_see_seq(reader, message.seq));
         let messages: Vec<_> = seen
             .map(|message| {
                 let labels =
@@ -475,9 +501,9 @@ impl Oracle {
 
     fn unread(&self, reader: &Reader) -> usize {
         let name = reader.user.name.as_str();
-        let read = if reader.user.role == Role::Service { 0 } else { self.marks(name).1 };
+        let read = if reader.user.role == Role::Service { 0 } else { self.watermarks(name).1 };
         let unread = self.messages.iter().filter(|message| {
-            self.has(reader, message.seq) && message.sender != name && !message.is_deleted && message.seq > read
+            self.can_see_seq(reader, message.seq) && message.sender != name && !message.is_deleted && message.seq > read
         });
         unread.count()
     }
@@ -487,16 +513,16 @@ fn counts(count: usize) -> BTreeMap<&'static str, Value> {
     ["message:new", "message:deleted", "message:read"].into_iter().map(|kind| (kind, json!(count))).collect()
 }
 
-/// Status, driver and the grace of the policy.
+/// Returns the view of a ride: status, driver, and the grace of its policy.
 pub(crate) fn ride_view(ride: &Value) -> Value {
     json!([ride["status"], ride["driverId"], ride["chatPolicy"]["graceSeconds"]["rider"]])
 }
 
-/// A message as it is shown: id, content, whether it is deleted, reactions, labels.
-pub(crate) type ShownMessage = (String, Value, bool, Vec<String>, Value);
+/// The view of a message: id, content, whether it is deleted, reactions, labels.
+pub(crate) type MessageView = (String, Value, bool, Vec<String>, Value);
 
-/// Views of messages, by the types of events that have made them so.
-pub(crate) fn views_of_messages(messages: &[ShownMessage]) -> BTreeMap<&'static str, Value> {
+/// Returns the views of messages by the event types that changed them.
+pub(crate) fn views_of_messages(messages: &[MessageView]) -> BTreeMap<&'static str, Value> {
     let ids: Vec<_> = messages.iter().map(|(id, ..)| id).collect();
     let contents: Vec<_> = messages.iter().map(|(id, content, ..)| json!([id, content])).collect();
     let deleted: Vec<_> = messages.iter().filter(|(_, _, is_deleted, ..)| *is_deleted).map(|(id, ..)| id).collect();
@@ -511,8 +537,8 @@ pub(crate) fn views_of_messages(messages: &[ShownMessage]) -> BTreeMap<&'static 
     ])
 }
 
-/// The messages that a ride's events make.
-fn messages(ride: &[Logged], said: &BTreeMap<String, String>) -> Vec<Message> {
+/// Returns the messages that a ride's events define.
+fn messages(ride: &[Logged], contents: &BTreeMap<String, String>) -> Vec<Message> {
     let mut messages: Vec<Message> = Vec::new();
     for event in ride {
         let data = &event.data;
@@ -521,7 +547,7 @@ fn messages(ride: &[Logged], said: &BTreeMap<String, String>) -> Vec<Message> {
         match (event.kind.as_str(), of) {
             ("message:new", _) => {
                 let id = text(&data["id"]);
-                let content = said[&id].clone();
+                let content = contents[&id].clone();
                 messages.push(Message {
                     id,
                     seq: event.seq,

@@ -1,12 +1,12 @@
-//! Flagged messages: stored, on the feed once, and with labels for staff alone.
+//! Flagged messages: they are stored, appear once on the feed, and only staff see the labels.
 
 use serde_json::{Value, json};
 
-use super::receiver::{Hook, Reply, allow};
+use super::hook::{Hook, Reply, allow};
 use super::{dump, verdict};
 use crate::support::{Database, Server, User, eventually};
 
-/// All events of the feed, page by page.
+/// Returns all events of the feed.
 async fn pages(service: &User) -> Vec<Value> {
     let (mut events, mut cursor) = (Vec::new(), "0".to_owned());
     loop {
@@ -20,7 +20,7 @@ async fn pages(service: &User) -> Vec<Value> {
     }
 }
 
-/// The same, once it has this many flags.
+/// Waits until the feed has at least `count` flags, and returns its events.
 async fn feed(service: &User, count: usize) -> Vec<Value> {
     eventually("the feed has the flags", async || {
         let events = pages(service).await;
@@ -37,21 +37,22 @@ fn flags(events: &[Value]) -> Vec<&Value> {
 async fn a_flagged_message_is_on_the_feed_once_after_the_event_that_stored_it() {
     let database = Database::create().await;
     let hook = Hook::start(verdict).await;
-    let server = Server::with(&database, &hook.settings()).await;
+    let server = Server::start_with(&database, &hook.settings()).await;
     let (rider, _) = server.open_ride("ride_1").await;
     let service = server.service();
-    let flagged = rider.send_named("ride_1", "an odd thing", "name_1").await.expect(201).json();
-    rider.send_named("ride_1", "an odd thing", "name_1").await.expect(200);
+    let flagged = rider.send_with_id("ride_1", "an odd thing", "name_1").await.expect(201).json();
+    rider.send_with_id("ride_1", "an odd thing", "name_1").await.expect(200);
     let other = rider.send("ride_1", "Hello").await;
     rider.edit(&other, "an odd edit").await.expect(200);
     rider.send("ride_1", "Bye").await;
 
     let events = feed(&service, 2).await;
-    let places: Vec<_> = events.iter().map(|event| (event["type"].as_str().unwrap(), &event["data"]["seq"])).collect();
+    let positions: Vec<_> =
+        events.iter().map(|event| (event["type"].as_str().unwrap(), &event["data"]["seq"])).collect();
     let (first, second) = (&flagged["seq"], &other["seq"]);
-    let at = |wanted: (&str, &Value)| places.iter().position(|place| *place == wanted).unwrap();
-    assert!(at(("message:flagged", first)) > at(("message:new", first)), "{places:?}");
-    assert!(at(("message:flagged", second)) > at(("message:edited", &json!(4))), "{places:?}");
+    let at = |wanted: (&str, &Value)| positions.iter().position(|found| *found == wanted).unwrap();
+    assert!(at(("message:flagged", first)) > at(("message:new", first)), "{positions:?}");
+    assert!(at(("message:flagged", second)) > at(("message:edited", &json!(4))), "{positions:?}");
     let found = flags(&events);
     assert_eq!(found.len(), 2);
     for (flag, message) in found.iter().zip([&flagged, &other]) {
@@ -69,36 +70,36 @@ async fn a_flagged_message_is_on_the_feed_once_after_the_event_that_stored_it() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn labels_are_for_support_and_service_and_for_nobody_else() {
+async fn only_support_and_service_see_labels() {
     let database = Database::create().await;
     let hook = Hook::start(verdict).await;
-    let server = Server::with(&database, &hook.settings()).await;
+    let server = Server::start_with(&database, &hook.settings()).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let (support, service) = (server.support(), server.service());
     let labels = json!(["odd_word", "spam"]);
     let mut streams = Vec::new();
     for user in [&rider, &driver, &support, &service] {
-        streams.push(server.live(user, "ride_1").await);
+        streams.push(server.live_stream(user, "ride_1").await);
     }
-    let sent = rider.send_named("ride_1", "an odd thing", "name_1").await.expect(201).json();
+    let sent = rider.send_with_id("ride_1", "an odd thing", "name_1").await.expect(201).json();
     let edited = rider.edit(&sent, "another odd thing").await.expect(200).json();
-    let again = rider.send_named("ride_1", "an odd thing", "name_1").await.expect(200).json();
+    let again = rider.send_with_id("ride_1", "an odd thing", "name_1").await.expect(200).json();
     assert_eq!([&sent["labels"], &edited["labels"], &again["labels"]], [&Value::Null; 3]);
     for stream in &mut streams {
         for kind in ["message:new", "message:edited"] {
-            assert_eq!(stream.find(kind).await.data["labels"], Value::Null, "events are the same for everybody");
+            assert_eq!(stream.find(kind).await.data["labels"], Value::Null, "events are the same for all readers");
         }
     }
     let path = format!("messages/{}", sent["id"].as_str().unwrap());
-    let mut tags = Vec::new();
+    let mut etags = Vec::new();
     for (user, expected) in [(&rider, &Value::Null), (&driver, &Value::Null), (&support, &labels), (&service, &labels)]
     {
         assert_eq!(user.get(&path).await.expect(200).json()["labels"], *expected, "{}", user.name);
         let history = user.get("messages/rides/ride_1").await.expect(200);
         assert_eq!(history.json()["messages"][0]["labels"], *expected, "{}", user.name);
-        let tag = history.header("etag").to_owned();
-        assert!(!tags.contains(&tag), "each caller's page has its own tag");
-        tags.push(tag);
+        let etag = history.header("etag").to_owned();
+        assert!(!etags.contains(&etag), "each caller's page has its own ETag");
+        etags.push(etag);
     }
     for user in [&rider, &driver] {
         let rides = user.get("rides").await.expect(200).json();
@@ -111,36 +112,36 @@ async fn labels_are_for_support_and_service_and_for_nobody_else() {
     let rides = support.get("rides").await.expect(200).json();
     let listed = rides["rides"].as_array().unwrap().iter().find(|ride| ride["rideId"] == "ride_2").unwrap();
     assert_eq!(listed["lastMessage"]["labels"], labels, "{rides}");
-    // Staff who write get the labels of what they write.
+    // Staff get the labels of their own messages.
     let own = support.send("ride_1", "odd support").await;
     assert_eq!(own["labels"], labels);
-    // A label goes with what was flagged, and the page has another tag then.
-    hook.rule(|_| allow());
+    // An edit of the flagged content removes the labels, which changes the ETag.
+    hook.set_rule(|_| allow());
     rider.edit(&sent, "nothing special").await.expect(200);
     let history = service.get("messages/rides/ride_1").await.expect(200);
     assert_eq!(history.json()["messages"][0]["labels"], Value::Null);
-    assert!(!tags.contains(&history.header("etag").to_owned()));
+    assert!(!etags.contains(&history.header("etag").to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deletion_takes_the_labels_along_everywhere() {
+async fn a_deletion_erases_the_labels_everywhere() {
     let database = Database::create().await;
-    let hook = Hook::start(|_| Reply::Json(json!({ "action": "flag", "labels": ["tell_tale"] }))).await;
-    let server = Server::with(&database, &hook.settings()).await;
+    let hook = Hook::start(|_| Reply::Json(json!({ "action": "flag", "labels": ["secret_label"] }))).await;
+    let server = Server::start_with(&database, &hook.settings()).await;
     let (rider, driver) = server.open_ride("ride_1").await;
     let (support, service) = (server.support(), server.service());
     let sent = rider.send("ride_1", "one").await;
     rider.edit(&sent, "two").await.expect(200);
     let second = driver.send("ride_1", "three").await;
     assert_eq!(flags(&feed(&service, 3).await).len(), 3);
-    assert!(dump(&database).await.contains("tell_tale"), "then there is nothing to be seen here");
-    rider.erase(&sent).await.expect(204);
+    assert!(dump(&database).await.contains("secret_label"), "the labels are stored");
+    rider.delete_message(&sent).await.expect(204);
     service.delete("users/driver_1").await.expect(200);
     let stored = dump(&database).await;
-    assert!(!stored.contains("tell_tale"), "labels are still stored somewhere");
-    let events = eventually("the feed has forgotten as well", async || {
+    assert!(!stored.contains("secret_label"), "labels are still stored");
+    let events = eventually("the labels are erased from the feed", async || {
         let events = feed(&service, 3).await;
-        (!Value::Array(events.clone()).to_string().contains("tell_tale")).then_some(events)
+        (!Value::Array(events.clone()).to_string().contains("secret_label")).then_some(events)
     })
     .await;
     for flag in flags(&events) {
@@ -151,13 +152,13 @@ async fn a_deletion_takes_the_labels_along_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_batch_that_is_stored_in_part_each_message_is_flagged_once() {
+async fn each_message_of_a_partly_retried_batch_is_flagged_once() {
     let database = Database::create().await;
     let hook = Hook::start(verdict).await;
-    // It is not told what the other replica writes, so what it decides by is old on some rides and not on others.
-    let alone = [("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "10m")];
-    let one = Server::with(&database, &[&hook.settings()[..], &alone].concat()).await;
-    let other = Server::with(&database, &hook.settings()).await;
+    // The replica gets no notifications, so its cached rides are partly stale.
+    let without_notify = [("RIDEWIRE_NOTIFY", "off"), ("RIDEWIRE_FALLBACK_POLL", "10m")];
+    let one = Server::start_with(&database, &[&hook.settings()[..], &without_notify].concat()).await;
+    let other = Server::start_with(&database, &hook.settings()).await;
     let rides: Vec<_> = (0..6).map(|n| format!("ride_{n}")).collect();
     for ride in &rides {
         one.open_ride(ride).await;
@@ -181,7 +182,7 @@ async fn of_a_batch_that_is_stored_in_part_each_message_is_flagged_once() {
     let mut flagged: Vec<_> = flags(&events).iter().map(|flag| flag["data"]["messageId"].to_string()).collect();
     expected.sort();
     flagged.sort();
-    assert_eq!(flagged, expected, "each once");
+    assert_eq!(flagged, expected, "each message once");
     let new = events.iter().filter(|event| event["type"] == "message:new").count();
     assert_eq!(new, sent.len());
     for table in ["flags", "messages where labels is not null"] {
@@ -191,11 +192,11 @@ async fn of_a_batch_that_is_stored_in_part_each_message_is_flagged_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_feed_labels_are_kept_and_nothing_else() {
+async fn without_a_feed_only_the_labels_are_stored() {
     let database = Database::create().await;
     let hook = Hook::start(verdict).await;
     let settings = [&hook.settings()[..], &[("RIDEWIRE_FEED", "off")]].concat();
-    let server = Server::with(&database, &settings).await;
+    let server = Server::start_with(&database, &settings).await;
     let (rider, _) = server.open_ride("ride_1").await;
     let sent = rider.send("ride_1", "an odd thing").await;
     let path = format!("messages/{}", sent["id"].as_str().unwrap());

@@ -1,4 +1,4 @@
-//! A browser that has subscribed to Web Push, and reads pushes by the letter of the RFCs: with ring, where the server has other crates.
+//! A Web Push receiver that implements the RFCs independently: with ring, where the server uses other crates.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,16 +13,16 @@ use crate::support::{Received, Receiver, User};
 
 /// A browser with a subscription at a receiver.
 pub(super) struct Browser {
-    /// The endpoint's path.
+    /// The path of the endpoint.
     pub(super) path: String,
-    /// The endpoint.
+    /// The URL of the endpoint.
     pub(super) endpoint: String,
     origin: String,
     key: SecretKey,
     auth: Vec<u8>,
 }
 
-/// The length of what is derived.
+/// The length of the derived key.
 struct Bytes(usize);
 
 impl KeyType for Bytes {
@@ -44,7 +44,7 @@ fn decode(text: &str) -> Vec<u8> {
 }
 
 impl Browser {
-    /// One whose endpoint is at this path.
+    /// A browser whose endpoint has this path.
     pub(super) fn new(receiver: &Receiver, path: &str) -> Self {
         let random = || [uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()].concat();
         Self {
@@ -56,14 +56,14 @@ impl Browser {
         }
     }
 
-    /// One that has been registered for somebody.
+    /// A browser that is registered for a user.
     pub(super) async fn registered(receiver: &Receiver, path: &str, user: &User) -> Self {
         let browser = Self::new(receiver, path);
         browser.register(user).await;
         browser
     }
 
-    /// `PushSubscription.toJSON()`
+    /// Returns `PushSubscription.toJSON()`.
     pub(super) fn subscription(&self) -> Value {
         let keys = json!({
             "p256dh": URL_SAFE_NO_PAD.encode(self.key.public_key().to_sec1_bytes()),
@@ -72,12 +72,12 @@ impl Browser {
         json!({ "endpoint": self.endpoint, "expirationTime": null, "keys": keys })
     }
 
-    /// Registers the subscription for somebody.
+    /// Registers the subscription for a user.
     pub(super) async fn register(&self, user: &User) {
         user.put("push-subscriptions", self.subscription()).await.expect(204);
     }
 
-    /// What a push says (RFC 8291, section 3; RFC 8188, section 2).
+    /// Decrypts a push (RFC 8291, section 3; RFC 8188, section 2).
     pub(super) fn read(&self, push: &Received) -> Value {
         assert_eq!(push.header("content-encoding"), "aes128gcm");
         let (salt, rest) = push.bytes.split_at(16);
@@ -95,13 +95,14 @@ impl Browser {
         let mut record = record.to_vec();
         let opening = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &content_key).unwrap());
         let nonce = Nonce::try_assume_unique_for_key(&nonce).unwrap();
-        let plain = opening.open_in_place(nonce, Aad::empty(), &mut record).expect("it is for this browser");
+        let plain =
+            opening.open_in_place(nonce, Aad::empty(), &mut record).expect("the push is encrypted for this browser");
         let end = plain.iter().rposition(|byte| *byte != 0).unwrap();
         assert_eq!(plain[end], 2, "the last record");
         serde_json::from_slice(&plain[..end]).unwrap()
     }
 
-    /// Checks who has sent a push (RFC 8292), and returns the claims.
+    /// Verifies the sender of a push (RFC 8292) and returns the claims.
     pub(super) fn verify(&self, push: &Received, public_key: &str) -> Value {
         let credentials = push.header("authorization").strip_prefix("vapid t=").unwrap();
         let (token, key) = credentials.split_once(", k=").unwrap();
@@ -111,7 +112,7 @@ impl Browser {
         let header: Value = serde_json::from_slice(&decode(header)).unwrap();
         assert_eq!(header, json!({ "typ": "JWT", "alg": "ES256" }));
         let verifying = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, decode(key));
-        verifying.verify(signed.as_bytes(), &decode(signature)).expect("a signature with this key");
+        verifying.verify(signed.as_bytes(), &decode(signature)).expect("the signature is valid");
         let claims: Value = serde_json::from_slice(&decode(claims)).unwrap();
         assert_eq!(claims["aud"], self.origin);
         let left = claims["exp"].as_i64().unwrap() - ridewire::domain::Time::now().as_unix_seconds();

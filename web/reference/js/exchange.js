@@ -1,7 +1,7 @@
 import { SseParser } from '/client/sse.js';
 
 /**
- * Sends a request and tells what comes: the head, then the text, or a stream's frames one by one.
+ * Sends a request and passes the response to callbacks: first the head, then the text, or the frames of a stream one by one.
  *
  * @param {ReturnType<import('./request.js').build>} request
  * @param {{token?: string, signal: AbortSignal}} options
@@ -13,7 +13,7 @@ export async function exchange(request, { token, signal }, on) {
   if (token) headers.authorization = `Bearer ${token}`;
   if (body !== undefined) headers['content-type'] = 'application/json';
   const began = performance.now();
-  // Nothing of the browser's cache: what is shown is what the server says.
+  // Bypasses the browser's cache, so that the response is the server's.
   const response = await fetch(url, { method, headers, body, signal, cache: 'no-store' });
   on.head({ status: response.status, headers: [...response.headers], ms: performance.now() - began });
   if (!response.headers.get('content-type')?.startsWith('text/event-stream')) return on.text(await response.text());
@@ -23,7 +23,7 @@ export async function exchange(request, { token, signal }, on) {
     const { done, value } = await reader.read();
     if (done) return undefined;
     parser.push(value);
-    // The parser passes over comments, which are the stream's heartbeat.
+    // The parser skips comments, which are the stream's heartbeats.
     for (const _ of decoder.decode(value, { stream: true }).matchAll(/^:/gm)) on.comment();
   }
 }

@@ -1,7 +1,7 @@
-import { h } from '/console/js/dom.js';
+import { createElement } from '/console/js/dom.js';
 import { inline } from './prose.js';
 
-/** What a value must be, in a few words. */
+/** Returns a short name of a schema's type. */
 export function typeName(spec, schema) {
   const { name, type, format, items, additionalProperties, isNullable, enum: choices } = spec.shape(schema);
   let text = name && !choices ? name : type ?? 'any';
@@ -13,12 +13,12 @@ export function typeName(spec, schema) {
   return isNullable ? `${text} or null` : text;
 }
 
-/** The limits of a value that its description may not name. */
+/** Returns the limits of a value, which its description may not contain. */
 function limits({ minLength, maxLength, minimum, maximum, minItems, maxItems, pattern, enum: choices }) {
-  const range = (from, to, what) => {
-    if (from !== undefined && to !== undefined) return `${from} to ${to}${what}`;
-    if (to !== undefined) return `at most ${to}${what}`;
-    return from > 0 ? `at least ${from}${what}` : undefined;
+  const range = (from, to, unit) => {
+    if (from !== undefined && to !== undefined) return `${from} to ${to}${unit}`;
+    if (to !== undefined) return `at most ${to}${unit}`;
+    return from > 0 ? `at least ${from}${unit}` : undefined;
   };
   return [
     choices && `\`${choices.join('`, `')}\``,
@@ -29,24 +29,24 @@ function limits({ minLength, maxLength, minimum, maximum, minItems, maxItems, pa
   ].filter(Boolean).join(' · ');
 }
 
-/** One field or parameter. */
-export function field(spec, { name, schema, description, isRequired, place }) {
+/** Creates the list item of a field or parameter. */
+export function field(spec, { name, schema, description, isRequired, location }) {
   const shape = spec.shape(schema);
   const inner = nested(spec, schema);
-  const said = description ?? shape.description;
+  const text = description ?? shape.description;
   const bounds = limits(shape);
-  return h('li', { class: 'prop' },
-    h('p', { class: 'prop__head' },
-      h('code', { class: 'prop__name' }, name),
-      h('span', { class: 'prop__type' }, typeName(spec, schema)),
-      place && h('span', { class: 'prop__place' }, place),
-      isRequired && h('span', { class: 'prop__must' }, 'required')),
-    said && h('p', { class: 'prop__said' }, inline(said)),
-    bounds && h('p', { class: 'prop__limits' }, inline(bounds)),
-    inner && later(`Fields of ${shape.name ?? name}`, () => fields(spec, inner)));
+  return createElement('li', { class: 'prop' },
+    createElement('p', { class: 'prop__head' },
+      createElement('code', { class: 'prop__name' }, name),
+      createElement('span', { class: 'prop__type' }, typeName(spec, schema)),
+      location && createElement('span', { class: 'prop__location' }, location),
+      isRequired && createElement('span', { class: 'prop__required' }, 'required')),
+    text && createElement('p', { class: 'prop__description' }, inline(text)),
+    bounds && createElement('p', { class: 'prop__limits' }, inline(bounds)),
+    inner && lazyDetails(`Fields of ${shape.name ?? name}`, () => fields(spec, inner)));
 }
 
-/** What has fields of its own: an object, what a list holds, what a map leads to. */
+/** Returns the schema whose fields are shown: an object's, or that of the items of a list or the values of a map. */
 function nested(spec, schema) {
   const { type, items, properties, additionalProperties } = spec.shape(schema);
   if (type === 'array') return nested(spec, items);
@@ -54,18 +54,18 @@ function nested(spec, schema) {
   return additionalProperties?.$ref ? additionalProperties : undefined;
 }
 
-/** @param {{isSent?: boolean}} [options] whether it says what must be given: of an answer, all of it is there */
+/** @param {{isSent?: boolean}} [options] whether required fields are marked. In a response, all fields are present */
 export function fields(spec, schema, { isSent = false } = {}) {
   const { properties = {}, required = [] } = spec.shape(nested(spec, schema) ?? schema);
   const rank = (name) => (required.includes(name) ? required.indexOf(name) : required.length);
   const names = Object.keys(properties).sort((one, other) => rank(one) - rank(other));
   const row = (name) => field(spec, { name, schema: properties[name], isRequired: isSent && required.includes(name) });
-  return h('ul', { class: 'props' }, names.map(row));
+  return createElement('ul', { class: 'props' }, names.map(row));
 }
 
-/** What is made when it is opened, so that a schema may hold itself. */
-export function later(label, make, props = {}) {
-  const details = h('details', { class: 'more', ...props }, h('summary', {}, label));
-  details.addEventListener('toggle', () => details.childElementCount === 1 && details.append(make()));
+/** Creates an element whose content is created when it is opened, so that a schema can be recursive. */
+export function lazyDetails(label, create, props = {}) {
+  const details = createElement('details', { class: 'more', ...props }, createElement('summary', {}, label));
+  details.addEventListener('toggle', () => details.childElementCount === 1 && details.append(create()));
   return details;
 }

@@ -1,12 +1,12 @@
-import { h, say } from '/console/js/dom.js';
+import { createElement, setText } from '/console/js/dom.js';
 import { method } from './operation.js';
 
-/** The list of operations: by group, filtered as one types, with the one that is being read marked. */
+/** The list of operations by group, with a filter field. The current operation is marked. */
 export class Nav {
   #links = new Map();
   #groups;
   #search;
-  #count = h('p', { class: 'nav__count', role: 'status' });
+  #count = createElement('p', { class: 'nav__count', role: 'status' });
   #onFilter;
   #toggle;
   #place;
@@ -15,13 +15,13 @@ export class Nav {
    * @param {HTMLElement} place
    * @param {HTMLButtonElement} toggle shows the list where there is no room beside the content
    * @param {import('./spec.js').Spec} spec
-   * @param {(ids: Set<string>) => void} onFilter told which operations fit
+   * @param {(ids: Set<string>) => void} onFilter called with the operations that match the filter
    */
   constructor(place, toggle, spec, onFilter) {
     this.#place = place;
     this.#toggle = toggle;
     this.#onFilter = onFilter;
-    this.#search = h('input', { type: 'search', class: 'nav__search', placeholder: 'Filter', 'aria-label': 'Filter operations', 'aria-keyshortcuts': '/', autocomplete: 'off', spellcheck: 'false', oninput: () => this.#filter() });
+    this.#search = createElement('input', { type: 'search', class: 'nav__search', placeholder: 'Filter', 'aria-label': 'Filter operations', 'aria-keyshortcuts': '/', autocomplete: 'off', spellcheck: 'false', oninput: () => this.#filter() });
     this.#search.addEventListener('keydown', (event) => this.#key(event));
     this.#groups = spec.groups.map((group) => this.#group(group));
     place.replaceChildren(this.#search, this.#count, ...this.#groups.map(({ element }) => element));
@@ -37,7 +37,7 @@ export class Nav {
     });
   }
 
-  /** Marks the operation that is being read. */
+  /** Marks the current operation. */
   set current(id) {
     for (const [each, link] of this.#links) {
       if (each !== id) link.removeAttribute('aria-current');
@@ -48,7 +48,7 @@ export class Nav {
     }
   }
 
-  /** Shows all again. */
+  /** Clears the filter. */
   clear() {
     this.#search.value = '';
     this.#filter();
@@ -57,13 +57,13 @@ export class Nav {
   #group({ name, operations }) {
     const title = `nav-${name}`;
     const rows = operations.map((operation) => {
-      const link = h('a', { class: 'nav__link', href: `#${operation.id}` }, h('span', {}, operation.summary), method(operation.method));
+      const link = createElement('a', { class: 'nav__link', href: `#${operation.id}` }, createElement('span', {}, operation.summary), method(operation.method));
       this.#links.set(operation.id, link);
       const text = [name, operation.id, operation.method, operation.path, operation.summary, operation.description].join(' ').toLowerCase();
-      return { id: operation.id, text, element: h('li', {}, link) };
+      return { id: operation.id, text, element: createElement('li', {}, link) };
     });
-    const element = h('div', { class: 'nav__group', role: 'group', 'aria-labelledby': title },
-      h('h2', { class: 'nav__title', id: title }, name), h('ul', {}, rows.map((row) => row.element)));
+    const element = createElement('div', { class: 'nav__group', role: 'group', 'aria-labelledby': title },
+      createElement('h2', { class: 'nav__title', id: title }, name), createElement('ul', {}, rows.map((row) => row.element)));
     return { rows, element };
   }
 
@@ -77,7 +77,7 @@ export class Nav {
       }
       element.hidden = rows.every((row) => row.element.hidden);
     }
-    say(this.#count, words.length === 0 ? '' : `${fitting.size} ${fitting.size === 1 ? 'operation' : 'operations'}`);
+    setText(this.#count, words.length === 0 ? '' : `${fitting.size} ${fitting.size === 1 ? 'operation' : 'operations'}`);
     this.#onFilter(fitting);
   }
 
@@ -87,7 +87,7 @@ export class Nav {
     event.preventDefault();
     const first = [...this.#links.values()].find((link) => !link.closest('[hidden]'));
     if (event.key === 'ArrowDown') return first?.focus();
-    // Who has found it sees it among the others.
+    // The filter is cleared, so that the operation is shown among the others.
     if (first) this.clear();
     return first?.click();
   }
@@ -97,7 +97,7 @@ export class Nav {
     this.#place.classList.toggle('is-open', isOpen);
   }
 
-  /** Scrolls the list alone, never the page. */
+  /** Scrolls only the list, never the page. */
   #reveal(link) {
     const { top, bottom } = link.getBoundingClientRect();
     const frame = this.#place.getBoundingClientRect();

@@ -1,34 +1,34 @@
-import { h } from '/console/js/dom.js';
-import { field, fields, later, typeName } from './fields.js';
+import { createElement } from '/console/js/dom.js';
+import { field, fields, lazyDetails, typeName } from './fields.js';
 import { block, inline, json, prose } from './prose.js';
 
-export const method = (name) => h('span', { class: 'method', 'data-method': name }, name);
+export const method = (name) => createElement('span', { class: 'method', 'data-method': name }, name);
 
-/** One operation: what it is for, what it takes, what it answers; and the panel to try it. */
-export function operation(spec, said, panel) {
-  const title = `title-${said.id}`;
-  return h('article', { class: 'operation', id: said.id, 'aria-labelledby': title },
-    h('div', { class: 'operation__said' },
-      h('h3', { class: 'operation__title', id: title }, h('a', { href: `#${said.id}` }, said.summary)),
-      h('p', { class: 'operation__path' }, method(said.method), h('code', {}, breakable(said.path))),
-      prose(said.description),
-      parameters(spec, said),
-      body(spec, said),
-      answers(spec, said.answers.filter(({ status }) => status < '400')),
-      refusals(said.answers.filter(({ status }) => status >= '400' && status !== 'default'))),
+/** Creates the article of an operation: its description, parameters, body, responses and errors, and the panel to try it. */
+export function operation(spec, described, panel) {
+  const title = `title-${described.id}`;
+  return createElement('article', { class: 'operation', id: described.id, 'aria-labelledby': title },
+    createElement('div', { class: 'operation__description' },
+      createElement('h3', { class: 'operation__title', id: title }, createElement('a', { href: `#${described.id}` }, described.summary)),
+      createElement('p', { class: 'operation__path' }, method(described.method), createElement('code', {}, breakable(described.path))),
+      prose(described.description),
+      parameters(spec, described),
+      body(spec, described),
+      successes(spec, described.responses.filter(({ status }) => status < '400')),
+      errors(described.responses.filter(({ status }) => status >= '400' && status !== 'default'))),
     panel);
 }
 
-/** A path that may be broken before its slashes. */
-const breakable = (path) => path.split(/(?=\/)/).flatMap((part) => [part, h('wbr')]);
+/** Allows line breaks before the slashes of a path. */
+const breakable = (path) => path.split(/(?=\/)/).flatMap((part) => [part, createElement('wbr')]);
 
-const section = (title, ...children) => [h('h4', { class: 'operation__part' }, title), ...children];
+const section = (title, ...children) => [createElement('h4', { class: 'operation__part' }, title), ...children];
 
 function parameters(spec, { parameters }) {
   if (parameters.length === 0) return [];
-  const row = ({ name, in: place, required, description, schema }) =>
-    field(spec, { name, schema, description, isRequired: required, place });
-  return section('Parameters', h('ul', { class: 'props' }, parameters.map(row)));
+  const row = ({ name, in: location, required, description, schema }) =>
+    field(spec, { name, schema, description, isRequired: required, location });
+  return section('Parameters', createElement('ul', { class: 'props' }, parameters.map(row)));
 }
 
 function body(spec, { body }) {
@@ -36,23 +36,23 @@ function body(spec, { body }) {
   const name = typeName(spec, body.schema);
   const { description } = spec.shape(body.schema);
   return section('Body',
-    h('p', { class: 'prose' }, h('code', {}, name), body.isRequired ? '' : ', may be left out', '. ', inline(description ?? '')),
+    createElement('p', { class: 'prose' }, createElement('code', {}, name), body.isRequired ? '' : ', optional', '. ', inline(description ?? '')),
     fields(spec, body.schema, { isSent: true }));
 }
 
-function answers(spec, answers) {
-  const row = ({ status, description, type, schema }) => h('li', { class: 'reply' },
-    h('p', { class: 'reply__head' }, h('b', { class: 'code code--fine' }, status), h('span', {}, inline(description))),
-    schema && type === 'application/json' && later(`${typeName(spec, schema)}: its fields`, () => fields(spec, schema)));
-  return section('Answers', h('ul', { class: 'replies' }, answers.map(row)));
+function successes(spec, responses) {
+  const row = ({ status, description, type, schema }) => createElement('li', { class: 'reply' },
+    createElement('p', { class: 'reply__head' }, createElement('b', { class: 'code code--fine' }, status), createElement('span', {}, inline(description))),
+    schema && type === 'application/json' && lazyDetails(`Fields of ${typeName(spec, schema)}`, () => fields(spec, schema)));
+  return section('Responses', createElement('ul', { class: 'replies' }, responses.map(row)));
 }
 
-/** Each by its status, and each code of it with an example. */
-function refusals(refusals) {
-  if (refusals.length === 0) return [];
-  const row = ({ status, description, type, examples }) => h('li', { class: 'reply' },
-    h('p', { class: 'reply__head' }, h('b', { class: 'code' }, status), h('span', {}, inline(description))),
+/** Lists the errors by status, with an example of each code. */
+function errors(responses) {
+  if (responses.length === 0) return [];
+  const row = ({ status, description, type, examples }) => createElement('li', { class: 'reply' },
+    createElement('p', { class: 'reply__head' }, createElement('b', { class: 'code' }, status), createElement('span', {}, inline(description))),
     examples.map(([code, value]) =>
-      later(examples.length > 1 ? h('code', {}, code) : 'Example', () => block(`Example of ${code}`, json(value)), { class: 'more more--code', title: type })));
-  return section('Errors', h('ul', { class: 'replies' }, refusals.map(row)));
+      lazyDetails(examples.length > 1 ? createElement('code', {}, code) : 'Example', () => block(`Example of ${code}`, json(value)), { class: 'more more--code', title: type })));
+  return section('Errors', createElement('ul', { class: 'replies' }, responses.map(row)));
 }

@@ -1,13 +1,14 @@
-/** A request as it is filled in: its address, its headers, its body, and the same for curl. */
+/** Builds requests from the values of a form, and the equivalent curl commands. */
 
 /**
+ * Builds a request.
  * @param {import('./spec.js').Operation} operation
- * @param {Record<string, string>} values by the parameters' names; empty ones are left out
+ * @param {Record<string, string>} values values by parameter name; empty ones are omitted
  * @param {string} body
  */
 export function build(operation, values, body) {
-  const given = operation.parameters.filter(({ name }) => values[name]);
-  const of = (place) => given.filter((parameter) => parameter.in === place).map(({ name }) => [name, values[name]]);
+  const filled = operation.parameters.filter(({ name }) => values[name]);
+  const of = (location) => filled.filter((parameter) => parameter.in === location).map(({ name }) => [name, values[name]]);
   let path = operation.path;
   for (const { name } of operation.parameters.filter((parameter) => parameter.in === 'path')) {
     path = path.replace(`{${name}}`, encodeURIComponent(values[name] ?? ''));
@@ -22,7 +23,7 @@ export function build(operation, values, body) {
   };
 }
 
-/** The same as a command. Quotes are the shell's: what stands between them is taken as it is. */
+/** Returns the equivalent curl command. Single quotes protect the text from the shell. */
 export function curl({ method, url, headers, body, isStream }, { origin, token }) {
   const quoted = (text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
   const parts = [`curl${isStream ? ' -N' : ''}${method === 'GET' ? '' : ` -X ${method}`} ${quoted(origin + url)}`];
@@ -32,7 +33,7 @@ export function curl({ method, url, headers, body, isStream }, { origin, token }
   return parts.join(' \\\n  ');
 }
 
-/** JSON on one line; what is none is left as it is. */
+/** Compacts JSON to one line. Text that is not JSON stays unchanged. */
 function compact(body) {
   try {
     return JSON.stringify(JSON.parse(body));

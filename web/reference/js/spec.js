@@ -1,11 +1,11 @@
-/** What openapi.yaml says, in the shape that the page needs. */
+/** The OpenAPI document, converted to the form that the page needs. */
 
 const METHODS = ['get', 'post', 'put', 'patch', 'delete'];
 
-/** The groups in the order in which they are read; others follow. */
+/** The order of the groups. Others follow. */
 const ORDER = ['messages', 'live', 'rides', 'drivers', 'operations'];
 
-/** Stands for what the document gives no example of. */
+/** Examples for formats, where the document has no example. */
 const SAMPLES = { 'date-time': '2026-01-22T22:45:00.123Z', uuid: '01a2064a-3f01-7521-8e7a-2efe52754594' };
 
 /**
@@ -17,7 +17,7 @@ const SAMPLES = { 'date-time': '2026-01-22T22:45:00.123Z', uuid: '01a2064a-3f01-
  * @property {string} [description]
  * @property {object[]} parameters
  * @property {{schema: object, isRequired: boolean} | undefined} body
- * @property {{status: string, description: string, type?: string, schema?: object, examples: [string, object][]}[]} answers
+ * @property {{status: string, description: string, type?: string, schema?: object, examples: [string, object][]}[]} responses
  * @property {boolean} isStream
  * @property {boolean} isOpen whether it needs no token
  */
@@ -47,7 +47,7 @@ export class Spec {
   }
 
   #operation(method, path, { operationId, summary, description, tags, parameters = [], requestBody, responses, security }) {
-    const answers = Object.entries(responses).map(([status, said]) => this.#answer(status, said));
+    const all = Object.entries(responses).map(([status, response]) => this.#response(status, response));
     return {
       id: operationId,
       tag: tags[0],
@@ -57,30 +57,30 @@ export class Spec {
       description,
       parameters,
       body: requestBody && { schema: requestBody.content['application/json'].schema, isRequired: requestBody.required },
-      answers,
-      isStream: answers.some(({ type }) => type === 'text/event-stream'),
+      responses: all,
+      isStream: all.some(({ type }) => type === 'text/event-stream'),
       isOpen: security.length === 0,
     };
   }
 
-  #answer(status, { description, content = {} }) {
+  #response(status, { description, content = {} }) {
     const [[type, { schema, examples = {} }] = [undefined, {}]] = Object.entries(content);
     const named = Object.entries(examples).map(([name, { $ref, value }]) => [name, $ref ? this.#find($ref).value : value]);
     return { status, description, type, schema, examples: named };
   }
 
   #find(reference) {
-    return reference.slice(2).split('/').reduce((place, name) => place[name], this.#document);
+    return reference.slice(2).split('/').reduce((part, name) => part[name], this.#document);
   }
 
-  /** A schema with what it refers to in place, and its `null` as a flag. */
+  /** Returns a schema with its references resolved, and with `null` as the flag `isNullable`. */
   shape(schema) {
-    // What stands beside `$ref`, `oneOf` and `anyOf` is about this place, and takes precedence there.
-    const { $ref, oneOf, anyOf, ...beside } = schema;
-    if ($ref) return { name: $ref.split('/').at(-1), ...this.shape(this.#find($ref)), ...beside };
-    if (oneOf) return { ...this.shape(oneOf.find(({ type }) => type !== 'null')), ...beside, isNullable: true };
-    // The usual kind of value comes first.
-    if (anyOf) return { ...this.shape(anyOf[0]), ...beside };
+    // Siblings of `$ref`, `oneOf` and `anyOf` take precedence over the referenced schema.
+    const { $ref, oneOf, anyOf, ...siblings } = schema;
+    if ($ref) return { name: $ref.split('/').at(-1), ...this.shape(this.#find($ref)), ...siblings };
+    if (oneOf) return { ...this.shape(oneOf.find(({ type }) => type !== 'null')), ...siblings, isNullable: true };
+    // The first alternative is the usual one.
+    if (anyOf) return { ...this.shape(anyOf[0]), ...siblings };
     const types = [schema.type ?? []].flat();
     const shape = { ...schema, isNullable: types.includes('null') };
     if (types.length > 0) shape.type = types.find((type) => type !== 'null');
@@ -88,13 +88,13 @@ export class Spec {
   }
 
   /**
-   * A value as the schema wants it: its examples where it has some.
-   * @param {boolean} [isBrief] only what is required, and what an example is given of
+   * Returns an example value for a schema.
+   * @param {boolean} [isBrief] includes only required members and members with an example
    */
   example(schema, isBrief = false) {
     const shape = this.shape(schema);
-    const given = shape.example ?? shape.examples?.[0];
-    if (given !== undefined) return given;
+    const documented = shape.example ?? shape.examples?.[0];
+    if (documented !== undefined) return documented;
     if (shape.isNullable) return null;
     if (shape.enum) return shape.enum[0];
     const { type, format, pattern, minimum, items, properties, required = [], additionalProperties } = shape;
@@ -105,8 +105,8 @@ export class Spec {
     const isShown = ([name, part]) => !isBrief || required.includes(name) || this.shape(part).examples;
     const members = Object.entries(properties ?? {}).filter(isShown).map(([name, part]) => [name, this.example(part)]);
     if (additionalProperties?.$ref) members.push(['ride_123', this.example(additionalProperties)]);
-    // As people read it: who and what before how.
-    const place = ([name]) => (required.includes(name) ? required.indexOf(name) : required.length);
-    return Object.fromEntries(members.sort((one, other) => place(one) - place(other)));
+    // Required members first, in the order of `required`.
+    const rank = ([name]) => (required.includes(name) ? required.indexOf(name) : required.length);
+    return Object.fromEntries(members.sort((one, other) => rank(one) - rank(other)));
   }
 }

@@ -1,2 +1,0 @@
--- The last batch that has no positions in the feed yet.
-select max(id) as id from feed_batches where id > 0

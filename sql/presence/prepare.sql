@@ -1,6 +1,0 @@
--- Rows to lock, where there are none yet.
-insert into presence_states (topic, user_id, online, since, version, seq)
-select topic, user_id, false, clock_timestamp(), 0, 0
-from unnest($1::text[], $2::text[]) as came (topic, user_id)
-order by topic collate "C", user_id collate "C"
-on conflict (topic, user_id) do nothing

@@ -1,0 +1,76 @@
+//! Starts what the platform uses: the feed's relay, webhooks, undelivered events and Web Push.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::engine::Engine;
+use super::{AppError, push, webhooks};
+use crate::config::{Feed, Settings};
+use crate::domain::Topic;
+use crate::push::WebPush;
+use crate::webhooks::Webhooks;
+use crate::writer::undelivered;
+
+/// The platform's parts, and their tasks. The tasks end when `stopping` is cancelled, and release their leases first.
+pub(super) struct Platform {
+    pub(super) webhooks: Arc<Webhooks>,
+    pub(super) push: Option<Arc<WebPush>>,
+    pub(super) webhook_task: JoinHandle<()>,
+    pub(super) push_task: JoinHandle<()>,
+}
+
+impl Platform {
+    /// Starts the parts that the settings enable. `receiver` is the address at which a demo's console receives webhooks.
+    pub(super) async fn start(
+        engine: &Engine,
+        settings: &Settings,
+        receiver: Option<SocketAddr>,
+        stopping: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Self, AppError> {
+        let (store, metrics) = (&engine.store, &engine.metrics);
+        let (webhooks, webhook_task) = webhooks::start(store, metrics, settings, receiver, stopping).await?;
+        let (push, push_task) = push::start(store, metrics, settings, stopping).await?;
+        if settings.feed == Feed::On {
+            spawn_relay(engine, settings, &webhooks, push.as_ref(), tasks);
+        }
+        Ok(Self { webhooks, push, webhook_task, push_task })
+    }
+}
+
+/// Spawns the relay, and the search for undelivered messages. What they append wakes the feed's readers on all replicas.
+fn spawn_relay(
+    engine: &Engine,
+    settings: &Settings,
+    webhooks: &Arc<Webhooks>,
+    push: Option<&Arc<WebPush>>,
+    tasks: &mut JoinSet<()>,
+) {
+    let is_read = {
+        let (webhooks, hub) = (Arc::clone(webhooks), Arc::clone(&engine.hub));
+        move || webhooks.has_active() || hub.has_readers(&Topic::feed())
+    };
+    let relayed = {
+        let (webhooks, hub) = (Arc::clone(webhooks), Arc::clone(&engine.hub));
+        let notifier = Arc::clone(&engine.notifier);
+        move |last| {
+            hub.hint([(Topic::feed(), last)]);
+            webhooks.wake();
+            notifier.notify_heads([(Topic::feed(), last)].into());
+        }
+    };
+    if let Some(push) = push {
+        let (push, relayed) = (Arc::clone(push), relayed.clone());
+        let (store, push_after) = (Arc::clone(&engine.store), settings.push_after);
+        let appended = move |last| {
+            relayed(last);
+            push.wake();
+        };
+        tasks.spawn(async move { undelivered::run(store, push_after, appended).await });
+    }
+    let (relay, store, period) = (Arc::clone(&engine.relay), Arc::clone(&engine.store), settings.fallback_poll);
+    tasks.spawn(async move { relay.run(store, period, is_read, relayed).await });
+}

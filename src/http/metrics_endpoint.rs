@@ -1,0 +1,88 @@
+//! `GET /metrics`: the metrics of this server in the Prometheus text format.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use salvo::http::StatusCode;
+use salvo::http::header::{CONTENT_TYPE, HeaderValue};
+use salvo::oapi::endpoint;
+use salvo::{Depot, Request, Response};
+use tokio::time::timeout;
+
+use super::api_error::ApiError;
+use super::context::Api;
+use super::metrics::ScrapedValues;
+use crate::domain::Error;
+use crate::moderation::{CircuitState, Moderation};
+use crate::store::{Retention, StoreError};
+
+/// How long Postgres may take to respond to a query. A scrape must not wait as long as a request may.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Prometheus metrics
+///
+/// In the Prometheus text format.
+#[endpoint(tags("operations"), operation_id = "getMetrics", responses(
+    (status_code = 200, description = "Metrics", content_type = "text/plain", body = String)))]
+pub(super) async fn get_metrics(req: &Request, depot: &mut Depot, res: &mut Response) -> Result<(), ApiError> {
+    // Other spellings of the path, such as `/metrics/` or `//metrics`, get 404. A proxy rule that hides `/metrics` may not
+    // match them.
+    if req.uri().path() != "/metrics" {
+        return Err(ApiError::NotFound);
+    }
+    let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
+    api.metrics.update(&read_values(api).await);
+    let text = api.metrics.text().map_err(|_| Error::Internal)?;
+    res.status_code(StatusCode::OK);
+    res.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    res.body(text);
+    Ok(())
+}
+
+/// Reads the values that other components hold.
+async fn read_values(api: &Api) -> ScrapedValues {
+    let has_feed = api.relay.is_some();
+    let feed_pending = if has_feed { within_timeout(api.store.batches_to_relay()).await } else { None };
+    let notify_queue = within_timeout(api.store.notification_queue_usage()).await;
+    let has_database = notify_queue.is_some();
+    let mut values = ScrapedValues {
+        buffered: api.memory.reserved(),
+        evicted: api.memory.evicted(),
+        audit_pending: api.audit.pending(),
+        handovers: api.handovers.counts(),
+        listener_state: api.listener.state(),
+        listener_lag: api.listener.lag(),
+        moderation_circuit: api.moderation.as_ref().map_or(CircuitState::Closed, Moderation::circuit_state),
+        pool: api.store.pool_status(),
+        feed_pending,
+        notify_queue,
+        oldest_undelivered: None,
+        jwks_age: api.jwks.as_ref().map(|jwks| jwks.age()),
+        certificate_expiry: None,
+        relay_lag: None,
+        retention_lags: None,
+    };
+    if has_feed && has_database {
+        let oldest = within_timeout(api.store.oldest_undelivered()).await;
+        values.oldest_undelivered = Some(seconds(oldest.map(Option::unwrap_or_default)));
+    }
+    let Some(sources) = api.metrics.sources() else { return values };
+    values.certificate_expiry = (sources.certificate_expiry)();
+    if has_feed {
+        let lag = if has_database { within_timeout(api.store.relay_lag()).await } else { None };
+        values.relay_lag = Some(seconds(lag));
+    }
+    let lags = if has_database { within_timeout(api.store.retention_lag(sources.retention)).await } else { None };
+    let lags = lags.map_or([None; Retention::KINDS.len()], |lags| lags.map(Some));
+    values.retention_lags = Some(lags.map(seconds));
+    values
+}
+
+/// Awaits the result of a query. Returns `None` where Postgres does not respond in time.
+async fn within_timeout<T>(query: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+    timeout(TIMEOUT, query).await.ok()?.ok()
+}
+
+fn seconds(duration: Option<Duration>) -> f64 {
+    duration.map_or(f64::NAN, |duration| duration.as_secs_f64())
+}

@@ -1,0 +1,50 @@
+//! A batch after its commit, and the parts that every batch needs to run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::queue::QueuedCommand;
+use super::{RideCache, WriterConfig};
+use crate::domain::NewEvent;
+use crate::store::Store;
+
+/// The events of one commit.
+#[derive(Debug)]
+pub struct CommittedBatch {
+    /// In order within each topic.
+    pub events: Vec<NewEvent>,
+    /// The number of commands in the batch.
+    pub commands: usize,
+    /// The time from the start of the batch to its commit.
+    pub duration: Duration,
+}
+
+/// What every batch needs to run.
+#[derive(Debug)]
+pub(super) struct BatchContext {
+    pub(super) store: Arc<Store>,
+    pub(super) config: WriterConfig,
+    pub(super) ride_cache: Arc<RideCache>,
+}
+
+/// A batch that is committed, but not published.
+#[derive(Debug)]
+pub(super) struct StoredBatch {
+    commands: Vec<QueuedCommand>,
+    committed: CommittedBatch,
+}
+
+impl StoredBatch {
+    pub(super) fn new(commands: Vec<QueuedCommand>, events: Vec<NewEvent>, started: Instant) -> Self {
+        let committed = CommittedBatch { events, commands: commands.len(), duration: started.elapsed() };
+        Self { commands, committed }
+    }
+
+    /// Publishes the events to the hub, then responds to the callers. A caller that has its response finds the event in the hub.
+    pub(super) fn publish(self, on_commit: &impl Fn(CommittedBatch)) {
+        on_commit(self.committed);
+        self.commands.into_iter().for_each(|queued| queued.command.respond());
+    }
+}
