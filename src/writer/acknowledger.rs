@@ -7,6 +7,9 @@
 //! - Each is a command of its own, so a locked ride delays no other.
 //! - A reader's acknowledgement is written at most once a second.
 //! - The last written value is cached for a while. A poll that returns with the same cursor causes no write.
+//!
+//! The map is a queue first: an entry with a value to write must not be evicted. So a cache crate, which evicts by its own rules, does
+//! not fit.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -16,6 +16,9 @@
 //! An ended ride is not cached. Its chat closes at a time, without an event in its log. Writes to it take the locking path, where
 //! the database's clock decides.
 //!
+//! A cache crate does not fit. A batch takes all its rides out in one step, a notification changes the entries of many rides in one
+//! step, and a conflict pauses the whole path. With one lock for each shard of a map, a batch could see half of a notification.
+//!
 //! Event times grow with seq on this path too, although the database's clock is not read: it was read recently, and a ride's next
 //! event is never older than its last.
 
