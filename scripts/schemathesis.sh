@@ -32,7 +32,7 @@ trap 'exit 1' HUP INT TERM
 # Starts a server with these settings, and waits until it prints its address.
 start() {
     stop
-    # Otherwise the address of the server before could be read, until the new one's shell has emptied the file.
+    # The shell of the new server empties the file a moment later. Until then it has the address of the previous server.
     : >"$directory/out"
     env RIDEWIRE_DATA_DIR="$directory" RIDEWIRE_LISTEN=127.0.0.1:0 RIDEWIRE_DRAIN_WINDOW=1s "$@" \
         "$RIDEWIRE_BIN" serve >"$directory/out" 2>"$directory/log" &
