@@ -14,7 +14,8 @@ cd "$(dirname "$0")/.."
 
 has_node || skip "measuring the documentation needs Node 20 or newer (https://nodejs.org)"
 [ -n "$(find scripts/prose/node_modules/.package-lock.json -newer scripts/prose/package-lock.json 2>/dev/null)" ] ||
-    (cd scripts/prose && npm ci --silent >/dev/null)
+    (cd scripts/prose && npm ci --silent >/dev/null) ||
+    skip "the documentation is not measured: npm cannot install what that needs"
 
 [ $# -gt 0 ] || set -- *.md docs src tests benches clients/js web
 find "$@" -name node_modules -prune -o -type f \( -name '*.md' -o -name '*.rs' -o -name '*.js' -o -name '*.ts' \) -print |
