@@ -46,6 +46,7 @@ mod signature;
 pub mod store;
 mod telemetry;
 pub mod traces;
+mod trust;
 mod version;
 mod web;
 pub mod webhooks;

@@ -6,7 +6,6 @@ pub(crate) mod client;
 pub(crate) mod outbound;
 pub(crate) mod retry_after;
 mod target;
-mod unverified;
 pub(crate) mod worker_pool;
 
 use std::io;
@@ -20,7 +19,7 @@ use hyper::{Request, Response, StatusCode};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls::{self, ClientConfig};
 
-use self::client::{Idle, Targets, innermost, tls_config};
+use self::client::{Idle, Targets, innermost, tls_config, unverified_tls_config};
 
 /// The timeout of a whole request.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -141,9 +140,8 @@ pub(crate) async fn send(request: Request<Full<Bytes>>) -> Result<Response<Bytes
     exchange(tls_config(), request, MAX_RESPONSE_BYTES).await
 }
 
-/// Gets a URL of our own server, and returns the status and the body. The URL has the server's address, and its certificate names
-/// another host. So the client does not verify it.
+/// Gets a URL of our own server, and returns the status and the body. Its certificate is not verified.
 pub(crate) async fn get_self(url: &str) -> Result<(u16, String), WebError> {
-    let response = exchange(unverified::tls_config(), get_request(url, None)?, MAX_RESPONSE_BYTES).await?;
+    let response = exchange(unverified_tls_config(), get_request(url, None)?, MAX_RESPONSE_BYTES).await?;
     Ok((response.status().as_u16(), String::from_utf8_lossy(response.body()).into_owned()))
 }

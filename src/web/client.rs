@@ -20,10 +20,11 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{self, ClientConfig, ConfigBuilder, WantsVerifier};
 use tokio_util::either::Either;
 
 use super::target::{AllowedHosts, is_public, normalize_host, port_of};
+use crate::trust::{AnyCertificate, system_roots};
 
 /// The timeout of a connection to one address. After it the next address is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,11 +61,18 @@ pub(crate) fn new(targets: Targets, tls: ClientConfig, idle: Idle) -> HttpClient
 
 /// The TLS configuration of clients, with the certificate authorities of this system.
 pub(crate) fn tls_config() -> Result<ClientConfig, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    // Certificates that cannot be parsed are skipped.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    Ok(config.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth())
+    Ok(config_builder()?.with_root_certificates(system_roots()).with_no_client_auth())
+}
+
+/// The TLS configuration for requests to our own server by its address: its certificate names another host, so it is not verified.
+pub(super) fn unverified_tls_config() -> Result<ClientConfig, rustls::Error> {
+    let builder = config_builder()?.dangerous();
+    Ok(builder.with_custom_certificate_verifier(AnyCertificate::new()).with_no_client_auth())
+}
+
+fn config_builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
 }
 
 /// Returns the text of the innermost cause of a client error, which is the most specific one.

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
-};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::AddressError;
+use crate::trust::{AnyCertificate, system_roots};
 
 /// Which server certificates are accepted.
 pub(super) enum TrustAnchors<'a> {
@@ -28,32 +27,28 @@ pub(super) enum TrustAnchors<'a> {
 /// The verifier that rustls calls for [`TrustAnchors`].
 #[derive(Debug)]
 pub(super) struct PgServerCertVerifier {
-    verifier: Option<Arc<WebPkiServerVerifier>>,
+    verifier: Arc<dyn ServerCertVerifier>,
     verify_name: bool,
-    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl PgServerCertVerifier {
     pub(super) fn new(anchors: &TrustAnchors<'_>) -> Result<Self, AddressError> {
-        let provider = ring::default_provider();
-        let algorithms = provider.signature_verification_algorithms;
-        let mut roots = RootCertStore::empty();
-        match anchors {
-            TrustAnchors::Unverified => return Ok(Self { verifier: None, verify_name: false, algorithms }),
+        let roots = match anchors {
+            TrustAnchors::Unverified => return Ok(Self { verifier: AnyCertificate::new(), verify_name: false }),
             TrustAnchors::VerifyCa(path) | TrustAnchors::VerifyFull(path) => {
                 let wrong = |error| AddressError::Roots { path: (*path).to_owned(), error };
+                let mut roots = RootCertStore::empty();
                 for certificate in CertificateDer::pem_file_iter(path).map_err(wrong)? {
                     roots.add(certificate.map_err(wrong)?)?;
                 }
+                roots
             }
-            TrustAnchors::System => {
-                // Certificates of an unsupported kind are skipped. If none remains, the builder below fails.
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-        }
-        let provider = Arc::<CryptoProvider>::new(provider);
+            // If there is none, the builder below fails.
+            TrustAnchors::System => system_roots(),
+        };
+        let provider = Arc::<CryptoProvider>::new(ring::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(Self { verifier: Some(verifier), verify_name: !matches!(anchors, TrustAnchors::VerifyCa(_)), algorithms })
+        Ok(Self { verifier, verify_name: !matches!(anchors, TrustAnchors::VerifyCa(_)) })
     }
 }
 
@@ -66,8 +61,7 @@ impl ServerCertVerifier for PgServerCertVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(verifier) = &self.verifier else { return Ok(ServerCertVerified::assertion()) };
-        match verifier.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+        match self.verifier.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             // rustls verifies the name last, so the chain is valid here.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -83,7 +77,7 @@ impl ServerCertVerifier for PgServerCertVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        self.verifier.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -92,10 +86,10 @@ impl ServerCertVerifier for PgServerCertVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        self.verifier.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.verifier.supported_verify_schemes()
     }
 }
