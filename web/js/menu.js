@@ -39,7 +39,9 @@ export class MessageMenu {
 
   /** Moves the focus to the message's button, or to the list if the button is gone. Does nothing if the focus has moved elsewhere. */
   #restoreFocus() {
-    if (!this.#hadFocus || document.activeElement !== document.body) return;
+    // The hidden menu keeps the focus until the browser renders the page ("focus fixup" in the HTML standard).
+    const isLost = document.activeElement === document.body || this.element.contains(document.activeElement);
+    if (!this.#hadFocus || !isLost) return;
     (this.#row.querySelector('[data-focus="more"]') ?? this.#row.closest('[role="log"]'))?.focus();
   }
 

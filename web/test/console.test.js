@@ -222,6 +222,25 @@ test('the console can be used with the keyboard only', async () => {
   await page.context().close();
 });
 
+test('a closed menu restores the focus when the message was updated meanwhile, also before the page is rendered', async () => {
+  const { page, rider } = await onNewRide();
+  await rider.send('Hello');
+  await rider.message('Hello').getByRole('button', { name: /^Actions for/ }).waitFor();
+  const focused = await page.evaluate(async () => {
+    const menu = document.querySelector('#panel-rider [role="menu"]');
+    const more = document.querySelector('#panel-rider .message__more');
+    more.focus();
+    more.click();
+    more.replaceWith(more.cloneNode(true));
+    const isClosed = new Promise((resolve) => menu.addEventListener('toggle', resolve, { once: true }));
+    menu.hidePopover();
+    await isClosed;
+    return document.activeElement.getAttribute('aria-label');
+  });
+  assert.equal(focused, 'Actions for: Hello');
+  await page.context().close();
+});
+
 test('there are no accessibility violations, in light and dark, wide and narrow, and from right to left', async () => {
   const { page, rider, driver } = await onNewRide();
   await rider.send('Hello');
