@@ -36,7 +36,8 @@ pub use batched::{AttemptOutcome, DeliveryState, DueDelivery, Lease, PageRequest
 pub use batcher::Batcher;
 pub use deliveries::{Delivery, FanOut};
 pub use error::StoreError;
-pub use feed::FeedStep;
+pub(crate) use feed::feed_data;
+pub use feed::{RelayStep, SearchStep};
 pub use lists::{RideList, StoredRide};
 pub use message_trace::{HandedOver, Handover, MessageTrace, ParticipantTrace, WebhookTrace};
 pub use migrations::{SchemaState, compare, migrate};

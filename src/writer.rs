@@ -30,6 +30,7 @@ pub mod relay;
 pub mod retention;
 mod ride_cache;
 mod stored_batch;
+mod stored_events;
 mod transaction;
 pub mod undelivered;
 
@@ -55,9 +56,11 @@ pub use commands::{
 pub use notifier::Notifier;
 pub use ride_cache::RideCache;
 pub use stored_batch::CommittedBatch;
+pub use stored_events::Relayed;
 
 use self::command::AnyCommand;
 use self::queue::{Batch, Queue, QueuedCommand};
+use self::relay::Relay;
 use self::stored_batch::{BatchContext, StoredBatch};
 use crate::domain::{Content, ContentHash, ContentKey, Error, Metadata, Result, RideId, TraceContext};
 use crate::store::Store;
@@ -84,8 +87,8 @@ const BATCH_DELAY: Duration = Duration::from_millis(10);
 pub struct WriterConfig {
     /// How long a chat stays open after its ride's end, if the ride has no chat policy.
     pub chat_grace: Duration,
-    /// Whether commits are recorded for the feed.
-    pub has_feed: bool,
+    /// Commits are recorded for this relay of the feed, if there is a feed.
+    pub relay: Option<Arc<Relay>>,
     /// The key for content hashes.
     pub content_key: ContentKey,
     /// Notifies the other replicas of large commits, unless notifications are off.

@@ -40,8 +40,15 @@ pub(crate) async fn run(parameters: &Parameters, testbed: &Testbed) -> anyhow::R
     let mut numbers = 0;
     let mut rounds = Vec::new();
     for number in 1..=parameters.rounds {
-        let without = sends::send(parameters, testbed, &off, &rides, &mut numbers, None).await?;
-        let with = sends::send(parameters, testbed, &on, &rides, &mut numbers, None).await?;
+        let mut send = async |server| sends::send(parameters, testbed, server, &rides, &mut numbers, None).await;
+        // In turns, because the database grows from one to the next.
+        let (without, with) = if number % 2 == 1 {
+            let without = send(&off).await?;
+            (without, send(&on).await?)
+        } else {
+            let with = send(&on).await?;
+            (send(&off).await?, with)
+        };
         let reader = open(testbed, &on, |_, _| ()).await?;
         let read = sends::send(parameters, testbed, &on, &rides, &mut numbers, None).await?;
         drop(reader);

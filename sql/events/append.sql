@@ -4,8 +4,8 @@
 -- stored if the database has lost what was written before.
 --
 -- Returns the topics that were stored, or null for all; with `$22`, the transaction fails unless all were stored. With `$23`, queues
--- the events for the relay, which assigns their feed positions. This happens after the heads are locked, so the batches of a topic
--- are queued in the order of its log.
+-- the events for the relay, which assigns their feed positions: those of rides, and those of users. This happens after the heads are
+-- locked, so the batches of a topic are queued in the order of its log.
 --
 -- Topics that another transaction has locked are not stored either: waiting for one row would delay all others. Heads are locked
 -- before they advance, and one that has advanced since this statement began is compared again then.
@@ -32,12 +32,12 @@ with topic_ends as (select topic, expected_seq, expected_batch, last_seq
                   from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::uuid[], $6::text[])
                            as new (topic, seq, event_type, data, message_id, trace)
                   where (select outcome.is_complete from outcome) or topic in (select name from advanced)),
-     queued as (insert into feed_batches (topics, first_seqs, last_seqs)
-                select array_agg(topic), array_agg(expected_seq + 1), array_agg(last_seq)
+     queued as (insert into feed_batches (topics, first_seqs, last_seqs, event_count)
+                select array_agg(topic), array_agg(expected_seq + 1), array_agg(last_seq), sum(last_seq - expected_seq)
                 from topic_ends
                 where $23::boolean
                   and ((select outcome.is_complete from outcome) or topic in (select name from advanced))
-                having count(*) > 0),
+                group by topic like 'ride/%'),
      inserted as (insert into messages (id, ride_id, seq, sender_id, sender_role, content, metadata, client_message_id,
                                         content_hash, created_at)
                   select id, ride_id, seq, sender_id, sender_role, content, metadata, client_message_id, content_hash,

@@ -1,5 +1,5 @@
--- Returns the next events of the feed after a position: at most `$2`, and up to `$3` bytes, but at least one. An event that has
--- expired from its topic's log is omitted. A flag has no data here, only the columns to build it from.
+-- Returns the next entries of the feed after a position: at most `$2`, and up to `$3` bytes, but at least one. The type and the data
+-- are null if the event has expired from its topic's log. A flag has no data here, only the columns to build it from.
 select position, topic, seq, type, data, trace, created_at, message_id, labels
 from (select entry.position, entry.topic, entry.seq, coalesce(entry.type, event.type) as type,
              coalesce(entry.data, event.data) as data, event.trace,
@@ -7,18 +7,12 @@ from (select entry.position, entry.topic, entry.seq, coalesce(entry.type, event.
              coalesce(octet_length(coalesce(entry.data, event.data)), 0) as own_bytes,
              sum(coalesce(octet_length(coalesce(entry.data, event.data)), 0))
                over (order by entry.position rows unbounded preceding) as bytes
-      from (select position, topic, seq, type, data, flag, created_at
-            from feed
-            where position > $1::bigint
-            order by position
-            limit $2::bigint) as entry
+      from feed_entries($1::bigint, $2::bigint) as entry
       left join lateral (select type, data, trace, created_at
                          from events
                          where events.topic = entry.topic
                            and events.seq = entry.seq
                            and entry.type is null) as event on true
-      left join flags flag on flag.id = entry.flag
-      where coalesce(entry.data, event.data) is not null
-         or flag.id is not null) as found
+      left join flags flag on flag.id = entry.flag) as found
 where bytes - own_bytes < $3::bigint
 order by position

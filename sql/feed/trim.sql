@@ -1,4 +1,4 @@
--- Deletes the oldest positions of the feed, at most `$2`, if they are older than `$1` seconds.
+-- Deletes the oldest entries of the feed with a row of their own, at most `$2`, if they are older than `$1` seconds.
 with old as (select position, flag, created_at from feed where position > 0 order by position limit $2::bigint),
      deleted_flags as (delete from flags
                        using old

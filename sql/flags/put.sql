@@ -8,7 +8,7 @@ with flagged as materialized (select new.id, new.message_id, new.topic, new.seq,
      stored as (insert into flags (id, message_id, labels, created_at)
                 select id, message_id, labels, $7::timestamptz
                 from flagged)
-insert into feed_batches (topics, first_seqs, last_seqs, flags)
-select array_agg(topic), array_agg(seq), array_agg(seq), array_agg(id)
+insert into feed_batches (topics, first_seqs, last_seqs, flags, event_count)
+select array_agg(topic), array_agg(seq), array_agg(seq), array_agg(id), count(*)
 from flagged
 having count(*) > 0

@@ -22,5 +22,5 @@ select (select extract(epoch from statement_timestamp() - make_interval(secs => 
         order by ended_at
         limit 1)::float8 as messages,
        (select extract(epoch from statement_timestamp() - make_interval(secs => $3::float8) - oldest.created_at)
-        from (select created_at from feed where position > 0 order by position limit 1) as oldest
+        from feed_entries(0, 1) as oldest
         where oldest.created_at <= statement_timestamp() - make_interval(secs => $3))::float8 as feed

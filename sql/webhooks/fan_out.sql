@@ -6,11 +6,7 @@ with endpoint as (select id, position, patterns, replay_until from webhooks wher
                      coalesce(entry.type, event.type) as type, coalesce(event.created_at, flag.created_at, entry.created_at) as at,
                      entry.position <= endpoint.replay_until as is_replay
               from endpoint
-              cross join lateral (select position, topic, seq, type, flag, created_at
-                                  from feed
-                                  where feed.position > endpoint.position
-                                  order by position
-                                  limit $2::bigint) as entry
+              cross join lateral feed_entries(endpoint.position, $2::bigint) as entry
               left join lateral (select type, created_at
                                  from events
                                  where events.topic = entry.topic

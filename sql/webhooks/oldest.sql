@@ -8,10 +8,6 @@ left join lateral (select at
                      and webhook_deliveries.state = 'pending'
                    order by position
                    limit 1) as pending on true
-left join lateral (select created_at
-                   from feed
-                   where feed.position > webhooks.position
-                   order by position
-                   limit 1) as entry on true
+left join lateral feed_entries(webhooks.position, 1) as entry on true
 where webhooks.id > ''
   and webhooks.state = 'active'

@@ -1,7 +1,7 @@
 -- Schedules the events after `$2` for redelivery, if the feed still has all of them. Returns where the feed begins and ends.
 with bounds as (select topics.last_seq as last, coalesce(first.position - 1, topics.last_seq) as first
                 from topics
-                left join lateral (select position from feed where position > 0 order by position limit 1) as first on true
+                left join lateral feed_entries(0, 1) as first on true
                 where topics.name = 'feed'),
      moved as (update webhooks
                set replay_until = greatest(replay_until, position),

@@ -55,7 +55,7 @@ impl Engine {
         let notifier = Arc::new(Notifier::new(settings.notify == Notify::On));
         let config = WriterConfig {
             chat_grace: settings.chat_grace,
-            has_feed: settings.feed == Feed::On,
+            relay: (settings.feed == Feed::On).then(|| Arc::clone(&relay)),
             content_key: store.content_key().await?,
             notifier: Arc::clone(&notifier),
         };
@@ -64,7 +64,16 @@ impl Engine {
             let (metrics, traces) = (Arc::clone(&metrics), Arc::clone(traces));
             move |committed| {
                 hub.publish(&committed.events);
-                relay.wake();
+                match &committed.relayed {
+                    Some(relayed) => {
+                        hub.publish_to_feed(&committed.events, relayed.at, |event| relayed.position(event));
+                        relay.appended(relayed.last);
+                        if relayed.has_more {
+                            relay.wake();
+                        }
+                    }
+                    None => relay.wake(),
+                }
                 metrics.committed(&committed);
                 for event in &committed.events {
                     if let Some(trace) = event.trace {

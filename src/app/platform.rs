@@ -12,6 +12,7 @@ use crate::config::{Feed, Settings};
 use crate::domain::Topic;
 use crate::push::WebPush;
 use crate::webhooks::Webhooks;
+use crate::writer::relay::FeedReaders;
 use crate::writer::undelivered;
 
 /// The platform's parts, and their tasks. The tasks end when `stopping` is cancelled, and release their leases first.
@@ -41,7 +42,7 @@ impl Platform {
     }
 }
 
-/// Spawns the relay, and the search for undelivered messages. What they append wakes the feed's readers on all replicas.
+/// Spawns the relay, which wakes the feed's readers on all replicas, and the search for undelivered messages.
 fn spawn_relay(
     engine: &Engine,
     settings: &Settings,
@@ -53,7 +54,7 @@ fn spawn_relay(
         let (webhooks, hub) = (Arc::clone(webhooks), Arc::clone(&engine.hub));
         move || webhooks.has_active() || hub.has_readers(&Topic::feed())
     };
-    let relayed = {
+    let on_appended = {
         let (webhooks, hub) = (Arc::clone(webhooks), Arc::clone(&engine.hub));
         let notifier = Arc::clone(&engine.notifier);
         move |last| {
@@ -62,15 +63,16 @@ fn spawn_relay(
             notifier.notify_heads([(Topic::feed(), last)].into());
         }
     };
+    engine.relay.connect(FeedReaders { is_read: Box::new(is_read), on_appended: Box::new(on_appended) });
     if let Some(push) = push {
-        let (push, relayed) = (Arc::clone(push), relayed.clone());
+        let (push, relay) = (Arc::clone(push), Arc::clone(&engine.relay));
         let (store, push_after) = (Arc::clone(&engine.store), settings.push_after);
-        let appended = move |last| {
-            relayed(last);
+        let on_reports = move || {
+            relay.wake_now();
             push.wake();
         };
-        tasks.spawn(async move { undelivered::run(store, push_after, appended).await });
+        tasks.spawn(async move { undelivered::run(store, push_after, on_reports).await });
     }
     let (relay, store, period) = (Arc::clone(&engine.relay), Arc::clone(&engine.store), settings.fallback_poll);
-    tasks.spawn(async move { relay.run(store, period, is_read, relayed).await });
+    tasks.spawn(async move { relay.run(store, period).await });
 }

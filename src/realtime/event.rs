@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::domain::{EventType, NewEvent, Seq, TraceContext};
-use crate::store::StoredEvent;
+use crate::domain::{EventType, NewEvent, Seq, Time, TraceContext};
+use crate::store::{StoredEvent, feed_data};
 
 /// An event of a topic, encoded as an SSE frame (HTML standard, section 9.2.5):
 /// `id: 7\nevent: message:new\ndata: {…}\n\n`. Clones share the bytes.
@@ -37,6 +37,12 @@ impl Event {
             frame.len() - ("\nevent: ".len() + kind.as_str().len() + "\ndata: ".len() + data.len() + "\n\n".len());
         let (frame, data) = (frame.into(), to - data.len()..to);
         Self { seq, kind, received_at: Instant::now(), trace: None, frame, id_end, data }
+    }
+
+    /// Encodes an event for the feed. It was committed at `at`.
+    pub(super) fn on_feed(position: Seq, event: &NewEvent, at: Time) -> Self {
+        let data = feed_data(event.topic.as_str(), event.seq, at, &event.data);
+        Self::new(position, event.kind, &data).traced(event.trace)
     }
 
     /// Removes the `id:` line, so that events with other ids can share the frame.

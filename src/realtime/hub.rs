@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::event::Encoder;
+use super::event::{Encoder, Event};
 use super::topic::TopicState;
 use super::typing::{self, TypingTracker};
 use crate::domain::{EventType, NewEvent, Seq, StateKind, StateUpdate, Time, Topic, UserId};
@@ -94,6 +94,18 @@ impl Hub {
             if state.publish(events.into_iter().map(encode).collect()) {
                 self.load_later(topic.clone());
             }
+        }
+    }
+
+    /// Publishes the events of a batch on the feed, at the positions that the batch has assigned.
+    pub fn publish_to_feed(&self, events: &[NewEvent], at: Time, position: impl Fn(&NewEvent) -> Option<Seq>) {
+        let topic = Topic::feed();
+        let Some(state) = self.find(&topic) else { return };
+        let mut events: Vec<_> = events.iter().filter_map(|event| Some((position(event)?, event))).collect();
+        events.sort_unstable_by_key(|(position, _)| *position);
+        let encode = |(position, event): (Seq, &NewEvent)| Event::on_feed(position, event, at);
+        if state.publish(events.into_iter().map(encode).collect()) {
+            self.load_later(topic);
         }
     }
 

@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 
 use super::batched::{AttemptOutcome, DeliveryState, DueDelivery, Lease};
 use super::batcher::Responses;
-use super::feed::envelope;
+use super::feed::feed_data;
 use super::pool::{Pool, Session, Store, read};
 use super::rows::seconds;
 use super::webhooks::secrets;
@@ -189,7 +189,7 @@ pub(super) async fn next_deliveries(pool: Pool, leases: Vec<Lease>) -> Responses
 fn delivery_from_row(row: &Row) -> Result<DueDelivery, StoreError> {
     let (topic, seq): (String, Seq) = (row.try_get("topic")?, row.try_get("seq")?);
     let at = Time::from(row.try_get::<_, jiff::Timestamp>("at")?);
-    let data = row.try_get::<_, Option<&str>>("data")?.map(|data| envelope(&topic, seq, at, data));
+    let data = row.try_get::<_, Option<&str>>("data")?.map(|data| feed_data(&topic, seq, at, data));
     Ok(DueDelivery {
         url: row.try_get("url")?,
         secrets: secrets(row)?,

@@ -58,6 +58,8 @@ impl Store {
     /// Later events belong to a later topic of the same name.
     pub async fn erase_from_feed(&self, user: &UserId, has_feed: bool) -> Result<Seq, StoreError> {
         if has_feed {
+            // A search for undelivered messages that began before the erasure may still queue a report about the user.
+            self.read(sql::FEED_WAIT_FOR_SEARCH, &[]).await?;
             self.wait_until_relayed().await?;
         }
         let session = self.session().await?;

@@ -1,9 +1,11 @@
 //! The feed: one ordered sequence of positions over the logs of all topics.
 //!
-//! The relay assigns positions under the lock of the feed's head, so positions have no holes. A statement after the
-//! lock reads which batches have no positions yet, so its snapshot includes the previous relay's work. Everything else
-//! that is added to the feed is added under the same lock. A page joins the positions with the logs, so deletions and
-//! erasures in the logs apply to the feed.
+//! Only the relay statement adds to the feed. It assigns positions under the lock of the feed's head, so positions have no
+//! holes. The relay runs it, and the writer as part of a batch's transaction while the feed is read.
+//! Events that are on the feed alone (flags, and reports of undelivered messages) are queued as batches of their own.
+//!
+//! The events of a batch's rides are stored as ranges of their logs, in one row. The SQL function `feed_entries` expands
+//! them. A page joins the entries with the logs, so deletions and erasures in the logs apply to the feed.
 
 use std::time::Duration;
 
@@ -19,13 +21,11 @@ use crate::domain::{EventType, MessageId, Seq, Time};
 /// The interval at which the relay's progress is polled.
 pub(super) const RELAY_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// The result of one step of the relay or of the search for undelivered messages.
+/// The result of one step of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FeedStep {
+pub enum RelayStep {
     /// There was nothing to do.
     Nothing,
-    /// The step made progress but added nothing to the feed.
-    Advanced,
     /// Another replica holds the lock.
     Busy,
     /// Events were added to the feed.
@@ -37,38 +37,57 @@ pub enum FeedStep {
     },
 }
 
+/// The result of one step of the search for undelivered messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchStep {
+    /// There was nothing to do.
+    Nothing,
+    /// Another replica holds the lock.
+    Busy,
+    /// Batches were processed.
+    Advanced {
+        /// Whether reports were queued for the relay.
+        has_reports: bool,
+    },
+}
+
 impl Store {
     /// Assigns feed positions to the events of at most `batches` batches that have none.
-    pub async fn relay(&self, batches: i64) -> Result<FeedStep, StoreError> {
-        let outcome = |row: Option<&Row>| match row {
-            Some(row) => Ok(FeedStep::Appended {
-                last: row.try_get("last_seq")?,
-                has_more: row.try_get::<_, i64>("batches")? >= batches,
-            }),
-            None => Ok(FeedStep::Nothing),
-        };
-        self.with_head_locked(sql::FEED_RELAY, &[&batches], outcome).await
+    pub async fn relay(&self, batches: i64) -> Result<RelayStep, StoreError> {
+        let session = self.session().await?;
+        session.may_commit();
+        let rows = session.query(sql::FEED_RELAY, &[&batches, &false]).await?;
+        let row = rows.first().ok_or(StoreError::Corrupt("no row"))?;
+        if !row.try_get::<_, bool>("has_lock")? {
+            return Ok(RelayStep::Busy);
+        }
+        let Some(last) = row.try_get("last_seq")? else { return Ok(RelayStep::Nothing) };
+        Ok(RelayStep::Appended { last, has_more: row.try_get::<_, i64>("batches")? >= batches })
     }
 
-    /// Returns whether the feed has events older than `age` that [`Self::find_undelivered`] has not processed.
+    /// Returns whether the feed has batches older than `age` that [`Self::find_undelivered`] has not processed.
     pub async fn has_unchecked_older_than(&self, age: Duration) -> Result<bool, StoreError> {
         let rows = self.read(sql::FEED_IS_DUE, &[&age.as_secs_f64()]).await?;
         rows.first().map_or(Ok(false), |row| Ok(row.try_get("is_due")?))
     }
 
-    /// Processes at most `limit` feed events that are older than `age`. Adds `message:undelivered` to the feed for
-    /// messages that have not been delivered.
-    pub async fn find_undelivered(&self, age: Duration, limit: i64) -> Result<FeedStep, StoreError> {
-        let outcome = |row: Option<&Row>| {
-            let row = row.ok_or(StoreError::Corrupt("no row"))?;
-            let (processed, last): (i64, Option<Seq>) = (row.try_get("processed")?, row.try_get("last_seq")?);
-            Ok(match last {
-                Some(last) => FeedStep::Appended { last, has_more: true },
-                None if processed > 0 => FeedStep::Advanced,
-                None => FeedStep::Nothing,
-            })
+    /// Processes at most `limit` batches of the feed that are older than `age`. Queues `message:undelivered` for messages
+    /// that have not been delivered.
+    pub async fn find_undelivered(&self, age: Duration, limit: i64) -> Result<SearchStep, StoreError> {
+        let session = self.session().await?;
+        let found = match search(&session, &[&age.as_secs_f64(), &limit]).await {
+            Ok(found) => found,
+            Err(error) => {
+                session.release_after_error(&error).await;
+                return Err(error);
+            }
         };
-        self.with_head_locked(sql::FEED_UNDELIVERED, &[&age.as_secs_f64(), &limit], outcome).await
+        let Some(rows) = found else { return Ok(SearchStep::Busy) };
+        let row = rows.first().ok_or(StoreError::Corrupt("no row"))?;
+        if row.try_get::<_, i64>("processed")? == 0 {
+            return Ok(SearchStep::Nothing);
+        }
+        Ok(SearchStep::Advanced { has_reports: row.try_get::<_, i64>("reports")? > 0 })
     }
 
     /// Waits until the relay has assigned positions to everything that is committed now, at most for `timeout`.
@@ -99,40 +118,20 @@ impl Store {
         let lag = rows.first().map_or(Ok(None), |row| seconds(row, "age"))?;
         Ok(lag.unwrap_or_default())
     }
-
-    /// Runs a statement that writes to the feed, in a transaction that locks the feed's head first.
-    async fn with_head_locked(
-        &self,
-        statement: &'static str,
-        params: Params<'_>,
-        outcome: impl Fn(Option<&Row>) -> Result<FeedStep, StoreError>,
-    ) -> Result<FeedStep, StoreError> {
-        let session = self.session().await?;
-        match with_head_locked(&session, statement, params).await {
-            Ok(Some(rows)) => outcome(rows.first()),
-            Ok(None) => Ok(FeedStep::Busy),
-            Err(error) => {
-                session.release_after_error(&error).await;
-                Err(error)
-            }
-        }
-    }
 }
 
-async fn with_head_locked(
-    session: &Session,
-    statement: &'static str,
-    params: Params<'_>,
-) -> Result<Option<Vec<Row>>, StoreError> {
-    session.prepare(&[sql::FEED_LOCK, statement]).await?;
-    let (begun, locked) = tokio::join!(biased; session.begin(""), session.query(sql::FEED_LOCK, &[]));
+/// Searches in a transaction that first locks the search. Returns `None` if another replica holds the lock.
+async fn search(session: &Session, params: Params<'_>) -> Result<Option<Vec<Row>>, StoreError> {
+    session.prepare(&[sql::FEED_LOCK_SEARCH, sql::FEED_UNDELIVERED]).await?;
+    let (begun, locked) = tokio::join!(biased; session.begin(""), session.query(sql::FEED_LOCK_SEARCH, &[]));
     begun?;
     if locked?.is_empty() {
         session.batch_execute("rollback").await?;
         return Ok(None);
     }
-    // COMMIT is sent together with the statement, so the lock is held as briefly as possible.
-    let (rows, committed) = tokio::join!(biased; session.query(statement, params), session.batch_execute("commit"));
+    // COMMIT is sent together with the statement.
+    let (rows, committed) =
+        tokio::join!(biased; session.query(sql::FEED_UNDELIVERED, params), session.batch_execute("commit"));
     let rows = rows?;
     committed?;
     Ok(Some(rows))
@@ -143,16 +142,24 @@ pub(super) async fn page(
     pool: &Pool,
     request: &PageRequest,
 ) -> Result<Result<Vec<StoredEvent>, StoreError>, StoreError> {
-    let rows = read(pool, sql::FEED_PAGE, &[&request.after, &request.limit, &EVENT_BYTES]).await?;
-    Ok(page_from_rows(&rows))
+    let mut after = request.after;
+    loop {
+        let rows = read(pool, sql::FEED_PAGE, &[&after, &request.limit, &EVENT_BYTES]).await?;
+        let page = page_from_rows(&rows);
+        // An empty page means that the feed ends, so entries whose events have all expired are skipped.
+        match rows.last() {
+            Some(last) if page.as_ref().is_ok_and(Vec::is_empty) => after = last.try_get("position")?,
+            _ => return Ok(page),
+        }
+    }
 }
 
-/// Converts rows into a page of the feed. The page ends before an event that has expired from its topic's log, unless
-/// that is the first one.
+/// Converts rows into a page of the feed. Expired events before its first event are skipped, and the page ends before
+/// the next expired event.
 fn page_from_rows(rows: &[Row]) -> Result<Vec<StoredEvent>, StoreError> {
     let mut page: Vec<StoredEvent> = Vec::with_capacity(rows.len());
     for row in rows {
-        let event = event_from_row(row)?;
+        let Some(event) = event_from_row(row)? else { continue };
         if page.last().is_some_and(|last| event.seq != last.seq + 1) {
             break;
         }
@@ -161,34 +168,35 @@ fn page_from_rows(rows: &[Row]) -> Result<Vec<StoredEvent>, StoreError> {
     Ok(page)
 }
 
-fn event_from_row(row: &Row) -> Result<StoredEvent, StoreError> {
+/// Converts an entry of the feed. Returns `None` if its event has expired from its topic's log.
+fn event_from_row(row: &Row) -> Result<Option<StoredEvent>, StoreError> {
     let (topic, seq): (&str, Seq) = (row.try_get("topic")?, row.try_get("seq")?);
     let at = Time::from(row.try_get::<_, jiff::Timestamp>("created_at")?);
-    let data = match row.try_get::<_, Option<String>>("data")? {
-        Some(data) => data,
-        None => flag_from_row(row, topic, seq, at)?,
+    let data = match (row.try_get::<_, Option<String>>("data")?, row.try_get("message_id")?) {
+        (Some(data), _) => data,
+        (None, Some(message)) => flag_from_row(row, MessageId(message), topic, seq, at)?,
+        (None, None) => return Ok(None),
     };
-    Ok(StoredEvent {
+    Ok(Some(StoredEvent {
         seq: row.try_get("position")?,
         kind: EventType::from_stored(row.try_get("type")?).ok_or(StoreError::Corrupt("type"))?,
-        data: envelope(topic, seq, at, &data),
+        data: feed_data(topic, seq, at, &data),
         trace: row.try_get::<_, Option<&str>>("trace")?.and_then(|trace| trace.parse().ok()),
         at,
         batch: None,
         batch_before: None,
-    })
+    }))
 }
 
 /// Builds the data of `message:flagged`. The labels are null after the message was deleted.
-fn flag_from_row(row: &Row, topic: &str, seq: Seq, at: Time) -> Result<String, StoreError> {
+fn flag_from_row(row: &Row, message: MessageId, topic: &str, seq: Seq, at: Time) -> Result<String, StoreError> {
     let ride = topic.strip_prefix("ride/").ok_or(StoreError::Corrupt("topic"))?;
-    let message = MessageId(row.try_get("message_id")?);
     let labels = row.try_get::<_, Option<&str>>("labels")?.unwrap_or("null");
     Ok(format!(r#"{{"rideId":"{ride}","messageId":"{message}","seq":{seq},"labels":{labels},"at":"{at}"}}"#))
 }
 
 /// Builds the data of a feed event from the data of the event on its own topic.
-pub(super) fn envelope(topic: &str, seq: Seq, at: Time, data: &str) -> String {
+pub(crate) fn feed_data(topic: &str, seq: Seq, at: Time, data: &str) -> String {
     // A topic needs no escaping in JSON.
     format!(r#"{{"topic":"{topic}","seq":{seq},"at":"{at}","data":{data}}}"#)
 }

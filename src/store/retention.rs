@@ -71,13 +71,14 @@ async fn trim(session: &Session, retention: Retention) -> Result<u64, StoreError
     let is_acquired = rows.first().map_or(Ok(false), |row| row.try_get("is_acquired"))?;
     let mut deleted = 0;
     if is_acquired {
-        let steps: [(&str, Params<'_>); 15] = [
+        let steps: [(&str, Params<'_>); 16] = [
             (sql::EVENTS_TRIM, &[&logs, &PAGE]),
             (sql::RIDES_MARK_TRIMMED, &[&logs]),
             (sql::EVENTS_TRIM_USERS, &[&logs, &PAGE]),
             (sql::MESSAGES_TRIM, &[&messages, &PAGE]),
             (sql::RIDES_DELETE, &[&messages]),
             (sql::FEED_TRIM, &[&feed, &PAGE]),
+            (sql::FEED_TRIM_RANGES, &[&feed, &PAGE]),
             (sql::WEBHOOKS_TRIM, &[&"delivered", &feed, &PAGE]),
             (sql::WEBHOOKS_TRIM, &[&"failed", &FAILED_DELIVERIES_SECONDS, &PAGE]),
             (sql::WEBHOOKS_TRIM_QUEUES, &[&PAGE]),

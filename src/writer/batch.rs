@@ -27,8 +27,9 @@ use super::command::{AnyCommand, ReadSet};
 use super::queue::QueuedCommand;
 use super::recovery::{Recovery, any_committed, fail_in_doubt};
 use super::stored_batch::{BatchContext, CommittedBatch, StoredBatch};
+use super::stored_events::StoredEvents;
 use super::transaction::{BatchTransaction, CommitError};
-use crate::domain::{BatchId, Error, NewEvent, RideId};
+use crate::domain::{BatchId, Error, RideId};
 use crate::store::StoreError;
 
 /// The pause between two attempts to find the outcome of a commit in doubt.
@@ -209,7 +210,7 @@ async fn run_once(
     recovery: &mut Recovery,
     locks: &mut Locks,
     on_commit: &impl Fn(CommittedBatch),
-) -> Result<Option<Vec<NewEvent>>, CommitError> {
+) -> Result<Option<StoredEvents>, CommitError> {
     let started = Instant::now();
     let mut is_first = true;
     loop {
@@ -226,7 +227,7 @@ async fn run_once(
             transaction.commit_unchanged().await.map_err(CommitError::NotCommitted)?;
             recovery.resolve(context, commands, outcomes, on_commit);
             if commands.is_empty() {
-                return Ok(Some(Vec::new()));
+                return Ok(Some(StoredEvents::default()));
             }
             continue;
         }
@@ -234,7 +235,7 @@ async fn run_once(
         locks.defer(commands, |queued| queued.ride().is_some_and(|ride| transaction.locked_rides.contains(ride)));
         if commands.is_empty() || is_first && !recovery.may_apply() {
             transaction.rollback().await;
-            return Ok(commands.is_empty().then(Vec::new));
+            return Ok(commands.is_empty().then(StoredEvents::default));
         }
         for queued in &mut *commands {
             let user_events = state.changes.user_events.len();
@@ -270,7 +271,7 @@ async fn run_once(
         locks.defer(commands, |queued| queued.user_topics.iter().any(|topic| !is_first || locked.contains(topic)));
         is_first = false;
         if commands.is_empty() {
-            return Ok(Some(Vec::new()));
+            return Ok(Some(StoredEvents::default()));
         }
     }
 }

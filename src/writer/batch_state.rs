@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::stored_events::{Relayed, StoredEvents};
 use crate::domain::{
     BatchId, ClientMessageId, Error, EventType, Labels, Message, MessageId, NewEvent, Participant, Receipt, Result,
     Ride, RideAtLeave, RideId, RideRole, RideSnapshot, Seq, Time, Topic, TraceContext, UserId,
@@ -34,6 +35,8 @@ pub struct BatchState {
     /// The trace of the command that is being applied.
     pub(super) trace: Option<TraceContext>,
     pub(super) changes: Changes,
+    /// The positions on the feed that the batch's transaction has assigned.
+    pub(super) relayed: Option<Relayed>,
 }
 
 /// The changes that a batch stores.
@@ -94,6 +97,7 @@ impl BatchState {
             last_of_others,
             trace: None,
             changes: Changes::default(),
+            relayed: None,
         }
     }
 
@@ -317,8 +321,8 @@ impl BatchState {
     }
 
     /// Removes and returns the stored events.
-    pub(super) fn take_events(&mut self) -> Vec<NewEvent> {
-        std::mem::take(&mut self.changes.events)
+    pub(super) fn take_events(&mut self) -> StoredEvents {
+        StoredEvents { events: std::mem::take(&mut self.changes.events), relayed: self.relayed.take() }
     }
 
     /// Removes the rides, and returns those that may be cached, each with the batch that wrote the last event of its log.

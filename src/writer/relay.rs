@@ -1,23 +1,28 @@
 //! Assigns each committed event its position in the feed, which is one order over all rides and users.
 //!
-//! Each replica runs a relay, and each commit wakes the relay of its replica. One relay works at a time, under a lock that Postgres
-//! releases when its connection ends. So no replica is the leader, and none has to be replaced. A relay that finds the lock taken tries
-//! again until it has had it. If a replica stops, the periodic step of any other relays its remaining events. Two relays at the same
-//! moment cannot assign two positions to one event, or one position twice, because both happen under the lock.
+//! Positions are assigned by one statement, under a lock that Postgres releases at the end of its transaction, or of its connection.
+//! So no replica is the leader, and none has to be replaced. Two transactions at the same moment cannot assign two positions to one
+//! event, or one position twice, because both happen under the lock.
 //!
-//! If nothing reads the feed, positions can wait a little. The relay then takes more batches with each commit. A replica whose readers
-//! wait for the feed also relays when it is notified of commits of other replicas.
+//! - While the feed is read on this replica, the writer runs the statement in each batch's own transaction. The events then have
+//!   their positions at their commit, and reach the feed's readers together with those of the ride. If another transaction has the
+//!   lock, the batch waits for the relay, or for the next batch that gets the lock.
+//! - Each replica runs a relay, which each other commit wakes. If nothing reads the feed, positions can wait a little, and the relay
+//!   takes more batches with each commit. A relay that finds the lock taken tries again until it has had it. If a replica stops, the
+//!   periodic step of any other relays its remaining events. A replica whose readers wait for the feed also relays when it is
+//!   notified of commits of other replicas.
 //!
 //! The order of a ride's events is kept. A batch that follows another on the same ride is committed after it and recorded after it.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::domain::Seq;
-use crate::store::{FeedStep, Store};
+use crate::store::{RelayStep, Store};
 
 /// The maximum number of batches in one step.
 const BATCHES: i64 = 500;
@@ -35,37 +40,68 @@ const BUSY_MS: std::ops::Range<u64> = 5..20;
 /// The time until a relay tries again after an error, jittered.
 const ERROR_MS: std::ops::Range<u64> = 200..1_000;
 
-/// Wakes the relay task.
+/// How the relay is connected with the feed's readers on this replica.
+pub struct FeedReaders {
+    /// Returns whether the feed is read.
+    pub is_read: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Receives the feed's head whenever it has moved.
+    pub on_appended: Box<dyn Fn(Seq) + Send + Sync>,
+}
+
+impl fmt::Debug for FeedReaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FeedReaders").finish_non_exhaustive()
+    }
+}
+
+/// Wakes the relay task, and connects the writer with the feed's readers.
 #[derive(Debug, Default)]
 pub struct Relay {
     work: Notify,
-    /// A reader waits for events that are committed now.
-    reader: Notify,
+    /// What is committed now must be relayed at once.
+    urgent: Notify,
+    readers: OnceLock<FeedReaders>,
 }
 
 impl Relay {
+    /// Connects the feed's readers. Later calls have no effect.
+    pub fn connect(&self, readers: FeedReaders) {
+        let _ = self.readers.set(readers);
+    }
+
+    /// Returns whether the feed is read on this replica.
+    pub fn is_read(&self) -> bool {
+        self.readers.get().is_some_and(|readers| (readers.is_read)())
+    }
+
+    /// Records that events were added to the feed, which now ends at `last`.
+    pub fn appended(&self, last: Seq) {
+        if let Some(readers) = self.readers.get() {
+            (readers.on_appended)(last);
+        }
+    }
+
     /// Records that there are commits to relay.
     pub fn wake(&self) {
         self.work.notify_one();
     }
 
-    /// Records that a reader begins, which must find the events that are committed now.
-    pub fn wake_for_reader(&self) {
-        self.reader.notify_one();
+    /// Records that what is committed now must be relayed at once, for example because a reader begins.
+    pub fn wake_now(&self) {
+        self.urgent.notify_one();
     }
 
-    /// Relays when woken, and about every `period`, forever. `relayed` receives the feed's head after each step. `is_read` returns whether
-    /// a reader on this replica waits for the feed.
-    pub async fn run(&self, store: Arc<Store>, period: Duration, is_read: impl Fn() -> bool, relayed: impl Fn(Seq)) {
+    /// Relays when woken, and about every `period`, forever.
+    pub async fn run(&self, store: Arc<Store>, period: Duration) {
         let mut last_step = Instant::now();
         loop {
             tokio::select! {
-                () = self.reader.notified() => {}
+                () = self.urgent.notified() => {}
                 () = sleep(period.mul_f64(0.8 + 0.4 * fastrand::f64())) => {}
                 () = self.work.notified() => {
-                    let pause = if is_read() { READ_INTERVAL } else { UNREAD_INTERVAL };
+                    let pause = if self.is_read() { READ_INTERVAL } else { UNREAD_INTERVAL };
                     tokio::select! {
-                        () = self.reader.notified() => {}
+                        () = self.urgent.notified() => {}
                         () = sleep_until(last_step + pause) => {}
                     }
                 }
@@ -73,17 +109,16 @@ impl Relay {
             last_step = Instant::now();
             loop {
                 let pause = match store.relay(BATCHES).await {
-                    Ok(FeedStep::Advanced) => continue,
-                    Ok(FeedStep::Appended { last, has_more }) => {
-                        relayed(last);
+                    Ok(RelayStep::Appended { last, has_more }) => {
+                        self.appended(last);
                         if has_more {
                             continue;
                         }
                         // Each later commit wakes the relay of its replica.
                         break;
                     }
-                    Ok(FeedStep::Nothing) => break,
-                    Ok(FeedStep::Busy) => BUSY_MS,
+                    Ok(RelayStep::Nothing) => break,
+                    Ok(RelayStep::Busy) => BUSY_MS,
                     Err(error) => {
                         tracing::debug!(%error, "relay step failed");
                         ERROR_MS

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::queue::QueuedCommand;
+use super::stored_events::{Relayed, StoredEvents};
 use super::{RideCache, WriterConfig};
 use crate::domain::NewEvent;
 use crate::store::Store;
@@ -15,6 +16,8 @@ use crate::store::Store;
 pub struct CommittedBatch {
     /// In order within each topic.
     pub events: Vec<NewEvent>,
+    /// Their positions on the feed, if the batch has assigned positions.
+    pub relayed: Option<Relayed>,
     /// The number of commands in the batch.
     pub commands: usize,
     /// The time from the start of the batch to its commit.
@@ -37,8 +40,9 @@ pub(super) struct StoredBatch {
 }
 
 impl StoredBatch {
-    pub(super) fn new(commands: Vec<QueuedCommand>, events: Vec<NewEvent>, started: Instant) -> Self {
-        let committed = CommittedBatch { events, commands: commands.len(), duration: started.elapsed() };
+    pub(super) fn new(commands: Vec<QueuedCommand>, stored: StoredEvents, started: Instant) -> Self {
+        let StoredEvents { events, relayed } = stored;
+        let committed = CommittedBatch { events, relayed, commands: commands.len(), duration: started.elapsed() };
         Self { commands, committed }
     }
 

@@ -26,6 +26,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 pub(super) use self::in_doubt::{InDoubtBatch, Outcome, Outcomes};
+use self::store::FeedMode;
 use super::{BatchState, ReadSet, WriterConfig};
 use crate::domain::{BatchId, ClientMessageId, MessageId, Receipts, RideId, RideSnapshot, Time, Topic, UserId};
 use crate::store::hints::{self, Heads, Hints};
@@ -160,9 +161,16 @@ impl BatchTransaction {
             false => (Vec::new(), hints.heads),
         };
         let stored =
-            match store::store_and_commit(&self.session, self.has_begun, &state, config.has_feed, &at_once).await {
-                Ok(None) => Stored::All,
-                Ok(Some(topics)) => Stored::Only(topics),
+            match store::store_and_commit(&self.session, self.has_begun, &state, FeedMode::new(config), &at_once).await
+            {
+                Ok((None, relayed)) => {
+                    state.relayed = relayed;
+                    Stored::All
+                }
+                Ok((Some(topics), relayed)) => {
+                    state.relayed = relayed;
+                    Stored::Only(topics)
+                }
                 Err(error) => {
                     self.session.release_after_error(&error).await;
                     let is_in_doubt = error.is_connection_lost();

@@ -135,7 +135,7 @@ impl DatabaseState {
     /// Reads the feed, which the relay writes shortly after the logs.
     pub(crate) async fn read_feed(&mut self, client: &Client, prefix: &str) {
         self.feed.clear();
-        let query = "select topic, seq from feed
+        let query = "select topic, seq from feed_entries(0, 1000000000)
                      where type is null and (starts_with(topic, 'ride/' || $1::text) or starts_with(topic, 'user/' || $1::text))
                      order by position";
         for row in client.query(query, &[&prefix]).await.unwrap() {

@@ -289,6 +289,17 @@ impl Database {
         row.expect("the ride's topic").get(0)
     }
 
+    /// Deletes the beginning of the feed, as its retention does, up to the batch that has `position`. Returns the last deleted position.
+    pub async fn expire_feed(&self, position: i64) -> i64 {
+        let client = self.client().await;
+        let last = "select min(last_position) from feed_ranges where last_position >= $1";
+        let last: i64 = client.query_one(last, &[&position]).await.unwrap().get(0);
+        for delete in ["delete from feed_ranges where last_position <= $1", "delete from feed where position <= $1"] {
+            client.execute(delete, &[&last]).await.unwrap();
+        }
+        last
+    }
+
     /// Returns the number of replicas that have registered the presence of `user` on a ride.
     pub async fn replicas_with_presence(&self, user: &str, ride: &str) -> i64 {
         let query = "select count(*) from presence where topic = 'ride/' || $1 and user_id = $2";

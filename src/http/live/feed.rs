@@ -55,7 +55,7 @@ pub(in crate::http) async fn stream_feed(
         event_stream_headers(res);
         return Ok(());
     }
-    let opened = FeedReader::open(&api.hub, &api.store, from, || relay.wake_for_reader()).await;
+    let opened = FeedReader::open(&api.hub, &api.store, from, || relay.wake_now()).await;
     let Some((reader, opened)) = or_retry_later(opened, res)? else { return Ok(()) };
     let start = StreamStart {
         cursor: Cursor::Seq(opened.cursor),
@@ -97,7 +97,7 @@ pub(in crate::http) async fn poll_feed(
         poll::head(res);
         return Ok(());
     }
-    let (mut reader, opened) = FeedReader::open(&api.hub, &api.store, after, || relay.wake_for_reader()).await?;
+    let (mut reader, opened) = FeedReader::open(&api.hub, &api.store, after, || relay.wake_now()).await?;
     let mut result = PollResult::of(opened.resumed, opened.gap.map(|gap| (gap.into(), Cursor::Seq(gap.to))));
     if opened.resumed || opened.gap.is_some() {
         result.collect(&mut reader, &api, &params).await?;

@@ -1,6 +1,6 @@
 //! The last round trip: the changes of a batch as set-based statements, and COMMIT.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::future::poll_immediate;
 use tokio_postgres::types::ToSql;
@@ -16,7 +16,7 @@ use crate::domain::{
     UserId,
 };
 use crate::store::{Session, StoreError, sql};
-use crate::writer::BatchState;
+use crate::writer::{BatchState, Relayed, WriterConfig};
 
 /// The statements of any commit, and the additional statements after the locking path.
 const COMMIT_STATEMENTS: [&str; 2] = [sql::EVENTS_APPEND, sql::TOPICS_NOTIFY_COMMITTED];
@@ -26,10 +26,37 @@ const LOCKING_STATEMENTS: [&str; 5] =
 const FLAG_STATEMENTS: [&str; 2] = [sql::FLAGS_PUT, sql::FLAGS_ERASE];
 /// The additional statements if a user's reactions are erased.
 const REACTION_STATEMENTS: [&str; 1] = [sql::EVENTS_ERASE_REACTIONS];
+/// The additional statement if the batch assigns positions on the feed.
+const FEED_STATEMENTS: [&str; 1] = [sql::FEED_RELAY];
+
+/// The maximum number of batches, including its own, to which a batch assigns positions on the feed.
+const RELAYED_BATCHES: i64 = 50;
+
+/// What a commit does for the feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FeedMode {
+    /// Nothing.
+    Off,
+    /// Queues the batch for the relay.
+    Queue,
+    /// Also assigns positions to the queued batches, if no other transaction does.
+    Relay,
+}
+
+impl FeedMode {
+    pub(super) fn new(config: &WriterConfig) -> Self {
+        match &config.relay {
+            Some(relay) if relay.is_read() => Self::Relay,
+            Some(_) => Self::Queue,
+            None => Self::Off,
+        }
+    }
+}
 
 /// Stores the changes and commits. Begins the transaction first, unless it has begun.
 ///
-/// Returns the topics that were stored, or `None` if it was all of them, as always on the locking path. If the connection was lost, an
+/// Returns the topics that were stored, or `None` if it was all of them, as always on the locking path, and the positions on the feed
+/// that were assigned. If the connection was lost, an
 /// error does not say whether the commit happened. After any other error it did not happen.
 ///
 /// `hints` are sent to the other replicas right after the commit, and only if it happens. This function does not wait for them, so
@@ -39,9 +66,9 @@ pub(super) async fn store_and_commit(
     session: &Session,
     has_begun: bool,
     state: &BatchState,
-    has_feed: bool,
+    feed: FeedMode,
     hints: &[String],
-) -> Result<Option<HashSet<Topic>>, StoreError> {
+) -> Result<(Option<HashSet<Topic>>, Option<Relayed>), StoreError> {
     session.prepare(&COMMIT_STATEMENTS).await?;
     let has_flags = !state.changes.flags.is_empty();
     if has_begun || has_flags {
@@ -53,6 +80,9 @@ pub(super) async fn store_and_commit(
     if !state.changes.erased_reactions.is_empty() {
         session.prepare(&REACTION_STATEMENTS).await?;
     }
+    if feed == FeedMode::Relay {
+        session.prepare(&FEED_STATEMENTS).await?;
+    }
     let first = state.changes.events.first().map(|event| (event.topic.as_str(), event.seq));
     let (topic, seq) = first.ok_or(StoreError::Corrupt("a batch without an event"))?;
     session.may_commit();
@@ -60,20 +90,35 @@ pub(super) async fn store_and_commit(
     let notify_params: [&(dyn ToSql + Sync); 4] = [&hints, &topic, &seq, &now];
     // An optimistic batch is stored by one statement, which is a transaction of its own. Its response is complete after its commit.
     // Through a pooler it needs a BEGIN for the transaction's settings.
-    let is_single_statement = !has_begun && !has_flags && session.may_pipeline();
-    // The erasing statements also find the events and the flags of their own batch.
-    let (begun, appended, rides, participants, receipts, updated, flagged, erased, unreacted, unflagged, committed, ()) = tokio::join!(
+    let is_single_statement = !has_begun && !has_flags && feed != FeedMode::Relay && session.may_pipeline();
+    // The erasing statements also find the events and the flags of their own batch. The feed's head is locked last.
+    let (
+        begun,
+        appended,
+        rides,
+        participants,
+        receipts,
+        updated,
+        flagged,
+        erased,
+        unreacted,
+        unflagged,
+        relayed,
+        committed,
+        (),
+    ) = tokio::join!(
         biased;
         async { if has_begun || is_single_statement { Ok(()) } else { session.begin("").await } },
-        append(session, has_begun, state, has_feed),
+        append(session, has_begun, state, feed),
         put_rides(session, state),
         put_participants(session, state),
         put_receipts(session, state),
         update_messages(session, state),
-        put_flags(session, state, has_feed),
+        put_flags(session, state, feed),
         erase_events(session, state),
         erase_reactions(session, state),
         erase_flags(session, state),
+        relay(session, state, feed),
         async { if is_single_statement { Ok(()) } else { session.batch_execute("commit").await } },
         async {
             if !hints.is_empty() {
@@ -88,8 +133,37 @@ pub(super) async fn store_and_commit(
     for stored in [rides, participants, receipts, updated, flagged, erased, unreacted, unflagged] {
         stored?;
     }
+    let relayed = relayed?;
     committed?;
-    Ok(stored_topics)
+    Ok((stored_topics, relayed))
+}
+
+/// Assigns positions on the feed to the queued batches. Returns `None` if another transaction has the lock. Then the relay does it
+/// later.
+async fn relay(session: &Session, state: &BatchState, feed: FeedMode) -> Result<Option<Relayed>, StoreError> {
+    if feed != FeedMode::Relay {
+        return Ok(None);
+    }
+    let rows = session.query(sql::FEED_RELAY, &[&RELAYED_BATCHES, &true]).await?;
+    let row = rows.first().ok_or(StoreError::Corrupt("no row"))?;
+    let Some(last) = row.try_get("last_seq")? else { return Ok(None) };
+    let has_more = row.try_get::<_, i64>("batches")? >= RELAYED_BATCHES;
+    let mut first_positions = HashMap::new();
+    let ranges = state.event_ranges();
+    // The other batches were committed before, by this replica or another.
+    for row in &rows {
+        let Some(mut position) = row.try_get::<_, Option<Seq>>("first_position")? else { continue };
+        let topics: Vec<&str> = row.try_get("topics")?;
+        let (first_seqs, last_seqs): (Vec<Seq>, Vec<Seq>) = (row.try_get("first_seqs")?, row.try_get("last_seqs")?);
+        for (topic, (first_seq, last_seq)) in topics.into_iter().zip(first_seqs.into_iter().zip(last_seqs)) {
+            let topic = Topic::from_stored(topic);
+            if ranges.get(&topic).is_some_and(|(first, _)| *first == first_seq) {
+                first_positions.insert(topic, (first_seq, position));
+            }
+            position += last_seq - first_seq + 1;
+        }
+    }
+    Ok(Some(Relayed { last, at: state.now(), has_more, first_positions }))
 }
 
 /// Appends the events, and inserts their messages. Returns the topics that were stored, or `None` if it was all of them. With
@@ -98,7 +172,7 @@ async fn append(
     session: &Session,
     is_locked: bool,
     state: &BatchState,
-    has_feed: bool,
+    feed: FeedMode,
 ) -> Result<Option<HashSet<Topic>>, StoreError> {
     let events: EventRows<'_> = state.changes.events.iter().map(event_row).collect();
     let ends = state.event_ranges().into_iter().map(|(topic, (first, last))| TopicEndRow {
@@ -111,6 +185,7 @@ async fn append(
     let messages: MessageRows<'_> = state.new_messages().map(message_row).collect();
     let (now, batch) = (state.now().timestamp(), state.batch());
     let created: Vec<Param<'_>> = vec![&now];
+    let has_feed = feed != FeedMode::Off;
     let options: Vec<Param<'_>> = vec![&batch, &is_locked, &has_feed];
     let params = [events.params(), created, ends.params(), messages.params(), options].concat();
     let rows = session.query(sql::EVENTS_APPEND, &params).await?;
@@ -217,8 +292,8 @@ async fn update_messages(session: &Session, state: &BatchState) -> Result<u64, S
 }
 
 /// Stores the flags of messages for the feed. Those of topics that were not stored are left out.
-async fn put_flags(session: &Session, state: &BatchState, has_feed: bool) -> Result<u64, StoreError> {
-    if !has_feed {
+async fn put_flags(session: &Session, state: &BatchState, feed: FeedMode) -> Result<u64, StoreError> {
+    if feed == FeedMode::Off {
         return Ok(0);
     }
     let flags = state.changes.flags.iter().map(|flag| FlagRow {
