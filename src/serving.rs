@@ -5,6 +5,7 @@
 //! - A connection over the limit waits in the kernel's accept queue. It costs nothing else.
 //! - An idle client cannot occupy a connection. The TLS handshake, a request head and the pauses within a body have timeouts. A client
 //!   that does not read its response is cut off, as is one whose machine no longer responds.
+//! - The requests of a client that has closed its connection are cancelled, also while further ones of it are unread.
 //! - A shutdown lets requests in progress finish, then closes the remaining connections.
 //!
 //! The accept loop is our own, around hyper, to reduce the cost of an idle stream. salvo's server prepares each connection for HTTP/2 and
@@ -15,6 +16,7 @@ mod coalescing;
 mod handover;
 mod idle;
 mod rejected;
+mod shared_socket;
 mod tls;
 mod tracked_body;
 
@@ -46,6 +48,7 @@ use self::coalescing::CoalescingSocket;
 use self::handover::{FlushTracker, HandoverService, HandoverSlot, StreamWriter};
 use self::idle::{IdleService, OpenResponses};
 use self::rejected::log_rejected;
+use self::shared_socket::SharedSocket;
 pub use self::tls::{Certificate, TlsError};
 use self::tracked_body::{ConnectionMemory, TrackingService};
 
@@ -193,11 +196,13 @@ impl<A: HttpService> Server<A> {
     async fn serve_plain(self: Arc<Self>, socket: TcpStream, tasks: TaskTracker, permit: OwnedSemaphorePermit) {
         self.set_user_timeout(&socket);
         let slot = Arc::new(HandoverSlot::default());
-        let socket =
-            TokioIo::new(FlushTracker::new(self.with_write_timeout(CoalescingSocket::new(socket)), Arc::clone(&slot)));
+        let watched = SharedSocket::new(socket);
+        let socket = self.with_write_timeout(CoalescingSocket::new(watched.clone()));
+        let socket = TokioIo::new(FlushTracker::new(socket, Arc::clone(&slot)));
         let memory = ConnectionMemory::new(&self.memory);
         let handler = HandoverService::new(self.handler.clone(), Arc::clone(&slot), memory.clone());
         let mut connection = self.http1.serve_connection(socket, handler);
+        let mut closed = pin!(watched.closed());
         let mut graceful = pin!(self.shutdown.graceful.cancelled());
         let mut is_stopping = false;
         let stream = loop {
@@ -209,6 +214,7 @@ impl<A: HttpService> Server<A> {
                 }
                 () = self.shutdown.immediate.cancelled() => break None,
                 () = memory.evicted.cancelled() => break None,
+                () = closed.as_mut() => break None,
             }
         };
         if let Some(stream) = stream {
@@ -225,7 +231,8 @@ impl<A: HttpService> Server<A> {
 
     async fn serve_tls(&self, socket: TcpStream, certificate: &Certificate) {
         self.set_user_timeout(&socket);
-        let handshake = timeout(self.head_timeout, certificate.acceptor().accept(socket));
+        let watched = SharedSocket::new(socket);
+        let handshake = timeout(self.head_timeout, certificate.acceptor().accept(watched.clone()));
         let socket = match self.shutdown.graceful.run_until_cancelled(handshake).await {
             Some(Ok(Ok(socket))) => socket,
             Some(Ok(Err(error))) => return tracing::debug!(%error, "TLS handshake failed"),
@@ -236,7 +243,11 @@ impl<A: HttpService> Server<A> {
         let memory = ConnectionMemory::new(&self.memory);
         let handler = TrackingService::new(self.handler.clone(), memory.clone());
         let served = self.serve_tls_http(socket, handler, is_http2);
-        memory.evicted.run_until_cancelled(served).await;
+        tokio::select! {
+            () = served => {}
+            () = memory.evicted.cancelled() => {}
+            () = watched.closed() => {}
+        }
     }
 
     async fn serve_tls_http<S>(&self, socket: S, handler: TrackingService<A>, is_http2: bool)

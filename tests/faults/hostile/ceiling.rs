@@ -251,7 +251,6 @@ fn attack(target: &Target, message: &str, outcomes: &Arc<Outcomes>, stop: &Cance
     attackers
 }
 
-#[ignore = "on a busy machine the server uses 357 MiB of 256: requests of closed connections run on, each with a page that is not counted"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resident_memory_stays_below_the_limit_under_hostile_load_and_other_clients_are_served() {
     let _permit = limit_heavy_tests().await;
