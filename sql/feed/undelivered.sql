@@ -8,9 +8,13 @@ with page as materialized (select last_position, topics, first_seqs, last_seqs, 
                            where last_position > (select position from feed_cursors where name = 'undelivered')
                            order by last_position
                            limit $2::bigint),
+     -- Up to the first batch that is not old enough, because a clock may have been set back.
      old as materialized (select last_position, topics, first_seqs, last_seqs
-                          from page
-                          where created_at <= statement_timestamp() - make_interval(secs => $1::float8)),
+                          from (select page.*,
+                                       bool_and(created_at <= statement_timestamp() - make_interval(secs => $1::float8))
+                                           over (order by last_position) as is_old
+                                from page) as page
+                          where is_old),
      ride as (select substr(part.topic, length('ride/') + 1) as ride_id, min(part.first_seq) as first_seq,
                      max(part.last_seq) as last_seq
               from old
@@ -19,6 +23,7 @@ with page as materialized (select last_position, topics, first_seqs, last_seqs, 
      -- A participant without a row in `undelivered` has received everything that was processed before.
      affected as (select participant.ride_id, participant.user_id, coalesce(receipt.delivered_seq, 0) as delivered_seq,
                          coalesce(receipt.read_seq, 0) as read_seq, last.delivered_seq as reported_at,
+                         ride.last_seq,
                          greatest(receipt.delivered_seq, participant.from_seq,
                                   case when last.delivered_seq is null then ride.first_seq - 1 end) as checked_seq
                   from ride
@@ -40,7 +45,7 @@ with page as materialized (select last_position, topics, first_seqs, last_seqs, 
                                                    and messages.seq > affected.checked_seq
                                                    and messages.sender_id <> affected.user_id
                                                    and messages.deleted_at is null
-                                                   and messages.created_at <= statement_timestamp() - make_interval(secs => $1)
+                                                   and messages.seq <= affected.last_seq
                                                  order by seq
                                                  limit 1) as message on true),
      overdue as (select * from checked where id is not null),

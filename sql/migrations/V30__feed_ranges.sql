@@ -1,5 +1,8 @@
 -- The feed stores the events of a batch by their ranges, in one row, and not in a row for each event.
 
+-- No server relays meanwhile.
+lock table feed, feed_batches in access exclusive mode;
+
 -- The events of rides on the feed, a row for each batch: for each topic the seqs of its first and last event. The positions of a row
 -- are contiguous, in the order of its topics.
 create table feed_ranges (

@@ -11,8 +11,10 @@ with endpoint as (select id, position, patterns, replay_until from webhooks wher
                                  from events
                                  where events.topic = entry.topic
                                    and events.seq = entry.seq
-                                   and entry.type is null) as event on true
-              left join flags as flag on flag.id = entry.flag),
+                                   and entry.type is null
+                                 -- See feed/page.sql.
+                                 limit 1) as event on true
+              left join lateral (select created_at from flags where flags.id = entry.flag limit 1) as flag on true),
      wanted as (select * from page where type like any (patterns)),
      queued as (insert into webhook_queues as queue (webhook_id, topic, last_position, due_at, lease)
                 select webhook_id, topic, max(position), case when bool_or(is_replay) then 'epoch' else statement_timestamp() end, null::bigint

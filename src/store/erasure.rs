@@ -58,8 +58,6 @@ impl Store {
     /// Later events belong to a later topic of the same name.
     pub async fn erase_from_feed(&self, user: &UserId, has_feed: bool) -> Result<Seq, StoreError> {
         if has_feed {
-            // A search for undelivered messages that began before the erasure may still queue a report about the user.
-            self.read(sql::FEED_WAIT_FOR_SEARCH, &[]).await?;
             self.wait_until_relayed().await?;
         }
         let session = self.session().await?;
@@ -113,17 +111,27 @@ async fn erase_topic(session: &Session, user: &UserId) -> Result<Row, StoreError
     erased.into_iter().next().ok_or(StoreError::Corrupt("no count of erasures"))
 }
 
-/// Runs in one transaction, under locks that prevent the creation of deliveries.
+/// Runs in one transaction, under locks that prevent new reports of undelivered messages and the creation of deliveries.
 async fn erase_from_feed(session: &Session, user: &UserId) -> Result<Row, StoreError> {
-    session.prepare(&[sql::WEBHOOKS_LOCK_ALL, sql::USERS_ERASE_FROM_FEED]).await?;
-    let (begun, locked, erased, committed) = tokio::join!(
+    let statements = [
+        sql::FEED_LOCK_SEARCH_BLOCKING,
+        sql::WEBHOOKS_LOCK_ALL,
+        sql::USERS_ERASE_QUEUED_REPORTS,
+        sql::USERS_ERASE_FROM_FEED,
+    ];
+    session.prepare(&statements).await?;
+    let (begun, search_locked, locked, unqueued, erased, committed) = tokio::join!(
         biased;
         session.begin(""),
+        async { session.query(sql::FEED_LOCK_SEARCH_BLOCKING, &[]).await },
         async { session.query(sql::WEBHOOKS_LOCK_ALL, &[]).await },
+        async { session.execute(sql::USERS_ERASE_QUEUED_REPORTS, &[&user.as_str()]).await },
         async { session.query(sql::USERS_ERASE_FROM_FEED, &[&user.as_str()]).await },
         session.batch_execute("commit"),
     );
-    begun.and(locked)?;
+    begun.and(search_locked)?;
+    locked?;
+    unqueued?;
     let erased = erased?;
     committed?;
     erased.into_iter().next().ok_or(StoreError::Corrupt("no count of erasures"))

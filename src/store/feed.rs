@@ -21,15 +21,16 @@ use crate::domain::{EventType, MessageId, Seq, Time};
 /// The interval at which the relay's progress is polled.
 pub(super) const RELAY_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
+/// How many entries are read at once to find the first event that has not expired.
+const EXPIRED_ENTRIES: i64 = 5_000;
+
 /// The result of one step of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelayStep {
-    /// There was nothing to do.
-    Nothing,
-    /// Another replica holds the lock.
+    /// Another transaction holds the lock.
     Busy,
-    /// Events were added to the feed.
-    Appended {
+    /// The batches were relayed, if there were any.
+    Done {
         /// The last position of the feed.
         last: Seq,
         /// Whether there may be more to do.
@@ -58,11 +59,8 @@ impl Store {
         session.may_commit();
         let rows = session.query(sql::FEED_RELAY, &[&batches, &false]).await?;
         let row = rows.first().ok_or(StoreError::Corrupt("no row"))?;
-        if !row.try_get::<_, bool>("has_lock")? {
-            return Ok(RelayStep::Busy);
-        }
-        let Some(last) = row.try_get("last_seq")? else { return Ok(RelayStep::Nothing) };
-        Ok(RelayStep::Appended { last, has_more: row.try_get::<_, i64>("batches")? >= batches })
+        let Some(last) = row.try_get("last_seq")? else { return Ok(RelayStep::Busy) };
+        Ok(RelayStep::Done { last, has_more: row.try_get("has_more")? })
     }
 
     /// Returns whether the feed has batches older than `age` that [`Self::find_undelivered`] has not processed.
@@ -142,14 +140,22 @@ pub(super) async fn page(
     pool: &Pool,
     request: &PageRequest,
 ) -> Result<Result<Vec<StoredEvent>, StoreError>, StoreError> {
-    let mut after = request.after;
+    let (mut after, mut limit) = (request.after, request.limit);
     loop {
-        let rows = read(pool, sql::FEED_PAGE, &[&after, &request.limit, &EVENT_BYTES]).await?;
+        let rows = read(pool, sql::FEED_PAGE, &[&after, &limit, &EVENT_BYTES]).await?;
         let page = page_from_rows(&rows);
         // An empty page means that the feed ends, so entries whose events have all expired are skipped.
         match rows.last() {
-            Some(last) if page.as_ref().is_ok_and(Vec::is_empty) => after = last.try_get("position")?,
-            _ => return Ok(page),
+            Some(last) if page.as_ref().is_ok_and(Vec::is_empty) => {
+                (after, limit) = (last.try_get("position")?, EXPIRED_ENTRIES);
+            }
+            _ => {
+                let wanted = usize::try_from(request.limit).unwrap_or(usize::MAX);
+                return Ok(page.map(|mut page| {
+                    page.truncate(wanted);
+                    page
+                }));
+            }
         }
     }
 }

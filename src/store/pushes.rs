@@ -1,6 +1,6 @@
 //! Web Push subscriptions, and the pushes that are due.
 //!
-//! The statement that adds `message:undelivered` to the feed also creates its pushes, so the event is never committed
+//! The statement that queues `message:undelivered` for the feed also creates its pushes, so the event is never committed
 //! without them. A replica claims a push under a lease; its records are accepted only while it holds the lease. A
 //! statement locks one push, or skips locked ones, so statements cannot deadlock.
 

@@ -46,7 +46,7 @@ statements! {
     FEED_PAGE = "feed/page.sql";
     FEED_IS_DUE = "feed/is_due.sql";
     FEED_LOCK_SEARCH = "feed/lock_search.sql";
-    FEED_WAIT_FOR_SEARCH = "feed/wait_for_search.sql";
+    FEED_LOCK_SEARCH_BLOCKING = "feed/lock_search_blocking.sql";
     FEED_UNDELIVERED = "feed/undelivered.sql";
     FEED_LAST_UNRELAYED = "feed/last_unrelayed.sql";
     FEED_HAS_UNRELAYED = "feed/has_unrelayed.sql";
@@ -126,6 +126,7 @@ statements! {
     USERS_ERASE = "users/erase.sql";
     USERS_ERASE_EVENT_TEXT = "users/erase_event_text.sql";
     USERS_ERASE_FROM_FEED = "users/erase_from_feed.sql";
+    USERS_ERASE_QUEUED_REPORTS = "users/erase_queued_reports.sql";
     WEBHOOKS_ACTIVE = "webhooks/active.sql";
     WEBHOOKS_BY_ID = "webhooks/by_id.sql";
     WEBHOOKS_CLAIM = "webhooks/claim.sql";

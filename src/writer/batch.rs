@@ -165,7 +165,11 @@ async fn try_optimistic(
     };
     let done: Vec<_> = commands.extract_if(.., is_stored).collect();
     context.ride_cache.update(&mut state, started);
-    Ok((!done.is_empty()).then(|| StoredBatch::new(done, state.take_events(), started)))
+    if done.is_empty() {
+        context.announce(state.relayed);
+        return Ok(None);
+    }
+    Ok(Some(StoredBatch::new(done, state.take_events(), started)))
 }
 
 /// The locking path: locks and loads, applies the commands, and stores the result.
@@ -187,7 +191,11 @@ async fn run_locking(
         match run_once(context, &mut commands, &mut recovery, locks, on_commit).await {
             Ok(Some(events)) => {
                 recovery.fail_superseded(&mut commands);
-                return Ok((!commands.is_empty()).then(|| StoredBatch::new(commands, events, started)));
+                if commands.is_empty() {
+                    context.announce(events.relayed);
+                    return Ok(None);
+                }
+                return Ok(Some(StoredBatch::new(commands, events, started)));
             }
             Ok(None) => return recovery.give_up(commands),
             Err(error) => recovery.record_failure(context, error),

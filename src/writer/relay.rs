@@ -15,6 +15,7 @@
 //! The order of a ride's events is kept. A batch that follows another on the same ride is committed after it and recorded after it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -61,6 +62,8 @@ pub struct Relay {
     /// What is committed now must be relayed at once.
     urgent: Notify,
     readers: OnceLock<FeedReaders>,
+    /// The feed's end, as far as its readers know it.
+    end: AtomicI64,
 }
 
 impl Relay {
@@ -74,9 +77,11 @@ impl Relay {
         self.readers.get().is_some_and(|readers| (readers.is_read)())
     }
 
-    /// Records that events were added to the feed, which now ends at `last`.
+    /// Records that the feed ends at `last`.
     pub fn appended(&self, last: Seq) {
-        if let Some(readers) = self.readers.get() {
+        if self.end.fetch_max(last, Ordering::Relaxed) < last
+            && let Some(readers) = self.readers.get()
+        {
             (readers.on_appended)(last);
         }
     }
@@ -109,15 +114,15 @@ impl Relay {
             last_step = Instant::now();
             loop {
                 let pause = match store.relay(BATCHES).await {
-                    Ok(RelayStep::Appended { last, has_more }) => {
+                    Ok(RelayStep::Done { last, has_more }) => {
+                        // Also if there was nothing to relay: a batch may have relayed without a response to its commit.
                         self.appended(last);
                         if has_more {
                             continue;
                         }
-                        // Each later commit wakes the relay of its replica.
+                        // Each later batch that stays in the queue wakes the relay of its replica.
                         break;
                     }
-                    Ok(RelayStep::Nothing) => break,
                     Ok(RelayStep::Busy) => BUSY_MS,
                     Err(error) => {
                         tracing::debug!(%error, "relay step failed");

@@ -32,6 +32,18 @@ pub(super) struct BatchContext {
     pub(super) ride_cache: Arc<RideCache>,
 }
 
+impl BatchContext {
+    /// Notifies the feed's readers of positions that a batch without events of its own has assigned to other batches.
+    pub(super) fn announce(&self, relayed: Option<Relayed>) {
+        if let (Some(relay), Some(relayed)) = (&self.config.relay, relayed) {
+            relay.appended(relayed.last);
+            if relayed.has_more {
+                relay.wake();
+            }
+        }
+    }
+}
+
 /// A batch that is committed, but not published.
 #[derive(Debug)]
 pub(super) struct StoredBatch {

@@ -232,3 +232,36 @@ async fn a_message_whose_relay_is_killed_before_it_relays_is_reported_once() {
     let expected = marker(&servers[1], "ride_2").await;
     assert_eq!(next(&mut pushes).await, expected, "once");
 }
+
+/// Clocks differ: the time of a batch may be later than that of the next batch, and the time of a message later than that of its batch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_message_is_skipped_whose_time_is_later_than_that_of_the_next() {
+    let database = Database::create().await;
+    let server = Server::start_with(&database, &SETTINGS).await;
+    let mut pushes = pushes(&server.service()).await;
+    let (client, mut locker) = (database.client().await, database.client().await);
+    // Nothing is processed until all times are set.
+    let lock = locker.transaction().await.unwrap();
+    lock.query("select from feed_cursors where name = 'undelivered' for update", &[]).await.unwrap();
+    let mut expected = Vec::new();
+    for ride in ["ride_1", "ride_2", "ride_3"] {
+        expected.push(marker(&server, ride).await);
+    }
+    eventually("all messages are on the feed", async || {
+        let query = "select count(*) from feed_entries(0, 1000) join messages on topic = 'ride/' || ride_id and messages.seq = feed_entries.seq";
+        (client.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == 3).then_some(())
+    })
+    .await;
+    for change in [
+        "update feed_ranges set created_at = now() + interval '2 s' where 'ride/ride_1' = any (topics) and last_seqs[1] = (select max(seq) from messages where ride_id = 'ride_1')",
+        "update messages set created_at = now() + interval '1 hour' where ride_id = 'ride_2'",
+    ] {
+        assert_eq!(client.execute(change, &[]).await.unwrap(), 1, "{change}");
+    }
+    lock.rollback().await.unwrap();
+    let mut reported = Vec::new();
+    for _ in &expected {
+        reported.push(next(&mut pushes).await);
+    }
+    assert_eq!(reported, expected);
+}

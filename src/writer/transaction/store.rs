@@ -147,7 +147,7 @@ async fn relay(session: &Session, state: &BatchState, feed: FeedMode) -> Result<
     let rows = session.query(sql::FEED_RELAY, &[&RELAYED_BATCHES, &true]).await?;
     let row = rows.first().ok_or(StoreError::Corrupt("no row"))?;
     let Some(last) = row.try_get("last_seq")? else { return Ok(None) };
-    let has_more = row.try_get::<_, i64>("batches")? >= RELAYED_BATCHES;
+    let has_more = row.try_get("has_more")?;
     let mut first_positions = HashMap::new();
     let ranges = state.event_ranges();
     // The other batches were committed before, by this replica or another.

@@ -1,2 +1,0 @@
--- Waits until a search for undelivered messages that has begun is committed.
-select position from feed_cursors where name = 'undelivered' for no key update
