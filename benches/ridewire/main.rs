@@ -25,6 +25,7 @@ mod history;
 mod latency;
 mod locations;
 mod memory;
+mod moderation;
 mod open_loop;
 mod peers;
 mod pgbench;
@@ -78,6 +79,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("positions", |parameters, testbed| Box::pin(locations::run(parameters, testbed))),
     ("polls", |parameters, testbed| Box::pin(polls::run(parameters, testbed))),
     ("feed", |parameters, testbed| Box::pin(feed::run(parameters, testbed))),
+    ("moderation", |parameters, testbed| Box::pin(moderation::run(parameters, testbed))),
 ];
 
 /// The parameters of a run.

@@ -130,14 +130,25 @@ impl OpenLoopSenders {
         message_request: impl Fn(&Ride) -> MessageRequest,
         base: u64,
     ) -> anyhow::Result<Self> {
-        let (kind, each) = (server.kind, rides.len().div_ceil(SENDERS));
+        Self::connect_many(server, rides, SENDERS, message_request, base).await
+    }
+
+    /// The same with another number of senders.
+    pub(crate) async fn connect_many(
+        server: &Server,
+        rides: &[Ride],
+        senders: usize,
+        message_request: impl Fn(&Ride) -> MessageRequest,
+        base: u64,
+    ) -> anyhow::Result<Self> {
+        let (kind, each) = (server.kind, rides.len().div_ceil(senders));
         let (mut queues, mut sending) = (Vec::new(), JoinSet::new());
-        for sender in 0..SENDERS {
+        for sender in 0..senders {
             let (queue, mut due) = mpsc::unbounded_channel::<u64>();
             queues.push(queue);
             let mut client = Client::connect(server.address).await?;
             let mut message_requests: Vec<MessageRequest> =
-                rides.iter().cycle().skip(sender).step_by(SENDERS).take(each).map(&message_request).collect();
+                rides.iter().cycle().skip(sender).step_by(senders).take(each).map(&message_request).collect();
             sending.spawn(async move {
                 let count = message_requests.len();
                 let mut iteration = 0;

@@ -62,7 +62,7 @@ pub struct Relay {
     /// What is committed now must be relayed at once.
     urgent: Notify,
     readers: OnceLock<FeedReaders>,
-    /// The feed's end, as far as its readers know it.
+    /// The feed's end of which the readers were last notified.
     end: AtomicI64,
 }
 
@@ -79,7 +79,8 @@ impl Relay {
 
     /// Records that the feed ends at `last`.
     pub fn appended(&self, last: Seq) {
-        if self.end.fetch_max(last, Ordering::Relaxed) < last
+        // Not a maximum: the end is lower in a database that has lost commits.
+        if self.end.swap(last, Ordering::Relaxed) != last
             && let Some(readers) = self.readers.get()
         {
             (readers.on_appended)(last);

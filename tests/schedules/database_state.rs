@@ -70,11 +70,15 @@ pub(crate) struct DatabaseState {
     pub(crate) locations: Vec<Location>,
     /// The seqs of each topic, in the order of the feed.
     pub(crate) feed: BTreeMap<String, Vec<i64>>,
+    /// The topic and the seq at each position of the feed.
+    pub(crate) positions: BTreeMap<i64, (String, i64)>,
+    /// The end of the feed before the run.
+    pub(crate) feed_start: i64,
 }
 
 impl DatabaseState {
-    pub(crate) async fn read(client: &Client, prefix: &str) -> Self {
-        let mut state = Self::default();
+    pub(crate) async fn read(client: &Client, prefix: &str, feed_start: i64) -> Self {
+        let mut state = Self { feed_start, ..Self::default() };
         let topics = "(starts_with({}, 'ride/' || $1::text) or starts_with({}, 'user/' || $1::text))";
         let of = |column: &str| topics.replace("{}", column);
         let query = format!("select name, last_seq from topics where {}", of("name"));
@@ -135,11 +139,13 @@ impl DatabaseState {
     /// Reads the feed, which the relay writes shortly after the logs.
     pub(crate) async fn read_feed(&mut self, client: &Client, prefix: &str) {
         self.feed.clear();
-        let query = "select topic, seq from feed_entries(0, 1000000000)
+        self.positions.clear();
+        let query = "select topic, seq, position from feed_entries($2, 1000000000)
                      where type is null and (starts_with(topic, 'ride/' || $1::text) or starts_with(topic, 'user/' || $1::text))
                      order by position";
-        for row in client.query(query, &[&prefix]).await.unwrap() {
+        for row in client.query(query, &[&prefix, &self.feed_start]).await.unwrap() {
             self.feed.entry(row.get(0)).or_default().push(row.get(1));
+            self.positions.insert(row.get(2), (row.get(0), row.get(1)));
         }
     }
 
@@ -147,6 +153,7 @@ impl DatabaseState {
     pub(crate) fn derive_feed_from_logs(&mut self) {
         let seqs = |log: &Vec<LoggedEvent>| log.iter().map(|event| event.seq).collect();
         self.feed = self.logs.iter().map(|(topic, log)| (topic.clone(), seqs(log))).collect();
+        self.positions.clear();
     }
 
     /// Whether the feed contains the last event of each log.

@@ -37,6 +37,7 @@ mod check_tests;
 mod classify;
 mod database_state;
 mod failover;
+mod feed_reader;
 mod final_reads;
 mod gate;
 mod generate;
@@ -85,6 +86,7 @@ async fn run(replicas: &mut ReplicaPair, schedule: &Schedule) -> Vec<Violation> 
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let prefix = format!("s{}-", COUNT.fetch_add(1, Ordering::Relaxed));
     let mut violations = Violations::default();
+    let feed_start = replicas.feed_end().await;
     let mut run = Run::new(replicas, prefix);
     run.prepare(schedule).await;
     for step in &schedule.0 {
@@ -93,7 +95,7 @@ async fn run(replicas: &mut ReplicaPair, schedule: &Schedule) -> Vec<Violation> 
     if let Err(error) = run.finish().await {
         violations.add(ViolationKind::Stuck, error);
     }
-    let mut database = DatabaseState::read(&run.replicas.client, &run.record.prefix).await;
+    let mut database = DatabaseState::read(&run.replicas.client, &run.record.prefix, feed_start).await;
     let deadline = Instant::now() + TIMEOUT;
     // The lost database assigned feed positions to events that the current one does not have.
     if run.has_failed_over {
@@ -111,6 +113,15 @@ async fn run(replicas: &mut ReplicaPair, schedule: &Schedule) -> Vec<Violation> 
         && Instant::now() < deadline
     {
         sleep(Duration::from_millis(2)).await;
+    }
+    let transcripts = || run.replicas.feed_transcripts(feed_start);
+    while !transcripts().iter().all(|transcript| transcript.is_complete(&database)) && Instant::now() < deadline {
+        sleep(Duration::from_millis(2)).await;
+    }
+    if !run.has_failed_over {
+        for transcript in transcripts() {
+            transcript.check(&run.record.prefix, &database, &mut violations);
+        }
     }
     check_database(&run.record, &database, &mut violations);
     for (number, reader) in &run.readers {

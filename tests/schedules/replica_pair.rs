@@ -4,18 +4,19 @@
 //! and all its connections are closed, as after a kill of its process.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
 use ridewire::app;
 use ridewire::config::Settings;
-use ridewire::realtime::{FeedReader, Hub};
+use ridewire::realtime::Hub;
 use ridewire::store::{Retention, Store};
 use tokio::sync::oneshot;
 use tokio_postgres::Client;
 
+use crate::feed_reader::{FeedTranscript, read_feed};
 use crate::proxy::Proxy;
 use crate::step::Replica;
 use crate::support::{Database, SECRET};
@@ -39,6 +40,8 @@ struct Running {
     runtime: tokio::runtime::Handle,
     hub: Arc<Hub>,
     store: Arc<Store>,
+    /// What its reader of the feed has received.
+    feed: Arc<Mutex<FeedTranscript>>,
     kill: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
     /// The `/proc` file with the state of its thread.
@@ -85,6 +88,16 @@ impl ReplicaPair {
         self.running[replica.index()].as_ref().map(|running| running.base.as_str())
     }
 
+    /// Returns what the readers of the feed on the running replicas have received after a position.
+    pub(crate) fn feed_transcripts(&self, after: i64) -> Vec<FeedTranscript> {
+        self.running.iter().flatten().map(|running| running.feed.lock().unwrap().after(after)).collect()
+    }
+
+    /// Returns the end of the feed.
+    pub(crate) async fn feed_end(&self) -> i64 {
+        self.client.query_one("select last_seq from topics where name = 'feed'", &[]).await.unwrap().get(0)
+    }
+
     /// Starts a replica unless it runs.
     pub(crate) async fn start(&mut self, replica: Replica) {
         if self.running[replica.index()].is_some() {
@@ -114,12 +127,11 @@ impl ReplicaPair {
         let (base, runtime, hub, store, stat) = started.await.expect("the replica starts");
         let stat = stat.map(|own| own.join("stat"));
         let (read_hub, read_store) = (Arc::clone(&hub), Arc::clone(&store));
-        // The relay works immediately while the feed is read.
-        runtime.spawn(async move {
-            let _reader = FeedReader::open(&read_hub, &read_store, None, || ()).await;
-            std::future::pending::<()>().await;
-        });
-        self.running[replica.index()] = Some(Running { base, runtime, hub, store, kill, ended, stat, lease: None });
+        // While the feed is read, batches assign its positions themselves.
+        let feed = Arc::<Mutex<FeedTranscript>>::default();
+        runtime.spawn(read_feed(read_hub, read_store, Arc::clone(&feed)));
+        self.running[replica.index()] =
+            Some(Running { base, runtime, hub, store, feed, kill, ended, stat, lease: None });
     }
 
     /// Finds the leases. The lease of a replica that has just started is the one that does not belong to the other replica.

@@ -114,8 +114,14 @@ test('the wire log also counts rows that are hidden or dropped', async () => {
   assert.deepEqual([rows, total], [300, 310]);
   await driver.send('two');
   await rider.sees('two');
-  const [shown, all] = (await count.filter({ hasText: / of / }).textContent()).match(/\d+/g).map(Number);
-  assert.equal(await page.locator('.wire__row').count(), shown);
+  await count.filter({ hasText: / of / }).waitFor();
+  // Both are read at once, because rows are added all the time.
+  const { text, visible } = await page.evaluate(() => ({
+    text: document.querySelector('.wire__count').textContent,
+    visible: document.querySelectorAll('.wire__row').length,
+  }));
+  const [shown, all] = text.match(/\d+/g).map(Number);
+  assert.equal(visible, shown);
   await page.getByRole('button', { name: 'Requests', exact: true }).click();
   await count.filter({ hasText: /^\d+ rows$/ }).waitFor();
   assert.ok(all > shown && (await page.locator('.wire__row').count()) >= all);
