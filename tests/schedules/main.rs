@@ -120,7 +120,7 @@ async fn run(replicas: &mut ReplicaPair, schedule: &Schedule) -> Vec<Violation> 
     }
     if !run.has_failed_over {
         for transcript in transcripts() {
-            transcript.check(&run.record.prefix, &database, &mut violations);
+            transcript.check(&database, &mut violations);
         }
     }
     check_database(&run.record, &database, &mut violations);
