@@ -18,7 +18,7 @@ def within_64_bits(value):
 def before_call(context, case, kwargs):
     query, headers, body, path = case.query, case.headers, case.body, case.path_parameters
     # A link from a response without a message, such as an entry of the audit log.
-    if path and path.get("messageId") == "None":
+    if path and "messageId" in path and path["messageId"] in (None, "None"):
         path["messageId"] = "01a2064a-3f01-7521-8e7a-2efe52754594"
     # `before` and `after` exclude each other.
     if query and "before" in query and "after" in query:
