@@ -67,10 +67,7 @@ impl Engine {
                 match &committed.relayed {
                     Some(relayed) => {
                         hub.publish_to_feed(&committed.events, relayed.at, |event| relayed.position(event));
-                        relay.appended(relayed.last);
-                        if relayed.has_more {
-                            relay.wake();
-                        }
+                        relay.relayed_by_batch(relayed);
                     }
                     None => relay.wake(),
                 }

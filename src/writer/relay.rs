@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::stored_events::Relayed;
 use crate::domain::Seq;
 use crate::store::{RelayStep, Store};
 
@@ -78,12 +79,20 @@ impl Relay {
     }
 
     /// Records that the feed ends at `last`.
-    pub fn appended(&self, last: Seq) {
+    fn appended(&self, last: Seq) {
         // Not a maximum: the end is lower in a database that has lost commits.
         if self.end.swap(last, Ordering::Relaxed) != last
             && let Some(readers) = self.readers.get()
         {
             (readers.on_appended)(last);
+        }
+    }
+
+    /// Records the positions that a batch has assigned in its own transaction.
+    pub fn relayed_by_batch(&self, relayed: &Relayed) {
+        self.appended(relayed.last);
+        if relayed.has_more {
+            self.wake();
         }
     }
 

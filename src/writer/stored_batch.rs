@@ -36,10 +36,7 @@ impl BatchContext {
     /// Notifies the feed's readers of positions that a batch without events of its own has assigned to other batches.
     pub(super) fn announce(&self, relayed: Option<Relayed>) {
         if let (Some(relay), Some(relayed)) = (&self.config.relay, relayed) {
-            relay.appended(relayed.last);
-            if relayed.has_more {
-                relay.wake();
-            }
+            relay.relayed_by_batch(&relayed);
         }
     }
 }

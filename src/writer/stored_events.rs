@@ -8,11 +8,11 @@ use crate::domain::{NewEvent, Seq, Time, Topic};
 #[derive(Debug)]
 pub struct Relayed {
     /// The end of the feed.
-    pub last: Seq,
+    pub(super) last: Seq,
     /// When the batch's own events were committed, as in their log.
     pub at: Time,
     /// Whether other batches may wait for positions.
-    pub has_more: bool,
+    pub(super) has_more: bool,
     /// For each topic of the batch, the seq and the position of its first event. The others follow without holes.
     pub(super) first_positions: HashMap<Topic, (Seq, Seq)>,
 }

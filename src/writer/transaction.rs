@@ -163,13 +163,9 @@ impl BatchTransaction {
         let stored =
             match store::store_and_commit(&self.session, self.has_begun, &state, FeedMode::new(config), &at_once).await
             {
-                Ok((None, relayed)) => {
+                Ok((only, relayed)) => {
                     state.relayed = relayed;
-                    Stored::All
-                }
-                Ok((Some(topics), relayed)) => {
-                    state.relayed = relayed;
-                    Stored::Only(topics)
+                    only.map_or(Stored::All, Stored::Only)
                 }
                 Err(error) => {
                     self.session.release_after_error(&error).await;
