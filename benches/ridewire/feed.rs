@@ -4,13 +4,11 @@
 //! reader of the feed. The latency is measured by open-loop load at 1,000 messages a second, on the replica that commits. There
 //! is one stream of each ride and one stream of the feed.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use ridewire::domain::Role;
 
-use crate::client::{number_in, request};
+use crate::client::request;
 use crate::latency::compare_latencies;
-use crate::open_loop::{INTERVAL, Latency, LatencyRecorder, OpenLoopSenders};
+use crate::open_loop::{FrameRecorder, INTERVAL, Latency, LatencyRecorder, OpenLoopSenders};
 use crate::sends::{self, SendResult};
 use crate::server::Server;
 use crate::streams::Streams;
@@ -114,26 +112,17 @@ async fn latency(
     base: u64,
     messages: u64,
 ) -> anyhow::Result<(Latency, Latency)> {
-    // Set after the streams are open, because opening them takes time.
-    let recorders: Arc<Mutex<Option<(LatencyRecorder, LatencyRecorder)>>> = Arc::default();
-    let on_event = |is_feed: bool| {
-        let recorders = Arc::clone(&recorders);
-        move |_: usize, frame: &[u8]| {
-            let recorders = recorders.lock().unwrap_or_else(PoisonError::into_inner);
-            if let (Some((stream, feed)), Some(number)) = (&*recorders, number_in(frame)) {
-                if is_feed { feed } else { stream }.record(number - base);
-            }
-        }
-    };
-    let _feed = open(testbed, server, on_event(true)).await?;
+    let (stream_frames, feed_frames) = (FrameRecorder::new(base), FrameRecorder::new(base));
+    let _feed = open(testbed, server, feed_frames.on_frame()).await?;
     let target = rides.iter().map(|ride| (&*ride.id, &*ride.driver));
-    let _streams = Streams::open(server, target, on_event(false)).await?;
+    let _streams = Streams::open(server, target, stream_frames.on_frame()).await?;
     let senders =
         OpenLoopSenders::connect(server, rides, |ride| server.kind.message_request(&ride.id, &ride.rider), base)
             .await?;
     let stream = LatencyRecorder::new(parameters.warmup, INTERVAL)?;
     let feed = stream.same_schedule();
-    recorders.lock().unwrap_or_else(PoisonError::into_inner).replace((stream.clone(), feed.clone()));
+    stream_frames.begin(&stream);
+    feed_frames.begin(&feed);
     senders.send(&stream, messages).await?;
     Ok((stream.result(messages, 1).await?, feed.result(messages, 1).await?))
 }

@@ -3,11 +3,9 @@
 //! The load is open-loop: messages become due by the clock, whether or not earlier ones got a response. If a server stalls,
 //! all messages that become due meanwhile count as late. There are two replicas, and both have readers.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use crate::baseline;
-use crate::client::{MessageRequest, number_in};
-use crate::open_loop::{INTERVAL, Latency, LatencyRecorder, OpenLoopSenders, SENDERS};
+use crate::client::MessageRequest;
+use crate::open_loop::{FrameRecorder, INTERVAL, Latency, LatencyRecorder, OpenLoopSenders, SENDERS};
 use crate::plot::{Bar, Plot};
 use crate::server::Server;
 use crate::stats::median;
@@ -107,28 +105,18 @@ async fn measure(
     round: usize,
     messages: u64,
 ) -> anyhow::Result<(Latency, Latency)> {
-    // Message numbers are unique in a run, but the recorder counts from 0.
     let base = u64::try_from(round)? * 1_000_000;
-    // Set after the streams are open, because opening them takes time.
-    let recorder: Arc<Mutex<Option<(LatencyRecorder, LatencyRecorder)>>> = Arc::default();
-    let on_event = |same: bool| {
-        let recorder = Arc::clone(&recorder);
-        move |_: usize, frame: &[u8]| {
-            let recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
-            if let (Some((others, own)), Some(number)) = (&*recorder, number_in(frame)) {
-                if same { own } else { others }.record(number - base);
-            }
-        }
-    };
+    let (own_frames, others_frames) = (FrameRecorder::new(base), FrameRecorder::new(base));
     let readers = || rides.iter().map(|ride| (&*ride.id, &*ride.driver));
-    let _same = Streams::open(first, readers(), on_event(true)).await?;
-    let _other = Streams::open(second_replica, readers(), on_event(false)).await?;
+    let _same = Streams::open(first, readers(), own_frames.on_frame()).await?;
+    let _other = Streams::open(second_replica, readers(), others_frames.on_frame()).await?;
 
     let senders =
         OpenLoopSenders::connect(first, rides, |ride| MessageRequest::new(&ride.id, &ride.rider), base).await?;
     let others = LatencyRecorder::new(parameters.warmup, INTERVAL)?;
     let own = others.same_schedule();
-    recorder.lock().unwrap_or_else(PoisonError::into_inner).replace((others.clone(), own.clone()));
+    own_frames.begin(&own);
+    others_frames.begin(&others);
     senders.send(&others, messages).await?;
     Ok((others.result(messages, 1).await?, own.result(messages, 1).await?))
 }

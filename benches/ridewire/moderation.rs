@@ -4,7 +4,6 @@
 //! process and allows every message.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,9 +17,8 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::client::number_in;
 use crate::latency::compare_latencies;
-use crate::open_loop::{INTERVAL, Latency, LatencyRecorder, OpenLoopSenders};
+use crate::open_loop::{FrameRecorder, INTERVAL, Latency, LatencyRecorder, OpenLoopSenders};
 use crate::server::Server;
 use crate::streams::Streams;
 use crate::table::Table;
@@ -101,22 +99,13 @@ async fn latency(
     base: u64,
     messages: u64,
 ) -> anyhow::Result<Latency> {
-    // Set after the streams are open, because opening them takes time.
-    let recorder: Arc<Mutex<Option<LatencyRecorder>>> = Arc::default();
-    let on_event = {
-        let recorder = Arc::clone(&recorder);
-        move |_: usize, frame: &[u8]| {
-            let recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
-            if let (Some(recorder), Some(number)) = (&*recorder, number_in(frame)) {
-                recorder.record(number - base);
-            }
-        }
-    };
-    let _streams = Streams::open(server, rides.iter().map(|ride| (&*ride.id, &*ride.driver)), on_event).await?;
+    let frames = FrameRecorder::new(base);
+    let readers = rides.iter().map(|ride| (&*ride.id, &*ride.driver));
+    let _streams = Streams::open(server, readers, frames.on_frame()).await?;
     let request = |ride: &Ride| server.kind.message_request(&ride.id, &ride.rider);
     let senders = OpenLoopSenders::connect_many(server, rides, SENDERS, request, base).await?;
     let latencies = LatencyRecorder::new(parameters.warmup, INTERVAL)?;
-    recorder.lock().unwrap_or_else(PoisonError::into_inner).replace(latencies.clone());
+    frames.begin(&latencies);
     senders.send(&latencies, messages).await?;
     latencies.result(messages, 1).await
 }

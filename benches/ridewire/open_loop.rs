@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::client::{Client, MessageRequest};
+use crate::client::{Client, MessageRequest, number_in};
 use crate::server::Server;
 use crate::stats::median;
 use crate::testbed::Ride;
@@ -113,6 +113,37 @@ impl LatencyRecorder {
                 }
             }
         });
+    }
+}
+
+/// Records when frames with the numbers of messages arrive on streams. The streams are opened first, because that takes time.
+#[derive(Debug, Clone)]
+pub(crate) struct FrameRecorder {
+    /// Set when the recording begins.
+    recorder: Arc<Mutex<Option<LatencyRecorder>>>,
+    /// Message numbers are unique in a run, but a recorder counts from 0.
+    base: u64,
+}
+
+impl FrameRecorder {
+    pub(crate) fn new(base: u64) -> Self {
+        Self { recorder: Arc::default(), base }
+    }
+
+    /// Returns what streams call with each frame.
+    pub(crate) fn on_frame(&self) -> impl Fn(usize, &[u8]) + Send + Sync + 'static {
+        let this = self.clone();
+        move |_, frame| {
+            let recorder = this.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+            if let (Some(recorder), Some(number)) = (&*recorder, number_in(frame)) {
+                recorder.record(number - this.base);
+            }
+        }
+    }
+
+    /// Begins to record.
+    pub(crate) fn begin(&self, recorder: &LatencyRecorder) {
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner).replace(recorder.clone());
     }
 }
 

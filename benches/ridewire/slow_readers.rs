@@ -1,7 +1,6 @@
 //! D. Stalled readers: the effect of 500 of them on 500 others, at a constant 1,000 messages a second.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -10,9 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
-use crate::client::{MessageRequest, find, number_in, request};
+use crate::client::{MessageRequest, find, request};
 use crate::latency::compare_latencies;
-use crate::open_loop::{INTERVAL, Latency, LatencyRecorder, OpenLoopSenders};
+use crate::open_loop::{FrameRecorder, INTERVAL, Latency, LatencyRecorder, OpenLoopSenders};
 use crate::server::Server;
 use crate::streams::Streams;
 use crate::table::Table;
@@ -118,19 +117,11 @@ async fn measure(
 ) -> anyhow::Result<Measurement> {
     let duration = warmup + parameters.duration;
     let messages = u64::try_from(duration.as_millis())?;
-    let recorder: Arc<Mutex<Option<LatencyRecorder>>> = Arc::default();
     let from = *base;
-    let on_event = {
-        let recorder = Arc::clone(&recorder);
-        move |_: usize, frame: &[u8]| {
-            let recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
-            if let (Some(recorder), Some(number)) = (&*recorder, number_in(frame)) {
-                recorder.record(number - from);
-            }
-        }
-    };
+    let frames = FrameRecorder::new(from);
     // The latency is recorded by one reader of each ride.
-    let _watched = Streams::open(server, rides.iter().map(|ride| (&*ride.id, &*ride.driver)), on_event).await?;
+    let _watched =
+        Streams::open(server, rides.iter().map(|ride| (&*ride.id, &*ride.driver)), frames.on_frame()).await?;
     let others = rides.iter().flat_map(|ride| std::iter::repeat_n((&*ride.id, &*ride.driver), STREAMS_PER_RIDE - 1));
     let _others = Streams::open(server, others, |_, _| {}).await?;
     let content = "all the way round. ".repeat(CONTENT_LENGTH / 19);
@@ -142,7 +133,7 @@ async fn measure(
     )
     .await?;
     let schedule = LatencyRecorder::new(warmup, INTERVAL)?;
-    recorder.lock().unwrap_or_else(PoisonError::into_inner).replace(schedule.clone());
+    frames.begin(&schedule);
     senders.send(&schedule, messages).await?;
     *base += messages;
     let latency = schedule.result(messages, 1).await.context("the live readers")?;
