@@ -53,3 +53,13 @@ pub struct Caller {
     /// `exp`: the caller's streams end at this time.
     pub expires_at: Time,
 }
+
+impl Caller {
+    /// Returns the caller with the rights of a participant only, for the merged stream: support and service may read every ride,
+    /// but their merged stream has only the rides in which they participate, and each only as long as they participate.
+    #[must_use]
+    pub fn as_participant(&self) -> Self {
+        // A role that gives no access to rides by itself.
+        Self { role: Role::Rider, ..self.clone() }
+    }
+}

@@ -332,6 +332,21 @@ mod tests {
     }
 
     #[test]
+    fn staff_as_participant_has_access_only_to_their_intervals() {
+        let mut ride = snapshot();
+        let support = caller("help", Role::Support).as_participant();
+        assert_eq!(ride.access(&support), None);
+        ride.participants.push(participant("help", RideRole::Driver, 9, Some(15)));
+        let access = ride.access_after(&support, 8).unwrap();
+        assert_eq!((access.from_seq, access.until_seq), (9, Some(15)));
+        assert!(!access.covers(8), "a location from before");
+        let intervals = ride.access_intervals(&support);
+        assert_eq!([8, 9, 15, 16].map(|seq| intervals.contains(seq)), [false, true, true, false]);
+        assert_eq!(ride.left_at(&support), Some(15));
+        assert_eq!(ride.left_at(&caller("help", Role::Support)), None);
+    }
+
+    #[test]
     fn a_participant_sees_the_messages_of_each_of_their_intervals_and_staff_sees_all() {
         let mut ride = snapshot();
         ride.participants.push(participant("first", RideRole::Driver, 15, None));

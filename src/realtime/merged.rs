@@ -45,7 +45,10 @@ pub type TrackPresence = Box<dyn Fn(&RideReader) -> Option<PresenceGuard> + Send
 
 /// A reader of all events of one user.
 pub struct MergedReader {
+    /// Its caller has the rights of a participant only.
     context: Arc<ReadContext>,
+    /// Whether the user receives the drivers' topic: support and service do.
+    includes_drivers: bool,
     track_presence: TrackPresence,
     /// The next item of each topic. Each future owns its topic's reader, and returns it together with the item.
     sources: FuturesUnordered<BoxFuture<'static, SourceItem>>,

@@ -166,6 +166,50 @@ async fn a_resumed_merged_stream_replays_rides_that_began_and_ended_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_merged_stream_of_support_has_a_ride_only_as_long_as_support_participates() {
+    let database = Database::create().await;
+    let server = Server::start(&database).await;
+    let (service, support) = (server.service(), server.support());
+    let (rider, driver) = server.open_ride("ride_1").await;
+    driver.post("rides/ride_1/location", json!({"lat": 52.5, "lng": 13.4})).await.expect(202);
+    rider.send("ride_1", "before").await;
+    let cursor = support.poll_all("").await["cursor"].as_str().unwrap().to_owned();
+    let mut open = live(&support).await;
+    service.put_ride("ride_1", "rider_1", Some(&support.name)).await.expect(200);
+    rider.send("ride_1", "for support").await;
+    service.put_ride("ride_1", "rider_1", Some("driver_1")).await.expect(200);
+    rider.send("ride_1", "after").await;
+    service.broadcast(&[&support.name], json!({"end": true})).await.expect(202);
+
+    // Not the location, which the driver sent before support participated.
+    let expected = ["ride:assigned", "ride:participants", "message:new", "ride:participants", "ride:closed", "notice"];
+    let mut resumed = support.stream_all(TYPES, Some(&cursor)).await.expect(200);
+    let state = resumed.next_sync().await["state"]["rides"].clone();
+    assert_eq!(state, json!({}), "support does not participate any more");
+    for stream in [&mut open, &mut resumed] {
+        let mut received = Vec::new();
+        while received.last().is_none_or(|kind| kind != "notice") {
+            let event = stream.next_event().await;
+            assert_ne!(event.data["content"], "after");
+            received.push(event.kind);
+        }
+        received.retain(|kind| !kind.starts_with("message:d") && !kind.starts_with("presence:"));
+        assert_eq!(received, expected);
+    }
+    // Neither stream has the ride any more. On its own stream, support still sees everything.
+    rider.send("ride_1", "later").await;
+    service.broadcast(&[&support.name], json!({"end": true})).await.expect(202);
+    for stream in [&mut open, &mut resumed] {
+        assert_eq!(stream.next_event().await.kind, "notice");
+    }
+    let mut own = support.stream_from("ride_1", "types=message:new", Some("0")).await.expect(200);
+    own.next_sync().await;
+    for content in ["before", "for support", "after", "later"] {
+        assert_eq!(own.next_of_type("message:new").await.data["content"], content);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replaced_and_reassigned_driver_sees_only_the_events_of_their_intervals() {
     let database = Database::create().await;
     let one = Server::start(&database).await;

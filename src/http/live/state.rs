@@ -135,16 +135,19 @@ impl State {
 
     /// Returns the state as the caller may see it.
     pub(super) fn view(&self, api: &Api, caller: &Caller) -> AnyStateView<'_> {
-        let view = |snapshot| StateView::of(snapshot, caller, &api.hub);
         match self {
             Self::Feed => AnyStateView::None,
-            Self::Ride(snapshot) => AnyStateView::Ride(Box::new(view(snapshot))),
-            Self::All { rides, drivers, .. } => AnyStateView::All {
-                rides: rides.iter().map(|ride| (&ride.ride.id, view(ride))).collect(),
-                drivers: drivers
-                    .as_ref()
-                    .map(|drivers| drivers.iter().filter_map(|driver| driver.as_raw().ok()).collect()),
-            },
+            Self::Ride(snapshot) => AnyStateView::Ride(Box::new(StateView::of(snapshot, caller, &api.hub))),
+            Self::All { rides, drivers, .. } => {
+                let participant = caller.as_participant();
+                let of = |ride| StateView::of(ride, &participant, &api.hub);
+                AnyStateView::All {
+                    rides: rides.iter().map(|ride| (&ride.ride.id, of(ride))).collect(),
+                    drivers: drivers
+                        .as_ref()
+                        .map(|drivers| drivers.iter().filter_map(|driver| driver.as_raw().ok()).collect()),
+                }
+            }
         }
     }
 }

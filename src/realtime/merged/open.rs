@@ -35,7 +35,8 @@ impl MergedReader {
         cursor: Option<MergedCursor>,
         track_presence: TrackPresence,
     ) -> Result<(Self, MergedStart), OpenError> {
-        let context = Arc::new(context);
+        let includes_drivers = context.caller.role.is_staff();
+        let context = Arc::new(ReadContext { caller: context.caller.as_participant(), ..context });
         let user_topic_name = Topic::user(&context.caller.user);
         let mut user_topic = Subscription::register(&context.hub, Arc::clone(&context.store), &user_topic_name);
         let mut open_rides = context.store.open_rides(&context.caller.user, MAX_NAMED_RIDES).await?;
@@ -58,6 +59,7 @@ impl MergedReader {
         }
         let mut merged = Self {
             context: Arc::clone(&context),
+            includes_drivers,
             track_presence,
             sources: FuturesUnordered::new(),
             rides: HashMap::new(),
@@ -116,10 +118,10 @@ impl MergedReader {
 
     /// Reads the drivers' topic, for support and service. Returns the drivers that are available now.
     async fn open_drivers(&mut self) -> Result<Option<Vec<StateUpdate>>, StoreError> {
-        let ReadContext { hub, store, caller, .. } = &*self.context;
-        if !caller.role.is_staff() {
+        if !self.includes_drivers {
             return Ok(None);
         }
+        let ReadContext { hub, store, .. } = &*self.context;
         let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::drivers());
         let drivers = self.drivers().await?;
         subscription.start(0, 0, drivers.as_deref().unwrap_or_default(), true);
@@ -129,9 +131,8 @@ impl MergedReader {
 
     /// Loads the available drivers, for support and service.
     pub async fn drivers(&mut self) -> Result<Option<Vec<StateUpdate>>, StoreError> {
-        let ReadContext { store, caller, .. } = &*self.context;
-        match caller.role.is_staff() {
-            true => store.available_drivers(None, MAX_DRIVERS).await.map(Some),
+        match self.includes_drivers {
+            true => self.context.store.available_drivers(None, MAX_DRIVERS).await.map(Some),
             false => Ok(None),
         }
     }
