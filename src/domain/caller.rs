@@ -55,8 +55,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Returns the caller with the rights of a participant only, for the merged stream: support and service may read every ride,
-    /// but their merged stream has only the rides in which they participate, and each only as long as they participate.
+    /// Returns the caller with the rights of a participant only, for the merged stream. Support and service may read every ride. Their
+    /// merged stream has only the rides in which they participate, and each only as long as they participate.
     #[must_use]
     pub fn as_participant(&self) -> Self {
         // A role that gives no access to rides by itself.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::{Cluster, Database, PgBouncer, Server, TIMEOUT, clock_ahead, ridewire};
+use crate::support::{Cluster, Database, PgBouncer, Server, TIMEOUT, clock_ahead, program, ridewire};
 
 /// A secret in the format of `openssl rand -hex 32`.
 const SECRET: &str = "0b6ad8f7e1c94d25a3b1c0f29e8d7654f3a2b1908c7d6e5f4a3b2c1d0e9f8a7b";
@@ -84,8 +84,7 @@ impl Setup {
             Some(files) => {
                 let mut shell = tokio::process::Command::new("sh");
                 shell.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).kill_on_drop(true);
-                let program = env!("CARGO_BIN_EXE_ridewire");
-                shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), program]);
+                shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]).arg(program());
                 shell
             }
             None => ridewire(),

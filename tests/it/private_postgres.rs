@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::support::{SECRET, TIMEOUT, eventually, ridewire};
+use crate::support::{SECRET, TIMEOUT, eventually, program, ridewire};
 
 /// A data directory. Its Postgres is stopped when the test ends.
 struct Data(TempDir);
@@ -91,7 +91,7 @@ async fn every_termination_signal_also_stops_the_private_postgres() {
     }
     // `nohup` ignores SIGHUP, and the server must respect that.
     let mut kept = Command::new("sh");
-    kept.args(["-c", "trap '' HUP; exec \"$0\"", env!("CARGO_BIN_EXE_ridewire")]).kill_on_drop(true);
+    kept.args(["-c", "trap '' HUP; exec \"$0\""]).arg(program()).kill_on_drop(true);
     let mut server = data.serve(&mut kept);
     listening(&mut server).await;
     signal(&server, Signal::SIGHUP);

@@ -53,7 +53,7 @@ pub use locks::{block_message_insert, lock_ride, lock_topic, until_waiting_for_l
 pub use pgbouncer::PgBouncer;
 pub use receiver::{Received, Receiver, Reply, assert_in_order, tls_for_localhost};
 pub use response::Response;
-pub use server::{SECRET, Server, ridewire};
+pub use server::{SECRET, Server, program, ridewire};
 pub use sse::{Item, Parser};
 pub use standby::Standby;
 pub use stream::{Event, Stream};

@@ -1,5 +1,6 @@
 //! A server: the `ridewire` program as a separate process.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,9 +18,14 @@ use super::{Stream, TIMEOUT, eventually};
 /// The secret that signs the tests' tokens.
 pub const SECRET: &str = "a secret that only the tests use";
 
+/// Returns the path of the program: `$RIDEWIRE_BIN`, or the one that cargo has built with the tests.
+pub fn program() -> OsString {
+    std::env::var_os("RIDEWIRE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_ridewire").into())
+}
+
 /// Returns the command that runs the program: without the environment of the test process, and with a free port.
 pub fn ridewire() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ridewire"));
+    let mut command = Command::new(program());
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("RIDEWIRE_LISTEN", "127.0.0.1:0");
     command.stdin(Stdio::null()).kill_on_drop(true);
