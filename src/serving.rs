@@ -130,7 +130,7 @@ pub async fn serve(
 }
 
 /// A connection whose response is awaited without hyper.
-struct Deferred<S> {
+struct WaitingConnection<S> {
     socket: S,
     /// Bytes after the request, which belong to the next one.
     received: Bytes,
@@ -255,18 +255,18 @@ impl<A: HttpService> Server<A> {
                 TakenOver::Deferred(response) => {
                     // A copy, because hyper's buffer is large even if it is empty.
                     let received = Bytes::from([parts.read_buf, unread].concat());
-                    let deferred = Deferred { socket, received, response, memory };
-                    tasks.spawn(Arc::clone(&self).serve_deferred(watched.clone(), deferred, tasks.clone(), permit));
+                    let waiting = WaitingConnection { socket, received, response, memory };
+                    tasks.spawn(Arc::clone(&self).serve_waiting(watched.clone(), waiting, tasks.clone(), permit));
                 }
             }
         })
     }
 
     /// Waits for the response of a poll and writes it. Then serves the connection as before.
-    async fn serve_deferred<S: AsyncWrite + Unpin>(
+    async fn serve_waiting<S: AsyncWrite + Unpin>(
         self: Arc<Self>,
         watched: SharedSocket,
-        Deferred { mut socket, received, response, memory }: Deferred<S>,
+        WaitingConnection { mut socket, received, response, memory }: WaitingConnection<S>,
         tasks: TaskTracker,
         permit: OwnedSemaphorePermit,
     ) {
