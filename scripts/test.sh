@@ -74,21 +74,19 @@ else
     "$CARGO" test --quiet --no-run
     wait $!
     say "running the suites; their output is in $logs"
+    suite faults rust 4 --test faults &
     {
-        suite faults rust 4 --test faults
         suite lib rust 4 --lib --bins
         suite doc "$CARGO" test --quiet --doc
         suite model optimised test --quiet --test model
-        suite js scripts/js.sh
-        suite contracts scripts/contracts.sh
-    } &
-    {
         suite it rust 8 --test it
-        suite quickstarts scripts/quickstarts.sh
+        suite schedules rust 2 --test schedules
     } &
     {
-        suite schedules rust 2 --test schedules
+        suite js scripts/js.sh
+        suite quickstarts scripts/quickstarts.sh
         suite schemathesis scripts/schemathesis.sh 15 1
+        suite contracts scripts/contracts.sh
     } &
     wait
     # Alone, because on a busy machine streams are late. A page then correctly assumes that a proxy holds the stream back, and polls.

@@ -84,7 +84,6 @@ mod tokens;
 mod toolchain;
 mod traces;
 mod undelivered;
-mod waiting_polls;
 mod webhook_targets;
 mod webhooks;
 mod words;
