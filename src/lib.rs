@@ -30,6 +30,7 @@ pub mod auth;
 pub mod check;
 pub mod cli;
 pub mod config;
+mod deferred;
 mod demo;
 pub mod domain;
 pub mod embedded;

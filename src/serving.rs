@@ -9,14 +9,17 @@
 //! - A shutdown lets requests in progress finish, then closes the remaining connections.
 //!
 //! The accept loop is our own, around hyper, to reduce the cost of an idle stream. salvo's server prepares each connection for HTTP/2 and
-//! upgrades, and hyper keeps buffers for later responses (docs/explanation/experiments.md). So an event stream is taken over from hyper
-//! where that is possible (`handover`). HTTP/2 is used if TLS negotiates it.
+//! upgrades, and hyper keeps buffers for later responses (docs/explanation/experiments.md). So event streams and waiting polls are taken
+//! over from hyper where that is possible (`handover`). HTTP/2 is used if TLS negotiates it.
 
+mod binding;
 mod coalescing;
 mod handover;
 mod idle;
+mod open_files;
 mod rejected;
 mod shared_socket;
+mod taken_over;
 mod tls;
 mod tracked_body;
 
@@ -26,40 +29,39 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service as HyperService;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use salvo::Service;
 use salvo::conn::{ConnCtrl, StraightStream};
 use salvo::fuse::FuseConfig;
 use salvo::http::ResBody;
 use salvo::http::uri::Scheme;
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+use tokio::io::AsyncWrite;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::binding::{BoundSocket, bind};
 use self::coalescing::CoalescingSocket;
-use self::handover::{FlushTracker, HandoverService, HandoverSlot, StreamWriter};
+use self::handover::{HandoverService, HandoverSlot, HyperSocket, TakenOver};
 use self::idle::{IdleService, OpenResponses};
+pub use self::open_files::{raise_file_limit, required_files};
 use self::rejected::log_rejected;
 use self::shared_socket::SharedSocket;
+use self::taken_over::{DeferredResponse, StreamWriter};
 pub use self::tls::{Certificate, TlsError};
 use self::tracked_body::{ConnectionMemory, TrackingService};
 
 use crate::config::LimitSettings;
 use crate::memory::Memory;
-
-/// The length of the accept queue. It is long, so that many streams can reconnect at once.
-const BACKLOG: u32 = 4_096;
-
-/// Open files other than connections: the database, the log, and more.
-const OTHER_FILES: u64 = 1_000;
 
 /// The pause after an error of `accept`, such as no free file descriptor. Some connections must be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -127,6 +129,15 @@ pub async fn serve(
     Server::new(handler, tls, limits, Arc::clone(memory), shutdown).run(listener).await;
 }
 
+/// A connection whose response is awaited without hyper.
+struct WaitingConnection<S> {
+    socket: S,
+    /// Bytes after the request, which belong to the next one.
+    received: Bytes,
+    response: DeferredResponse,
+    memory: ConnectionMemory,
+}
+
 impl<A: HttpService> Server<A> {
     fn new(
         handler: A,
@@ -170,8 +181,13 @@ impl<A: HttpService> Server<A> {
                         // Two kinds of tasks: the future of a plain connection must not be as large as that of a TLS connection.
                         match server.tls.clone() {
                             None => {
-                                let spawner = tasks.clone();
-                                drop(tasks.spawn(async move { server.serve_plain(socket, spawner, permit).await }));
+                                server.set_user_timeout(&socket);
+                                drop(tasks.spawn(server.serve_plain(
+                                    SharedSocket::new(socket),
+                                    Bytes::new(),
+                                    tasks.clone(),
+                                    permit,
+                                )));
                             }
                             Some(certificate) => drop(tasks.spawn(async move {
                                 server.serve_tls(socket, &certificate).await;
@@ -192,40 +208,78 @@ impl<A: HttpService> Server<A> {
         tasks.wait().await;
     }
 
-    /// Serves a connection without TLS. If a response is an event stream, the connection is taken over from hyper.
-    async fn serve_plain(self: Arc<Self>, socket: TcpStream, tasks: TaskTracker, permit: OwnedSemaphorePermit) {
-        self.set_user_timeout(&socket);
-        let slot = Arc::new(HandoverSlot::default());
-        let watched = SharedSocket::new(socket);
-        let socket = self.with_write_timeout(CoalescingSocket::new(watched.clone()));
-        let socket = TokioIo::new(FlushTracker::new(socket, Arc::clone(&slot)));
-        let memory = ConnectionMemory::new(&self.memory);
-        let handler = HandoverService::new(self.handler.clone(), Arc::clone(&slot), memory.clone());
-        let mut connection = self.http1.serve_connection(socket, handler);
-        let mut closed = pin!(watched.closed());
-        let mut graceful = pin!(self.shutdown.graceful.cancelled());
-        let mut is_stopping = false;
-        let stream = loop {
-            tokio::select! {
-                stream = slot.next_stream(&mut connection) => break stream,
-                () = graceful.as_mut(), if !is_stopping => {
-                    is_stopping = true;
-                    Pin::new(&mut connection).graceful_shutdown();
+    /// Serves a connection without TLS. If a response is an event stream or a poll that waits, the connection is taken over from hyper.
+    /// Boxed, because after a poll the connection is served again.
+    fn serve_plain(
+        self: Arc<Self>,
+        watched: SharedSocket,
+        received: Bytes,
+        tasks: TaskTracker,
+        permit: OwnedSemaphorePermit,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let slot = Arc::new(HandoverSlot::default());
+            let socket = self.with_write_timeout(CoalescingSocket::new(watched.clone()));
+            let socket = TokioIo::new(HyperSocket::new(socket, received, Arc::clone(&slot)));
+            let memory = ConnectionMemory::new(&self.memory);
+            let handler = HandoverService::new(self.handler.clone(), Arc::clone(&slot), memory.clone());
+            let mut connection = self.http1.serve_connection(socket, handler);
+            let mut closed = pin!(watched.closed());
+            let mut graceful = pin!(self.shutdown.graceful.cancelled());
+            let mut is_stopping = false;
+            let taken_over = loop {
+                tokio::select! {
+                    taken_over = slot.next(&mut connection) => break taken_over,
+                    () = graceful.as_mut(), if !is_stopping => {
+                        is_stopping = true;
+                        Pin::new(&mut connection).graceful_shutdown();
+                    }
+                    () = self.shutdown.immediate.cancelled() => break None,
+                    () = memory.evicted.cancelled() => break None,
+                    () = closed.as_mut() => break None,
                 }
-                () = self.shutdown.immediate.cancelled() => break None,
-                () = memory.evicted.cancelled() => break None,
-                () = closed.as_mut() => break None,
-            }
-        };
-        if let Some(stream) = stream {
-            let socket = connection.into_parts().io.into_inner().into_inner();
-            let mut stream = StreamWriter::new(socket, stream, memory);
-            let immediate = self.shutdown.immediate.clone();
+            };
+            let Some(taken_over) = taken_over else { return };
+            let parts = connection.into_parts();
+            let (socket, unread) = parts.io.into_inner().into_parts();
             // In a task of its own, because this future is as large as a connection of hyper's.
-            tasks.spawn(async move {
-                immediate.run_until_cancelled(stream.write()).await;
-                drop(permit);
-            });
+            match taken_over {
+                TakenOver::Stream(response) => {
+                    let mut stream = StreamWriter::new(socket, response, memory);
+                    let immediate = self.shutdown.immediate.clone();
+                    tasks.spawn(async move {
+                        immediate.run_until_cancelled(stream.write()).await;
+                        drop(permit);
+                    });
+                }
+                TakenOver::Deferred(response) => {
+                    // A copy, because hyper's buffer is large even if it is empty.
+                    let received = Bytes::from([parts.read_buf, unread].concat());
+                    let waiting = WaitingConnection { socket, received, response, memory };
+                    tasks.spawn(Arc::clone(&self).serve_waiting(watched.clone(), waiting, tasks.clone(), permit));
+                }
+            }
+        })
+    }
+
+    /// Waits for the response of a poll and writes it. Then serves the connection as before.
+    async fn serve_waiting<S: AsyncWrite + Unpin>(
+        self: Arc<Self>,
+        watched: SharedSocket,
+        WaitingConnection { mut socket, received, response, memory }: WaitingConnection<S>,
+        tasks: TaskTracker,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let is_kept = tokio::select! {
+            written = response.write(&mut socket, &memory, &self.shutdown.graceful) => written.unwrap_or(false),
+            () = self.shutdown.immediate.cancelled() => false,
+            () = memory.evicted.cancelled() => false,
+            () = watched.closed() => false,
+        };
+        drop(socket);
+        match is_kept {
+            true => drop(tasks.spawn(Arc::clone(&self).serve_plain(watched, received, tasks.clone(), permit))),
+            false => watched.discard_received(),
         }
     }
 
@@ -305,60 +359,6 @@ impl<A: HttpService> Server<A> {
         let fuse = FuseConfig::disabled().with_write_stall_timeout(self.write_timeout);
         StraightStream::new(socket, Some(fuse), self.control.clone(), None)
     }
-}
-
-/// Raises the limit of open files to what this number of connections needs, as far as the kernel allows. The initial limit of a login or
-/// service, mostly 1,024, is meant for programs that use `select`.
-pub fn raise_file_limit(connections: usize) {
-    let wanted = required_files(connections);
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| match wanted.min(hard) {
-        enough if enough > soft => setrlimit(Resource::RLIMIT_NOFILE, enough, hard),
-        _ => Ok(()),
-    });
-    if let Err(error) = raised {
-        tracing::warn!(%error, "limit of open files could not be raised");
-    }
-}
-
-/// Returns how many open files this number of connections needs.
-pub fn required_files(connections: usize) -> u64 {
-    u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES)
-}
-
-/// A bound address. The kernel rejects connections until it [listens](BoundSocket::listen), instead of queueing them.
-#[derive(Debug)]
-pub struct BoundSocket(TcpSocket);
-
-impl BoundSocket {
-    /// Returns the bound address.
-    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    /// Starts to listen.
-    pub fn listen(self) -> std::io::Result<TcpListener> {
-        self.0.listen(BACKLOG)
-    }
-}
-
-/// Binds an address. `TCP_NODELAY` is set; accepted sockets inherit it on Linux.
-pub async fn bind(address: &str) -> std::io::Result<BoundSocket> {
-    let mut last = std::io::Error::other("the host name has no address");
-    for candidate in lookup_host(address).await? {
-        match bind_one(candidate) {
-            Ok(bound) => return Ok(bound),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn bind_one(address: SocketAddr) -> std::io::Result<BoundSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.set_nodelay(true)?;
-    socket.bind(address)?;
-    Ok(BoundSocket(socket))
 }
 
 /// Reloads the certificate when its files change. Without a certificate, it never returns.

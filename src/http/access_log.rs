@@ -69,12 +69,23 @@ impl AccessLogEntry {
                 res.body(ResBody::stream(frames));
             }
             body => {
-                self.state = EntryState::Logged;
-                self.log(status, elapsed, "request completed");
-                self.metrics.requests.completed(self.method, &self.route, status, elapsed);
+                self.complete(status, elapsed);
                 res.body(body);
             }
         }
+    }
+
+    /// Logs a deferred response, which is not an event stream.
+    pub(super) fn respond_deferred(mut self, status: u16) {
+        let elapsed = self.started.elapsed();
+        self.metrics.requests.responded(self.method, &self.route, status);
+        self.complete(status, elapsed);
+    }
+
+    fn complete(&mut self, status: u16, elapsed: Duration) {
+        self.state = EntryState::Logged;
+        self.log(status, elapsed, "request completed");
+        self.metrics.requests.completed(self.method, &self.route, status, elapsed);
     }
 
     fn log(&self, status: u16, elapsed: Duration, event: &'static str) {

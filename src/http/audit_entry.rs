@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use salvo::http::{Method, StatusCode};
+use salvo::http::Method;
 use salvo::{Depot, FlowCtrl, Handler, Request, Response, async_trait};
 use uuid::Uuid;
 
@@ -16,6 +16,7 @@ use super::operations::ApiOperation;
 use super::params::query;
 use super::request_id::RequestId;
 use crate::audit::AuditLog;
+use crate::deferred;
 use crate::domain::{Caller, MessageId, RideId, Time};
 use crate::store::AuditEntry;
 
@@ -79,10 +80,13 @@ pub(super) struct Audited;
 impl Handler for Audited {
     async fn handle(&self, req: &mut Request, depot: &mut Depot, res: &mut Response, ctrl: &mut FlowCtrl) {
         ctrl.call_next(req, depot, res).await;
-        if let Ok(mut pending) = depot.remove_typed::<PendingEntry>()
-            && let Some(entry) = &mut pending.entry
-        {
-            entry.status = Some(res.status_code.unwrap_or(StatusCode::OK).as_u16());
+        if let Ok(mut pending) = depot.remove_typed::<PendingEntry>() {
+            // A poll that its client abandons drops the entry without a status.
+            deferred::on_status(res, move |status| {
+                if let Some(entry) = &mut pending.entry {
+                    entry.status = Some(status);
+                }
+            });
         }
     }
 }

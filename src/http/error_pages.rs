@@ -18,17 +18,17 @@ const PATH: &str = "/docs/errors";
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Returns the URL of a code's page. `public` is the configured prefix. Without it, the URL has the request's scheme and host;
-/// without a valid host, it is relative.
-pub(super) fn url(req: &Request, public: Option<&str>, code: &str) -> String {
+/// Returns the URL of the pages, to which a code is appended. `public` is the configured prefix. Without it, the URL has the request's
+/// scheme and host; without a valid host, it is relative.
+pub(super) fn base_url(req: &Request, public: Option<&str>) -> String {
     if let Some(public) = public {
-        return format!("{}{PATH}/{code}", public.trim_end_matches('/'));
+        return format!("{}{PATH}/", public.trim_end_matches('/'));
     }
     let forwarded = req.headers().get(X_FORWARDED_PROTO).is_some_and(|scheme| scheme == "https");
     let scheme = if forwarded || *req.scheme() == Scheme::HTTPS { "https" } else { "http" };
     match host(req) {
-        Some(host) => format!("{scheme}://{host}{PATH}/{code}"),
-        None => format!("{PATH}/{code}"),
+        Some(host) => format!("{scheme}://{host}{PATH}/"),
+        None => format!("{PATH}/"),
     }
 }
 

@@ -204,26 +204,39 @@ fn challenge(error: Option<TokenError>) -> HeaderValue {
     HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer"))
 }
 
-#[async_trait]
-impl Writer for ApiError {
-    async fn write(self, req: &mut Request, depot: &mut Depot, res: &mut Response) {
-        let (status, code, title) = table(&self);
-        let api = depot.get_typed::<Arc<Api>>().ok();
-        if let Some(api) = api {
+/// What a problem says about its request. It can be written after the request has gone.
+pub(super) struct ProblemContext {
+    api: Option<Arc<Api>>,
+    request_id: RequestId,
+    /// The URL of the pages of errors.
+    pages: String,
+}
+
+impl ProblemContext {
+    /// Returns the context of a request.
+    pub(super) fn of(req: &Request, depot: &Depot) -> Self {
+        let api = depot.get_typed::<Arc<Api>>().ok().cloned();
+        let pages = error_pages::base_url(req, api.as_ref().and_then(|api| api.public_url.as_deref()));
+        Self { api, request_id: RequestId::of(depot), pages }
+    }
+
+    /// Writes an error.
+    pub(super) fn write(&self, error: ApiError, res: &mut Response) {
+        let (status, code, title) = table(&error);
+        if let Some(api) = &self.api {
             api.metrics.api_errors.with_label_values(&[code]).inc();
-            if matches!(self, Self::Domain(Error::TooManyQueuedWrites)) {
+            if matches!(error, ApiError::Domain(Error::TooManyQueuedWrites)) {
                 api.metrics.rejected("write_queue");
             }
         }
-        let page = error_pages::url(req, api.and_then(|api| api.public_url.as_deref()), code);
-        let challenge = match &self {
-            Self::Unauthorized(error) => Some(challenge(*error)),
+        let challenge = match &error {
+            ApiError::Unauthorized(error) => Some(challenge(*error)),
             _ => None,
         };
-        let request_id = RequestId::of(depot);
-        let detail = match &self {
+        let Self { request_id, pages, .. } = self;
+        let detail = match &error {
             // The cause is logged, and not sent to the client.
-            Self::Store(error) => {
+            ApiError::Store(error) => {
                 if status == StatusCode::INTERNAL_SERVER_ERROR {
                     tracing::error!(%error, request.id = %request_id, "request failed");
                 } else {
@@ -233,23 +246,30 @@ impl Writer for ApiError {
             }
             other => other.to_string(),
         };
-        let retry = match &self {
-            Self::TooMany { seconds, .. } => Some(HeaderValue::from(*seconds)),
-            Self::Domain(Error::TooManyQueuedWrites) => Some(HeaderValue::from(1)),
+        let retry = match &error {
+            ApiError::TooMany { seconds, .. } => Some(HeaderValue::from(*seconds)),
+            ApiError::Domain(Error::TooManyQueuedWrites) => Some(HeaderValue::from(1)),
             _ => (status == StatusCode::SERVICE_UNAVAILABLE).then(retry_after),
         };
-        let extensions = extensions(code, request_id.to_string(), self);
+        let (page, extensions) = (format!("{pages}{code}"), extensions(code, request_id.to_string(), error));
         res.render(Problem::new(status).kind(page).title(title).detail(detail).with_extensions(extensions));
         if let Some(retry) = retry {
             res.headers_mut().insert(RETRY_AFTER, retry);
         }
-        // The rest of the body is not read, so the connection cannot carry another request.
-        if status == StatusCode::PAYLOAD_TOO_LARGE && req.version() < Version::HTTP_2 {
-            res.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         if let Some(challenge) = challenge {
             res.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
+    }
+}
+
+#[async_trait]
+impl Writer for ApiError {
+    async fn write(self, req: &mut Request, depot: &mut Depot, res: &mut Response) {
+        // The rest of a large body is not read, so the connection cannot carry another request.
+        if matches!(self, Self::BodyTooLarge) && req.version() < Version::HTTP_2 {
+            res.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        ProblemContext::of(req, depot).write(self, res);
     }
 }
 

@@ -11,6 +11,7 @@ use super::metrics::Metrics;
 use super::rate_limit::RateLimitStatus;
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::security::set_security_headers;
+use crate::deferred;
 use crate::traces::RequestSpan;
 
 /// Starts the span of an API request, where it is sampled.
@@ -46,10 +47,20 @@ impl Handler for RequestTracing {
         if let Ok(rate_limit) = depot.get_typed::<RateLimitStatus>() {
             rate_limit.write(res.headers_mut());
         }
-        let status = res.status_code.map_or(200, |status| status.as_u16());
-        if let Some(span) = span {
-            span.set_response(id.as_str(), status);
+        let set_response = move |status| {
+            if let Some(span) = span {
+                span.set_response(id.as_str(), status);
+            }
+        };
+        if deferred::is_deferred(res) {
+            deferred::on_status(res, move |status| {
+                set_response(status);
+                entry.respond_deferred(status);
+            });
+            return;
         }
+        let status = res.status_code.map_or(200, |status| status.as_u16());
+        set_response(status);
         entry.respond(status, res);
     }
 }

@@ -1,4 +1,4 @@
-//! A socket that hyper reads and writes, while its end is watched.
+//! A socket that one owner reads and writes, while its end is watched.
 //!
 //! hyper notices that a client has gone when it reads. It does not read while a request is in progress and bytes of the next one lie in
 //! its buffer. So the requests of a client that has sent several and gone would run on, each with the memory of its response.
@@ -34,6 +34,18 @@ impl SharedSocket {
                 return;
             }
             sleep(CHECK_INTERVAL).await;
+        }
+    }
+
+    /// Discards bytes that the client has sent and nobody will read. If they stayed unread, the kernel would reset the connection when it
+    /// is closed, and the client might lose the response (RFC 9112, section 9.6).
+    pub(super) fn discard_received(&self) {
+        let mut bytes = [0; 4 * 1024];
+        // Bounded: a client that goes on sending has not read the response's `Connection: close`.
+        for _ in 0..16 {
+            if !matches!(self.0.try_read(&mut bytes), Ok(1..)) {
+                return;
+            }
         }
     }
 }

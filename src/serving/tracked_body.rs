@@ -17,10 +17,11 @@ use salvo::http::ResBody;
 use tokio_util::sync::CancellationToken;
 
 use super::HttpService;
+use crate::deferred::completed;
 use crate::memory::{Memory, MemoryReservation};
 
 /// The largest chunk that hyper receives at once. The rest of a large body waits here, so its reservation shrinks as the client reads.
-const MAX_CHUNK: usize = 16 * 1024;
+pub(super) const MAX_CHUNK: usize = 16 * 1024;
 
 /// Smaller bodies reserve no memory. Most responses are smaller, and a connection has only one of them.
 const SMALL: usize = 1024;
@@ -146,6 +147,6 @@ impl<A: HttpService> Service<Request<Incoming>> for TrackingService<A> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (response, memory) = (self.inner.call(request), self.memory.clone());
-        async move { Ok(memory.track(response.await?)) }.boxed()
+        async move { Ok(memory.track(completed(response.await?).await)) }.boxed()
     }
 }

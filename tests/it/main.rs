@@ -84,6 +84,7 @@ mod tokens;
 mod toolchain;
 mod traces;
 mod undelivered;
+mod waiting_polls;
 mod webhook_targets;
 mod webhooks;
 mod words;

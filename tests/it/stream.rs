@@ -272,17 +272,20 @@ async fn none_is_open(server: &Server) {
     .await;
 }
 
-/// Checks both implementations: a stream over HTTP/1.1, which takes the socket over from hyper, and a poll, which hyper
-/// handles. A client that half-closes its connection counts as disconnected.
+/// Checks both implementations: over HTTP/1.1 the socket is taken over from hyper, over HTTP/1.0 it is not. A client that half-closes its
+/// connection counts as disconnected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_half_closes_its_connection_is_disconnected_immediately() {
     let database = Database::create().await;
     // No heartbeat is sent meanwhile that would detect it.
     let server = Server::start_with(&database, &[("RIDEWIRE_HEARTBEAT", "10m")]).await;
     let (_, driver) = server.open_ride("ride_1").await;
-    for (path, version, is_stream) in
-        [("events", "HTTP/1.1", true), ("events", "HTTP/1.0", true), ("poll?after=1&wait=55", "HTTP/1.1", false)]
-    {
+    for (path, version, is_stream) in [
+        ("events", "HTTP/1.1", true),
+        ("events", "HTTP/1.0", true),
+        ("poll?after=1&wait=55", "HTTP/1.1", false),
+        ("poll?after=1&wait=55", "HTTP/1.0", false),
+    ] {
         let mut connection = TcpStream::connect(server.address()).await.unwrap();
         let head = format!("GET /api/v1/messages/rides/ride_1/{path} {version}\r\nHost: x\r\nAuthorization: Bearer");
         connection.write_all(format!("{head} {}\r\n\r\n", driver.token).as_bytes()).await.unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use salvo::http::Method;
 use salvo::oapi::endpoint;
-use salvo::{Request, Response, Writer as _};
+use salvo::{Depot, Request, Response, Writer as _};
 
 use super::poll::{self, PAGE, PollResult};
 use super::reader::Cursor;
@@ -16,6 +16,7 @@ use crate::domain::{Error, Role, Seq};
 use crate::http::api_error::ApiError;
 use crate::http::context::Api;
 use crate::http::params::{digits, number, query};
+use crate::http::problem::ProblemContext;
 use crate::http::schema;
 use crate::http::session::{LiveSession, Session};
 use crate::realtime::FeedReader;
@@ -84,6 +85,7 @@ pub(in crate::http) async fn stream_feed(
 pub(in crate::http) async fn poll_feed(
     session: LiveSession,
     req: &mut Request,
+    depot: &mut Depot,
     res: &mut Response,
 ) -> Result<(), ApiError> {
     let Session { caller, api, .. } = session.for_all()?;
@@ -99,11 +101,14 @@ pub(in crate::http) async fn poll_feed(
     }
     let (mut reader, opened) = FeedReader::open(&api.hub, &api.store, after, || relay.wake_now()).await?;
     let mut result = PollResult::of(opened.resumed, opened.gap.map(|gap| (gap.into(), Cursor::Seq(gap.to))));
-    if opened.resumed || opened.gap.is_some() {
-        result.collect(&mut reader, &api, &params).await?;
-    }
-    let cursor = result.next_from().unwrap_or_else(|| Cursor::Seq(reader.cursor().max(opened.cursor)));
-    result.respond((&api, &caller, admitted), &reader, &cursor, &State::Feed, res)
+    poll::respond_later(res, ProblemContext::of(req, depot), async move {
+        if opened.resumed || opened.gap.is_some() {
+            result.collect(&mut reader, &api, &params).await?;
+        }
+        let cursor = result.next_from().unwrap_or_else(|| Cursor::Seq(reader.cursor().max(opened.cursor)));
+        result.respond((&api, &caller, admitted), &reader, &cursor, &State::Feed)
+    });
+    Ok(())
 }
 
 /// Returns the relay of the feed, if the caller may read the feed.

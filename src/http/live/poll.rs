@@ -1,26 +1,32 @@
 //! `GET …/poll`: long polling, one iteration of the reader's loop with a timeout.
 
+mod params;
+
 use std::time::Duration;
 
-use salvo::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use futures_util::TryFutureExt;
+use salvo::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use salvo::http::{Method, StatusCode};
 use salvo::oapi::endpoint;
-use salvo::{Request, Response, Writer as _};
+use salvo::{Depot, Request, Response, Writer as _};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
-use super::acknowledged::{Acknowledged, Page};
+pub(super) use self::params::PollParams;
+use super::acknowledged::Page;
 use super::delivery_record;
 use super::reader::{Cursor, EventWithCursor, Reader, StreamItem, record_spans};
-use super::request::{acknowledge, filter, merged_cursor, open_ride, track_merged_presence};
+use super::request::{acknowledge, merged_cursor, open_ride, track_merged_presence};
 use super::state::{AnyStateView, GapView, State};
-use crate::domain::{Caller, Error, Filter, RideId, RideSnapshot, Seq, Time};
+use crate::deferred;
+use crate::domain::{Caller, Error, RideId, RideSnapshot, Seq};
 use crate::http::api_error::ApiError;
 use crate::http::body::render_with_guard;
 use crate::http::context::{Api, ConnectionGuard};
 use crate::http::metrics::Transport;
-use crate::http::params::{RidePath, number, query, seq};
+use crate::http::params::{RidePath, query, seq};
+use crate::http::problem::ProblemContext;
 use crate::http::schema;
 use crate::http::session::{LiveSession, Session};
 use crate::realtime::{CloseReason, MergedReader};
@@ -28,15 +34,8 @@ use crate::realtime::{CloseReason, MergedReader};
 /// The largest number of events in a response.
 pub(super) const PAGE: usize = 500;
 
-/// How long a poll waits by default, and at most, in seconds.
-const DEFAULT_WAIT: u64 = 25;
-const MAX_WAIT: u64 = 55;
-
 /// How long the rest of a page may take to load from the log.
 const FILL_TIMEOUT: Duration = Duration::from_millis(500);
-
-const PREFER: HeaderName = HeaderName::from_static("prefer");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 #[derive(Serialize)]
 struct EventView<'a> {
@@ -95,6 +94,7 @@ pub(in crate::http) async fn poll_ride(
     session: LiveSession,
     ride: RidePath,
     req: &mut Request,
+    depot: &mut Depot,
     res: &mut Response,
 ) -> Result<(), ApiError> {
     let RidePath(ride) = ride;
@@ -112,26 +112,35 @@ pub(in crate::http) async fn poll_ride(
     {
         params.acknowledged.note(&opened.snapshot, up_to);
     }
-    let _presence =
+    let presence =
         (api.track_presence(&reader, params.presence_ttl), api.track_driver_presence(&caller, params.presence_ttl));
     let mut result = PollResult::of(opened.resumed, opened.gap.map(|gap| (gap.into(), Cursor::Seq(gap.to))));
     result.closed = opened.is_closed;
     let mut cursor = opened.cursor;
     result.closed |= opened.gap.is_some() && has_ended(&opened.snapshot, &caller, cursor);
-    let mut state = State::Ride(Box::new(opened.snapshot));
     // If the cursor is absent or past the log's end, the response contains only the state.
-    if (opened.resumed || result.gap.is_some()) && !result.closed {
-        result.collect(&mut reader, &api, &params).await?;
-        // The cursor after the returned events, not the one to which the filter has advanced.
-        cursor = match result.next_from {
-            Some(Cursor::Seq(seq)) => seq,
-            _ => cursor.max(reader.cursor()),
+    let waits = (opened.resumed || result.gap.is_some()) && !result.closed;
+    // A poll that waits needs a newer state anyway.
+    let snapshot = (!waits).then(|| Box::new(opened.snapshot));
+    respond_later(res, ProblemContext::of(req, depot), async move {
+        let _presence = presence;
+        let snapshot = match snapshot {
+            Some(snapshot) => snapshot,
+            None => {
+                result.collect(&mut reader, &api, &params).await?;
+                // The cursor after the returned events, not the one to which the filter has advanced.
+                cursor = match result.next_from {
+                    Some(Cursor::Seq(seq)) => seq,
+                    _ => cursor.max(reader.cursor()),
+                };
+                let snapshot = Box::pin(reader.snapshot()).await?;
+                result.closed |= has_ended(&snapshot, &caller, cursor);
+                Box::new(snapshot)
+            }
         };
-        let snapshot = reader.snapshot().await?;
-        result.closed |= has_ended(&snapshot, &caller, cursor);
-        state = State::Ride(Box::new(snapshot));
-    }
-    result.respond((&api, &caller, admitted), &reader, &cursor, &state, res)
+        result.respond((&api, &caller, admitted), &reader, &cursor, &State::Ride(snapshot))
+    });
+    Ok(())
 }
 
 /// Poll all my events
@@ -151,6 +160,7 @@ pub(in crate::http) async fn poll_ride(
 pub(in crate::http) async fn poll_all(
     session: LiveSession,
     req: &mut Request,
+    depot: &mut Depot,
     res: &mut Response,
 ) -> Result<(), ApiError> {
     let Session { caller, api, .. } = session.for_all()?;
@@ -162,7 +172,7 @@ pub(in crate::http) async fn poll_all(
         head(res);
         return Ok(());
     }
-    let _presence = api.track_driver_presence(&caller, params.presence_ttl);
+    let presence = api.track_driver_presence(&caller, params.presence_ttl);
     let track_presence = track_merged_presence(&api, params.presence_ttl);
     let (mut merged, opened) = MergedReader::open(api.read_context(&caller), after, track_presence).await?;
     for (snapshot, seq) in &opened.rides {
@@ -172,54 +182,45 @@ pub(in crate::http) async fn poll_all(
     }
     let gap = opened.gap.map(|(topic, gap)| (GapView::of(&topic, gap), Cursor::Merged(merged.cursor())));
     let mut result = PollResult::of(opened.resumed, gap);
-    let rides = opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect();
-    let mut state = State::All { rides, drivers: opened.drivers, omitted: merged.omitted().to_vec() };
-    if has_cursor && (opened.resumed || result.gap.is_some()) {
-        result.collect(&mut merged, &api, &params).await?;
-        state = merged.state().await?;
-    }
-    let cursor = result.next_from().unwrap_or_else(|| Cursor::Merged(merged.cursor()));
-    result.respond((&api, &caller, admitted), &merged, &cursor, &state, res)
+    let waits = has_cursor && (opened.resumed || result.gap.is_some());
+    let state = (!waits).then(|| {
+        let rides = opened.rides.into_iter().map(|(snapshot, _)| snapshot).collect();
+        State::All { rides, drivers: opened.drivers, omitted: merged.omitted().to_vec() }
+    });
+    respond_later(res, ProblemContext::of(req, depot), async move {
+        let _presence = presence;
+        let state = match state {
+            Some(state) => state,
+            None => {
+                result.collect(&mut merged, &api, &params).await?;
+                Box::pin(merged.state()).await?
+            }
+        };
+        let cursor = result.next_from().unwrap_or_else(|| Cursor::Merged(merged.cursor()));
+        result.respond((&api, &caller, admitted), &merged, &cursor, &state)
+    });
+    Ok(())
+}
+
+/// Responds when the result of a poll is complete. The connection may wait for it without hyper ([`deferred`]).
+pub(super) fn respond_later(
+    res: &mut Response,
+    problems: ProblemContext,
+    result: impl Future<Output = Result<Response, ApiError>> + Send + 'static,
+) {
+    // Combinators, because an async block would hold `result` twice: before and while it is awaited.
+    let or_problem = result.unwrap_or_else(move |error| {
+        let mut res = Response::new();
+        problems.write(error, &mut res);
+        res
+    });
+    deferred::defer(res, or_problem);
 }
 
 /// Returns whether a reader has received all events that it may see: its access has ended, or the ride is closed.
 fn has_ended(snapshot: &RideSnapshot, caller: &Caller, cursor: Seq) -> bool {
     let end = snapshot.left_at(caller).or_else(|| snapshot.ride.closed_at.map(|_| snapshot.head));
     end.is_some_and(|end| cursor >= end)
-}
-
-/// The parameters of a poll.
-pub(super) struct PollParams {
-    filter: Filter,
-    deadline: Instant,
-    /// The largest number of events in the response.
-    pub(super) limit: usize,
-    /// The user that polls. The poll ends when this login does.
-    caller: Caller,
-    /// How long the user is still present after the poll: the wait of the next poll, and the grace period.
-    presence_ttl: Duration,
-    /// The deliveries that the poll's cursor acknowledges.
-    acknowledged: Acknowledged,
-}
-
-impl PollParams {
-    pub(super) fn parse(req: &Request, res: &mut Response, api: &Api, caller: &Caller) -> Result<Self, Error> {
-        let wait = match number(req, "wait", 0..=MAX_WAIT)? {
-            Some(wait) => wait,
-            None => match preferred_wait(req.headers()) {
-                Some(wait) => {
-                    res.headers_mut().insert(PREFERENCE_APPLIED, preference_applied(wait));
-                    wait
-                }
-                None => DEFAULT_WAIT,
-            },
-        };
-        let wait = Duration::from_secs(wait);
-        let left = caller.expires_at.since(Time::now());
-        let deadline = Instant::now() + wait.min(left);
-        let (presence_ttl, acknowledged) = (api.limits.presence_grace + wait, Acknowledged::by(caller));
-        Ok(Self { filter: filter(req), deadline, limit: PAGE, caller: caller.clone(), presence_ttl, acknowledged })
-    }
 }
 
 impl PollResult {
@@ -318,8 +319,7 @@ impl PollResult {
         reader: &impl Reader,
         cursor: &impl ToString,
         state: &State,
-        res: &mut Response,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Response, ApiError> {
         api.require_memory()?;
         record_spans(&self.page.events, api, Transport::Poll);
         delivery_record::record(&self.page.events, reader, caller, api, Transport::Poll);
@@ -333,9 +333,11 @@ impl PollResult {
             omitted: state.omitted(),
             closed: self.closed,
         };
+        let mut res = Response::new();
         res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         // The connection guard is held until the client has received the response.
-        render_with_guard(&response, admitted, res)
+        render_with_guard(&response, admitted, &mut res)?;
+        Ok(res)
     }
 }
 
@@ -349,35 +351,4 @@ pub(super) fn head(res: &mut Response) {
 fn view(event: &EventWithCursor) -> Result<EventView<'_>, Error> {
     let data = serde_json::from_str(event.event.data()).map_err(|_| Error::Internal)?;
     Ok(EventView { id: event.cursor.to_string(), r#type: event.event.kind.as_str(), data })
-}
-
-/// Parses `Prefer: wait=10` among other preferences. An unusable preference is ignored (RFC 7240, section 2).
-fn preferred_wait(headers: &HeaderMap) -> Option<u64> {
-    let values = headers.get_all(PREFER).into_iter().filter_map(|value| value.to_str().ok());
-    let mut preferences = values.flat_map(|value| value.split(',')).filter_map(|one| one.split(';').next());
-    let wait = preferences.find_map(|one| {
-        let (name, value) = one.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').to_owned())
-    })?;
-    wait.parse().ok().filter(|seconds| *seconds <= MAX_WAIT)
-}
-
-fn preference_applied(wait: u64) -> HeaderValue {
-    HeaderValue::try_from(format!("wait={wait}")).unwrap_or(HeaderValue::from_static("wait"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unusable_preference_is_ignored() {
-        let wait =
-            |prefer: &'static str| preferred_wait(&HeaderMap::from_iter([(PREFER, HeaderValue::from_static(prefer))]));
-        assert_eq!(wait("wait=10"), Some(10));
-        assert_eq!(wait("respond-async, Wait = \"7\"; x=y"), Some(7));
-        for unusable in ["wait", "wait=", "wait=-1", "wait=56", "wait=x", "handling=lenient"] {
-            assert_eq!(wait(unusable), None, "{unusable}");
-        }
-    }
 }
