@@ -14,14 +14,15 @@ export const launch = () => chromium.launch({ executablePath: process.env.CHROMI
 export const WIDE = { width: 1440, height: 900 };
 export const NARROW = { width: 390, height: 844 };
 
-/** Opens a page and collects its errors. */
-export async function open(browser, url, options = {}) {
+/** Opens a page and collects its errors. `init` is a function and its argument; each page calls it before its own scripts. */
+export async function open(browser, url, { init, ...options } = {}) {
   const context = await browser.newContext({ viewport: WIDE, ...options });
+  context.setDefaultTimeout(60_000);
+  if (init) await context.addInitScript(...init);
   const page = await context.newPage();
   const errors = [];
   page.on('pageerror', (error) => errors.push(error.stack));
   page.on('console', (message) => message.type() === 'error' && errors.push(`${message.text()} ${message.location().url}`));
-  page.setDefaultTimeout(60_000);
   await page.goto(url);
   return { page, errors };
 }

@@ -6,7 +6,7 @@ import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 
-import { WIDE, launch, violations } from './browser.js';
+import { launch, open, violations } from './browser.js';
 import { createRide } from './demo.js';
 import { startServer } from './server.js';
 
@@ -18,7 +18,7 @@ let pushService;
 const pushes = [];
 
 before(async () => {
-  server = await startServer({ env: { RIDEWIRE_WEBHOOK_ALLOW_HOSTS: '127.0.0.1', RIDEWIRE_PUSH_AFTER: '2s' } });
+  server = await startServer({ env: { RIDEWIRE_WEBHOOK_ALLOW_HOSTS: '127.0.0.1', RIDEWIRE_PUSH_AFTER: '2s', RIDEWIRE_PRESENCE_GRACE: '1s' } });
   browser = await launch();
   pushService = createServer(async (request, response) => {
     const parts = [];
@@ -80,13 +80,9 @@ async function until(expected, condition) {
 
 test('a phone gets notifications while its page is closed, until it unsubscribes', async () => {
   const subscriptions = { rider: subscriptionOf('rider'), driver: subscriptionOf('driver') };
-  const context = await browser.newContext({ viewport: WIDE, permissions: ['notifications'] });
-  await context.addInitScript(fakePushManager, { rider: subscriptions.rider.json, driver: subscriptions.driver.json });
-  const page = await context.newPage();
-  const errors = [];
-  page.on('pageerror', (error) => errors.push(error.stack));
-  page.on('console', (message) => message.type() === 'error' && errors.push(message.text()));
-  await page.goto(server.url);
+  const init = [fakePushManager, { rider: subscriptions.rider.json, driver: subscriptions.driver.json }];
+  const { page, errors } = await open(browser, server.url, { permissions: ['notifications'], init });
+  const context = page.context();
   const button = page.getByRole('button', { name: 'Notify me when this page is closed' });
   await button.waitFor();
   const { rideId } = await createRide(page);
@@ -106,7 +102,11 @@ test('a phone gets notifications while its page is closed, until it unsubscribes
   assert.deepEqual(errors, []);
   await page.close();
 
-  // The page is closed, so the message is not delivered.
+  // Only a message that is sent after the last stream of the page has ended is certain to be undelivered.
+  await until('the rider to be offline', async () => {
+    const { participants } = await api('GET', `messages/rides/${rideId}/presence`, amir);
+    return participants.some(({ userId, online }) => userId === 'lena' && !online);
+  });
   const { id } = await api('POST', 'messages', amir, { rideId, content: 'I am here' });
   const isOfRide = ({ role, body }) => role === 'rider' && JSON.parse(subscriptions.rider.read(body)).rideId === rideId;
   const { body } = await until('the push', () => pushes.find(isOfRide));
@@ -171,13 +171,11 @@ test('a phone gets notifications while its page is closed, until it unsubscribes
 });
 
 test('the button reports that notifications are blocked', async () => {
-  const context = await browser.newContext({ viewport: WIDE });
-  await context.addInitScript(() => {
+  const init = [() => {
     Notification.requestPermission = async () => 'denied';
-  });
-  const page = await context.newPage();
-  await page.goto(server.url);
+  }];
+  const { page } = await open(browser, server.url, { init });
   await page.getByRole('button', { name: 'Notify me when this page is closed' }).click();
   await page.getByRole('alert').filter({ hasText: 'The browser blocks notifications of this site' }).waitFor();
-  await context.close();
+  await page.context().close();
 });
