@@ -30,7 +30,7 @@ pub use feed::{FeedReader, FeedStart};
 pub use gap::Gap;
 pub use hub::Hub;
 pub(crate) use listener::listen_to;
-pub use listener::{Listener, ListenerState};
+pub use listener::{Listener, ListenerState, ReceivedNotifications};
 pub use merged::{MAX_RIDES, MergedEvent, MergedItem, MergedReader, MergedStart, TrackPresence};
 pub use merged_cursor::MergedCursor;
 pub use presence::{PresenceGuard, PresenceTracker};

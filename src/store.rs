@@ -12,6 +12,7 @@ mod drivers;
 mod erasure;
 mod error;
 mod feed;
+mod followers;
 pub mod hints;
 mod lists;
 mod locations;

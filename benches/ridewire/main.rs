@@ -26,6 +26,7 @@ mod latency;
 mod locations;
 mod memory;
 mod moderation;
+mod notifications;
 mod open_loop;
 mod peers;
 mod pgbench;
@@ -77,6 +78,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("history", |parameters, testbed| Box::pin(history::run(parameters, testbed))),
     ("replicas", |parameters, testbed| Box::pin(replicas::run(parameters, testbed))),
     ("positions", |parameters, testbed| Box::pin(locations::run(parameters, testbed))),
+    ("notifications", |parameters, testbed| Box::pin(notifications::run(parameters, testbed))),
     ("polls", |parameters, testbed| Box::pin(polls::run(parameters, testbed))),
     ("feed", |parameters, testbed| Box::pin(feed::run(parameters, testbed))),
     ("moderation", |parameters, testbed| Box::pin(moderation::run(parameters, testbed))),

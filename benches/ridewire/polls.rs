@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use ridewire::domain::Role;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -96,19 +95,9 @@ impl State {
     async fn of(testbed: &Testbed, server: &Server) -> anyhow::Result<Self> {
         Ok(Self {
             memory: process::resident_memory(server.pid)?,
-            tasks: metric(testbed, server, "ridewire_tokio_tasks ").await?,
+            tasks: testbed.metric(server, "ridewire_tokio_tasks ").await?,
         })
     }
-}
-
-/// Returns a value of `/metrics`.
-async fn metric(testbed: &Testbed, server: &Server, name: &str) -> anyhow::Result<f64> {
-    let mut client = Client::connect(server.address).await?;
-    let status = client.exchange(&request("GET", "/metrics", &testbed.token("platform", Role::Service)?, "")).await?;
-    ensure!(status == 200, "/metrics got {status}");
-    let text = String::from_utf8_lossy(client.body()).into_owned();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.with_context(|| format!("no {name}in /metrics"))
 }
 
 /// The recorder of the responses during a measurement, and the first message number.
@@ -129,7 +118,7 @@ impl Polls {
             polling.spawn(poll(client, ride.clone(), Arc::clone(&recorder_slot)));
         }
         let wait = async {
-            while metric(testbed, server, r#"ridewire_connections{transport="poll"} "#).await? < rides.len() as f64 {
+            while testbed.metric(server, r#"ridewire_connections{transport="poll"} "#).await? < rides.len() as f64 {
                 sleep(Duration::from_millis(50)).await;
             }
             anyhow::Ok(())

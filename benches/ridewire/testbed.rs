@@ -120,6 +120,16 @@ impl Testbed {
         Server::start(ServerKind::Ridewire, command).await
     }
 
+    /// Returns a value of a server's metrics. `name` ends with a space.
+    pub(crate) async fn metric(&self, server: &Server, name: &str) -> anyhow::Result<f64> {
+        let mut client = Client::connect(server.address).await?;
+        let status = client.exchange(&request("GET", "/metrics", &self.token("platform", Role::Service)?, "")).await?;
+        ensure!(status == 200, "/metrics got {status}");
+        let text = String::from_utf8_lossy(client.body()).into_owned();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.with_context(|| format!("no {name}in /metrics"))
+    }
+
     /// Returns rides with a rider and a driver and their tokens. Does not create them.
     pub(crate) fn ride_list(&self, prefix: &str, count: usize) -> anyhow::Result<Vec<Ride>> {
         let rides = (0..count).map(|number| {

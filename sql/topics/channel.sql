@@ -1,2 +1,2 @@
--- Returns the notification channel of this schema's deployment.
+-- Returns the notification channel of all replicas of this schema's deployment.
 select notify_channel() as channel

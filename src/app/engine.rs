@@ -112,6 +112,8 @@ impl Engine {
             tasks.spawn(async move { listener.run_listener(address).await });
             let (notifier, store) = (Arc::clone(&self.notifier), Arc::clone(&self.store));
             tasks.spawn(async move { notifier.run(store).await });
+            let (hub, store, lease) = (Arc::clone(&self.hub), Arc::clone(&self.store), self.presence.lease());
+            tasks.spawn(async move { hub.run_following(store, lease).await });
         }
         let (presence, store) = (Arc::clone(&self.presence), Arc::clone(&self.store));
         let (hub, notifier) = (Arc::clone(&self.hub), Arc::clone(&self.notifier));

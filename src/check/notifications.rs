@@ -72,7 +72,7 @@ async fn is_pooled(database: &Database) -> Result<bool, StoreError> {
 async fn receives_notifications(direct: &Address, sender: &Client) -> Result<bool, StoreError> {
     let channel = format!("ridewire_check_{:016x}", fastrand::u64(..));
     let (listener, mut received) = connect_listener(direct).await?;
-    let listened = timeout(TIMEOUT, listen_to(&listener, &channel)).await;
+    let listened = timeout(TIMEOUT, listen_to(&listener, &[&channel])).await;
     listened.map_err(|_| StoreError::Timeout)??;
     sender.simple_query(&format!("select pg_notify('{channel}', '')")).await?;
     let arrival = async { while received.recv().await.is_some_and(|on| on != channel) {} };

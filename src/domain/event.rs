@@ -66,6 +66,11 @@ impl Topic {
         self.0.strip_prefix("ride/")
     }
 
+    /// Returns whether the topic has latest-only values: a location and presence, or the availability of drivers.
+    pub fn has_values(&self) -> bool {
+        self.ride_id().is_some() || *self == Self::drivers()
+    }
+
     /// Returns the name. Topics are sorted by it.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -42,6 +42,14 @@ pub enum StateKind {
     Availability,
 }
 
+impl StateKind {
+    /// Returns whether every replica keeps the values of this kind, also those of topics without readers. Typing is in no table, so a later
+    /// poll on any replica must find it there.
+    pub fn is_kept_everywhere(self) -> bool {
+        matches!(self, Self::Typing)
+    }
+}
+
 impl EventType {
     /// Returns the kind of value that events of this type carry, or `None` for durable events.
     pub fn state_kind(self) -> Option<StateKind> {

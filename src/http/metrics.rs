@@ -59,6 +59,8 @@ pub struct Metrics {
     batch_duration: Histogram,
     listener_state: IntGaugeVec,
     listener_lag: prometheus::Gauge,
+    listener_notifications: IntCounterVec,
+    listener_bytes: IntCounterVec,
     notify_queue: prometheus::Gauge,
     webhook_deliveries: IntCounterVec,
     pushes: IntCounterVec,
@@ -227,6 +229,16 @@ impl Metrics {
             listener_lag: float(
                 "ridewire_listener_lag_seconds",
                 "Time that the last probe of the listener, a NOTIFY to itself, took to arrive.",
+            )?,
+            listener_notifications: counters(
+                "ridewire_listener_notifications_total",
+                "Notifications that the listener has received.",
+                &[],
+            )?,
+            listener_bytes: counters(
+                "ridewire_listener_received_bytes_total",
+                "Bytes of the notifications that the listener has received.",
+                &[],
             )?,
             notify_queue: float(
                 "ridewire_notify_queue_usage_ratio",

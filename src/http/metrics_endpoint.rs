@@ -52,6 +52,7 @@ async fn read_values(api: &Api) -> ScrapedValues {
         handovers: api.handovers.counts(),
         listener_state: api.listener.state(),
         listener_lag: api.listener.lag(),
+        notifications: api.listener.received(),
         moderation_circuit: api.moderation.as_ref().map_or(CircuitState::Closed, Moderation::circuit_state),
         pool: api.store.pool_status(),
         feed_pending,

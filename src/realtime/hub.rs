@@ -8,6 +8,7 @@
 //! registered, and the transition from replay to live events has no gap.
 
 mod erasures;
+mod followed;
 mod loader;
 
 use std::collections::{BTreeSet, HashMap};
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use self::followed::FollowedTopics;
 use super::event::{Encoder, Event};
 use super::topic::TopicState;
 use super::typing::{self, TypingTracker};
@@ -38,6 +40,7 @@ pub struct Hub {
     /// The last count of user erasures, and how many checks must still follow the last erasure.
     erasures: AtomicI64,
     checks_due: AtomicU8,
+    followed: FollowedTopics,
 }
 
 #[derive(Debug)]

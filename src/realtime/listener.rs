@@ -18,7 +18,8 @@ use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage};
 
 use super::{Hub, RemoteObserver, RemoteUpdate, Revocations};
 use crate::domain::Topic;
-use crate::store::{Address, Store, StoreError, hints, sql};
+use crate::store::hints::{self, Origin};
+use crate::store::{Address, Store, StoreError, sql};
 
 /// The delay before a reconnect, first and longest: doubled each time, jittered, and reset after a success.
 const BACKOFF_MS: (u64, u64) = (100, 10_000);
@@ -58,6 +59,15 @@ impl ListenerState {
     }
 }
 
+/// The notifications that a listener has received.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReceivedNotifications {
+    /// Their number.
+    pub count: u64,
+    /// The bytes of their payloads.
+    pub bytes: u64,
+}
+
 /// The LISTEN connection and the fallback poll.
 #[derive(Debug)]
 pub struct Listener {
@@ -71,8 +81,8 @@ pub struct Listener {
     erased: Notify,
     /// The duration of the last probe, in microseconds.
     lag: AtomicU64,
-    /// Counts received notifications, to detect silence.
-    received: watch::Sender<u64>,
+    /// Counts received notifications, also to detect silence.
+    received: watch::Sender<ReceivedNotifications>,
     /// Receives all hints.
     observer: Arc<RemoteObserver>,
 }
@@ -89,7 +99,7 @@ impl Listener {
             erased: Notify::new(),
             lag: AtomicU64::new(0),
             state: watch::Sender::new(ListenerState::Off),
-            received: watch::Sender::new(0),
+            received: watch::Sender::default(),
         }
     }
 
@@ -101,6 +111,11 @@ impl Listener {
     /// Returns the time from NOTIFY to notification that the last probe measured.
     pub fn lag(&self) -> Duration {
         Duration::from_micros(self.lag.load(Ordering::Relaxed))
+    }
+
+    /// Returns the number of the received notifications, including those of probes, and their bytes.
+    pub fn received(&self) -> ReceivedNotifications {
+        *self.received.borrow()
     }
 
     /// Compares the topics that have readers with their logs, about every `period`, forever.
@@ -160,7 +175,7 @@ impl Listener {
             Ok(())
         };
         let listening = async {
-            let listens = timeout(CONNECT_TIMEOUT, listen(&client)).await;
+            let listens = timeout(CONNECT_TIMEOUT, listen(&client, &self.store.origin)).await;
             listens.map_err(|_| StoreError::Timeout)??;
             on_connected();
             // LISTEN is committed. A notification arrives for each commit after this check.
@@ -176,7 +191,10 @@ impl Listener {
     }
 
     fn on_notification(&self, payload: &str) {
-        self.received.send_modify(|count| *count += 1);
+        self.received.send_modify(|received| {
+            received.count += 1;
+            received.bytes += payload.len() as u64;
+        });
         // This replica has published its own commits already.
         if self.store.origin.is_own(payload) {
             return;
@@ -216,10 +234,10 @@ impl Listener {
                 has_received |= is_receiving;
                 self.state.send_replace(if is_receiving { ListenerState::Listening } else { ListenerState::Deaf });
             }
-            let mut before = *self.received.borrow();
+            let mut before = self.received().count;
             loop {
                 sleep(SILENCE).await;
-                let now = *self.received.borrow();
+                let now = self.received().count;
                 if now == std::mem::replace(&mut before, now) {
                     break;
                 }
@@ -232,7 +250,7 @@ impl Listener {
     async fn probe(&self) -> Option<bool> {
         let mut received = self.received.subscribe();
         let sent_at = Instant::now();
-        if let Err(error) = self.store.notify(&[hints::PROBE]).await {
+        if let Err(error) = self.store.notify(&[hints::PROBE], &[]).await {
             tracing::debug!(%error, "listener probe could not be sent");
             return None;
         }
@@ -244,23 +262,25 @@ impl Listener {
     }
 }
 
-/// Listens on the channel of this connection's schema.
-async fn listen(client: &Client) -> Result<(), StoreError> {
+/// Listens on the channel of all replicas of this connection's schema, and on this replica's own channel.
+async fn listen(client: &Client, origin: &Origin) -> Result<(), StoreError> {
     // Not prepared, because the connection may belong to a pooler.
     let messages = client.simple_query(sql::TOPICS_CHANNEL).await?;
     let channel = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get("channel"),
         _ => None,
     });
-    listen_to(client, channel.ok_or(StoreError::Corrupt("no channel"))?).await
+    let channel = channel.ok_or(StoreError::Corrupt("no channel"))?;
+    listen_to(client, &[channel, &origin.own_channel(channel)]).await
 }
 
-/// Listens on a channel. `channel` is an SQL identifier.
-pub(crate) async fn listen_to(client: &Client, channel: &str) -> Result<(), StoreError> {
+/// Listens on channels. Their names are SQL identifiers.
+pub(crate) async fn listen_to(client: &Client, channels: &[&str]) -> Result<(), StoreError> {
     // No session setting: through a pooler it would affect other clients.
     let timeout_ms = CONNECT_TIMEOUT.as_millis() * 3 / 4;
+    let listens: String = channels.iter().map(|channel| format!("listen {channel}; ")).collect();
     let listen = format!(
-        "begin; set local statement_timeout = {timeout_ms}; set local lock_timeout = {timeout_ms}; listen {channel}; commit"
+        "begin; set local statement_timeout = {timeout_ms}; set local lock_timeout = {timeout_ms}; {listens}commit"
     );
     Ok(client.batch_execute(&listen).await?)
 }

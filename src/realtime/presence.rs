@@ -16,7 +16,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
@@ -44,6 +44,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct PresenceTracker {
     state: Mutex<TrackerState>,
     changed: Notify,
+    lease: watch::Sender<Option<Uuid>>,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +80,11 @@ impl PresenceTracker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the current lease of this replica.
+    pub fn lease(&self) -> watch::Receiver<Option<Uuid>> {
+        self.lease.subscribe()
+    }
+
     /// Counts a connection: on a ride's topic, or any connection of a driver on the drivers' topic.
     pub fn connect(self: &Arc<Self>, topic: Topic, user: UserId, grace: Duration) -> PresenceGuard {
         let presence = (topic, user);
@@ -112,16 +118,20 @@ impl PresenceTracker {
 
     /// Reconciles the registrations and renews the lease, forever. `notify` receives each change.
     pub async fn run(&self, store: Arc<Store>, notify: impl Fn(StateUpdate) + Send + Sync) {
-        let mut replica = None;
         let mut heartbeat_at = Instant::now();
         let mut drivers_after = None;
         loop {
+            let replica = *self.lease.borrow();
             let result = match replica {
-                None => self.register(&store, &notify).await.map(|name| replica = Some(name)),
+                None => self.register(&store, &notify).await,
                 Some(name) if heartbeat_at <= Instant::now() => {
                     heartbeat_at = Instant::now() + HEARTBEAT.mul_f64(0.8 + 0.2 * fastrand::f64());
                     let is_alive = heartbeat(&store, name, &mut drivers_after, &notify).await;
-                    is_alive.map(|is_alive| replica = replica.filter(|_| is_alive))
+                    is_alive.map(|is_alive| {
+                        if !is_alive {
+                            self.lease.send_replace(None);
+                        }
+                    })
                 }
                 Some(name) => self.reconcile(&store, name, &notify).await,
             };
@@ -130,7 +140,7 @@ impl PresenceTracker {
                 sleep(PAUSE).await;
                 continue;
             }
-            let Some(next) = self.next_change(heartbeat_at).filter(|_| replica.is_some()) else { continue };
+            let Some(next) = self.next_change(heartbeat_at).filter(|_| self.lease.borrow().is_some()) else { continue };
             tokio::select! {
                 () = self.changed.notified() => {}
                 () = sleep_until(next) => {}
@@ -146,12 +156,13 @@ impl PresenceTracker {
     }
 
     /// Takes a lease under a new id and registers all connected users under it.
-    async fn register(&self, store: &Store, notify: &impl Fn(StateUpdate)) -> Result<Uuid, StoreError> {
+    async fn register(&self, store: &Store, notify: &impl Fn(StateUpdate)) -> Result<(), StoreError> {
         let replica = Uuid::now_v7();
         let users = self.connected_users();
         store.register_replica(replica, LEASE, &users).await?.into_iter().for_each(notify);
         self.mark_stored(&users, &[]);
-        Ok(replica)
+        self.lease.send_replace(Some(replica));
+        Ok(())
     }
 
     /// Returns all connected users and marks them as unregistered. Users whose grace period has passed are marked for removal.

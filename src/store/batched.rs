@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::domain::{BatchId, DriverState, EventType, RideId, Seq, Time, Topic, TraceContext, UserId};
 
 /// The approximate maximum of event bytes that one page of a topic has.
@@ -61,6 +63,17 @@ pub(super) struct NewDriverState {
     pub(super) state: DriverState,
     /// How long an available driver counts as present.
     pub(super) expires_after: Duration,
+}
+
+/// A topic that has readers on a replica.
+#[derive(Debug)]
+pub(super) struct FollowedTopic {
+    /// The topic.
+    pub(super) topic: Topic,
+    /// The replica's lease.
+    pub(super) replica: Uuid,
+    /// A removal of an earlier generation does not remove it.
+    pub(super) generation: i64,
 }
 
 /// The lease of a queue that this replica has claimed.

@@ -1,5 +1,8 @@
 //! The payload of a NOTIFY: heads of topics, and latest-only and ephemeral values.
 //!
+//! Heads, typing indicators and revocations go to all replicas, through one channel. The other values go only to the replicas that follow
+//! their topic: each replica has a channel of its own (`sql/topics/notify.sql`).
+//!
 //! `{"v":1,"by":"k3v9x0aq","heads":{"ride/ride_123":42}}`, or
 //! `{"v":1,"values":[["ride/ride_123","typing:indicator","rider_1",1,42,"{…}"]]}`. The members of a value are its
 //! topic, type, user, version, seq and data. A replica ignores a payload that it cannot parse: hints are not
@@ -42,6 +45,11 @@ impl Origin {
         &self.id
     }
 
+    /// Returns the name of this replica's own channel, given the channel of all replicas.
+    pub fn own_channel(&self, common: &str) -> String {
+        [common, "_", &self.id].concat()
+    }
+
     /// Returns whether this replica sent the payload.
     pub fn is_own(&self, payload: &str) -> bool {
         payload.starts_with(&self.prefix)
@@ -72,13 +80,16 @@ pub struct Hints {
 pub fn encode(hints: &Hints, by: &Origin) -> Vec<String> {
     // Topics need no escaping in JSON.
     let heads = hints.heads.iter().map(|(topic, seq)| ["\"", topic.as_str(), "\":", &seq.to_string()].concat());
-    let values = hints.values.iter().filter_map(|value| {
-        let StateUpdate { topic, kind, user, version, seq, data } = value;
-        serde_json::to_string(&(topic.as_str(), kind.as_str(), user, version, seq, data)).ok()
-    });
+    let values = hints.values.iter().filter_map(encode_value);
     let heads = payloads(heads, &format!(r#"{}"heads":{{"#, by.prefix), "}}");
     let revoked = hints.revoked.then(|| r#"{"v":1,"revoked":true}"#.to_owned());
     heads.into_iter().chain(payloads(values, r#"{"v":1,"values":["#, "]}")).chain(revoked).collect()
+}
+
+/// Encodes a value as a member of a payload.
+pub(super) fn encode_value(value: &StateUpdate) -> Option<String> {
+    let StateUpdate { topic, kind, user, version, seq, data } = value;
+    serde_json::to_string(&(topic.as_str(), kind.as_str(), user, version, seq, data)).ok()
 }
 
 fn payloads(members: impl Iterator<Item = String>, begin: &str, end: &str) -> Vec<String> {

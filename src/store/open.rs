@@ -3,7 +3,7 @@
 use super::batched::PageRequest;
 use super::hints::Origin;
 use super::pool::{Pool, Store, StoreConfig};
-use super::{Batcher, StoreError, deliveries, drivers, locations, reads};
+use super::{Batcher, StoreError, deliveries, drivers, followers, locations, reads};
 
 impl Store {
     /// Creates a store. It connects at the first request.
@@ -28,6 +28,10 @@ impl Store {
             let pool = pool.clone();
             move |news| drivers::put(pool.clone(), news)
         });
+        let followed = Batcher::start(1_000, timeout, {
+            let pool = pool.clone();
+            move |topics| followers::follow(pool.clone(), topics)
+        });
         let next_deliveries = Batcher::start(200, timeout, {
             let pool = pool.clone();
             move |leases| deliveries::next_deliveries(pool.clone(), leases)
@@ -43,6 +47,7 @@ impl Store {
             pages,
             locations,
             drivers,
+            followed,
             next_deliveries,
             attempt_outcomes,
         })

@@ -18,7 +18,9 @@ use self::health::{ConnectionHealth, Health};
 pub use self::session::Session;
 use self::timeouts::Timeouts;
 
-use super::batched::{AttemptOutcome, DueDelivery, Lease, NewDriverState, NewLocation, PageRequest, StoredEvent};
+use super::batched::{
+    AttemptOutcome, DueDelivery, FollowedTopic, Lease, NewDriverState, NewLocation, PageRequest, StoredEvent,
+};
 use super::hints::Origin;
 use super::{Address, Batcher, StoreError, sql};
 use crate::domain::{RideId, RideSnapshot, StateUpdate};
@@ -101,6 +103,7 @@ pub struct Store {
     pub(super) pages: Batcher<PageRequest, Vec<StoredEvent>>,
     pub(super) locations: Batcher<NewLocation, Option<StateUpdate>>,
     pub(super) drivers: Batcher<NewDriverState, Option<StateUpdate>>,
+    pub(super) followed: Batcher<FollowedTopic, ()>,
     pub(super) next_deliveries: Batcher<Lease, Option<DueDelivery>>,
     pub(super) attempt_outcomes: Batcher<(Lease, AttemptOutcome), bool>,
 }
@@ -135,18 +138,6 @@ impl Store {
     /// Returns the histogram of the time that requests waited for a connection.
     pub fn pool_wait(&self) -> Histogram {
         self.pool.wait.clone()
-    }
-
-    /// Sends notifications. Their commit is asynchronous.
-    pub async fn notify(&self, payloads: &[impl AsRef<str> + Sync]) -> Result<(), StoreError> {
-        let payloads: Vec<&str> = payloads.iter().map(AsRef::as_ref).collect();
-        self.session().await?.query(sql::TOPICS_NOTIFY, &[&payloads]).await.map(drop)
-    }
-
-    /// Returns the used fraction of the notification queue, 0 to 1.
-    pub async fn notification_queue_usage(&self) -> Result<f64, StoreError> {
-        let rows = self.read(sql::TOPICS_QUEUE_USAGE, &[]).await?;
-        Ok(rows.first().ok_or(StoreError::Corrupt("no usage"))?.try_get("usage")?)
     }
 
     pub(super) fn pool(&self) -> Pool {

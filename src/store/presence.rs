@@ -169,7 +169,7 @@ impl Store {
         users: &[TopicUser],
     ) -> Result<Vec<StateUpdate>, StoreError> {
         let session = self.session().await?;
-        let registered = register_replica(&session, replica, lease, users).await;
+        let registered = register_replica(&session, replica, (lease, self.origin.id()), users).await;
         finish_transaction(session, registered).await
     }
 
@@ -218,10 +218,11 @@ impl Store {
     /// Removes leases that have expired. The registrations under them are then [expired](Self::expired_presence).
     pub async fn expire_leases(&self) -> Result<(), StoreError> {
         let expired = self.session().await?.query(sql::PRESENCE_EXPIRE_LEASES, &[]).await?;
-        if !expired.is_empty() {
-            tracing::info!(replicas = expired.len(), "leases of other replicas expired");
+        if expired.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        tracing::info!(replicas = expired.len(), "leases of other replicas expired");
+        self.remove_expired_followers().await
     }
 
     /// Returns at most `limit` users with an expired registration.
@@ -274,7 +275,7 @@ impl Store {
 async fn register_replica(
     session: &Session,
     replica: Uuid,
-    lease: Duration,
+    (lease, channel): (Duration, &str),
     users: &[TopicUser],
 ) -> Result<Vec<StateUpdate>, StoreError> {
     let mut users = users.to_vec();
@@ -282,7 +283,7 @@ async fn register_replica(
     let chunks: Vec<_> = users.chunks(CHUNK).map(|chunk| PresenceChange::new(chunk, &[])).collect();
     let (lease, mut updates) = (lease.as_secs_f64(), Vec::new());
     session.begin("").await?;
-    session.execute(sql::PRESENCE_REGISTER_REPLICA, &[&replica, &lease]).await?;
+    session.execute(sql::PRESENCE_REGISTER_REPLICA, &[&replica, &lease, &channel]).await?;
     for chunk in &chunks {
         chunk.create_states(session).await?;
     }

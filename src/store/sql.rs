@@ -56,6 +56,9 @@ statements! {
     FEED_TRIM_RANGES = "feed/trim_ranges.sql";
     FEED_POSITION = "feed/position.sql";
     FEED_UNDELIVERED_OF = "feed/undelivered_of.sql";
+    FOLLOWERS_ADD = "followers/add.sql";
+    FOLLOWERS_REMOVE = "followers/remove.sql";
+    FOLLOWERS_REMOVE_EXPIRED = "followers/remove_expired.sql";
     HANDOVERS_ERASE = "handovers/erase.sql";
     HANDOVERS_OF_MESSAGE = "handovers/of_message.sql";
     HANDOVERS_PUT = "handovers/put.sql";

@@ -97,12 +97,13 @@ impl Notifier {
     /// Sends the queued updates now. If this fails, they are lost.
     pub async fn flush(&self, store: &Store) {
         let PendingUpdates { values, heads, revoked } = std::mem::take(&mut *self.pending());
-        let values = values.into_values().collect();
-        let payloads = hints::encode(&Hints { heads, values, revoked }, &store.origin);
-        if payloads.is_empty() {
+        let is_for_all = |update: &StateUpdate| update.kind.state_kind().is_some_and(StateKind::is_kept_everywhere);
+        let (for_all, for_followers): (Vec<_>, Vec<_>) = values.into_values().partition(is_for_all);
+        let payloads = hints::encode(&Hints { heads, values: for_all, revoked }, &store.origin);
+        if payloads.is_empty() && for_followers.is_empty() {
             return;
         }
-        if let Err(error) = store.notify(&payloads).await {
+        if let Err(error) = store.notify(&payloads, &for_followers).await {
             tracing::debug!(%error, "hints lost; the other replicas will poll");
         }
     }

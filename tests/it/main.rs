@@ -36,6 +36,7 @@ mod drivers;
 mod erasure;
 mod existence;
 mod feed;
+mod followers;
 mod fuzz;
 mod health;
 mod history;

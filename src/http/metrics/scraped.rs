@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use prometheus::Histogram;
+use prometheus::{Histogram, IntCounterVec};
 use tokio::runtime::Handle;
 
 use super::{MEMORY_EVICTION, Metrics};
 use crate::moderation::CircuitState;
-use crate::realtime::ListenerState;
+use crate::realtime::{ListenerState, ReceivedNotifications};
 use crate::store::{PoolStatus, Retention};
 
 /// What a scrape reads besides the [`Api`](crate::http::Api).
@@ -43,6 +43,8 @@ pub(in crate::http) struct ScrapedValues {
     pub(in crate::http) listener_state: ListenerState,
     /// The time that the last probe of the listener took.
     pub(in crate::http) listener_lag: Duration,
+    /// The notifications that the listener has received so far.
+    pub(in crate::http) notifications: ReceivedNotifications,
     /// The state of the moderation circuit breaker.
     pub(in crate::http) moderation_circuit: CircuitState,
     /// The connections of the pool.
@@ -63,17 +65,21 @@ pub(in crate::http) struct ScrapedValues {
     pub(in crate::http) retention_lags: Option<[f64; Retention::KINDS.len()]>,
 }
 
+/// Raises a counter to a count that another component keeps.
+fn raise(counters: &IntCounterVec, labels: &[&str], count: u64) {
+    let counter = counters.with_label_values(labels);
+    counter.inc_by(count.saturating_sub(counter.get()));
+}
+
 impl Metrics {
     /// Sets the metrics whose values other components hold, and those of the process.
     pub(in crate::http) fn update(&self, values: &ScrapedValues) {
         self.buffered.set(i64::try_from(values.buffered).unwrap_or(i64::MAX));
-        let evictions = self.limit_rejections.with_label_values(&[MEMORY_EVICTION]);
-        evictions.inc_by(values.evicted.saturating_sub(evictions.get()));
+        raise(&self.limit_rejections, &[MEMORY_EVICTION], values.evicted);
         self.audit_pending.set(i64::try_from(values.audit_pending).unwrap_or(i64::MAX));
         let (recorded, dropped) = values.handovers;
         for (outcome, count) in [("recorded", recorded), ("dropped", dropped)] {
-            let counter = self.handovers.with_label_values(&[outcome]);
-            counter.inc_by(count.saturating_sub(counter.get()));
+            raise(&self.handovers, &[outcome], count);
         }
         self.process.update();
         for each in ListenerState::ALL {
@@ -83,6 +89,8 @@ impl Metrics {
             self.moderation_circuit.with_label_values(&[each.as_str()]).set((each == values.moderation_circuit).into());
         }
         self.listener_lag.set(values.listener_lag.as_secs_f64());
+        raise(&self.listener_notifications, &[], values.notifications.count);
+        raise(&self.listener_bytes, &[], values.notifications.bytes);
         let pool = values.pool;
         for (state, connections) in [("idle", pool.idle), ("used", pool.used), ("pending", pool.waiting)] {
             self.pool.with_label_values(&[state]).set(i64::try_from(connections).unwrap_or(i64::MAX));
