@@ -39,6 +39,7 @@ pub use deliveries::{Delivery, FanOut};
 pub use error::StoreError;
 pub(crate) use feed::feed_data;
 pub use feed::{RelayStep, SearchStep};
+pub use followers::FollowerKey;
 pub use lists::{RideList, StoredRide};
 pub use message_trace::{HandedOver, Handover, MessageTrace, ParticipantTrace, WebhookTrace};
 pub use migrations::{SchemaState, compare, migrate};

@@ -42,7 +42,7 @@ impl FeedReader {
         wake_relay: impl FnOnce(),
     ) -> Result<(Self, FeedStart), StoreError> {
         let topic = Topic::feed();
-        let mut subscription = Subscription::register(hub, Arc::clone(store), &topic).await?;
+        let mut subscription = Subscription::register(hub, Arc::clone(store), &topic).await;
         // A client that has received the response to its write finds the event on the feed. Events that are committed from now on are
         // relayed promptly, because the feed has a reader.
         wake_relay();

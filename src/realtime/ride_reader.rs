@@ -132,7 +132,7 @@ impl RideReader {
         client_has_state: bool,
     ) -> Result<(Self, RideStart), OpenError> {
         let ReadContext { hub, store, caller } = &*context;
-        let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::ride(&ride)).await?;
+        let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::ride(&ride)).await;
         let snapshot = store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
         let head = snapshot.head;
         // A cursor past the head is from a time before the database was restored. It cannot be trusted, so the reader starts now.

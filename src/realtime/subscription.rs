@@ -39,12 +39,12 @@ pub enum TopicItem {
 impl Subscription {
     /// Registers a reader with the hub, and its topic with the other replicas. Only after this may the caller read the log's head and the
     /// topic's values from the database and pass them to [`Self::start`].
-    pub async fn register(hub: &Arc<Hub>, store: Arc<Store>, topic: &Topic) -> Result<Self, StoreError> {
+    pub async fn register(hub: &Arc<Hub>, store: Arc<Store>, topic: &Topic) -> Self {
         let guard = hub.register(topic);
         let head = guard.state.watch();
         let serial = head.borrow().serial;
-        hub.follow(&store, topic).await?;
-        Ok(Self { guard, head, store, cursor: 0, serial, state_seq: 0 })
+        hub.follow(&store, topic).await;
+        Self { guard, head, store, cursor: 0, serial, state_seq: 0 }
     }
 
     /// Starts reading after `cursor`. The log has reached `head`.

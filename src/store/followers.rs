@@ -11,6 +11,9 @@ use super::pool::{Pool, Session, Store};
 use super::{StoreError, sql};
 use crate::domain::{StateUpdate, Topic};
 
+/// The position of a registration in the order of the list.
+pub type FollowerKey = (String, Uuid);
+
 impl Store {
     /// Sends payloads to all replicas, and each value to the other replicas that follow its topic. The commit is
     /// asynchronous.
@@ -47,9 +50,15 @@ impl Store {
         self.session().await?.execute(sql::FOLLOWERS_REMOVE, &[&topics, &replica, &generation]).await.map(drop)
     }
 
-    /// Removes the topics of replicas that have no lease any more.
-    pub async fn remove_expired_followers(&self) -> Result<(), StoreError> {
-        self.session().await?.execute(sql::FOLLOWERS_REMOVE_EXPIRED, &[]).await.map(drop)
+    /// Removes those of the next `limit` registrations after `after` whose replicas have no lease any more. Returns the last
+    /// one, or `None` at the end of the list.
+    pub async fn remove_expired_followers(
+        &self,
+        (topic, replica): &FollowerKey,
+        limit: i64,
+    ) -> Result<Option<FollowerKey>, StoreError> {
+        let rows = self.session().await?.query(sql::FOLLOWERS_REMOVE_EXPIRED, &[topic, replica, &limit]).await?;
+        rows.first().map(|row| Ok((row.try_get("topic")?, row.try_get("replica")?))).transpose()
     }
 }
 

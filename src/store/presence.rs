@@ -218,11 +218,10 @@ impl Store {
     /// Removes leases that have expired. The registrations under them are then [expired](Self::expired_presence).
     pub async fn expire_leases(&self) -> Result<(), StoreError> {
         let expired = self.session().await?.query(sql::PRESENCE_EXPIRE_LEASES, &[]).await?;
-        if expired.is_empty() {
-            return Ok(());
+        if !expired.is_empty() {
+            tracing::info!(replicas = expired.len(), "leases of other replicas expired");
         }
-        tracing::info!(replicas = expired.len(), "leases of other replicas expired");
-        self.remove_expired_followers().await
+        Ok(())
     }
 
     /// Returns at most `limit` users with an expired registration.

@@ -11,14 +11,24 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-use crate::support::{Database, Server, TIMEOUT, User, eventually_within, until_waiting_for_locks};
+use crate::support::{Database, Server, TIMEOUT, User, eventually, eventually_within, until_waiting_for_locks};
 
 /// Searches for topics without readers and heartbeats are five seconds apart, and a busy machine is slow.
 const PERIODS: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Starts a server, and waits until it has its lease.
 async fn start(database: &Database) -> Server {
-    Server::start_with(database, &[("RIDEWIRE_FALLBACK_POLL", "1h")]).await
+    let client = database.client().await;
+    let leases = async || -> i64 {
+        // The table does not exist before the first server has started.
+        let counted = client.query_one("select count(*) from replicas where channel is not null", &[]).await;
+        counted.map_or(0, |row| row.get(0))
+    };
+    let before = leases().await;
+    let server = Server::start_with(database, &[("RIDEWIRE_FALLBACK_POLL", "1h")]).await;
+    eventually("the server has its lease", async || (leases().await > before).then_some(())).await;
+    server
 }
 
 async fn post_location(driver: &User, ride: &str, lat: i32) {
@@ -160,8 +170,11 @@ async fn a_ride_is_unfollowed_after_its_last_reader_and_followed_again_by_the_ne
     until_followers(&client, "ride_1", 2).await;
     client.execute("update replicas set expires_at = now() where channel <> ''", &[]).await.unwrap();
     until_followers(&client, "ride_1", 1).await;
-    let rows: i64 = client.query_one("select count(*) from followers", &[]).await.unwrap().get(0);
-    assert_eq!(rows, 1);
+    eventually_within(PERIODS, PAUSE, "the topics of the killed replica are removed", async || {
+        let rows: i64 = client.query_one("select count(*) from followers", &[]).await.unwrap().get(0);
+        (rows == 1).then_some(())
+    })
+    .await;
     rider.send("ride_1", "hello").await;
     of_one.find("message:new").await;
     assert!(polled["cursor"].is_string());
@@ -214,4 +227,43 @@ async fn many_values_are_split_into_notifications_that_postgres_accepts() {
         }
     }
     assert_eq!((count, parts), (200, 16));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_opens_although_its_topic_cannot_be_registered_and_receives_values_later() {
+    let database = Database::create().await;
+    let (one, two) = (start(&database).await, start(&database).await);
+    let (rider, driver) = one.open_ride("ride_1").await;
+    let client = database.client().await;
+    client.batch_execute("alter table followers add constraint closed check (false) not valid").await.unwrap();
+    let mut stream = two.live_stream(&rider, "ride_1").await;
+    assert_eq!(followers(&client, "ride_1").await.len(), 0);
+    post_location(&driver, "ride_1", 1).await;
+    client.batch_execute("alter table followers drop constraint closed").await.unwrap();
+    assert_eq!(stream.next_of_type("ride:location").await.data["lat"], json!(1.0), "found after the registration");
+    until_followers(&client, "ride_1", 1).await;
+    post_location(&driver, "ride_1", 2).await;
+    assert_eq!(stream.next_of_type("ride:location").await.data["lat"], json!(2.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_removal_does_not_remove_a_later_registration() {
+    let database = Database::create().await;
+    let _server = start(&database).await;
+    let client = database.client().await;
+    let replica = uuid::Uuid::now_v7();
+    let add = include_str!("../../sql/followers/add.sql");
+    let remove = include_str!("../../sql/followers/remove.sql");
+    let topics = ["ride/ride_1", "ride/ride_2"];
+    for (topic, generation) in [(topics[0], 4_i64), (topics[1], 5), (topics[1], 4)] {
+        client.execute(add, &[&vec![topic], &vec![replica], &vec![generation]]).await.unwrap();
+    }
+    assert_eq!(
+        client.execute(remove, &[&&topics[..], &uuid::Uuid::now_v7(), &9_i64]).await.unwrap(),
+        0,
+        "another replica"
+    );
+    assert_eq!(client.execute(remove, &[&&topics[..], &replica, &4_i64]).await.unwrap(), 1);
+    let left = client.query_one("select topic from followers where replica = $1", &[&replica]).await.unwrap();
+    assert_eq!(left.get::<_, &str>(0), topics[1]);
 }

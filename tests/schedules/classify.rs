@@ -23,6 +23,8 @@ pub(crate) enum MessageKind {
     Location,
     /// Reads values whose notification may have been lost.
     Values,
+    /// Registers or unregisters a topic that has readers, to which values are sent.
+    Follow,
     /// Sends a NOTIFY.
     Notify,
     /// Reads or writes presence and leases.
@@ -32,7 +34,7 @@ pub(crate) enum MessageKind {
 }
 
 impl MessageKind {
-    pub(crate) const ALL: [(Self, &'static str); 11] = [
+    pub(crate) const ALL: [(Self, &'static str); 12] = [
         (Self::Lock, "lock"),
         (Self::Append, "append"),
         (Self::Commit, "commit"),
@@ -41,6 +43,7 @@ impl MessageKind {
         (Self::Snapshot, "snapshot"),
         (Self::Location, "location"),
         (Self::Values, "values"),
+        (Self::Follow, "follow"),
         (Self::Notify, "notify"),
         (Self::Presence, "presence"),
         (Self::Hint, "hint"),
@@ -53,6 +56,8 @@ impl MessageKind {
         let writes = has("insert into") || has("delete from") || has("update ");
         if has("pg_notify(") {
             Some(Self::Notify)
+        } else if has("followers") {
+            Some(Self::Follow)
         } else if has("delete from rides") {
             None
         } else if has("insert into events") {
@@ -187,6 +192,8 @@ mod tests {
             (sql::PRESENCE_NEWER, Some(MessageKind::Values)),
             (sql::PRESENCE_REGISTER_REPLICA, Some(MessageKind::Presence)),
             (sql::PRESENCE_LOCK, Some(MessageKind::Presence)),
+            (sql::FOLLOWERS_ADD, Some(MessageKind::Follow)),
+            (sql::FOLLOWERS_REMOVE, Some(MessageKind::Follow)),
             (sql::TOPICS_NOTIFY, Some(MessageKind::Notify)),
             (sql::RIDES_BY_ID, None),
         ] {

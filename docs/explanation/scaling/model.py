@@ -79,6 +79,17 @@ def load(rides, i):
     }
 
 
+def following(servers, i):
+    """Returns to how many servers a location is sent: those with a stream of the ride, except the sender. All are chosen at random."""
+    return servers * (1 - (1 - 1 / servers) ** i["streams_a_ride"]) * (servers - 1) / servers
+
+
+def received(rides, servers, i):
+    """Returns how many heads and locations each of the servers receives per second. Heads are sent to all servers."""
+    it = load(rides, i)
+    return (it["locations"] * following(servers, i) + it["events"] * (servers - 1)) / servers
+
+
 def cost(rides, poll_period, i):
     """Returns the servers that this number of open rides needs, and the load of Postgres."""
     it = load(rides, i)
@@ -91,10 +102,9 @@ def cost(rides, poll_period, i):
         + it["streams"] * i["idle_server_us"] * 3 / poll_period
     )
     memory = lambda servers: servers * i["server_mb"] / 1e3 + it["streams"] * i["stream_kb"] / 1e6
-    # Every server receives the notifications of all others, so each receives more the more servers there are.
     servers = 1
     while True:
-        receiving = 1e-6 * i["receive_us"] * (it["locations"] + it["events"]) * (servers - 1) / servers
+        receiving = 1e-6 * i["receive_us"] * received(rides, servers, i)
         wanted = max(server / servers + receiving, it["streams"] / servers / MAX_STREAMS * BUSY * i["cores"])
         if wanted <= BUSY * i["cores"]:
             break
@@ -171,8 +181,11 @@ def walls(i):
     """Returns the limited resources, each with its use by a number of open rides and the available amount."""
     cores, core = BUSY * i["postgres_cores"], 1e-6
     servers = lambda rides: max(1, math.ceil(load(rides, i)["streams"] / MAX_STREAMS))
-    said = lambda rides: load(rides, i)["locations"] * i["value_bytes"] + load(rides, i)["events"] * i["head_bytes"]
-    notify = lambda rides: servers(rides) * writer_commits(rides, servers(rides), i) + said(rides) / i["payload_bytes"]
+    sent = lambda rides: (load(rides, i)["locations"] * i["value_bytes"] * following(servers(rides), i)
+                          + load(rides, i)["events"] * i["head_bytes"] * servers(rides))
+    # Each server's writer sends heads with its commits. Its notifier sends the locations of up to 5 ms in one transaction.
+    notify = lambda rides: servers(rides) * (writer_commits(rides, servers(rides), i)
+                                             + min(load(rides, i)["locations"] / servers(rides), 1_000 / i["notify_every_ms"]))
     return [
         ("cores of Postgres: messages and receipts only",
          lambda rides: core * load(rides, i)["events"] * i["send_postgres_us"], cores),
@@ -182,8 +195,8 @@ def walls(i):
          lambda rides: core * load(rides, i)["streams"] * i["idle_postgres_us"], cores),
         ("cores of Postgres: total, fallback poll every 30 s", lambda rides: cost_postgres(rides, POLL_PERIODS[1], i), cores),
         ("cores of each server: receiving notifications",
-         lambda rides: core * i["receive_us"] * (load(rides, i)["locations"] + load(rides, i)["events"]), BUSY * i["cores"]),
-        ("MB/s from Postgres to all listeners", lambda rides: said(rides) * servers(rides) / 1e6, BUSY * i["network_mb"]),
+         lambda rides: core * i["receive_us"] * received(rides, servers(rides), i), BUSY * i["cores"]),
+        ("MB/s from Postgres to all listeners", lambda rides: sent(rides) / 1e6, BUSY * i["network_mb"]),
         ("seconds per second in which the lock of NOTIFY is held", lambda rides: core * i["notify_us"] * notify(rides), BUSY),
     ]
 

@@ -38,7 +38,7 @@ impl MergedReader {
         let includes_drivers = context.caller.role.is_staff();
         let context = Arc::new(ReadContext { caller: context.caller.as_participant(), ..context });
         let user_topic_name = Topic::user(&context.caller.user);
-        let mut user_topic = Subscription::register(&context.hub, Arc::clone(&context.store), &user_topic_name).await?;
+        let mut user_topic = Subscription::register(&context.hub, Arc::clone(&context.store), &user_topic_name).await;
         let mut open_rides = context.store.open_rides(&context.caller.user, MAX_NAMED_RIDES).await?;
         let was_given = cursor.is_some();
         // A cursor past the end is from a time before the database was restored. The stream starts now.
@@ -122,7 +122,7 @@ impl MergedReader {
             return Ok(None);
         }
         let ReadContext { hub, store, .. } = &*self.context;
-        let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::drivers()).await?;
+        let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::drivers()).await;
         let drivers = self.drivers().await?;
         subscription.start(0, 0, drivers.as_deref().unwrap_or_default(), true);
         self.sources.push(Box::pin(next_of_drivers(subscription)));

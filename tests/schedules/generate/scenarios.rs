@@ -118,7 +118,9 @@ impl Generator {
             (MessageKind::Heads, Direction::Response),
             (MessageKind::Values, Direction::Response),
             (MessageKind::Notify, Direction::Request),
-        ][self.rng.usize(0..8)];
+            (MessageKind::Follow, Direction::Request),
+            (MessageKind::Follow, Direction::Response),
+        ][self.rng.usize(0..10)];
         let gate = self.gate(at, kind, direction, 1);
         for _ in 0..self.rng.usize(1..3) {
             match self.rng.u32(0..3) {
