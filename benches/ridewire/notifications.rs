@@ -1,4 +1,5 @@
-//! The notifications of driver locations on many replicas: their bytes and CPU, with readers of each ride on one replica.
+//! The notifications of driver locations on many replicas: their bytes and CPU. Each ride has a reader on one replica, and its driver
+//! sends to another one. The CPU of the same replicas without locations is subtracted.
 //!
 //! Two modes alternate. In the usual one, a location goes only to the replicas that follow its ride. In the other one it goes to all
 //! replicas, as long as the database has the lease of a replica of an earlier version. The benchmark adds and removes such a lease.
@@ -10,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::client::{Client, request, request_with};
-use crate::replicas::CpuUsage;
+use crate::replicas::{CpuUsage, measure_cpu};
 use crate::server::Server;
 use crate::stats::median;
 use crate::streams::{MAX_OPENING, Streams};
@@ -65,6 +66,9 @@ pub(crate) async fn run(parameters: &Parameters, testbed: &Testbed) -> anyhow::R
             let of_server = rides.iter().skip(number).step_by(count).map(stream_request);
             streams.push(Streams::open_requests(server, of_server, MAX_OPENING, |_, _| {}).await?);
         }
+        // The presence of the readers is written.
+        sleep(parameters.duration).await;
+        let idle = measure_cpu(testbed, &servers, 2 * parameters.duration).await?;
         let mut rounds = Vec::new();
         for _ in 0..parameters.rounds.min(3) {
             let mut round = Vec::new();
@@ -76,7 +80,7 @@ pub(crate) async fn run(parameters: &Parameters, testbed: &Testbed) -> anyhow::R
                     Mode::Followers => format!("delete from replicas where replica = {EARLIER_REPLICA}"),
                 };
                 ensure!(database.execute(&change, &[]).await? == 1, "one lease");
-                round.push(measure(parameters, testbed, &servers, &rides).await?);
+                round.push(measure(parameters, testbed, &servers, &rides, &idle).await?);
             }
             rounds.push(round);
         }
@@ -104,18 +108,19 @@ fn stream_request(ride: &Ride) -> Vec<u8> {
     request_with("GET", &path, &ride.rider, "Accept: text/event-stream\r\n", "")
 }
 
-/// Sends locations at a constant rate, each driver's to another server.
+/// Sends locations at a constant rate, each driver's to the server after the one with the ride's reader.
 async fn measure(
     parameters: &Parameters,
     testbed: &Testbed,
     servers: &[Server],
     rides: &[Ride],
+    idle: &CpuUsage,
 ) -> anyhow::Result<PerLocation> {
     let mut clients = JoinSet::new();
     let period = Duration::from_secs_f64(CLIENTS as f64 / RATE as f64);
     let end = Instant::now() + parameters.warmup + parameters.duration + Duration::from_millis(200);
     for number in 0..CLIENTS {
-        let server = servers.get(number % servers.len()).context("a server")?;
+        let server = servers.get((number + 1) % servers.len()).context("a server")?;
         let mut connection = Client::connect(server.address).await?;
         let requests: Vec<_> = rides.iter().skip(number).step_by(CLIENTS).map(location_request).collect();
         clients.spawn(async move {
@@ -143,10 +148,11 @@ async fn measure(
         client??;
     }
     let (each, rate) = (servers.len() as f64, RATE as f64);
+    let of_servers = |usage: &CpuUsage| usage.servers.iter().sum::<f64>();
     Ok(PerLocation {
         bytes: bytes / seconds / rate / each,
-        server: 1e6 * busy.servers.iter().sum::<f64>() / rate / each,
-        postgres: 1e6 * busy.postgres / rate,
+        server: 1e6 * (of_servers(&busy) - of_servers(idle)) / rate / each,
+        postgres: 1e6 * (busy.postgres - idle.postgres) / rate,
     })
 }
 

@@ -136,7 +136,7 @@ impl CpuUsage {
 }
 
 /// Measures the CPU usage during a time.
-async fn measure_cpu(testbed: &Testbed, servers: &[Server], duration: Duration) -> anyhow::Result<CpuUsage> {
+pub(crate) async fn measure_cpu(testbed: &Testbed, servers: &[Server], duration: Duration) -> anyhow::Result<CpuUsage> {
     let (from, before) = (Instant::now(), CpuUsage::now(testbed, servers)?);
     sleep(duration).await;
     Ok(CpuUsage::now(testbed, servers)?.since(&before, from.elapsed().as_secs_f64()))
