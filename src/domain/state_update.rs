@@ -43,6 +43,11 @@ pub enum StateKind {
 }
 
 impl StateKind {
+    /// Returns whether a topic has one value of this kind, whichever user it is about: a ride has one location. Otherwise each user has one.
+    pub fn is_one_per_topic(self) -> bool {
+        matches!(self, Self::Location)
+    }
+
     /// Returns whether every replica keeps the values of this kind, also those of topics without readers. Typing is in no table, so a later
     /// poll on any replica must find it there.
     pub fn is_kept_everywhere(self) -> bool {

@@ -75,6 +75,10 @@ impl StateCache {
     /// Stores an update, unless a newer one is cached. The log has reached `end`. Returns whether it was stored.
     pub(super) fn offer(&mut self, update: &StateUpdate, end: Seq) -> bool {
         let Some(kind) = update.kind.state_kind() else { return false };
+        // For example the location of a driver who was replaced, which arrives after that of the next driver.
+        if kind.is_one_per_topic() && self.version(kind) >= update.version {
+            return false;
+        }
         let cached = self.cached.entry((kind, update.user.clone())).or_default();
         if cached.0.last().is_some_and(|last| last.version >= update.version) {
             return false;
@@ -207,6 +211,17 @@ mod tests {
         assert_eq!(since(&cache, cache.serial() - 1), ["data: 6"]);
         assert_eq!(since(&cache, cache.serial()), Vec::<String>::new());
         assert_eq!(cache.version(StateKind::Location), 6);
+    }
+
+    #[test]
+    fn a_late_location_of_another_driver_is_dropped_but_not_the_late_value_of_another_user() {
+        let mut cache = StateCache::default();
+        assert!(cache.offer(&update(EventType::RideLocation, "new", 6), 1));
+        assert!(!cache.offer(&update(EventType::RideLocation, "old", 5), 1), "a ride has one location");
+        assert!(cache.offer(&update(EventType::RideLocation, "newer", 7), 1));
+        assert!(cache.offer(&update(EventType::TypingIndicator, "new", 6), 1));
+        assert!(cache.offer(&update(EventType::TypingIndicator, "old", 5), 1));
+        assert_eq!(since(&cache, 0), ["data: 6", "data: 7", "data: 6", "data: 5"]);
     }
 
     #[test]
