@@ -129,6 +129,7 @@ impl Sample {
                     self.all("bytea", r"'\x000102030405060708090a0b0c0d0e0f'"),
                     "1".to_owned(),
                     "false".to_owned(),
+                    "true".to_owned(),
                 ],
             ),
             "events/outcome.sql" => {
