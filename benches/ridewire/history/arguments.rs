@@ -139,9 +139,10 @@ impl Sample {
                 ("64 deletions", vec![self.topics(), self.all("bigint", "2"), self.ids(), self.all("text", "'{}'")])
             }
             "events/erase_reactions.sql" => ("64 messages with reactions of a user", vec![self.ids(), self.drivers()]),
-            "events/pages.sql" => {
-                ("64 readers, 10 events behind", vec![self.topics(), self.all("bigint", "3"), self.all("bigint", "10")])
-            }
+            "events/pages.sql" => (
+                "64 readers, 10 events behind",
+                vec![self.topics(), self.all("bigint", "3"), self.all("bigint", "10"), "65536".to_owned()],
+            ),
             "events/trim.sql" => ("retention, 1,000 rows", vec![log, page]),
             "events/trim_users.sql" => ("retention, users", vec![log, page]),
             "feed/position.sql" => ("a message's trace", vec![topic, "40".to_owned(), "now()".to_owned()]),
@@ -155,12 +156,14 @@ impl Sample {
                 let page = vec![text("rider_7"), text(""), "0".to_owned(), "100".to_owned()];
                 ("a user erased, 100 messages", page)
             }
-            "messages/page_after.sql" => {
-                ("page of 50", vec![ride, driver, "50".to_owned(), "51".to_owned(), "false".to_owned()])
-            }
-            "messages/page_before.sql" => {
-                ("page of 50", vec![ride, driver, i64::MAX.to_string(), "51".to_owned(), "false".to_owned()])
-            }
+            "messages/page_after.sql" => (
+                "page of 50",
+                vec![ride, driver, "50".to_owned(), "51".to_owned(), "false".to_owned(), "262144".to_owned()],
+            ),
+            "messages/page_before.sql" => (
+                "page of 50",
+                vec![ride, driver, i64::MAX.to_string(), "51".to_owned(), "false".to_owned(), "262144".to_owned()],
+            ),
             "messages/trim.sql" => ("retention, 1,000 rows", vec![year, page]),
             "messages/unread_of_ride.sql" => {
                 ("20 messages behind", vec![ride, "200".to_owned(), driver, "false".to_owned()])
