@@ -12,7 +12,7 @@ use crate::client::{Client, request};
 use crate::replicas::CpuUsage;
 use crate::stats::median;
 use crate::table::Table;
-use crate::testbed::Testbed;
+use crate::testbed::{Ride, Testbed};
 use crate::{Parameters, print};
 
 const CLIENTS: usize = 64;
@@ -38,11 +38,7 @@ pub(crate) async fn run(parameters: &Parameters, testbed: &Testbed) -> anyhow::R
         for client in 0..CLIENTS {
             let mut connection = Client::connect(address).await?;
             let (accepted, stopped) = (Arc::clone(&accepted), Arc::clone(&stopped));
-            let requests = rides.iter().skip(client).step_by(CLIENTS).map(|ride| {
-                let body = r#"{"lat":52.520008,"lng":13.404954,"heading":90,"speed":8.3,"accuracy":5}"#;
-                request("POST", &format!("/api/v1/rides/{}/location", ride.id), &ride.driver, body)
-            });
-            let requests: Vec<_> = requests.collect();
+            let requests: Vec<_> = rides.iter().skip(client).step_by(CLIENTS).map(location_request).collect();
             clients.spawn(async move {
                 for request in requests.iter().cycle() {
                     if stopped.load(Ordering::Relaxed) {
@@ -73,6 +69,12 @@ pub(crate) async fn run(parameters: &Parameters, testbed: &Testbed) -> anyhow::R
         server.stop().await?;
     }
     Ok(vec![table(&rounds)])
+}
+
+/// Returns the request that sends the location of a ride's driver.
+pub(crate) fn location_request(ride: &Ride) -> Vec<u8> {
+    let body = r#"{"lat":52.520008,"lng":13.404954,"heading":90,"speed":8.3,"accuracy":5}"#;
+    request("POST", &format!("/api/v1/rides/{}/location", ride.id), &ride.driver, body)
 }
 
 fn table(rounds: &[LocationResult]) -> Table {

@@ -10,8 +10,9 @@ use anyhow::{Context, ensure};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::client::{Client, request, request_with};
-use crate::replicas::{CpuUsage, measure_cpu};
+use crate::client::{Client, request_with};
+use crate::locations::location_request;
+use crate::replicas::{CpuUsage, measure_cpu, stop};
 use crate::server::Server;
 use crate::stats::median;
 use crate::streams::{MAX_OPENING, Streams};
@@ -85,9 +86,7 @@ pub(crate) async fn run(parameters: &Parameters, testbed: &Testbed) -> anyhow::R
             rounds.push(round);
         }
         drop(streams);
-        for server in servers {
-            server.stop().await?;
-        }
+        stop(servers).await?;
         let of = |mode: Mode, figure: fn(&PerLocation) -> f64| {
             median(rounds.iter().filter_map(|round| round.get(mode as usize)).map(figure))
         };
@@ -154,11 +153,6 @@ async fn measure(
         server: 1e6 * (of_servers(&busy) - of_servers(idle)) / rate / each,
         postgres: 1e6 * (busy.postgres - idle.postgres) / rate,
     })
-}
-
-fn location_request(ride: &Ride) -> Vec<u8> {
-    let body = r#"{"lat":52.520008,"lng":13.404954,"heading":90,"speed":8.3,"accuracy":5}"#;
-    request("POST", &format!("/api/v1/rides/{}/location", ride.id), &ride.driver, body)
 }
 
 /// Returns the bytes of the notifications that all servers have received.

@@ -107,7 +107,7 @@ async fn start(testbed: &Testbed, count: usize) -> anyhow::Result<Vec<Server>> {
     Ok(servers)
 }
 
-async fn stop(servers: Vec<Server>) -> anyhow::Result<()> {
+pub(crate) async fn stop(servers: Vec<Server>) -> anyhow::Result<()> {
     for server in servers {
         server.stop().await?;
     }

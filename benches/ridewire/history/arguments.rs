@@ -145,6 +145,22 @@ impl Sample {
             ),
             "events/trim.sql" => ("retention, 1,000 rows", vec![log, page]),
             "events/trim_users.sql" => ("retention, users", vec![log, page]),
+            "feed/lag.sql" => ("a scrape", Vec::new()),
+            "feed/page.sql" => ("a page of the feed", vec!["0".to_owned(), "100".to_owned(), "65536".to_owned()]),
+            "feed/relay.sql" => ("a step of the relay", vec!["500".to_owned(), "true".to_owned()]),
+            "feed/undelivered.sql" => ("a step of the search", vec!["5".to_owned(), "500".to_owned()]),
+            "flags/put.sql" => (
+                "64 flagged messages",
+                vec![
+                    self.new_ids(),
+                    self.ids(),
+                    self.topics(),
+                    self.all("bigint", "2"),
+                    self.all("text", "'[]'"),
+                    "1".to_owned(),
+                    "now()".to_owned(),
+                ],
+            ),
             "feed/position.sql" => ("a message's trace", vec![topic, "40".to_owned(), "now()".to_owned()]),
             "messages/by_client_id.sql" => ("64 sends", vec![self.rides(), self.drivers(), self.all("text", "'m-1'")]),
             "messages/by_id.sql" => ("64 messages", vec![self.ids()]),
@@ -156,6 +172,10 @@ impl Sample {
                 let page = vec![text("rider_7"), text(""), "0".to_owned(), "100".to_owned()];
                 ("a user erased, 100 messages", page)
             }
+            "messages/last_visible.sql" => (
+                "watermarks of a ride",
+                vec![ride, driver, "array['rider_7']::text[]".to_owned(), "array[200]::bigint[]".to_owned()],
+            ),
             "messages/page_after.sql" => (
                 "page of 50",
                 vec![ride, driver, "50".to_owned(), "51".to_owned(), "false".to_owned(), "262144".to_owned()],
@@ -259,6 +279,27 @@ impl Sample {
             "topics/notify_committed.sql" => {
                 ("notification of a batch", vec!["array['{}']".to_owned(), topic, "2".to_owned(), "now()".to_owned()])
             }
+            "participants/ride_at_leave.sql" => ("a removed driver", vec![ride, driver, "100".to_owned()]),
+            "pushes/next.sql" => ("a push", vec!["gen_random_uuid()".to_owned(), ride, "1".to_owned(), "5".to_owned()]),
+            "retention/lag.sql" => ("a scrape", vec![year.clone(), year.clone(), year]),
+            "users/erase_queued_reports.sql" => ("a user erased", vec![text("rider_7")]),
+            "webhooks/active.sql" => ("a look for work", Vec::new()),
+            "webhooks/create.sql" => (
+                "a new endpoint",
+                vec![
+                    text("webhook"),
+                    text("https://example.com"),
+                    "array['*']::text[]".to_owned(),
+                    "array['%']::text[]".to_owned(),
+                    text(""),
+                    r"'\x00'".to_owned(),
+                ],
+            ),
+            "webhooks/fan_out.sql" => ("a fan-out", vec!["array['webhook']::text[]".to_owned(), "500".to_owned()]),
+            "webhooks/next.sql" => {
+                ("64 deliveries", vec![self.all("text", "'webhook'"), self.topics(), self.all("bigint", "1")])
+            }
+            "webhooks/replay.sql" => ("a replay", vec![text("webhook"), "0".to_owned()]),
             _ => return None,
         };
         // Appended events must follow the heads of the logs.
