@@ -105,7 +105,7 @@ async fn a_location_goes_only_to_the_replicas_that_follow_its_ride() {
         assert_eq!(of_two.next_of_type("ride:location").await.data["lat"], json!(f64::from(lat)));
     }
     post_location(&driver, "ride_2", 80).await;
-    assert_eq!(of_three.next_of_type("ride:location").await.data["lat"], json!(f64::from(80)));
+    assert_eq!(of_three.next_of_type("ride:location").await.data["lat"], json!(80.0));
     let mut channels = channels_of_locations(&mut received, "80.0").await;
     assert_eq!(channels.pop(), Some(format!("ridewire_{}", followers_2[0])));
     assert!(!channels.is_empty());
@@ -142,14 +142,10 @@ async fn a_replica_that_lost_its_lease_finds_what_was_not_sent_and_is_followed_a
     // As after a crash of the database, which empties both tables.
     client.batch_execute("truncate replicas, followers").await.unwrap();
     post_location(&driver, "ride_1", 1).await;
-    assert_eq!(
-        stream.next_of_type("ride:location").await.data["lat"],
-        json!(f64::from(1)),
-        "found under the new lease"
-    );
+    assert_eq!(stream.next_of_type("ride:location").await.data["lat"], json!(1.0), "found under the new lease");
     until_followers(&client, "ride_1", 1).await;
     post_location(&driver, "ride_1", 2).await;
-    assert_eq!(stream.next_of_type("ride:location").await.data["lat"], json!(f64::from(2)));
+    assert_eq!(stream.next_of_type("ride:location").await.data["lat"], json!(2.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,11 +186,11 @@ async fn while_a_replica_of_an_earlier_version_runs_values_go_to_all_replicas() 
     let earlier = "insert into replicas (replica, expires_at) values (gen_random_uuid(), now() + interval '1 hour')";
     client.execute(earlier, &[]).await.unwrap();
     post_location(&driver, "ride_1", 1).await;
-    assert_eq!(stream.next_of_type("ride:location").await.data["lat"], json!(f64::from(1)));
+    assert_eq!(stream.next_of_type("ride:location").await.data["lat"], json!(1.0));
     assert_eq!(channels_of_locations(&mut received, "ride:location").await, ["ridewire"]);
     client.execute("delete from replicas where channel is null", &[]).await.unwrap();
     post_location(&driver, "ride_1", 2).await;
-    assert_eq!(stream.next_of_type("ride:location").await.data["lat"], json!(f64::from(2)));
+    assert_eq!(stream.next_of_type("ride:location").await.data["lat"], json!(2.0));
     assert_ne!(channels_of_locations(&mut received, "ride:location").await, ["ridewire"]);
 }
 

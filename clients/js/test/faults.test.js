@@ -197,6 +197,7 @@ describe('a subscription to a ride delivers its log in order and once,', { concu
         const collector = new EventCollector(driver({ ...options, token: tokens }).ride(rideId, { after: 0 }));
         let error;
         collector.subscription.on('error', (thrown) => (error = thrown));
+        await collector.until('live', () => collector.subscription.state === 'live' || error);
         const sending = sendNumbers(rider, rideId, 1, 30);
         await collector.until('two more tokens', () => count > 2 || error);
         await sending;
