@@ -2,13 +2,14 @@
 # Installs the programs that the tests need besides Rust and Postgres. Prints nothing if they are installed. A program that
 # cannot be installed is reported, and the tests that need it are skipped.
 #
-#   scripts/test-programs.sh [proxies | prometheus | browser | quickstarts | schemathesis | contracts ...; without any, all]
+#   scripts/test-programs.sh [proxies | prometheus | browser | quickstarts | schemathesis | patroni | contracts ...; without any, all]
 #
 #   proxies       PgBouncer in front of Postgres; nginx, Caddy and HAProxy in front of the servers; Python for docs/explanation/scaling.md
 #   prometheus    promtool, for the metrics, the alert rules and the dashboard (it comes with Prometheus)
 #   browser       Chromium, and the packages of web/
 #   quickstarts   the same, jq, a JDK, and the packages of docs/how-to/stock-clients
 #   schemathesis  the tool that compares a server with openapi.yaml
+#   patroni       Patroni and etcd, for a cluster of Postgres with failover
 #   contracts     the client generators and the linter that read openapi.yaml
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,7 +19,7 @@ SCHEMATHESIS=4.32.5
 
 # Installs the programs among its arguments that are missing, with the system's package manager.
 programs() {
-    missing=
+    missing= etcd=etcd
     for program in "$@"; do
         has "$program" || missing="$missing $program"
     done
@@ -27,7 +28,7 @@ programs() {
     if command -v apt-get >/dev/null; then
         # With this runlevel, the packages do not start their services.
         command='env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends'
-        jdk=default-jdk-headless
+        jdk=default-jdk-headless etcd='etcd-server python3-etcd'
     elif command -v dnf >/dev/null; then
         command='dnf -q -y install' jdk=java-latest-openjdk-devel
     elif command -v apk >/dev/null; then
@@ -45,7 +46,7 @@ programs() {
     # The fonts are for the pages' screenshots. Fedora has another package name for Prometheus.
     case $command in *dnf*) prometheus=golang-github-prometheus ;; *) prometheus=prometheus ;; esac
     packages=$(printf '%s ' "$missing" |
-        sed "s/ javac / $jdk /; s/ promtool / $prometheus /; s/ chromium / chromium fonts-noto-color-emoji /")
+        sed "s/ javac / $jdk /; s/ etcd / $etcd /; s/ promtool / $prometheus /; s/ chromium / chromium fonts-noto-color-emoji /")
     say "installing programs for some tests ($command$packages)"
     # shellcheck disable=SC2086  # a command and its arguments
     $command $packages >"$log" 2>&1 </dev/null || {
@@ -95,7 +96,7 @@ python_packages() {
 
 mkdir -p target
 log=target/test-programs.log
-[ $# -gt 0 ] || set -- proxies prometheus browser quickstarts schemathesis contracts
+[ $# -gt 0 ] || set -- proxies prometheus browser quickstarts schemathesis patroni contracts
 for part in "$@"; do
     case $part in
     proxies) programs pgbouncer nginx caddy haproxy python3 ;;
@@ -116,6 +117,7 @@ for part in "$@"; do
         echo "schemathesis==$SCHEMATHESIS" >target/schemathesis.txt
         python_packages schemathesis target/schemathesis.txt -r target/schemathesis.txt
         ;;
+    patroni) programs patroni etcd ;;
     contracts)
         programs python3
         node_packages contracts-node tests/contracts

@@ -24,6 +24,25 @@ const MESSAGES: usize = 2_500;
 /// How long subscribers may take to receive everything after the last fault.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How fast a load sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rate {
+    /// Each sender sends its next message when the previous one is acknowledged.
+    Unlimited,
+    /// Each sender waits between its messages.
+    Slow,
+}
+
+impl Rate {
+    /// Returns how long a sender waits between two messages.
+    pub(crate) fn pause(self) -> Duration {
+        match self {
+            Self::Unlimited => Duration::ZERO,
+            Self::Slow => Duration::from_millis(fastrand::u64(200..600)),
+        }
+    }
+}
+
 /// The senders and subscribers of a run. Subscribers read their rides from the start.
 #[derive(Debug)]
 pub(crate) struct Load {
@@ -31,6 +50,7 @@ pub(crate) struct Load {
     pub(crate) subscribers: Vec<Subscriber>,
     responses: Arc<ResponseCounts>,
     participants: Arc<Vec<Participant>>,
+    rate: Rate,
     began: Instant,
 }
 
@@ -46,6 +66,11 @@ pub(crate) struct Outcome {
 impl Load {
     /// Creates the rides. The rider of each reads on one replica and the driver on the other one.
     pub(crate) async fn start(replicas: Replicas) -> Self {
+        Self::start_at(replicas, Rate::Unlimited).await
+    }
+
+    /// The same with another rate.
+    pub(crate) async fn start_at(replicas: Replicas, rate: Rate) -> Self {
         let began = Instant::now();
         let replicas = Arc::new(replicas);
         let rides: Vec<String> = (0..RIDES).map(|number| format!("ride_{number}")).collect();
@@ -67,8 +92,14 @@ impl Load {
             Subscriber::start(&replicas, number, &participant.ride, participant.token.clone())
         };
         let subscribers: Vec<_> = participants.iter().enumerate().map(follow).collect();
-        let load =
-            Self { replicas, subscribers, responses: Arc::default(), participants: Arc::new(participants), began };
+        let load = Self {
+            replicas,
+            subscribers,
+            responses: Arc::default(),
+            participants: Arc::new(participants),
+            rate,
+            began,
+        };
         load.wait("every stream is synced", |subscriber| subscriber.progress.is_synced()).await;
         load
     }
@@ -105,7 +136,7 @@ impl Load {
         let mut senders = JoinSet::new();
         for number in 0..SENDERS {
             let sender = Sender::new(&self.replicas, &self.responses, number);
-            senders.spawn(sender.run(Arc::clone(&self.participants), Arc::clone(&is_enough)));
+            senders.spawn(sender.run(Arc::clone(&self.participants), self.rate, Arc::clone(&is_enough)));
         }
         faults.await;
         self.responses.wait_for_total(MESSAGES).await;

@@ -19,6 +19,7 @@ mod erasure;
 mod failover;
 mod fixtures;
 mod guarantees;
+mod high_availability;
 mod hostile;
 mod in_doubt;
 mod load;

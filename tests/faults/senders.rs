@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::checker::SendRecord;
+use crate::load::Rate;
 use crate::subscribers::Replicas;
 use crate::support::{eventually, eventually_within};
 
@@ -95,12 +96,18 @@ impl Sender {
     }
 
     /// Sends messages on random rides until `is_enough` is set.
-    pub(crate) async fn run(mut self, participants: Arc<Vec<Participant>>, is_enough: Arc<AtomicBool>) -> Self {
+    pub(crate) async fn run(
+        mut self,
+        participants: Arc<Vec<Participant>>,
+        rate: Rate,
+        is_enough: Arc<AtomicBool>,
+    ) -> Self {
         while !is_enough.load(Ordering::Relaxed) {
             let participant = &participants[fastrand::usize(..participants.len())];
             // A few messages are never retried, so their sender does not know their outcome.
             let never_retries = fastrand::u8(..) < 8;
             self.send(participant, never_retries, Instant::now() + TIMEOUT).await;
+            sleep(rate.pause()).await;
         }
         self
     }

@@ -8,8 +8,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 
 /// Collects pids until the test process has ended. Then stops each process that is still the same process: a Postgres with the
-/// directory among its arguments, or a server with the directory in its environment. Then removes the directory, on which a
-/// disk may be mounted.
+/// directory among its arguments, or a server with the directory in its environment. Then stops each Postgres of the directory that
+/// such a process has started. Then removes the directory, on which a disk may be mounted.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 while read -r pid; do pids="$pids $pid"; done
@@ -17,6 +17,10 @@ for pid in $pids; do
     if grep -qsaF "$0/postgres" "/proc/$pid/cmdline"; then kill -INT "$pid"
     elif grep -qsaF "$0" "/proc/$pid/environ"; then kill -KILL "$pid"
     fi
+done
+for arguments in $(grep -lsaF "$0/postgres" /proc/[0-9]*/cmdline); do
+    pid=${arguments#/proc/} pid=${pid%/cmdline}
+    kill -INT "$pid" && pids="$pids $pid"
 done
 tries=0
 for pid in $pids; do

@@ -5,6 +5,7 @@
 //! | [`Cluster`] | a private Postgres: shared by the test process, or dedicated to one test |
 //! | [`Database`] | a migrated database per test, because NOTIFY is per database |
 //! | [`Standby`] | a standby of a dedicated Postgres, which a test can promote |
+//! | [`PatroniCluster`] | a primary and two standbys that Patroni manages |
 //! | [`TlsPostgres`] | a Postgres that accepts connections over TLS only |
 //! | [`Server`] | a running `ridewire`; several on one database are replicas |
 //! | [`User`] | a client with a token, for one server |
@@ -32,6 +33,7 @@ mod cluster;
 mod frames;
 mod guard;
 mod locks;
+mod patroni;
 mod pgbouncer;
 mod receiver;
 mod response;
@@ -50,6 +52,7 @@ pub use clock::clock_ahead;
 pub use cluster::{Cluster, Database};
 pub use frames::Frames;
 pub use locks::{block_message_insert, lock_ride, lock_topic, until_waiting_for_locks};
+pub use patroni::{PatroniCluster, PrimaryFault};
 pub use pgbouncer::PgBouncer;
 pub use receiver::{Received, Receiver, Reply, assert_in_order, tls_for_localhost};
 pub use response::Response;
