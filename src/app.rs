@@ -35,7 +35,7 @@ use self::validated::ValidatedSettings;
 use crate::auth::Tickets;
 use crate::config::{Feed, Settings};
 use crate::demo::Demo;
-use crate::http::{Admission, Api, Limits, SendRateLimiter, StreamQuota};
+use crate::http::{Admission, Api, Interruptions, Limits, SendRateLimiter, StreamQuota};
 use crate::memory::Memory;
 use crate::serving::{self, Shutdown};
 use crate::writer::Broadcaster;
@@ -86,6 +86,18 @@ async fn run(
     let traces = Arc::clone(&validated.traces);
     let tickets = Tickets::new(&store.secret("stream_tickets").await?);
     let Platform { webhooks, push, webhook_task, push_task } = platform;
+    let admission = Arc::new(Admission::new(StreamQuota {
+        total: settings.limits.max_streams,
+        per_user: settings.limits.streams_per_user,
+    }));
+    let interruptions = Arc::new(Interruptions::new(
+        stopping.clone(),
+        Arc::clone(&admission),
+        Arc::clone(&engine.revocations),
+        Arc::clone(&validated.verifier),
+    ));
+    let announcing = Arc::clone(&interruptions);
+    background.spawn(async move { announcing.run().await });
     let api = Arc::new(Api {
         store: Arc::clone(&store),
         acknowledger: engine.acknowledger,
@@ -114,12 +126,9 @@ async fn run(
         },
         public_url: settings.public_url.clone(),
         send_rate: SendRateLimiter::per_second(settings.limits.sends_per_second),
-        admission: Arc::new(Admission::new(StreamQuota {
-            total: settings.limits.max_streams,
-            per_user: settings.limits.streams_per_user,
-        })),
+        admission,
         memory: Arc::new(Memory::new(settings.limits.memory / 4)),
-        stopping: stopping.clone(),
+        interruptions,
     });
     let demo = validated.is_demo.then(|| Demo::new(receiver));
     let console = listeners.console(settings, demo.as_ref());

@@ -247,8 +247,12 @@ impl<A: HttpService> Server<A> {
                 TakenOver::Stream(response) => {
                     let mut stream = StreamWriter::new(socket, response, memory);
                     let immediate = self.shutdown.immediate.clone();
+                    // Not `run_until_cancelled`, whose future contains this one twice.
                     tasks.spawn(async move {
-                        immediate.run_until_cancelled(stream.write()).await;
+                        tokio::select! {
+                            () = stream.write() => {}
+                            () = immediate.cancelled() => {}
+                        }
                         drop(permit);
                     });
                 }

@@ -60,14 +60,9 @@ impl Verifier {
         caller.key.is_none_or(|key| jwks.is_some_and(|jwks| jwks.borrow().has_key(key)))
     }
 
-    /// Waits until the key that signed a caller's token is withdrawn from the JWKS.
-    pub async fn key_withdrawn(&self, caller: &Caller) {
-        let (Some(jwks), Some(_)) = (&self.jwks, caller.key) else { return std::future::pending().await };
-        let mut changes = jwks.subscribe();
-        while self.has_key_of(caller) {
-            // The sender lives in `self`, so this cannot fail.
-            let _ = changes.changed().await;
-        }
+    /// Returns a watch of the JWKS, where there is one.
+    pub fn key_changes(&self) -> Option<watch::Receiver<Arc<Keys>>> {
+        self.jwks.as_ref().map(watch::Sender::subscribe)
     }
 
     /// Returns the observed maximum by which the issuer's clock is ahead of the local one. Of two tokens with the same

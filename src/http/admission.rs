@@ -47,7 +47,7 @@ pub struct Admission {
 
 /// The schedule of a drain.
 #[derive(Debug, Clone)]
-struct Drain {
+pub(super) struct Drain {
     began: Instant,
     interval: Duration,
     window: Duration,
@@ -116,18 +116,14 @@ impl Admission {
         let _ = tokio::time::timeout_at(began + window, all_ended).await;
     }
 
-    /// Waits until the drain starts.
-    pub(super) async fn drain_started(&self) {
-        // `self` owns the sender, so this cannot fail.
-        let _ = self.drain.subscribe().wait_for(Option::is_some).await;
+    /// Returns a watch of the drain.
+    pub(super) fn drain_changes(&self) -> watch::Receiver<Option<Drain>> {
+        self.drain.subscribe()
     }
 
-    /// Waits until the drain starts. Then returns the time at which this stream must end. `is_ongoing`: the ride has not ended.
-    pub(super) async fn drain_deadline(&self, is_ongoing: bool) -> Instant {
-        let mut drain = self.drain.subscribe();
-        // `self` owns the sender, so this cannot fail.
-        let begun = drain.wait_for(Option::is_some).await.ok().and_then(|drain| drain.clone());
-        begun.map_or_else(Instant::now, |drain| drain.next_slot(is_ongoing))
+    /// Returns the time at which a stream must end because of the drain, which has started. `is_ongoing`: the ride has not ended.
+    pub(super) fn drain_deadline(&self, is_ongoing: bool) -> Instant {
+        self.drain.borrow().as_ref().map_or_else(Instant::now, |drain| drain.next_slot(is_ongoing))
     }
 }
 
@@ -203,7 +199,7 @@ mod tests {
         let leaving = async {
             let mut slots = Vec::new();
             for number in 0..500 {
-                slots.push((admission.drain_deadline(number % 5 != 0).await - began, number % 5 != 0));
+                slots.push((admission.drain_deadline(number % 5 != 0) - began, number % 5 != 0));
             }
             slots.sort();
             for pair in slots.windows(2) {

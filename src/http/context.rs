@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntGauge;
-use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, AdmissionError, AdmissionGuard};
 use super::api_error::ApiError;
+use super::interruption::Interruptions;
 use super::metrics::{Metrics, Transport};
 use super::rate_limit::SendRateLimiter;
 use crate::audit::AuditLog;
-use crate::auth::{Tickets, TokenError, Verifier};
+use crate::auth::{Tickets, Verifier};
 use crate::domain::{Caller, Error, RideRole, Role, StateUpdate, Topic};
 use crate::handovers::HandoverRecorder;
 use crate::jwks::Jwks;
@@ -78,8 +78,8 @@ pub struct Api {
     pub admission: Arc<Admission>,
     /// Limits the memory of requests and responses.
     pub memory: Arc<Memory>,
-    /// Its cancellation ends all open streams and polls.
-    pub stopping: CancellationToken,
+    /// Ends open streams and polls early.
+    pub interruptions: Arc<Interruptions>,
 }
 
 /// Timeouts and intervals of the API.
@@ -119,14 +119,6 @@ impl Api {
         match self.memory.has_capacity() {
             true => Ok(()),
             false => Err(Error::Unavailable).inspect_err(|_| self.metrics.rejected("memory")),
-        }
-    }
-
-    /// Waits until the caller's token becomes invalid. Returns the reason.
-    pub(super) async fn token_rejected(&self, caller: &Caller) -> TokenError {
-        tokio::select! {
-            () = self.revocations.revoked(caller, || self.verifier.clock_skew()) => TokenError::Revoked,
-            () = self.verifier.key_withdrawn(caller) => TokenError::UnknownKey,
         }
     }
 

@@ -58,12 +58,8 @@ impl Revocations {
         cached.get(&caller.user).is_some_and(|revoked_at| is_older(*revoked_at))
     }
 
-    /// Waits until a login is revoked.
-    pub async fn revoked(&self, caller: &Caller, ahead: impl Fn() -> Duration) {
-        let mut changes = self.version.subscribe();
-        while !self.is_revoked(caller, ahead()) {
-            // The sender lives in `self`, so this cannot fail.
-            let _ = changes.changed().await;
-        }
+    /// Returns a watch of the revocations. It changes after [`Self::is_revoked`] does.
+    pub fn changes(&self) -> watch::Receiver<i64> {
+        self.version.subscribe()
     }
 }

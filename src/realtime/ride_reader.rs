@@ -303,27 +303,36 @@ impl RideReader {
     /// A command closes the ride while it holds the lock of the ride's log. No command can write to the log after that. So once the ride is
     /// found closed, its log is complete, independently of clocks.
     async fn wait(&mut self, limit: usize) -> Result<Option<TopicItem>, StoreError> {
+        let mut check_at = self.closes_at;
         loop {
-            let Some(closes_at) = self.closes_at else { return self.subscription.next(limit).await.map(Some) };
-            let closing = Box::pin(sleep_until(closes_at));
             tokio::select! {
                 biased;
                 item = self.subscription.next(limit) => return item.map(Some),
-                () = closing => {}
+                () = until(check_at) => {}
             }
-            let snapshot = Box::pin(self.load_snapshot()).await?;
-            if snapshot.ride.closed_at.is_some() {
-                // Deliver first what is still being loaded. The snapshot's head shows how far the log reaches.
-                if self.subscription.cursor() >= snapshot.head {
-                    return Ok(None);
-                }
-                self.subscription.observe(snapshot.head);
-                return self.subscription.next(limit).await.map(Some);
+            let Some(closed_head) = Box::pin(self.closed_head()).await? else {
+                check_at = self.closes_at;
+                continue;
+            };
+            if self.subscription.cursor() >= closed_head {
+                return Ok(None);
             }
-            // A replica is about to close the ride, or the ride was reopened.
-            let soon = Instant::now() + Duration::from_millis(fastrand::u64(CLOSING_MS));
-            self.closes_at = closing_time(&snapshot).map(|at| at.max(soon));
+            // Deliver first what is still being loaded.
+            self.subscription.observe(closed_head);
+            check_at = None;
         }
+    }
+
+    /// Returns the head of the ride's log if the ride is closed. Otherwise determines when this is checked again.
+    async fn closed_head(&mut self) -> Result<Option<Seq>, StoreError> {
+        let snapshot = self.load_snapshot().await?;
+        if snapshot.ride.closed_at.is_some() {
+            return Ok(Some(snapshot.head));
+        }
+        // A replica is about to close the ride, or the ride was reopened.
+        let soon = Instant::now() + Duration::from_millis(fastrand::u64(CLOSING_MS));
+        self.closes_at = closing_time(&snapshot).map(|at| at.max(soon));
+        Ok(None)
     }
 
     async fn refresh_rights(&mut self) -> Result<(), StoreError> {
@@ -362,6 +371,14 @@ fn closing_time(snapshot: &RideSnapshot) -> Option<Instant> {
     // If an older version has ended the ride, its closing time will be decided in a moment.
     let closes_in = snapshot.ride.closed_at.or(snapshot.ride.closes_at()).map(|at| at.since(snapshot.read_at));
     Some(Instant::now() + closes_in.unwrap_or(Duration::from_millis(CLOSING_MS.end)))
+}
+
+/// Waits until a time, or forever. Boxed, to keep the future of a reader small.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => Box::pin(sleep_until(at)).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits before a failed database call is retried.

@@ -14,10 +14,13 @@ use std::task::{Poll, ready};
 use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
 use futures_util::future::{poll_fn, poll_immediate};
+use futures_util::stream::{self, BoxStream};
 use hyper::{Response, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
+use salvo::BoxedError;
 use salvo::http::ResBody;
+use salvo::http::body::BytesFrame;
 use salvo::http::header::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_util::sync::CancellationToken;
@@ -66,7 +69,7 @@ impl DeferredResponse {
         loop {
             // In pieces, so that the reservation shrinks as the client reads.
             let piece = body.split_to(body.len().min(MAX_CHUNK));
-            write_reserved(socket, head.split_off(0).chain(piece), body.len(), memory).await?;
+            write_reserved(socket, &mut head.split_off(0).chain(piece), body.len(), memory).await?;
             if body.is_empty() {
                 break;
             }
@@ -79,11 +82,11 @@ impl DeferredResponse {
 }
 
 /// An event stream and the socket of its client.
-#[derive(Debug)]
 pub(super) struct StreamWriter<S> {
     socket: S,
     head: Bytes,
-    body: ResBody,
+    /// Not the whole `ResBody`, which is large.
+    frames: BoxStream<'static, Result<BytesFrame, BoxedError>>,
     memory: ConnectionMemory,
 }
 
@@ -93,33 +96,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamWriter<S> {
         let mut encoded = encode_head(head.status, &head.headers);
         // No response follows the stream.
         encoded.extend_from_slice(b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n");
-        Self { socket, head: encoded.into(), body, memory }
+        let frames = match body {
+            ResBody::Stream(frames) => frames.into_inner(),
+            // No other response is taken over as a stream.
+            _ => stream::empty().boxed(),
+        };
+        Self { socket, head: encoded.into(), frames, memory }
     }
 
     /// Writes the stream until it ends or the client disconnects.
     pub(super) async fn write(&mut self) {
-        let Self { socket, head, body, memory } = self;
-        if write_all(socket, head.split_off(0)).await.is_err() {
+        let Self { socket, head, frames, memory } = self;
+        if write_all(socket, &mut head.split_off(0)).await.is_err() {
             return;
         }
         loop {
             let next = tokio::select! {
                 biased;
-                next = body.next() => next,
+                // Only the data is kept: a frame may also be trailers, which are large.
+                next = frames.next() => next.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default())),
                 () = disconnected(socket) => return,
             };
-            let frames = match next {
-                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            let next = match next {
+                Some(Ok(next)) => next,
                 // The body is cut short, so the client does not mistake this for the stream's end.
                 Some(Err(_)) => return,
                 None => break,
             };
             // An empty chunk would end the body.
-            if !frames.is_empty() && write_chunk(socket, frames, memory).await.is_err() {
+            if !next.is_empty() && write_chunk(socket, next, memory).await.is_err() {
                 return;
             }
         }
-        if write_all(socket, b"0\r\n\r\n".as_slice()).await.is_ok() {
+        if write_all(socket, &mut b"0\r\n\r\n".as_slice()).await.is_ok() {
             drop(socket.shutdown().await);
         }
     }
@@ -151,33 +160,33 @@ async fn write_chunk(
     write!(rest, "{:x}\r\n", frames.len())?;
     let unused = rest.len();
     let size = size.get(..size.len() - unused).unwrap_or_default();
-    write_reserved(socket, size.chain(frames).chain(b"\r\n".as_slice()), 0, memory).await
+    // Passed by reference, so that the futures do not contain copies of it.
+    write_reserved(socket, &mut size.chain(frames).chain(b"\r\n".as_slice()), 0, memory).await
 }
 
 /// Writes bytes. Reserves memory for them and for the `rest` that follows, unless the socket takes them at once.
 async fn write_reserved(
     socket: &mut (impl AsyncWrite + Unpin),
-    bytes: impl Buf,
+    bytes: &mut impl Buf,
     rest: usize,
     memory: &ConnectionMemory,
 ) -> io::Result<()> {
-    let length = bytes.remaining() + rest;
-    let mut writing = pin!(write_all(socket, bytes));
-    // The usual case: the socket takes all bytes at once.
-    if let Some(written) = poll_immediate(writing.as_mut()).await {
+    // The usual case: the socket takes all bytes at once. Otherwise `bytes` has the ones that it has not taken.
+    if let Some(written) = poll_immediate(pin!(write_all(socket, bytes))).await {
         return written;
     }
-    let _reservation = memory.reserve(length);
+    let _reservation = memory.reserve(bytes.remaining() + rest);
     // Boxed, to keep the future of a stream small.
-    match Box::pin(memory.evicted.run_until_cancelled(writing)).await {
+    match Box::pin(memory.evicted.run_until_cancelled(write_all(socket, bytes))).await {
         Some(written) => written,
         None => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
-async fn write_all(socket: &mut (impl AsyncWrite + Unpin), mut bytes: impl Buf) -> io::Result<()> {
+/// Writes bytes. Cancel-safe: `bytes` has the ones that are not written.
+async fn write_all(socket: &mut (impl AsyncWrite + Unpin), bytes: &mut impl Buf) -> io::Result<()> {
     while bytes.has_remaining() {
-        if socket.write_buf(&mut bytes).await? == 0 {
+        if socket.write_buf(bytes).await? == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
     }

@@ -11,7 +11,7 @@ use salvo::oapi::endpoint;
 use salvo::{Depot, Request, Response, Writer as _};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub(super) use self::params::PollParams;
 use super::acknowledged::Page;
@@ -24,6 +24,7 @@ use crate::domain::{Caller, Error, RideId, RideSnapshot, Seq};
 use crate::http::api_error::ApiError;
 use crate::http::body::render_with_guard;
 use crate::http::context::{Api, ConnectionGuard};
+use crate::http::interruption::Interruption;
 use crate::http::metrics::Transport;
 use crate::http::params::{RidePath, query, seq};
 use crate::http::problem::ProblemContext;
@@ -244,11 +245,8 @@ impl PollResult {
         params: &PollParams,
     ) -> Result<(), ApiError> {
         let is_ongoing = reader.source_is_ongoing();
-        let drained = async { sleep_until(api.admission.drain_deadline(is_ongoing).await).await };
         tokio::select! {
-            () = api.stopping.cancelled() => {}
-            () = drained => {}
-            error = api.token_rejected(&params.caller) => return Err(ApiError::Unauthorized(Some(error))),
+            interrupted = until_interrupted(api, &params.caller, is_ongoing) => interrupted?,
             () = self.collect_until(reader, params) => {}
         }
         if self.gap.is_none() && !self.closed && !self.is_truncated {
@@ -338,6 +336,23 @@ impl PollResult {
         // The connection guard is held until the client has received the response.
         render_with_guard(&response, admitted, &mut res)?;
         Ok(res)
+    }
+}
+
+/// Waits until a poll must end early. Returns an error if the token is rejected.
+async fn until_interrupted(api: &Api, caller: &Caller, is_ongoing: bool) -> Result<(), ApiError> {
+    let interruption = match api.interruptions.wait(caller, false).await {
+        Interruption::Draining => {
+            let deadline = api.admission.drain_deadline(is_ongoing);
+            // Boxed, because a drain is rare and short.
+            let waiting = Box::pin(timeout_at(deadline, api.interruptions.wait(caller, true)));
+            waiting.await.unwrap_or(Interruption::Stopping)
+        }
+        interruption => interruption,
+    };
+    match interruption {
+        Interruption::Rejected(error) => Err(ApiError::Unauthorized(Some(error))),
+        Interruption::Stopping | Interruption::Draining => Ok(()),
     }
 }
 

@@ -20,9 +20,9 @@ use tokio::time::{Instant, sleep_until};
 use super::delivery_record;
 use super::reader::{Cursor, EventWithCursor, Reader, StreamItem, record_spans};
 use super::state::{GapView, ReasonView, State, SyncView};
-use crate::auth::TokenError;
 use crate::domain::{Caller, Filter, Time};
 use crate::http::context::{Api, ConnectionGuard};
+use crate::http::interruption::Interruption;
 use crate::http::metrics::Transport;
 use crate::realtime::{CloseReason, PresenceGuard, StateFrame};
 
@@ -107,10 +107,10 @@ enum Wake {
     Heartbeat,
     /// The timer has fired before anything is due.
     Early,
-    Draining,
     Expired,
-    Rejected(TokenError),
-    Stopping,
+    /// The stream's time within the drain has come.
+    DrainedOut,
+    Interrupted(Interruption),
 }
 
 impl<R: Reader> EventStream<R> {
@@ -123,7 +123,7 @@ impl<R: Reader> EventStream<R> {
         start: StreamStart,
         res: &mut Response,
     ) {
-        let stream = Self {
+        let mut stream = Self {
             reader,
             api,
             filter: params.filter,
@@ -135,33 +135,25 @@ impl<R: Reader> EventStream<R> {
             heartbeat_at: Instant::now() + params.heartbeat,
         };
         event_stream_headers(res);
-        res.body(ResBody::stream(stream.run(params.caller, start)));
+        let sync = stream.sync(&params.caller, start);
+        // The comment is sent immediately, so that the client sees an open stream; in one write with `stream:sync`.
+        let first = Bytes::from([":\n\n", &retry_line(), &sync].concat());
+        res.body(ResBody::stream(stream.run(params.caller, first)));
     }
 
-    fn run(
-        mut self,
-        caller: Caller,
-        start: StreamStart,
-    ) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static {
+    fn run(mut self, caller: Caller, first: Bytes) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static {
         stream! {
-            let sync = self.sync(&caller, start);
-            // The comment is sent immediately, so that the client sees an open stream; in one write with `stream:sync`.
-            yield Ok(Bytes::from([":\n\n", &retry_line(), &sync].concat()));
-            drop(sync);
+            yield Ok(first);
             // These waits last until the stream ends. Starting and dropping them with each frame would cost as much as the frame, because
             // they are in lists that all streams share.
             let api = Arc::clone(&self.api);
-            let mut stopping = pin!(api.stopping.cancelled());
-            let mut draining = pin!(api.admission.drain_started());
-            let mut rejected = pin!(api.token_rejected(&caller));
+            let mut interrupted = pin!(api.interruptions.wait(&caller, false));
             let mut timer = pin!(sleep_until(self.due_at()));
             loop {
                 let wake = tokio::select! {
                     biased;
-                    () = stopping.as_mut() => Wake::Stopping,
-                    () = draining.as_mut(), if self.drain_deadline.is_none() => Wake::Draining,
+                    interruption = interrupted.as_mut() => Wake::Interrupted(interruption),
                     () = timer.as_mut() => self.due_wake(),
-                    error = rejected.as_mut() => Wake::Rejected(error),
                     item = self.reader.next(PAGE) => Wake::Item(item),
                 };
                 match wake {
@@ -192,8 +184,9 @@ impl<R: Reader> EventStream<R> {
                         yield Ok(closing_frame(reason).into());
                         break;
                     }
-                    Wake::Draining => {
-                        self.drain_deadline = Some(api.admission.drain_deadline(self.reader.source_is_ongoing()).await);
+                    Wake::Interrupted(Interruption::Draining) => {
+                        self.drain_deadline = Some(api.admission.drain_deadline(self.reader.source_is_ongoing()));
+                        interrupted.set(api.interruptions.wait(&caller, true));
                         timer.as_mut().reset(self.due_at());
                     }
                     // A frame was sent after the timer was set.
@@ -207,11 +200,11 @@ impl<R: Reader> EventStream<R> {
                         yield Ok(control_frame("auth:expired", None, &ReasonView { reason: "token_expired" }).into());
                         break;
                     }
-                    Wake::Rejected(error) => {
+                    Wake::Interrupted(Interruption::Rejected(error)) => {
                         yield Ok(control_frame("auth:expired", None, &ReasonView { reason: error.code() }).into());
                         break;
                     }
-                    Wake::Stopping => {
+                    Wake::DrainedOut | Wake::Interrupted(Interruption::Stopping) => {
                         let closing = control_frame("stream:closing", None, &ReasonView { reason: "shutdown" });
                         // A drain ends the streams at different times (`http/admission.rs`), so all clients may use the same delay.
                         yield Ok([format!("retry: {SHUTDOWN_RETRY_MS}\n"), closing].concat().into());
@@ -234,7 +227,7 @@ impl<R: Reader> EventStream<R> {
         if now >= self.ends_at {
             Wake::Expired
         } else if self.drain_deadline.is_some_and(|at| now >= at) {
-            Wake::Stopping
+            Wake::DrainedOut
         } else if now >= self.heartbeat_at {
             Wake::Heartbeat
         } else {
