@@ -61,7 +61,7 @@ settings: rust ## write the tables of docs/reference/settings.md from the code
 dependencies: rust ## check the dependencies: licences, sources, known vulnerabilities, and that each one is used
 	@scripts/dependencies.sh
 
-bench: rust postgres bench-programs ## run the benchmarks, with Postgres alone, nchan and an Express server for comparison
+bench: rust postgres bench-programs ## run the benchmarks, with Postgres alone, nchan, Express, Mercure and Centrifugo for comparison
 	@$(CARGO) bench --profile dist --features jemalloc --bench ridewire
 
 clean: rust ## remove build output (not .ridewire, which has data)

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the programs that the benchmark compares with: nginx with nchan, Node, and the packages of benches/peers/express.
+# Installs the programs that the benchmark compares with: nginx with nchan, Node, the packages of benches/peers/express, and,
+# if Go is installed, Mercure and Centrifugo in the versions of benches/peers.
 # Prints nothing if they are installed. A program that cannot be installed is reported, and the benchmark's report names it.
 set -eu
 cd "$(dirname "$0")/.."
@@ -29,6 +30,23 @@ install() {
 
 has_nchan || install nginx libnginx-mod-nchan
 has_nchan || say "nginx with nchan is not installed, so the benchmark does not compare with it; please install both"
+
+# Builds a peer in Go as target/peers/NAME, from the module benches/peers/NAME and a package.
+go_peer() {
+    output=$PWD/target/peers/$1
+    if [ -x "$output" ] && [ "$output" -nt "benches/peers/$1/go.mod" ]; then return 0; fi
+    mkdir -p target/peers
+    say "building $1, for comparison: several minutes the first time"
+    (cd "benches/peers/$1" && go build -o "$output" "$2") >&2 ||
+        say "cannot build $1, so the benchmark does not compare with it"
+}
+
+if command -v go >/dev/null; then
+    go_peer mercure .
+    go_peer centrifugo github.com/centrifugal/centrifugo/v6
+else
+    say "Go is not installed, so the benchmark does not compare with Mercure and Centrifugo; please install it (https://go.dev)"
+fi
 
 has_node || install nodejs npm
 if has_node && command -v npm >/dev/null; then

@@ -61,7 +61,10 @@ fn status(head: &[u8]) -> Option<u16> {
 
 fn content_length(head: &[u8]) -> usize {
     const HEADER: &[u8] = b"content-length: ";
-    let length = head.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(HEADER));
+    let length = head.split(|byte| *byte == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked(HEADER.len())?;
+        name.eq_ignore_ascii_case(HEADER).then_some(value)
+    });
     let length = length.and_then(|length| std::str::from_utf8(length.trim_ascii()).ok()?.parse().ok());
     length.unwrap_or(0)
 }
@@ -73,10 +76,22 @@ pub(crate) fn request(method: &str, path: &str, token: &str, body: &str) -> Vec<
 
 /// The same with additional headers. Each of them ends with CRLF.
 pub(crate) fn request_with(method: &str, path: &str, token: &str, headers: &str, body: &str) -> Vec<u8> {
+    request_of(method, path, token, headers, "application/json", body)
+}
+
+/// The same with another media type.
+pub(crate) fn request_of(
+    method: &str,
+    path: &str,
+    token: &str,
+    headers: &str,
+    media_type: &str,
+    body: &str,
+) -> Vec<u8> {
     let length = body.len();
     format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{headers}\
-         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+         Content-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::client::{Client, MessageRequest};
-use crate::server::Server;
+use crate::server::{Server, ServerKind};
 use crate::testbed::Ride;
 
 const CLIENTS: usize = 64;
@@ -36,14 +36,15 @@ impl ClosedLoopSenders {
     /// Starts the clients. With several servers, the driver of a ride writes to another server than its rider, as behind a load
     /// balancer. Drivers send after the riders, because users read before they reply. `numbers` is the first unused number.
     pub(crate) async fn start(servers: &[Server], rides: &[Ride], numbers: &mut u64) -> anyhow::Result<Self> {
+        let kind = servers.first().context("a server")?.kind;
         let progress = Arc::<Progress>::default();
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
             // Each client has its own rides. Both the rider and the driver send.
             let own_rides = || rides.iter().skip(client).step_by(CLIENTS).enumerate();
-            let riders = own_rides().map(|(index, ride)| (index + client, MessageRequest::new(&ride.id, &ride.rider)));
+            let riders = own_rides().map(|(index, ride)| (index + client, kind.message_request(&ride.id, &ride.rider)));
             let drivers =
-                own_rides().map(|(index, ride)| (index + client + 1, MessageRequest::new(&ride.id, &ride.driver)));
+                own_rides().map(|(index, ride)| (index + client + 1, kind.message_request(&ride.id, &ride.driver)));
             let message_requests = riders
                 .chain(drivers)
                 .map(|(index, message_request)| (index % servers.len(), message_request))
@@ -52,7 +53,7 @@ impl ClosedLoopSenders {
             for server in servers {
                 connections.push(Client::connect(server.address).await?);
             }
-            clients.spawn(send_in_loop(connections, message_requests, *numbers, Arc::clone(&progress)));
+            clients.spawn(send_in_loop(connections, kind, message_requests, *numbers, Arc::clone(&progress)));
             *numbers += NUMBERS;
         }
         Ok(Self { clients, progress })
@@ -82,6 +83,7 @@ impl ClosedLoopSenders {
 /// Runs one client: sends a message, waits for the response, and sends the next one.
 async fn send_in_loop(
     mut connections: Vec<Client>,
+    kind: ServerKind,
     mut message_requests: Vec<(usize, MessageRequest)>,
     mut number: u64,
     progress: Arc<Progress>,
@@ -97,7 +99,7 @@ async fn send_in_loop(
             number += 1;
             let sent = Instant::now();
             let status = client.exchange(message_request.with_number(number)).await?;
-            ensure!(status == 201, "a message got {status}");
+            ensure!(kind.accepts(status), "a message got {status}");
             progress.acknowledged.fetch_add(1, Ordering::Relaxed);
             if progress.is_recording.load(Ordering::Relaxed) {
                 latencies.record(u64::try_from(sent.elapsed().as_micros())?)?;

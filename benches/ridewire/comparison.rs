@@ -11,30 +11,26 @@ use crate::table::{Figure, Table};
 #[derive(Debug, Clone)]
 pub(crate) struct PerServer<M> {
     pub(crate) ours: M,
-    pub(crate) nchan: Option<M>,
-    pub(crate) express: Option<M>,
+    peers: Vec<(ServerKind, M)>,
 }
 
 impl<M> PerServer<M> {
     /// Collects the results by server.
     pub(crate) fn of(measured: Vec<(ServerKind, M)>) -> anyhow::Result<Self> {
-        let (mut ours, mut nchan, mut express) = (None, None, None);
+        let (mut ours, mut peers) = (None, Vec::new());
         for (kind, measured) in measured {
-            let slot = match kind {
-                ServerKind::Ridewire => &mut ours,
-                ServerKind::Nchan => &mut nchan,
-                ServerKind::Express => &mut express,
-            };
-            *slot = Some(measured);
+            match kind {
+                ServerKind::Ridewire => ours = Some(measured),
+                peer => peers.push((peer, measured)),
+            }
         }
-        Ok(Self { ours: ours.context("ours")?, nchan, express })
+        Ok(Self { ours: ours.context("ours")?, peers })
     }
 
     fn get(&self, kind: ServerKind) -> Option<&M> {
         match kind {
             ServerKind::Ridewire => Some(&self.ours),
-            ServerKind::Nchan => self.nchan.as_ref(),
-            ServerKind::Express => self.express.as_ref(),
+            peer => self.peers.iter().find(|(kind, _)| *kind == peer).map(|(_, measured)| measured),
         }
     }
 }

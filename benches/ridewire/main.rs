@@ -22,6 +22,7 @@ mod fanout;
 mod feed;
 mod fixed_rate;
 mod history;
+mod hubs;
 mod latency;
 mod locations;
 mod memory;
@@ -61,7 +62,7 @@ use self::table::Table;
 use self::testbed::Testbed;
 
 /// The timeout of a whole run.
-const TIMEOUT: Duration = Duration::from_secs(1_800);
+const TIMEOUT: Duration = Duration::from_secs(2_700);
 
 /// Runs a scenario and returns its tables.
 type Scenario = for<'a> fn(&'a Parameters, &'a Testbed) -> LocalBoxFuture<'a, anyhow::Result<Vec<Table>>>;
@@ -75,6 +76,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("fanout", |parameters, testbed| Box::pin(fanout::run(parameters, testbed))),
     ("paced", |parameters, testbed| Box::pin(fixed_rate::run(parameters, testbed))),
     ("storm", |parameters, testbed| Box::pin(reconnect_storm::run(parameters, testbed))),
+    ("hubs", |parameters, testbed| Box::pin(hubs::run(parameters, testbed))),
     ("history", |parameters, testbed| Box::pin(history::run(parameters, testbed))),
     ("replicas", |parameters, testbed| Box::pin(replicas::run(parameters, testbed))),
     ("positions", |parameters, testbed| Box::pin(locations::run(parameters, testbed))),

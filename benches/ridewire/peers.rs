@@ -1,5 +1,5 @@
-//! The peer servers: nchan, and a server on Express (benches/peers). If one is not installed (scripts/bench-programs.sh), the
-//! report says so.
+//! The peer servers: nchan, a server on Express, Mercure and Centrifugo (benches/peers). If one is not installed
+//! (scripts/bench-programs.sh), the report says so.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::sleep;
+use tokio_postgres::config::Host;
 
 use crate::server::{Server, ServerKind};
 use crate::testbed::{Ride, SECRET, Testbed};
@@ -26,7 +27,43 @@ impl Testbed {
             ServerKind::Ridewire => Ok(Some(self.server_with(name, &[("RIDEWIRE_SENDS_PER_SECOND", "0")]).await?)),
             ServerKind::Nchan => self.nchan().await.context("nchan"),
             ServerKind::Express => self.express().await.context("Express"),
+            ServerKind::Mercure | ServerKind::MercureBolt => self.mercure(kind).await.context("Mercure"),
+            ServerKind::Centrifugo | ServerKind::CentrifugoPostgres => {
+                self.centrifugo(kind).await.context("Centrifugo")
+            }
         }
+    }
+
+    async fn mercure(&self, kind: ServerKind) -> anyhow::Result<Option<Server>> {
+        let Some(program) = built("mercure") else { return Ok(None) };
+        let mut command = Command::new(program);
+        command.env("MERCURE_SECRET", SECRET);
+        if kind == ServerKind::MercureBolt {
+            let directory = tempfile::Builder::new().prefix("mercure-").tempdir_in(self.directory())?.keep();
+            command.env("MERCURE_DATABASE", directory.join("updates.db"));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.stderr(File::create(self.file("mercure.log"))?);
+        Ok(Some(Server::start(kind, command).await?))
+    }
+
+    async fn centrifugo(&self, kind: ServerKind) -> anyhow::Result<Option<Server>> {
+        let Some(program) = built("centrifugo") else { return Ok(None) };
+        let directory = tempfile::Builder::new().prefix("centrifugo-").tempdir_in(self.directory())?.keep();
+        // The port is free until the server binds it.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let text = std::fs::read_to_string(peer("centrifugo/config.json"))?
+            .replace("{{port}}", &address.port().to_string())
+            .replace("{{durable}}", if kind == ServerKind::CentrifugoPostgres { "true" } else { "false" })
+            .replace("{{database}}", &self.url_with_host_parameter()?);
+        let config = directory.join("config.json");
+        std::fs::write(&config, text)?;
+        let mut command = Command::new(program);
+        command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        command.stderr(File::create(directory.join("output.log"))?);
+        let child = command.spawn()?;
+        wait_until_listening(address).await?;
+        Ok(Some(Server::running(kind, child, address)?))
     }
 
     async fn nchan(&self) -> anyhow::Result<Option<Server>> {
@@ -75,7 +112,15 @@ impl Testbed {
         Ok(Some(Server::start(ServerKind::Express, command).await?))
     }
 
-    /// Creates rides on a peer: rows on Express. nchan has no rides, and its channels need no setup.
+    /// Returns the database's URL with the socket's directory as a parameter. Drivers in Go do not accept it as the host.
+    fn url_with_host_parameter(&self) -> anyhow::Result<String> {
+        let config: tokio_postgres::Config = self.url().parse()?;
+        let Some(Host::Unix(directory)) = config.get_hosts().first() else { bail!("Postgres has no socket") };
+        let (user, name) = (config.get_user().context("a user")?, config.get_dbname().context("a database")?);
+        Ok(format!("postgres://{user}@/{name}?host={}", directory.display()))
+    }
+
+    /// Creates rides on a peer: rows on Express. The others have no rides, and their channels need no setup.
     pub(crate) async fn create_rides_on_peer(&self, server: &Server, rides: &[Ride]) -> anyhow::Result<()> {
         if server.kind == ServerKind::Express {
             let (ids, participants): (Vec<&str>, Vec<(&str, &str)>) =
@@ -92,6 +137,12 @@ impl Testbed {
 
 fn peer(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers").join(path)
+}
+
+/// Returns the path of a peer that `scripts/bench-programs.sh` has built.
+fn built(name: &str) -> Option<PathBuf> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers").join(name);
+    program.is_file().then_some(program)
 }
 
 fn program(name: &str) -> Option<PathBuf> {

@@ -13,7 +13,7 @@ use anyhow::bail;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::time::sleep;
 
-use crate::server::Server;
+use crate::server::{Server, ServerKind};
 use crate::streams::{MAX_OPENING, open_stream, parse_frames, requests};
 
 /// The pause between slices, and the number of slices that all sockets are divided into.
@@ -44,7 +44,8 @@ impl PolledStreams {
         let streams = futures_util::stream::iter(opening).buffer_unordered(MAX_OPENING).try_collect().await?;
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopped);
-        std::thread::spawn(move || poll_streams(streams, &stop, &received));
+        let kind = server.1;
+        std::thread::spawn(move || poll_streams(kind, streams, &stop, &received));
         Ok(Self { stopped })
     }
 }
@@ -70,7 +71,7 @@ pub(crate) async fn wait_for_events(events: u64, received: &AtomicU64) -> anyhow
 }
 
 /// Polls the streams until `stopped` is set or a stream ends. Missing events then fail [`wait_for_events`].
-fn poll_streams(mut streams: Vec<(TcpStream, Vec<u8>)>, stopped: &AtomicBool, received: &AtomicU64) {
+fn poll_streams(kind: ServerKind, mut streams: Vec<(TcpStream, Vec<u8>)>, stopped: &AtomicBool, received: &AtomicU64) {
     let slice_size = streams.len().div_ceil(SLICES).max(1);
     let mut bytes = vec![0; BUFFER_SIZE];
     loop {
@@ -80,7 +81,7 @@ fn poll_streams(mut streams: Vec<(TcpStream, Vec<u8>)>, stopped: &AtomicBool, re
                     Ok(0) => return,
                     Ok(read) => {
                         buffer.extend_from_slice(bytes.get(..read).unwrap_or_default());
-                        parse_frames(buffer, |_| {
+                        parse_frames(kind, buffer, |_| {
                             received.fetch_add(1, Ordering::Relaxed);
                         });
                     }

@@ -1,6 +1,7 @@
 //! A server process, of Ridewire or of a peer, and its requests.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -10,7 +11,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::client::{MessageRequest, request, request_with};
+use crate::client::{MessageRequest, request, request_of, request_with};
+use crate::testbed::SECRET;
 
 /// The kind of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,17 +22,27 @@ pub(crate) enum ServerKind {
     Nchan,
     /// A typical server on Express, Postgres and better-sse. It implements the part of the API that the benchmark uses.
     Express,
+    /// A Mercure hub: messages in memory, and in a Bolt database.
+    Mercure,
+    MercureBolt,
+    /// Centrifugo with unidirectional SSE: messages in memory, and in Postgres.
+    Centrifugo,
+    CentrifugoPostgres,
 }
 
 impl ServerKind {
-    pub(crate) const ALL: [Self; 3] = [Self::Ridewire, Self::Nchan, Self::Express];
-    pub(crate) const PEERS: [Self; 2] = [Self::Nchan, Self::Express];
+    pub(crate) const ALL: [Self; 5] = [Self::Ridewire, Self::Nchan, Self::Express, Self::Mercure, Self::Centrifugo];
+    pub(crate) const PEERS: [Self; 4] = [Self::Nchan, Self::Express, Self::Mercure, Self::Centrifugo];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ridewire => "Ridewire",
             Self::Nchan => "nchan",
             Self::Express => "Express",
+            Self::Mercure => "Mercure",
+            Self::MercureBolt => "Mercure, Bolt",
+            Self::Centrifugo => "Centrifugo",
+            Self::CentrifugoPostgres => "Centrifugo, Postgres",
         }
     }
 
@@ -41,6 +53,11 @@ impl ServerKind {
             Self::Ridewire => format!("/api/v1/messages/rides/{ride}/events?types=message:new"),
             Self::Express => format!("/api/v1/messages/rides/{ride}/events"),
             Self::Nchan => format!("/sub/{ride}"),
+            Self::Mercure | Self::MercureBolt => format!("/.well-known/mercure?topic={ride}"),
+            // cf_connect={"subs":{"ride":{}}}
+            Self::Centrifugo | Self::CentrifugoPostgres => {
+                format!("/connection/uni_sse?cf_connect=%7B%22subs%22:%7B%22{ride}%22:%7B%7D%7D%7D")
+            }
         };
         let after = after.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         request_with("GET", &path, token, &format!("Accept: text/event-stream\r\n{after}"), "")
@@ -50,30 +67,65 @@ impl ServerKind {
     pub(crate) fn message_request(self, ride: &str, token: &str) -> MessageRequest {
         match self {
             Self::Ridewire | Self::Express => MessageRequest::new(ride, token),
-            // nchan forwards the body unchanged, so the body has the form of our event data.
             Self::Nchan => MessageRequest::with(|number| {
-                let body = format!(
-                    r#"{{"id":"01994b7e-5b1a-7c3e-9d52-0242ac120002","rideId":"{ride}","seq":123456,"senderId":"rider_000000","senderRole":"rider","content":"{}","metadata":null,"clientMessageId":"m-{number}","createdAt":"2026-01-01T00:00:00.000Z","editedAt":null,"deletedAt":null,"reactions":[],"isDelivered":false,"isRead":false}}"#,
-                    MessageRequest::CONTENT
-                );
-                request("POST", &format!("/pub/{ride}"), token, &body)
+                request("POST", &format!("/pub/{ride}"), token, &event_data(ride, number))
+            }),
+            Self::Mercure | Self::MercureBolt => MessageRequest::with(|number| {
+                // A form. Nothing in the data must be escaped.
+                let (form, body) =
+                    ("application/x-www-form-urlencoded", format!("topic={ride}&data={}", event_data(ride, number)));
+                request_of("POST", "/.well-known/mercure", &publisher_token(), "", form, &body)
+            }),
+            Self::Centrifugo | Self::CentrifugoPostgres => MessageRequest::with(|number| {
+                let body = format!(r#"{{"channel":"{ride}","data":{}}}"#, event_data(ride, number));
+                request("POST", "/api/publish", token, &body)
             }),
         }
     }
 
     /// Returns whether the status means that the message was accepted.
     pub(crate) fn accepts(self, status: u16) -> bool {
-        status == 201 || (self == Self::Nchan && status == 202)
-    }
-
-    /// Returns the beginning of a stream's first block, which ends at the next empty line.
-    pub(crate) fn first_bytes(self) -> &'static [u8] {
         match self {
-            Self::Ridewire => b"event: stream:sync\n",
-            Self::Nchan => b": hi",
-            Self::Express => b"retry:",
+            Self::Ridewire | Self::Express => status == 201,
+            Self::Nchan => status == 201 || status == 202,
+            Self::Mercure | Self::MercureBolt | Self::Centrifugo | Self::CentrifugoPostgres => status == 200,
         }
     }
+
+    /// Returns whether a chunk of a response may end within a frame.
+    pub(crate) fn splits_frames(self) -> bool {
+        matches!(self, Self::Centrifugo | Self::CentrifugoPostgres)
+    }
+
+    /// Returns the beginning of a stream's first block, and the bytes that end it.
+    pub(crate) fn first_block(self) -> (&'static [u8], &'static [u8]) {
+        match self {
+            Self::Ridewire => (b"event: stream:sync\n", b"\n\n"),
+            Self::Nchan => (b": hi", b"\n\n"),
+            Self::Express => (b"retry:", b"\n\n"),
+            // An empty comment without an empty line.
+            Self::Mercure | Self::MercureBolt => (b":\n", b"\n"),
+            Self::Centrifugo | Self::CentrifugoPostgres => (br#"data: {"connect""#, b"\n\n"),
+        }
+    }
+}
+
+/// Returns a body in the form of Ridewire's event data, for peers that forward it unchanged.
+fn event_data(ride: &str, number: &str) -> String {
+    format!(
+        r#"{{"id":"01994b7e-5b1a-7c3e-9d52-0242ac120002","rideId":"{ride}","seq":123456,"senderId":"rider_000000","senderRole":"rider","content":"{}","metadata":null,"clientMessageId":"m-{number}","createdAt":"2026-01-01T00:00:00.000Z","editedAt":null,"deletedAt":null,"reactions":[],"isDelivered":false,"isRead":false}}"#,
+        MessageRequest::CONTENT
+    )
+}
+
+/// Returns a token that allows to publish on a Mercure hub.
+fn publisher_token() -> String {
+    static TOKEN: LazyLock<String> = LazyLock::new(|| {
+        let claims = serde_json::json!({ "mercure": { "publish": ["*"] } });
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap_or_default()
+    });
+    TOKEN.clone()
 }
 
 /// A server process. It gets SIGTERM on drop, and is killed then except nginx.

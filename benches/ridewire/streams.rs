@@ -80,7 +80,7 @@ impl Streams {
                 let (socket, buffer) = open_stream(server, &request).await?;
                 drop((turn, request));
                 opened.add_permits(1);
-                read(source(socket)?, buffer, |frame, at| on_event(number, frame, at)).await
+                read(server.1, source(socket)?, buffer, |frame, at| on_event(number, frame, at)).await
             });
         }
         let count = u32::try_from(readers.len())?;
@@ -157,7 +157,8 @@ async fn send_request((address, kind): (SocketAddr, ServerKind), request: &[u8])
         if socket.read_buf(&mut buffer).await? == 0 {
             bail!("a stream ended before it began: {}", String::from_utf8_lossy(&buffer));
         }
-        let Some(first) = find(&buffer, kind.first_bytes()) else {
+        let (beginning, ending) = kind.first_block();
+        let Some(first) = find(&buffer, beginning) else {
             // A response with a length contains nothing but a `retry:` field.
             if find(&buffer, b"content-length:").is_some()
                 && let Some(pause) = retry_delay(&buffer)
@@ -166,8 +167,8 @@ async fn send_request((address, kind): (SocketAddr, ServerKind), request: &[u8])
             }
             continue;
         };
-        let Some(end) = buffer.get(first..).and_then(|rest| find(rest, b"\n\n")) else { continue };
-        buffer.drain(..first + end + 2);
+        let Some(end) = buffer.get(first..).and_then(|rest| find(rest, ending)) else { continue };
+        buffer.drain(..first + end + ending.len());
         return Ok(OpenOutcome::Open(socket, buffer));
     }
 }
@@ -180,15 +181,18 @@ fn retry_delay(answer: &[u8]) -> Option<Duration> {
 }
 
 /// Removes all complete frames of events from the front of the buffer.
-pub(crate) fn parse_frames(buffer: &mut Vec<u8>, on_event: impl Fn(&[u8])) {
+pub(crate) fn parse_frames(kind: ServerKind, buffer: &mut Vec<u8>, on_event: impl Fn(&[u8])) {
+    if kind.splits_frames() {
+        remove_chunk_sizes(buffer);
+    }
     let mut done = 0;
     // The lines of the chunked encoding, between frames, end in CR LF, so none looks like the end of a frame.
     while let Some(rest) = buffer.get(done..)
         && let Some(end) = find(rest, b"\n\n")
     {
         let frame = rest.get(..end).unwrap_or_default();
-        // A heartbeat is a comment without data.
-        if find(frame, b"data:").is_some() {
+        // A heartbeat is a comment without data, or on Centrifugo an empty object.
+        if find(frame, b"data:").is_some() && find(frame, b"data: {}").is_none() {
             on_event(frame);
         }
         done += end + 2;
@@ -196,10 +200,26 @@ pub(crate) fn parse_frames(buffer: &mut Vec<u8>, on_event: impl Fn(&[u8])) {
     buffer.drain(..done);
 }
 
-async fn read(mut source: Source, mut buffer: Vec<u8>, on_event: impl Fn(&[u8], Instant)) -> anyhow::Result<()> {
+/// Removes the lines of the chunked encoding: CR LF, the size of the next chunk, CR LF. Events have no CR LF.
+fn remove_chunk_sizes(buffer: &mut Vec<u8>) {
+    let mut from = 0;
+    while let Some(begin) = buffer.get(from..).and_then(|rest| find(rest, b"\r\n")).map(|begin| from + begin)
+        && let Some(size) = buffer.get(begin + 2..).and_then(|rest| find(rest, b"\r\n"))
+    {
+        buffer.drain(begin..begin + 2 + size + 2);
+        from = begin;
+    }
+}
+
+async fn read(
+    kind: ServerKind,
+    mut source: Source,
+    mut buffer: Vec<u8>,
+    on_event: impl Fn(&[u8], Instant),
+) -> anyhow::Result<()> {
     let mut at = Instant::now();
     loop {
-        parse_frames(&mut buffer, |frame| on_event(frame, at));
+        parse_frames(kind, &mut buffer, |frame| on_event(frame, at));
         let read;
         (read, at) = source.read(&mut buffer).await?;
         if read == 0 {

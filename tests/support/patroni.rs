@@ -27,6 +27,10 @@ const GUIDE: &str = include_str!("../../docs/how-to/high-availability.md");
 
 const SUPERUSER_PASSWORD: &str = "of-the-superuser";
 
+/// The login of Patroni's REST API, in the variables of `ops/patroni/patroni.env`.
+const REST_LOGIN: [(&str, &str); 2] =
+    [("PATRONI_RESTAPI_USERNAME", "patroni"), ("PATRONI_RESTAPI_PASSWORD", "of-the-api")];
+
 /// How long a failover may take: the primary's lease, and the start of a standby on a busy machine.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(240);
 
@@ -105,6 +109,7 @@ impl PatroniCluster {
             .env("PATRONI_NAME", name)
             .env("PATRONI_ETCD3_HOSTS", self.etcd())
             .envs([("PATRONI_RESTAPI_LISTEN", &rest), ("PATRONI_RESTAPI_CONNECT_ADDRESS", &rest)])
+            .envs(REST_LOGIN)
             .envs([("PATRONI_POSTGRESQL_LISTEN", &postgres), ("PATRONI_POSTGRESQL_CONNECT_ADDRESS", &postgres)])
             .env("PATRONI_POSTGRESQL_DATA_DIR", data_directory(&self.directory, name))
             .env("PATRONI_POSTGRESQL_BIN_DIR", &self.programs)
@@ -231,6 +236,7 @@ impl PatroniCluster {
         let output = Command::new("sh")
             .args(["-c", &command])
             .env("PATRONI_ETCD3_HOSTS", self.etcd())
+            .envs(REST_LOGIN)
             .output()
             .await
             .expect("patronictl");
