@@ -13,8 +13,8 @@ use tokio::process::Command;
 use tokio::time::sleep;
 use tokio_postgres::config::Host;
 
-use crate::server::{Server, ServerKind};
-use crate::testbed::{Ride, SECRET, Testbed};
+use crate::server::{SECRET, Server, ServerKind};
+use crate::testbed::{Ride, Testbed};
 
 /// Directories of nginx modules on the systems that package nchan.
 const MODULES: [&str; 3] = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules"];

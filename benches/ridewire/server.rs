@@ -12,7 +12,9 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::client::{MessageRequest, request, request_of, request_with};
-use crate::testbed::SECRET;
+
+/// The key of all tokens.
+pub(crate) const SECRET: &str = "the secret of a benchmark, for benchmarks only";
 
 /// The kind of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,9 +16,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
 
 use crate::client::{Client, request};
-use crate::server::{Server, ServerKind};
-
-pub(crate) const SECRET: &str = "the secret of a benchmark, for benchmarks only";
+use crate::server::{SECRET, Server, ServerKind};
 
 /// The number of clients that create rides concurrently.
 const CREATORS: usize = 64;

@@ -14,6 +14,8 @@ const PRELUDE: &str = r#"set -eu
 curl() {
     case " $* " in
     *" -N "*)
+        # The file may have the previous stream, and the background process may start late.
+        : >"$STREAM"
         command curl -sS --fail-with-body --noproxy '*' "$@" >"$STREAM" 2>&1 &
         stream=$!
         until grep -q '^data: .*}$' "$STREAM"; do
