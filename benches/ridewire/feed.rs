@@ -34,7 +34,7 @@ pub(crate) async fn run(parameters: &Parameters, testbed: &Testbed) -> anyhow::R
     let off = testbed.server_with("feed-off", &[("RIDEWIRE_FEED", "off")]).await?;
     let on = testbed.server("feed-on").await?;
     let rides = testbed.rides(&on, "feed", RIDES).await?;
-    let messages = u64::try_from((parameters.warmup + parameters.duration).as_millis() / INTERVAL.as_millis())?;
+    let messages = parameters.messages()?;
     let mut numbers = 0;
     let mut rounds = Vec::new();
     for number in 1..=parameters.rounds {

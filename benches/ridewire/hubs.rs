@@ -2,22 +2,18 @@
 //!
 //! Only Ridewire and the durable variants have stored a message when they acknowledge it.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
 use anyhow::Context;
 use tokio::time::Instant;
 
 use crate::comparison::{Comparison, PerServer};
-use crate::open_loop::{FrameRecorder, INTERVAL, Latency, LatencyRecorder, OpenLoopSenders};
-use crate::polled_streams::PolledStreams;
+use crate::open_loop::{Latency, SENDERS};
 use crate::process::Cpu;
-use crate::sends::{SendResult, send};
+use crate::sends::{self, SendResult};
 use crate::server::{Server, ServerKind};
 use crate::streams::{Streams, requests};
 use crate::table::Table;
-use crate::testbed::{Ride, Testbed};
-use crate::{Parameters, print};
+use crate::testbed::{Ride, Testbed, participants};
+use crate::{Parameters, latency, print};
 
 const PEERS: [ServerKind; 5] = [
     ServerKind::Nchan,
@@ -98,18 +94,15 @@ async fn measure(
 ) -> anyhow::Result<HubResult> {
     let connects = connect(server, rides).await?;
     let sending = rides.get(..RIDES.min(rides.len())).unwrap_or_default();
-    let targets = sending.iter().flat_map(|ride| [(&*ride.id, &*ride.rider), (&*ride.id, &*ride.driver)]);
-    let received = Arc::new(AtomicU64::new(0));
-    let streams = PolledStreams::open(server, targets, Arc::clone(&received)).await?;
-    let sends = send(parameters, testbed, server, sending, numbers, Some((streams, received))).await?;
-    let (latency, cpu) = latency(parameters, testbed, server, sending, numbers).await?;
+    let streams = sends::open(server, sending).await?;
+    let sends = sends::send(parameters, testbed, server, sending, numbers, Some(streams)).await?;
+    let (latency, cpu) = measure_latency(parameters, testbed, server, sending, numbers).await?;
     Ok(HubResult { connects, sends, latency, cpu })
 }
 
 /// Opens two streams for each ride, all at once. Returns how many begin in a second.
 async fn connect(server: &Server, rides: &[Ride]) -> anyhow::Result<f64> {
-    let targets = rides.iter().flat_map(|ride| [(&*ride.id, &*ride.rider), (&*ride.id, &*ride.driver)]);
-    let requests: Vec<_> = requests(server.kind, targets).collect();
+    let requests: Vec<_> = requests(server.kind, participants(rides)).collect();
     let (count, from) = (requests.len(), Instant::now());
     let streams = Streams::open_requests(server, requests, count, |_, _| {}).await?;
     let seconds = from.elapsed().as_secs_f64();
@@ -117,7 +110,7 @@ async fn connect(server: &Server, rides: &[Ride]) -> anyhow::Result<f64> {
     Ok(count as f64 / seconds)
 }
 
-async fn latency(
+async fn measure_latency(
     parameters: &Parameters,
     testbed: &Testbed,
     server: &Server,
@@ -125,17 +118,9 @@ async fn latency(
     numbers: &mut u64,
 ) -> anyhow::Result<(Option<Latency>, Cpu)> {
     let rides = rides.get(..LATENCY_RIDES.min(rides.len())).unwrap_or_default();
-    let span = parameters.warmup + parameters.duration;
-    let messages = u64::try_from(span.as_millis() / INTERVAL.as_millis())?;
-    let base = *numbers;
+    let (messages, base) = (parameters.messages()?, *numbers);
     *numbers += messages;
-    let frames = FrameRecorder::new(base);
-    let readers = rides.iter().map(|ride| (&*ride.id, &*ride.driver));
-    let _streams = Streams::open(server, readers, frames.on_frame()).await?;
-    let request = |ride: &Ride| server.kind.message_request(&ride.id, &ride.rider);
-    let senders = OpenLoopSenders::connect(server, rides, request, base).await?;
-    let recorder = LatencyRecorder::new(parameters.warmup, INTERVAL)?;
-    frames.begin(&recorder);
+    let (_streams, senders, recorder) = latency::prepare(parameters, server, rides, SENDERS, base).await?;
     let postgres = testbed.postgres_pid()?;
     let (from, before) = (Instant::now(), Cpu::now(Some(server.pid), postgres)?);
     senders.send(&recorder, messages).await?;

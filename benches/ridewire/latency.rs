@@ -28,7 +28,7 @@ pub(crate) async fn run(parameters: &Parameters, testbed: &Testbed) -> anyhow::R
     pgbench::create_table(testbed).await?;
     let (first, second_replica) = (testbed.server("first").await?, testbed.server("second_replica").await?);
     let rides = testbed.rides(&first, "latency", RIDES).await?;
-    let messages = u64::try_from((parameters.warmup + parameters.duration).as_millis() / INTERVAL.as_millis())?;
+    let messages = parameters.messages()?;
     let mut rounds = Vec::new();
     for number in 1..=parameters.rounds {
         let (other, same) = measure(parameters, &first, &second_replica, &rides, number, messages).await?;
@@ -42,6 +42,24 @@ pub(crate) async fn run(parameters: &Parameters, testbed: &Testbed) -> anyhow::R
     first.stop().await?;
     second_replica.stop().await?;
     Ok(vec![table(&rounds)])
+}
+
+/// Opens a stream for each ride, connects the senders, and begins to record. Nothing is recorded after the streams are dropped.
+pub(crate) async fn prepare(
+    parameters: &Parameters,
+    server: &Server,
+    rides: &[Ride],
+    senders: usize,
+    base: u64,
+) -> anyhow::Result<(Streams, OpenLoopSenders, LatencyRecorder)> {
+    let frames = FrameRecorder::new(base);
+    let readers = rides.iter().map(|ride| (&*ride.id, &*ride.driver));
+    let streams = Streams::open(server, readers, frames.on_frame()).await?;
+    let request = |ride: &Ride| server.kind.message_request(&ride.id, &ride.rider);
+    let senders = OpenLoopSenders::connect_many(server, rides, senders, request, base).await?;
+    let recorder = LatencyRecorder::new(parameters.warmup, INTERVAL)?;
+    frames.begin(&recorder);
+    Ok((streams, senders, recorder))
 }
 
 /// Selects a latency of a round.

@@ -132,6 +132,11 @@ impl Parameters {
         }
     }
 
+    /// Returns how many messages become due at 1,000 a second, in the warm-up and the measured time.
+    pub(crate) fn messages(&self) -> anyhow::Result<u64> {
+        Ok(u64::try_from((self.warmup + self.duration).as_millis() / open_loop::INTERVAL.as_millis())?)
+    }
+
     fn includes(&self, scenario: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == scenario)
     }

@@ -9,7 +9,7 @@ use crate::plot::{Bar, Plot};
 use crate::server::ServerKind;
 use crate::streams::Streams;
 use crate::table::Table;
-use crate::testbed::Testbed;
+use crate::testbed::{Testbed, participants};
 use crate::{Parameters, print, process};
 
 /// Two streams on each ride.
@@ -74,8 +74,7 @@ async fn measure(parameters: &Parameters, testbed: &Testbed, kind: ServerKind) -
     let mut figures = Vec::new();
     for target in &parameters.idle {
         let target = (*target).min(parameters.file_limit.saturating_sub(RESERVED_FILES));
-        let targets = rides.iter().flat_map(|ride| [(&*ride.id, &*ride.rider), (&*ride.id, &*ride.driver)]);
-        let more = targets.skip(count).take(target - count);
+        let more = participants(&rides).skip(count).take(target - count);
         open.push(Streams::open(&server, more, |_, _| {}).await?);
         count = target;
         sleep(Duration::from_secs(2)).await;

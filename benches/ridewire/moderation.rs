@@ -17,10 +17,9 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::latency::compare_latencies;
-use crate::open_loop::{FrameRecorder, INTERVAL, Latency, LatencyRecorder, OpenLoopSenders};
+use crate::latency::{compare_latencies, prepare};
+use crate::open_loop::Latency;
 use crate::server::Server;
-use crate::streams::Streams;
 use crate::table::Table;
 use crate::testbed::{Ride, Testbed};
 use crate::{Parameters, print};
@@ -50,7 +49,7 @@ pub(crate) async fn run(parameters: &Parameters, testbed: &Testbed) -> anyhow::R
     let settings = [("RIDEWIRE_MODERATION_URL", url.as_str()), ("RIDEWIRE_MODERATION_SECRET", SECRET)];
     let (moderated, plain) = (testbed.server_with("moderated", &settings).await?, testbed.server("plain").await?);
     let rides = testbed.rides(&plain, "moderation", RIDES).await?;
-    let messages = u64::try_from((parameters.warmup + parameters.duration).as_millis() / INTERVAL.as_millis())?;
+    let messages = parameters.messages()?;
     let mut rounds = Vec::new();
     for number in 1..=parameters.rounds {
         let base = u64::try_from(number)? * 2_000_000;
@@ -99,13 +98,7 @@ async fn latency(
     base: u64,
     messages: u64,
 ) -> anyhow::Result<Latency> {
-    let frames = FrameRecorder::new(base);
-    let readers = rides.iter().map(|ride| (&*ride.id, &*ride.driver));
-    let _streams = Streams::open(server, readers, frames.on_frame()).await?;
-    let request = |ride: &Ride| server.kind.message_request(&ride.id, &ride.rider);
-    let senders = OpenLoopSenders::connect_many(server, rides, SENDERS, request, base).await?;
-    let latencies = LatencyRecorder::new(parameters.warmup, INTERVAL)?;
-    frames.begin(&latencies);
+    let (_streams, senders, latencies) = prepare(parameters, server, rides, SENDERS, base).await?;
     senders.send(&latencies, messages).await?;
     latencies.result(messages, 1).await
 }

@@ -19,7 +19,7 @@ use crate::server::{Server, ServerKind};
 use crate::statements::Statements;
 use crate::streams::Streams;
 use crate::table::Table;
-use crate::testbed::{Ride, Testbed};
+use crate::testbed::{Ride, Testbed, participants};
 use crate::{Parameters, print};
 
 /// Mercure in memory has no history, and Centrifugo's SSE ignores the last id.
@@ -128,8 +128,7 @@ impl FrameCounter {
 }
 
 async fn measure(testbed: &Testbed, server: &Server, rides: &[Ride], numbers: &mut u64) -> anyhow::Result<StormResult> {
-    let participants: Vec<(&str, &str)> =
-        rides.iter().flat_map(|ride| [(&*ride.id, &*ride.rider), (&*ride.id, &*ride.driver)]).collect();
+    let participants: Vec<(&str, &str)> = participants(rides).collect();
     let streams = participants.len() as u64;
 
     // Each stream reads one message and disconnects with its id.

@@ -16,7 +16,7 @@ use crate::process::Cpu;
 use crate::server::{Server, ServerKind};
 use crate::stats::median;
 use crate::table::Table;
-use crate::testbed::{Ride, Testbed};
+use crate::testbed::{Ride, Testbed, participants};
 use crate::{Parameters, print};
 
 const RIDES: usize = 1_000;
@@ -132,10 +132,9 @@ fn tables(rounds: &[Round]) -> Vec<Table> {
 }
 
 /// Opens two streams for each ride. Returns them with the counter of their events.
-async fn open(server: &Server, rides: &[Ride]) -> anyhow::Result<(PolledStreams, Arc<AtomicU64>)> {
+pub(crate) async fn open(server: &Server, rides: &[Ride]) -> anyhow::Result<(PolledStreams, Arc<AtomicU64>)> {
     let received = Arc::new(AtomicU64::new(0));
-    let target = rides.iter().flat_map(|ride| [(&*ride.id, &*ride.rider), (&*ride.id, &*ride.driver)]);
-    let streams = PolledStreams::open(server, target, Arc::clone(&received));
+    let streams = PolledStreams::open(server, participants(rides), Arc::clone(&received));
     Ok((streams.await?, received))
 }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::client::{MessageRequest, request, request_of, request_with};
+use crate::client::{MessageRequest, find, request, request_of, request_with};
 
 /// The key of all tokens.
 pub(crate) const SECRET: &str = "the secret of a benchmark, for benchmarks only";
@@ -97,6 +97,11 @@ impl ServerKind {
     /// Returns whether a chunk of a response may end within a frame.
     pub(crate) fn splits_frames(self) -> bool {
         matches!(self, Self::Centrifugo | Self::CentrifugoPostgres)
+    }
+
+    /// Returns whether a frame with data is a heartbeat.
+    pub(crate) fn is_ping(self, frame: &[u8]) -> bool {
+        matches!(self, Self::Centrifugo | Self::CentrifugoPostgres) && find(frame, b"data: {}").is_some()
     }
 
     /// Returns the beginning of a stream's first block, and the bytes that end it.

@@ -192,7 +192,7 @@ pub(crate) fn parse_frames(kind: ServerKind, buffer: &mut Vec<u8>, on_event: imp
     {
         let frame = rest.get(..end).unwrap_or_default();
         // A heartbeat is a comment without data, or on Centrifugo an empty object.
-        if find(frame, b"data:").is_some() && find(frame, b"data: {}").is_none() {
+        if find(frame, b"data:").is_some() && !kind.is_ping(frame) {
             on_event(frame);
         }
         done += end + 2;

@@ -41,6 +41,11 @@ pub(crate) struct Ride {
     pub(crate) driver: String,
 }
 
+/// Returns each ride with the token of its rider, and with that of its driver: two streams for each ride.
+pub(crate) fn participants(rides: &[Ride]) -> impl Iterator<Item = (&str, &str)> {
+    rides.iter().flat_map(|ride| [(&*ride.id, &*ride.rider), (&*ride.id, &*ride.driver)])
+}
+
 impl Testbed {
     pub(crate) async fn start() -> anyhow::Result<Self> {
         Self::start_with(Options::default()).await

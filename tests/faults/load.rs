@@ -34,11 +34,11 @@ pub(crate) enum Rate {
 }
 
 impl Rate {
-    /// Returns how long a sender waits between two messages.
-    pub(crate) fn pause(self) -> Duration {
-        match self {
-            Self::Unlimited => Duration::ZERO,
-            Self::Slow => Duration::from_millis(fastrand::u64(200..600)),
+    /// Waits between two messages of a sender.
+    pub(crate) async fn pause(self) {
+        // Not a pause of zero, which lasts until the next tick of the timer.
+        if self == Self::Slow {
+            sleep(Duration::from_millis(fastrand::u64(200..600))).await;
         }
     }
 }

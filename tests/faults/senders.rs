@@ -107,7 +107,7 @@ impl Sender {
             // A few messages are never retried, so their sender does not know their outcome.
             let never_retries = fastrand::u8(..) < 8;
             self.send(participant, never_retries, Instant::now() + TIMEOUT).await;
-            sleep(rate.pause()).await;
+            rate.pause().await;
         }
         self
     }

@@ -1,7 +1,6 @@
 //! A load balancer in front of two servers, with the configuration in `ops` that the documentation recommends.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::process::{Child, Command};
 
 use super::cluster::Database;
-use super::eventually;
 use super::server::Server;
+use super::{eventually, free_ports};
 
 /// The program that balances the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +71,7 @@ impl Balancer {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let directory = database.directory.join(format!("balancer-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&directory).expect("a directory");
-        // The port is free now; another process is unlikely to bind it before the load balancer does.
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let [port] = free_ports();
         let (shipped, listens) = kind.shipped();
         let mut replaced = shipped
             .replace("one:8080", servers[0].address())

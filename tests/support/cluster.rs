@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
@@ -35,16 +34,6 @@ enum DatabaseJob {
     Drop(String),
 }
 
-fn directory() -> PathBuf {
-    let directory = tempfile::Builder::new()
-        .prefix("rw-")
-        // The user that Postgres runs as needs execute permission on the directory.
-        .permissions(std::fs::Permissions::from_mode(0o711))
-        .tempdir_in("/tmp")
-        .expect("a directory below /tmp");
-    directory.keep()
-}
-
 async fn start(directory: &Path, guard: &ProcessGuard) -> EmbeddedPostgres {
     start_with(directory, guard, Options { durable: false }).await
 }
@@ -60,8 +49,7 @@ impl Cluster {
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let directory = directory();
-            let guard = Arc::new(ProcessGuard::of(&directory));
+            let (directory, guard) = ProcessGuard::with_directory();
             let (ready, started) = mpsc::channel();
             let (jobs, receiver) = mpsc::channel();
             let (path, watched) = (directory.clone(), Arc::clone(&guard));
@@ -96,8 +84,7 @@ impl Cluster {
     }
 
     async fn dedicated_with(options: Options) -> Self {
-        let directory = directory();
-        let guard = Arc::new(ProcessGuard::of(&directory));
+        let (directory, guard) = ProcessGuard::with_directory();
         let postgres = start_with(&directory, &guard, options).await;
         Self { directory, guard, url: postgres.url(), postgres: Some(postgres), jobs: None }
     }
@@ -105,9 +92,8 @@ impl Cluster {
     /// Starts a dedicated cluster on a small disk (tmpfs), which a test can fill. Prints a message and returns `None` where a
     /// disk cannot be mounted.
     pub async fn on_small_disk(megabytes: usize) -> Option<Self> {
-        let directory = directory();
         // The guard unmounts the disk when it removes the directory.
-        let guard = Arc::new(ProcessGuard::of(&directory));
+        let (directory, guard) = ProcessGuard::with_directory();
         let options = format!("size={megabytes}m,mode=711");
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "ridewire"]).arg(&directory).output();
         if !mount.await.is_ok_and(|mount| mount.status.success()) {

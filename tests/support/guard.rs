@@ -1,11 +1,13 @@
 //! Stops the processes that the tests have started, however the test process ends. Rust does not drop statics, and a killed
 //! process drops nothing; a separate shell therefore does this.
 
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Collects pids until the test process has ended. Then stops each process that is still the same process: a Postgres with the
 /// directory among its arguments, or a server with the directory in its environment. Then stops each Postgres of the directory that
@@ -38,8 +40,21 @@ pub struct ProcessGuard {
 }
 
 impl ProcessGuard {
+    /// Creates a directory below /tmp, and starts the shell for it.
+    pub fn with_directory() -> (PathBuf, Arc<Self>) {
+        let directory = tempfile::Builder::new()
+            .prefix("rw-")
+            // The user that Postgres runs as needs execute permission on the directory.
+            .permissions(Permissions::from_mode(0o711))
+            .tempdir_in("/tmp")
+            .expect("a directory below /tmp")
+            .keep();
+        let guard = Arc::new(Self::of(&directory));
+        (directory, guard)
+    }
+
     /// Starts the shell for the processes of `directory` and the directory itself.
-    pub fn of(directory: &Path) -> Self {
+    fn of(directory: &Path) -> Self {
         let mut shell = Command::new("sh")
             .arg("-c")
             .arg(SCRIPT)

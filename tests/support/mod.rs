@@ -44,6 +44,7 @@ mod stream;
 mod tls_postgres;
 mod user;
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 pub use balancer::{Balancer, Kind};
@@ -66,6 +67,12 @@ pub use user::{Role, User, data_types, raw_token};
 /// How long a test waits for a condition before it fails. The timeout costs time only when a test fails. It is therefore much
 /// longer than a busy machine needs.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Returns different ports that are free now; other processes are unlikely to bind them before the caller's do.
+fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    let listeners = [(); COUNT].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    listeners.map(|listener| listener.local_addr().expect("an address").port())
+}
 
 /// Polls `check` until it returns `Some`, and returns the value. Panics after [`TIMEOUT`].
 pub async fn eventually<T>(what: &str, check: impl AsyncFnMut() -> Option<T>) -> T {

@@ -1,7 +1,6 @@
 //! A Postgres cluster of three nodes that Patroni manages, with the configuration in `ops/patroni`, and etcd with one node.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,9 +14,9 @@ use tokio::process::{Child, Command};
 use tokio_postgres::NoTls;
 
 use super::cluster::Database;
-use super::eventually_within;
 use super::guard::ProcessGuard;
 use super::standby::postgres_programs;
+use super::{eventually_within, free_ports};
 
 /// The configuration as shipped, and its line before which the tests add parameters.
 const CONFIG: &str = include_str!("../../ops/patroni/patroni.yml");
@@ -73,13 +72,7 @@ impl PatroniCluster {
                 return None;
             }
         }
-        let directory = tempfile::Builder::new()
-            .prefix("rw-")
-            .permissions(fs::Permissions::from_mode(0o711))
-            .tempdir_in("/tmp")
-            .expect("a directory below /tmp")
-            .keep();
-        let guard = Arc::new(ProcessGuard::of(&directory));
+        let (directory, guard) = ProcessGuard::with_directory();
         let programs = postgres_programs(&Database::create().await).await;
         let [etcd_port, etcd_peer_port] = free_ports();
         let etcd = start_etcd(&directory, &guard, etcd_port, etcd_peer_port);
@@ -166,17 +159,6 @@ impl PatroniCluster {
         Vec::new()
     }
 
-    async fn member_with_role(&self, role: &str) -> Option<String> {
-        let members = self.members().await;
-        let member = members.iter().find(|member| member["role"] == role && member["state"] == "running")?;
-        Some(member["name"].as_str()?.to_owned())
-    }
-
-    /// Returns the name of the primary.
-    pub async fn primary(&self) -> Option<String> {
-        self.member_with_role("leader").await
-    }
-
     /// Waits until all nodes run and one of them is a synchronous standby. Returns the primary's name.
     pub async fn until_healthy(&self) -> String {
         eventually_within(FAILOVER_TIMEOUT, Duration::from_millis(250), "all nodes of the cluster run", async || {
@@ -184,10 +166,7 @@ impl PatroniCluster {
             let is_running = |member: &Value| matches!(member["state"].as_str(), Some("running" | "streaming"));
             let are_running = members.len() == 3 && members.iter().all(is_running);
             let has_standby = members.iter().any(|member| member["role"] == "sync_standby");
-            if !are_running || !has_standby {
-                return None;
-            }
-            self.primary().await
+            primary_of(&members).filter(|_| are_running && has_standby)
         })
         .await
     }
@@ -195,7 +174,7 @@ impl PatroniCluster {
     /// Waits until a node other than `previous` is the primary.
     pub async fn until_failed_over(&self, previous: &str) {
         eventually_within(FAILOVER_TIMEOUT, Duration::from_millis(50), "another node is the primary", async || {
-            self.primary().await.filter(|primary| primary != previous)
+            primary_of(&self.members().await).filter(|primary| primary != previous)
         })
         .await;
     }
@@ -244,6 +223,12 @@ impl PatroniCluster {
     }
 }
 
+/// Returns the name of the primary among the members, if it runs.
+fn primary_of(members: &[Value]) -> Option<String> {
+    let primary = members.iter().find(|member| member["role"] == "leader" && member["state"] == "running")?;
+    Some(primary["name"].as_str()?.to_owned())
+}
+
 /// Returns the code blocks of a language in the guide.
 fn blocks(language: &str) -> String {
     let fence = format!("```{language}\n");
@@ -254,12 +239,6 @@ fn blocks(language: &str) -> String {
 fn data_directory(directory: &Path, node: &str) -> PathBuf {
     // The guard finds the Postgres of a node by the beginning of this path.
     directory.join(format!("postgres-{node}"))
-}
-
-/// Returns ports that are free now; another process is unlikely to bind them before the caller's does.
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    listeners.map(|listener| listener.local_addr().expect("an address").port())
 }
 
 /// Returns a command that runs as a user that is allowed to start Postgres. The guard identifies its process by a variable.

@@ -1,7 +1,6 @@
 //! A PgBouncer in transaction pooling mode, as a separate process.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +11,7 @@ use tokio::process::{Child, Command};
 use tokio_postgres::config::Host;
 
 use super::cluster::Database;
-use super::eventually;
+use super::{eventually, free_ports};
 
 /// A running PgBouncer in front of a database.
 #[derive(Debug)]
@@ -41,8 +40,7 @@ impl PgBouncer {
         };
         let port = config.get_ports().first().copied().unwrap_or(5432);
         let (name, user) = (config.get_dbname().expect("a name"), config.get_user().expect("a user"));
-        // The port is free now; another process is unlikely to bind it before PgBouncer does.
-        let listen = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let [listen] = free_ports();
         let file = database.directory.join(format!("bouncer-{}.ini", COUNT.fetch_add(1, Ordering::Relaxed)));
         let settings = format!(
             "[databases]\npooled = host={host} port={port} dbname={name} user={user}\n[pgbouncer]\n\

@@ -1,6 +1,5 @@
 //! A synchronous standby of a dedicated Postgres, which a test can promote.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,13 +23,7 @@ pub struct Standby {
 impl Standby {
     /// Copies the cluster of `database` and starts the copy as its synchronous standby.
     pub async fn of(database: &Database) -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("rw-")
-            .permissions(std::fs::Permissions::from_mode(0o711))
-            .tempdir_in("/tmp")
-            .expect("a directory below /tmp")
-            .keep();
-        let guard = Arc::new(ProcessGuard::of(&directory));
+        let (directory, guard) = ProcessGuard::with_directory();
         let copy = Command::new(postgres_programs(database).await.join("pg_basebackup"))
             .args(["-d", &database.url, "-R", "-X", "stream", "-c", "fast", "-D"])
             .arg(directory.join("postgres"))

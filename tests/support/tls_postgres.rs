@@ -1,7 +1,6 @@
 //! A Postgres that accepts connections over TCP with TLS only.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::cluster::Database;
 use super::guard::ProcessGuard;
-use super::{eventually, standby};
+use super::{eventually, free_ports, standby};
 
 /// A running Postgres with a certificate for `localhost` from a private certificate authority.
 #[derive(Debug)]
@@ -27,13 +26,7 @@ pub struct TlsPostgres {
 impl TlsPostgres {
     /// Starts Postgres and waits until it accepts connections.
     pub async fn start() -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("rw-")
-            .permissions(fs::Permissions::from_mode(0o711))
-            .tempdir_in("/tmp")
-            .expect("a directory below /tmp")
-            .keep();
-        let guard = Arc::new(ProcessGuard::of(&directory));
+        let (directory, guard) = ProcessGuard::with_directory();
         let postgres = EmbeddedPostgres::start(&directory, Options { durable: false }).await.expect("Postgres starts");
         let program =
             standby::postgres_programs(&Database::at(postgres.url(), &directory, &guard)).await.join("postgres");
@@ -48,8 +41,7 @@ impl TlsPostgres {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("permissions");
             chown(&file, Some(owner.uid()), Some(owner.gid())).expect("an owner");
         }
-        // The port is free now; another process is unlikely to bind it before Postgres does.
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let [port] = free_ports();
         let mut command = Command::new(program);
         command.arg("-D").arg(&cluster).args(["-c", "listen_addresses=127.0.0.1", "-c", &format!("port={port}")]);
         command.args(["-c", "unix_socket_directories=", "-c", "ssl=on", "-c", "fsync=off"]);
