@@ -62,7 +62,7 @@ impl Database {
         if self.listen_setting == LISTEN_SETTING {
             until_reachable(SETTING, &self.address, async || {
                 // This connection only tests the address; the pool opens its own.
-                self.address.connect().await.map(drop).map_err(StoreError::from)
+                self.address.connect().await.map(drop)
             })
             .await?;
         }

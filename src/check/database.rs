@@ -82,8 +82,7 @@ async fn open(setting: &'static str, address: &Address) -> Result<Client, AppErr
 
 /// Opens a connection to an address, without the setting's name in the error.
 pub(super) async fn connection(address: &Address) -> Result<Client, StoreError> {
-    let connected = timeout(TIMEOUT, address.connect()).await;
-    let (client, connection) = connected.map_err(|_| StoreError::Timeout)??;
+    let (client, connection) = address.connect().await?;
     // The task ends with the client. An error of the connection also fails the client's queries.
     tokio::spawn(connection);
     Ok(client)

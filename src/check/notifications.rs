@@ -84,8 +84,7 @@ async fn receives_notifications(direct: &Address, sender: &Client) -> Result<boo
 
 /// Opens a connection, and returns it with the channels of the notifications that it receives.
 async fn connect_listener(address: &Address) -> Result<(Client, UnboundedReceiver<String>), StoreError> {
-    let connected = timeout(TIMEOUT, address.connect()).await;
-    let (client, mut connection) = connected.map_err(|_| StoreError::Timeout)??;
+    let (client, mut connection) = address.connect().await?;
     let (sender, receiver) = unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {

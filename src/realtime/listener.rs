@@ -24,8 +24,8 @@ use crate::store::{Address, Store, StoreError, sql};
 /// The delay before a reconnect, first and longest: doubled each time, jittered, and reset after a success.
 const BACKOFF_MS: (u64, u64) = (100, 10_000);
 
-/// How long connecting and LISTEN may take, in case the network drops packets.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long LISTEN may take, in case the network drops packets.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After how much silence the listener probes itself, and how long it waits for the probe.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -163,8 +163,7 @@ impl Listener {
 
     /// Listens on one connection until it ends.
     async fn listen(&self, address: &Address, on_connected: impl FnOnce()) -> Result<(), StoreError> {
-        let connected = timeout(CONNECT_TIMEOUT, address.connect()).await;
-        let (client, mut connection) = connected.map_err(|_| StoreError::Timeout)??;
+        let (client, mut connection) = address.connect().await?;
         let mut messages = poll_fn(move |context| connection.poll_message(context));
         let receiving = async {
             while let Some(message) = messages.next().await {
@@ -175,7 +174,7 @@ impl Listener {
             Ok(())
         };
         let listening = async {
-            let listens = timeout(CONNECT_TIMEOUT, listen(&client, &self.store.origin)).await;
+            let listens = timeout(LISTEN_TIMEOUT, listen(&client, &self.store.origin)).await;
             listens.map_err(|_| StoreError::Timeout)??;
             on_connected();
             // LISTEN is committed. A notification arrives for each commit after this check.
@@ -277,7 +276,7 @@ async fn listen(client: &Client, origin: &Origin) -> Result<(), StoreError> {
 /// Listens on channels. Their names are SQL identifiers.
 pub(crate) async fn listen_to(client: &Client, channels: &[&str]) -> Result<(), StoreError> {
     // No session setting: through a pooler it would affect other clients.
-    let timeout_ms = CONNECT_TIMEOUT.as_millis() * 3 / 4;
+    let timeout_ms = LISTEN_TIMEOUT.as_millis() * 3 / 4;
     let listens: String = channels.iter().map(|channel| format!("listen {channel}; ")).collect();
     let listen = format!(
         "begin; set local statement_timeout = {timeout_ms}; set local lock_timeout = {timeout_ms}; {listens}commit"

@@ -6,7 +6,10 @@
 //!
 //! - `verify-full` without `sslrootcert` uses the trust store of the operating system.
 //! - The common name of a certificate is not compared with the host name.
+//!
+//! Several hosts are not tried one after the other: each next one is tried beside those that have not responded yet.
 
+mod hosts;
 mod settings;
 mod verifier;
 
@@ -15,8 +18,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig};
-use tokio_postgres::config::{Host, SslMode};
+use deadpool_postgres::{Connect, Manager, ManagerConfig};
+use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -25,9 +31,14 @@ use tokio_rustls::rustls::pki_types::pem;
 use tokio_rustls::rustls::{self, ClientConfig};
 
 use self::verifier::{PgServerCertVerifier, TrustAnchors};
+use super::StoreError;
+use crate::happy_eyeballs::first_success;
 
-/// The connect timeout, unless the address sets one.
+/// The timeout of a TCP connection to one IP address, unless the address sets one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The timeout of [`Address::connect`]: all hosts, TLS and the login.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The ALPN protocol id of Postgres. Postgres requires it with direct TLS (`sslnegotiation=direct`).
 const ALPN_PROTOCOL: &[u8] = b"postgresql";
@@ -86,7 +97,10 @@ fn describe(error: &tokio_postgres::Error, address: &str) -> String {
 /// The address of a Postgres server, with its TLS configuration.
 #[derive(Clone)]
 pub struct Address {
+    /// All hosts. It opens no connection.
     config: Config,
+    /// One configuration for each host.
+    hosts: Vec<Config>,
     tls: MakeRustlsConnect,
 }
 
@@ -103,9 +117,35 @@ impl Address {
         endpoints.collect::<Vec<_>>().join(", ")
     }
 
-    /// Opens a connection outside of any pool.
-    pub async fn connect(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
-        self.config.connect(self.tls.clone()).await
+    /// Opens a connection outside of any pool, within [`LOGIN_TIMEOUT`].
+    pub async fn connect(&self) -> Result<(Client, Driver), StoreError> {
+        let opened = timeout(LOGIN_TIMEOUT, self.open()).await;
+        Ok(opened.map_err(|_| StoreError::Timeout)??)
+    }
+
+    /// Opens a connection to the first host that responds and has the `target_session_attrs` of the address. The caller
+    /// limits the time.
+    async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
+        let mut hosts: Vec<_> = self.hosts.iter().map(|host| self.open_host(host)).collect();
+        if self.config.get_load_balance_hosts() == LoadBalanceHosts::Random {
+            fastrand::shuffle(&mut hosts);
+        }
+        match first_success(hosts).await {
+            Some(opened) => opened,
+            // An address has a host, so this is not reached; it would report that there is none.
+            None => self.config.connect(self.tls.clone()).await,
+        }
+    }
+
+    /// Opens a connection to the first IP address of a host that responds.
+    async fn open_host(&self, host: &Config) -> Result<(Client, Driver), tokio_postgres::Error> {
+        let addresses = hosts::resolve(host).await;
+        let attempts: Vec<_> = addresses.iter().map(|address| address.connect(self.tls.clone())).collect();
+        match first_success(attempts).await {
+            Some(opened) => opened,
+            // The name has no address, which this reports.
+            None => host.connect(self.tls.clone()).await,
+        }
     }
 
     /// Asks Postgres to cancel the statement of a connection. The request uses a connection of its own, with TLS if the
@@ -116,7 +156,20 @@ impl Address {
 
     /// Creates the manager that opens a pool's connections.
     pub(super) fn manager(self, config: ManagerConfig) -> Manager {
-        Manager::from_config(self.config, self.tls, config)
+        Manager::from_connect(self.config.clone(), self, config)
+    }
+}
+
+impl Connect for Address {
+    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+        Box::pin(async {
+            let (client, connection) = self.open().await?;
+            let driver = tokio::spawn(async {
+                // An error of the connection also fails the client's statements.
+                let _ = connection.await;
+            });
+            Ok((client, driver))
+        })
     }
 }
 
@@ -149,7 +202,7 @@ impl FromStr for Address {
             .with_custom_certificate_verifier(Arc::new(PgServerCertVerifier::new(&anchors)?))
             .with_no_client_auth();
         tls.alpn_protocols = vec![ALPN_PROTOCOL.to_vec()];
-        Ok(Self { config, tls: MakeRustlsConnect::new(tls) })
+        Ok(Self { hosts: hosts::split(&config)?, config, tls: MakeRustlsConnect::new(tls) })
     }
 }
 
@@ -209,6 +262,7 @@ mod tests {
             ("postgres://u@db/d?sslmode=require&sslrootcert=system", "needs sslmode=verify-full"),
             ("postgres://u@db/d?sslmode=verify-full&sslrootcert=/nowhere.pem", "/nowhere.pem"),
             ("postgres://u@db/d?nonsense=1", "nonsense"),
+            ("postgres://u@a,b/d?port=1,2,3", "port must be"),
         ] {
             let error = wrong.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(expected), "{wrong}: {error}");

@@ -24,9 +24,10 @@ use tokio_rustls::rustls::{self, ClientConfig, ConfigBuilder, WantsVerifier};
 use tokio_util::either::Either;
 
 use super::target::{AllowedHosts, is_public, normalize_host, port_of};
+use crate::happy_eyeballs::first_success;
 use crate::trust::{AnyCertificate, system_roots};
 
-/// The timeout of a connection to one address. After it the next address is tried.
+/// The timeout of a TCP connection, over all addresses of a host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client with a connection pool. It follows no redirects and uses no proxy. Cheap to clone.
@@ -102,18 +103,13 @@ impl Connector {
         let is_secure = uri.scheme_str() == Some("https");
         let port = port_of(&uri);
         let addresses = self.addresses(&host, port).await?;
-        let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-        for address in addresses {
-            match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true)?;
-                    return self.secure(stream, host, is_secure).await;
-                }
-                Ok(Err(error)) => failed = error,
-                Err(_) => failed = io::Error::new(io::ErrorKind::TimedOut, "the connection was not accepted in time"),
-            }
-        }
-        Err(failed)
+        let attempts: Vec<_> = addresses.into_iter().map(TcpStream::connect).collect();
+        let connected = timeout(CONNECT_TIMEOUT, first_success(attempts)).await;
+        let no_response = || io::Error::new(io::ErrorKind::TimedOut, "the connection was not accepted in time");
+        let no_address = || Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
+        let stream = connected.map_err(|_| no_response())?.unwrap_or_else(no_address)?;
+        stream.set_nodelay(true)?;
+        self.secure(stream, host, is_secure).await
     }
 
     /// Resolves a host, and returns its allowed addresses.

@@ -29,6 +29,7 @@ mod closing;
 mod console;
 mod corrupt_rows;
 mod curl;
+mod database_hosts;
 mod database_tls;
 mod docs;
 mod driver_removal;
