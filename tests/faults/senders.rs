@@ -26,6 +26,8 @@ pub(crate) struct ResponseCounts {
     pub(crate) max_attempts: AtomicUsize,
     /// The number of messages that each sender has finished, by the number of the sender.
     done: Mutex<HashMap<usize, usize>>,
+    /// When the last message was created, and the longest time between two.
+    gap: Mutex<(Option<Instant>, Duration)>,
 }
 
 impl ResponseCounts {
@@ -51,6 +53,19 @@ impl ResponseCounts {
             before.iter().all(|(sender, done)| now[sender] > *done).then_some(())
         })
         .await;
+    }
+
+    fn record_created(&self) {
+        self.created.fetch_add(1, Ordering::Relaxed);
+        let (last, longest) = &mut *self.gap.lock().unwrap();
+        let now = Instant::now();
+        *longest = (*longest).max(last.map_or(Duration::ZERO, |last| now - last));
+        *last = Some(now);
+    }
+
+    /// Returns the longest time between two created messages since the last call.
+    pub(crate) fn take_longest_gap(&self) -> Duration {
+        std::mem::take(&mut self.gap.lock().unwrap().1)
     }
 
     /// Waits until another send gets a 503.
@@ -143,7 +158,7 @@ impl Sender {
                     let id = message["id"].as_str().unwrap_or_default().to_owned();
                     entry.acknowledged = Some((id, message["seq"].as_i64().unwrap_or_default()));
                     if status == 201 {
-                        self.responses.created.fetch_add(1, Ordering::Relaxed);
+                        self.responses.record_created();
                     } else if attempt > 0 {
                         self.responses.repeated.fetch_add(1, Ordering::Relaxed);
                     } else {

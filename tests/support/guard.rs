@@ -14,15 +14,17 @@ use std::sync::{Arc, Mutex};
 /// such a process has started. Then removes the directory, on which a disk may be mounted.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
+# A test may have stopped processes.
+stop_postgres() { kill -INT "$1"; kill -CONT "$1" $(cat "/proc/$1/task/$1/children"); }
 while read -r pid; do pids="$pids $pid"; done
 for pid in $pids; do
-    if grep -qsaF "$0/postgres" "/proc/$pid/cmdline"; then kill -INT "$pid"
+    if grep -qsaF "$0/postgres" "/proc/$pid/cmdline"; then stop_postgres "$pid"
     elif grep -qsaF "$0" "/proc/$pid/environ"; then kill -KILL "$pid"
     fi
 done
 for arguments in $(grep -lsaF "$0/postgres" /proc/[0-9]*/cmdline); do
     pid=${arguments#/proc/} pid=${pid%/cmdline}
-    kill -INT "$pid" && pids="$pids $pid"
+    stop_postgres "$pid" && pids="$pids $pid"
 done
 tries=0
 for pid in $pids; do

@@ -44,7 +44,10 @@ mod stream;
 mod tls_postgres;
 mod user;
 
+use std::iter::Cycle;
 use std::net::TcpListener;
+use std::ops::RangeInclusive;
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 pub use balancer::{Balancer, Kind};
@@ -53,7 +56,7 @@ pub use clock::clock_ahead;
 pub use cluster::{Cluster, Database};
 pub use frames::Frames;
 pub use locks::{block_message_insert, lock_ride, lock_topic, until_waiting_for_locks};
-pub use patroni::{PatroniCluster, PrimaryFault};
+pub use patroni::{NodeFault, PatroniCluster};
 pub use pgbouncer::PgBouncer;
 pub use receiver::{Received, Receiver, Reply, assert_in_order, tls_for_localhost};
 pub use response::Response;
@@ -68,10 +71,21 @@ pub use user::{Role, User, data_types, raw_token};
 /// longer than a busy machine needs.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Returns different ports that are free now; other processes are unlikely to bind them before the caller's do.
+/// Returns ports that are free now, and other ones in each call.
+///
+/// Linux gives none of them to outgoing connections. One of those could take the port before a program binds it, or while the
+/// program restarts.
 fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
-    let listeners = [(); COUNT].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    listeners.map(|listener| listener.local_addr().expect("an address").port())
+    const PORTS: RangeInclusive<u16> = 10_000..=32_000;
+    static NEXT: LazyLock<Mutex<Cycle<RangeInclusive<u16>>>> = LazyLock::new(|| {
+        let mut ports = PORTS.cycle();
+        // Another test process starts elsewhere.
+        ports.nth(fastrand::usize(..PORTS.len()));
+        Mutex::new(ports)
+    });
+    let mut next = NEXT.lock().expect("no panic");
+    let mut free = next.by_ref().filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    [(); COUNT].map(|()| free.next().expect("an endless iterator"))
 }
 
 /// Polls `check` until it returns `Some`, and returns the value. Panics after [`TIMEOUT`].
