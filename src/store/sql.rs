@@ -80,6 +80,7 @@ statements! {
     PARTICIPANTS_RIDE_AT_LEAVE = "participants/ride_at_leave.sql";
     PARTICIPANTS_OF_MESSAGE = "participants/of_message.sql";
     PARTICIPANTS_PUT = "participants/put.sql";
+    PARTICIPANTS_SET_READ = "participants/set_read.sql";
     PRESENCE_REGISTER_REPLICA = "presence/register_replica.sql";
     PRESENCE_HEARTBEAT = "presence/heartbeat.sql";
     PRESENCE_EXPIRE_LEASES = "presence/expire_leases.sql";

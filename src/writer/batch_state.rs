@@ -364,6 +364,13 @@ impl BatchState {
         self.changes.rides.iter().filter_map(|id| self.rides.get(id))
     }
 
+    /// Returns the closed rides that have changed, or in which a user's watermarks have.
+    pub(super) fn changed_closed_rides(&self) -> BTreeSet<&RideId> {
+        let with_receipts = self.changes.receipts.keys().map(|(ride, _)| ride);
+        let changed = self.changes.rides.iter().chain(with_receipts);
+        changed.filter(|id| self.rides.get(*id).is_some_and(|snapshot| snapshot.ride.closed_at.is_some())).collect()
+    }
+
     pub(super) fn new_messages(&self) -> impl Iterator<Item = &Message> {
         self.changes.new_messages.iter().filter_map(|id| self.messages.get(id))
     }

@@ -80,6 +80,7 @@ fn correct_run() -> CorrectRun {
         id: format!("m{seq}"),
         ride: RIDE.to_owned(),
         seq,
+        sender: "rider".to_owned(),
         content: content.map(str::to_owned),
         is_deleted: content.is_none(),
     };
@@ -171,8 +172,14 @@ fn store_again(run: &mut CorrectRun, seq: i64, content: &str) {
     run.merged.segments[0].items.push(item(Some("c8"), "message:new", &data));
     log(run).push(logged(8, "message:new", data));
     run.database.heads.insert(format!("ride/{RIDE}"), 8);
-    let row =
-        Message { id: "m8".into(), ride: RIDE.into(), seq: 8, content: Some(content.to_owned()), is_deleted: false };
+    let row = Message {
+        id: "m8".into(),
+        ride: RIDE.into(),
+        seq: 8,
+        sender: "rider".into(),
+        content: Some(content.to_owned()),
+        is_deleted: false,
+    };
     run.database.messages.push(row);
 }
 

@@ -19,6 +19,7 @@ pub(crate) struct Message {
     pub(crate) id: String,
     pub(crate) ride: String,
     pub(crate) seq: i64,
+    pub(crate) sender: String,
     pub(crate) content: Option<String>,
     pub(crate) is_deleted: bool,
 }
@@ -91,14 +92,15 @@ impl DatabaseState {
             let logged = LoggedEvent { seq: row.get(1), kind: row.get(2), text, data };
             state.logs.entry(row.get(0)).or_default().push(logged);
         }
-        let query = "select id::text, ride_id, seq, content, deleted_at is not null from messages
+        let query = "select id::text, ride_id, seq, sender_id, content, deleted_at is not null from messages
                      where starts_with(ride_id, $1) order by ride_id, seq";
         let message = |row: &tokio_postgres::Row| Message {
             id: row.get(0),
             ride: row.get(1),
             seq: row.get(2),
-            content: row.get(3),
-            is_deleted: row.get(4),
+            sender: row.get(3),
+            content: row.get(4),
+            is_deleted: row.get(5),
         };
         state.messages = client.query(query, &[&prefix]).await.unwrap().iter().map(message).collect();
         let query =

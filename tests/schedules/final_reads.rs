@@ -1,7 +1,9 @@
-//! Checks what users read after a run, by polling and by the history, on both replicas; and what they have read during the run.
+//! Checks what users read after a run, by polling, by the history and as unread counts, on both replicas; and what they have read during the run.
+
+use std::collections::BTreeMap;
 
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::check::{ViolationKind, Violations};
 use crate::database_state::DatabaseState;
@@ -24,6 +26,9 @@ pub(crate) async fn check_final_reads(run: &mut Run<'_>, database: &DatabaseStat
                 check_history(run, database, (ride, actor, at.other()), violations).await;
             }
         }
+    }
+    for (actor, at) in [Actor::Rider, Actor::SecondDriver].into_iter().zip(Replica::BOTH) {
+        check_unread_counts(run, database, (actor, at), violations).await;
     }
 }
 
@@ -118,6 +123,34 @@ async fn check_history(
         .collect();
     violations.check(expected == returned, ViolationKind::Lost, || {
         format!("{}'s history of {name} has {returned:?}, but there is {expected:?}", actor.name())
+    });
+}
+
+async fn check_unread_counts(
+    run: &mut Run<'_>,
+    database: &DatabaseState,
+    (actor, at): (Actor, Replica),
+    violations: &mut Violations,
+) {
+    let (status, body) = get(run, actor, at, "messages/unread-count").await;
+    let user = run.record.user(actor);
+    let mut expected = BTreeMap::new();
+    for current in database.intervals.iter().filter(|interval| interval.user == user && interval.until.is_none()) {
+        let own: Vec<_> = database.intervals_of(&current.ride, &user).collect();
+        let receipt = database.receipts.iter().find(|receipt| receipt.ride == current.ride && receipt.user == user);
+        let read = receipt.map_or(0, |receipt| receipt.read);
+        let unread = database.messages.iter().filter(|message| {
+            let is_readable = message.seq > read && own.iter().any(|interval| interval.has(message.seq));
+            message.ride == current.ride && message.sender != user && !message.is_deleted && is_readable
+        });
+        expected.insert(current.ride.clone(), unread.count());
+    }
+    expected.retain(|_, unread| *unread > 0);
+    let rides = json!(
+        expected.iter().map(|(ride, unread)| json!({ "rideId": ride, "unreadCount": unread })).collect::<Vec<_>>()
+    );
+    violations.check(status == 200 && body["rides"] == rides, ViolationKind::Lost, || {
+        format!("{}'s unread counts at {at} are {status} {body}, but there are {rides}", actor.name())
     });
 }
 

@@ -218,6 +218,7 @@ impl Sample {
                     self.all("timestamptz", "null"),
                 ],
             ),
+            "participants/set_read.sql" => ("64 rides closed", vec![self.rides()]),
             "receipts/put.sql" => (
                 "64 receipts",
                 vec![

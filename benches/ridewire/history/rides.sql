@@ -25,8 +25,8 @@ insert into topics (name, last_seq)
 select 'ride/ride_' || lpad((cohort * 500 + number)::text, 7, '0'), 3 * messages + 1
 from generate_series(0, :cohorts - 1) as cohort, numbers;
 
-insert into participants (ride_id, user_id, role, from_seq, joined_at, is_over)
-select ride.ride_id, person.user_id, person.role, 1, ride.created_at, ride.closed_at is not null
+insert into participants (ride_id, user_id, role, from_seq, joined_at, is_over, is_read)
+select ride.ride_id, person.user_id, person.role, 1, ride.created_at, ride.closed_at is not null, ride.closed_at is not null
 from rides ride,
      lateral (values (ride.rider_id, 'rider'), (ride.driver_id, 'driver')) as person (user_id, role);
 

@@ -12,8 +12,8 @@ use super::columns::{
     TopicEndRow, TopicEndRows, execute,
 };
 use crate::domain::{
-    ClientMessageId, Content, Labels, Message, Metadata, NewEvent, Participant, Ride, RideSnapshot, Seq, Time, Topic,
-    UserId,
+    ClientMessageId, Content, Labels, Message, Metadata, NewEvent, Participant, Ride, RideId, RideSnapshot, Seq, Time,
+    Topic, UserId,
 };
 use crate::store::{Session, StoreError, sql};
 use crate::writer::{BatchState, Relayed, WriterConfig};
@@ -22,6 +22,8 @@ use crate::writer::{BatchState, Relayed, WriterConfig};
 const COMMIT_STATEMENTS: [&str; 2] = [sql::EVENTS_APPEND, sql::TOPICS_NOTIFY_COMMITTED];
 const LOCKING_STATEMENTS: [&str; 5] =
     [sql::RIDES_PUT, sql::PARTICIPANTS_PUT, sql::RECEIPTS_PUT, sql::MESSAGES_UPDATE, sql::EVENTS_ERASE];
+/// The additional statement if a ride is closed, or read after it was closed.
+const CLOSED_STATEMENTS: [&str; 1] = [sql::PARTICIPANTS_SET_READ];
 /// The additional statements if a message is flagged, or a message is deleted that may have been flagged.
 const FLAG_STATEMENTS: [&str; 2] = [sql::FLAGS_PUT, sql::FLAGS_ERASE];
 /// The additional statements if a user's reactions are erased.
@@ -74,6 +76,10 @@ pub(super) async fn store_and_commit(
     if has_begun || has_flags {
         session.prepare(&LOCKING_STATEMENTS).await?;
     }
+    let closed_rides: Vec<&str> = state.changed_closed_rides().into_iter().map(RideId::as_str).collect();
+    if !closed_rides.is_empty() {
+        session.prepare(&CLOSED_STATEMENTS).await?;
+    }
     if has_flags || !state.changes.erased_messages.is_empty() {
         session.prepare(&FLAG_STATEMENTS).await?;
     }
@@ -99,6 +105,7 @@ pub(super) async fn store_and_commit(
         participants,
         receipts,
         updated,
+        read,
         flagged,
         erased,
         unreacted,
@@ -114,6 +121,7 @@ pub(super) async fn store_and_commit(
         put_participants(session, state),
         put_receipts(session, state),
         update_messages(session, state),
+        set_read(session, &closed_rides),
         put_flags(session, state, feed),
         erase_events(session, state),
         erase_reactions(session, state),
@@ -130,7 +138,7 @@ pub(super) async fn store_and_commit(
     // The first failure is the cause. The failures after it only report that the transaction is aborted.
     begun?;
     let stored_topics = appended?;
-    for stored in [rides, participants, receipts, updated, flagged, erased, unreacted, unflagged] {
+    for stored in [rides, participants, receipts, updated, read, flagged, erased, unreacted, unflagged] {
         stored?;
     }
     let relayed = relayed?;
@@ -275,6 +283,14 @@ async fn put_receipts(session: &Session, state: &BatchState) -> Result<u64, Stor
         read_seq: receipt.read_seq,
     });
     execute(session, sql::RECEIPTS_PUT, &receipts.collect::<ReceiptRows<'_>>(), &[]).await
+}
+
+/// Records which participants of closed rides have no unread messages.
+async fn set_read(session: &Session, closed_rides: &[&str]) -> Result<u64, StoreError> {
+    if closed_rides.is_empty() {
+        return Ok(0);
+    }
+    session.execute(sql::PARTICIPANTS_SET_READ, &[&closed_rides]).await
 }
 
 async fn update_messages(session: &Session, state: &BatchState) -> Result<u64, StoreError> {
