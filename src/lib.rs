@@ -16,7 +16,7 @@
 //!
 //! - [`store`] contains the access to Postgres.
 //! - [`serving`] accepts connections, and [`memory`] limits the memory of their requests and responses.
-//! - [`happy_eyeballs`] connects to the first of several addresses that responds.
+//! - `happy_eyeballs` connects to the first of several addresses that responds.
 //! - [`jwks`] keeps the issuer's keys current.
 //! - [`moderation`] sends each message content to the platform before it is stored.
 //! - [`traces`] exports OpenTelemetry traces.

@@ -117,7 +117,7 @@ impl Address {
         endpoints.collect::<Vec<_>>().join(", ")
     }
 
-    /// Opens a connection outside of any pool, within [`LOGIN_TIMEOUT`].
+    /// Opens a connection outside of any pool, within 5 seconds.
     pub async fn connect(&self) -> Result<(Client, Driver), StoreError> {
         let opened = timeout(LOGIN_TIMEOUT, self.open()).await;
         Ok(opened.map_err(|_| StoreError::Timeout)??)

@@ -4,7 +4,7 @@ import { Conversation } from './conversation.js';
 import { RidewireError } from './error.js';
 import { Http } from './http.js';
 import { newId } from './id.js';
-import { checkConnection, checkOptions } from './options.js';
+import { checkConnection, checkId, checkOptions } from './options.js';
 import { Subscription } from './subscription.js';
 import { TIMING } from './timing.js';
 
@@ -51,7 +51,7 @@ class Client {
   /** Subscribes to a ride's events, from now on or after a cursor. */
   ride(rideId, options) {
     const { after, types } = checkOptions('ride', options, SUBSCRIPTION_OPTIONS);
-    return new Subscription(this.#http, this.#options, { ride: rideId, after, types });
+    return new Subscription(this.#http, this.#options, { ride: checkId('rideId', rideId), after, types });
   }
 
   /** Subscribes to all the user's events. */
@@ -62,7 +62,7 @@ class Client {
 
   /** The messages of a ride and its state, kept up to date. */
   conversation(rideId) {
-    return new Conversation(this, rideId);
+    return new Conversation(this, checkId('rideId', rideId));
   }
 
   /** Sends any request below `/api/v1`. */
@@ -93,40 +93,40 @@ class Client {
     }
   }
 
-  message(messageId) {
+  async message(messageId) {
     return this.request('GET', message(messageId));
   }
 
   /** @param {{content?: string, metadata?: object | null}} changes */
-  edit(messageId, changes) {
+  async edit(messageId, changes) {
     return this.request('PATCH', message(messageId), { body: changes });
   }
 
-  delete(messageId) {
+  async delete(messageId) {
     return this.request('DELETE', message(messageId));
   }
 
-  read(messageId) {
+  async read(messageId) {
     return this.request('POST', `${message(messageId)}/read`);
   }
 
-  delivered(messageId) {
+  async delivered(messageId) {
     return this.request('POST', `${message(messageId)}/delivered`);
   }
 
-  react(messageId, emoji) {
+  async react(messageId, emoji) {
     return this.request('PUT', `${message(messageId)}/reactions/${encodeURIComponent(emoji)}`);
   }
 
-  unreact(messageId, emoji) {
+  async unreact(messageId, emoji) {
     return this.request('DELETE', `${message(messageId)}/reactions/${encodeURIComponent(emoji)}`);
   }
 
-  typing(rideId, typing) {
+  async typing(rideId, typing) {
     return this.request('POST', `${messages(rideId)}/typing`, { body: { typing } });
   }
 
-  presence(rideId) {
+  async presence(rideId) {
     return this.request('GET', `${messages(rideId)}/presence`);
   }
 
@@ -137,7 +137,7 @@ class Client {
   }
 
   /** Returns the unread count of one ride, or of all rides. */
-  unread(rideId) {
+  async unread(rideId) {
     return this.request('GET', `${rideId === undefined ? '/messages' : messages(rideId)}/unread-count`);
   }
 
@@ -147,15 +147,15 @@ class Client {
     return this.request('GET', '/rides', { query });
   }
 
-  accept(rideId) {
+  async accept(rideId) {
     return this.request('POST', `${ride(rideId)}/accept`);
   }
 
-  cancel(rideId, reason) {
+  async cancel(rideId, reason) {
     return this.request('POST', `${ride(rideId)}/cancel`, { body: { reason } });
   }
 
-  status(rideId, status) {
+  async status(rideId, status) {
     return this.request('POST', `${ride(rideId)}/status`, { body: { status } });
   }
 
@@ -165,7 +165,7 @@ class Client {
    * @param {string} until
    * @param {string} [reason]
    */
-  reopen(rideId, until, reason) {
+  async reopen(rideId, until, reason) {
     return this.request('POST', `${ride(rideId)}/reopen`, { body: { until, reason } });
   }
 
@@ -185,11 +185,11 @@ class Client {
   }
 
   /** Updates the driver's location. */
-  location(rideId, location) {
+  async location(rideId, location) {
     return this.request('POST', `${ride(rideId)}/location`, { body: location });
   }
 }
 
-const ride = (rideId) => `/rides/${encodeURIComponent(rideId)}`;
+const ride = (rideId) => `/rides/${encodeURIComponent(checkId('rideId', rideId))}`;
 const messages = (rideId) => `/messages${ride(rideId)}`;
-const message = (messageId) => `/messages/${encodeURIComponent(messageId)}`;
+const message = (messageId) => `/messages/${encodeURIComponent(checkId('messageId', messageId))}`;

@@ -17,6 +17,18 @@ export function checkOptions(method, options, known) {
   return options;
 }
 
+/**
+ * Rejects a missing id. Otherwise it would become part of a path as `undefined`, or select everything.
+ *
+ * @param {string} name the parameter's name
+ * @param {unknown} id
+ * @returns {string} the id
+ */
+export function checkId(name, id) {
+  if (typeof id !== 'string' || id === '') throw new TypeError(`${name} must be a string that is not empty`);
+  return id;
+}
+
 const TRANSPORTS = ['auto', 'stream', 'poll'];
 
 /**

@@ -145,6 +145,16 @@ test('an unknown option is rejected by name', async () => {
   assert.throws(() => connect({ token, one: 1, two: 2 }), /unknown options "one", "two"; known: baseUrl, token/);
 });
 
+test('a missing id is rejected by name', async () => {
+  const client = connect({ baseUrl: server.url, token: () => 'token' });
+  const named = (name) => ({ name: 'TypeError', message: `${name} must be a string that is not empty` });
+  assert.throws(() => client.ride(undefined), named('rideId'));
+  assert.throws(() => client.conversation(''), named('rideId'));
+  await assert.rejects(client.history(undefined), named('rideId'));
+  await assert.rejects(client.accept(null), named('rideId'));
+  await assert.rejects(client.read(7), named('messageId'));
+});
+
 test('an invalid option is rejected by name', async () => {
   const token = () => 'token';
   assert.throws(() => connect(), /the option "token" must be a function/);
