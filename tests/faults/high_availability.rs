@@ -1,6 +1,7 @@
 //! A Postgres cluster that Patroni manages, set up as `docs/how-to/high-availability.md` describes.
 
 use crate::fixtures::replicas;
+use crate::limit_heavy_tests;
 use crate::load::{Load, Rate};
 use crate::support::{NodeFault, PatroniCluster, Server};
 
@@ -9,10 +10,9 @@ const SETTINGS: [(&str, &str); 1] = [("RIDEWIRE_DATABASE_TIMEOUT", "2s")];
 
 /// The primary is moved once on request, and fails three times, each time in another way. Then the synchronous standby fails. No
 /// acknowledged message is lost, no event arrives twice, and streams stay open. Each old primary returns as a standby.
-///
-/// It mostly waits for leases, and its senders are slow, so it runs beside the heavy tests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_patroni_fails_over_three_times() {
+    let _permit = limit_heavy_tests().await;
     let Some(mut cluster) = PatroniCluster::start().await else { return };
     let database = cluster.database();
     let (one, two) = (Server::start_with(&database, &SETTINGS).await, Server::start_with(&database, &SETTINGS).await);
