@@ -108,11 +108,13 @@ impl Address {
     /// Returns the hosts and ports without the user, the password and the database: `db.example:5432`, or a socket
     /// path.
     pub fn endpoint(&self) -> String {
-        let ports = self.config.get_ports();
-        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
-        let endpoints = self.config.get_hosts().iter().enumerate().map(|(at, host)| match host {
-            Host::Tcp(name) => format!("{name}:{}", port(at)),
-            Host::Unix(path) => format!("{}/.s.PGSQL.{}", path.display(), port(at)),
+        let endpoints = self.hosts.iter().map(|host| {
+            let port = host.get_ports().first().copied().unwrap_or(hosts::DEFAULT_PORT);
+            match host.get_hosts() {
+                [Host::Tcp(name), ..] => format!("{name}:{port}"),
+                [Host::Unix(path), ..] => format!("{}/.s.PGSQL.{port}", path.display()),
+                [] => String::new(),
+            }
         });
         endpoints.collect::<Vec<_>>().join(", ")
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Database, Server, User, clock_ahead, eventually};
+use crate::support::{Database, Server, User, clock_ahead};
 
 fn policy(opens_at: &str, rider: u64, driver: u64) -> Value {
     json!({ "opensAt": opens_at, "graceSeconds": { "rider": rider, "driver": driver } })
@@ -18,16 +18,6 @@ async fn put(service: &User, ride: &str, body: Value) -> Value {
 
 async fn chat(user: &User, ride: &str) -> Value {
     user.get(&format!("rides/{ride}")).await.expect(200).json()["chat"].clone()
-}
-
-/// Waits until the ride is closed and its participants have their `ride:closed` events.
-async fn until_closed(database: &Database, ride: &str) {
-    eventually("the ride is closed", async || {
-        let client = database.client().await;
-        let row = client.query_one("select closed_at is not null from rides where ride_id = $1", &[&ride]).await;
-        row.unwrap().get::<_, bool>(0).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,7 +156,7 @@ async fn replicas_with_different_settings_and_clocks_close_a_ride_at_the_stored_
     long.service().post_empty("rides/ride_1/cancel").await.expect(200);
     long.open_ride("ride_2").await;
     short.service().with_token_ttl(TWO_DAYS).post_empty("rides/ride_2/cancel").await.expect(200);
-    until_closed(&database, "ride_2").await;
+    database.until_closed("ride_2").await;
     // The ride that ended an hour ago is open on both, although a replica with a clock 2 h ahead has checked it.
     for server in [&long, &short] {
         let (rider, driver) = (rider.on(server), driver.on(server));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Database, Role, Server, User, eventually};
+use crate::support::{Database, Role, Server, User};
 
 async fn flags(user: &User, message: &Value) -> (bool, bool) {
     let now = user.get(&format!("messages/{}", message["id"].as_str().unwrap())).await.expect(200).json();
@@ -141,62 +141,6 @@ async fn the_unread_count_covers_undeleted_messages_of_others_after_the_read_wat
     let rides = rider.get("rides").await.expect(200).json();
     let counts: Vec<_> = rides["rides"].as_array().unwrap().iter().map(|ride| &ride["unreadCount"]).collect();
     assert_eq!(counts, [&json!(1), &json!(0)], "newest first");
-}
-
-/// Closed rides that a user has read are not looked at by `/messages/unread-count`. They are again after a reopening.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unread_counts_stay_correct_when_rides_close_and_reopen() {
-    let database = Database::create().await;
-    let settings = [("RIDEWIRE_CHAT_GRACE", "0s")];
-    let (one, two) = (Server::start_with(&database, &settings).await, Server::start_with(&database, &settings).await);
-    let (rider, driver) = one.open_ride("ride_1").await;
-    let total =
-        async |user: &User| user.on(&two).get("messages/unread-count").await.expect(200).json()["total"].clone();
-    let client = database.client().await;
-    // The participants for whom the ride is left out.
-    let read = async || {
-        let query = "select user_id from participants where is_over and is_read order by user_id";
-        client.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect::<Vec<String>>()
-    };
-    let until_closed = async |ride: &str| {
-        eventually("the ride is closed", async || {
-            let closed = client.query_one("select closed_at is not null from rides where ride_id = $1", &[&ride]).await;
-            closed.unwrap().get::<_, bool>(0).then_some(())
-        })
-        .await;
-    };
-    let question = rider.send("ride_1", "Where are you?").await;
-    driver.mark(&question, "read").await.expect(200);
-    let answer = driver.send("ride_1", "Here.").await;
-    one.service().post_empty("rides/ride_1/cancel").await.expect(200);
-    until_closed("ride_1").await;
-    assert_eq!((total(&rider).await, total(&driver).await), (json!(1), json!(0)));
-    assert_eq!(read().await, ["driver_1"]);
-    rider.mark(&answer, "read").await.expect(200);
-    assert_eq!(total(&rider).await, 0);
-    assert_eq!(read().await, ["driver_1", "rider_1"]);
-
-    let until = "select to_char((clock_timestamp() + '1h') at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')";
-    let until: String = client.query_one(until, &[]).await.unwrap().get(0);
-    two.support().post("rides/ride_1/reopen", json!({ "until": until })).await.expect(200);
-    assert_eq!(read().await, [""; 0]);
-    let more = rider.send("ride_1", "I left my umbrella").await;
-    assert_eq!((total(&rider).await, total(&driver).await), (json!(0), json!(1)));
-    // A replica of an earlier version does not reset the column when it reopens a ride.
-    client.batch_execute("update participants set is_read = true").await.unwrap();
-    assert_eq!(total(&driver).await, 1);
-    client.batch_execute("update participants set is_read = false").await.unwrap();
-    // A deleted message is not unread.
-    rider.delete_message(&more).await.expect(204);
-    let last = driver.send("ride_1", "I have it.").await;
-    rider.mark(&last, "read").await.expect(200);
-    client
-        .batch_execute("update rides set ended_at = now(), rider_closes_at = now(), driver_closes_at = now()")
-        .await
-        .unwrap();
-    until_closed("ride_1").await;
-    assert_eq!((total(&rider).await, total(&driver).await), (json!(0), json!(0)));
-    assert_eq!(read().await, ["driver_1", "rider_1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,15 +14,6 @@ async fn reopen(user: &User, ride: &str, until: &str) -> crate::support::Respons
     user.post(&format!("rides/{ride}/reopen"), json!({ "until": until, "reason": "Lost property" })).await
 }
 
-async fn until_closed(database: &Database, ride: &str) {
-    eventually("the ride is closed", async || {
-        let client = database.client().await;
-        let row = client.query_one("select closed_at is not null from rides where ride_id = $1", &[&ride]).await;
-        row.unwrap().get::<_, bool>(0).then_some(())
-    })
-    .await;
-}
-
 async fn server_with_short_grace(database: &Database) -> Server {
     Server::start_with(database, &[("RIDEWIRE_CHAT_GRACE", "0s")]).await
 }
@@ -36,7 +27,7 @@ async fn closed_ride(server: &Server, database: &Database, ride: &str) -> (User,
     service.put_ride(ride, "rider_1", Some("driver_1")).await.expect(200);
     rider.send(ride, "for the second").await;
     service.post_empty(&format!("rides/{ride}/cancel")).await.expect(200);
-    until_closed(database, ride).await;
+    database.until_closed(ride).await;
     (rider, driver)
 }
 
@@ -78,6 +69,52 @@ async fn a_closed_ride_is_reopened_until_a_given_time() {
     // The replaced driver gets no event.
     one.service().broadcast(&["driver_0"], json!({})).await.expect(202);
     assert!(replaced_stream.next_event().await.kind != "ride:reopened");
+}
+
+/// Closed rides that a user has read are not looked at by `/messages/unread-count`. They are again after a reopening.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_counts_stay_correct_when_rides_close_and_reopen() {
+    let database = Database::create().await;
+    let (one, two) = (server_with_short_grace(&database).await, server_with_short_grace(&database).await);
+    let (rider, driver) = one.open_ride("ride_1").await;
+    let total =
+        async |user: &User| user.on(&two).get("messages/unread-count").await.expect(200).json()["total"].clone();
+    let client = database.client().await;
+    // The participants for whom the ride is left out.
+    let read = async || {
+        let query = "select user_id from participants where is_over and is_read order by user_id";
+        client.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect::<Vec<String>>()
+    };
+    let question = rider.send("ride_1", "Where are you?").await;
+    driver.mark(&question, "read").await.expect(200);
+    let answer = driver.send("ride_1", "Here.").await;
+    one.service().post_empty("rides/ride_1/cancel").await.expect(200);
+    database.until_closed("ride_1").await;
+    assert_eq!((total(&rider).await, total(&driver).await), (json!(1), json!(0)));
+    assert_eq!(read().await, ["driver_1"]);
+    rider.mark(&answer, "read").await.expect(200);
+    assert_eq!(total(&rider).await, 0);
+    assert_eq!(read().await, ["driver_1", "rider_1"]);
+
+    reopen(&two.support(), "ride_1", &time_after(&database, 3_600.0).await).await.expect(200);
+    assert_eq!(read().await, [""; 0]);
+    let more = rider.send("ride_1", "I left my umbrella").await;
+    assert_eq!((total(&rider).await, total(&driver).await), (json!(0), json!(1)));
+    // A replica of an earlier version does not reset the column when it reopens a ride.
+    client.batch_execute("update participants set is_read = true").await.unwrap();
+    assert_eq!(total(&driver).await, 1);
+    client.batch_execute("update participants set is_read = false").await.unwrap();
+    // A deleted message is not unread.
+    rider.delete_message(&more).await.expect(204);
+    let last = driver.send("ride_1", "I have it.").await;
+    rider.mark(&last, "read").await.expect(200);
+    client
+        .batch_execute("update rides set ended_at = now(), rider_closes_at = now(), driver_closes_at = now()")
+        .await
+        .unwrap();
+    database.until_closed("ride_1").await;
+    assert_eq!((total(&rider).await, total(&driver).await), (json!(0), json!(0)));
+    assert_eq!(read().await, ["driver_1", "rider_1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,7 +181,7 @@ async fn merged_streams_resume_the_ride_and_miss_no_event_of_the_closed_time() {
     let cursor = live.last_id.clone();
     let sent_message = rider.send("ride_1", "Hello").await;
     rider.post_empty("rides/ride_1/cancel").await.expect(200);
-    until_closed(&database, "ride_1").await;
+    database.until_closed("ride_1").await;
     let closed = {
         let mut seen = Vec::new();
         loop {
@@ -267,7 +304,7 @@ async fn an_expired_log_restarts_with_the_reopening_and_retention_counts_from_it
     assert_eq!((events().await, is_trimmed("ride_1").await), (1, false));
     driver.send("ride_1", "Found it").await;
     reopen(&server.service(), "ride_1", &time_after(&database, 0.5).await).await.expect(200);
-    until_closed(&database, "ride_1").await;
+    database.until_closed("ride_1").await;
     eventually("the log expires again", async || (events().await == 0 && is_trimmed("ride_1").await).then_some(()))
         .await;
     let kept = "select closed_at >= ended_at and clock_timestamp() >= ended_at + interval '1s' from rides where ride_id = 'ride_1'";
@@ -281,7 +318,7 @@ async fn a_ride_that_was_never_accepted_can_be_reopened() {
     server.service().put_ride("ride_1", "rider_1", None).await.expect(201);
     let rider = server.rider("rider_1");
     assert_eq!(rider.post_empty("rides/ride_1/cancel").await.expect(200).json()["chat"], "none");
-    until_closed(&database, "ride_1").await;
+    database.until_closed("ride_1").await;
     reopen(&server.support(), "ride_1", &time_after(&database, 600.0).await).await.expect(200);
     rider.send("ride_1", "Why was it cancelled?").await;
 }

@@ -1,4 +1,5 @@
-//! Checks what users read after a run, by polling, by the history and as unread counts, on both replicas; and what they have read during the run.
+//! Checks what users read after a run, by polling, by the history and as unread counts, on both replicas; and what they have read
+//! during the run.
 
 use std::collections::BTreeMap;
 

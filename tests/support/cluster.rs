@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
+use super::eventually;
 use super::guard::ProcessGuard;
 
 const TEMPLATE: &str = "ridewire_template";
@@ -242,6 +243,16 @@ impl Database {
     /// Returns the log of Postgres.
     pub fn postgres_log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.directory.join("postgres.log")).expect("its log")).into_owned()
+    }
+
+    /// Waits until a ride is closed, and its participants have their `ride:closed` events.
+    pub async fn until_closed(&self, ride: &str) {
+        let client = self.client().await;
+        eventually("the ride is closed", async || {
+            let row = client.query_one("select closed_at is not null from rides where ride_id = $1", &[&ride]).await;
+            row.expect("the ride").get::<_, bool>(0).then_some(())
+        })
+        .await;
     }
 
     /// Returns every row of every table as `(table, row as text)`.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 # A test may have stopped processes.
-stop_postgres() { kill -INT "$1"; kill -CONT "$1" $(cat "/proc/$1/task/$1/children"); }
+stop_postgres() { kill -CONT "$1" $(cat "/proc/$1/task/$1/children"); kill -INT "$1"; }
 while read -r pid; do pids="$pids $pid"; done
 for pid in $pids; do
     if grep -qsaF "$0/postgres" "/proc/$pid/cmdline"; then stop_postgres "$pid"

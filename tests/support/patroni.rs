@@ -126,7 +126,6 @@ impl PatroniCluster {
     pub async fn until_healthy(&self) -> (String, String) {
         eventually_within(FAILOVER_TIMEOUT, Duration::from_millis(250), "all nodes of the cluster run", async || {
             let members = self.members().await;
-            let is_running = |member: &Value| matches!(member["state"].as_str(), Some("running" | "streaming"));
             let are_running = members.len() == 3 && members.iter().all(is_running);
             let both = with_role(&members, "leader").zip(with_role(&members, "sync_standby"));
             both.filter(|_| are_running)
@@ -185,9 +184,12 @@ impl PatroniCluster {
     }
 }
 
+fn is_running(member: &Value) -> bool {
+    matches!(member["state"].as_str(), Some("running" | "streaming"))
+}
+
 /// Returns the name of the running member with a role.
 fn with_role(members: &[Value], role: &str) -> Option<String> {
-    let is_running = |member: &&Value| matches!(member["state"].as_str(), Some("running" | "streaming"));
     let member = members.iter().find(|member| member["role"] == role && is_running(member))?;
     Some(member["name"].as_str()?.to_owned())
 }

@@ -11,6 +11,9 @@ use tokio_postgres::config::Host;
 
 use super::AddressError;
 
+/// The port of Postgres, unless the address sets one.
+pub(super) const DEFAULT_PORT: u16 = 5432;
+
 /// Returns one configuration for each host, in their order.
 pub(super) fn split(config: &Config) -> Result<Vec<Config>, AddressError> {
     let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
@@ -33,7 +36,7 @@ pub(super) async fn resolve(config: &Config) -> Vec<Config> {
         return vec![config.clone()];
     };
     let port = config.get_ports().first().copied();
-    match lookup_host((name.as_str(), port.unwrap_or(5432))).await {
+    match lookup_host((name.as_str(), port.unwrap_or(DEFAULT_PORT))).await {
         Ok(found) => found.map(|address| with_host(config, host, Some(&address.ip()), port)).collect(),
         // The connection repeats the lookup, and reports its error.
         Err(_) => vec![config.clone()],
