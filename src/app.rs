@@ -11,7 +11,9 @@ mod platform;
 mod push;
 mod records;
 mod running;
+mod shard;
 mod signals;
+mod tasks;
 pub(crate) mod validated;
 mod webhooks;
 
@@ -23,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::addresses::Addresses;
 pub use self::database::Database;
-use self::engine::{Engine, spawn_until};
+use self::engine::Engine;
 pub use self::error::AppError;
 pub use self::listeners::Address;
 use self::listeners::Listeners;
@@ -31,6 +33,7 @@ use self::platform::Platform;
 use self::records::Records;
 use self::running::{Pending, Running};
 use self::signals::Signals;
+use self::tasks::spawn_until;
 use self::validated::ValidatedSettings;
 use crate::auth::Tickets;
 use crate::config::{Feed, Settings};
@@ -74,17 +77,17 @@ async fn run(
     let address = listeners.address;
     let receiver = listeners.receiver(settings, validated.is_demo);
 
-    engine.spawn_readers(settings, database, &mut background);
+    engine.spawn_readers(settings, &mut background);
     let platform = Platform::start(&engine, settings, receiver, &stopping, &mut background).await?;
-    let records = Records::start(&engine.store, settings, &mut background);
+    let stores = Arc::new(engine.stores());
+    let records = Records::start(&stores, settings, &mut background);
     maintenance::spawn(&engine, settings, &validated, &mut background)?;
     engine.spawn_writers(settings, &stopping, &mut background);
     let (broadcaster, broadcasts) = Broadcaster::new(stopping.clone());
     background.spawn(broadcasts);
 
-    let (store, notifier) = (Arc::clone(&engine.store), Arc::clone(&engine.notifier));
-    let traces = Arc::clone(&validated.traces);
-    let tickets = Tickets::new(&store.secret("stream_tickets").await?);
+    let (notifiers, traces) = (engine.notifiers(), Arc::clone(&validated.traces));
+    let tickets = Tickets::new(&stores.first().secret("stream_tickets").await?);
     let Platform { webhooks, push, webhook_task, push_task } = platform;
     let admission = Arc::new(Admission::new(StreamQuota {
         total: settings.limits.max_streams,
@@ -99,23 +102,17 @@ async fn run(
     let announcing = Arc::clone(&interruptions);
     background.spawn(async move { announcing.run().await });
     let api = Arc::new(Api {
-        store: Arc::clone(&store),
-        acknowledger: engine.acknowledger,
+        logs: Arc::new(engine.logs()),
         broadcaster,
-        writer: engine.writer,
-        presence: engine.presence,
-        notifier: Arc::clone(&notifier),
-        hub: engine.hub,
-        listener: engine.listener,
         webhooks,
-        relay: (settings.feed == Feed::On).then_some(engine.relay),
+        relay: (settings.feed == Feed::On).then(|| Arc::clone(&engine.first().relay)),
         push,
         moderation: validated.moderation,
         verifier: validated.verifier,
         jwks: validated.jwks,
-        revocations: engine.revocations,
+        revocations: Arc::clone(&engine.revocations),
         tickets,
-        metrics: engine.metrics,
+        metrics: Arc::clone(&engine.metrics),
         traces: Arc::clone(&traces),
         audit: Arc::clone(&records.audit),
         handovers: Arc::clone(&records.handovers),
@@ -129,6 +126,7 @@ async fn run(
         admission,
         memory: Arc::new(Memory::new(settings.limits.memory / 4)),
         interruptions,
+        shards: engine.into_shards(),
     });
     let demo = validated.is_demo.then(|| Demo::new(receiver));
     let console = listeners.console(settings, demo.as_ref());
@@ -140,7 +138,7 @@ async fn run(
         listeners.serve(&api, settings, &validated.origins, validated.certificate, console.as_ref(), &shutdown);
     let mut running =
         Running { server, writer, webhooks: webhook_task, push: push_task, background, shutdown, stopping };
-    tracing::info!(replica.id = store.origin.id(), "server started");
+    tracing::info!(replica.id = stores.first().origin.id(), "server started");
     ready(address, &api).await;
 
     let ended = tokio::select! {
@@ -155,7 +153,7 @@ async fn run(
         () = api.admission.drain(window) => {}
         () = signals.wait() => {}
     }
-    running.stop(api, Pending { store, notifier, records, traces }).await;
+    running.stop(api, Pending { stores, notifiers, records, traces }).await;
     tracing::info!("server stopped");
     ended
 }

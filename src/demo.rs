@@ -73,13 +73,13 @@ async fn open_ride(api: &Api) -> anyhow::Result<RideId> {
             status: None,
             chat_policy: None,
         };
-        let (snapshot, is_new) = api.writer.submit(put).await?;
+        let (snapshot, is_new) = api.shards.of_ride(&put.ride).writer.submit(put).await?;
         if is_new {
             let driver = Some(Some(UserId::parse("driver_1")?));
             let (caller, rider) = (service.clone(), snapshot.ride.rider);
             let put =
                 PutRide { caller, ride: ride.clone(), rider: Some(rider), driver, status: None, chat_policy: None };
-            api.writer.submit(put).await?;
+            api.shards.of_ride(&put.ride).writer.submit(put).await?;
             return Ok(ride);
         }
         let has_driver = snapshot.ride.driver.as_ref().is_some_and(|driver| driver.as_str() == "driver_1");

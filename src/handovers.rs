@@ -4,13 +4,15 @@
 //! table. So the path of a message has no additional statement, and a replica writes at most 4,096 rows a second. Handovers beyond that
 //! are counted, but not recorded. If a replica is killed, its unwritten handovers are lost.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::sleep;
 
-use crate::domain::{RideId, Seq, Time, UserId};
+use crate::domain::{RideId, Seq, Sharded, Time, UserId};
 use crate::store::{Handover, Store, StoreError};
 
 /// The maximum number of handovers between two writes.
@@ -79,27 +81,33 @@ impl HandoverRecorder {
     }
 
     /// Writes the buffered handovers once a second, forever.
-    pub async fn run(&self, store: &Store) {
+    pub async fn run(&self, stores: &Sharded<Arc<Store>>) {
         loop {
             sleep(PERIOD).await;
-            if let Err(error) = self.flush(store).await {
+            if let Err(error) = self.flush(stores).await {
                 tracing::debug!(%error, "handovers not recorded");
             }
         }
     }
 
-    /// Writes the buffered handovers. If this fails, they are dropped, because a later write has its own to record.
-    pub async fn flush(&self, store: &Store) -> Result<(), StoreError> {
+    /// Writes the buffered handovers, each to the shard of its ride. If this fails, they are dropped, because a later write has its own
+    /// to record.
+    pub async fn flush(&self, stores: &Sharded<Arc<Store>>) -> Result<(), StoreError> {
         let buffered = std::mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
-        if buffered.is_empty() {
-            return Ok(());
+        let mut by_shard = BTreeMap::<_, Vec<Handover>>::new();
+        for handover in buffered {
+            by_shard.entry(stores.map().of_ride(&handover.ride)).or_default().push(handover);
         }
-        let written = store.put_handovers(store.origin.id(), &buffered).await;
-        if written.is_err() {
-            self.recorded.fetch_sub(buffered.len() as u64, Ordering::Relaxed);
-            self.dropped.fetch_add(buffered.len() as u64, Ordering::Relaxed);
-        }
-        written
+        let writing = by_shard.into_iter().map(async |(shard, handovers)| {
+            let store = stores.get(shard);
+            let written = store.put_handovers(store.origin.id(), &handovers).await;
+            if written.is_err() {
+                self.recorded.fetch_sub(handovers.len() as u64, Ordering::Relaxed);
+                self.dropped.fetch_add(handovers.len() as u64, Ordering::Relaxed);
+            }
+            written
+        });
+        join_all(writing).await.into_iter().collect()
     }
 }
 

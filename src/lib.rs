@@ -14,6 +14,7 @@
 //!
 //! All of them share these modules:
 //!
+//! - [`shards`] holds the parts of each shard, so that a handler finds those of a ride or a user.
 //! - [`store`] contains the access to Postgres.
 //! - [`serving`] accepts connections, and [`memory`] limits the memory of their requests and responses.
 //! - `happy_eyeballs` connects to the first of several addresses that responds.
@@ -45,6 +46,7 @@ pub mod moderation;
 pub mod push;
 pub mod realtime;
 pub mod serving;
+pub mod shards;
 mod signature;
 pub mod store;
 mod telemetry;

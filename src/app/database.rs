@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::AppError;
 use super::validated::postgres;
 use crate::config::{DatabaseSettings, PostgresSettings};
+use crate::domain::{ShardMap, Sharded};
 use crate::embedded::{EmbeddedPostgres, Options, StopMode};
 use crate::store::{Address, StoreError, migrate};
 use crate::webhooks::WebhooksError;
@@ -24,11 +25,20 @@ const REPORT_PERIOD: Duration = Duration::from_secs(10);
 /// The database's addresses, and its process if it is a private Postgres.
 #[derive(Debug)]
 pub struct Database {
-    pub(super) address: Address,
-    pub(super) listen: Address,
-    /// The setting that names `listen`.
+    /// The addresses of each shard. Those of the first are in the settings.
+    pub(super) shards: Sharded<ShardAddresses>,
+    /// The setting that names the first shard's address for LISTEN.
     listen_setting: &'static str,
     embedded: Option<EmbeddedPostgres>,
+}
+
+/// The addresses of a shard's database.
+#[derive(Debug, Clone)]
+pub(super) struct ShardAddresses {
+    /// For queries. It may lead through a pooler.
+    pub(super) pool: Address,
+    /// For LISTEN and migrations: a direct connection.
+    pub(super) listen: Address,
 }
 
 impl Database {
@@ -44,8 +54,10 @@ impl Database {
             (None, Some(embedded)) => embedded.url(),
             (None, None) => String::new(),
         };
-        let (address, listen, listen_setting) = addresses(&url, postgres)?;
-        let database = Self { address, listen, listen_setting, embedded };
+        let (pool, listen, listen_setting) = addresses(&url, postgres)?;
+        let addresses = ShardAddresses { pool, listen };
+        let shards = Sharded::new(ShardMap::ONE, |_| addresses.clone());
+        let database = Self { shards, listen_setting, embedded };
         match database.migrate().await {
             Ok(()) => Ok(database),
             Err(error) => {
@@ -57,12 +69,13 @@ impl Database {
 
     /// Runs the migrations, over the direct connection if one is configured.
     async fn migrate(&self) -> Result<(), AppError> {
-        let applied = until_reachable(self.listen_setting, &self.listen, || migrate(&self.listen)).await?;
+        let ShardAddresses { pool, listen } = self.shards.first();
+        let applied = until_reachable(self.listen_setting, listen, || migrate(listen)).await?;
         tracing::info!(applied, "schema migrated");
         if self.listen_setting == LISTEN_SETTING {
-            until_reachable(SETTING, &self.address, async || {
+            until_reachable(SETTING, pool, async || {
                 // This connection only tests the address; the pool opens its own.
-                self.address.connect().await.map(drop)
+                pool.connect().await.map(drop)
             })
             .await?;
         }
@@ -73,7 +86,7 @@ impl Database {
     pub(super) fn add_address(&self, error: AppError) -> AppError {
         match error {
             AppError::Store(error) | AppError::Webhooks(WebhooksError::Store(error)) => {
-                AppError::Database { setting: SETTING, place: self.address.endpoint(), error }
+                AppError::Database { setting: SETTING, place: self.shards.first().pool.endpoint(), error }
             }
             other => other,
         }

@@ -29,11 +29,13 @@ pub(super) fn spawn(
     };
     let certificate = validated.certificate.clone();
     engine.metrics.set_sources(MetricSources {
-        pool_wait: engine.store.pool_wait(),
+        pool_wait: engine.first().store.pool_wait(),
         retention,
         certificate_expiry: Box::new(move || certificate.as_ref()?.expires_at()),
     })?;
-    tasks.spawn(retention::run(Arc::clone(&engine.store), retention, settings.retention_period));
+    for shard in engine.shards() {
+        tasks.spawn(retention::run(Arc::clone(&shard.store), retention, settings.retention_period));
+    }
     if let Some(jwks) = validated.jwks.clone() {
         tasks.spawn(jwks.run());
     }

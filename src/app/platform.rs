@@ -11,6 +11,7 @@ use super::{AppError, push, webhooks};
 use crate::config::{Feed, Settings};
 use crate::domain::Topic;
 use crate::push::WebPush;
+use crate::shards::Shard;
 use crate::webhooks::Webhooks;
 use crate::writer::relay::FeedReaders;
 use crate::writer::undelivered;
@@ -32,11 +33,11 @@ impl Platform {
         stopping: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self, AppError> {
-        let (store, metrics) = (&engine.store, &engine.metrics);
+        let (store, metrics) = (&engine.first().store, &engine.metrics);
         let (webhooks, webhook_task) = webhooks::start(store, metrics, settings, receiver, stopping).await?;
         let (push, push_task) = push::start(store, metrics, settings, stopping).await?;
         if settings.feed == Feed::On {
-            spawn_relay(engine, settings, &webhooks, push.as_ref(), tasks);
+            spawn_relay(engine.first(), settings, &webhooks, push.as_ref(), tasks);
         }
         Ok(Self { webhooks, push, webhook_task, push_task })
     }
@@ -44,35 +45,35 @@ impl Platform {
 
 /// Spawns the relay, which wakes the feed's readers on all replicas, and the search for undelivered messages.
 fn spawn_relay(
-    engine: &Engine,
+    shard: &Shard,
     settings: &Settings,
     webhooks: &Arc<Webhooks>,
     push: Option<&Arc<WebPush>>,
     tasks: &mut JoinSet<()>,
 ) {
     let is_read = {
-        let (webhooks, hub) = (Arc::clone(webhooks), Arc::clone(&engine.hub));
+        let (webhooks, hub) = (Arc::clone(webhooks), Arc::clone(&shard.hub));
         move || webhooks.has_active() || hub.has_readers(&Topic::feed())
     };
     let on_appended = {
-        let (webhooks, hub) = (Arc::clone(webhooks), Arc::clone(&engine.hub));
-        let notifier = Arc::clone(&engine.notifier);
+        let (webhooks, hub) = (Arc::clone(webhooks), Arc::clone(&shard.hub));
+        let notifier = Arc::clone(&shard.notifier);
         move |last| {
             hub.hint([(Topic::feed(), last)]);
             webhooks.wake();
             notifier.notify_heads([(Topic::feed(), last)].into());
         }
     };
-    engine.relay.connect(FeedReaders { is_read: Box::new(is_read), on_appended: Box::new(on_appended) });
+    shard.relay.connect(FeedReaders { is_read: Box::new(is_read), on_appended: Box::new(on_appended) });
     if let Some(push) = push {
-        let (push, relay) = (Arc::clone(push), Arc::clone(&engine.relay));
-        let (store, push_after) = (Arc::clone(&engine.store), settings.push_after);
+        let (push, relay) = (Arc::clone(push), Arc::clone(&shard.relay));
+        let (store, push_after) = (Arc::clone(&shard.store), settings.push_after);
         let on_reports = move || {
             relay.wake_now();
             push.wake();
         };
         tasks.spawn(async move { undelivered::run(store, push_after, on_reports).await });
     }
-    let (relay, store, period) = (Arc::clone(&engine.relay), Arc::clone(&engine.store), settings.fallback_poll);
+    let (relay, store, period) = (Arc::clone(&shard.relay), Arc::clone(&shard.store), settings.fallback_poll);
     tasks.spawn(async move { relay.run(store, period).await });
 }

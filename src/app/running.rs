@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
 use super::records::Records;
+use crate::domain::Sharded;
 use crate::http::Api;
 use crate::serving::Shutdown;
 use crate::store::Store;
@@ -31,8 +33,8 @@ pub(super) struct Running {
 
 /// What the tasks leave behind, to be sent before the server ends.
 pub(super) struct Pending {
-    pub(super) store: Arc<Store>,
-    pub(super) notifier: Arc<Notifier>,
+    pub(super) stores: Arc<Sharded<Arc<Store>>>,
+    pub(super) notifiers: Sharded<Arc<Notifier>>,
     pub(super) records: Records,
     pub(super) traces: Arc<Traces>,
 }
@@ -65,9 +67,10 @@ impl Running {
         ends(&mut self.webhooks, deadline, "webhook deliveries").await;
         ends(&mut self.push, deadline, "Web Push").await;
         // The other replicas may not have been notified of the last commits yet.
-        let Pending { store, notifier, records, traces } = pending;
-        drop(timeout_at(deadline, notifier.flush(&store)).await);
-        records.flush(&store, deadline).await;
+        let Pending { stores, notifiers, records, traces } = pending;
+        let flushing = stores.iter().zip(notifiers.iter()).map(|(store, notifier)| notifier.flush(store));
+        drop(timeout_at(deadline, join_all(flushing)).await);
+        records.flush(&stores, deadline).await;
         self.background.shutdown().await;
         drop(spawn_blocking(move || traces.shutdown()).await);
     }

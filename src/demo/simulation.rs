@@ -98,11 +98,11 @@ impl Demo {
         let (rider, driver) = (demo_user(RIDER, Role::Rider)?, demo_user(DRIVER, Role::Driver)?);
         loop {
             let id = RideId::parse(&format!("demo_{number}"))?;
-            if api.store.snapshot(&id).await?.is_none() {
+            if api.shards.of_ride(&id).store.snapshot(&id).await?.is_none() {
                 let (service, ride, user) = (demo_user(PLATFORM, Role::Service)?, id.clone(), rider.user.clone());
                 let put =
                     PutRide { caller: service, ride, rider: Some(user), driver: None, status: None, chat_policy: None };
-                let (_, is_new) = api.writer.submit(put).await?;
+                let (_, is_new) = api.shards.of_ride(&put.ride).writer.submit(put).await?;
                 if is_new {
                     self.ride.send_replace(Some(id.clone()));
                     let route = Route::load().context("web/route.json")?;
@@ -121,11 +121,11 @@ impl Demo {
 async fn cancel_leftover_rides(api: &Api, number: &mut u32) -> anyhow::Result<()> {
     loop {
         let id = RideId::parse(&format!("demo_{number}"))?;
-        let Some(snapshot) = api.store.snapshot(&id).await? else { return Ok(()) };
+        let Some(snapshot) = api.shards.of_ride(&id).store.snapshot(&id).await? else { return Ok(()) };
         if snapshot.ride.rider.as_str() == RIDER && !snapshot.ride.status.is_ended() {
             let platform = caller(UserId::parse(PLATFORM)?, Role::Service);
             let reason = Some("The demo was stopped".to_owned());
-            api.writer.submit(CancelRide { caller: platform, ride: id, reason }).await?;
+            api.shards.of_ride(&id).writer.submit(CancelRide { caller: platform, ride: id, reason }).await?;
         }
         *number += 1;
     }
@@ -144,7 +144,12 @@ impl Ride {
     async fn run(&self) -> anyhow::Result<()> {
         let Route { approach, trip } = &self.route;
         self.play(REQUESTED_SECONDS, None, &[]).await?;
-        self.api.writer.submit(AcceptRide { caller: self.driver.clone(), ride: self.id.clone() }).await?;
+        self.api
+            .shards
+            .of_ride(&self.id)
+            .writer
+            .submit(AcceptRide { caller: self.driver.clone(), ride: self.id.clone() })
+            .await?;
         self.play(seconds(approach), Some(approach), script::APPROACH).await?;
         self.set_status(Status::Arrived).await?;
         self.play(ARRIVED_SECONDS, None, script::PICKUP).await?;
@@ -156,7 +161,7 @@ impl Ride {
 
     async fn set_status(&self, status: Status) -> anyhow::Result<()> {
         let caller = self.driver.clone();
-        self.api.writer.submit(SetStatus { caller, ride: self.id.clone(), status }).await?;
+        self.api.shards.of_ride(&self.id).writer.submit(SetStatus { caller, ride: self.id.clone(), status }).await?;
         Ok(())
     }
 
@@ -189,10 +194,10 @@ impl Ride {
         let content = Content::parse(line.text.to_owned()).map_err(anyhow::Error::msg)?;
         let (caller, ride) = (self.sender(line).clone(), self.id.clone());
         let review = Review::NotNeeded;
-        let content_hash = self.api.writer.content_hash(&content, None);
+        let content_hash = self.api.shards.of_ride(&self.id).writer.content_hash(&content, None);
         let message =
             SendMessage { caller, ride, content, metadata: None, client_message_id: None, content_hash, review };
-        self.api.writer.submit(message).await?;
+        self.api.shards.of_ride(&self.id).writer.submit(message).await?;
         update_typing(&self.api, self.sender(line), &self.id, false).await?;
         Ok(())
     }

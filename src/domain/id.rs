@@ -68,6 +68,9 @@ platform_id! {
 }
 
 /// The id of a message: a `UUIDv7`, which sorts by its creation time.
+///
+/// In a deployment with several shards, the last [`Self::SHARD_BITS`] bits are the number of the message's shard. UUIDv7 has random
+/// bits there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct MessageId(pub Uuid);
@@ -76,6 +79,22 @@ impl MessageId {
     /// Generates an id from this machine's clock and random numbers.
     pub fn new() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// The number of bits that name the shard.
+    pub const SHARD_BITS: u32 = 10;
+
+    const SHARD_MASK: u128 = (1 << Self::SHARD_BITS) - 1;
+
+    /// Generates an id that names a shard. Only the last [`Self::SHARD_BITS`] bits of `shard` are used.
+    pub(super) fn new_with_shard_bits(shard: u16) -> Self {
+        let random = Uuid::now_v7().as_u128() & !Self::SHARD_MASK;
+        Self(Uuid::from_u128(random | u128::from(shard) & Self::SHARD_MASK))
+    }
+
+    /// Returns the bits that name the shard. They are random in the ids of a deployment with one shard.
+    pub(super) fn shard_bits(self) -> u16 {
+        u16::try_from(self.0.as_u128() & Self::SHARD_MASK).unwrap_or_default()
     }
 
     /// Parses the hyphenated form of RFC 9562.

@@ -25,10 +25,10 @@ const PAGE: (usize, usize) = (200, 50);
 
 /// Erases a user from the audit log and from the records of handovers.
 pub(super) async fn erase(api: &Api, user: &UserId) -> Result<(), StoreError> {
-    api.audit.flush(&api.store).await?;
+    api.audit.flush(&api.shards.first().store).await?;
     // After this time the entries of all replicas are written, except those of a replica that cannot write.
     sleep(WRITE_DELAY).await;
-    api.store.erase_records(user).await
+    api.shards.first().store.erase_records(user).await
 }
 
 #[derive(Serialize)]
@@ -95,7 +95,7 @@ pub(super) async fn list_audit(session: Session, req: &mut Request) -> Result<Js
     let before = query(req, "before").map(before).transpose()?.map_or(Uuid::max(), |before| before.0);
     let limit = number(req, "limit", 1..=PAGE.0)?.unwrap_or(PAGE.1);
     // One more than the limit, to determine `hasMore`.
-    let mut entries = api.store.audit(before, i64::try_from(limit + 1).unwrap_or(i64::MAX)).await?;
+    let mut entries = api.shards.first().store.audit(before, i64::try_from(limit + 1).unwrap_or(i64::MAX)).await?;
     let has_more = entries.len() > limit;
     entries.truncate(limit);
     Json::ok(&Page { entries: entries.iter().map(EntryView::of).collect(), has_more })

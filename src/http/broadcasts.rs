@@ -62,7 +62,8 @@ pub(super) async fn broadcast(
     body: Body<BroadcastBody, MAX_BYTES>,
     res: &mut Response,
 ) -> Result<(), ApiError> {
-    let Session { caller, api, writer } = session;
+    let writers = session.writers();
+    let Session { caller, api, .. } = session;
     // Checked first: a caller without permission needs no errors about the body.
     if caller.role != Role::Service {
         return Err(Error::Forbidden("only the `service` role can broadcast").into());
@@ -74,7 +75,7 @@ pub(super) async fn broadcast(
     let data = errors.check("/data", body.data.as_deref().ok_or(REQUIRED).and_then(Metadata::parse));
     let (Some(users), Some(kind), Some(data)) = (users, kind, data) else { return Err(errors.into_error().into()) };
     let count = users.len();
-    api.broadcaster.send(BroadcastRequest { caller, users, kind, data, writer }).await.map_err(|error| {
+    api.broadcaster.send(BroadcastRequest { caller, users, kind, data, writers }).await.map_err(|error| {
         if matches!(error, BroadcastError::QueueFull) {
             api.metrics.rejected("broadcast_queue");
         }

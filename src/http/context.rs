@@ -12,38 +12,28 @@ use super::metrics::{Metrics, Transport};
 use super::rate_limit::SendRateLimiter;
 use crate::audit::AuditLog;
 use crate::auth::{Tickets, Verifier};
-use crate::domain::{Caller, Error, RideRole, Role, StateUpdate, Topic};
+use crate::domain::{Caller, Error, RideId, RideRole, RideSnapshot, Role, Sharded, Topic};
 use crate::handovers::HandoverRecorder;
 use crate::jwks::Jwks;
 use crate::memory::Memory;
 use crate::moderation::Moderation;
 use crate::push::WebPush;
-use crate::realtime::{Hub, Listener, PresenceGuard, PresenceTracker, ReadContext, Revocations, RideReader};
-use crate::store::Store;
+use crate::realtime::{PresenceGuard, ReadContext, Revocations, RideReader, ShardLog};
+use crate::shards::Shard;
 use crate::traces::Traces;
 use crate::webhooks::Webhooks;
+use crate::writer::Broadcaster;
 use crate::writer::relay::Relay;
-use crate::writer::{Acknowledger, Broadcaster, Notifier, Writer};
 
 /// The state that all handlers share.
 #[derive(Debug)]
 pub struct Api {
-    /// Reads from the database.
-    pub store: Arc<Store>,
-    /// Commits commands.
-    pub writer: Writer,
-    /// Commits the deliveries that cursors acknowledge.
-    pub acknowledger: Arc<Acknowledger>,
+    /// The shards, each with its store and its writer.
+    pub shards: Sharded<Shard>,
+    /// The logs of the shards, for readers.
+    pub logs: Arc<Sharded<ShardLog>>,
     /// Carries out broadcasts, one at a time.
     pub broadcaster: Arc<Broadcaster>,
-    /// The presence of users with open streams and polls.
-    pub presence: Arc<PresenceTracker>,
-    /// Notifies the other replicas.
-    pub notifier: Arc<Notifier>,
-    /// Live events.
-    pub hub: Arc<Hub>,
-    /// Receives notifications from the other replicas. Used by `/readyz`.
-    pub listener: Arc<Listener>,
     /// Verifies tokens.
     pub verifier: Arc<Verifier>,
     /// The issuer's key set, where it is configured.
@@ -99,19 +89,20 @@ impl Api {
     pub(super) fn track_presence(&self, reader: &RideReader, grace: Duration) -> Option<PresenceGuard> {
         let (access, ride, user) = (reader.access(), reader.ride(), &reader.caller().user);
         let is_on_ride = matches!(access.role, RideRole::Rider | RideRole::Driver) && access.until_seq.is_none();
-        is_on_ride.then(|| self.presence.connect(Topic::ride(ride), user.clone(), grace))
+        let presence = &self.shards.of_ride(ride).presence;
+        is_on_ride.then(|| presence.connect(Topic::ride(ride), user.clone(), grace))
     }
 
     /// Tracks an open connection of a driver: a driver can be available only while online.
     pub(super) fn track_driver_presence(&self, caller: &Caller, grace: Duration) -> Option<PresenceGuard> {
         let is_driver = caller.role == Role::Driver;
-        is_driver.then(|| self.presence.connect(Topic::drivers(), caller.user.clone(), grace))
+        let presence = &self.shards.first().presence;
+        is_driver.then(|| presence.connect(Topic::drivers(), caller.user.clone(), grace))
     }
 
-    /// Publishes a latest-only or ephemeral value here and on the other replicas.
-    pub(super) fn publish(&self, update: StateUpdate) {
-        self.hub.publish_update(&update);
-        self.notifier.notify(update);
+    /// Loads a ride as it is now.
+    pub(super) async fn snapshot(&self, ride: &RideId) -> Result<RideSnapshot, ApiError> {
+        Ok(self.shards.of_ride(ride).store.snapshot(ride).await?.ok_or(Error::RideNotFound)?)
     }
 
     /// Returns an error unless there is memory for another request or a large response.
@@ -159,7 +150,7 @@ impl Api {
 
     /// Returns the context for reading events as the caller.
     pub(super) fn read_context(&self, caller: &Caller) -> ReadContext {
-        ReadContext { hub: Arc::clone(&self.hub), store: Arc::clone(&self.store), caller: caller.clone() }
+        ReadContext { logs: Arc::clone(&self.logs), caller: caller.clone() }
     }
 }
 

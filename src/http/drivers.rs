@@ -61,8 +61,9 @@ pub(super) async fn put_availability(
     };
     let state = DriverState { driver: caller.user, available, coordinates, at: Time::now() };
     let text = serde_json::to_string(&state.view()).map_err(|_| Error::Internal)?;
-    if let Some(update) = api.store.put_driver(state, api.limits.presence_grace).await? {
-        api.publish(update);
+    let shard = api.shards.first();
+    if let Some(update) = shard.store.put_driver(state, api.limits.presence_grace).await? {
+        shard.publish(update);
     }
     Ok(Json::text(StatusCode::OK, text))
 }
@@ -100,7 +101,7 @@ pub(super) async fn list_available(
     let limit = number::<usize>(req, "limit", 1..=PAGE)?.unwrap_or(200);
     // One more than the limit, to determine `hasMore`.
     let fetch_limit = i64::try_from(limit).unwrap_or(200) + 1;
-    let mut found = api.store.available_drivers(after.as_ref(), fetch_limit).await?;
+    let mut found = api.shards.first().store.available_drivers(after.as_ref(), fetch_limit).await?;
     let has_more = found.len() > limit;
     found.truncate(limit);
     let drivers = found.iter().map(StateUpdate::as_raw);

@@ -38,10 +38,10 @@ pub(super) async fn get_health(res: &mut Response) {
     (status_code = 503, description = "`not_ready`: `detail` has the reason", content_type = "application/problem+json", body = schema::NotReady)))]
 pub(super) async fn get_readiness(depot: &mut Depot, res: &mut Response) -> Result<(), ApiError> {
     let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
-    let checked = api.store.is_writable().await;
+    let checked = api.shards.first().store.is_writable().await;
     let (database, writable) = (checked.is_ok(), checked.unwrap_or(false));
     let keys = api.verifier.has_keys();
-    let listen = api.listener.state().as_str();
+    let listen = api.shards.first().listener.state().as_str();
     if !writable || !keys || api.admission.is_draining() {
         return Err(ApiError::NotReady(NotReady { database, writable, keys, listen }));
     }

@@ -97,7 +97,7 @@ pub(crate) async fn update_location(
     ride: RideId,
     location: LocationUpdate,
 ) -> Result<(), ApiError> {
-    let snapshot = api.store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
+    let snapshot = api.snapshot(&ride).await?;
     if snapshot.require_access(caller)?.role != RideRole::Driver {
         return Err(Error::Forbidden("only the ride's driver can update the location").into());
     }
@@ -109,8 +109,9 @@ pub(crate) async fn update_location(
     let now = snapshot.read_at;
     let at = at.map_or(now, |at| at.min(now));
     let location = Location { ride, driver: caller.user.clone(), coordinates, heading, speed, accuracy, at };
-    if let Some(update) = api.store.put_location(&location, snapshot.head).await? {
-        api.publish(update);
+    let shard = api.shards.of_ride(&location.ride);
+    if let Some(update) = shard.store.put_location(&location, snapshot.head).await? {
+        shard.publish(update);
     }
     Ok(())
 }
@@ -130,7 +131,7 @@ fn within(value: Option<f64>, most: f64, detail: &'static str) -> Result<Option<
     (status_code = 200, description = "The latest location", body = schema::Location),
     (status_code = 404, description = "`ride_not_found`, or `location_unknown`")))]
 pub(super) async fn get_location(session: Session, ride: RidePath) -> Result<Json<schema::Location>, ApiError> {
-    let snapshot = session.api.store.snapshot(&ride.0).await?.ok_or(Error::RideNotFound)?;
+    let snapshot = session.api.snapshot(&ride.0).await?;
     let access = snapshot.require_access(&session.caller)?;
     let last = snapshot.location.filter(|last| access.covers(last.seq)).ok_or(Error::LocationUnknown)?;
     Ok(Json::text(StatusCode::OK, last.data.get().to_owned()))

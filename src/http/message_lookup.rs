@@ -12,13 +12,14 @@ pub(super) async fn find(
     caller: &Caller,
     id: MessageId,
 ) -> Result<(Message, RideSnapshot, Access), ApiError> {
-    let message = api.store.message(id).await?;
+    let store = &api.shards.of_message(id).store;
+    let message = store.message(id).await?;
     // The same statements run where the message does not exist, so the response time does not reveal whether it exists.
     let ride = match &message {
         Some(message) => message.ride.clone(),
         None => RideId::parse(&id.to_string()).map_err(|_| Error::Internal)?,
     };
-    let snapshot = api.store.snapshot(&ride).await?;
+    let snapshot = store.snapshot(&ride).await?;
     let (Some(message), Some(snapshot)) = (message, snapshot) else { return Err(Error::MessageNotFound.into()) };
     let access = snapshot.require_access(caller).map_err(|_| Error::MessageNotFound)?;
     if !snapshot.access_intervals(caller).contains(message.seq) {

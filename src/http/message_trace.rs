@@ -78,8 +78,9 @@ pub(super) async fn trace_message(
     if !caller.role.is_staff() {
         return Err(Error::Forbidden("only the `support` and `service` roles can trace messages").into());
     }
-    let message = api.store.message(message.0).await?.ok_or(Error::MessageNotFound)?;
-    let MessageTrace { feed_at, participants, webhooks } = api.store.trace_message(&message).await?;
+    let store = &api.shards.of_message(message.0).store;
+    let message = store.message(message.0).await?.ok_or(Error::MessageNotFound)?;
+    let MessageTrace { feed_at, participants, webhooks } = store.trace_message(&message).await?;
     let webhooks = webhooks.iter().map(|WebhookTrace { webhook, state, attempts }| WebhookView {
         webhook_id: webhook,
         state,

@@ -18,7 +18,7 @@ use super::params::{MessagePath, RidePath, number, query, seq};
 use super::session::Session;
 use super::{audit_entry, moderation, schema, typing};
 use crate::domain::{
-    Caller, ClientMessageId, Content, Error, FieldErrors, Metadata, Review, RideId, RideSnapshot, Seq, Topic,
+    Caller, ClientMessageId, Content, Error, FieldErrors, Metadata, Review, RideId, RideSnapshot, Seq,
 };
 use crate::store::{Direction, HistoryPage};
 use crate::writer::{DeleteMessage, SendMessage};
@@ -92,16 +92,18 @@ pub(super) async fn send_message(
     {
         return Err(Error::invalid("/clientMessageId", "must be the same as the Idempotency-Key header").into());
     }
-    let (caller, client_message_id) = (session.caller, named.or(key));
-    let content_hash = session.writer.content_hash(&content, metadata.as_ref());
+    let writer = session.writer_of(&ride);
+    let Session { caller, api, .. } = session;
+    let client_message_id = named.or(key);
+    let content_hash = writer.content_hash(&content, metadata.as_ref());
     let review = Review::NotNeeded;
     let mut command = SendMessage { caller, ride, content, metadata, client_message_id, content_hash, review };
-    let (ride, topic, user) = (command.ride.clone(), Topic::ride(&command.ride), command.caller.user.clone());
-    command.review = moderation::review(&session.api, &command).await?;
-    let sent = session.writer.submit(command).await?;
+    let (ride, user) = (command.ride.clone(), command.caller.user.clone());
+    command.review = moderation::review(&api, &command).await?;
+    let sent = writer.submit(command).await?;
     audit_entry::add_message(depot, &ride, sent.id);
     // A send ends the sender's typing indicator.
-    typing::publish_typing(&session.api, &topic, &user, false, sent.seq, None);
+    typing::publish_typing(&api, &ride, &user, false, sent.seq, None);
     let status = if sent.created { StatusCode::CREATED } else { StatusCode::OK };
     if let Ok(location) = HeaderValue::try_from(["/api/v1/messages/", &sent.id.to_string()].concat()) {
         res.headers_mut().insert(LOCATION, location);
@@ -163,7 +165,7 @@ pub(super) async fn get_history(
     res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     if let Some(known) = req.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()) {
         // Each change of the page moves the log's head, so the ETag depends on the ride alone. The messages are not read.
-        let snapshot = api.store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
+        let snapshot = api.snapshot(&ride).await?;
         snapshot.require_access(&caller)?;
         let etag = etag(&snapshot, &caller, direction, limit);
         if matches_etag(known, &etag) {
@@ -172,10 +174,11 @@ pub(super) async fn get_history(
             return Ok(());
         }
     }
-    let page = api.store.history(&ride, &caller, direction, limit).await?.ok_or(Error::RideNotFound)?;
+    let store = &api.shards.of_ride(&ride).store;
+    let page = store.history(&ride, &caller, direction, limit).await?.ok_or(Error::RideNotFound)?;
     page.snapshot.require_access(&caller)?;
     api.require_memory()?;
-    let page = HistoryPage { snapshot: api.store.with_visible_watermarks(page.snapshot, &caller).await?, ..page };
+    let page = HistoryPage { snapshot: store.with_visible_watermarks(page.snapshot, &caller).await?, ..page };
     res.headers_mut().insert(ETAG, header(&etag(&page.snapshot, &caller, direction, limit)));
     let views = page.messages.iter().map(|message| message.view_for(&caller, &page.snapshot.receipts));
     // A page that is over the size limit keeps the messages nearest to its start.
@@ -287,8 +290,8 @@ pub(super) async fn edit_message(
     (status_code = 404, description = "`message_not_found`")))]
 pub(super) async fn delete_message(session: Session, message: MessagePath, res: &mut Response) -> Result<(), ApiError> {
     let (message, ..) = find(&session.api, &session.caller, message.0).await?;
-    let command = DeleteMessage { caller: session.caller, ride: message.ride, message: message.id };
-    session.writer.submit(command).await?;
+    let writer = session.writer_of(&message.ride);
+    writer.submit(DeleteMessage { caller: session.caller, ride: message.ride, message: message.id }).await?;
     res.status_code(StatusCode::NO_CONTENT);
     Ok(())
 }

@@ -41,20 +41,21 @@ pub(super) async fn get_metrics(req: &Request, depot: &mut Depot, res: &mut Resp
 
 /// Reads the values that other components hold.
 async fn read_values(api: &Api) -> ScrapedValues {
+    let shard = api.shards.first();
     let has_feed = api.relay.is_some();
-    let feed_pending = if has_feed { within_timeout(api.store.batches_to_relay()).await } else { None };
-    let notify_queue = within_timeout(api.store.notification_queue_usage()).await;
+    let feed_pending = if has_feed { within_timeout(shard.store.batches_to_relay()).await } else { None };
+    let notify_queue = within_timeout(shard.store.notification_queue_usage()).await;
     let has_database = notify_queue.is_some();
     let mut values = ScrapedValues {
         buffered: api.memory.reserved(),
         evicted: api.memory.evicted(),
         audit_pending: api.audit.pending(),
         handovers: api.handovers.counts(),
-        listener_state: api.listener.state(),
-        listener_lag: api.listener.lag(),
-        notifications: api.listener.received(),
+        listener_state: shard.listener.state(),
+        listener_lag: shard.listener.lag(),
+        notifications: shard.listener.received(),
         moderation_circuit: api.moderation.as_ref().map_or(CircuitState::Closed, Moderation::circuit_state),
-        pool: api.store.pool_status(),
+        pool: shard.store.pool_status(),
         feed_pending,
         notify_queue,
         oldest_undelivered: None,
@@ -64,16 +65,16 @@ async fn read_values(api: &Api) -> ScrapedValues {
         retention_lags: None,
     };
     if has_feed && has_database {
-        let oldest = within_timeout(api.store.oldest_undelivered()).await;
+        let oldest = within_timeout(shard.store.oldest_undelivered()).await;
         values.oldest_undelivered = Some(seconds(oldest.map(Option::unwrap_or_default)));
     }
     let Some(sources) = api.metrics.sources() else { return values };
     values.certificate_expiry = (sources.certificate_expiry)();
     if has_feed {
-        let lag = if has_database { within_timeout(api.store.relay_lag()).await } else { None };
+        let lag = if has_database { within_timeout(shard.store.relay_lag()).await } else { None };
         values.relay_lag = Some(seconds(lag));
     }
-    let lags = if has_database { within_timeout(api.store.retention_lag(sources.retention)).await } else { None };
+    let lags = if has_database { within_timeout(shard.store.retention_lag(sources.retention)).await } else { None };
     let lags = lags.map_or([None; Retention::KINDS.len()], |lags| lags.map(Some));
     values.retention_lags = Some(lags.map(seconds));
     values

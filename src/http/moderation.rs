@@ -21,7 +21,8 @@ pub(super) async fn review(api: &Api, send: &SendMessage) -> Result<Review, ApiE
     if api.moderation.is_none() {
         return Ok(Review::NotNeeded);
     }
-    let (snapshot, is_sent) = tokio::try_join!(api.store.snapshot(&send.ride), is_sent(api, send))?;
+    let (snapshot, is_sent) =
+        tokio::try_join!(api.shards.of_ride(&send.ride).store.snapshot(&send.ride), is_sent(api, send))?;
     let Some(snapshot) = snapshot.filter(|_| !is_sent) else {
         return Ok(Review::NotChecked);
     };
@@ -47,7 +48,7 @@ pub(super) async fn review(api: &Api, send: &SendMessage) -> Result<Review, ApiE
 /// Returns whether this send is stored already.
 async fn is_sent(api: &Api, send: &SendMessage) -> Result<bool, StoreError> {
     match &send.client_message_id {
-        Some(name) => api.store.is_sent(&send.ride, &send.caller.user, name).await,
+        Some(name) => api.shards.of_ride(&send.ride).store.is_sent(&send.ride, &send.caller.user, name).await,
         None => Ok(false),
     }
 }
@@ -68,7 +69,7 @@ pub(super) async fn edit(
     content: Option<Content>,
     metadata: Option<Option<Metadata>>,
 ) -> Result<String, ApiError> {
-    let Session { caller, api, writer } = session;
+    let Session { caller, api, .. } = session;
     for _ in 0..MAX_CHECKS {
         let (message, snapshot, access) = find(api, caller, id).await?;
         let mut edit = EditMessage {
@@ -101,7 +102,7 @@ pub(super) async fn edit(
             };
             edit.reviewed = Some(message);
         }
-        match writer.submit(edit).await? {
+        match session.writer_of(&edit.ride).submit(edit).await? {
             Edited::Stored(json) => return Ok(json),
             Edited::Outdated => {}
         }

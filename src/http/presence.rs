@@ -10,7 +10,6 @@ use super::live::state::{ParticipantView, participants};
 use super::params::RidePath;
 use super::schema;
 use super::session::Session;
-use crate::domain::Error;
 
 #[derive(Serialize)]
 struct PresenceView<'a> {
@@ -25,7 +24,7 @@ struct PresenceView<'a> {
     (status_code = 200, description = "The ride's participants", body = schema::Presence),
     (status_code = 404, description = "`ride_not_found`")))]
 pub(super) async fn get_presence(session: Session, ride: RidePath) -> Result<Json<schema::Presence>, ApiError> {
-    let snapshot = session.api.store.snapshot(&ride.0).await?.ok_or(Error::RideNotFound)?;
+    let snapshot = session.api.snapshot(&ride.0).await?;
     snapshot.require_access(&session.caller)?;
     Json::ok(&PresenceView { participants: participants(&snapshot) })
 }

@@ -78,7 +78,7 @@ struct KeyView<'a> {
 fn web_push(session: Session) -> Result<(Arc<WebPush>, Arc<Store>, Caller), ApiError> {
     let Session { caller, api, .. } = session;
     let push = api.push.clone().ok_or(ApiError::NotFound)?;
-    Ok((push, Arc::clone(&api.store), caller))
+    Ok((push, Arc::clone(&api.shards.first().store), caller))
 }
 
 /// Register a push subscription

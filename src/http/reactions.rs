@@ -18,8 +18,9 @@ async fn react(
     res: &mut Response,
 ) -> Result<(), ApiError> {
     let (message, ..) = find(&session.api, &session.caller, message.0).await?;
+    let writer = session.writer_of(&message.ride);
     let command = React { caller: session.caller, ride: message.ride, message: message.id, emoji: emoji.0, removed };
-    session.writer.submit(command).await?;
+    writer.submit(command).await?;
     res.status_code(StatusCode::NO_CONTENT);
     Ok(())
 }

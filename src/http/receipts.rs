@@ -10,7 +10,7 @@ use super::message_lookup::find;
 use super::params::{MessagePath, RidePath};
 use super::schema;
 use super::session::Session;
-use crate::domain::{Error, RideId, RideRole, Seq, UserId};
+use crate::domain::{RideId, RideRole, Seq, UserId};
 use crate::writer::{ReceiptKind, UpdateReceipt};
 
 #[derive(Serialize)]
@@ -29,8 +29,9 @@ async fn update_receipt(
 ) -> Result<Json<schema::Receipt>, ApiError> {
     let (message, ..) = find(&session.api, &session.caller, message.0).await?;
     let ride = message.ride;
+    let writer = session.writer_of(&ride);
     let command = UpdateReceipt { caller: session.caller, ride: ride.clone(), kind, up_to: message.seq };
-    let receipt = session.writer.submit(command).await?;
+    let receipt = writer.submit(command).await?;
     Json::ok(&ReceiptView {
         ride_id: &ride,
         user_id: &receipt.user,
@@ -83,13 +84,13 @@ struct Unread<'a> {
 pub(super) async fn get_unread_count(session: Session, ride: RidePath) -> Result<Json<schema::UnreadRide>, ApiError> {
     let Session { caller, api, .. } = session;
     let RidePath(ride) = ride;
-    let snapshot = api.store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
+    let snapshot = api.snapshot(&ride).await?;
     let access = snapshot.require_access(&caller)?;
     let read = snapshot.receipts.of(&caller.user, access.role).read_seq;
     // The service has no receipts: all messages of other users are unread.
     let read = if access.role == RideRole::System { 0 } else { read };
     let sees_all = matches!(access.role, RideRole::Support | RideRole::System);
-    let unread_count = api.store.unread_of_ride(&ride, read, &caller.user, sees_all).await?;
+    let unread_count = api.shards.of_ride(&ride).store.unread_of_ride(&ride, read, &caller.user, sees_all).await?;
     Json::ok(&UnreadRide { ride_id: &ride, unread_count })
 }
 
@@ -99,7 +100,7 @@ pub(super) async fn get_unread_count(session: Session, ride: RidePath) -> Result
 #[endpoint(tags("messages"), operation_id = "getUnreadCounts", responses(
     (status_code = 200, description = "The unread counts", body = schema::Unread)))]
 pub(super) async fn get_unread_counts(session: Session) -> Result<Json<schema::Unread>, ApiError> {
-    let rides = session.api.store.unread_of_user(&session.caller.user).await?;
+    let rides = session.api.shards.of_user(&session.caller.user).store.unread_of_user(&session.caller.user).await?;
     let total = rides.iter().map(|ride| ride.unread).sum();
     let rides = rides.iter().map(|ride| UnreadRide { ride_id: &ride.ride, unread_count: ride.unread });
     Json::ok(&Unread { total, rides: rides.collect() })

@@ -133,7 +133,7 @@ pub(super) async fn put_ride(
     };
     let caller = session.caller.clone();
     let command = PutRide { caller, ride: ride.0, rider, driver, status: body.status, chat_policy };
-    let (ride, created) = session.writer.submit(command).await?;
+    let (ride, created) = session.writer_of(&command.ride).submit(command).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Json::<schema::Ride>::text(status, json(&ride, &session.caller)?).render(res);
     Ok(())
@@ -152,7 +152,7 @@ fn respond(ride: &RideSnapshot, caller: &Caller) -> Result<Json<schema::Ride>, A
     (status_code = 200, description = "The ride", body = schema::Ride),
     (status_code = 404, description = "`ride_not_found`")))]
 pub(super) async fn get_ride(session: Session, ride: RidePath) -> Result<Json<schema::Ride>, ApiError> {
-    let snapshot = session.api.store.snapshot(&ride.0).await?.ok_or(Error::RideNotFound)?;
+    let snapshot = session.api.snapshot(&ride.0).await?;
     snapshot.require_access(&session.caller)?;
     respond(&snapshot, &session.caller)
 }
@@ -167,7 +167,7 @@ pub(super) async fn get_ride(session: Session, ride: RidePath) -> Result<Json<sc
     (status_code = 404, description = "`ride_not_found`"),
     (status_code = 409, description = "`ride_conflict`: the ride has another driver, or has ended")))]
 pub(super) async fn accept_ride(session: Session, ride: RidePath) -> Result<Json<schema::Ride>, ApiError> {
-    let ride = session.writer.submit(AcceptRide { caller: session.caller.clone(), ride: ride.0 }).await?;
+    let ride = session.writer_of(&ride.0).submit(AcceptRide { caller: session.caller.clone(), ride: ride.0 }).await?;
     respond(&ride, &session.caller)
 }
 
@@ -192,7 +192,8 @@ pub(super) async fn cancel_ride(
     body: super::body::OptionalBody<CancelBody>,
 ) -> Result<Json<schema::Ride>, ApiError> {
     let reason = parse_reason(body.0.reason).map_err(|detail| Error::invalid("/reason", detail))?;
-    let ride = session.writer.submit(CancelRide { caller: session.caller.clone(), ride: ride.0, reason }).await?;
+    let ride =
+        session.writer_of(&ride.0).submit(CancelRide { caller: session.caller.clone(), ride: ride.0, reason }).await?;
     respond(&ride, &session.caller)
 }
 
@@ -221,7 +222,8 @@ pub(super) async fn set_ride_status(
     body: Body<StatusBody>,
 ) -> Result<Json<schema::Ride>, ApiError> {
     let status = body.0.status.ok_or_else(|| Error::invalid("/status", REQUIRED))?;
-    let ride = session.writer.submit(SetStatus { caller: session.caller.clone(), ride: ride.0, status }).await?;
+    let ride =
+        session.writer_of(&ride.0).submit(SetStatus { caller: session.caller.clone(), ride: ride.0, status }).await?;
     respond(&ride, &session.caller)
 }
 
@@ -270,6 +272,6 @@ pub(super) async fn reopen_ride(
     let reason = errors.check("/reason", parse_reason(body.reason));
     let (Some(until), Some(reason)) = (until, reason) else { return Err(errors.into_error().into()) };
     let command = ReopenRide { caller: session.caller.clone(), ride: ride.0, until, reason };
-    let ride = session.writer.submit(command).await?;
+    let ride = session.writer_of(&command.ride).submit(command).await?;
     respond(&ride, &session.caller)
 }

@@ -16,7 +16,7 @@ use super::operations::{ApiOperation, Operations};
 use super::params::query;
 use super::request_id::RequestId;
 use crate::auth::{Ticket, TokenError};
-use crate::domain::{Caller, Error, RideId, Role, Time};
+use crate::domain::{Caller, Error, RideId, Role, Sharded, Time, TraceContext};
 use crate::traces::RequestSpan;
 use crate::writer::Writer;
 
@@ -29,16 +29,26 @@ pub(super) struct Session {
     pub(super) caller: Caller,
     /// The shared state.
     pub(super) api: Arc<Api>,
-    /// The writer, with the trace context of this request.
-    pub(super) writer: Writer,
+    /// The trace context of this request.
+    trace: Option<TraceContext>,
 }
 
 impl Session {
     fn new(caller: Caller, api: Arc<Api>, req: &Request, depot: &mut Depot, operation: Option<&ApiOperation>) -> Self {
         audit_entry::begin(req, depot, &api, &caller, operation);
         let trace = depot.get_typed::<Arc<RequestSpan>>().ok().map(|span| span.context());
-        let writer = api.writer.traced(trace);
-        Self { caller, api, writer }
+        Self { caller, api, trace }
+    }
+
+    /// Returns the writer of a ride's shard. Its commands belong to this request's trace.
+    pub(super) fn writer_of(&self, ride: &RideId) -> Writer {
+        self.api.shards.of_ride(ride).writer.traced(self.trace)
+    }
+
+    /// Returns the writer of each shard. Their commands belong to this request's trace.
+    pub(super) fn writers(&self) -> Sharded<Writer> {
+        let shards = &self.api.shards;
+        Sharded::new(shards.map(), |shard| shards.get(shard).writer.traced(self.trace))
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) async fn create_stream_ticket(
     let ride = body.0.ride_id.map(|ride| RideId::parse(&ride)).transpose();
     let ride = ride.map_err(|error| Error::invalid("/rideId", error.to_string()))?;
     if let Some(ride) = &ride {
-        api.store.snapshot(ride).await?.ok_or(Error::RideNotFound)?.require_access(&caller)?;
+        api.snapshot(ride).await?.require_access(&caller)?;
     }
     let ticket = api.tickets.issue(&caller, ride.as_ref()).map_err(|_| Error::Internal)?;
     let view = TicketView { ticket, expires_at: caller.expires_at };

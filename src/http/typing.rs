@@ -52,9 +52,9 @@ pub(crate) async fn update_typing(
     ride: &RideId,
     is_typing: bool,
 ) -> Result<(), ApiError> {
-    let snapshot = api.store.snapshot(ride).await?.ok_or(Error::RideNotFound)?;
+    let snapshot = api.snapshot(ride).await?;
     snapshot.require_open_chat(snapshot.require_access(caller)?.role)?;
-    publish_typing(api, &Topic::ride(ride), &caller.user, is_typing, snapshot.head, Some(snapshot.read_at));
+    publish_typing(api, ride, &caller.user, is_typing, snapshot.head, Some(snapshot.read_at));
     Ok(())
 }
 
@@ -62,13 +62,14 @@ pub(crate) async fn update_typing(
 /// may be `None` where typing ends: the hub then derives the version from the one at which typing began.
 pub(super) fn publish_typing(
     api: &Arc<Api>,
-    topic: &Topic,
+    ride: &RideId,
     user: &UserId,
     is_typing: bool,
     seq: Seq,
     now: Option<Time>,
 ) {
-    if let Some(update) = api.hub.typing_update(topic, user, is_typing, seq, now) {
-        api.publish(update);
+    let shard = api.shards.of_ride(ride);
+    if let Some(update) = shard.hub.typing_update(&Topic::ride(ride), user, is_typing, seq, now) {
+        shard.publish(update);
     }
 }

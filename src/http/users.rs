@@ -1,5 +1,6 @@
 //! `/users`: erase a user, and revoke a user's tokens.
 
+use futures_util::future::try_join_all;
 use salvo::oapi::endpoint;
 use salvo::{Response, Scribe, Writer as _};
 use serde::Serialize;
@@ -7,11 +8,12 @@ use serde::Serialize;
 use super::api_error::ApiError;
 use super::audit;
 use super::body::Json;
-use super::context::Api;
 use super::params::UserPath;
 use super::schema;
 use super::session::Session;
 use crate::domain::{Caller, Error, Role, Time, Topic, UserId};
+use crate::shards::Shard;
+use crate::store::Store;
 use crate::writer::{EraseMessage, EraseReactions, Writer};
 
 /// The number of messages that are erased at once: a batch that delays other writes by a few milliseconds.
@@ -50,46 +52,62 @@ fn require_service(caller: &Caller) -> Result<(), Error> {
     (status_code = 200, description = "Erased", body = schema::Erased),
     (status_code = 403, description = "`forbidden`: not the `service` role")))]
 pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Response) -> Result<(), ApiError> {
-    let Session { caller, api, writer } = session;
+    require_service(&session.caller)?;
     let UserPath(user) = user;
-    require_service(&caller)?;
+    let (api, writers) = (&session.api, session.writers());
+    let erasing = api
+        .shards
+        .iter()
+        .map(|shard| erase_in_shard(shard, writers.get(shard.id), &session.caller, &user, api.relay.is_some()));
+    let messages = try_join_all(erasing).await?.into_iter().sum();
+    audit::erase(api, &user).await?;
+    Json::<schema::Erased>::ok(&Erased { user_id: &user, messages })?.render(res);
+    Ok(())
+}
+
+/// Erases a user from one shard. Returns the number of erased messages.
+async fn erase_in_shard(
+    shard: &Shard,
+    writer: &Writer,
+    caller: &Caller,
+    user: &UserId,
+    has_feed: bool,
+) -> Result<usize, ApiError> {
     let (mut after, mut messages) = (None, 0);
     loop {
-        let page = api.store.messages_of_sender(&user, after.as_ref(), BATCH_SIZE).await?;
+        let page = shard.store.messages_of_sender(user, after.as_ref(), BATCH_SIZE).await?;
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
         messages += page.len();
         let erasing = page
             .into_iter()
             .map(|((ride, _), message)| writer.submit(EraseMessage { by: caller.user.clone(), ride, message }));
-        futures_util::future::try_join_all(erasing).await?;
+        try_join_all(erasing).await?;
     }
-    erase_reactions(&api, &writer, &user).await?;
-    while api.store.erase_event_text(&user, BATCH_SIZE).await? > 0 {}
-    let driver = api.store.erase_topic(&user).await?;
-    let erasures = api.store.erase_from_feed(&user, api.relay.is_some()).await?;
+    erase_reactions(&shard.store, writer, user).await?;
+    while shard.store.erase_event_text(user, BATCH_SIZE).await? > 0 {}
+    let driver = shard.store.erase_topic(user).await?;
+    let erasures = shard.store.erase_from_feed(user, has_feed).await?;
     // The database has no content of the user any more. Next, this replica evicts it from memory, and the others are notified.
-    driver.into_iter().for_each(|update| api.publish(update));
-    api.hub.hint([(Topic::users(), erasures)]);
-    api.notifier.notify_heads([(Topic::users(), erasures)].into());
-    api.hub.check(&api.store).await?;
-    audit::erase(&api, &user).await?;
-    Json::<schema::Erased>::ok(&Erased { user_id: &user, messages })?.render(res);
-    Ok(())
+    driver.into_iter().for_each(|update| shard.publish(update));
+    shard.hub.hint([(Topic::users(), erasures)]);
+    shard.notifier.notify_heads([(Topic::users(), erasures)].into());
+    shard.hub.check(&shard.store).await?;
+    Ok(messages)
 }
 
 /// Removes all reactions of a user, page by page, until a page is empty. It thereby also finds reactions that are added
 /// meanwhile.
-async fn erase_reactions(api: &Api, writer: &Writer, user: &UserId) -> Result<(), ApiError> {
+async fn erase_reactions(store: &Store, writer: &Writer, user: &UserId) -> Result<(), ApiError> {
     loop {
-        let page = api.store.messages_of_reactor(user, BATCH_SIZE).await?;
+        let page = store.messages_of_reactor(user, BATCH_SIZE).await?;
         if page.is_empty() {
             return Ok(());
         }
         let erasing = page
             .into_iter()
             .map(|((ride, _), message)| writer.submit(EraseReactions { user: user.clone(), ride, message }));
-        futures_util::future::try_join_all(erasing).await?;
+        try_join_all(erasing).await?;
     }
 }
 
@@ -106,10 +124,11 @@ pub(super) async fn revoke_user(session: Session, user: UserPath, res: &mut Resp
     let Session { caller, api, .. } = session;
     let UserPath(user) = user;
     require_service(&caller)?;
-    let revoked_at = api.store.revoke(&user).await?;
+    let first = api.shards.first();
+    let revoked_at = first.store.revoke(&user).await?;
     // This replica applies the revocation before it responds. The others are notified.
-    api.revocations.refresh(&api.store).await?;
-    api.notifier.notify_revoked();
+    api.revocations.refresh(&first.store).await?;
+    first.notifier.notify_revoked();
     Json::<schema::Revoked>::ok(&Revoked { user_id: &user, revoked_at })?.render(res);
     Ok(())
 }

@@ -77,7 +77,7 @@ pub(super) async fn create_webhook(session: Session, body: Body<NewBody>, res: &
         description: description.as_deref(),
         secret: secret.bytes(),
     };
-    let webhook = api.store.create_webhook(&new).await?;
+    let webhook = api.shards.first().store.create_webhook(&new).await?;
     api.webhooks.wake();
     let view = WebhookView { secret: Some(secret.text()), ..WebhookView::of(&webhook) };
     let text = serde_json::to_string(&view).map_err(|_| Error::Internal)?;
@@ -91,7 +91,7 @@ pub(super) async fn create_webhook(session: Session, body: Body<NewBody>, res: &
     (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),
     (status_code = 404, description = "`not_found`: the feed is off")))]
 pub(super) async fn list_webhooks(session: Session, res: &mut Response) -> Result<(), ApiError> {
-    let webhooks = authorized(session)?.store.webhooks().await?;
+    let webhooks = authorized(session)?.shards.first().store.webhooks().await?;
     let webhooks = webhooks.iter().map(WebhookView::of).collect();
     Json::<schema::Webhooks>::ok(&List { webhooks })?.render(res);
     Ok(())
@@ -103,7 +103,7 @@ pub(super) async fn list_webhooks(session: Session, res: &mut Response) -> Resul
     (status_code = 403, description = "`forbidden`: only the `service` role can manage webhooks"),
     (status_code = 404, description = "`webhook_not_found`")))]
 pub(super) async fn get_webhook(session: Session, id: WebhookPath, res: &mut Response) -> Result<(), ApiError> {
-    let found = authorized(session)?.store.webhook(&id.0).await?;
+    let found = authorized(session)?.shards.first().store.webhook(&id.0).await?;
     let (webhook, _) = found.ok_or(Error::WebhookNotFound)?;
     Json::<schema::Webhook>::ok(&WebhookView::of(&webhook))?.render(res);
     Ok(())
@@ -136,7 +136,7 @@ pub(super) async fn update_webhook(
     }
     let update =
         WebhookUpdate { url: url.flatten(), types, description: description.flatten(), state: state.flatten() };
-    let webhook = api.store.update_webhook(&id.0, &update).await?.ok_or(Error::WebhookNotFound)?;
+    let webhook = api.shards.first().store.update_webhook(&id.0, &update).await?.ok_or(Error::WebhookNotFound)?;
     if update.state == Some(WebhookState::Active) {
         api.webhooks.resume(&id.0).await?;
     }
@@ -154,7 +154,7 @@ pub(super) async fn update_webhook(
     (status_code = 404, description = "`webhook_not_found`")))]
 pub(super) async fn delete_webhook(session: Session, id: WebhookPath, res: &mut Response) -> Result<(), ApiError> {
     let api = authorized(session)?;
-    if !api.store.delete_webhook(&id.0).await? {
+    if !api.shards.first().store.delete_webhook(&id.0).await? {
         return Err(Error::WebhookNotFound.into());
     }
     api.webhooks.wake();
@@ -172,7 +172,7 @@ pub(super) async fn delete_webhook(session: Session, id: WebhookPath, res: &mut 
 pub(super) async fn rotate_secret(session: Session, id: WebhookPath, res: &mut Response) -> Result<(), ApiError> {
     let api = authorized(session)?;
     let secret = Secret::new();
-    if !api.store.rotate_webhook_secret(&id.0, secret.bytes(), SECRET_OVERLAP).await? {
+    if !api.shards.first().store.rotate_webhook_secret(&id.0, secret.bytes(), SECRET_OVERLAP).await? {
         return Err(Error::WebhookNotFound.into());
     }
     Json::<schema::WebhookSecret>::ok(&SecretView { secret: secret.text() })?.render(res);
@@ -212,7 +212,7 @@ pub(super) async fn replay_webhook(
     let after =
         body.0.after.ok_or(REQUIRED).and_then(|after| cursor(&after).ok_or("must be a cursor of the feed, or 0"));
     let after = after.map_err(|detail| Error::invalid("/after", detail))?;
-    match api.store.replay_webhook(&id.0, after).await?.ok_or(Error::WebhookNotFound)? {
+    match api.shards.first().store.replay_webhook(&id.0, after).await?.ok_or(Error::WebhookNotFound)? {
         Replayed::Done => {}
         Replayed::Gap { first, last } => return Err(Error::FeedGap { first, last }.into()),
     }
@@ -247,10 +247,10 @@ pub(super) async fn list_deliveries(
     let before = |text| Webhooks::position(text).ok_or_else(|| Error::invalid("before", "must be an eventId"));
     let before = query(req, "before").map(before).transpose()?.unwrap_or(Seq::MAX);
     let limit = number(req, "limit", 1..=PAGE.0)?.unwrap_or(PAGE.1);
-    api.store.webhook(&id.0).await?.ok_or(Error::WebhookNotFound)?;
+    api.shards.first().store.webhook(&id.0).await?.ok_or(Error::WebhookNotFound)?;
     // One more than the limit, to determine `hasMore`.
     let fetch_limit = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut found = api.store.deliveries(&id.0, state, before, fetch_limit).await?;
+    let mut found = api.shards.first().store.deliveries(&id.0, state, before, fetch_limit).await?;
     let has_more = found.len() > limit;
     found.truncate(limit);
     let view = |delivery: Delivery| DeliveryView {

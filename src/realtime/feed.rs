@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ride_reader::{CloseReason, RideItem, pause};
-use super::{Gap, Hub, Subscription, TopicItem};
+use super::{Gap, ShardLog, Subscription, TopicItem};
 use crate::domain::{Seq, Topic};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 
 /// How long to wait for the relay while opening.
 const RELAY_TIMEOUT: Duration = Duration::from_millis(250);
@@ -36,8 +36,7 @@ pub struct FeedStart {
 impl FeedReader {
     /// Opens the feed after `cursor`. Without a cursor, or with one past the feed's end (a restored database), the reader starts now.
     pub async fn open(
-        hub: &Arc<Hub>,
-        store: &Arc<Store>,
+        ShardLog { hub, store }: &ShardLog,
         cursor: Option<Seq>,
         wake_relay: impl FnOnce(),
     ) -> Result<(Self, FeedStart), StoreError> {

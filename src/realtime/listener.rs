@@ -73,7 +73,8 @@ pub struct ReceivedNotifications {
 pub struct Listener {
     hub: Arc<Hub>,
     store: Arc<Store>,
-    revocations: Arc<Revocations>,
+    /// In the first shard, which has them.
+    revocations: Option<Arc<Revocations>>,
     state: watch::Sender<ListenerState>,
     /// Notified when there are new revocations.
     revoked: Notify,
@@ -88,8 +89,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Creates a listener that does not run yet.
-    pub fn new(hub: Arc<Hub>, store: Arc<Store>, revocations: Arc<Revocations>, observer: Arc<RemoteObserver>) -> Self {
+    /// Creates a listener that does not run yet. The one of the first shard also keeps `revocations` current.
+    pub fn new(
+        hub: Arc<Hub>,
+        store: Arc<Store>,
+        revocations: Option<Arc<Revocations>>,
+        observer: Arc<RemoteObserver>,
+    ) -> Self {
         Self {
             observer,
             hub,
@@ -139,7 +145,8 @@ impl Listener {
     }
 
     async fn check_revocations(&self) {
-        if let Err(error) = self.revocations.refresh(&self.store).await {
+        let Some(revocations) = &self.revocations else { return };
+        if let Err(error) = revocations.refresh(&self.store).await {
             tracing::debug!(%error, "revocations could not be read");
         }
     }

@@ -150,11 +150,16 @@ impl MergedReader {
 
     /// Loads the rides as they are now.
     pub async fn snapshots(&mut self) -> Result<Vec<RideSnapshot>, StoreError> {
-        let ReadContext { store, caller, .. } = &*self.context;
-        let rides = self.rides.keys().chain(self.deferred.keys()).map(|ride| store.snapshot(ride));
+        let ReadContext { logs, caller } = &*self.context;
+        let rides = self.rides.keys().chain(self.deferred.keys());
+        let rides = rides.map(|ride| logs.of_ride(ride).store.snapshot(ride));
         let found = join_all(rides).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         let found = found.into_iter().flatten().filter(|snapshot| snapshot.require_access(caller).is_ok());
-        let visible = join_all(found.map(|snapshot| store.with_visible_watermarks(snapshot, caller))).await;
+        let visible = join_all(found.map(|snapshot| {
+            let store = &logs.of_ride(&snapshot.ride.id).store;
+            store.with_visible_watermarks(snapshot, caller)
+        }))
+        .await;
         visible.into_iter().collect()
     }
 

@@ -14,9 +14,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Event, Gap, Hub, StateFrame, Subscription, TopicItem, subject};
-use crate::domain::{Access, AccessIntervals, Caller, Error, EventType, RideId, RideSnapshot, Seq, StateUpdate, Topic};
-use crate::store::{Store, StoreError};
+use super::{Event, Gap, ShardLog, StateFrame, Subscription, TopicItem, subject};
+use crate::domain::{
+    Access, AccessIntervals, Caller, Error, EventType, RideId, RideSnapshot, Seq, Sharded, StateUpdate, Topic,
+};
+use crate::store::StoreError;
 
 /// How long to wait before a failed database call is retried, in milliseconds; jittered.
 const PAUSE_MS: std::ops::Range<u64> = 200..1_000;
@@ -27,10 +29,8 @@ const CLOSING_MS: std::ops::Range<u64> = 300..600;
 /// The caller of a reader, and what the reader reads from.
 #[derive(Debug, Clone)]
 pub struct ReadContext {
-    /// Provides live events.
-    pub hub: Arc<Hub>,
-    /// Provides the log.
-    pub store: Arc<Store>,
+    /// The logs of all shards.
+    pub logs: Arc<Sharded<ShardLog>>,
     /// The user that reads.
     pub caller: Caller,
 }
@@ -131,7 +131,8 @@ impl RideReader {
         cursor: Option<Seq>,
         client_has_state: bool,
     ) -> Result<(Self, RideStart), OpenError> {
-        let ReadContext { hub, store, caller } = &*context;
+        let ReadContext { logs, caller } = &*context;
+        let ShardLog { hub, store } = logs.of_ride(&ride);
         let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::ride(&ride)).await;
         let snapshot = store.snapshot(&ride).await?.ok_or(Error::RideNotFound)?;
         let head = snapshot.head;
@@ -237,7 +238,7 @@ impl RideReader {
     }
 
     async fn load_snapshot(&self) -> Result<RideSnapshot, StoreError> {
-        self.context.store.snapshot(&self.ride).await?.ok_or(StoreError::Corrupt("ride not found"))
+        self.subscription.store().snapshot(&self.ride).await?.ok_or(StoreError::Corrupt("ride not found"))
     }
 
     /// Waits for the next item: at most `limit` events. If the database is unavailable, it retries. Cancel-safe: if the future is dropped,
@@ -265,7 +266,7 @@ impl RideReader {
         // The item stays in `pending` while this waits. So it is not lost if the future is dropped.
         let hidden = match &self.pending {
             Some(TopicItem::Events(events)) if !self.intervals.covers_whole_log() => {
-                Box::pin(subject::hidden(&self.context.store, &self.intervals, events)).await?
+                Box::pin(subject::hidden(self.subscription.store(), &self.intervals, events)).await?
             }
             _ => HashSet::new(),
         };
@@ -355,10 +356,11 @@ pub(super) async fn visible_snapshot(
     context: &ReadContext,
     snapshot: RideSnapshot,
 ) -> Result<RideSnapshot, StoreError> {
+    let store = &context.logs.of_ride(&snapshot.ride.id).store;
     let Some(until) = snapshot.left_at(&context.caller) else {
-        return context.store.with_visible_watermarks(snapshot, &context.caller).await;
+        return store.with_visible_watermarks(snapshot, &context.caller).await;
     };
-    let ride_at_leave = context.store.ride_at_leave(&snapshot.ride.id, &context.caller.user, until).await?;
+    let ride_at_leave = store.ride_at_leave(&snapshot.ride.id, &context.caller.user, until).await?;
     Ok(snapshot.as_of_leave(until, ride_at_leave))
 }
 

@@ -73,6 +73,11 @@ impl Subscription {
         self.guard.observe(head);
     }
 
+    /// Returns the store that has the topic's log.
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
     /// Returns the position up to which events were delivered.
     pub fn cursor(&self) -> Seq {
         self.cursor

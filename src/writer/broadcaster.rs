@@ -1,19 +1,21 @@
 //! Broadcasts: one at a time per replica, in small batches between the other commands.
 //!
 //! - A batch holds about [`PART_BYTES`] of notices, so a broadcast's memory use does not depend on the number of its recipients. Each
-//!   batch is one command of a transaction, beside which another transaction may be in flight.
+//!   batch is one command of a transaction in each shard of its users, beside which another transaction may be in flight.
 //! - Other broadcasts wait in a queue, at most [`QUEUE_CAPACITY`] of them.
 //! - A broadcast does not run in its handler, which is dropped when its client disconnects. A broadcast that has begun goes on.
 //! - Users are notified in the order of their ids. If a broadcast cannot go on, because the database is unavailable or the server stops,
 //!   the number of notified users therefore identifies them. `202` means that all were notified. A [`BroadcastError`] contains the number.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Broadcast, Writer};
-use crate::domain::{Caller, Error, Metadata, UserId};
+use crate::domain::{Caller, Error, Metadata, Sharded, UserId};
 
 /// The approximate number of bytes of notices in one batch, and the minimum and maximum number of users. A batch takes milliseconds,
 /// because other commands wait for it.
@@ -37,8 +39,8 @@ pub struct BroadcastRequest {
     pub kind: Option<String>,
     /// The notice's data.
     pub data: Metadata,
-    /// The writer that commits it.
-    pub writer: Writer,
+    /// The writers that commit it.
+    pub writers: Sharded<Writer>,
 }
 
 /// Why a broadcast has not reached all users.
@@ -88,7 +90,7 @@ impl Broadcaster {
 }
 
 async fn run(request: &BroadcastRequest, stopping: &CancellationToken) -> Result<(), BroadcastError> {
-    let BroadcastRequest { caller, users, kind, data, writer } = request;
+    let BroadcastRequest { caller, users, kind, data, writers } = request;
     let (min, max) = PART;
     let part = (PART_BYTES / (data.as_json().len() + NOTICE_BYTES)).clamp(min, max);
     let mut done = 0;
@@ -100,9 +102,17 @@ async fn run(request: &BroadcastRequest, stopping: &CancellationToken) -> Result
         if stopping.is_cancelled() {
             return Err(interrupted(0, Error::Unavailable));
         }
-        let command =
-            Broadcast { caller: caller.clone(), users: users.to_vec(), kind: kind.clone(), data: data.clone() };
-        writer.submit(command).await.map_err(|error| interrupted(users.len(), error))?;
+        let mut by_shard = BTreeMap::<_, Vec<UserId>>::new();
+        for user in users {
+            by_shard.entry(writers.map().of_user(user)).or_default().push(user.clone());
+        }
+        let committing = by_shard.into_iter().map(|(shard, users)| {
+            let command = Broadcast { caller: caller.clone(), users, kind: kind.clone(), data: data.clone() };
+            writers.get(shard).submit(command)
+        });
+        // All of them end, so that the number of users whose outcome is unknown is final.
+        let committed = join_all(committing).await.into_iter().collect::<Result<(), _>>();
+        committed.map_err(|error| interrupted(users.len(), error))?;
         done += users.len();
     }
     Ok(())

@@ -275,9 +275,10 @@ async fn send_on_both(setup: &Setup, database: &Database, cut: Cut, hidden_chang
 async fn a_late_commit_conflicts_only_if_part_of_the_batch_was_retried() {
     let database = Database::create().await;
     let setup = Setup::new(&database).await;
-    // The chat is closed, but the log has no new event. No replica writes this state.
+    // The ride is closed, but the log has no new event. No replica writes this state, and none changes it. (A ride that is only due
+    // to close would be closed during the test.)
     let close = "update rides set status = 'cancelled', ended_at = 'epoch', rider_closes_at = 'epoch',
-                 driver_closes_at = 'epoch' where ride_id = 'other'";
+                 driver_closes_at = 'epoch', closed_at = 'epoch', closed_seq = 0 where ride_id = 'other'";
     let [on_ride, on_other] = send_on_both(&setup, &database, Cut::Late, close).await;
     assert_eq!(on_ride.expect(201).json()["seq"], START + 2);
     on_other.problem(503, "unavailable");

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ridewire::domain::EventType;
-use ridewire::realtime::{FeedReader, Hub, RideItem};
-use ridewire::store::Store;
+use ridewire::realtime::{FeedReader, RideItem, ShardLog};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -77,9 +76,9 @@ impl FeedTranscript {
 }
 
 /// Reads the feed from its end, forever. After a failover the reader begins again.
-pub(crate) async fn read_feed(hub: Arc<Hub>, store: Arc<Store>, transcript: Arc<Mutex<FeedTranscript>>) {
+pub(crate) async fn read_feed(log: ShardLog, transcript: Arc<Mutex<FeedTranscript>>) {
     loop {
-        let Ok((mut reader, start)) = FeedReader::open(&hub, &store, None, || ()).await else {
+        let Ok((mut reader, start)) = FeedReader::open(&log, None, || ()).await else {
             sleep(Duration::from_millis(10)).await;
             continue;
         };

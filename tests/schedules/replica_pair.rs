@@ -11,8 +11,8 @@ use std::time::Duration;
 use clap::Parser;
 use ridewire::app;
 use ridewire::config::Settings;
-use ridewire::realtime::Hub;
-use ridewire::store::{Retention, Store};
+use ridewire::realtime::ShardLog;
+use ridewire::store::Retention;
 use tokio::sync::oneshot;
 use tokio_postgres::Client;
 
@@ -38,8 +38,7 @@ struct Arguments {
 struct Running {
     base: String,
     runtime: tokio::runtime::Handle,
-    hub: Arc<Hub>,
-    store: Arc<Store>,
+    log: ShardLog,
     /// What its reader of the feed has received.
     feed: Arc<Mutex<FeedTranscript>>,
     kill: oneshot::Sender<()>,
@@ -112,7 +111,7 @@ impl ReplicaPair {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let handle = runtime.handle().clone();
             let serving = app::serve(settings, false, async |address, api| {
-                let parts = (address.to_string(), handle, Arc::clone(&api.hub), Arc::clone(&api.store), stat);
+                let parts = (address.to_string(), handle, api.logs.first().clone(), stat);
                 drop(ready.send(parts));
             });
             runtime.block_on(async {
@@ -124,14 +123,12 @@ impl ReplicaPair {
             drop(runtime);
             let _ = end.send(());
         });
-        let (base, runtime, hub, store, stat) = started.await.expect("the replica starts");
+        let (base, runtime, log, stat) = started.await.expect("the replica starts");
         let stat = stat.map(|own| own.join("stat"));
-        let (read_hub, read_store) = (Arc::clone(&hub), Arc::clone(&store));
         // While the feed is read, batches assign its positions themselves.
         let feed = Arc::<Mutex<FeedTranscript>>::default();
-        runtime.spawn(read_feed(read_hub, read_store, Arc::clone(&feed)));
-        self.running[replica.index()] =
-            Some(Running { base, runtime, hub, store, feed, kill, ended, stat, lease: None });
+        runtime.spawn(read_feed(log.clone(), Arc::clone(&feed)));
+        self.running[replica.index()] = Some(Running { base, runtime, log, feed, kill, ended, stat, lease: None });
     }
 
     /// Finds the leases. The lease of a replica that has just started is the one that does not belong to the other replica.
@@ -154,7 +151,7 @@ impl ReplicaPair {
         let Some(running) = self.running[replica.index()].take() else { return };
         let _ = running.kill.send(());
         // The replica's own handles on the database were dropped with its runtime. These are the last ones.
-        drop((running.hub, running.store));
+        drop(running.log);
         running.ended.await.expect("the replica exits");
         let expire = "update replicas set expires_at = clock_timestamp() - interval '1s' where replica::text = $1";
         self.client.execute(expire, &[&running.lease.unwrap_or_default()]).await.unwrap();
@@ -163,14 +160,14 @@ impl ReplicaPair {
     /// Runs the fallback poll of a replica.
     pub(crate) async fn poll_now(&self, replica: Replica) -> bool {
         let Some(running) = &self.running[replica.index()] else { return true };
-        let (hub, store) = (Arc::clone(&running.hub), Arc::clone(&running.store));
+        let ShardLog { hub, store } = running.log.clone();
         running.runtime.spawn(async move { hub.check(&store).await.is_ok() }).await.unwrap_or(false)
     }
 
     /// Starts retention on a replica.
     pub(crate) fn retain(&self, replica: Replica) -> Option<tokio::task::JoinHandle<()>> {
         let running = self.running[replica.index()].as_ref()?;
-        let store = Arc::clone(&running.store);
+        let store = Arc::clone(&running.log.store);
         let work = async move {
             while store
                 .trim(Retention { logs: KEEP, messages: KEEP, feed: KEEP, handovers: KEEP, audit: KEEP })

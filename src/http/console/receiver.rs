@@ -82,9 +82,9 @@ impl WebhookReceiver {
     /// Creates the webhook that delivers all later events to this receiver. Deletes the webhooks of earlier runs, whose secrets are
     /// lost.
     pub(crate) async fn register(&self, api: &Api) -> Result<(), StoreError> {
-        for webhook in api.store.webhooks().await? {
+        for webhook in api.shards.first().store.webhooks().await? {
             if webhook.description.as_deref() == Some(DESCRIPTION) {
-                api.store.delete_webhook(&webhook.id).await?;
+                api.shards.first().store.delete_webhook(&webhook.id).await?;
             }
         }
         let (id, types) = (new_id(), ["*".to_owned()]);
@@ -96,7 +96,7 @@ impl WebhookReceiver {
             description: Some(DESCRIPTION),
             secret: self.secret.bytes(),
         };
-        api.store.create_webhook(&new).await?;
+        api.shards.first().store.create_webhook(&new).await?;
         self.received().webhook = Some(id);
         api.webhooks.wake();
         Ok(())

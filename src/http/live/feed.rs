@@ -56,7 +56,7 @@ pub(in crate::http) async fn stream_feed(
         event_stream_headers(res);
         return Ok(());
     }
-    let opened = FeedReader::open(&api.hub, &api.store, from, || relay.wake_now()).await;
+    let opened = FeedReader::open(api.logs.first(), from, || relay.wake_now()).await;
     let Some((reader, opened)) = or_retry_later(opened, res)? else { return Ok(()) };
     let start = StreamStart {
         cursor: Cursor::Seq(opened.cursor),
@@ -99,7 +99,7 @@ pub(in crate::http) async fn poll_feed(
         poll::head(res);
         return Ok(());
     }
-    let (mut reader, opened) = FeedReader::open(&api.hub, &api.store, after, || relay.wake_now()).await?;
+    let (mut reader, opened) = FeedReader::open(api.logs.first(), after, || relay.wake_now()).await?;
     let mut result = PollResult::of(opened.resumed, opened.gap.map(|gap| (gap.into(), Cursor::Seq(gap.to))));
     poll::respond_later(res, ProblemContext::of(req, depot), async move {
         if opened.resumed || opened.gap.is_some() {

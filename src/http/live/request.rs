@@ -28,7 +28,7 @@ pub(super) async fn open_ride(
     if !opened.is_due_to_close {
         return Ok((reader, opened));
     }
-    match api.writer.submit(CloseRide { ride: ride.clone() }).await {
+    match api.shards.of_ride(&ride).writer.submit(CloseRide { ride: ride.clone() }).await {
         Ok(()) => RideReader::open(context, ride, cursor).await,
         // Another replica will close it. Until then, the ride is read as any other.
         Err(_) => Ok((reader, opened)),
@@ -45,7 +45,7 @@ pub(super) fn acknowledge(
     cursor: Option<Seq>,
 ) -> Option<Seq> {
     let up_to = cursor.filter(|cursor| *cursor <= snapshot.head && filter.passes(EventType::MessageNew))?;
-    api.acknowledger.delivered(caller, snapshot, up_to);
+    api.shards.of_ride(&snapshot.ride.id).acknowledger.delivered(caller, snapshot, up_to);
     Some(up_to)
 }
 

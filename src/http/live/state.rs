@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::{Caller, RideId, RideRole, RideSnapshot, RideView, Seq, StateUpdate, Time, Topic, UserId};
 use crate::http::context::Api;
-use crate::realtime::{Gap, Hub};
+use crate::realtime::Gap;
 
 /// `state`: the ride, read in one snapshot with the log's head `asOf`.
 #[derive(Debug, Serialize)]
@@ -79,7 +79,7 @@ pub(in crate::http) fn receipts(snapshot: &RideSnapshot) -> Vec<WatermarksView<'
 
 impl<'a> StateView<'a> {
     /// Returns a ride as `caller` may see it. Latest-only values are included if they were true within the caller's access, up to `asOf`.
-    pub(in crate::http) fn of(snapshot: &'a RideSnapshot, caller: &Caller, hub: &Hub) -> Self {
+    pub(in crate::http) fn of(snapshot: &'a RideSnapshot, caller: &Caller, api: &Api) -> Self {
         let access = snapshot.access(caller);
         let is_visible = |seq| seq <= snapshot.head && access.is_some_and(|access| access.covers(seq));
         // A user who was removed from the ride does not type any more. A reader who was removed does not see typing at all.
@@ -88,6 +88,7 @@ impl<'a> StateView<'a> {
             let mut times = snapshot.participants.iter().filter(|participant| participant.user == *user).peekable();
             times.peek().is_some() && times.all(|participant| participant.until_seq.is_some())
         };
+        let hub = &api.shards.of_ride(&snapshot.ride.id).hub;
         let mut typing = hub.typing_users(&Topic::ride(&snapshot.ride.id), |seq| is_on_ride && is_visible(seq));
         typing.retain(|user| !has_left(user));
         Self {
@@ -137,10 +138,10 @@ impl State {
     pub(super) fn view(&self, api: &Api, caller: &Caller) -> AnyStateView<'_> {
         match self {
             Self::Feed => AnyStateView::None,
-            Self::Ride(snapshot) => AnyStateView::Ride(Box::new(StateView::of(snapshot, caller, &api.hub))),
+            Self::Ride(snapshot) => AnyStateView::Ride(Box::new(StateView::of(snapshot, caller, api))),
             Self::All { rides, drivers, .. } => {
                 let participant = caller.as_participant();
-                let of = |ride| StateView::of(ride, &participant, &api.hub);
+                let of = |ride| StateView::of(ride, &participant, api);
                 AnyStateView::All {
                     rides: rides.iter().map(|ride| (&ride.ride.id, of(ride))).collect(),
                     drivers: drivers

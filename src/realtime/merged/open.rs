@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use super::sources::{InitialRide, SourceItem, next_of_drivers, next_of_user_topic, open_initial};
 use super::{MAX_NAMED_RIDES, MAX_RIDES, MergedReader, TrackPresence};
 use crate::domain::{RideSnapshot, Seq, StateUpdate, Topic};
-use crate::realtime::{Gap, MergedCursor, OpenError, ReadContext, Subscription, TopicItem};
+use crate::realtime::{Gap, MergedCursor, OpenError, ReadContext, ShardLog, Subscription, TopicItem};
 use crate::store::StoreError;
 
 /// The largest number of drivers in the initial state. All of them are at `/drivers/available`.
@@ -37,9 +37,10 @@ impl MergedReader {
     ) -> Result<(Self, MergedStart), OpenError> {
         let includes_drivers = context.caller.role.is_staff();
         let context = Arc::new(ReadContext { caller: context.caller.as_participant(), ..context });
+        let ShardLog { hub, store } = context.logs.of_user(&context.caller.user);
         let user_topic_name = Topic::user(&context.caller.user);
-        let mut user_topic = Subscription::register(&context.hub, Arc::clone(&context.store), &user_topic_name).await;
-        let mut open_rides = context.store.open_rides(&context.caller.user, MAX_NAMED_RIDES).await?;
+        let mut user_topic = Subscription::register(hub, Arc::clone(store), &user_topic_name).await;
+        let mut open_rides = store.open_rides(&context.caller.user, MAX_NAMED_RIDES).await?;
         let was_given = cursor.is_some();
         // A cursor past the end is from a time before the database was restored. The stream starts now.
         let given = cursor.filter(|cursor| cursor.user_seq <= open_rides.head);
@@ -121,7 +122,7 @@ impl MergedReader {
         if !self.includes_drivers {
             return Ok(None);
         }
-        let ReadContext { hub, store, .. } = &*self.context;
+        let ShardLog { hub, store } = self.context.logs.first();
         let mut subscription = Subscription::register(hub, Arc::clone(store), &Topic::drivers()).await;
         let drivers = self.drivers().await?;
         subscription.start(0, 0, drivers.as_deref().unwrap_or_default(), true);
@@ -132,7 +133,7 @@ impl MergedReader {
     /// Loads the available drivers, for support and service.
     pub async fn drivers(&mut self) -> Result<Option<Vec<StateUpdate>>, StoreError> {
         match self.includes_drivers {
-            true => self.context.store.available_drivers(None, MAX_DRIVERS).await.map(Some),
+            true => self.context.logs.first().store.available_drivers(None, MAX_DRIVERS).await.map(Some),
             false => Ok(None),
         }
     }

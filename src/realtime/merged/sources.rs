@@ -35,7 +35,9 @@ pub(super) async fn open_initial(
 ) -> Result<InitialRide, OpenError> {
     let seq = match given.map(|cursor| cursor.of(&ride)) {
         Some(None) => {
-            let Some(snapshot) = context.store.snapshot(&ride).await? else { return Ok(InitialRide::Gone) };
+            let Some(snapshot) = context.logs.of_ride(&ride).store.snapshot(&ride).await? else {
+                return Ok(InitialRide::Gone);
+            };
             return Ok(InitialRide::New(Box::new(visible_snapshot(context, snapshot).await?)));
         }
         Some(seq) => seq,
@@ -88,7 +90,7 @@ pub(super) async fn next_of_drivers(mut subscription: Subscription) -> SourceIte
 
 pub(super) async fn load_open_rides(context: Arc<ReadContext>) -> SourceItem {
     loop {
-        match context.store.open_rides(&context.caller.user, MAX_NAMED_RIDES).await {
+        match context.logs.of_user(&context.caller.user).store.open_rides(&context.caller.user, MAX_NAMED_RIDES).await {
             Ok(open_rides) => return SourceItem::OpenRides(open_rides),
             Err(error) => pause(&error).await,
         }
