@@ -53,7 +53,7 @@ pub async fn serve(settings: Settings, is_demo: bool, ready: impl AsyncFnOnce(Ad
     serving::raise_file_limit(settings.limits.max_connections);
     let mut signals = Signals::new().map_err(AppError::Signals)?;
     let mut database = tokio::select! {
-        database = Database::open(&settings.database, &settings.postgres) => database?,
+        database = Database::open(&settings.database, &settings.postgres, None) => database?,
         () = signals.wait() => return Ok(()),
     };
     let served = run(&settings, &mut database, addresses, validated, signals, ready).await;

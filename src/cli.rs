@@ -21,7 +21,7 @@ use crate::config::{
     AddressSettings, DatabaseSettings, KeySettings, LogFormat, LogSettings, PostgresSettings, Settings, duration,
     explicit_settings,
 };
-use crate::domain::{Role, UserId};
+use crate::domain::{Role, ShardMap, UserId};
 use crate::version::VERSION;
 use crate::{demo, http, keys, telemetry, web};
 
@@ -99,6 +99,9 @@ struct Token {
 
 #[derive(Debug, Args)]
 struct Migrate {
+    /// Create a deployment with this number of shards. It never changes.
+    #[arg(long, value_name = "COUNT")]
+    shards: Option<u16>,
     #[command(flatten)]
     database: DatabaseSettings,
     #[command(flatten)]
@@ -215,7 +218,11 @@ fn log_error(format: LogFormat, result: anyhow::Result<()>) -> anyhow::Result<()
 }
 
 async fn migrate(migrate: &Migrate) -> anyhow::Result<()> {
-    Ok(Database::open(&migrate.database, &migrate.postgres).await?.close().await?)
+    let new_shards = match migrate.shards {
+        Some(count) => Some(ShardMap::new(count).with_context(|| format!("--shards: must be 1 to {}", ShardMap::MAX))?),
+        None => None,
+    };
+    Ok(Database::open(&migrate.database, &migrate.postgres, new_shards).await?.close().await?)
 }
 
 async fn serve(settings: Settings, is_demo: bool) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! The configuration: each setting is an environment variable and a flag.
 
 mod explicit;
+mod postgres;
 mod push;
 mod values;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 pub(crate) use self::explicit::explicit_settings;
+pub use self::postgres::{PostgresSettings, ShardDatabase};
 pub use self::push::PushSettings;
 pub(crate) use self::values::{at_least_one, duration, web_address};
 use self::values::{head_bytes, log_filter, memory, number, period, ratio};
@@ -249,18 +251,6 @@ impl DatabaseSettings {
     pub fn data_dir(&self) -> PathBuf {
         self.data_dir.clone().unwrap_or_else(crate::embedded::default_data_dir)
     }
-}
-
-/// The further settings of subcommands that migrate.
-#[derive(Debug, Clone, Args)]
-pub struct PostgresSettings {
-    /// The URL of a direct connection for LISTEN, if `DATABASE_URL` leads through a pooler.
-    #[arg(long, env = "RIDEWIRE_LISTEN_DATABASE_URL", help_heading = DATABASE, hide_env_values = true)]
-    pub listen_database_url: Option<String>,
-
-    /// The directory of the PostgreSQL programs for the private Postgres [default: the newest version found].
-    #[arg(long, env = "RIDEWIRE_PG_BIN", help_heading = DATABASE)]
-    pub pg_bin: Option<PathBuf>,
 }
 
 /// The settings of subcommands that listen, or that send a request to the server.

@@ -43,7 +43,7 @@ pub use reaction::{Emoji, ReactionView, Reactions};
 pub use ride::{ClosedReason, Ride, RideClosed, RideView};
 pub use ride_list_cursor::RideListCursor;
 pub use ride_role::RideRole;
-pub use shard::{ShardId, ShardMap, Sharded};
+pub use shard::{LocalShard, ShardId, ShardMap, Sharded};
 pub use snapshot::{Access, AccessIntervals, LatestValue, Participant, Receipt, Receipts, RideAtLeave, RideSnapshot};
 pub use state_update::{LastPresence, StateKind, StateUpdate};
 pub use status::Status;

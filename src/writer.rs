@@ -24,6 +24,7 @@ pub mod closer;
 mod command;
 mod commands;
 mod notifier;
+pub mod outbox;
 mod queue;
 mod recovery;
 pub mod relay;
@@ -46,12 +47,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use acknowledger::Acknowledger;
-pub use batch_state::BatchState;
+pub use batch_state::{BatchRules, BatchState};
 pub use broadcaster::{BroadcastError, BroadcastRequest, Broadcaster};
 pub use command::{Command, ReadSet};
 pub use commands::{
     AcceptRide, Broadcast, CancelRide, CloseRide, DeleteMessage, EditMessage, Edited, EraseMessage, EraseReactions,
-    PutRide, React, ReceiptKind, ReopenRide, SendMessage, Sent, SetStatus, UpdateReceipt,
+    PutRide, React, ReceiptKind, ReceiveRows, ReopenRide, SendMessage, Sent, SetStatus, UpdateReceipt,
 };
 pub use notifier::Notifier;
 pub use ride_cache::RideCache;
@@ -85,8 +86,8 @@ const BATCH_DELAY: Duration = Duration::from_millis(10);
 /// The configuration of the writer.
 #[derive(Debug, Clone)]
 pub struct WriterConfig {
-    /// How long a chat stays open after its ride's end, if the ride has no chat policy.
-    pub chat_grace: Duration,
+    /// What batches decide by.
+    pub rules: BatchRules,
     /// Commits are recorded for this relay of the feed, if there is a feed.
     pub relay: Option<Arc<Relay>>,
     /// The key for content hashes.

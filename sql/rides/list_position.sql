@@ -1,8 +1,9 @@
 -- Returns the position of a ride in two lists: that of a current or former participant, and that of all rides.
-select (select joined_at
-        from participants
-        where ride_id = $1::text
-          and user_id = $2::text
-        order by from_seq desc
-        limit 1) as of_user,
+select coalesce((select joined_at
+                 from participants
+                 where ride_id = $1::text
+                   and user_id = $2::text
+                 order by from_seq desc
+                 limit 1),
+                (select joined_at from remote_rides where ride_id = $1 and user_id = $2)) as of_user,
        (select created_at from rides where ride_id = $1) as of_all

@@ -1,20 +1,22 @@
 //! The server's database: the one that the settings name, or a private Postgres.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::AppError;
 use super::validated::postgres;
-use crate::config::{DatabaseSettings, PostgresSettings};
-use crate::domain::{ShardMap, Sharded};
+use crate::config::{DatabaseSettings, PostgresSettings, ShardDatabase};
+use crate::domain::{ShardId, ShardMap, Sharded};
 use crate::embedded::{EmbeddedPostgres, Options, StopMode};
-use crate::store::{Address, StoreError, migrate};
+use crate::store::{Address, Shards, StoreError, migrate};
 use crate::webhooks::WebhooksError;
 
 /// The settings that hold the database's addresses.
 pub(crate) const SETTING: &str = "DATABASE_URL";
 const LISTEN_SETTING: &str = "RIDEWIRE_LISTEN_DATABASE_URL";
+const SHARDS_SETTING: &str = "RIDEWIRE_SHARD_DATABASES";
 
 /// How long a start waits for a database that cannot be reached.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,8 +29,6 @@ const REPORT_PERIOD: Duration = Duration::from_secs(10);
 pub struct Database {
     /// The addresses of each shard. Those of the first are in the settings.
     pub(super) shards: Sharded<ShardAddresses>,
-    /// The setting that names the first shard's address for LISTEN.
-    listen_setting: &'static str,
     embedded: Option<EmbeddedPostgres>,
 }
 
@@ -42,8 +42,14 @@ pub(super) struct ShardAddresses {
 }
 
 impl Database {
-    /// Opens the database that the settings name, or starts a private Postgres. Then runs the migrations.
-    pub async fn open(settings: &DatabaseSettings, postgres: &PostgresSettings) -> Result<Self, AppError> {
+    /// Opens the database that the settings name, or starts a private Postgres. Then runs the migrations of all shards.
+    ///
+    /// `new_shards` creates the shards of a new deployment.
+    pub async fn open(
+        settings: &DatabaseSettings,
+        postgres: &PostgresSettings,
+        new_shards: Option<ShardMap>,
+    ) -> Result<Self, AppError> {
         let programs = postgres.pg_bin.as_deref();
         let embedded = match settings.database_url {
             Some(_) => None,
@@ -54,32 +60,20 @@ impl Database {
             (None, Some(embedded)) => embedded.url(),
             (None, None) => String::new(),
         };
-        let (pool, listen, listen_setting) = addresses(&url, postgres)?;
-        let addresses = ShardAddresses { pool, listen };
-        let shards = Sharded::new(ShardMap::ONE, |_| addresses.clone());
-        let database = Self { shards, listen_setting, embedded };
-        match database.migrate().await {
-            Ok(()) => Ok(database),
+        let opened = async {
+            let (pool, listen, listen_setting) = addresses(&url, postgres)?;
+            let first = ShardAddresses { pool, listen };
+            open_shards(&first, listen_setting, postgres, new_shards).await
+        };
+        match opened.await {
+            Ok(shards) => Ok(Self { shards, embedded }),
             Err(error) => {
-                database.close().await?;
+                if let Some(embedded) = embedded {
+                    embedded.stop(StopMode::Fast).await?;
+                }
                 Err(error)
             }
         }
-    }
-
-    /// Runs the migrations, over the direct connection if one is configured.
-    async fn migrate(&self) -> Result<(), AppError> {
-        let ShardAddresses { pool, listen } = self.shards.first();
-        let applied = until_reachable(self.listen_setting, listen, || migrate(listen)).await?;
-        tracing::info!(applied, "schema migrated");
-        if self.listen_setting == LISTEN_SETTING {
-            until_reachable(SETTING, pool, async || {
-                // This connection only tests the address; the pool opens its own.
-                pool.connect().await.map(drop)
-            })
-            .await?;
-        }
-        Ok(())
     }
 
     /// Adds the database's setting and address to an error of the database. Other errors are returned unchanged.
@@ -107,6 +101,58 @@ impl Database {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Runs the migrations, and returns the addresses of all shards. A server that has to wait for the databases logs that.
+async fn open_shards(
+    first: &ShardAddresses,
+    listen_setting: &'static str,
+    postgres: &PostgresSettings,
+    new_shards: Option<ShardMap>,
+) -> Result<Sharded<ShardAddresses>, AppError> {
+    let ShardAddresses { pool, listen } = first;
+    let applied = until_reachable(listen_setting, listen, || migrate(listen)).await?;
+    tracing::info!(applied, "schema migrated");
+    if listen_setting == LISTEN_SETTING {
+        // This connection only tests the address; the pool opens its own.
+        until_reachable(SETTING, pool, async || pool.connect().await.map(drop)).await?;
+    }
+    let others = other_databases(postgres)?;
+    let shards = match new_shards {
+        Some(map) => Shards::create(map, listen, |shard| others.get(&shard).unwrap_or(listen).clone()).await?,
+        None => Shards::load(listen).await?,
+    };
+    if let Some(unknown) = others.keys().find(|shard| shard.number() >= shards.map.count()) {
+        let (shard, count) = (unknown.number(), shards.map.count());
+        return Err(AppError::Setting(format!(
+            "{SHARDS_SETTING}: there is no shard {shard}; the deployment has {count}"
+        )));
+    }
+    let addresses = |shard: ShardId| {
+        let database = |own: &Address| shards.address(shard, others.get(&shard).unwrap_or(own));
+        ShardAddresses { pool: database(pool), listen: database(listen) }
+    };
+    let addresses = Sharded::new(shards.map, addresses);
+    for shard in shards.map.shards().skip(1) {
+        let ShardAddresses { pool, listen } = addresses.get(shard);
+        let setting = if others.contains_key(&shard) { SHARDS_SETTING } else { listen_setting };
+        until_reachable(setting, pool, async || pool.connect().await.map(drop)).await?;
+        shards.check(shard, pool).await?;
+        let applied = until_reachable(setting, listen, || migrate(listen)).await?;
+        tracing::info!(applied, shard = shard.number(), "schema migrated");
+    }
+    Ok(addresses)
+}
+
+/// Parses the databases of shards that are not in the database of the first one.
+fn other_databases(settings: &PostgresSettings) -> Result<BTreeMap<ShardId, Address>, AppError> {
+    let parse = |database: &ShardDatabase| {
+        let shard = ShardId::new(database.shard).ok_or_else(|| {
+            AppError::Setting(format!("{SHARDS_SETTING}: a shard has a number from 1 to {}", ShardMap::MAX - 1))
+        })?;
+        Ok((shard, postgres(&database.url, SHARDS_SETTING)?))
+    };
+    settings.shard_databases.iter().map(parse).collect()
 }
 
 /// Parses both addresses: the one for queries, and the one for LISTEN with the name of its setting.

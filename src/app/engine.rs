@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::shard::{ShardEngine, Shared};
 use super::{AppError, Database};
-use crate::config::Settings;
-use crate::domain::Sharded;
+use crate::config::{Feed, Settings};
+use crate::domain::{LocalShard, ShardMap, Sharded};
 use crate::http::Metrics;
 use crate::realtime::{Revocations, ShardLog};
 use crate::shards::Shard;
@@ -31,6 +31,9 @@ impl Engine {
         database: &Database,
         traces: &Arc<Traces>,
     ) -> Result<(Self, JoinHandle<()>), AppError> {
+        if settings.feed == Feed::On && database.shards.map() != ShardMap::ONE {
+            return Err(AppError::Setting("RIDEWIRE_FEED: must be off in a deployment with several shards".to_owned()));
+        }
         let shared = Shared {
             metrics: Arc::new(Metrics::new()?),
             traces,
@@ -39,7 +42,8 @@ impl Engine {
         };
         let mut writers = JoinSet::new();
         let shards = Sharded::try_new(database.shards.map(), async |id| {
-            ShardEngine::start(id, database.shards.get(id), settings, &shared, &mut writers).await
+            let shard = LocalShard { id, map: database.shards.map() };
+            ShardEngine::start(shard, database.shards.get(id), settings, &shared, &mut writers).await
         });
         let shards = shards.await?;
         let Shared { metrics, revocations, .. } = shared;
@@ -86,7 +90,8 @@ impl Engine {
 
     /// Spawns the tasks that write without a request. Each holds a handle on a writer until `stopping` is cancelled.
     pub(super) fn spawn_writers(&self, settings: &Settings, stopping: &CancellationToken, tasks: &mut JoinSet<()>) {
-        self.shards.iter().for_each(|engine| engine.spawn_writers(settings, stopping, tasks));
+        let writers = self.shards.map_values(|engine| engine.shard.writer.clone());
+        self.shards.iter().for_each(|engine| engine.spawn_writers(settings, &writers, stopping, tasks));
     }
 }
 

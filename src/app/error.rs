@@ -6,7 +6,7 @@ use crate::keys::KeysError;
 use crate::moderation::ModerationError;
 use crate::push::{PushError, VapidError};
 use crate::serving::TlsError;
-use crate::store::StoreError;
+use crate::store::{ShardError, StoreError};
 use crate::webhooks::WebhooksError;
 
 /// The reason why the server could not start, or had to stop.
@@ -43,6 +43,9 @@ pub enum AppError {
         /// The cause.
         error: StoreError,
     },
+    /// The deployment does not have the expected shards.
+    #[error("shards: {0}")]
+    Shards(#[from] ShardError),
     /// Webhooks could not be started.
     #[error(transparent)]
     Webhooks(#[from] WebhooksError),

@@ -9,14 +9,15 @@ use super::AppError;
 use super::database::ShardAddresses;
 use super::tasks::spawn_until;
 use crate::config::{Feed, Notify, PreparedStatements, Settings};
-use crate::domain::{ShardId, StateUpdate, Topic};
+use crate::domain::{LocalShard, ShardId, Sharded, StateUpdate, Topic};
 use crate::http::Metrics;
 use crate::realtime::{Hub, Listener, RemoteObserver, RemoteUpdate, Revocations};
-use crate::shards::Shard;
+use crate::shards::{Shard, publish};
 use crate::store::{Address, PLAN_TTL, Prepared, Store, StoreConfig};
 use crate::traces::Traces;
+use crate::writer::outbox::OutboxSender;
 use crate::writer::relay::Relay;
-use crate::writer::{Notifier, Writer, WriterConfig, closer};
+use crate::writer::{BatchRules, Notifier, Writer, WriterConfig, closer};
 
 /// What the shards share.
 pub(super) struct Shared<'a> {
@@ -31,6 +32,7 @@ pub(super) struct Shared<'a> {
 pub(super) struct ShardEngine {
     pub(super) shard: Shard,
     observer: Arc<RemoteObserver>,
+    outbox: Arc<OutboxSender>,
     listen: Address,
 }
 
@@ -38,7 +40,7 @@ impl ShardEngine {
     /// Connects to the shard's database, and spawns its writer's task. The task ends when all handles on the writer are dropped, and
     /// commits its queued commands first.
     pub(super) async fn start(
-        id: ShardId,
+        shard: LocalShard,
         addresses: &ShardAddresses,
         settings: &Settings,
         shared: &Shared<'_>,
@@ -55,19 +57,20 @@ impl ShardEngine {
             plan_ttl: PLAN_TTL,
         })?);
         let (hub, relay) = (Arc::new(Hub::default()), Arc::new(Relay::default()));
-        let revocations = (id == ShardId::FIRST).then(|| Arc::clone(&shared.revocations));
+        let outbox = Arc::new(OutboxSender::default());
+        let revocations = (shard.id == ShardId::FIRST).then(|| Arc::clone(&shared.revocations));
         if let Some(revocations) = &revocations {
             revocations.refresh(&store).await?;
         }
         let notifier = Arc::new(Notifier::new(settings.notify == Notify::On));
         let config = WriterConfig {
-            chat_grace: settings.chat_grace,
+            rules: BatchRules { chat_grace: settings.chat_grace, shard },
             relay: (settings.feed == Feed::On).then(|| Arc::clone(&relay)),
             content_key: store.content_key().await?,
             notifier: Arc::clone(&notifier),
         };
         let (writer, task) = Writer::new(Arc::clone(&store), config, settings.database_timeout, {
-            let (hub, relay) = (Arc::clone(&hub), Arc::clone(&relay));
+            let (hub, relay, outbox) = (Arc::clone(&hub), Arc::clone(&relay), Arc::clone(&outbox));
             let (metrics, traces) = (Arc::clone(&shared.metrics), Arc::clone(shared.traces));
             move |committed| {
                 hub.publish(&committed.events);
@@ -77,6 +80,9 @@ impl ShardEngine {
                         relay.relayed_by_batch(relayed);
                     }
                     None => relay.wake(),
+                }
+                if committed.has_outbox_rows {
+                    outbox.wake();
                 }
                 metrics.committed(&committed);
                 for event in &committed.events {
@@ -91,7 +97,7 @@ impl ShardEngine {
         let observer = Arc::new(observer(&writer, &hub, &relay));
         let listener = Listener::new(Arc::clone(&hub), Arc::clone(&store), revocations, Arc::clone(&observer));
         let shard = Shard {
-            id,
+            id: shard.id,
             store,
             writer,
             acknowledger: Arc::default(),
@@ -101,7 +107,7 @@ impl ShardEngine {
             listener: Arc::new(listener),
             relay,
         };
-        Ok(Self { shard, observer, listen: addresses.listen.clone() })
+        Ok(Self { shard, observer, outbox, listen: addresses.listen.clone() })
     }
 
     /// Spawns the tasks that read what other replicas commit, and notify them.
@@ -121,18 +127,31 @@ impl ShardEngine {
             let (hub, store, lease) = (Arc::clone(&shard.hub), Arc::clone(&shard.store), shard.presence.lease());
             tasks.spawn(async move { hub.run_following(store, lease).await });
         }
-        let (presence, store, notified) = (Arc::clone(&shard.presence), Arc::clone(&shard.store), shard.clone());
-        let publish = move |update: StateUpdate| notified.publish(update);
+        let (presence, store) = (Arc::clone(&shard.presence), Arc::clone(&shard.store));
+        // A handle on the whole shard would keep the writer from ending.
+        let (hub, notifier) = (Arc::clone(&shard.hub), Arc::clone(&shard.notifier));
+        let publish = move |update: StateUpdate| publish(&hub, &notifier, update);
         tasks.spawn(async move { presence.run(store, publish).await });
     }
 
     /// Spawns the tasks that write without a request. Each holds a handle on the writer until `stopping` is cancelled.
-    pub(super) fn spawn_writers(&self, settings: &Settings, stopping: &CancellationToken, tasks: &mut JoinSet<()>) {
+    pub(super) fn spawn_writers(
+        &self,
+        settings: &Settings,
+        writers: &Sharded<Writer>,
+        stopping: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) {
         let shard = &self.shard;
         let closing = closer::run(shard.writer.clone(), Arc::clone(&shard.store), settings.chat_grace);
         let (acknowledger, writer) = (Arc::clone(&shard.acknowledger), shard.writer.clone());
         spawn_until(stopping, tasks, closing);
         spawn_until(stopping, tasks, async move { acknowledger.run(writer).await });
+        if writers.map().count() > 1 {
+            let (outbox, from, store) = (Arc::clone(&self.outbox), shard.id, Arc::clone(&shard.store));
+            let (writers, period) = (writers.clone(), settings.fallback_poll);
+            spawn_until(stopping, tasks, async move { outbox.run(from, store, writers, period).await });
+        }
     }
 }
 

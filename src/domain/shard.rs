@@ -16,6 +16,11 @@ impl ShardId {
     /// The first shard, which also has the data that belongs to no ride and no user.
     pub const FIRST: Self = Self(0);
 
+    /// Returns the shard with this number; `None` if no deployment can have it.
+    pub fn new(number: u16) -> Option<Self> {
+        (number < ShardMap::MAX).then_some(Self(number))
+    }
+
     /// Returns the number.
     pub fn number(self) -> u16 {
         self.0
@@ -72,14 +77,6 @@ impl ShardMap {
         Some(id.shard_bits()).filter(|shard| *shard < self.count).map_or(ShardId::FIRST, ShardId)
     }
 
-    /// Generates the id of a message in a shard.
-    pub fn new_message_id(self, shard: ShardId) -> MessageId {
-        match self.count {
-            1 => MessageId::new(),
-            _ => MessageId::new_with_shard_bits(shard.0),
-        }
-    }
-
     fn of_id(self, id: &str) -> ShardId {
         if self.count == 1 {
             return ShardId::FIRST;
@@ -90,8 +87,35 @@ impl ShardMap {
     }
 }
 
+/// A shard, as its own writer sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalShard {
+    /// The number of the shard.
+    pub id: ShardId,
+    /// The map of the deployment.
+    pub map: ShardMap,
+}
+
+impl LocalShard {
+    /// The only shard of a deployment.
+    pub const ONLY: Self = Self { id: ShardId::FIRST, map: ShardMap::ONE };
+
+    /// Returns the shard of a user's topic and list of rides, if it is not this one.
+    pub fn other_of_user(self, user: &UserId) -> Option<ShardId> {
+        Some(self.map.of_user(user)).filter(|shard| *shard != self.id)
+    }
+
+    /// Generates the id of a message in this shard.
+    pub fn new_message_id(self) -> MessageId {
+        match self.map.count {
+            1 => MessageId::new(),
+            _ => MessageId::new_with_shard_bits(self.id.0),
+        }
+    }
+}
+
 /// A value for each shard.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sharded<T> {
     map: ShardMap,
     first: T,
@@ -193,13 +217,13 @@ mod tests {
     fn a_message_id_names_its_shard() {
         for count in [2, 64, ShardMap::MAX] {
             for shard in map(count).shards() {
-                let id = map(count).new_message_id(shard);
+                let id = LocalShard { id: shard, map: map(count) }.new_message_id();
                 assert_eq!(map(count).of_message(id), shard);
                 assert_eq!(id.0.get_version_num(), 7);
                 assert_eq!(map(1).of_message(id), ShardId::FIRST);
             }
         }
-        assert_eq!(map(2).of_message(map(64).new_message_id(ShardId(2))), ShardId::FIRST);
+        assert_eq!(map(2).of_message(MessageId::new_with_shard_bits(2)), ShardId::FIRST);
         assert!([ShardMap::new(0), ShardMap::new(ShardMap::MAX + 1)].iter().all(Option::is_none));
     }
 

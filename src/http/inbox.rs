@@ -74,12 +74,10 @@ pub(super) async fn list_rides(session: Session, req: &mut Request) -> Result<Js
         None => None,
     };
     // One more than the limit, to determine `hasMore`.
-    let fetch_limit = i64::try_from(limit).unwrap_or(200) + 1;
-    let store = &api.shards.first().store;
-    let mut page = store.page_of_rides(list, after.as_ref(), fetch_limit).await?;
+    let mut page = api.shards.page_of_rides(list, after.as_ref(), limit + 1).await?;
     let has_more = page.len() > limit;
     page.truncate(limit);
-    let stored = store.inbox(&caller, &page).await?;
+    let stored = api.shards.inbox(&caller, &page).await?;
     api.require_memory()?;
     let stored: HashMap<_, _> = stored.iter().map(|stored| (&stored.snapshot.ride.id, stored)).collect();
     // Without the rides to which the caller has lost access between the two queries.
@@ -106,5 +104,5 @@ async fn parse_cursor(api: &Api, list: RideList<'_>, before: &str) -> Result<Rid
     }
     let unknown = || Error::invalid("before", "must be the `next` of a page, or a ride of this list");
     let ride = RideId::parse(before).map_err(|_| unknown())?;
-    Ok(api.shards.first().store.cursor_of_ride(list, &ride).await?.ok_or_else(unknown)?)
+    Ok(api.shards.cursor_of_ride(list, &ride).await?.ok_or_else(unknown)?)
 }

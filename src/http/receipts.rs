@@ -100,7 +100,7 @@ pub(super) async fn get_unread_count(session: Session, ride: RidePath) -> Result
 #[endpoint(tags("messages"), operation_id = "getUnreadCounts", responses(
     (status_code = 200, description = "The unread counts", body = schema::Unread)))]
 pub(super) async fn get_unread_counts(session: Session) -> Result<Json<schema::Unread>, ApiError> {
-    let rides = session.api.shards.of_user(&session.caller.user).store.unread_of_user(&session.caller.user).await?;
+    let rides = session.api.shards.unread_of_user(&session.caller.user).await?;
     let total = rides.iter().map(|ride| ride.unread).sum();
     let rides = rides.iter().map(|ride| UnreadRide { ride_id: &ride.ride, unread_count: ride.unread });
     Json::ok(&Unread { total, rides: rides.collect() })

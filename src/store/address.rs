@@ -119,6 +119,18 @@ impl Address {
         endpoints.collect::<Vec<_>>().join(", ")
     }
 
+    /// Returns this address with a schema, which is quoted where necessary.
+    pub(super) fn with_schema(&self, schema: &str) -> Self {
+        let mut address = self.clone();
+        for config in std::iter::once(&mut address.config).chain(&mut address.hosts) {
+            // A space in a value is written as `\ `. The last option with a name counts.
+            let schema = schema.replace('\\', "\\\\").replace(' ', "\\ ");
+            let before = config.get_options().map(|options| [options, " "].concat()).unwrap_or_default();
+            config.options(format!("{before}-c search_path={schema}"));
+        }
+        address
+    }
+
     /// Opens a connection outside of any pool, within 5 seconds.
     pub async fn connect(&self) -> Result<(Client, Driver), StoreError> {
         let opened = timeout(LOGIN_TIMEOUT, self.open()).await;

@@ -65,6 +65,12 @@ impl Store {
         Ok(at.map(|at| RideListCursor { at: at.as_microsecond(), ride: ride.clone() }))
     }
 
+    /// Returns the rides of other shards in which a user may have unread messages.
+    pub async fn remote_unread_rides(&self, user: &UserId) -> Result<Vec<RideId>, StoreError> {
+        let rows = self.read(sql::REMOTE_RIDES_UNREAD, &[&user.as_str()]).await?;
+        rows.iter().map(|row| ride_id(row.try_get("ride_id")?)).collect()
+    }
+
     /// Returns these rides as `reader` sees them, in no order, without rides that no longer exist.
     pub async fn inbox(&self, reader: &Caller, rides: &[RideListCursor]) -> Result<Vec<StoredRide>, StoreError> {
         let rides: Vec<_> = rides.iter().map(|cursor| cursor.ride.as_str()).collect();

@@ -185,8 +185,8 @@ pub struct OpenRide {
     pub ride: RideId,
     /// The first seq of the user's access.
     pub from_seq: Seq,
-    /// The seq of the ride's last event.
-    pub head: Seq,
+    /// The seq of the ride's last event; `None` if the ride is in another shard.
+    pub head: Option<Seq>,
     /// Whether it has ended.
     pub is_ended: bool,
 }

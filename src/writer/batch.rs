@@ -137,7 +137,7 @@ async fn try_optimistic(
     let mut for_locking: HashSet<RideId> = others.flat_map(|queued| &queued.read_set.rides).cloned().collect();
     let chats = commands.iter().filter_map(|queued| queued.read_set.only_chat_ride());
     let chats = chats.filter(|ride| !for_locking.contains(*ride));
-    let Some(mut state) = context.ride_cache.check_out(chats, context.config.chat_grace) else { return Ok(None) };
+    let Some(mut state) = context.ride_cache.check_out(chats, context.config.rules) else { return Ok(None) };
     for queued in &mut *commands {
         let ride = queued.read_set.only_chat_ride().filter(|ride| state.find_ride(ride).is_some());
         let Some(ride) = ride.filter(|ride| !for_locking.contains(*ride)) else { continue };

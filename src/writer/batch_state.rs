@@ -4,21 +4,33 @@
 //! for the same message or the same ride therefore conflict here as they would in two transactions. Nothing here accesses the
 //! database.
 
+mod user_events;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
 
+pub(super) use self::user_events::ReceivedRows;
 use super::stored_events::{Relayed, StoredEvents};
 use crate::domain::{
-    BatchId, ClientMessageId, Error, EventType, Labels, Message, MessageId, NewEvent, Participant, Receipt, Result,
-    Ride, RideAtLeave, RideId, RideRole, RideSnapshot, Seq, Time, Topic, TraceContext, UserId,
+    BatchId, ClientMessageId, Error, EventType, Labels, LocalShard, Message, MessageId, NewEvent, Participant, Receipt,
+    Result, Ride, RideAtLeave, RideId, RideRole, RideSnapshot, Seq, Time, Topic, TraceContext, UserId,
 };
-use crate::store::StoreError;
 use crate::store::hints::Hints;
+use crate::store::{OutboxEvent, RemoteRide};
 
 /// The last message of another user at or before a seq, by ride, user and this seq. A watermark can only have such a value.
 pub(super) type LastOfOthers = HashMap<(RideId, UserId, Seq), (Seq, MessageId)>;
+
+/// What a batch decides by, beside the state of the database.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchRules {
+    /// How long a chat stays open after its ride's end, if the ride has no chat policy.
+    pub chat_grace: Duration,
+    /// The writer's shard.
+    pub shard: LocalShard,
+}
 
 /// The loaded rides and messages of a batch, and its changes to them.
 #[derive(Debug)]
@@ -27,11 +39,13 @@ pub struct BatchState {
     /// For each ride, the batch that wrote the last event of the log to which commands are applied.
     expected_batch: HashMap<RideId, BatchId>,
     now: Time,
-    chat_grace: Duration,
+    rules: BatchRules,
     rides: HashMap<RideId, RideSnapshot>,
     messages: HashMap<MessageId, Message>,
     by_client_id: HashMap<(RideId, UserId, ClientMessageId), MessageId>,
     last_of_others: LastOfOthers,
+    /// What was loaded to receive the rows of other shards' outboxes.
+    pub(super) received: ReceivedRows,
     /// The trace of the command that is being applied.
     pub(super) trace: Option<TraceContext>,
     pub(super) changes: Changes,
@@ -45,6 +59,10 @@ pub(super) struct Changes {
     pub(super) events: Vec<NewEvent>,
     /// Events on user topics, without a seq. Their topics are locked after all commands are applied, because only then are they known.
     pub(super) user_events: Vec<(Topic, EventType, String, Option<TraceContext>)>,
+    /// Events for users of other shards.
+    pub(super) outbox_events: Vec<(RideId, UserId, OutboxEvent)>,
+    /// Entries in the lists of this shard's users, about rides of other shards.
+    pub(super) remote_rides: BTreeMap<(UserId, RideId), (i64, Option<RemoteRide>)>,
     pub(super) rides: BTreeSet<RideId>,
     pub(super) receipts: BTreeMap<(RideId, UserId), Receipt>,
     pub(super) new_messages: Vec<MessageId>,
@@ -67,7 +85,7 @@ impl BatchState {
     /// Creates the state of a batch. Each of `rides` comes with the batch that wrote the last event of its log.
     pub(super) fn new(
         now: Time,
-        chat_grace: Duration,
+        rules: BatchRules,
         rides: impl IntoIterator<Item = (RideSnapshot, BatchId)>,
         messages: impl IntoIterator<Item = Message>,
         last_of_others: LastOfOthers,
@@ -90,11 +108,12 @@ impl BatchState {
             batch: fastrand::i64(1..),
             expected_batch,
             now,
-            chat_grace,
+            rules,
             rides,
             by_client_id: messages.values().filter_map(by_client_id).collect(),
             messages,
             last_of_others,
+            received: ReceivedRows::default(),
             trace: None,
             changes: Changes::default(),
             relayed: None,
@@ -108,7 +127,12 @@ impl BatchState {
 
     /// Returns how long a chat stays open after its ride's end, if the ride has no chat policy.
     pub fn chat_grace(&self) -> Duration {
-        self.chat_grace
+        self.rules.chat_grace
+    }
+
+    /// Generates the id of a new message.
+    pub fn new_message_id(&self) -> MessageId {
+        self.rules.shard.new_message_id()
     }
 
     /// Returns the current state of a ride, if the ride exists.
@@ -162,14 +186,6 @@ impl BatchState {
         let (topic, trace) = (Topic::ride(ride), self.trace);
         self.changes.events.push(NewEvent { topic, seq, kind, data, message, trace });
         Ok(seq)
-    }
-
-    /// Appends an event to a user's topic. It gets its seq later: user topics are locked after all commands are applied, when they are
-    /// known.
-    pub fn append_user_event(&mut self, user: &UserId, kind: EventType, data: &impl Serialize) -> Result<()> {
-        let data = serde_json::to_string(data).map_err(|_| Error::Internal)?;
-        self.changes.user_events.push((Topic::user(user), kind, data, self.trace));
-        Ok(())
     }
 
     /// Returns the encoded data of the last event that was appended to a ride.
@@ -281,37 +297,13 @@ impl BatchState {
 
     /// Whether there is nothing to store.
     pub(super) fn is_unchanged(&self) -> bool {
-        self.changes.events.is_empty() && self.changes.user_events.is_empty()
-    }
-
-    /// Returns the topics of all user events from the index `first` on.
-    pub(super) fn user_topics_since(&self, first: usize) -> Vec<Topic> {
-        self.changes.user_events.iter().skip(first).map(|(topic, ..)| topic.clone()).collect()
-    }
-
-    /// Returns the topics of all user events, in lock order.
-    pub(super) fn user_topics(&self) -> BTreeSet<&Topic> {
-        self.changes.user_events.iter().map(|(topic, ..)| topic).collect()
-    }
-
-    /// Assigns seqs to the user events. Their topics are locked, and their logs end at `heads`.
-    pub(super) fn assign_seqs(&mut self, mut heads: HashMap<Topic, Seq>) -> Result<(), StoreError> {
-        for (topic, kind, data, trace) in std::mem::take(&mut self.changes.user_events) {
-            let head = heads.get_mut(&topic).ok_or(StoreError::Corrupt("topic"))?;
-            *head += 1;
-            self.changes.events.push(NewEvent { topic, seq: *head, kind, data, message: None, trace });
-        }
-        Ok(())
+        let Changes { events, user_events, outbox_events, remote_rides, .. } = &self.changes;
+        events.is_empty() && user_events.is_empty() && outbox_events.is_empty() && remote_rides.is_empty()
     }
 
     /// Returns the number of events that were appended so far. A command that changes nothing appends none.
     pub(super) fn event_count(&self) -> usize {
         self.changes.events.len() + self.changes.user_events.len()
-    }
-
-    /// Whether any event is on a user topic.
-    pub(super) fn has_user_events(&self) -> bool {
-        !self.changes.user_events.is_empty()
     }
 
     /// Keeps only these topics, because the others were not stored.
@@ -322,7 +314,8 @@ impl BatchState {
 
     /// Removes and returns the stored events.
     pub(super) fn take_events(&mut self) -> StoredEvents {
-        StoredEvents { events: std::mem::take(&mut self.changes.events), relayed: self.relayed.take() }
+        let has_outbox_rows = !self.reported_rides().is_empty();
+        StoredEvents { events: std::mem::take(&mut self.changes.events), relayed: self.relayed.take(), has_outbox_rows }
     }
 
     /// Removes the rides, and returns those that may be cached, each with the batch that wrote the last event of its log.

@@ -6,7 +6,7 @@ use std::fmt;
 use tokio::sync::oneshot;
 
 use super::BatchState;
-use crate::domain::{ClientMessageId, Error, MessageId, Result, RideId, Seq, TraceContext, UserId};
+use crate::domain::{ClientMessageId, Error, MessageId, Result, RideId, Seq, ShardId, TraceContext, UserId};
 
 /// A request to change something. Everything that can be checked without the database has been checked.
 pub trait Command: Send + 'static {
@@ -40,6 +40,9 @@ pub struct ReadSet {
     pub client_message_ids: Vec<(RideId, UserId, ClientMessageId)>,
     /// The last messages of other users than this one, at or before a seq.
     pub last_of_others: Vec<(RideId, UserId, Seq)>,
+    /// The shards whose outbox rows are applied, and the users and rides of these rows.
+    pub(super) outboxes: BTreeSet<ShardId>,
+    pub(super) outbox_rows: BTreeSet<(UserId, RideId)>,
 }
 
 impl ReadSet {
@@ -52,6 +55,13 @@ impl ReadSet {
     /// Adds a ride of which only the chat's state matters: its participants' rights to write, and the head of its log.
     pub fn add_chat(&mut self, ride: &RideId) {
         self.rides.insert(ride.clone());
+    }
+
+    /// Adds rows of another shard's outbox.
+    pub fn add_outbox_rows(&mut self, from: ShardId, rows: impl Iterator<Item = (UserId, RideId)>) {
+        self.outboxes.insert(from);
+        self.outbox_rows.extend(rows);
+        self.requires_lock = true;
     }
 
     /// Returns the ride, if nothing but its chat's state must be read.

@@ -6,6 +6,7 @@ mod erasure;
 mod messages;
 mod reactions;
 mod receipts;
+mod receive;
 mod rides;
 
 pub use broadcast::Broadcast;
@@ -14,4 +15,5 @@ pub use erasure::{EraseMessage, EraseReactions};
 pub use messages::{DeleteMessage, EditMessage, Edited, SendMessage, Sent};
 pub use reactions::React;
 pub use receipts::{ReceiptKind, UpdateReceipt};
+pub use receive::ReceiveRows;
 pub use rides::{AcceptRide, CancelRide, PutRide, SetStatus};

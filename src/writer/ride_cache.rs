@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::BatchState;
+use super::{BatchRules, BatchState};
 use crate::domain::{BatchId, RideId, RideSnapshot, Seq, Time, Topic};
 use crate::store::StoredEvent;
 
@@ -86,7 +86,7 @@ impl RideCache {
     pub(super) fn check_out<'a>(
         &self,
         wanted: impl IntoIterator<Item = &'a RideId>,
-        chat_grace: Duration,
+        rules: BatchRules,
     ) -> Option<BatchState> {
         let mut rides = self.rides();
         let mut now = rides.now()?;
@@ -104,7 +104,7 @@ impl RideCache {
             now = now.max(ride.at);
             snapshots.push((ride.snapshot, ride.batch));
         }
-        Some(BatchState::new(now, chat_grace, snapshots, [], HashMap::new()))
+        Some(BatchState::new(now, rules, snapshots, [], HashMap::new()))
     }
 
     /// Caches the rides of a committed batch that started at `started`.

@@ -18,6 +18,8 @@ pub struct CommittedBatch {
     pub events: Vec<NewEvent>,
     /// Their positions on the feed, if the batch has assigned positions.
     pub relayed: Option<Relayed>,
+    /// Whether the batch may have added rows to the outbox.
+    pub has_outbox_rows: bool,
     /// The number of commands in the batch.
     pub commands: usize,
     /// The time from the start of the batch to its commit.
@@ -50,8 +52,9 @@ pub(super) struct StoredBatch {
 
 impl StoredBatch {
     pub(super) fn new(commands: Vec<QueuedCommand>, stored: StoredEvents, started: Instant) -> Self {
-        let StoredEvents { events, relayed } = stored;
-        let committed = CommittedBatch { events, relayed, commands: commands.len(), duration: started.elapsed() };
+        let StoredEvents { events, relayed, has_outbox_rows } = stored;
+        let (count, duration) = (commands.len(), started.elapsed());
+        let committed = CommittedBatch { events, relayed, has_outbox_rows, commands: count, duration };
         Self { commands, committed }
     }
 

@@ -30,4 +30,5 @@ impl Relayed {
 pub(super) struct StoredEvents {
     pub(super) events: Vec<NewEvent>,
     pub(super) relayed: Option<Relayed>,
+    pub(super) has_outbox_rows: bool,
 }

@@ -29,6 +29,7 @@ mod proxy;
 mod races;
 mod scale;
 mod senders;
+mod shards;
 mod soak;
 mod soak_feed;
 mod soak_webhooks;

@@ -76,6 +76,7 @@ mod ride_cache;
 mod ride_scenario;
 mod rides;
 mod rights;
+mod shards;
 mod sql;
 mod startup;
 mod startup_errors;

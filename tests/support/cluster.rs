@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
+use ridewire::domain::ShardMap;
 use ridewire::embedded::{EmbeddedPostgres, Options, StopMode};
+use ridewire::store::Shards;
 use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -136,6 +138,7 @@ impl Cluster {
             url: self.url.clone(),
             directory: self.directory.clone(),
             guard: Arc::clone(&self.guard),
+            has_feed: true,
             dropped: None,
         }
     }
@@ -202,6 +205,8 @@ pub struct Database {
     pub url: String,
     pub(super) directory: PathBuf,
     pub(super) guard: Arc<ProcessGuard>,
+    /// Whether servers of this database can have a feed.
+    pub has_feed: bool,
     /// The name and the cluster's job queue, where `Drop` drops the database.
     dropped: Option<(String, mpsc::Sender<DatabaseJob>)>,
 }
@@ -210,6 +215,15 @@ impl Database {
     /// Creates a migrated, empty database in the shared cluster. Dropping the value drops the database.
     pub async fn create() -> Self {
         Self::create_with(format!("template {TEMPLATE}")).await
+    }
+
+    /// Creates a migrated, empty database with this number of shards, all of them in it.
+    pub async fn with_shards(count: u16) -> Self {
+        let mut database = Self::create().await;
+        let (map, first) = (ShardMap::new(count).expect("a number of shards"), database.url.parse().expect("a URL"));
+        Shards::create(map, &first, |_| first.clone()).await.expect("the shards");
+        database.has_feed = false;
+        database
     }
 
     /// Creates an empty database without tables, with an ICU collation instead of byte order (`PostgreSQL` 15 or newer).
@@ -226,7 +240,7 @@ impl Database {
         jobs.send(DatabaseJob::Create(name.clone(), options, done)).expect("the shared cluster runs");
         let url = url.await.expect("a database");
         let (directory, guard) = (cluster.directory.clone(), Arc::clone(&cluster.guard));
-        Self { url, directory, guard, dropped: Some((name, jobs)) }
+        Self { url, directory, guard, has_feed: true, dropped: Some((name, jobs)) }
     }
 
     /// Creates a copy of this database, as a restored backup. No session may be connected to this database.
@@ -271,7 +285,7 @@ impl Database {
 
     /// Wraps a database that exists already.
     pub(super) fn at(url: String, directory: &Path, guard: &Arc<ProcessGuard>) -> Self {
-        Self { url, directory: directory.to_owned(), guard: Arc::clone(guard), dropped: None }
+        Self { url, directory: directory.to_owned(), guard: Arc::clone(guard), has_feed: true, dropped: None }
     }
 
     /// Opens a connection to the database.

@@ -62,6 +62,7 @@ impl Server {
             .env("RIDEWIRE_DATABASE_TIMEOUT", "60s")
             // The server ignores it where DATABASE_URL is set; the guard identifies the process by it.
             .env("RIDEWIRE_DATA_DIR", &database.directory)
+            .envs((!database.has_feed).then_some(("RIDEWIRE_FEED", "off")))
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&log).expect("a log file"));
@@ -154,7 +155,10 @@ impl Server {
     pub async fn terminate(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         let ended = timeout(TIMEOUT * 2, self.child.wait()).await;
-        ended.unwrap_or_else(|_| panic!("ridewire does not stop:\n{}", log_end(&self.log))).expect("its status")
+        let status = ended.unwrap_or_else(|_| panic!("ridewire does not stop:\n{}", log_end(&self.log)));
+        // A task that holds a handle on the writer delays each stop.
+        assert!(!self.log().contains("shutdown timed out for the writer"), "{}", log_end(&self.log));
+        status.expect("its status")
     }
 
     /// Returns the log. Lines of the access log are written some milliseconds after their response.

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, join_all, try_join_all};
 use futures_util::stream::FuturesUnordered;
 
 use super::sources::{InitialRide, SourceItem, next_of_drivers, next_of_user_topic, open_initial};
 use super::{MAX_NAMED_RIDES, MAX_RIDES, MergedReader, TrackPresence};
-use crate::domain::{RideSnapshot, Seq, StateUpdate, Topic};
+use crate::domain::{RideId, RideSnapshot, Seq, Sharded, StateUpdate, Topic};
 use crate::realtime::{Gap, MergedCursor, OpenError, ReadContext, ShardLog, Subscription, TopicItem};
 use crate::store::StoreError;
 
@@ -56,7 +56,10 @@ impl MergedReader {
         let omitted = open_rides.rides.split_off(open_rides.rides.len().min(MAX_RIDES));
         if given.is_none() {
             // Omitted rides start now too, for the time when there is room.
-            omitted.iter().for_each(|one| cursor.advance(&one.ride, one.head));
+            let rides = omitted.iter().map(|one| (&one.ride, one.head));
+            for (ride, head) in heads(&context.logs, rides.collect()).await? {
+                cursor.advance(ride, head);
+            }
         }
         let mut merged = Self {
             context: Arc::clone(&context),
@@ -137,4 +140,24 @@ impl MergedReader {
             false => Ok(None),
         }
     }
+}
+
+/// Returns the heads of rides. Those that are not given are loaded from the rides' shards.
+async fn heads<'a>(
+    logs: &Sharded<ShardLog>,
+    rides: Vec<(&'a RideId, Option<Seq>)>,
+) -> Result<Vec<(&'a RideId, Seq)>, StoreError> {
+    let mut missing = BTreeMap::<_, Vec<Topic>>::new();
+    for (ride, _) in rides.iter().filter(|(_, head)| head.is_none()) {
+        missing.entry(logs.map().of_ride(ride)).or_default().push(Topic::ride(ride));
+    }
+    let loading = missing.iter().map(async |(shard, topics)| {
+        let topics: Vec<_> = topics.iter().map(Topic::as_str).collect();
+        logs.get(*shard).store.heads(&topics).await
+    });
+    let loaded = try_join_all(loading).await?;
+    let loaded: HashMap<_, _> = loaded.into_iter().flatten().collect();
+    let head =
+        |(ride, head): (&'a RideId, Option<Seq>)| Some((ride, head.or(loaded.get(&Topic::ride(ride)).copied())?));
+    Ok(rides.into_iter().filter_map(head).collect())
 }

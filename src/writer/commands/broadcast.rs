@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{Caller, Error, EventType, Metadata, Result, Role, Time, UserId};
+use crate::domain::{Caller, Error, Metadata, Result, Role, Time, UserId};
 use crate::writer::{BatchState, Command, ReadSet};
 
 /// Appends a notice to the topic of each of these users, who need not exist yet.
@@ -11,7 +11,7 @@ use crate::writer::{BatchState, Command, ReadSet};
 pub struct Broadcast {
     /// The service.
     pub caller: Caller,
-    /// The recipients, without repeats.
+    /// The recipients, without repeats: users of this shard.
     pub users: Vec<UserId>,
     /// The notice's type, which the platform defines.
     pub kind: Option<String>,
@@ -39,6 +39,6 @@ impl Command for Broadcast {
         }
         let (at, by) = (state.now(), &self.caller.user);
         let notice = Notice { r#type: self.kind.as_deref(), data: self.data.as_raw(), by, at };
-        self.users.iter().try_for_each(|user| state.append_user_event(user, EventType::Notice, &notice))
+        self.users.iter().try_for_each(|user| state.append_notice(user, &notice))
     }
 }

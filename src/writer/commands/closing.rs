@@ -20,13 +20,14 @@ struct Assigned<'a> {
 /// Notifies a user that a ride is theirs from `from_seq` on.
 pub(super) fn append_assigned(state: &mut BatchState, user: &UserId, ride: &Ride, from_seq: Seq) -> Result<()> {
     let view = ride.view(ride.chat(state.now()));
-    state.append_user_event(user, EventType::RideAssigned, &Assigned { ride: view, from_seq })
+    state.append_user_event(user, &ride.id, EventType::RideAssigned, &Assigned { ride: view, from_seq })
 }
 
 /// Notifies a user that a ride is no longer theirs. They can read its log up to `last_seq`.
 pub(super) fn append_removed(state: &mut BatchState, user: &UserId, ride: &RideId, last_seq: Seq) -> Result<()> {
     state.append_user_event(
         user,
+        ride,
         EventType::RideClosed,
         &RideClosed { ride_id: ride, last_seq, reason: ClosedReason::Removed },
     )
@@ -60,7 +61,9 @@ impl Command for CloseRide {
         ride.closed_seq = Some(last_seq);
         state.change_ride(ride)?;
         let closed = RideClosed { ride_id: &self.ride, last_seq, reason: ClosedReason::RideOver };
-        participants.iter().try_for_each(|user| state.append_user_event(user, EventType::RideClosed, &closed))
+        participants
+            .iter()
+            .try_for_each(|user| state.append_user_event(user, &self.ride, EventType::RideClosed, &closed))
     }
 }
 
@@ -128,7 +131,9 @@ impl Command for ReopenRide {
         // Events that were appended while the ride was closed (deletions, receipts) belong to the participants again.
         let last = before.closed_at.and(before.closed_seq).unwrap_or(seq - 1);
         let event = Reopened { ride: view(), by, until, reason, from_seq: Some(last + 1) };
-        participants.iter().try_for_each(|user| state.append_user_event(user, EventType::RideReopened, &event))?;
+        participants
+            .iter()
+            .try_for_each(|user| state.append_user_event(user, &self.ride, EventType::RideReopened, &event))?;
         state.ride_snapshot(&self.ride)
     }
 }

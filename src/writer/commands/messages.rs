@@ -77,7 +77,7 @@ impl Command for SendMessage {
             Review::Rejected(error) => return Err(error.clone()),
         };
         let message = Message {
-            id: MessageId::new(),
+            id: state.new_message_id(),
             ride: self.ride.clone(),
             seq: snapshot.head + 1,
             sender: self.caller.user.clone(),

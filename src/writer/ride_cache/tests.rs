@@ -1,9 +1,9 @@
 //! Tests of the ride cache: check-out, update, invalidation, eviction and back-off.
 
 use super::*;
-use crate::domain::{EventType, Receipts, Ride, Status, UserId};
+use crate::domain::{EventType, LocalShard, Receipts, Ride, Status, UserId};
 
-const GRACE: Duration = Duration::from_secs(60);
+const RULES: BatchRules = BatchRules { chat_grace: Duration::from_secs(60), shard: LocalShard::ONLY };
 
 fn id(name: &str) -> RideId {
     RideId::parse(name).unwrap()
@@ -32,7 +32,7 @@ fn snapshot(name: &str, head: Seq) -> RideSnapshot {
 /// Each event is of a batch of its own, whose id is the event's seq.
 fn state(rides: &[(&str, Seq)]) -> BatchState {
     let rides = rides.iter().map(|(name, head)| (snapshot(name, *head), *head));
-    BatchState::new(Time::now(), GRACE, rides, [], HashMap::new())
+    BatchState::new(Time::now(), RULES, rides, [], HashMap::new())
 }
 
 fn event(seq: Seq, kind: EventType) -> StoredEvent {
@@ -42,7 +42,7 @@ fn event(seq: Seq, kind: EventType) -> StoredEvent {
 
 fn check_out(cache: &RideCache, names: &[&str]) -> Option<BatchState> {
     let rides: Vec<_> = names.iter().map(|name| id(name)).collect();
-    cache.check_out(&rides, GRACE)
+    cache.check_out(&rides, RULES)
 }
 
 fn cache_of(rides: &[(&str, Seq)]) -> RideCache {

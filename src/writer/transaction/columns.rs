@@ -148,6 +148,34 @@ columns! {
         is_over: bool,
         left_status: Option<&'a str>,
         left_updated_at: Option<Timestamp>,
+        user_shard: Option<i64>,
+    }
+}
+
+columns! {
+    /// An event for a user of another shard.
+    OutboxEventRow of OutboxEventRows {
+        ride_id: &'a str,
+        user_id: &'a str,
+        event_type: &'a str,
+        data: &'a str,
+        trace: Option<String>,
+    }
+}
+
+columns! {
+    /// A ride of another shard in the list of a user.
+    RemoteRideRow of RemoteRideRows {
+        user_id: &'a str,
+        ride_id: &'a str,
+        last_id: i64,
+        from_seq: Seq,
+        until_seq: Option<Seq>,
+        joined_at: Timestamp,
+        status: &'a str,
+        is_ended: bool,
+        is_over: bool,
+        is_read: bool,
     }
 }
 
@@ -227,5 +255,8 @@ mod tests {
         check(sql::MESSAGES_UPDATE, 1, ChangedMessageRows::NAMES);
         check(sql::FLAGS_PUT, 1, FlagRows::NAMES);
         check(sql::EVENTS_ERASE, 1, TombstoneRows::NAMES);
+        check(sql::REMOTE_RIDES_PUT, 1, RemoteRideRows::NAMES);
+        let events = [OutboxEventRows::NAMES, &["number"]].concat();
+        assert!(sql::OUTBOX_PUT.contains(&format!("({})", events.join(", "))), "{events:?}");
     }
 }

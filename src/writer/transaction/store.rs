@@ -11,6 +11,7 @@ use super::columns::{
     Param, ParticipantRow, ParticipantRows, ReceiptRow, ReceiptRows, RideRow, RideRows, TombstoneRow, TombstoneRows,
     TopicEndRow, TopicEndRows, execute,
 };
+use super::outbox;
 use crate::domain::{
     ClientMessageId, Content, Labels, Message, Metadata, NewEvent, Participant, Ride, RideId, RideSnapshot, Seq, Time,
     Topic, UserId,
@@ -89,8 +90,10 @@ pub(super) async fn store_and_commit(
     if feed == FeedMode::Relay {
         session.prepare(&FEED_STATEMENTS).await?;
     }
+    outbox::prepare(session, state).await?;
     let first = state.changes.events.first().map(|event| (event.topic.as_str(), event.seq));
-    let (topic, seq) = first.ok_or(StoreError::Corrupt("a batch without an event"))?;
+    // Without an event there are no hints.
+    let (topic, seq) = first.unwrap_or_default();
     session.may_commit();
     let now = state.now().timestamp();
     let notify_params: [&(dyn ToSql + Sync); 4] = [&hints, &topic, &seq, &now];
@@ -110,6 +113,9 @@ pub(super) async fn store_and_commit(
         erased,
         unreacted,
         unflagged,
+        sent,
+        listed,
+        unlisted,
         relayed,
         committed,
         (),
@@ -126,6 +132,9 @@ pub(super) async fn store_and_commit(
         erase_events(session, state),
         erase_reactions(session, state),
         erase_flags(session, state),
+        outbox::put_outbox(session, state),
+        outbox::put_remote_rides(session, state),
+        outbox::delete_remote_rides(session, state),
         relay(session, state, feed),
         async { if is_single_statement { Ok(()) } else { session.batch_execute("commit").await } },
         async {
@@ -138,9 +147,11 @@ pub(super) async fn store_and_commit(
     // The first failure is the cause. The failures after it only report that the transaction is aborted.
     begun?;
     let stored_topics = appended?;
+    let outbox = [sent, listed, unlisted];
     for stored in [rides, participants, receipts, updated, read, flagged, erased, unreacted, unflagged] {
         stored?;
     }
+    outbox.into_iter().collect::<Result<Vec<_>, _>>()?;
     let relayed = relayed?;
     committed?;
     Ok((stored_topics, relayed))
@@ -266,6 +277,7 @@ async fn put_participants(session: &Session, state: &BatchState) -> Result<u64, 
         is_over: ride.closed_at.is_some(),
         left_status: participant.ride_at_leave.as_ref().map(|left| left.status.as_str()),
         left_updated_at: participant.ride_at_leave.map(|left| left.updated_at.timestamp()),
+        user_shard: state.other_shard_of(&participant.user),
     });
     execute(session, sql::PARTICIPANTS_PUT, &participants.collect::<ParticipantRows<'_>>(), &[]).await
 }
