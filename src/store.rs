@@ -46,7 +46,7 @@ pub use lists::{RideList, StoredRide};
 pub use message_trace::{HandedOver, Handover, MessageTrace, ParticipantTrace, WebhookTrace};
 pub use migrations::{SchemaState, compare, migrate};
 pub use outbox::{OutboxEvent, OutboxRow, RemoteRide};
-pub use pool::{PLAN_TTL, PoolStatus, Prepared, SETTINGS, Session, Store, StoreConfig};
+pub use pool::{PLAN_TTL, PoolStatus, Prepared, SETTINGS, Session, Store, StoreConfig, pool_wait_histogram};
 pub use presence::TopicUser;
 pub use pushes::{DuePush, NewSubscription, NextPush, PushLease};
 pub use reads::{Direction, HistoryPage, OpenRide, OpenRides, UnreadRide};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prometheus::Histogram;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +13,7 @@ use crate::domain::{LocalShard, ShardMap, Sharded};
 use crate::http::Metrics;
 use crate::realtime::{Revocations, ShardLog};
 use crate::shards::Shard;
-use crate::store::Store;
+use crate::store::{Store, pool_wait_histogram};
 use crate::traces::Traces;
 use crate::writer::Notifier;
 
@@ -20,6 +21,7 @@ use crate::writer::Notifier;
 pub(super) struct Engine {
     pub(super) metrics: Arc<Metrics>,
     pub(super) revocations: Arc<Revocations>,
+    pub(super) pool_wait: Histogram,
     shards: Sharded<ShardEngine>,
 }
 
@@ -38,6 +40,7 @@ impl Engine {
             metrics: Arc::new(Metrics::new()?),
             traces,
             revocations: Arc::new(Revocations::default()),
+            pool_wait: pool_wait_histogram()?,
             connections_per_shard: settings.database_connections.div_ceil(usize::from(database.shards.map().count())),
         };
         let mut writers = JoinSet::new();
@@ -46,8 +49,8 @@ impl Engine {
             ShardEngine::start(shard, database.shards.get(id), settings, &shared, &mut writers).await
         });
         let shards = shards.await?;
-        let Shared { metrics, revocations, .. } = shared;
-        Ok((Self { metrics, revocations, shards }, tokio::spawn(until_all_end(writers))))
+        let Shared { metrics, revocations, pool_wait, .. } = shared;
+        Ok((Self { metrics, revocations, pool_wait, shards }, tokio::spawn(until_all_end(writers))))
     }
 
     /// Returns the parts of the first shard.

@@ -29,7 +29,7 @@ pub(super) fn spawn(
     };
     let certificate = validated.certificate.clone();
     engine.metrics.set_sources(MetricSources {
-        pool_wait: engine.first().store.pool_wait(),
+        pool_wait: engine.pool_wait.clone(),
         retention,
         certificate_expiry: Box::new(move || certificate.as_ref()?.expires_at()),
     })?;

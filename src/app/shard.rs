@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prometheus::Histogram;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ pub(super) struct Shared<'a> {
     pub(super) revocations: Arc<Revocations>,
     /// The maximum number of connections to the database of each shard.
     pub(super) connections_per_shard: usize,
+    pub(super) pool_wait: Histogram,
 }
 
 /// A shard, and what its tasks use beside it.
@@ -55,6 +57,7 @@ impl ShardEngine {
                 PreparedStatements::Off => Prepared::Off,
             },
             plan_ttl: PLAN_TTL,
+            pool_wait: shared.pool_wait.clone(),
         })?);
         let (hub, relay) = (Arc::new(Hub::default()), Arc::new(Relay::default()));
         let outbox = Arc::new(OutboxSender::default());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use salvo::oapi::endpoint;
 use salvo::{Depot, Response, Scribe};
 use serde::Serialize;
@@ -30,7 +31,7 @@ pub(super) async fn get_health(res: &mut Response) {
 
 /// Readiness probe
 ///
-/// The server is ready when Postgres accepts writes, a key to verify tokens is loaded, and the server is not stopping.
+/// The server is ready when Postgres accepts writes (of one shard at least), a key to verify tokens is loaded, and the server is not stopping.
 /// `listen` is the state of the connection that receives notifications from other replicas. It does not affect readiness,
 /// because the fallback poll finds the same changes.
 #[endpoint(tags("operations"), operation_id = "getReadiness", responses(
@@ -38,8 +39,10 @@ pub(super) async fn get_health(res: &mut Response) {
     (status_code = 503, description = "`not_ready`: `detail` has the reason", content_type = "application/problem+json", body = schema::NotReady)))]
 pub(super) async fn get_readiness(depot: &mut Depot, res: &mut Response) -> Result<(), ApiError> {
     let api = depot.get_typed::<Arc<Api>>().map_err(|_| Error::Internal)?;
-    let checked = api.shards.first().store.is_writable().await;
-    let (database, writable) = (checked.is_ok(), checked.unwrap_or(false));
+    // If only some shards are available, the server serves their rides.
+    let checked = join_all(api.shards.iter().map(|shard| shard.store.is_writable())).await;
+    let database = checked.iter().any(Result::is_ok);
+    let writable = checked.into_iter().any(|checked| checked.unwrap_or(false));
     let keys = api.verifier.has_keys();
     let listen = api.shards.first().listener.state().as_str();
     if !writable || !keys || api.admission.is_draining() {

@@ -7,6 +7,7 @@ mod lags;
 mod process;
 mod requests;
 mod scraped;
+mod shard_values;
 
 use std::sync::OnceLock;
 
@@ -20,6 +21,7 @@ use self::process::ProcessMetrics;
 use self::requests::RequestMetrics;
 pub use self::scraped::MetricSources;
 pub(super) use self::scraped::ScrapedValues;
+pub(super) use self::shard_values::ShardValues;
 use crate::domain::Verdict;
 use crate::moderation::{CheckResult, Failure};
 use crate::push::PushOutcome;

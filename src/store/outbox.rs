@@ -1,12 +1,14 @@
 //! The outbox of a shard: what users of other shards receive about its rides.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 
 use super::feed::RELAY_POLL_INTERVAL;
 use super::pool::Store;
-use super::rows::{ride_id, user_id};
+use super::rows::{ride_id, seconds, user_id};
 use super::{StoreError, sql};
 use crate::domain::{EventType, RideId, Seq, ShardId, TraceContext, UserId};
 
@@ -68,6 +70,13 @@ impl Store {
     pub async fn outbox(&self, to: ShardId, limit: i64) -> Result<Vec<OutboxRow>, StoreError> {
         let rows = self.read(sql::OUTBOX_PAGE, &[&i64::from(to.number()), &limit]).await?;
         rows.iter().map(outbox_row).collect()
+    }
+
+    /// Returns the age of the oldest row of the outbox; zero if it is empty.
+    pub async fn outbox_lag(&self) -> Result<Duration, StoreError> {
+        let rows = self.read(sql::OUTBOX_LAG, &[]).await?;
+        let lag = rows.first().map(|row| seconds(row, "lag")).transpose()?;
+        Ok(lag.flatten().unwrap_or_default())
     }
 
     /// Deletes rows that their shard has committed.

@@ -80,6 +80,8 @@ pub struct StoreConfig {
     pub prepared: Prepared,
     /// The minimum time for which a connection caches its plans; at least a millisecond.
     pub plan_ttl: Duration,
+    /// Observes how long requests wait for a connection. Stores may share it.
+    pub pool_wait: Histogram,
 }
 
 /// The number of connections by state.
@@ -135,11 +137,6 @@ impl Store {
         }
     }
 
-    /// Returns the histogram of the time that requests waited for a connection.
-    pub fn pool_wait(&self) -> Histogram {
-        self.pool.wait.clone()
-    }
-
     pub(super) fn pool(&self) -> Pool {
         self.pool.clone()
     }
@@ -188,8 +185,8 @@ pub(super) struct Pool {
     wait: Histogram,
 }
 
-/// Buckets from 0.1 ms to 26 s.
-fn wait_histogram() -> Result<Histogram, prometheus::Error> {
+/// Creates a histogram of the time that requests wait for a connection: buckets from 0.1 ms to 26 s.
+pub fn pool_wait_histogram() -> Result<Histogram, prometheus::Error> {
     let help = "How long a request waited for a connection to Postgres, whether it got one or not.";
     let options = HistogramOpts::new("ridewire_pool_wait_seconds", help);
     Histogram::with_opts(options.buckets(exponential_buckets(0.000_1, 4.0, 10)?))
@@ -231,8 +228,7 @@ impl Pool {
             })
         }));
         let connections = connections.build().map_err(|_| StoreError::Corrupt("the pool's configuration"))?;
-        let wait = wait_histogram().map_err(|_| StoreError::Corrupt("the pool's histogram"))?;
-        Ok(Self { connections, address: config.postgres, prepared, timeouts, health, wait })
+        Ok(Self { connections, address: config.postgres, prepared, timeouts, health, wait: config.pool_wait })
     }
 }
 

@@ -78,6 +78,7 @@ statements! {
     MESSAGES_LAST_VISIBLE = "messages/last_visible.sql";
     OUTBOX_DELETE = "outbox/delete.sql";
     OUTBOX_HAS_ROWS = "outbox/has_rows.sql";
+    OUTBOX_LAG = "outbox/lag.sql";
     OUTBOX_LAST = "outbox/last.sql";
     OUTBOX_PAGE = "outbox/page.sql";
     OUTBOX_PUT = "outbox/put.sql";

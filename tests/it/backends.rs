@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::poll_immediate;
-use ridewire::store::{PLAN_TTL, Prepared, Retention, Store, StoreConfig, StoreError};
+use ridewire::store::{PLAN_TTL, Prepared, Retention, Store, StoreConfig, StoreError, pool_wait_histogram};
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
@@ -16,7 +16,15 @@ const SLEEP: &str = "select 1 as one from pg_sleep(600)";
 
 fn store(url: &str, prepared: Prepared) -> Store {
     let (postgres, timeout) = (url.parse().unwrap(), Duration::from_secs(2));
-    Store::new(StoreConfig { postgres, connections: 4, timeout, prepared, plan_ttl: PLAN_TTL }).unwrap()
+    Store::new(StoreConfig {
+        postgres,
+        connections: 4,
+        timeout,
+        prepared,
+        plan_ttl: PLAN_TTL,
+        pool_wait: pool_wait_histogram().unwrap(),
+    })
+    .unwrap()
 }
 
 /// Returns how many backends of the database run a statement, and how many there are.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ridewire::domain::{RideId, Topic};
-use ridewire::store::{PLAN_TTL, PageRequest, Prepared, Store, StoreConfig, StoreError};
+use ridewire::store::{PLAN_TTL, PageRequest, Prepared, Store, StoreConfig, StoreError, pool_wait_histogram};
 
 use crate::support::{Database, Server};
 
@@ -31,7 +31,14 @@ async fn a_corrupt_row_fails_no_other_request_of_its_batch() {
     assert_eq!(database.client().await.execute(update, &[]).await.unwrap(), 1);
     append(&database, "corrupt", INVALID_TYPE).await;
     let (postgres, timeout) = (database.url.parse().unwrap(), Duration::from_secs(10));
-    let config = StoreConfig { postgres, connections: 1, timeout, prepared: Prepared::On, plan_ttl: PLAN_TTL };
+    let config = StoreConfig {
+        postgres,
+        connections: 1,
+        timeout,
+        prepared: Prepared::On,
+        plan_ttl: PLAN_TTL,
+        pool_wait: pool_wait_histogram().unwrap(),
+    };
     let store = Store::new(config).unwrap();
     let [corrupt, other] = ["corrupt", "other"].map(|ride| RideId::parse(ride).unwrap());
 

@@ -1,7 +1,7 @@
 //! Latest-only and ephemeral events: a reader gets one if the seq that it names is in the reader's part of the log.
 
 use ridewire::domain::{Coordinates, Location, RideId, Time, UserId};
-use ridewire::store::{Prepared, Store, StoreConfig};
+use ridewire::store::{Prepared, Store, StoreConfig, pool_wait_histogram};
 use serde_json::{Value, json};
 
 use crate::support::{Database, Event, Server, Stream, TIMEOUT, User};
@@ -134,6 +134,7 @@ async fn a_late_location_of_a_replaced_driver_does_not_replace_that_of_the_new_d
         timeout: TIMEOUT,
         prepared: Prepared::On,
         plan_ttl: TIMEOUT,
+        pool_wait: pool_wait_histogram().unwrap(),
     };
     let store = Store::new(config).unwrap();
     let put = async |driver: &str, seq| {

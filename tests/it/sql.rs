@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use ridewire::store::{Prepared, Store, StoreConfig, sql};
+use ridewire::store::{Prepared, Store, StoreConfig, pool_wait_histogram, sql};
 
 use crate::support::{Database, TIMEOUT, eventually};
 
@@ -113,7 +113,14 @@ async fn a_plan_made_on_an_empty_table_is_not_cached() {
     let postgres = database.url.parse().unwrap();
     // Shorter than in production.
     let plan_ttl = Duration::from_millis(200);
-    let config = StoreConfig { postgres, connections: 1, timeout: TIMEOUT, prepared: Prepared::On, plan_ttl };
+    let config = StoreConfig {
+        postgres,
+        connections: 1,
+        timeout: TIMEOUT,
+        prepared: Prepared::On,
+        plan_ttl,
+        pool_wait: pool_wait_histogram().unwrap(),
+    };
     let store = Store::new(config).unwrap();
     let looks_up = |plan: &str| plan.contains("Index Cond: (((");
     let plan = cached_plan(&store).await;

@@ -14,6 +14,7 @@ pub(super) struct Lags {
     certificate: GaugeVec,
     relay: GaugeVec,
     retention: GaugeVec,
+    outbox: GaugeVec,
 }
 
 impl Lags {
@@ -45,6 +46,11 @@ impl Lags {
                 "How long the oldest expired data is overdue for deletion, by kind of data, in seconds.",
                 &["data"],
             )?,
+            outbox: gauges(
+                "ridewire_outbox_lag_seconds",
+                "Age of the oldest update that has not reached its shard, in seconds.",
+                &[],
+            )?,
         })
     }
 
@@ -60,7 +66,8 @@ impl Lags {
         if let Some(lag) = values.relay_lag {
             only(&self.relay).set(lag);
         }
-        if let Some(lags) = values.retention_lags {
+        only(&self.outbox).set(values.shards.outbox_lag);
+        if let Some(lags) = values.shards.retention_lags {
             for (data, lag) in Retention::KINDS.into_iter().zip(lags) {
                 self.retention.with_label_values(&[data]).set(lag);
             }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounterVec};
 use tokio::runtime::Handle;
 
-use super::{MEMORY_EVICTION, Metrics};
+use super::{MEMORY_EVICTION, Metrics, ShardValues};
 use crate::moderation::CircuitState;
-use crate::realtime::{ListenerState, ReceivedNotifications};
-use crate::store::{PoolStatus, Retention};
+use crate::realtime::ListenerState;
+use crate::store::Retention;
 
 /// What a scrape reads besides the [`Api`](crate::http::Api).
 pub struct MetricSources {
@@ -39,20 +39,10 @@ pub(in crate::http) struct ScrapedValues {
     pub(in crate::http) audit_pending: usize,
     /// The numbers of handovers recorded and dropped so far.
     pub(in crate::http) handovers: (u64, u64),
-    /// The state of the LISTEN connection.
-    pub(in crate::http) listener_state: ListenerState,
-    /// The time that the last probe of the listener took.
-    pub(in crate::http) listener_lag: Duration,
-    /// The notifications that the listener has received so far.
-    pub(in crate::http) notifications: ReceivedNotifications,
     /// The state of the moderation circuit breaker.
     pub(in crate::http) moderation_circuit: CircuitState,
-    /// The connections of the pool.
-    pub(in crate::http) pool: PoolStatus,
     /// The number of committed batches without a position in the feed.
     pub(in crate::http) feed_pending: Option<i64>,
-    /// The fraction of the Postgres notification queue that is in use. `None` where Postgres does not respond.
-    pub(in crate::http) notify_queue: Option<f64>,
     /// The age of the oldest event that an active webhook endpoint has not received, in seconds.
     pub(in crate::http) oldest_undelivered: Option<f64>,
     /// The time since the issuer's key set was last read.
@@ -61,8 +51,8 @@ pub(in crate::http) struct ScrapedValues {
     pub(in crate::http) certificate_expiry: Option<u64>,
     /// The age of the oldest committed event without a position in the feed, in seconds.
     pub(in crate::http) relay_lag: Option<f64>,
-    /// For each [kind](Retention::KINDS) of data, how long its oldest is overdue for deletion, in seconds.
-    pub(in crate::http) retention_lags: Option<[f64; Retention::KINDS.len()]>,
+    /// The values of all shards.
+    pub(in crate::http) shards: ShardValues,
 }
 
 /// Raises a counter to a count that another component keeps.
@@ -83,15 +73,15 @@ impl Metrics {
         }
         self.process.update();
         for each in ListenerState::ALL {
-            self.listener_state.with_label_values(&[each.as_str()]).set((each == values.listener_state).into());
+            self.listener_state.with_label_values(&[each.as_str()]).set((each == values.shards.listener_state).into());
         }
         for each in CircuitState::ALL {
             self.moderation_circuit.with_label_values(&[each.as_str()]).set((each == values.moderation_circuit).into());
         }
-        self.listener_lag.set(values.listener_lag.as_secs_f64());
-        raise(&self.listener_notifications, &[], values.notifications.count);
-        raise(&self.listener_bytes, &[], values.notifications.bytes);
-        let pool = values.pool;
+        self.listener_lag.set(values.shards.listener_lag.as_secs_f64());
+        raise(&self.listener_notifications, &[], values.shards.notifications.count);
+        raise(&self.listener_bytes, &[], values.shards.notifications.bytes);
+        let pool = values.shards.pool;
         for (state, connections) in [("idle", pool.idle), ("used", pool.used), ("pending", pool.waiting)] {
             self.pool.with_label_values(&[state]).set(i64::try_from(connections).unwrap_or(i64::MAX));
         }
@@ -99,8 +89,8 @@ impl Metrics {
         if let Some(waiting) = values.feed_pending {
             self.feed_pending.set(waiting);
         }
-        self.database.set(values.notify_queue.is_some().into());
-        self.notify_queue.set(values.notify_queue.unwrap_or(f64::NAN));
+        self.database.set(values.shards.notify_queue.is_some().into());
+        self.notify_queue.set(values.shards.notify_queue.unwrap_or(f64::NAN));
         if let Some(age) = values.oldest_undelivered {
             self.oldest_undelivered.set(age);
         }
