@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
-use crate::domain::{Caller, RideId, RideListCursor, ShardId, Sharded, StateUpdate, UserId};
+use crate::domain::{Caller, RideId, RideListCursor, RideSnapshot, ShardId, Sharded, StateUpdate, UserId};
 use crate::realtime::{Hub, Listener, PresenceTracker};
 use crate::store::{RideList, Store, StoreError, StoredRide, UnreadRide};
+use crate::writer::outbox::OutboxSender;
 use crate::writer::relay::Relay;
 use crate::writer::{Acknowledger, Notifier, Writer};
 
@@ -36,6 +38,8 @@ pub struct Shard {
     pub listener: Arc<Listener>,
     /// Appends events to the feed.
     pub relay: Arc<Relay>,
+    /// Sends updates to the other shards.
+    pub outbox: Arc<OutboxSender>,
 }
 
 impl Shard {
@@ -51,8 +55,22 @@ pub fn publish(hub: &Hub, notifier: &Notifier, update: StateUpdate) {
     notifier.notify(update);
 }
 
-/// Reads that concern several shards.
+/// How long a response may wait until a change of a ride has reached the shards of its users.
+const OUTBOX_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Operations that concern several shards.
 impl Sharded<Shard> {
+    /// Waits until the users of a ride, which was just changed, have it in their lists and their topics. If a shard is not available, the
+    /// change reaches it later.
+    pub async fn wait_for_users(&self, snapshot: &RideSnapshot) {
+        let shard = self.of_ride(&snapshot.ride.id);
+        let users = snapshot.participants.iter().map(|participant| self.map().of_user(&participant.user));
+        let others: BTreeSet<_> = users.filter(|other| *other != shard.id).collect();
+        if !others.is_empty() {
+            shard.outbox.wait_until_sent(&others, OUTBOX_TIMEOUT).await;
+        }
+    }
+
     /// Returns the positions of the rides of a list after `after`, newest first. The list of a user is in the user's shard. Of all rides,
     /// each shard lists its own.
     pub async fn page_of_rides(

@@ -44,7 +44,7 @@ pub enum AppError {
         error: StoreError,
     },
     /// The deployment does not have the expected shards.
-    #[error("shards: {0}")]
+    #[error(transparent)]
     Shards(#[from] ShardError),
     /// Webhooks could not be started.
     #[error(transparent)]

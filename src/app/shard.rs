@@ -34,7 +34,6 @@ pub(super) struct Shared<'a> {
 pub(super) struct ShardEngine {
     pub(super) shard: Shard,
     observer: Arc<RemoteObserver>,
-    outbox: Arc<OutboxSender>,
     listen: Address,
 }
 
@@ -109,8 +108,9 @@ impl ShardEngine {
             hub,
             listener: Arc::new(listener),
             relay,
+            outbox,
         };
-        Ok(Self { shard, observer, outbox, listen: addresses.listen.clone() })
+        Ok(Self { shard, observer, listen: addresses.listen.clone() })
     }
 
     /// Spawns the tasks that read what other replicas commit, and notify them.
@@ -151,7 +151,7 @@ impl ShardEngine {
         spawn_until(stopping, tasks, closing);
         spawn_until(stopping, tasks, async move { acknowledger.run(writer).await });
         if writers.map().count() > 1 {
-            let (outbox, from, store) = (Arc::clone(&self.outbox), shard.id, Arc::clone(&shard.store));
+            let (outbox, from, store) = (Arc::clone(&shard.outbox), shard.id, Arc::clone(&shard.store));
             let (writers, period) = (writers.clone(), settings.fallback_poll);
             spawn_until(stopping, tasks, async move { outbox.run(from, store, writers, period).await });
         }

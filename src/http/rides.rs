@@ -134,6 +134,7 @@ pub(super) async fn put_ride(
     let caller = session.caller.clone();
     let command = PutRide { caller, ride: ride.0, rider, driver, status: body.status, chat_policy };
     let (ride, created) = session.writer_of(&command.ride).submit(command).await?;
+    session.api.shards.wait_for_users(&ride).await;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Json::<schema::Ride>::text(status, json(&ride, &session.caller)?).render(res);
     Ok(())
@@ -145,6 +146,12 @@ fn json(ride: &RideSnapshot, caller: &Caller) -> Result<String, Error> {
 
 fn respond(ride: &RideSnapshot, caller: &Caller) -> Result<Json<schema::Ride>, ApiError> {
     Ok(Json::text(StatusCode::OK, json(ride, caller)?))
+}
+
+/// Responds with a ride that was just changed, once its users have the change in their lists.
+async fn respond_changed(session: &Session, ride: &RideSnapshot) -> Result<Json<schema::Ride>, ApiError> {
+    session.api.shards.wait_for_users(ride).await;
+    respond(ride, &session.caller)
 }
 
 /// Get a ride
@@ -168,7 +175,7 @@ pub(super) async fn get_ride(session: Session, ride: RidePath) -> Result<Json<sc
     (status_code = 409, description = "`ride_conflict`: the ride has another driver, or has ended")))]
 pub(super) async fn accept_ride(session: Session, ride: RidePath) -> Result<Json<schema::Ride>, ApiError> {
     let ride = session.writer_of(&ride.0).submit(AcceptRide { caller: session.caller.clone(), ride: ride.0 }).await?;
-    respond(&ride, &session.caller)
+    respond_changed(&session, &ride).await
 }
 
 /// The cancellation of a ride.
@@ -194,7 +201,7 @@ pub(super) async fn cancel_ride(
     let reason = parse_reason(body.0.reason).map_err(|detail| Error::invalid("/reason", detail))?;
     let ride =
         session.writer_of(&ride.0).submit(CancelRide { caller: session.caller.clone(), ride: ride.0, reason }).await?;
-    respond(&ride, &session.caller)
+    respond_changed(&session, &ride).await
 }
 
 /// The new status of a ride.
@@ -224,7 +231,7 @@ pub(super) async fn set_ride_status(
     let status = body.0.status.ok_or_else(|| Error::invalid("/status", REQUIRED))?;
     let ride =
         session.writer_of(&ride.0).submit(SetStatus { caller: session.caller.clone(), ride: ride.0, status }).await?;
-    respond(&ride, &session.caller)
+    respond_changed(&session, &ride).await
 }
 
 /// Checks a reason: at most 500 characters, without U+0000.
@@ -273,5 +280,5 @@ pub(super) async fn reopen_ride(
     let (Some(until), Some(reason)) = (until, reason) else { return Err(errors.into_error().into()) };
     let command = ReopenRide { caller: session.caller.clone(), ride: ride.0, until, reason };
     let ride = session.writer_of(&command.ride).submit(command).await?;
-    respond(&ride, &session.caller)
+    respond_changed(&session, &ride).await
 }

@@ -10,11 +10,12 @@
 //! - The rows of a ride are applied in the order of their ids: a replica submits a row together with, or after, all earlier rows for the
 //!   same shard.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{ReceiveRows, Writer};
@@ -27,16 +28,41 @@ const PART: i64 = 50;
 /// How long to wait before rows that were not committed are submitted again, in milliseconds; jittered.
 const PAUSE_MS: std::ops::Range<u64> = 50..150;
 
-/// Wakes the task that sends the outbox of a shard.
+/// Sends the outbox of a shard.
 #[derive(Debug, Default)]
 pub struct OutboxSender {
     added: Notify,
+    progress: watch::Sender<Progress>,
+}
+
+/// How far the rows that this replica has added are sent. Each report of [`OutboxSender::wake`] has a number.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The number of the last report.
+    added: u64,
+    /// For each other shard: the report up to which its rows are being sent, and the one up to which they are sent.
+    shards: BTreeMap<ShardId, (u64, u64)>,
+}
+
+impl Progress {
+    fn sent(&self, shard: ShardId) -> u64 {
+        self.shards.get(&shard).map_or(0, |(_, sent)| *sent)
+    }
 }
 
 impl OutboxSender {
     /// Reports that this replica may have added rows.
     pub fn wake(&self) {
+        self.progress.send_modify(|progress| progress.added += 1);
         self.added.notify_one();
+    }
+
+    /// Waits until these shards have what was added before, or for `timeout`.
+    pub async fn wait_until_sent(&self, shards: &BTreeSet<ShardId>, timeout: Duration) {
+        let mut progress = self.progress.subscribe();
+        let added = progress.borrow().added;
+        let sent = progress.wait_for(|progress| shards.iter().all(|shard| progress.sent(*shard) >= added));
+        drop(tokio::time::timeout(timeout, sent).await);
     }
 
     /// Sends rows forever: when this replica has added some, and about every `period`, because another replica may have failed to send
@@ -48,16 +74,26 @@ impl OutboxSender {
             async move {
                 loop {
                     waiting.notified().await;
-                    send_all(from, store, to, writer).await;
+                    self.send_all(from, store, to, writer).await;
                 }
             }
         });
         let searching = async {
             loop {
+                let added = self.progress.borrow().added;
                 match store.outbox_shards().await {
-                    Ok(shards) => {
-                        let others = writers.map().shards().filter(|shard| shards.contains(&shard.number()));
-                        others.for_each(|shard| waiting.get(shard).notify_one());
+                    Ok(with_rows) => {
+                        for shard in writers.map().shards().filter(|shard| *shard != from) {
+                            let has_rows = with_rows.contains(&shard.number());
+                            self.progress.send_modify(|progress| {
+                                let (sending, sent) = progress.shards.entry(shard).or_default();
+                                *sending = added;
+                                *sent = if has_rows { *sent } else { added };
+                            });
+                            if has_rows {
+                                waiting.get(shard).notify_one();
+                            }
+                        }
                     }
                     Err(error) => tracing::debug!(%error, shard = from.number(), "outbox could not be read"),
                 }
@@ -68,21 +104,25 @@ impl OutboxSender {
         };
         tokio::join!(join_all(sending), searching);
     }
-}
 
-/// Sends all rows for a shard. Repeats what fails, until no row is left.
-async fn send_all(from: ShardId, store: &Store, to: ShardId, writer: &Writer) {
-    loop {
-        let read_at = Instant::now();
-        let sent = match store.outbox(to, PART).await {
-            Ok(rows) if rows.is_empty() => return,
-            Ok(rows) => send(from, store, writer, rows, read_at).await,
-            Err(error) => Err(Error::from(&error)),
-        };
-        if let Err(error) = sent {
-            // Another replica may send the same rows at the moment, or the shard is not available.
-            tracing::debug!(%error, from = from.number(), to = to.number(), "outbox rows not sent, retrying");
-            sleep(Duration::from_millis(fastrand::u64(PAUSE_MS))).await;
+    /// Sends all rows for a shard. Repeats what fails, until no row is left.
+    async fn send_all(&self, from: ShardId, store: &Store, to: ShardId, writer: &Writer) {
+        loop {
+            let read_at = Instant::now();
+            let sending = self.progress.borrow().shards.get(&to).map_or(0, |(sending, _)| *sending);
+            let sent = match store.outbox(to, PART).await {
+                Ok(rows) if rows.is_empty() => {
+                    self.progress.send_modify(|progress| progress.shards.entry(to).or_default().1 = sending);
+                    return;
+                }
+                Ok(rows) => send(from, store, writer, rows, read_at).await,
+                Err(error) => Err(Error::from(&error)),
+            };
+            if let Err(error) = sent {
+                // Another replica may send the same rows at the moment, or the shard is not available.
+                tracing::debug!(%error, from = from.number(), to = to.number(), "outbox rows not sent, retrying");
+                sleep(Duration::from_millis(fastrand::u64(PAUSE_MS))).await;
+            }
         }
     }
 }
