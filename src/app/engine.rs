@@ -17,6 +17,9 @@ use crate::store::{Store, pool_wait_histogram};
 use crate::traces::Traces;
 use crate::writer::Notifier;
 
+/// The minimum number of connections to each of several shards. Batches that wait for locks leave some of them to reads.
+const MIN_CONNECTIONS: usize = 5;
+
 /// The parts that every request uses.
 pub(super) struct Engine {
     pub(super) metrics: Arc<Metrics>,
@@ -41,7 +44,7 @@ impl Engine {
             traces,
             revocations: Arc::new(Revocations::default()),
             pool_wait: pool_wait_histogram()?,
-            connections_per_shard: settings.database_connections.div_ceil(usize::from(database.shards.map().count())),
+            connections_per_shard: connections_per_shard(settings.database_connections, database.shards.map()),
         };
         let mut writers = JoinSet::new();
         let shards = Sharded::try_new(database.shards.map(), async |id| {
@@ -95,6 +98,14 @@ impl Engine {
     pub(super) fn spawn_writers(&self, settings: &Settings, stopping: &CancellationToken, tasks: &mut JoinSet<()>) {
         let writers = self.shards.map_values(|engine| engine.shard.writer.clone());
         self.shards.iter().for_each(|engine| engine.spawn_writers(settings, &writers, stopping, tasks));
+    }
+}
+
+/// Returns the part of the connections that each shard has.
+fn connections_per_shard(connections: usize, shards: ShardMap) -> usize {
+    match usize::from(shards.count()) {
+        1 => connections,
+        shards => connections.div_ceil(shards).max(MIN_CONNECTIONS),
     }
 }
 

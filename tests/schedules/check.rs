@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::database_state::{DatabaseState, Interval};
+use crate::database_state::{DatabaseState, Interval, LoggedEvent};
 use crate::record::{Operation, RunRecord};
 use crate::step::{Action, OLD_RIDE};
 
@@ -98,8 +98,35 @@ pub(crate) fn check_database(record: &RunRecord, database: &DatabaseState, viola
             format!("{topic} has {seqs:?} of {head}")
         });
     }
+    check_user_topics(record, database, violations);
     check_messages(record, database, violations);
     check_feed(database, violations);
+}
+
+/// Checks that each interval of a participant is reported once on the user's topic, by its beginning and by its end. A ride that was deleted
+/// and created again reports both of its participants.
+fn check_user_topics(record: &RunRecord, database: &DatabaseState, violations: &mut Violations) {
+    let old_ride = record.ride(OLD_RIDE);
+    for interval in database.intervals.iter().filter(|interval| interval.ride != old_ride) {
+        let topic = format!("user/{}", interval.user);
+        let log = database.logs.get(&topic).map_or(&[][..], Vec::as_slice);
+        let begins = |event: &&LoggedEvent| {
+            event.kind == "ride:assigned"
+                && event.data["ride"]["rideId"] == *interval.ride
+                && event.data["fromSeq"] == interval.from
+        };
+        let ends = |event: &&LoggedEvent| {
+            event.kind == "ride:closed"
+                && event.data["reason"] == "removed"
+                && event.data["rideId"] == *interval.ride
+                && Some(&event.data["lastSeq"]) == interval.until.map(Value::from).as_ref()
+        };
+        let count = (log.iter().filter(begins).count(), log.iter().filter(ends).count());
+        let expected = (1, usize::from(interval.until.is_some()));
+        violations.check(count == expected, ViolationKind::Lost, || {
+            format!("{topic} has {count:?} events of the beginning and the end of {interval:?}")
+        });
+    }
 }
 
 /// Compares the feed with the logs. A ride that was deleted and created again is on the feed with both of its logs.

@@ -74,8 +74,14 @@ fn correct_run() -> CorrectRun {
     (locate.head_before, locate.head_after) = (6, Some(7));
     record.operations.insert(5, locate);
 
-    let own =
-        [logged(1, "ride:assigned", json!({"ride": {"rideId": RIDE}})), logged(2, "notice", json!({"type": "end"}))];
+    let assigned = |from: i64| logged(1, "ride:assigned", json!({"ride": {"rideId": RIDE}, "fromSeq": from}));
+    let own = [assigned(1), logged(2, "notice", json!({"type": "end"}))];
+    let removed = json!({"rideId": RIDE, "lastSeq": 6, "reason": "removed"});
+    let user_logs = [
+        ("user/t-rider", own.to_vec()),
+        ("user/t-old", vec![assigned(1), logged(2, "ride:closed", removed)]),
+        ("user/t-new", vec![assigned(6)]),
+    ];
     let row = |seq: i64, content: Option<&str>| Message {
         id: format!("m{seq}"),
         ride: RIDE.to_owned(),
@@ -93,8 +99,8 @@ fn correct_run() -> CorrectRun {
     };
     let location = json!({"rideId": RIDE, "driverId": "t-new", "lat": 10.05});
     let mut database = DatabaseState {
-        heads: [(format!("ride/{RIDE}"), 7), ("user/t-rider".to_owned(), 2)].into(),
-        logs: [(format!("ride/{RIDE}"), log.clone()), ("user/t-rider".to_owned(), own.to_vec())].into(),
+        heads: [(format!("ride/{RIDE}"), 7)].into(),
+        logs: [(format!("ride/{RIDE}"), log.clone())].into(),
         messages: vec![row(2, Some("t-says 1.")), row(3, None), row(7, Some("t-says 4."))],
         receipts: vec![Receipt {
             ride: RIDE.to_owned(),
@@ -112,6 +118,10 @@ fn correct_run() -> CorrectRun {
         locations: vec![Location { ride: RIDE.to_owned(), driver: "t-new".to_owned(), seq: 6, data: location.clone() }],
         ..DatabaseState::default()
     };
+    for (topic, log) in user_logs {
+        database.heads.insert(topic.to_owned(), i64::try_from(log.len()).unwrap());
+        database.logs.insert(topic.to_owned(), log);
+    }
     database.derive_feed_from_logs();
 
     let state = json!({"asOf": 1, "location": null});
@@ -233,6 +243,23 @@ fn the_checker_finds_watermarks_participants_and_partial_commits_that_differ_fro
         [ViolationKind::Participants]
     );
     assert_eq!(kinds(|run| run.database.heads.retain(|topic, _| topic.starts_with("user/"))), [ViolationKind::Partial]);
+}
+
+#[test]
+fn the_checker_finds_users_who_were_not_notified_of_a_ride_or_more_than_once() {
+    let corrupt = |user: &str, corrupt: fn(&mut Vec<LoggedEvent>)| {
+        kinds(|run| {
+            let topic = format!("user/{user}");
+            let log = run.database.logs.get_mut(&topic).unwrap();
+            corrupt(log);
+            (1..).zip(&mut *log).for_each(|(seq, event)| event.seq = seq);
+            run.database.heads.insert(topic, i64::try_from(log.len()).unwrap());
+        })
+    };
+    assert_eq!(corrupt("t-new", Vec::clear), [ViolationKind::Lost]);
+    assert_eq!(corrupt("t-new", |log| log.push(log[0].clone())), [ViolationKind::Lost]);
+    assert_eq!(corrupt("t-old", |log| log.truncate(1)), [ViolationKind::Lost]);
+    assert_eq!(corrupt("t-old", |log| log.push(log[1].clone())), [ViolationKind::Lost]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 /// An event of a log.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,12 +86,7 @@ impl DatabaseState {
         state.heads =
             client.query(&query, &[&prefix]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
         let query = format!("select topic, seq, type, data from events where {} order by topic, seq", of("topic"));
-        for row in client.query(&query, &[&prefix]).await.unwrap() {
-            let text: String = row.get(3);
-            let data = serde_json::from_str(&text).unwrap();
-            let logged = LoggedEvent { seq: row.get(1), kind: row.get(2), text, data };
-            state.logs.entry(row.get(0)).or_default().push(logged);
-        }
+        state.add_events(client.query(&query, &[&prefix]).await.unwrap());
         let query = "select id::text, ride_id, seq, sender_id, content, deleted_at is not null from messages
                      where starts_with(ride_id, $1) order by ride_id, seq";
         let message = |row: &tokio_postgres::Row| Message {
@@ -136,6 +131,26 @@ impl DatabaseState {
         state.locations = client.query(query, &[&prefix]).await.unwrap().iter().map(location).collect();
         state.read_feed(client, prefix).await;
         state
+    }
+
+    /// Reads the topics of users, which are in another schema.
+    pub(crate) async fn read_user_topics(&mut self, client: &Client, schema: &str, prefix: &str) {
+        let query = format!("select name, last_seq from {schema}.topics where starts_with(name, 'user/' || $1::text)");
+        let heads = client.query(&query, &[&prefix]).await.unwrap();
+        self.heads.extend(heads.iter().map(|row| (row.get::<_, String>(0), row.get::<_, i64>(1))));
+        let query = format!(
+            "select topic, seq, type, data from {schema}.events where starts_with(topic, 'user/' || $1::text) order by topic, seq"
+        );
+        self.add_events(client.query(&query, &[&prefix]).await.unwrap());
+    }
+
+    fn add_events(&mut self, rows: Vec<Row>) {
+        for row in rows {
+            let text: String = row.get(3);
+            let data = serde_json::from_str(&text).unwrap();
+            let logged = LoggedEvent { seq: row.get(1), kind: row.get(2), text, data };
+            self.logs.entry(row.get(0)).or_default().push(logged);
+        }
     }
 
     /// Reads the feed, which the relay writes shortly after the logs.

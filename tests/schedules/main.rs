@@ -16,7 +16,8 @@
 //! | [`check`], [`reader_check`], [`visible_log`], [`final_reads`] | compare these with the guarantees |
 //! | [`shrink`] | shrinks a failing schedule |
 //!
-//! - `RIDEWIRE_SCHEDULE=<seed or schedule>` runs one schedule.
+//! - `RIDEWIRE_SCHEDULE=<seed or schedule>` runs one schedule. With `RIDEWIRE_SCHEDULE_ON_SHARDS`, it runs on two shards. A seed determines
+//!   that: each fourth one does.
 //! - `RIDEWIRE_SCHEDULES=<number>` runs that many, from the seed `RIDEWIRE_SCHEDULES_FROM`.
 //! - With `RIDEWIRE_SCHEDULES_SURVEY`, all of them run regardless of failures, and none is shrunk.
 
@@ -56,15 +57,17 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use ridewire::domain::{RideId, ShardMap, UserId};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::check::{Violation, ViolationKind, Violations, check_database};
 use crate::database_state::DatabaseState;
 use crate::final_reads::{check_earlier_reads, check_final_reads};
 use crate::reader_check::{check_reader, is_complete};
+use crate::record::RunRecord;
 use crate::replica_pair::ReplicaPair;
 use crate::run::Run;
-use crate::step::Schedule;
+use crate::step::{Actor, OLD_RIDE, Schedule};
 
 /// The number of schedules, and how many run in parallel. They mostly wait.
 const SCHEDULES: u64 = 1_000;
@@ -81,10 +84,34 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// Whether the schedule of a seed runs on two shards.
+fn is_sharded(seed: u64) -> bool {
+    seed.is_multiple_of(4)
+}
+
+/// Returns a prefix for the ids of a run, which no run has used. With two shards, all rides are in the first one and all users in the other
+/// one, so that each update for a user crosses shards.
+fn next_prefix(is_sharded: bool) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let two = ShardMap::new(2).unwrap();
+    let has_placement = |record: &RunRecord| {
+        let rides = (0..=OLD_RIDE).map(|ride| two.of_ride(&RideId::parse(&record.ride(ride)).unwrap()).number());
+        let users =
+            Actor::ALL.iter().map(|(actor, _)| two.of_user(&UserId::parse(&record.user(*actor)).unwrap()).number());
+        rides.eq(vec![0; OLD_RIDE + 1]) && users.eq(vec![1; Actor::ALL.len()])
+    };
+    loop {
+        let prefix = format!("s{}-", COUNT.fetch_add(1, Ordering::Relaxed));
+        let record = RunRecord { prefix, ..RunRecord::default() };
+        if !is_sharded || has_placement(&record) {
+            return record.prefix;
+        }
+    }
+}
+
 /// Runs a schedule, and returns the violations of the guarantees.
 async fn run(replicas: &mut ReplicaPair, schedule: &Schedule) -> Vec<Violation> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let prefix = format!("s{}-", COUNT.fetch_add(1, Ordering::Relaxed));
+    let prefix = next_prefix(replicas.is_sharded());
     let mut violations = Violations::default();
     let feed_start = replicas.feed_end().await;
     let mut run = Run::new(replicas, prefix);
@@ -95,8 +122,15 @@ async fn run(replicas: &mut ReplicaPair, schedule: &Schedule) -> Vec<Violation> 
     if let Err(error) = run.finish().await {
         violations.add(ViolationKind::Stuck, error);
     }
-    let mut database = DatabaseState::read(&run.replicas.client, &run.record.prefix, feed_start).await;
     let deadline = Instant::now() + TIMEOUT;
+    if !run.replicas.until_outbox_is_sent(deadline).await {
+        violations.add(ViolationKind::Stuck, "the outbox is not sent");
+    }
+    let mut database = DatabaseState::read(&run.replicas.client, &run.record.prefix, feed_start).await;
+    if run.replicas.is_sharded() {
+        database.read_user_topics(&run.replicas.client, "public_shard_1", &run.record.prefix).await;
+        database.derive_feed_from_logs();
+    }
     // The lost database assigned feed positions to events that the current one does not have.
     if run.has_failed_over {
         database.derive_feed_from_logs();
@@ -169,7 +203,8 @@ struct Failure {
 /// The state that the workers share.
 #[derive(Default)]
 struct Work {
-    next: AtomicU64,
+    /// The next seed, for pairs of replicas with one shard and with two.
+    next: [AtomicU64; 2],
     is_done: AtomicBool,
     failures: Mutex<Vec<Failure>>,
     /// For each kind of violation: the first seed that has found it, and the number of schedules.
@@ -188,13 +223,16 @@ impl Work {
     }
 }
 
-async fn work(shared: &Work, last: u64, is_survey: bool) {
+async fn work(shared: &Work, last: u64, is_survey: bool, on_shards: bool) {
     let most_failures = if is_survey { usize::MAX } else { MAX_FAILURES };
-    let mut replicas = ReplicaPair::open().await;
+    let mut replicas = ReplicaPair::open(on_shards).await;
     while !shared.is_done.load(Ordering::Relaxed) {
-        let seed = shared.next.fetch_add(1, Ordering::Relaxed);
+        let seed = shared.next[usize::from(on_shards)].fetch_add(1, Ordering::Relaxed);
         if seed > last {
             break;
+        }
+        if is_sharded(seed) != on_shards {
+            continue;
         }
         let schedule = generate::generate(seed);
         let violations = run(&mut replicas, &schedule).await;
@@ -204,7 +242,7 @@ async fn work(shared: &Work, last: u64, is_survey: bool) {
         }
         let is_stuck = violations.iter().any(|violation| violation.kind == ViolationKind::Stuck);
         if is_stuck {
-            replicas = ReplicaPair::open().await;
+            replicas = ReplicaPair::open(on_shards).await;
         }
         let enough = shared.failures.lock().unwrap().len() >= most_failures;
         let (schedule, violations) = match !is_survey && !enough {
@@ -225,7 +263,8 @@ fn in_runtime<T>(work: impl Future<Output = T>) -> T {
 fn print(failure: &Failure) {
     eprintln!("--- schedule {}", failure.seed);
     failure.violations.iter().for_each(|violation| eprintln!("{violation}"));
-    eprintln!("RIDEWIRE_SCHEDULE='{}'", failure.schedule);
+    let shards = if is_sharded(failure.seed) { "RIDEWIRE_SCHEDULE_ON_SHARDS=1 " } else { "" };
+    eprintln!("{shards}RIDEWIRE_SCHEDULE='{}'", failure.schedule);
 }
 
 /// Runs the schedule or seed from the environment. A failing schedule from a seed is shrunk.
@@ -236,7 +275,8 @@ async fn replay(text: &str) -> Vec<Violation> {
         None => Schedule::parse(text).unwrap_or_else(|| panic!("not a schedule: {text}")),
     };
     eprintln!("{schedule}");
-    let mut replicas = ReplicaPair::open().await;
+    let on_shards = seed.map_or_else(|| std::env::var_os("RIDEWIRE_SCHEDULE_ON_SHARDS").is_some(), is_sharded);
+    let mut replicas = ReplicaPair::open(on_shards).await;
     let violations = run(&mut replicas, &schedule).await;
     violations.iter().for_each(|violation| eprintln!("{violation}"));
     if let Some(seed) = seed.filter(|_| !violations.is_empty()) {
@@ -257,10 +297,11 @@ fn the_guarantees_hold_in_every_schedule() {
     let schedules = number("RIDEWIRE_SCHEDULES").unwrap_or(if soak { SCHEDULES_OF_SOAK } else { SCHEDULES });
     let first = number("RIDEWIRE_SCHEDULES_FROM").unwrap_or(1);
     let is_survey = std::env::var_os("RIDEWIRE_SCHEDULES_SURVEY").is_some();
-    let shared = Work { next: AtomicU64::new(first), ..Work::default() };
+    let shared = Work { next: [AtomicU64::new(first), AtomicU64::new(first)], ..Work::default() };
     std::thread::scope(|scope| {
-        for _ in 0..number("RIDEWIRE_SCHEDULE_LANES").unwrap_or(PAIRS).min(schedules) {
-            scope.spawn(|| in_runtime(work(&shared, first + schedules - 1, is_survey)));
+        let (shared, last) = (&shared, first + schedules - 1);
+        for lane in 0..number("RIDEWIRE_SCHEDULE_LANES").unwrap_or(PAIRS).max(2) {
+            scope.spawn(move || in_runtime(work(shared, last, is_survey, is_sharded(lane))));
         }
     });
     let failures = shared.failures.into_inner().unwrap();

@@ -13,7 +13,9 @@ use ridewire::app;
 use ridewire::config::Settings;
 use ridewire::realtime::ShardLog;
 use ridewire::store::Retention;
+use ridewire::writer::outbox::OutboxSender;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use crate::feed_reader::{FeedTranscript, read_feed};
@@ -39,6 +41,7 @@ struct Running {
     base: String,
     runtime: tokio::runtime::Handle,
     log: ShardLog,
+    outbox: Arc<OutboxSender>,
     /// What its reader of the feed has received.
     feed: Arc<Mutex<FeedTranscript>>,
     kill: oneshot::Sender<()>,
@@ -57,25 +60,41 @@ pub(crate) struct ReplicaPair {
     /// A connection to the database, past the proxies.
     pub(crate) client: Client,
     pub(crate) http: reqwest::Client,
-    _database: Database,
+    database: Database,
 }
 
 impl ReplicaPair {
-    pub(crate) async fn open() -> Self {
-        let database = Database::create().await;
+    /// Opens replicas of a deployment with one shard, or with two (`is_sharded`).
+    pub(crate) async fn open(is_sharded: bool) -> Self {
+        let database = if is_sharded { Database::with_shards(2).await } else { Database::create().await };
         let sent = Arc::new(AtomicUsize::new(0));
         let proxies = [Proxy::start(&database.url, Arc::clone(&sent)).await, Proxy::start(&database.url, sent).await];
         let client = database.client().await;
-        let mut replicas =
-            Self { running: [None, None], proxies, client, http: reqwest::Client::new(), _database: database };
+        let mut replicas = Self { running: [None, None], proxies, client, http: reqwest::Client::new(), database };
         for replica in Replica::BOTH {
             replicas.start(replica).await;
             while replicas.running[replica.index()].as_ref().is_some_and(|running| running.lease.is_none()) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                sleep(Duration::from_millis(2)).await;
                 replicas.find_leases().await;
             }
         }
         replicas
+    }
+
+    /// Returns whether the users are in another shard than the rides.
+    pub(crate) fn is_sharded(&self) -> bool {
+        !self.database.has_feed
+    }
+
+    /// Waits until all updates for users have reached their shard. Returns whether they have.
+    pub(crate) async fn until_outbox_is_sent(&self, deadline: Instant) -> bool {
+        while self.client.query_one("select count(*) from outbox", &[]).await.unwrap().get::<_, i64>(0) > 0 {
+            if Instant::now() > deadline {
+                return false;
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+        true
     }
 
     pub(crate) fn proxy(&self, replica: Replica) -> &Proxy {
@@ -87,8 +106,11 @@ impl ReplicaPair {
         self.running[replica.index()].as_ref().map(|running| running.base.as_str())
     }
 
-    /// Returns what the readers of the feed on the running replicas have received after a position.
+    /// Returns what the readers of the feed on the running replicas have received after a position; nothing without a feed.
     pub(crate) fn feed_transcripts(&self, after: i64) -> Vec<FeedTranscript> {
+        if self.is_sharded() {
+            return Vec::new();
+        }
         self.running.iter().flatten().map(|running| running.feed.lock().unwrap().after(after)).collect()
     }
 
@@ -102,7 +124,7 @@ impl ReplicaPair {
         if self.running[replica.index()].is_some() {
             return;
         }
-        let settings = settings(&self.proxy(replica).url());
+        let settings = settings(&self.proxy(replica).url(), self.is_sharded());
         let (ready, started) = oneshot::channel();
         let (kill, killed) = oneshot::channel::<()>();
         let (end, ended) = oneshot::channel();
@@ -111,7 +133,8 @@ impl ReplicaPair {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let handle = runtime.handle().clone();
             let serving = app::serve(settings, false, async |address, api| {
-                let parts = (address.to_string(), handle, api.logs.first().clone(), stat);
+                let outbox = Arc::clone(&api.shards.first().outbox);
+                let parts = (address.to_string(), handle, api.logs.first().clone(), outbox, stat);
                 drop(ready.send(parts));
             });
             runtime.block_on(async {
@@ -123,12 +146,15 @@ impl ReplicaPair {
             drop(runtime);
             let _ = end.send(());
         });
-        let (base, runtime, log, stat) = started.await.expect("the replica starts");
+        let (base, runtime, log, outbox, stat) = started.await.expect("the replica starts");
         let stat = stat.map(|own| own.join("stat"));
         // While the feed is read, batches assign its positions themselves.
         let feed = Arc::<Mutex<FeedTranscript>>::default();
-        runtime.spawn(read_feed(log.clone(), Arc::clone(&feed)));
-        self.running[replica.index()] = Some(Running { base, runtime, log, feed, kill, ended, stat, lease: None });
+        if !self.is_sharded() {
+            runtime.spawn(read_feed(log.clone(), Arc::clone(&feed)));
+        }
+        self.running[replica.index()] =
+            Some(Running { base, runtime, log, outbox, feed, kill, ended, stat, lease: None });
     }
 
     /// Finds the leases. The lease of a replica that has just started is the one that does not belong to the other replica.
@@ -160,6 +186,7 @@ impl ReplicaPair {
     /// Runs the fallback poll of a replica.
     pub(crate) async fn poll_now(&self, replica: Replica) -> bool {
         let Some(running) = &self.running[replica.index()] else { return true };
+        running.outbox.wake();
         let ShardLog { hub, store } = running.log.clone();
         running.runtime.spawn(async move { hub.check(&store).await.is_ok() }).await.unwrap_or(false)
     }
@@ -205,7 +232,7 @@ impl Drop for ReplicaPair {
 }
 
 /// Returns settings under which nothing runs periodically within a run, and nothing times out.
-fn settings(database: &str) -> Settings {
+fn settings(database: &str, is_sharded: bool) -> Settings {
     let arguments = [
         ("--database-url", database),
         ("--listen", "127.0.0.1:0"),
@@ -216,6 +243,7 @@ fn settings(database: &str) -> Settings {
         ("--retention-period", "1d"),
         ("--presence-grace", "30s"),
         ("--heartbeat", "60s"),
+        ("--feed", if is_sharded { "off" } else { "on" }),
     ];
     let arguments = arguments.iter().flat_map(|(name, value)| [*name, *value]);
     Arguments::parse_from(std::iter::once("ridewire").chain(arguments)).settings

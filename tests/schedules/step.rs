@@ -45,7 +45,7 @@ impl Actor {
     /// The actors that open streams.
     pub(crate) const READERS: [Self; 4] = [Self::Rider, Self::FirstDriver, Self::SecondDriver, Self::Support];
 
-    const ALL: [(Self, &'static str); 5] = [
+    pub(crate) const ALL: [(Self, &'static str); 5] = [
         (Self::Rider, "rider"),
         (Self::FirstDriver, "old"),
         (Self::SecondDriver, "new"),
