@@ -155,6 +155,8 @@ impl StoreError {
                 matches!(&state.code().get(..2), Some("53" | "55" | "40" | "58"))
                     || *state == SqlState::READ_ONLY_SQL_TRANSACTION
                     || *state == SqlState::QUERY_CANCELED
+                    // The schema is being restored, or was moved.
+                    || *state == SqlState::UNDEFINED_TABLE
                     || *state == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
             })
     }

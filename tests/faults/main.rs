@@ -29,6 +29,7 @@ mod proxy;
 mod races;
 mod scale;
 mod senders;
+mod shard_move;
 mod shards;
 mod soak;
 mod soak_feed;

@@ -254,6 +254,11 @@ impl Database {
         self.dropped.as_ref().map(|(name, _)| name.as_str()).expect("a database in the shared cluster")
     }
 
+    /// Returns the directory of the database's cluster and of the logs of its servers.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Returns the log of Postgres.
     pub fn postgres_log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.directory.join("postgres.log")).expect("its log")).into_owned()

@@ -62,7 +62,7 @@ pub use receiver::{Received, Receiver, Reply, assert_in_order, tls_for_localhost
 pub use response::Response;
 pub use server::{SECRET, Server, program, ridewire};
 pub use sse::{Item, Parser};
-pub use standby::Standby;
+pub use standby::{Standby, postgres_programs};
 pub use stream::{Event, Stream};
 pub use tls_postgres::TlsPostgres;
 pub use user::{Role, User, data_types, raw_token};

@@ -74,7 +74,7 @@ impl Standby {
 }
 
 /// Returns the directory of the PostgreSQL programs of a running server.
-pub(super) async fn postgres_programs(database: &Database) -> PathBuf {
+pub async fn postgres_programs(database: &Database) -> PathBuf {
     let row = database.client().await.query_one("select setting from pg_config where name = 'BINDIR'", &[]).await;
     PathBuf::from(row.expect("a superuser").get::<_, &str>(0))
 }
