@@ -112,7 +112,10 @@ impl OutboxSender {
             let sending = self.progress.borrow().shards.get(&to).map_or(0, |(sending, _)| *sending);
             let sent = match store.outbox(to, PART).await {
                 Ok(rows) if rows.is_empty() => {
-                    self.progress.send_modify(|progress| progress.shards.entry(to).or_default().1 = sending);
+                    self.progress.send_modify(|progress| {
+                        let (_, sent) = progress.shards.entry(to).or_default();
+                        *sent = sending.max(*sent);
+                    });
                     return;
                 }
                 Ok(rows) => send(from, store, writer, rows, read_at).await,
