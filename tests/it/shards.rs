@@ -180,6 +180,29 @@ async fn a_replaced_driver_of_another_shard_loses_the_ride() {
     }
 }
 
+/// A failover without a synchronous standby, or a restored backup, may lose the last ids of a shard's outbox. Other shards have applied
+/// them, and do not skip the rows that follow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn updates_arrive_although_a_database_has_lost_the_last_ids_of_its_outbox() {
+    let database = Database::with_shards(SHARDS).await;
+    let server = Server::start(&database).await;
+    let rides = rides();
+    let mut stream = live(&server.driver("driver_1")).await;
+    for ride in &rides {
+        server.service().put_ride(ride, "rider_1", Some("driver_1")).await.expect(201);
+    }
+    one_of_each(&mut stream, "ride:assigned", &rides).await;
+    let client = database.client().await;
+    for schema in ["public", "public_shard_1", "public_shard_2", "public_shard_3"] {
+        client.execute(&format!("select setval('{schema}.outbox_id_seq', 1)"), &[]).await.unwrap();
+    }
+    for ride in &rides {
+        server.service().put_ride(ride, "rider_1", Some("driver_2")).await.expect(200);
+    }
+    one_of_each(&mut stream, "ride:closed", &rides).await;
+    until_listed(&server.driver("driver_1"), "", &[]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notice_and_an_erasure_reach_all_shards() {
     let database = Database::with_shards(SHARDS).await;
