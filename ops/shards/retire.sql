@@ -5,10 +5,9 @@
 \set ON_ERROR_STOP on
 select format('alter schema %I rename to %I', :'schema', :'schema' || '_moved')
 \gexec
--- Prepared statements would still find the tables. The servers open other connections at once.
+-- Prepared statements would still find the tables. The servers open other connections at once, also those to other shards here.
 select count(pg_terminate_backend(pid)) as closed
 from pg_stat_activity
 where datname = current_database()
   and backend_type = 'client backend'
-  and pid <> pg_backend_pid()
-  and usename in (select pg_get_userbyid(nspowner) from pg_namespace where nspname = :'schema' || '_moved');
+  and pid <> pg_backend_pid();

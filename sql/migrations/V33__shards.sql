@@ -35,20 +35,22 @@ create table outbox (
 create index outbox_by_shard on outbox (shard, id);
 
 -- The rides in other shards of this shard's users, as their shards have reported. `last_id` is the last row of the outbox that was applied:
--- a row that arrives twice is applied once.
+-- a row that arrives twice is applied once. For this, the entry of a deleted ride stays for a day. It is not listed: it has an `until_seq`.
 create table remote_rides (
-    user_id   text collate "C" not null,
-    ride_id   text collate "C" not null,
-    last_id   bigint           not null,
-    from_seq  bigint           not null,
-    until_seq bigint,
-    joined_at timestamptz      not null,
-    status    text             not null,
-    is_ended  boolean          not null,
-    is_over   boolean          not null,
-    is_read   boolean          not null,
+    user_id    text collate "C" not null,
+    ride_id    text collate "C" not null,
+    last_id    bigint           not null,
+    from_seq   bigint           not null,
+    until_seq  bigint,
+    joined_at  timestamptz      not null,
+    status     text             not null,
+    is_ended   boolean          not null,
+    is_over    boolean          not null,
+    is_read    boolean          not null,
+    deleted_at timestamptz,
     primary key (user_id, ride_id)
 );
+create index remote_rides_deleted on remote_rides (deleted_at) where deleted_at is not null;
 create index remote_rides_by_user on remote_rides (user_id, joined_at desc, ride_id desc) where until_seq is null;
 create index remote_rides_open on remote_rides (user_id, is_ended, joined_at desc, ride_id desc) where until_seq is null and not is_over;
 create index remote_rides_unread on remote_rides (user_id, ride_id) where until_seq is null and (is_over and is_read) is not true;

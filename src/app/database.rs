@@ -146,13 +146,16 @@ async fn open_shards(
 
 /// Parses the databases of shards that are not in the database of the first one.
 fn other_databases(settings: &PostgresSettings) -> Result<BTreeMap<ShardId, Address>, AppError> {
-    let parse = |database: &ShardDatabase| {
-        let shard = ShardId::new(database.shard).ok_or_else(|| {
+    let mut databases = BTreeMap::new();
+    for ShardDatabase { shard, url } in &settings.shard_databases {
+        let id = ShardId::new(*shard).ok_or_else(|| {
             AppError::Setting(format!("{SHARDS_SETTING}: a shard has a number from 1 to {}", ShardMap::MAX - 1))
         })?;
-        Ok((shard, postgres(&database.url, SHARDS_SETTING)?))
-    };
-    settings.shard_databases.iter().map(parse).collect()
+        if databases.insert(id, postgres(url, SHARDS_SETTING)?).is_some() {
+            return Err(AppError::Setting(format!("{SHARDS_SETTING}: shard {shard} is named twice")));
+        }
+    }
+    Ok(databases)
 }
 
 /// Parses both addresses: the one for queries, and the one for LISTEN with the name of its setting.

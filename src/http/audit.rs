@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use salvo::oapi::endpoint;
 use salvo::{Request, Writer as _};
 use serde::Serialize;
@@ -28,7 +29,7 @@ pub(super) async fn erase(api: &Api, user: &UserId) -> Result<(), StoreError> {
     api.audit.flush(&api.shards.first().store).await?;
     // After this time the entries of all replicas are written, except those of a replica that cannot write.
     sleep(WRITE_DELAY).await;
-    api.shards.first().store.erase_records(user).await
+    try_join_all(api.shards.iter().map(|shard| shard.store.erase_records(user))).await.map(drop)
 }
 
 #[derive(Serialize)]

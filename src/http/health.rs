@@ -12,6 +12,7 @@ use super::body::Json;
 use super::context::Api;
 use super::schema;
 use crate::domain::Error;
+use crate::realtime::ListenerState;
 
 #[derive(Serialize)]
 struct Ready {
@@ -44,7 +45,8 @@ pub(super) async fn get_readiness(depot: &mut Depot, res: &mut Response) -> Resu
     let database = checked.iter().any(Result::is_ok);
     let writable = checked.into_iter().any(|checked| checked.unwrap_or(false));
     let keys = api.verifier.has_keys();
-    let listen = api.shards.first().listener.state().as_str();
+    let listeners = api.shards.iter().map(|shard| shard.listener.state());
+    let listen = listeners.fold(ListenerState::Off, ListenerState::worse).as_str();
     if !writable || !keys || api.admission.is_draining() {
         return Err(ApiError::NotReady(NotReady { database, writable, keys, listen }));
     }

@@ -55,24 +55,20 @@ pub(super) async fn erase_user(session: Session, user: UserPath, res: &mut Respo
     require_service(&session.caller)?;
     let UserPath(user) = user;
     let (api, writers) = (&session.api, session.writers());
-    let erasing = api
-        .shards
-        .iter()
-        .map(|shard| erase_in_shard(shard, writers.get(shard.id), &session.caller, &user, api.relay.is_some()));
+    let erasing = api.shards.iter().map(|shard| erase_in_rides(shard, writers.get(shard.id), &session.caller, &user));
     let messages = try_join_all(erasing).await?.into_iter().sum();
+    if api.shards.map().count() > 1 {
+        // What is on the way to users of other shards is erased on their topics.
+        try_join_all(api.shards.iter().map(|shard| shard.store.wait_until_outbox_is_sent())).await?;
+    }
+    try_join_all(api.shards.iter().map(|shard| erase_topics(shard, &user, api.relay.is_some()))).await?;
     audit::erase(api, &user).await?;
     Json::<schema::Erased>::ok(&Erased { user_id: &user, messages })?.render(res);
     Ok(())
 }
 
-/// Erases a user from one shard. Returns the number of erased messages.
-async fn erase_in_shard(
-    shard: &Shard,
-    writer: &Writer,
-    caller: &Caller,
-    user: &UserId,
-    has_feed: bool,
-) -> Result<usize, ApiError> {
+/// Erases a user from the rides of one shard. Returns the number of erased messages.
+async fn erase_in_rides(shard: &Shard, writer: &Writer, caller: &Caller, user: &UserId) -> Result<usize, ApiError> {
     let (mut after, mut messages) = (None, 0);
     loop {
         let page = shard.store.messages_of_sender(user, after.as_ref(), BATCH_SIZE).await?;
@@ -86,14 +82,19 @@ async fn erase_in_shard(
     }
     erase_reactions(&shard.store, writer, user).await?;
     while shard.store.erase_event_text(user, BATCH_SIZE).await? > 0 {}
+    Ok(messages)
+}
+
+/// Erases a user from the topics of all users of one shard, and then from the memory of this replica.
+async fn erase_topics(shard: &Shard, user: &UserId, has_feed: bool) -> Result<(), ApiError> {
+    while shard.store.erase_event_text(user, BATCH_SIZE).await? > 0 {}
     let driver = shard.store.erase_topic(user).await?;
     let erasures = shard.store.erase_from_feed(user, has_feed).await?;
     // The database has no content of the user any more. Next, this replica evicts it from memory, and the others are notified.
     driver.into_iter().for_each(|update| shard.publish(update));
     shard.hub.hint([(Topic::users(), erasures)]);
     shard.notifier.notify_heads([(Topic::users(), erasures)].into());
-    shard.hub.check(&shard.store).await?;
-    Ok(messages)
+    Ok(shard.hub.check(&shard.store).await?)
 }
 
 /// Removes all reactions of a user, page by page, until a page is empty. It thereby also finds reactions that are added

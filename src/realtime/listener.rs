@@ -48,6 +48,17 @@ impl ListenerState {
     /// All states.
     pub const ALL: [Self; 4] = [Self::Off, Self::Connecting, Self::Listening, Self::Deaf];
 
+    /// Returns the less healthy one of two states.
+    pub fn worse(self, other: Self) -> Self {
+        let severity = |state: &Self| match state {
+            Self::Off => 0,
+            Self::Listening => 1,
+            Self::Connecting => 2,
+            Self::Deaf => 3,
+        };
+        std::cmp::max_by_key(self, other, severity)
+    }
+
     /// Returns the state's name.
     pub fn as_str(self) -> &'static str {
         match self {

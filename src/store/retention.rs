@@ -71,7 +71,7 @@ async fn trim(session: &Session, retention: Retention) -> Result<u64, StoreError
     let is_acquired = rows.first().map_or(Ok(false), |row| row.try_get("is_acquired"))?;
     let mut deleted = 0;
     if is_acquired {
-        let steps: [(&str, Params<'_>); 16] = [
+        let steps: [(&str, Params<'_>); 17] = [
             (sql::EVENTS_TRIM, &[&logs, &PAGE]),
             (sql::RIDES_MARK_TRIMMED, &[&logs]),
             (sql::EVENTS_TRIM_USERS, &[&logs, &PAGE]),
@@ -88,6 +88,7 @@ async fn trim(session: &Session, retention: Retention) -> Result<u64, StoreError
             (sql::PUSH_SUBSCRIPTIONS_TRIM, &[&PAGE]),
             (sql::HANDOVERS_TRIM, &[&handovers, &PAGE]),
             (sql::AUDIT_TRIM, &[&audit, &PAGE]),
+            (sql::REMOTE_RIDES_TRIM, &[&PAGE]),
         ];
         for (statement, params) in steps {
             deleted += session.execute(statement, params).await?;

@@ -19,10 +19,8 @@ pub enum ShardError {
     /// Another number of shards was created.
     #[error("the deployment has {0} shards; their number never changes")]
     OtherCount(u16),
-    /// The deployment has one shard and data.
-    #[error(
-        "the deployment has data in one shard; the number of shards is chosen when a deployment is created, in an empty schema"
-    )]
+    /// A schema has data already.
+    #[error("a schema has data already; the number of shards is chosen when a deployment is created, in empty schemas")]
     InUse,
     /// The address leads to another shard, or to another deployment.
     #[error("the schema is {found}, not shard {expected} of this deployment")]
@@ -116,6 +114,8 @@ impl Shards {
         migrate(&address).await?;
         let expected = self.identity_of(shard)?;
         let record = async |client: &Client| match identity(client).await? {
+            // A shard of another deployment, which uses it.
+            Some(_) if usage(client).await?.0 => Err(ShardError::InUse),
             Some(found) if (found.number, found.count) == (expected.number, expected.count) => Ok(found.deployment),
             Some(found) => Err(found.mismatch(shard)),
             None => put(client, expected).await.map(|()| expected.deployment),

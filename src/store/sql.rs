@@ -131,6 +131,7 @@ statements! {
     REMOTE_RIDES_LAST_IDS = "remote_rides/last_ids.sql";
     REMOTE_RIDES_LOCK_SOURCES = "remote_rides/lock_sources.sql";
     REMOTE_RIDES_PUT = "remote_rides/put.sql";
+    REMOTE_RIDES_TRIM = "remote_rides/trim.sql";
     REMOTE_RIDES_UNREAD = "remote_rides/unread.sql";
     RETENTION_LAG = "retention/lag.sql";
     RETENTION_LOCK = "retention/lock.sql";

@@ -51,6 +51,8 @@ pub struct BatchState {
     pub(super) changes: Changes,
     /// The positions on the feed that the batch's transaction has assigned.
     pub(super) relayed: Option<Relayed>,
+    /// Whether the transaction may have added rows to the outbox.
+    pub(super) has_outbox_rows: bool,
 }
 
 /// The changes that a batch stores.
@@ -117,6 +119,7 @@ impl BatchState {
             trace: None,
             changes: Changes::default(),
             relayed: None,
+            has_outbox_rows: false,
         }
     }
 
@@ -314,8 +317,8 @@ impl BatchState {
 
     /// Removes and returns the stored events.
     pub(super) fn take_events(&mut self) -> StoredEvents {
-        let has_outbox_rows = !self.reported_rides().is_empty();
-        StoredEvents { events: std::mem::take(&mut self.changes.events), relayed: self.relayed.take(), has_outbox_rows }
+        let (events, has_outbox_rows) = (std::mem::take(&mut self.changes.events), self.has_outbox_rows);
+        StoredEvents { events, relayed: self.relayed.take(), has_outbox_rows }
     }
 
     /// Removes the rides, and returns those that may be cached, each with the batch that wrote the last event of its log.

@@ -111,20 +111,26 @@ impl OutboxSender {
             let read_at = Instant::now();
             let sending = self.progress.borrow().shards.get(&to).map_or(0, |(sending, _)| *sending);
             let sent = match store.outbox(to, PART).await {
-                Ok(rows) if rows.is_empty() => {
+                Ok(rows) => {
+                    let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < PART);
+                    send(from, store, writer, rows, read_at).await.map(|()| is_last)
+                }
+                Err(error) => Err(Error::from(&error)),
+            };
+            match sent {
+                Ok(false) => {}
+                Ok(true) => {
                     self.progress.send_modify(|progress| {
                         let (_, sent) = progress.shards.entry(to).or_default();
                         *sent = sending.max(*sent);
                     });
                     return;
                 }
-                Ok(rows) => send(from, store, writer, rows, read_at).await,
-                Err(error) => Err(Error::from(&error)),
-            };
-            if let Err(error) = sent {
-                // Another replica may send the same rows at the moment, or the shard is not available.
-                tracing::debug!(%error, from = from.number(), to = to.number(), "outbox rows not sent, retrying");
-                sleep(Duration::from_millis(fastrand::u64(PAUSE_MS))).await;
+                Err(error) => {
+                    // Another replica may send the same rows at the moment, or the shard is not available.
+                    tracing::debug!(%error, from = from.number(), to = to.number(), "outbox rows not sent, retrying");
+                    sleep(Duration::from_millis(fastrand::u64(PAUSE_MS))).await;
+                }
             }
         }
     }
@@ -141,6 +147,9 @@ async fn send(
     // After a long pause of this process, another replica may have sent these rows long ago, and their rides may be deleted.
     if read_at.elapsed() > store.timeout() {
         return Err(Error::Unavailable);
+    }
+    if rows.is_empty() {
+        return Ok(());
     }
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     writer.submit(ReceiveRows { from, rows }).await?;

@@ -143,6 +143,7 @@ impl BatchTransaction {
         config: &WriterConfig,
         mut state: BatchState,
     ) -> Result<(Stored, BatchState), CommitError> {
+        state.has_outbox_rows = !state.reported_rides().is_empty();
         let hints = if config.notifier.is_on() { state.hints() } else { Hints::default() };
         // Under load, one NOTIFY for several commits saves more than it delays.
         let (at_once, later) = match hints.heads.len() < COMBINE_FROM && self.session.may_pipeline() {

@@ -271,9 +271,19 @@ async fn the_number_of_shards_is_chosen_once_and_each_address_is_checked() {
     let (is_accepted, log) = migrate(&database, &[], &[("DATABASE_URL", &second)]).await;
     assert!(!is_accepted && log.contains("shard 1 of 2") && log.contains("not shard 0"), "{log}");
 
+    // A shard that another deployment uses is not taken over.
+    let live = Database::with_shards(2).await;
+    let server = Server::start(&live).await;
+    for ride in rides() {
+        server.service().put_ride(&ride, "rider_1", None).await.expect(201);
+    }
+    let (taken, fresh) = (elsewhere(1, &live), Database::create().await);
+    let (is_accepted, log) = migrate(&fresh, &["--shards", "2"], &[("RIDEWIRE_SHARD_DATABASES", &taken)]).await;
+    assert!(!is_accepted && log.contains("a schema has data already"), "{log}");
+
     // A deployment with data keeps its one shard.
     let used = Database::create().await;
     Server::start(&used).await.open_ride("ride_1").await;
     let (is_accepted, log) = migrate(&used, &["--shards", "2"], &[]).await;
-    assert!(!is_accepted && log.contains("the deployment has data in one shard"), "{log}");
+    assert!(!is_accepted && log.contains("a schema has data already"), "{log}");
 }

@@ -18,7 +18,7 @@ pub(in crate::http) struct ShardValues {
     pub(in crate::http) pool: PoolStatus,
     /// The fraction of the Postgres notification queue that is in use: the highest. `None` where any Postgres does not respond.
     pub(in crate::http) notify_queue: Option<f64>,
-    /// The age of the oldest row of the outbox in seconds: the highest. `NaN` where any Postgres does not respond.
+    /// The age of the oldest row of the outbox in seconds: the highest. `NaN` where Postgres does not respond.
     pub(in crate::http) outbox_lag: f64,
     /// For each [kind](Retention::KINDS) of data, how long its oldest is overdue for deletion, in seconds: the longest.
     pub(in crate::http) retention_lags: Option<[f64; Retention::KINDS.len()]>,
@@ -48,7 +48,7 @@ impl ShardValues {
             (one, other) => one.or(other),
         };
         Self {
-            listener_state: std::cmp::max_by_key(self.listener_state, other.listener_state, severity),
+            listener_state: self.listener_state.worse(other.listener_state),
             listener_lag: self.listener_lag.max(other.listener_lag),
             notifications: ReceivedNotifications {
                 count: self.notifications.count + other.notifications.count,
@@ -60,19 +60,10 @@ impl ShardValues {
                 waiting: self.pool.waiting + other.pool.waiting,
             },
             notify_queue: self.notify_queue.zip(other.notify_queue).map(|(one, other)| max(one, other)),
-            outbox_lag: max(self.outbox_lag, other.outbox_lag),
+            // Updates wait above all while a shard does not respond.
+            outbox_lag: self.outbox_lag.max(other.outbox_lag),
             retention_lags: lags,
         }
-    }
-}
-
-/// Returns how far a state is from `Listening`.
-fn severity(state: &ListenerState) -> u8 {
-    match state {
-        ListenerState::Off => 0,
-        ListenerState::Listening => 1,
-        ListenerState::Connecting => 2,
-        ListenerState::Deaf => 3,
     }
 }
 
@@ -102,6 +93,6 @@ mod tests {
         assert_eq!(all.retention_lags, Some([1.0, 9.0, 0.0, 0.0]));
         let all = ShardValues::combined(vec![shard(Deaf, None, f64::NAN), shard(Listening, Some(0.1), 2.0)]);
         assert_eq!((all.listener_state, all.notify_queue), (Deaf, None));
-        assert!(all.outbox_lag.is_nan());
+        assert!((all.outbox_lag - 2.0).abs() < f64::EPSILON, "{}", all.outbox_lag);
     }
 }

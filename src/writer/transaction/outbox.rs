@@ -56,12 +56,17 @@ pub(super) async fn put_remote_rides(session: &Session, state: &BatchState) -> R
     execute(session, sql::REMOTE_RIDES_PUT, &rows.collect::<RemoteRideRows<'_>>(), &[]).await
 }
 
-/// Deletes the entries of rides that their shards have deleted.
+/// Marks the entries of rides that their shards have deleted.
 pub(super) async fn delete_remote_rides(session: &Session, state: &BatchState) -> Result<u64, StoreError> {
     let deleted = state.changes.remote_rides.iter().filter(|(_, (_, entry))| entry.is_none());
-    let (users, rides): (Vec<_>, Vec<_>) = deleted.map(|((user, ride), _)| (user.as_str(), ride.as_str())).unzip();
+    let (mut users, mut rides, mut last_ids) = (Vec::new(), Vec::new(), Vec::new());
+    for ((user, ride), (last_id, _)) in deleted {
+        users.push(user.as_str());
+        rides.push(ride.as_str());
+        last_ids.push(*last_id);
+    }
     if users.is_empty() {
         return Ok(0);
     }
-    session.execute(sql::REMOTE_RIDES_DELETE, &[&users, &rides]).await
+    session.execute(sql::REMOTE_RIDES_DELETE, &[&users, &rides, &last_ids]).await
 }
