@@ -204,6 +204,32 @@ async fn updates_arrive_although_a_database_has_lost_the_last_ids_of_its_outbox(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ride_that_retention_has_deleted_leaves_the_lists_and_can_be_created_again() {
+    let database = Database::with_shards(SHARDS).await;
+    let settings = [
+        ("RIDEWIRE_CHAT_GRACE", "0s"),
+        ("RIDEWIRE_LOG_RETENTION", "1s"),
+        ("RIDEWIRE_MESSAGE_RETENTION", "1s"),
+        ("RIDEWIRE_RETENTION_PERIOD", "1s"),
+    ];
+    let server = Server::start_with(&database, &settings).await;
+    let (rides, rider) = (rides(), server.rider("rider_1"));
+    for ride in &rides {
+        server.service().put_ride(ride, "rider_1", Some("driver_1")).await.expect(201);
+        rider.send(ride, "Hello").await;
+        rider.post_empty(&format!("rides/{ride}/cancel")).await.expect(200);
+    }
+    until_listed(&rider, "", &[]).await;
+    until_listed(&server.support(), "", &[]).await;
+    let mut stream = live(&rider).await;
+    for ride in &rides {
+        server.service().put_ride(ride, "rider_1", Some("driver_2")).await.expect(201);
+    }
+    one_of_each(&mut stream, "ride:assigned", &rides).await;
+    until_listed(&rider, "", &rides.iter().rev().map(String::as_str).collect::<Vec<_>>()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notice_and_an_erasure_reach_all_shards() {
     let database = Database::with_shards(SHARDS).await;
     let server = Server::start(&database).await;
