@@ -4,7 +4,6 @@
 //! table. So the path of a message has no additional statement, and a replica writes at most 4,096 rows a second. Handovers beyond that
 //! are counted, but not recorded. If a replica is killed, its unwritten handovers are lost.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
-use crate::domain::{RideId, Seq, Sharded, Time, UserId};
+use crate::domain::{RideId, Seq, ShardMap, Sharded, Time, UserId};
 use crate::store::{Handover, Store, StoreError};
 
 /// The maximum number of handovers between two writes.
@@ -94,10 +93,7 @@ impl HandoverRecorder {
     /// to record.
     pub async fn flush(&self, stores: &Sharded<Arc<Store>>) -> Result<(), StoreError> {
         let buffered = std::mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut by_shard = BTreeMap::<_, Vec<Handover>>::new();
-        for handover in buffered {
-            by_shard.entry(stores.map().of_ride(&handover.ride)).or_default().push(handover);
-        }
+        let by_shard = ShardMap::group(buffered, |handover| stores.map().of_ride(&handover.ride));
         let writing = by_shard.into_iter().map(async |(shard, handovers)| {
             let store = stores.get(shard);
             let written = store.put_handovers(store.origin.id(), &handovers).await;

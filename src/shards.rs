@@ -4,13 +4,13 @@
 //! - A batch, and so a lock and a commit, concerns one shard.
 //! - Each shard has its own connections, writer, hub and listener. If the database of one shard fails, the others go on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
-use crate::domain::{Caller, RideId, RideListCursor, RideSnapshot, ShardId, Sharded, StateUpdate, UserId};
+use crate::domain::{Caller, RideId, RideListCursor, RideSnapshot, ShardId, ShardMap, Sharded, StateUpdate, UserId};
 use crate::realtime::{Hub, Listener, PresenceTracker};
 use crate::store::{RideList, Store, StoreError, StoredRide, UnreadRide};
 use crate::writer::outbox::OutboxSender;
@@ -102,10 +102,7 @@ impl Sharded<Shard> {
 
     /// Returns these rides as `reader` sees them, in no order, without rides that no longer exist.
     pub async fn inbox(&self, reader: &Caller, rides: &[RideListCursor]) -> Result<Vec<StoredRide>, StoreError> {
-        let mut by_shard = BTreeMap::<_, Vec<RideListCursor>>::new();
-        for cursor in rides {
-            by_shard.entry(self.map().of_ride(&cursor.ride)).or_default().push(cursor.clone());
-        }
+        let by_shard = ShardMap::group(rides.iter().cloned(), |cursor| self.map().of_ride(&cursor.ride));
         let reading = by_shard.iter().map(|(shard, rides)| self.get(*shard).store.inbox(reader, rides));
         Ok(try_join_all(reading).await?.into_iter().flatten().collect())
     }

@@ -1,6 +1,6 @@
 -- Returns the open rides of a user, those that have not ended first, then the newest first. Each has the first seq of the user's
--- access and its head, except for the head of a ride in another shard. Every row also has the head and the beginning of the user's own topic in the same snapshot. A user's topic
--- that does not exist yet will begin after all erased ones (the counter `users`).
+-- access and its head, except for the head of a ride in another shard. Every row also has the head and the beginning of the user's
+-- own topic in the same snapshot. A user's topic that does not exist yet will begin after all erased ones (the counter `users`).
 select coalesce(own.last_seq, erased.last_seq, 0) as last_seq,
        coalesce(own.begins_after, erased.last_seq, 0) as begins_after,
        open.ride_id,

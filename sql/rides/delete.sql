@@ -1,6 +1,7 @@
 -- Deletes rides without messages, and everything that is left of them. Their topics are locked first, as in every other statement
 -- that writes to them. A topic that another transaction has locked is left to the next run. The rides are locked too, so their
--- conditions are checked against the newest row, and a ride that was reopened meanwhile is not deleted. The lists of users of other shards lose the rides, too.
+-- conditions are checked against the newest row, and a ride that was reopened meanwhile is not deleted. The lists of users of other
+-- shards lose the rides, too.
 with expired as materialized (select ride_id
                               from rides
                               where log_is_trimmed

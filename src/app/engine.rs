@@ -53,7 +53,9 @@ impl Engine {
         });
         let shards = shards.await?;
         let Shared { metrics, revocations, pool_wait, .. } = shared;
-        Ok((Self { metrics, revocations, pool_wait, shards }, tokio::spawn(until_all_end(writers))))
+        // A panic of one of them is a panic of this task.
+        let writers = tokio::spawn(async move { drop(writers.join_all().await) });
+        Ok((Self { metrics, revocations, pool_wait, shards }, writers))
     }
 
     /// Returns the parts of the first shard.
@@ -106,16 +108,5 @@ fn connections_per_shard(connections: usize, shards: ShardMap) -> usize {
     match usize::from(shards.count()) {
         1 => connections,
         shards => connections.div_ceil(shards).max(MIN_CONNECTIONS),
-    }
-}
-
-/// Waits until all tasks have ended. A panic of one of them is a panic of this one.
-async fn until_all_end(mut tasks: JoinSet<()>) {
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended
-            && let Ok(panic) = error.try_into_panic()
-        {
-            std::panic::resume_unwind(panic);
-        }
     }
 }

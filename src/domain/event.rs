@@ -66,11 +66,6 @@ impl Topic {
         self.0.strip_prefix("ride/")
     }
 
-    /// Returns the user's id, where this is the topic of a user.
-    pub fn user_id(&self) -> Option<&str> {
-        self.0.strip_prefix("user/")
-    }
-
     /// Returns whether the topic has latest-only values: a location and presence, or the availability of drivers.
     pub fn has_values(&self) -> bool {
         self.ride_id().is_some() || &*self.0 == "drivers"

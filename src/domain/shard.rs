@@ -4,9 +4,11 @@
 //! list of rides belong to the shard that the user's id selects. What belongs to neither is in the first shard. The number of shards
 //! of a deployment never changes, so neither does the shard of an id.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
-use super::{MessageId, RideId, Topic, UserId};
+use super::{MessageId, RideId, UserId};
 
 /// The number of a shard, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,9 +67,13 @@ impl ShardMap {
         self.of_id(user.as_str())
     }
 
-    /// Returns the shard of a topic.
-    pub fn of_topic(self, topic: &Topic) -> ShardId {
-        topic.ride_id().or(topic.user_id()).map_or(ShardId::FIRST, |id| self.of_id(id))
+    /// Groups items by their shard.
+    pub fn group<T>(items: impl IntoIterator<Item = T>, shard: impl Fn(&T) -> ShardId) -> BTreeMap<ShardId, Vec<T>> {
+        let mut groups = BTreeMap::<_, Vec<T>>::new();
+        for item in items {
+            groups.entry(shard(&item)).or_default().push(item);
+        }
+        groups
     }
 
     /// Returns the shard that the id of a message names. An id that names none counts as one of the first shard, which has no such
@@ -168,11 +174,6 @@ impl<T> Sharded<T> {
         self.get(self.map.of_user(user))
     }
 
-    /// Returns the value of a topic's shard.
-    pub fn of_topic(&self, topic: &Topic) -> &T {
-        self.get(self.map.of_topic(topic))
-    }
-
     /// Returns the value of the shard that the id of a message names.
     pub fn of_message(&self, id: MessageId) -> &T {
         self.get(self.map.of_message(id))
@@ -228,13 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn each_topic_has_one_shard() {
+    fn a_value_is_found_by_the_id_of_a_ride_or_a_user() {
         let (map, ride, user) = (map(64), RideId::parse("a").unwrap(), UserId::parse("b").unwrap());
-        assert_eq!(map.of_topic(&Topic::ride(&ride)), map.of_ride(&ride));
-        assert_eq!(map.of_topic(&Topic::user(&user)), map.of_user(&user));
-        assert_eq!(map.of_topic(&Topic::drivers()), ShardId::FIRST);
         let sharded = Sharded::new(map, ShardId::number);
         assert_eq!(*sharded.of_ride(&ride), map.of_ride(&ride).number());
+        assert_eq!(*sharded.of_user(&user), map.of_user(&user).number());
+        assert_eq!(*sharded.first(), 0);
         assert!(sharded.iter().copied().eq(0..64));
+        let groups = ShardMap::group(0..4, |number| ShardId(number % 2));
+        assert_eq!(groups, [(ShardId(0), vec![0, 2]), (ShardId(1), vec![1, 3])].into());
     }
 }

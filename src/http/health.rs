@@ -32,7 +32,8 @@ pub(super) async fn get_health(res: &mut Response) {
 
 /// Readiness probe
 ///
-/// The server is ready when Postgres accepts writes (of one shard at least), a key to verify tokens is loaded, and the server is not stopping.
+/// The server is ready when Postgres accepts writes (of one shard at least), a key to verify tokens is loaded, and the server is
+/// not stopping.
 /// `listen` is the state of the connection that receives notifications from other replicas. It does not affect readiness,
 /// because the fallback poll finds the same changes.
 #[endpoint(tags("operations"), operation_id = "getReadiness", responses(

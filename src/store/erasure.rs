@@ -3,10 +3,9 @@
 //! Each step is idempotent. Replicas drop their in-memory copies when the counter in the row `users` of `topics` has
 //! grown, so the last step increments it.
 
-use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 
-use super::feed::RELAY_POLL_INTERVAL;
+use super::feed::RELAY_QUEUE;
 use super::pool::{Session, Store};
 use super::presence::finish_transaction;
 use super::rows::{LogPosition, driver_update, message_position_from_row, user_id};
@@ -58,28 +57,11 @@ impl Store {
     /// Later events belong to a later topic of the same name.
     pub async fn erase_from_feed(&self, user: &UserId, has_feed: bool) -> Result<Seq, StoreError> {
         if has_feed {
-            self.wait_until_relayed().await?;
+            self.wait_until_processed(RELAY_QUEUE, self.timeout()).await?.then_some(()).ok_or(StoreError::Timeout)?;
         }
         let session = self.session().await?;
         let erased = erase_from_feed(&session, user).await;
         finish_transaction(session, erased).await?.try_get("erasures").map_err(StoreError::from)
-    }
-
-    async fn wait_until_relayed(&self) -> Result<(), StoreError> {
-        let rows = self.read(sql::FEED_LAST_UNRELAYED, &[]).await?;
-        let last = rows.first().map(|row| row.try_get::<_, Option<i64>>("id")).transpose()?.flatten();
-        let Some(last) = last else { return Ok(()) };
-        let deadline = Instant::now() + self.timeout();
-        loop {
-            let rows = self.read(sql::FEED_HAS_UNRELAYED, &[&last]).await?;
-            if !rows.first().map_or(Ok(false), |row| row.try_get("has_unrelayed"))? {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(StoreError::Timeout);
-            }
-            sleep(RELAY_POLL_INTERVAL).await;
-        }
     }
 
     /// Returns those of the drivers that have a row in `driver_state`.

@@ -18,8 +18,11 @@ use super::rows::seconds;
 use super::{StoreError, sql};
 use crate::domain::{EventType, MessageId, Seq, Time};
 
-/// The interval at which the relay's progress is polled.
-pub(super) const RELAY_POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// The interval at which the progress of a queue is polled.
+const QUEUE_POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// The statements about the batches that wait for the relay.
+pub(super) const RELAY_QUEUE: [&str; 2] = [sql::FEED_LAST_UNRELAYED, sql::FEED_HAS_UNRELAYED];
 
 /// How many entries are read at once to find the first event that has not expired.
 const EXPIRED_ENTRIES: i64 = 5_000;
@@ -90,18 +93,30 @@ impl Store {
 
     /// Waits until the relay has assigned positions to everything that is committed now, at most for `timeout`.
     pub async fn wait_for_relay(&self, timeout: Duration) -> Result<(), StoreError> {
-        let rows = self.read(sql::FEED_LAST_UNRELAYED, &[]).await?;
+        self.wait_until_processed(RELAY_QUEUE, timeout).await.map(drop)
+    }
+
+    /// Waits until the rows that are in a queue now have left it, or for `timeout`. Returns whether they have. The first statement returns
+    /// the last row as `id`, and the second one whether any row up to an id is still there.
+    pub(super) async fn wait_until_processed(
+        &self,
+        [last, has_rows]: [&'static str; 2],
+        timeout: Duration,
+    ) -> Result<bool, StoreError> {
+        let rows = self.read(last, &[]).await?;
         let last = rows.first().map(|row| row.try_get::<_, Option<i64>>("id")).transpose()?.flatten();
-        let Some(last) = last else { return Ok(()) };
+        let Some(last) = last else { return Ok(true) };
         let deadline = Instant::now() + timeout;
-        while Instant::now() < deadline {
-            let rows = self.read(sql::FEED_HAS_UNRELAYED, &[&last]).await?;
-            if !rows.first().map_or(Ok(false), |row| row.try_get("has_unrelayed"))? {
-                break;
+        loop {
+            let rows = self.read(has_rows, &[&last]).await?;
+            if !rows.first().map_or(Ok(false), |row| row.try_get("has_rows"))? {
+                return Ok(true);
             }
-            sleep(RELAY_POLL_INTERVAL).await;
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            sleep(QUEUE_POLL_INTERVAL).await;
         }
-        Ok(())
     }
 
     /// Returns the number of batches without positions, at most 1,000.

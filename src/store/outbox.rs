@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 
-use super::feed::RELAY_POLL_INTERVAL;
 use super::pool::Store;
 use super::rows::{ride_id, seconds, user_id};
 use super::{StoreError, sql};
@@ -86,20 +84,8 @@ impl Store {
 
     /// Waits until all rows that are in the outbox now have reached their shards.
     pub async fn wait_until_outbox_is_sent(&self) -> Result<(), StoreError> {
-        let rows = self.read(sql::OUTBOX_LAST, &[]).await?;
-        let last = rows.first().map(|row| row.try_get::<_, Option<i64>>("id")).transpose()?.flatten();
-        let Some(last) = last else { return Ok(()) };
-        let deadline = Instant::now() + self.timeout();
-        loop {
-            let rows = self.read(sql::OUTBOX_HAS_ROWS, &[&last]).await?;
-            if !rows.first().map_or(Ok(false), |row| row.try_get("has_rows"))? {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(StoreError::Timeout);
-            }
-            sleep(RELAY_POLL_INTERVAL).await;
-        }
+        let is_sent = self.wait_until_processed([sql::OUTBOX_LAST, sql::OUTBOX_HAS_ROWS], self.timeout()).await?;
+        is_sent.then_some(()).ok_or(StoreError::Timeout)
     }
 }
 

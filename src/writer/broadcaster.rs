@@ -7,7 +7,6 @@
 //! - Users are notified in the order of their ids. If a broadcast cannot go on, because the database is unavailable or the server stops,
 //!   the number of notified users therefore identifies them. `202` means that all were notified. A [`BroadcastError`] contains the number.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -15,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Broadcast, Writer};
-use crate::domain::{Caller, Error, Metadata, Sharded, UserId};
+use crate::domain::{Caller, Error, Metadata, ShardMap, Sharded, UserId};
 
 /// The approximate number of bytes of notices in one batch, and the minimum and maximum number of users. A batch takes milliseconds,
 /// because other commands wait for it.
@@ -102,10 +101,7 @@ async fn run(request: &BroadcastRequest, stopping: &CancellationToken) -> Result
         if stopping.is_cancelled() {
             return Err(interrupted(0, Error::Unavailable));
         }
-        let mut by_shard = BTreeMap::<_, Vec<UserId>>::new();
-        for user in users {
-            by_shard.entry(writers.map().of_user(user)).or_default().push(user.clone());
-        }
+        let by_shard = ShardMap::group(users.iter().cloned(), |user| writers.map().of_user(user));
         let committing = by_shard.into_iter().map(|(shard, users)| {
             let command = Broadcast { caller: caller.clone(), users, kind: kind.clone(), data: data.clone() };
             writers.get(shard).submit(command)

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use ridewire::domain::{RideId, ShardId, ShardMap, UserId};
 use ridewire::store::{Address, Shards};
-use serde_json::Value;
 
 use crate::limit_heavy_tests;
 use crate::support::{Cluster, Database, Server, User, eventually};
@@ -63,18 +62,12 @@ impl TwoServers {
 
 /// Returns how often each ride was assigned to a user, according to the user's topic.
 async fn assignments(user: &User) -> BTreeMap<String, usize> {
-    let (mut found, mut after) = (BTreeMap::new(), "0".to_owned());
-    loop {
-        let page = user.poll_all(&format!("after={after}&wait=0&types=ride:assigned")).await;
-        for event in page["events"].as_array().unwrap() {
-            let ride = event["data"]["ride"]["rideId"].as_str().unwrap();
-            *found.entry(ride.to_owned()).or_default() += 1;
-        }
-        after = page["cursor"].as_str().unwrap().to_owned();
-        if page["hasMore"] == Value::Bool(false) {
-            return found;
-        }
+    let mut found = BTreeMap::new();
+    for event in user.poll_pages("0", "types=ride:assigned").await {
+        let ride = event["data"]["ride"]["rideId"].as_str().unwrap();
+        *found.entry(ride.to_owned()).or_default() += 1;
     }
+    found
 }
 
 async fn until_assigned_once(user: &User, rides: &[String]) {

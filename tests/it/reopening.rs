@@ -224,16 +224,7 @@ async fn merged_streams_resume_the_ride_and_miss_no_event_of_the_closed_time() {
             let rest = read_until_notice(&mut stream).await;
             assert_eq!(rest.len(), 0, "each event arrives once: {events:?} {rest:?}");
         }
-        let mut after = cursor.clone();
-        let mut polled = Vec::new();
-        loop {
-            let page = driver.poll_all(&format!("after={after}&wait=0&{TYPES}")).await;
-            polled.extend(page["events"].as_array().unwrap().clone());
-            after = page["cursor"].as_str().unwrap().to_owned();
-            if page["hasMore"] == false {
-                break;
-            }
-        }
+        let mut polled = driver.poll_pages(cursor, TYPES).await;
         polled.retain(|event| event["type"] != "notice");
         assert_eq!(polled.len(), expected, "{polled:?}");
     }

@@ -167,6 +167,19 @@ impl User {
         self.get(&format!("poll?{query}")).await.expect(200).json()
     }
 
+    /// Polls all the user's events after a cursor that exist now, page by page.
+    pub async fn poll_pages(&self, cursor: &str, query: &str) -> Vec<Value> {
+        let (mut events, mut after) = (Vec::new(), cursor.to_owned());
+        loop {
+            let page = self.poll_all(&format!("after={after}&wait=0&{query}")).await;
+            events.extend(page["events"].as_array().expect("events").iter().cloned());
+            if page["hasMore"] == json!(false) {
+                return events;
+            }
+            page["cursor"].as_str().expect("a cursor").clone_into(&mut after);
+        }
+    }
+
     /// Opens the stream of all the user's events.
     pub async fn stream_all(&self, query: &str, last_event_id: Option<&str>) -> Stream {
         self.open(&format!("events?{query}"), last_event_id).await

@@ -8,7 +8,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::sources::{InitialRide, SourceItem, next_of_drivers, next_of_user_topic, open_initial};
 use super::{MAX_NAMED_RIDES, MAX_RIDES, MergedReader, TrackPresence};
-use crate::domain::{RideId, RideSnapshot, Seq, Sharded, StateUpdate, Topic};
+use crate::domain::{RideId, RideSnapshot, Seq, ShardMap, Sharded, StateUpdate, Topic};
 use crate::realtime::{Gap, MergedCursor, OpenError, ReadContext, ShardLog, Subscription, TopicItem};
 use crate::store::StoreError;
 
@@ -147,11 +147,10 @@ async fn heads<'a>(
     logs: &Sharded<ShardLog>,
     rides: Vec<(&'a RideId, Option<Seq>)>,
 ) -> Result<Vec<(&'a RideId, Seq)>, StoreError> {
-    let mut missing = BTreeMap::<_, Vec<Topic>>::new();
-    for (ride, _) in rides.iter().filter(|(_, head)| head.is_none()) {
-        missing.entry(logs.map().of_ride(ride)).or_default().push(Topic::ride(ride));
-    }
-    let loading = missing.iter().map(async |(shard, topics)| {
+    let missing = rides.iter().filter(|(_, head)| head.is_none()).map(|(ride, _)| *ride);
+    let missing = ShardMap::group(missing, |ride| logs.map().of_ride(ride));
+    let loading = missing.iter().map(async |(shard, rides)| {
+        let topics: Vec<_> = rides.iter().map(|ride| Topic::ride(ride)).collect();
         let topics: Vec<_> = topics.iter().map(Topic::as_str).collect();
         logs.get(*shard).store.heads(&topics).await
     });
